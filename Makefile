@@ -1,0 +1,81 @@
+# `make` alone lists the targets. `make demo` and `make test` need nothing before them: they set up what is missing.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3.11
+VENV ?= .venv
+DEVICE ?= cpu
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CODE := lrm_safety launchers tests $(wildcard benchmarks)
+
+# What an environment was made from; a changed pin or dependency makes `setup` run again, a changed mtime does not.
+FINGERPRINT = $$(cat pyproject.toml constraints/$(DEVICE).txt | sha256sum | cut -d ' ' -f 1)-$(DEVICE)
+
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export RAY_USAGE_STATS_ENABLED ?= 0
+export VLLM_NO_USAGE_STATS ?= 1
+
+.PHONY: help setup doctor demo test test-unit lint format bench docs build-miniature clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+setup: ## create .venv with the pinned packages (DEVICE=gpu for CUDA); returns at once when nothing changed
+	@if [ "$$(cat $(STAMP) 2>/dev/null)" = "$(FINGERPRINT)" ]; then exit 0; fi; \
+	$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || { \
+	  echo "make: '$(PYTHON)' is not a working Python 3.11 or 3.12 with venv: install one (python3.11 and python3.11-venv)," \
+	       "or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+	[ -x $(BIN)/python ] || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }; \
+	$(MAKE) install-$(DEVICE); \
+	echo "$(FINGERPRINT)" > $(STAMP)
+
+.PHONY: install-cpu install-gpu
+install-cpu:
+	@echo "installing the pinned CPU packages (3 to 6 minutes the first time, about 4 GB)"
+	@$(BIN)/python -m pip install --quiet --no-deps -r constraints/cpu.txt || { \
+	  echo "make: pip failed; if it did not find torch==...+cpu, see docs/install.md (PyTorch's CPU wheel index)" >&2; exit 1; }
+	@$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+
+install-gpu:
+	@$(BIN)/python -m pip install --quiet -c constraints/gpu.txt -e ".[gpu,dev]"
+
+doctor: setup ## check this machine and environment
+	@$(BIN)/lrm-safety doctor
+
+demo: setup ## align the miniature model on this machine and show before and after
+	@$(BIN)/lrm-safety demo
+
+test: setup ## every test: unit, integration, end to end
+	@$(BIN)/python -m pytest
+
+test-unit: setup ## the fast tests only
+	@$(BIN)/python -m pytest tests/unit
+
+lint: setup ## style, types, import contracts, generated pages up to date
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/lrm-safety docs --check
+
+format: setup ## rewrite the code in the project's style
+	@$(BIN)/ruff check --fix $(CODE)
+	@$(BIN)/ruff format $(CODE)
+
+bench: setup ## measure speed, and write benchmarks/results
+	@$(BIN)/python -m benchmarks
+
+docs: setup ## regenerate the reference pages (configuration, metrics)
+	@$(BIN)/lrm-safety docs
+
+build-miniature: setup ## train the miniature's models again from its generated corpus
+	@$(BIN)/python -m lrm_safety.miniature.build
+
+clean: ## remove caches and build leftovers (never outputs/, never .venv)
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find lrm_safety tests launchers -name __pycache__ -type d -prune -exec rm -rf {} +

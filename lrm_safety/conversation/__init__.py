@@ -1,0 +1,28 @@
+"""Conversation: render prompts, split responses into trace and answer, recognise refusals and reflection."""
+
+from lrm_safety.conversation.families import FAMILIES, Family, get_family
+from lrm_safety.conversation.reflection import REFLECTION_WORDS, reflection_token_ids
+from lrm_safety.conversation.refusal import is_refusal
+from lrm_safety.conversation.response import (
+    CLOSE_TAG,
+    OPEN_TAG,
+    ParsedResponse,
+    ResponseParser,
+    Status,
+    split_think_text,
+)
+
+__all__ = [
+    "CLOSE_TAG",
+    "FAMILIES",
+    "OPEN_TAG",
+    "REFLECTION_WORDS",
+    "Family",
+    "ParsedResponse",
+    "ResponseParser",
+    "Status",
+    "get_family",
+    "is_refusal",
+    "reflection_token_ids",
+    "split_think_text",
+]

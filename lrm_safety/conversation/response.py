@@ -1,0 +1,175 @@
+"""Split a sampled response into trace and answer, with token ids as the truth.
+
+Where `</think>` is one added token of the tokenizer the boundary is that id, and the same characters spelled with
+ordinary tokens close nothing. Where it is ordinary text (Granite), the boundary is the first token at which the decoded
+prefix holds the tag. Either way the trace's tokens are those up to and including the one that completes `</think>`, and
+the rest, stop token included, are the answer's, so per-token values split without a gap or an overlap.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from lrm_safety.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lrm_safety.conversation.families import Family
+
+OPEN_TAG = "<think>"
+CLOSE_TAG = "</think>"
+
+Status = Literal["complete", "unfinished_trace", "unfinished_answer", "no_trace", "malformed", "empty_answer"]
+
+
+@dataclass(frozen=True)
+class ParsedResponse:
+    """One response, split.
+
+    `trace` and `answer` are stripped text without tags and control tokens. `num_trace_tokens + num_answer_tokens` is
+    the number of response tokens. `finished` says that the policy ended the response itself. `status` is the first of
+    these that holds:
+
+    - `malformed`: a tag where none belongs (a second `</think>`, text before `<think>`, a closing without an opening,
+      text after `</response>`), or the policy stopped without closing what it had opened. The split is at the first
+      closing tag; without one, everything is trace and the answer is empty.
+    - `unfinished_trace`, `unfinished_answer`: cut off before or after the trace was closed. Never to be read as safe.
+    - `empty_answer`: ended without an answer.
+    - `no_trace`: an answer whose trace is blank or was never opened, from a family that writes traces.
+    - `complete`: everything else.
+    """
+
+    trace: str
+    answer: str
+    status: Status
+    num_trace_tokens: int
+    num_answer_tokens: int
+    finished: bool
+
+    @property
+    def complete(self) -> bool:
+        return self.status == "complete"
+
+
+class ResponseParser:
+    """Parses responses of one family by one tokenizer; looks up the tokenizer's ids once.
+
+    Raises ModelError when the tokenizer lacks the family's end token.
+    """
+
+    def __init__(self, family: Family, tokenizer: PreTrainedTokenizerBase) -> None:
+        added = tokenizer.get_added_vocab()
+        self._family = family
+        self._tokenizer = tokenizer
+        self._stop_ids = frozenset(family.stop_token_ids(tokenizer))
+        self._close_id: int | None = added.get(CLOSE_TAG)
+        tag_ids = {added[tag] for tag in (OPEN_TAG, CLOSE_TAG) if tag in added}
+        special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+        # Control tokens never reach the text: a reward model's template may give them a meaning of their own.
+        self._control_ids = (special | set(tokenizer.all_special_ids)) - tag_ids
+
+    def parse(self, response_ids: Sequence[int], finish_reason: str | None) -> ParsedResponse:
+        """Split `response_ids` (`[num_tokens]`, as sampled, with or without the stop token at the end).
+
+        `finish_reason` is the engine's: "stop" when the policy ended the response, anything else means it was cut off.
+        """
+        finished = finish_reason == "stop"
+        stop = next((i for i, token in enumerate(response_ids) if token in self._stop_ids), len(response_ids))
+        body = list(response_ids[:stop])
+        if not self._family.writes_trace:
+            trace, answer, num_trace_tokens = "", self._decode(body), 0
+            status: Status = _status(trace, answer, finished, writes_trace=False)
+        elif (split := self._split_at_close(body)) is not None:
+            before, after, num_trace_tokens = split
+            trace, opened = self._strip_opening(before)
+            answer, wrapped = _unwrap(after, self._family.answer_tags, finished)
+            stray = any(tag in part for tag in (OPEN_TAG, CLOSE_TAG) for part in (trace, answer))
+            malformed = stray or not opened or not wrapped
+            status = "malformed" if malformed else _status(trace, answer, finished, writes_trace=True)
+        else:
+            trace, answer, num_trace_tokens, status = self._parse_unclosed(body, len(response_ids), finished)
+        num_answer_tokens = len(response_ids) - num_trace_tokens
+        return ParsedResponse(trace.strip(), answer.strip(), status, num_trace_tokens, num_answer_tokens, finished)
+
+    def _parse_unclosed(self, body: list[int], num_tokens: int, finished: bool) -> tuple[str, str, int, Status]:
+        """Trace, answer, number of trace tokens and status of a response without a closing tag."""
+        text = self._decode(body)
+        trace, opened = self._strip_opening(text)
+        cut_in_tag = not finished and OPEN_TAG.startswith(text.strip())
+        if opened or cut_in_tag:
+            stray = OPEN_TAG in trace
+            return "" if cut_in_tag else trace, "", num_tokens, "malformed" if finished or stray else "unfinished_trace"
+        if OPEN_TAG in text or CLOSE_TAG in text:
+            return text, "", num_tokens, "malformed"
+        answer, wrapped = _unwrap(text, self._family.answer_tags, finished)
+        return "", answer, 0, _status("", answer, finished, writes_trace=True) if wrapped else "malformed"
+
+    def _split_at_close(self, body: list[int]) -> tuple[str, str, int] | None:
+        """Text before and after the first closing tag, and the number of tokens through its last one."""
+        if self._close_id is not None:
+            if self._close_id not in body:
+                return None
+            position = body.index(self._close_id)
+            return self._decode(body[:position]), self._decode(body[position + 1 :]), position + 1
+        text = self._decode(body)
+        if CLOSE_TAG not in text:
+            return None
+        before, _, after = text.partition(CLOSE_TAG)
+        # A longer prefix never loses the tag, so the first prefix that holds it is found by bisection.
+        num_tokens = bisect_left(range(len(body)), True, key=lambda n: CLOSE_TAG in self._decode(body[:n]))
+        return before, after, num_tokens
+
+    def _strip_opening(self, text: str) -> tuple[str, bool]:
+        """The trace's text without its opening tag, and whether the trace was opened where it should be."""
+        if self._family.trace_opened_by == "prompt":
+            return text, True
+        text = text.lstrip()
+        return text.removeprefix(OPEN_TAG), text.startswith(OPEN_TAG)
+
+    def _decode(self, ids: list[int]) -> str:
+        kept = [token for token in ids if token not in self._control_ids]
+        text = self._tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
+
+
+def _status(trace: str, answer: str, finished: bool, *, writes_trace: bool) -> Status:
+    """Status of a well-formed response whose trace, if it has one, was closed."""
+    if not finished:
+        return "unfinished_answer"
+    if not answer.strip():
+        return "empty_answer"
+    return "no_trace" if writes_trace and not trace.strip() else "complete"
+
+
+def _unwrap(text: str, tags: tuple[str, str] | None, finished: bool) -> tuple[str, bool]:
+    """The answer without its optional pair of tags, and whether the pair, if there is one, is well formed."""
+    text = text.strip()
+    if tags is None:
+        return text, True
+    opening, closing = tags
+    if not finished and opening.startswith(text):
+        return "", True
+    if not text.startswith(opening):
+        return text, opening not in text and closing not in text
+    inner, closed, rest = text.removeprefix(opening).partition(closing)
+    if not closed:
+        return inner, not finished and opening not in inner
+    well_formed = not rest.strip() and opening not in inner
+    return (inner if well_formed else text), well_formed
+
+
+def split_think_text(text: str) -> tuple[str, str]:
+    """Trace and answer, stripped, of a data set's response written as `<think>trace</think>answer`.
+
+    Raises DataError unless the text opens with the one `<think>` and holds the one `</think>`.
+    """
+    match = re.fullmatch(rf"\s*{OPEN_TAG}(.*){CLOSE_TAG}(.*)", text, flags=re.DOTALL)
+    if match is None or text.count(OPEN_TAG) != 1 or text.count(CLOSE_TAG) != 1:
+        raise DataError("a response must be one <think>trace</think> followed by its answer: mend or drop the row")
+    return match.group(1).strip(), match.group(2).strip()

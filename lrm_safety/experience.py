@@ -1,0 +1,183 @@
+"""A scored rollout batch, and what the algorithm makes of it: scores to advantages, advantages to training sequences.
+
+Glue between ragged numpy (what travels) and flat tensors (what lrm_safety.algorithm computes with). Order of the
+responses is that of the requests, whatever order they were finished in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .algorithm import (
+    KLController,
+    RunningMoments,
+    compute_advantages,
+    kl_estimate,
+    malformed_penalty,
+    overlong_penalty,
+    shape_scores,
+    unfinished_penalty,
+)
+from .conversation import ParsedResponse
+from .errors import InvariantError
+from .rewards import Scores
+from .rollouts import Rollout, TokenScores, TokenValues, TrainingSequence
+from .settings import Settings
+
+
+@dataclass
+class RolloutBatch:
+    """N responses with everything that was found out about them; position i is request i everywhere."""
+
+    rollouts: list[Rollout]
+    responses: list[ParsedResponse]
+    scores: Scores
+    """Raw scores [N], total and by reward model and view."""
+    policy: dict[int, TokenScores] = field(default_factory=dict)
+    """The trainer's log-probs and entropies under the weights that sampled; empty when that pass is skipped."""
+    reference: dict[int, TokenScores] = field(default_factory=dict)
+    """The frozen reference's; empty without a reference group."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [N] response tokens."""
+        return torch.tensor([len(rollout.response_ids) for rollout in self.rollouts])
+
+    @property
+    def num_tokens(self) -> int:
+        """Response tokens of the batch."""
+        return sum(len(rollout.response_ids) for rollout in self.rollouts)
+
+    def flat(self, values: dict[int, TokenScores], name: str) -> Tensor:
+        """One field of per-response scores as float32 [total], responses one after the other."""
+        return torch.from_numpy(np.concatenate([getattr(values[i], name) for i in range(len(self.rollouts))]))
+
+    def rollout_logprobs(self) -> Tensor:
+        """The engine's log-probs, float32 [total]."""
+        return torch.from_numpy(np.concatenate([rollout.logprobs for rollout in self.rollouts]))
+
+    def old_logprobs(self, source: str) -> Tensor | None:
+        """Log-probs of the sampling policy, float32 [total]; None when the recompute pass was skipped."""
+        if source == "rollout":
+            return self.rollout_logprobs()
+        return self.flat(self.policy, "logprobs") if self.policy else None
+
+
+@dataclass
+class AdvantageBatch:
+    """What one rollout batch teaches."""
+
+    sequences: list[TrainingSequence]
+    shaped: Tensor
+    """float32 [N] scores after shaping."""
+    metrics: dict[str, float]
+
+
+def group_ids(batch: RolloutBatch, samples_per_prompt: int) -> Tensor:
+    """int64 [N]: which prompt of the batch each response belongs to; samples of a prompt have neighbouring requests."""
+    return torch.tensor([rollout.request_id // samples_per_prompt for rollout in batch.rollouts])
+
+
+def advantages(
+    batch: RolloutBatch, settings: Settings, kl_controller: KLController, moments: RunningMoments
+) -> AdvantageBatch:
+    """Raw scores -> shaped scores -> token rewards -> returns -> normalised advantages, over the whole rollout batch.
+
+    REINFORCE_PP contract, items 1 to 5 (docs/reinforce_plus_plus.md). Updates `moments` when reward.normalise=running.
+    Raises InvariantError when a score or a log-prob is not finite.
+    """
+    reward, algorithm = settings.reward, settings.algorithm
+    lengths = batch.lengths
+    raw = torch.from_numpy(np.asarray(batch.scores.total, dtype=np.float32))
+    require_finite("reward", raw)
+    penalties: dict[str, Tensor] = {}
+    if reward.unfinished_penalty:
+        unfinished = torch.tensor([not response.finished for response in batch.responses])
+        penalties["unfinished"] = unfinished_penalty(unfinished, reward.unfinished_penalty)
+    if reward.malformed_penalty:
+        malformed = torch.tensor([response.status in ("malformed", "empty_answer") for response in batch.responses])
+        penalties["malformed"] = malformed_penalty(malformed, reward.malformed_penalty)
+    if reward.overlong_penalty and reward.overlong_buffer_tokens:
+        penalties["overlong"] = overlong_penalty(
+            lengths, settings.rollout.max_response_tokens, reward.overlong_buffer_tokens, reward.overlong_penalty
+        )
+    low = -float("inf") if reward.clip_low is None else reward.clip_low
+    high = float("inf") if reward.clip_high is None else reward.clip_high
+    shaped = shape_scores(
+        raw,
+        penalties=penalties,
+        normalise=reward.normalise,  # type: ignore[arg-type]
+        clip=None if reward.clip_low is None and reward.clip_high is None else (low, high),
+        moments=moments,
+    )
+
+    old = batch.old_logprobs(algorithm.old_logprobs)
+    kl, kl_metrics = None, {"kl/coef": kl_controller.coef}
+    if batch.reference and old is not None:
+        log_ratio = old - batch.flat(batch.reference, "logprobs")
+        require_finite("log-prob", log_ratio)
+        kl = kl_estimate(log_ratio, "k1")
+        kl_metrics |= {
+            "kl/k1": float(kl.mean()),
+            "kl/k3": float(kl_estimate(log_ratio, "k3").mean()),
+            "kl/per_response": float(kl.sum()) / len(batch.rollouts),
+        }
+    result = compute_advantages(
+        shaped.scores,
+        lengths,
+        kl=kl if algorithm.kl.placement == "reward" else None,
+        kl_coef=kl_controller.coef,
+        group_ids=group_ids(batch, algorithm.samples_per_prompt),
+        baseline=algorithm.baseline,  # type: ignore[arg-type]
+        gamma=algorithm.gamma,
+        normalisation=algorithm.normalisation,  # type: ignore[arg-type]
+    )
+    require_finite("advantage", result.advantages)
+    metrics = kl_metrics | {
+        "reward/raw_mean": shaped.stats["raw_mean"],
+        "reward/raw_std": shaped.stats["raw_std"],
+        "reward/penalty_mean": shaped.stats["penalised_mean"] - shaped.stats["raw_mean"],
+        "reward/shaped_mean": shaped.stats["shaped_mean"],
+        "reward/shaped_std": shaped.stats["shaped_std"],
+        "reward/clipped_fraction": shaped.stats["clipped_fraction"],
+        "advantage/mean": float(result.advantages.mean()),
+        "advantage/std": float(result.advantages.std(correction=0)),
+        "advantage/max_abs": float(result.advantages.abs().max()),
+        "return/mean": float(result.returns.mean()),
+    }
+    return AdvantageBatch(_training_sequences(batch, settings, result.advantages, old), shaped.scores, metrics)
+
+
+def _training_sequences(
+    batch: RolloutBatch, settings: Settings, values: Tensor, old: Tensor | None
+) -> list[TrainingSequence]:
+    """Cut flat per-token values back into responses, with only the columns that this configuration reads."""
+    algorithm = settings.algorithm
+    cuts = batch.lengths.tolist()
+    advantage_parts = [part.numpy() for part in values.split(cuts)]
+    old_parts: list[TokenValues | None] = [None] * len(cuts) if old is None else [p.numpy() for p in old.split(cuts)]
+    needs_rollout = algorithm.correction != "off"
+    needs_reference = algorithm.kl.placement == "loss"
+    return [
+        TrainingSequence(
+            index=index,
+            prompt_ids=rollout.prompt_ids,
+            response_ids=rollout.response_ids,
+            advantages=advantage_parts[index],
+            old_logprobs=old_parts[index],
+            rollout_logprobs=rollout.logprobs if needs_rollout else None,
+            reference_logprobs=batch.reference[index].logprobs if needs_reference else None,
+        )
+        for index, rollout in enumerate(batch.rollouts)
+    ]
+
+
+def require_finite(what: str, values: Tensor) -> None:
+    """Raise InvariantError when a value is NaN or infinite."""
+    bad = int((~torch.isfinite(values)).sum())
+    if bad:
+        raise InvariantError(f"{bad} of {values.numel()} {what} values are NaN or infinite; the rollouts were saved")

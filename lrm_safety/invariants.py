@@ -1,0 +1,73 @@
+"""What a run checks by itself (REINFORCE_PP contract, last paragraph); `run.invariants` says whether a failure stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .errors import InvariantError
+from .experience import RolloutBatch
+from .rollouts import TrainingSequence, Update
+from .settings import RunSettings
+
+
+class SelfChecks:
+    """The checks, with what to do about a failure."""
+
+    def __init__(self, settings: RunSettings, warn: Callable[[str], None]) -> None:
+        self._strict = settings.invariants == "strict"
+        self._tolerance = settings.invariant_tolerance
+        self._warn = warn
+
+    def starts_at_reference(self, batch: RolloutBatch) -> None:
+        """Before the first update the policy is the reference: their log-probs agree token by token."""
+        if not batch.reference or not batch.policy:
+            return
+        gap = batch.flat(batch.policy, "logprobs") - batch.flat(batch.reference, "logprobs")
+        self._require(
+            float(gap.abs().max()),
+            self._tolerance,
+            "KL(policy, reference) is not 0 before the first update; model.path and the reference must be the same weights "
+            "(or state run.invariant_tolerance for this dtype)",
+        )
+
+    def ratio_is_one(self, update: Update, sequences: Sequence[TrainingSequence]) -> None:
+        """The first update on fresh rollouts starts from the policy that sampled: rho = 1 for every token."""
+        gaps = [
+            np.abs(np.expm1(update.scores[sequence.index].logprobs - sequence.old_logprobs)).max()
+            for sequence in sequences
+            if sequence.old_logprobs is not None
+        ]
+        self._require(
+            float(max(gaps, default=0.0)),
+            self._tolerance,
+            "rho is not 1 at the first update of a rollout batch: two forward passes of the same weights differ "
+            "(state run.invariant_tolerance for this dtype)",
+        )
+
+    def versions_agree(self, engines: Sequence[int], trainer: int) -> None:
+        """After a weight sync every engine states the trainer's version."""
+        if any(version != trainer for version in engines):
+            self._fail(f"rollout engines hold weights versions {sorted(set(engines))}, the trainer published {trainer}")
+
+    def probe_agrees(self, engines: Sequence[Sequence[np.ndarray]], trainer: Sequence[np.ndarray], tolerance: float) -> float:
+        """After a weight sync engine and trainer give the probe the same log-probs; returns the largest difference."""
+        gap = max(
+            float(np.abs(seen - own).max())
+            for engine in engines
+            for seen, own in zip(engine, trainer, strict=True)
+        )
+        self._require(
+            gap, tolerance, "the engines do not compute what the trainer does after a weight sync (rollout.probe_tolerance)"
+        )
+        return gap
+
+    def _require(self, value: float, tolerance: float, message: str) -> None:
+        if not value <= tolerance:  # NaN fails too
+            self._fail(f"{message}: largest difference {value:.3g}, tolerance {tolerance:g}")
+
+    def _fail(self, message: str) -> None:
+        if self._strict:
+            raise InvariantError(f"{message}; run.invariants=warn goes on all the same")
+        self._warn(f"self-check failed: {message}")

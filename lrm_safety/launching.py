@@ -1,0 +1,183 @@
+"""Hand a command of ours to a running Ray cluster as a job, follow its log, and return its exit code.
+
+The whole checkout travels as the job's working directory, less what `.gitignore` and `.rayignore` name, so the cluster
+runs the code and the configuration that lie here. The cluster's image has to hold the dependencies (docker/).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from lrm_safety.errors import ClusterError, ConfigError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+PASSED_ON = ("WANDB_API_KEY", "HF_TOKEN")
+CONNECT_TIMEOUT_SECONDS = 10.0
+FINAL_STATUS_TIMEOUT_SECONDS = 60.0
+POLL_SECONDS = 0.5
+STOPPED_EXIT_CODE = 130
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is submitted: a shell line, the folder it runs in, and the variables it gets besides the cluster's own."""
+
+    entrypoint: str
+    working_dir: Path
+    environment: Mapping[str, str]
+
+    def runtime_env(self) -> dict[str, Any]:
+        return {"working_dir": str(self.working_dir), "env_vars": dict(self.environment)}
+
+    def __repr__(self) -> str:
+        """Names of the variables only: their values may be secrets, and a repr ends in logs and tracebacks."""
+        return f"Job({self.entrypoint!r}, working_dir={str(self.working_dir)!r}, variables={sorted(self.environment)})"
+
+
+def plan_job(command: str, overrides: Sequence[str], environment: Mapping[str, str], working_dir: Path) -> Job:
+    """Put together `lrm-safety COMMAND OVERRIDES` as a job of the checkout `working_dir`.
+
+    Args:
+        command: a subcommand, such as `train`.
+        overrides: Hydra overrides; each is quoted for the shell, so lists and spaces arrive whole.
+        environment: the submitter's variables; of these only `PASSED_ON` go with the job, and only where set.
+
+    Raises:
+        ConfigError: `working_dir` is not a checkout, so the job would arrive without code or configuration.
+    """
+    for needed in ("lrm_safety", "conf"):
+        if not (working_dir / needed).is_dir():
+            raise ConfigError(
+                f"{working_dir} holds no {needed}/: submit from a checkout, or name one with --working-dir"
+            )
+    secrets = {name: environment[name] for name in PASSED_ON if environment.get(name)}
+    return Job(shlex.join(["lrm-safety", command, *overrides]), working_dir.resolve(), secrets)
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """Open the job server of a cluster.
+
+    Raises:
+        ConfigError: `address` is not an http(s) address.
+        ClusterError: nothing listens there, or it refuses us (token authentication).
+    """
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"--address must look like http://HOST:8265 (the Ray dashboard), not {address!r}")
+    try:  # Ray's own client waits without a limit where packets are dropped
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address} ({error}): start one with `ray start --head`, forward the dashboard's "
+            "port, or name another with --address"
+        ) from None
+
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError:
+        raise ClusterError(
+            f"the Ray cluster at {address} wants its token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
+            "RAY_AUTH_TOKEN_PATH) to the cluster's, which `ray get-auth-token` prints on its head"
+        ) from None
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"what answers at {address} is not a Ray job server: {_first_line(error)}") from None
+
+
+def submit(client: JobSubmissionClient, job: Job) -> str:
+    """Upload the working directory, start the job and return its submission id.
+
+    Raises:
+        ClusterError: the cluster refused the job, most often because the working directory is over Ray's limit.
+    """
+    try:
+        return client.submit_job(entrypoint=job.entrypoint, runtime_env=job.runtime_env())
+    except (RuntimeError, ValueError, ConnectionError) as error:
+        raise ClusterError(
+            f"the cluster did not take the job: {_first_line(error)} (a large file under {job.working_dir} belongs "
+            "into .rayignore)"
+        ) from None
+
+
+def follow(client: JobSubmissionClient, submission_id: str) -> int:
+    """Print the job's log as it grows; return the exit code of its entrypoint (130 if somebody stopped it).
+
+    Raises:
+        ClusterError: the connection broke; the job itself goes on.
+    """
+    try:
+        asyncio.run(_print_log(client, submission_id))
+        return _final_exit_code(client, submission_id)
+    except (RuntimeError, OSError) as error:
+        raise ClusterError(
+            f"lost the log of {submission_id} ({_first_line(error)}); the job goes on: ray job logs -f {submission_id}"
+        ) from None
+
+
+async def _print_log(client: JobSubmissionClient, submission_id: str) -> None:
+    async for lines in client.tail_job_logs(submission_id):
+        sys.stdout.write(lines)
+        sys.stdout.flush()
+
+
+def _final_exit_code(client: JobSubmissionClient, submission_id: str) -> int:
+    from ray.job_submission import JobStatus
+
+    deadline = time.monotonic() + FINAL_STATUS_TIMEOUT_SECONDS
+    while not (info := client.get_job_info(submission_id)).status.is_terminal():
+        if time.monotonic() > deadline:  # the log ends before the status turns, but not by this much
+            raise ClusterError(
+                f"job {submission_id} is {info.status} though its log has ended: ray job status {submission_id}"
+            )
+        time.sleep(POLL_SECONDS)
+    if info.status == JobStatus.SUCCEEDED:
+        return 0
+    if info.status == JobStatus.STOPPED:
+        return STOPPED_EXIT_CODE
+    print(f"job {submission_id} failed: {_first_line(info.message or 'no message')}", file=sys.stderr)
+    return info.driver_exit_code or 1
+
+
+def _first_line(message: object) -> str:
+    text = str(message).strip()
+    return text.splitlines()[0] if text else type(message).__name__
+
+
+def run_job(command: str, overrides: Sequence[str], *, address: str | None, working_dir: Path, wait: bool) -> int:
+    """Submit and, if `wait`, follow to the end. Interrupting the wait leaves the job running.
+
+    Args:
+        address: the dashboard; None takes RAY_API_SERVER_ADDRESS, then this machine's.
+
+    Returns:
+        The job's exit code; 0 without `wait`; 130 if interrupted.
+    """
+    job = plan_job(command, overrides, os.environ, working_dir)
+    target = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
+    client = connect(target)
+    submission_id = submit(client, job)
+    print(f"submitted {submission_id}: {job.entrypoint}", flush=True)
+    if not wait:
+        print(f"follow it: ray job logs -f --address {target} {submission_id}")
+        return 0
+    try:
+        return follow(client, submission_id)
+    except KeyboardInterrupt:
+        print(f"\nthe job goes on; stop it: ray job stop --address {target} {submission_id}", file=sys.stderr)
+        return STOPPED_EXIT_CODE

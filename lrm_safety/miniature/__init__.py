@@ -1,0 +1,11 @@
+"""The embedded default: an invented world, small enough for two cores, in which RL for safety really works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ASSETS = Path(__file__).parent / "assets"
+POLICY_FOLDER = ASSETS / "policy"
+REWARD_FOLDER = ASSETS / "reward"
+TRAIN_PROMPTS = ASSETS / "prompts" / "train.jsonl"
+HELD_OUT_PROMPTS = ASSETS / "prompts" / "held_out.jsonl"

@@ -1,0 +1,86 @@
+"""The process group of ZeRO-3 ranks, one rank a process, on the CPU (gloo) or on CUDA (nccl)."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import socket
+from datetime import timedelta
+
+import numpy as np
+import torch
+
+from lrm_safety.settings import ClusterSettings
+
+GIB = 1024**3
+
+
+def node_address() -> tuple[str, int]:
+    """This node's address as others reach it, and a port that is free now. Without a route: the loopback address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Connecting a datagram socket sends nothing; it only asks the kernel which interface leads outwards.
+            probe.connect(("192.0.2.1", 9))
+            address = probe.getsockname()[0]
+        except OSError:
+            address = "127.0.0.1"
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind((address, 0))
+        return address, listener.getsockname()[1]
+
+
+def prepare_process(settings: ClusterSettings, seed: int) -> torch.device:
+    """Seed every generator, bound the threads, and return this process's device (one visible GPU per process)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if settings.device == "cpu":
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        return torch.device("cpu")
+    torch.cuda.set_device(0)
+    return torch.device("cuda", 0)
+
+
+def join(settings: ClusterSettings, address: str, port: int, rank: int, world_size: int) -> None:
+    """Join the process group; every rank calls. Waits at most `cluster.start_timeout_seconds` for the others, and
+    `cluster.call_timeout_seconds` in each later collective."""
+    os.environ.update(
+        DS_ACCELERATOR=settings.device,
+        MASTER_ADDR=address,
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        # Each process sees one device of its own, which therefore has number 0 in it.
+        LOCAL_RANK="0",
+        LOCAL_SIZE="1",
+    )
+    import deepspeed
+
+    # This extension would be compiled on first use and serves only inference kernels that are not used here.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(
+        dist_backend="nccl" if settings.device == "cuda" else "gloo",
+        timeout=timedelta(seconds=max(settings.start_timeout_seconds, settings.call_timeout_seconds)),
+        verbose=False,
+    )
+
+
+def all_reduce_sum(value: float, device: torch.device) -> float:
+    """Sum of one number over all ranks; every rank calls."""
+    total = torch.tensor([value], dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(total)
+    return float(total.item())
+
+
+def memory_usage() -> dict[str, float]:
+    """`rss_gib` and `rss_peak_gib` of this process, and on CUDA `cuda_peak_gib`."""
+    with open("/proc/self/statm", encoding="ascii") as stream:
+        resident_pages = int(stream.read().split()[1])
+    usage = {
+        "rss_gib": resident_pages * resource.getpagesize() / GIB,
+        "rss_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB,
+    }
+    if torch.cuda.is_available():
+        usage["cuda_peak_gib"] = torch.cuda.max_memory_allocated() / GIB
+    return usage

@@ -1,0 +1,104 @@
+"""Load tokenizers and causal language models from safetensors, and say plainly why one cannot be loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from lrm_safety.errors import ModelError
+from lrm_safety.modeling.folder import check_model_folder
+from lrm_safety.settings import ModelSettings
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+RECURRENT_LAYERS = {"mamba", "linear_attention", "conv", "recurrent"}
+
+
+def attention_implementation(requested: str, device: str) -> str:
+    """Resolve `auto`: flash_attention_2 only on CUDA with the flash_attn package (transformers would otherwise try to
+    download a kernel), sdpa elsewhere."""
+    if requested != "auto":
+        return requested
+    return "flash_attention_2" if device == "cuda" and importlib.util.find_spec("flash_attn") else "sdpa"
+
+
+def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
+    """The model's own tokenizer. Raises ModelError when there is none."""
+    check_model_folder(settings.path)
+    try:
+        return AutoTokenizer.from_pretrained(
+            settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"no tokenizer could be loaded from {settings.path}: {_first_line(error)}") from error
+
+
+def load_causal_lm(settings: ModelSettings, device: str) -> PreTrainedModel:
+    """Load the policy's (or reference's) weights, strictly: every parameter from the checkpoint, nothing left over.
+
+    Dropout is switched off, so that training and scoring see one function and rho is 1 at the first update.
+    Under an active `HfDeepSpeedConfig` the parameters arrive partitioned (ZeRO-3), otherwise whole, on the CPU.
+
+    Args:
+        device: `cpu` or `cuda`, for the attention kernel only; the caller moves the model.
+
+    Raises:
+        ModelError: absent path, torn file, or a checkpoint of another model.
+    """
+    check_model_folder(settings.path, needs_tokenizer=False)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            settings.path,
+            revision=settings.revision,
+            dtype=DTYPES[settings.dtype],
+            attn_implementation=attention_implementation(settings.attention, device),
+            trust_remote_code=settings.trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ModelError(f"the model {settings.path} could not be loaded: {_first_line(error)}") from error
+    _check_report(settings.path, report)
+    _check_packing(settings, model.config.get_text_config())
+    _disable_dropout(model)
+    return model
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Switch to evaluation mode and drop every gradient; returns the model."""
+    return model.eval().requires_grad_(False)
+
+
+def _check_report(path: str, report: dict[str, Any]) -> None:
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        entries = sorted(str(entry) for entry in report.get(kind) or ())
+        if entries:
+            raise ModelError(
+                f"{path} does not fit its config.json: {len(entries)} {kind.replace('_', ' ')}, first: {entries[0]}. "
+                "It is a checkpoint of another model or role"
+            )
+
+
+def _check_packing(settings: ModelSettings, config: PretrainedConfig) -> None:
+    """State-space and linear-attention layers carry their state over the borders of packed sequences."""
+    recurrent = sorted(set(getattr(config, "layer_types", None) or ()) & RECURRENT_LAYERS)
+    if settings.packing and recurrent:
+        raise ModelError(
+            f"{settings.path} has {recurrent[0]} layers, which cannot be packed: set model.packing=false"
+        )
+
+
+def _disable_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,88 @@
+"""Sequences to the tensors of one forward pass: one packed row, or padded rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrm_safety.rollouts import TokenIds
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Input of one forward pass. `rows * columns` positions hold N sequences with R response tokens in all."""
+
+    input_ids: Tensor
+    """[rows, columns] int64."""
+    position_ids: Tensor
+    """[rows, columns] int64, from 0 in every sequence."""
+    attention_mask: Tensor | None
+    """[rows, columns] int64 when padded. None when packed: the attention kernels of transformers find the borders of
+    the sequences in `position_ids`, and only when there is no mask (even one of ones would let sequences mix)."""
+    predict: Tensor
+    """[max(R, 1)] int64, flat positions whose output predicts each response token, in the order of the sequences."""
+    targets: Tensor
+    """[max(R, 1)] int64, the response tokens."""
+    lengths: Tensor
+    """[N] int64, response tokens of each sequence; empty for a dummy."""
+
+    @property
+    def num_response_tokens(self) -> int:
+        """R. A dummy has 0, though it runs one made-up token through the model."""
+        return int(self.lengths.sum())
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """The same batch on another device."""
+        moved = {name: value if value is None else value.to(device) for name, value in vars(self).items()}
+        return PackedBatch(**moved)
+
+
+def pack(sequences: Sequence[tuple[TokenIds, TokenIds]], *, packing: bool) -> PackedBatch:
+    """Lay out (prompt_ids, response_ids) pairs for one forward pass.
+
+    Packed: one row, sequences end to end. Padded: a row each, filled up on the right. Which positions count is known
+    from lengths, never from `token == pad`: in the R1-Distill family pad and end-of-sequence are one token.
+    No sequences give a dummy of two tokens, which costs next to nothing and keeps ZeRO-3's collectives in step.
+
+    Raises:
+        ValueError: a prompt or response is empty (a token without context has no log-prob).
+    """
+    if any(len(prompt) == 0 or len(response) == 0 for prompt, response in sequences):
+        raise ValueError("every prompt and every response needs at least one token")
+    lengths = torch.tensor([len(response) for _, response in sequences], dtype=torch.int64)
+    if not sequences:
+        token = np.zeros(1, dtype=np.int32)
+        sequences = [(token, token)]
+    whole = [np.concatenate((prompt, response)).astype(np.int64) for prompt, response in sequences]
+    widths = [len(tokens) for tokens in whole]
+    columns = sum(widths) if packing else max(widths)
+    starts = np.cumsum([0, *widths[:-1]]) if packing else np.arange(len(whole)) * columns
+
+    num_positions = columns if packing else columns * len(whole)
+    input_ids = np.zeros(num_positions, dtype=np.int64)
+    position_ids = np.zeros(num_positions, dtype=np.int64)
+    mask = np.zeros(num_positions, dtype=np.int64)
+    predict, targets = [], []
+    for start, tokens, (prompt, response) in zip(starts, whole, sequences, strict=True):
+        stop = start + len(tokens)
+        input_ids[start:stop] = tokens
+        position_ids[start:stop] = np.arange(len(tokens))
+        mask[start:stop] = 1
+        predict.append(np.arange(start + len(prompt) - 1, stop - 1))
+        targets.append(response.astype(np.int64))
+
+    def rows(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.reshape(-1, columns))
+
+    return PackedBatch(
+        input_ids=rows(input_ids),
+        position_ids=rows(position_ids),
+        attention_mask=None if packing else rows(mask),
+        predict=torch.from_numpy(np.concatenate(predict)),
+        targets=torch.from_numpy(np.concatenate(targets)),
+        lengths=lengths,
+    )

@@ -1,0 +1,108 @@
+"""Per-token log-probs and entropy of responses, from hidden states, a chunk of tokens at a time.
+
+A vocabulary of 152,000 makes the logits of one 8,192-token micro-batch 5 GB in float32, and their softmax and gradient
+as much again. Here only `chunk_tokens` rows of logits exist at one time, forward and backward: each chunk is
+recomputed in the backward pass (gradient checkpointing).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
+from transformers import PretrainedConfig, PreTrainedModel
+
+from lrm_safety.errors import ModelError
+from lrm_safety.modeling.packing import PackedBatch
+
+
+class ChunkedHead(nn.Module):
+    """Output projection, log-softmax and entropy over chunks of tokens.
+
+    It uses the weight of the model's `lm_head` but does not own it: the weight keeps its one name, tied or not. It is
+    a module so that ZeRO-3 gathers that weight once around all chunks (see `zero.register_head`): calling `lm_head`
+    chunk by chunk would gather it once per chunk, and ranks with different numbers of chunks would wait for ever.
+    """
+
+    def __init__(self, temperature: float, logit_divisor: float, softcap: float | None, chunk_tokens: int) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.logit_divisor = logit_divisor
+        self.softcap = softcap
+        self.chunk_tokens = chunk_tokens
+
+    def forward(self, hidden: Tensor, targets: Tensor, output: nn.Linear) -> Tensor:
+        """[2, R] float32: log-probs of `targets` (differentiable) over entropies (constants).
+
+        One tensor, because ZeRO-3 counts a module's outputs to know when its backward pass begins, and an output
+        without gradient would never be counted off.
+
+        Args:
+            hidden: [R, hidden size] at the predicting positions.
+            targets: [R] int64.
+            output: the model's `lm_head`.
+        """
+        chunks = []
+        for rows, ids in zip(hidden.split(self.chunk_tokens), targets.split(self.chunk_tokens), strict=True):
+            if torch.is_grad_enabled():
+                chunks.append(checkpoint(self._chunk, rows, ids, output, use_reentrant=False, preserve_rng_state=False))
+            else:
+                chunks.append(self._chunk(rows, ids, output))
+        return torch.cat(chunks, dim=1)
+
+    def _chunk(self, hidden: Tensor, targets: Tensor, output: nn.Linear) -> Tensor:
+        logits = linear(hidden, output.weight, output.bias).float() / self.logit_divisor
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        logits = logits / self.temperature
+        normaliser = torch.logsumexp(logits, dim=-1)
+        logprobs = logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser
+        with torch.no_grad():
+            every = logits - normaliser[:, None]
+            entropy = -(every.exp() * every).sum(dim=-1)
+        return torch.stack((logprobs, entropy))
+
+
+class TokenLogprobs(nn.Module):
+    """A causal language model that answers with log-probs and entropies of response tokens instead of logits."""
+
+    def __init__(self, model: PreTrainedModel, *, temperature: float, chunk_tokens: int) -> None:
+        """
+        Args:
+            model: a Hugging Face causal language model.
+            temperature: sampling temperature; logits are divided by it as the rollout engine does.
+            chunk_tokens: tokens whose logits exist at one time.
+        """
+        super().__init__()
+        self.model = model
+        config = model.config.get_text_config()
+        self.head = ChunkedHead(
+            temperature=temperature,
+            logit_divisor=_logit_divisor(config),
+            softcap=getattr(config, "final_logit_softcapping", None),
+            chunk_tokens=chunk_tokens,
+        )
+
+    def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Log-probs [R] (float32, differentiable) and entropies in nats [R] (float32, detached) of `batch`'s response
+        tokens, sequence after sequence. A dummy gives empty tensors that still carry a gradient path."""
+        hidden = self.model.get_decoder()(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            # A cache would switch the block mask of packed rows off, silently.
+            use_cache=False,
+        ).last_hidden_state
+        hidden = hidden.flatten(0, 1).index_select(0, batch.predict)
+        values = self.head(hidden, batch.targets, self.model.get_output_embeddings())
+        logprobs, entropy = values[:, : batch.num_response_tokens]
+        return logprobs, entropy.detach()
+
+
+def _logit_divisor(config: PretrainedConfig) -> float:
+    """Granite divides its logits by `logits_scaling`; other families read that key differently."""
+    scaling = getattr(config, "logits_scaling", None) or 1.0
+    if scaling != 1.0 and not config.model_type.startswith("granite"):
+        raise ModelError(f"logits_scaling={scaling} of a {config.model_type} model is not supported: use another model")
+    return float(scaling)

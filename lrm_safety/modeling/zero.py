@@ -1,0 +1,128 @@
+"""DeepSpeed ZeRO-3: its configuration, the training engine, the inference engine.
+
+Import only after `distributed.join`, which chooses DeepSpeed's accelerator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import deepspeed
+import torch
+from torch import nn
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+from lrm_safety.modeling.load import freeze, load_causal_lm
+from lrm_safety.modeling.token_logprobs import TokenLogprobs
+from lrm_safety.settings import Settings, TrainerSettings
+
+MOE_BLOCKS = (
+    "transformers.models.mixtral.modeling_mixtral.MixtralSparseMoeBlock",
+    "transformers.models.qwen2_moe.modeling_qwen2_moe.Qwen2MoeSparseMoeBlock",
+    "transformers.models.qwen3_moe.modeling_qwen3_moe.Qwen3MoeSparseMoeBlock",
+    "transformers.models.granitemoe.modeling_granitemoe.GraniteMoeMoE",
+    "transformers.models.granitemoehybrid.modeling_granitemoehybrid.GraniteMoeHybridMoE",
+)
+"""Mixture-of-experts blocks, gathered as a whole: which experts run differs from rank to rank."""
+
+CPU_BUCKET_ELEMENTS = 10_000_000
+"""Gradient bucket on the CPU; DeepSpeed's default would set 2 GB aside."""
+
+
+def deepspeed_config(trainer: TrainerSettings, *, dtype: str, device: str, train: bool = True) -> dict[str, Any]:
+    """The DeepSpeed configuration, with `trainer.deepspeed` merged over it key by key.
+
+    `managed_gradient_accumulation` is off: a mini-batch has as many micro-batches as its tokens need, and every
+    `engine.step()` ends one. `train=False` gives the inference engine of a frozen model.
+    """
+    zero: dict[str, Any] = {
+        "stage": 3,
+        "overlap_comm": device == "cuda",
+        "contiguous_gradients": True,
+        "leaf_module": {"classes": list(MOE_BLOCKS)},
+    }
+    if device == "cpu":
+        zero["reduce_bucket_size"] = CPU_BUCKET_ELEMENTS
+    if trainer.offload_optimizer and train:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": device == "cuda"}
+    if trainer.offload_parameters:
+        zero["offload_param"] = {"device": "cpu", "pin_memory": device == "cuda"}
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "zero_optimization": zero,
+        "bf16": {"enabled": dtype == "bfloat16"},
+        "gradient_clipping": trainer.gradient_clip,
+        # Micro-batches are summed in float32 even when the model computes in bfloat16.
+        "data_types": {"grad_accum_dtype": "fp32"},
+        # torch's AdamW on host memory: slower than DeepSpeed's, but nothing has to be compiled.
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+    }
+    return _merge(config, trainer.deepspeed)
+
+
+def policy_engine(settings: Settings) -> deepspeed.DeepSpeedEngine:
+    """Load the policy partitioned over the ranks, with torch's AdamW; every rank calls.
+
+    The engine's module is a `TokenLogprobs`. Raises ModelError as `load_causal_lm` does.
+    """
+    trainer = settings.trainer
+    config = deepspeed_config(trainer, dtype=settings.model.dtype, device=settings.cluster.device)
+    module = _load_partitioned(settings, config)
+    if trainer.gradient_checkpointing:
+        module.model.gradient_checkpointing_enable({"use_reentrant": False})
+    optimizer = torch.optim.AdamW(
+        parameter_groups(module, trainer.weight_decay),
+        lr=trainer.lr,
+        betas=(trainer.beta1, trainer.beta2),
+        eps=trainer.epsilon,
+    )
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    engine.train()
+    return engine
+
+
+def reference_engine(settings: Settings) -> deepspeed.DeepSpeedEngine:
+    """Load the frozen reference partitioned over the ranks, without optimiser; every rank calls."""
+    config = deepspeed_config(settings.trainer, dtype=settings.model.dtype, device=settings.cluster.device, train=False)
+    engine, *_ = deepspeed.initialize(model=freeze(_load_partitioned(settings, config)), config=config)
+    engine.eval()
+    return engine
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; vectors (norms, biases) do not. Partitioned parameters are told apart by their whole shape."""
+    matrices, vectors = [], []
+    for parameter in module.parameters():
+        shape = getattr(parameter, "ds_shape", parameter.shape)
+        (matrices if len(shape) > 1 else vectors).append(parameter)
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _load_partitioned(settings: Settings, config: dict[str, Any]) -> TokenLogprobs:
+    # transformers holds this object weakly and partitions whatever is loaded while it lives: until this returns.
+    active = HfDeepSpeedConfig(config)
+    model = load_causal_lm(settings.model, settings.cluster.device)
+    del active
+    module = TokenLogprobs(
+        model,
+        temperature=settings.rollout.temperature,
+        chunk_tokens=settings.trainer.logprob_chunk_tokens,
+    )
+    for parameter in model.get_output_embeddings().parameters():
+        # The head computes with a parameter it does not own; ZeRO-3 has to gather it around the head's forward
+        # and backward.
+        deepspeed.zero.register_external_parameter(module.head, parameter)
+    return module
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged

@@ -1,0 +1,162 @@
+"""What a person sees while a run goes on: a live view, or one line an iteration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from rich.console import Console as Terminal
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lrm_safety.settings import ScheduleSettings, TrackingSettings
+
+from .progress import Progress, duration
+from .registry import find
+
+KEY_METRICS = {
+    "reward/raw_mean": "reward",
+    "kl/k1": "kl",
+    "entropy/all": "entropy",
+    "response/length_mean": "length",
+    "response/unfinished_fraction": "unfinished",
+    "response/refusal_rate": "refusals",
+    "train/policy_kl": "policy kl",
+    "train/gradient_norm": "gradient",
+    "mismatch/mean_abs_logprob": "mismatch",
+}
+"""Metrics on the console with their short labels; every evaluation/* is shown besides."""
+
+
+class Console(Protocol):
+    """A view for people."""
+
+    def phase(self, name: str | None) -> None:
+        """Show what runs from now on; None: nothing in particular."""
+
+    def record(self, update: int, metrics: Mapping[str, float]) -> None:
+        """Show the key metrics of a record."""
+
+    def note(self, text: str) -> None:
+        """Show one line."""
+
+    def close(self) -> None:
+        """Leave the terminal as it should be; more than once is fine."""
+
+
+class SilentConsole:
+    """Shows nothing."""
+
+    def phase(self, name: str | None) -> None:
+        """Nothing to show."""
+
+    def record(self, update: int, metrics: Mapping[str, float]) -> None:
+        """Nothing to show."""
+
+    def note(self, text: str) -> None:
+        """Nothing to show."""
+
+    def close(self) -> None:
+        """Nothing to undo."""
+
+
+class PlainConsole:
+    """One line a record, and one for every phase of the start-up: for log files."""
+
+    def __init__(
+        self, schedule: ScheduleSettings, terminal: Terminal, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._progress = Progress(schedule, clock)
+        self._terminal = terminal
+        self._started = False
+
+    def phase(self, name: str | None) -> None:
+        # Within the loop a line a phase would bury the records.
+        if name is not None and not self._started:
+            self.note(f"{name} ...")
+
+    def record(self, update: int, metrics: Mapping[str, float]) -> None:
+        self._started = True
+        self._progress.record(update, metrics)
+        parts = [f"update {update}/{self._progress.num_updates}"]
+        parts += [f"{label} {value}" for label, value in key_values(metrics).items()]
+        if "time/iteration_seconds" in metrics:
+            parts.append(f"{metrics['time/iteration_seconds']:.1f} s")
+        if (left := self._progress.seconds_left) is not None:
+            parts.append(f"left {duration(left)}")
+        self.note(" | ".join(parts))
+
+    def note(self, text: str) -> None:
+        self._terminal.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Nothing to undo."""
+
+
+class LiveConsole:
+    """A progress bar with the time left, the current phase and its seconds, and the key metrics of the last record."""
+
+    def __init__(
+        self, schedule: ScheduleSettings, terminal: Terminal, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._progress = Progress(schedule, clock)
+        self._clock = clock
+        self._phase: tuple[str, float] | None = None
+        self._metrics: dict[str, float] = {}
+        self._live = Live(console=terminal, get_renderable=self._render, refresh_per_second=2)
+        self._live.start()
+
+    def phase(self, name: str | None) -> None:
+        self._phase = None if name is None else (name, self._clock())
+
+    def record(self, update: int, metrics: Mapping[str, float]) -> None:
+        self._progress.record(update, metrics)
+        # Evaluation may come in a record of its own: keep what the last record does not speak of.
+        self._metrics |= metrics
+        self._live.refresh()
+
+    def note(self, text: str) -> None:
+        self._live.console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        self._phase = None
+        self._live.stop()
+
+    def _render(self) -> RenderableType:
+        progress = self._progress
+        head = Table.grid(padding=(0, 2))
+        left = progress.seconds_left
+        phase = "" if self._phase is None else f"{self._phase[0]} {self._clock() - self._phase[1]:.0f} s"
+        head.add_row(
+            Text(f"update {progress.update}/{progress.num_updates}", style="bold"),
+            ProgressBar(total=progress.num_updates, completed=progress.update, width=40),
+            Text("" if left is None else f"left {duration(left)}"),
+            Text(phase, style="cyan"),
+        )
+        body = Table.grid(padding=(0, 2))
+        cells = [Text.assemble((f"{label} ", "dim"), value) for label, value in key_values(self._metrics).items()]
+        for start in range(0, len(cells), 5):
+            body.add_row(*cells[start : start + 5])
+        return Group(head, body)
+
+
+def open_console(tracking: TrackingSettings, schedule: ScheduleSettings, terminal: Terminal | None = None) -> Console:
+    """The view that tracking.console asks for; auto is live on a terminal and plain elsewhere."""
+    terminal = terminal or Terminal()
+    kind = tracking.console
+    if kind == "auto":
+        kind = "live" if terminal.is_terminal else "plain"
+    if kind == "off":
+        return SilentConsole()
+    return LiveConsole(schedule, terminal) if kind == "live" else PlainConsole(schedule, terminal)
+
+
+def key_values(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Label and formatted value of the key metrics that are there, evaluation sets last."""
+    names = {name: label for name, label in KEY_METRICS.items() if name in metrics}
+    names |= {name: name.removeprefix("evaluation/") for name in metrics if find(name).group == "evaluation"}
+    return {label: f"{metrics[name]:.4g}" for name, label in names.items()}

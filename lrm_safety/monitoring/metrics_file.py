@@ -1,0 +1,83 @@
+"""metrics.jsonl: the source of truth about a run, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from lrm_safety.errors import DataError
+
+from .rollout_files import to_json_line
+
+
+class MetricsFile:
+    """Appends records, each flushed to the operating system, so that a killed process loses at most a torn last line.
+
+    Opening repairs such a line by dropping it. Raises DataError when another line is not JSON.
+    """
+
+    def __init__(self, path: Path, keep_until: int | None) -> None:
+        """Open `path`, keeping only lines with `update` <= `keep_until` (None: none); see `rewind`."""
+        self._path = path
+        self._file: TextIO | None = None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        self.last: dict[str, Any] = {}
+        """The last line that was kept or written; empty at the start of a run."""
+        self.rewind(keep_until)
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Write one record."""
+        assert self._file is not None, "the file is closed"
+        self._file.write(to_json_line(line))
+        self._file.flush()
+        self.last = dict(line)
+
+    def rewind(self, keep_until: int | None) -> None:
+        """Drop the lines with `update` > `keep_until` (None: all); the updates after a checkpoint are done again.
+
+        Dropped lines are not lost: they are appended to metrics.dropped.jsonl beside.
+        """
+        self.close()
+        kept: list[tuple[str, dict[str, Any]]] = []
+        dropped: list[tuple[str, dict[str, Any]]] = []
+        for text, values in _whole_lines(self._path):
+            (kept if keep_until is not None and values["update"] <= keep_until else dropped).append((text, values))
+        if dropped:
+            with self._path.with_suffix(".dropped.jsonl").open("a", encoding="utf-8") as file:
+                file.writelines(text for text, _ in dropped)
+        # Rewritten even when nothing was dropped: a torn line must not stay, or the next record would join it.
+        partial = self._path.with_suffix(".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(text for text, _ in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, self._path)
+        self.last = kept[-1][1] if kept else {}
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def close(self) -> None:
+        """Close the file; more than once is fine."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of the file with their values; a torn last line is left out."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    if not lines[-1]:
+        lines.pop()
+    for number, text in enumerate(lines, start=1):
+        try:
+            values = json.loads(text)
+        except ValueError:
+            values = None
+        if isinstance(values, dict) and isinstance(values.get("update"), int):
+            # The newline is added back: a record cut exactly before it is whole.
+            yield text + "\n", values
+        elif number < len(lines):
+            raise DataError(f"{path} line {number} is not a record: mend or remove that line")

@@ -1,0 +1,122 @@
+"""The one door for everything a run tells about itself: metrics.jsonl first, then its views."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrm_safety.settings import Settings
+
+from .alarms import Alarms
+from .console import Console, open_console
+from .metrics_file import MetricsFile
+from .phases import Phases
+from .registry import find
+from .rollout_files import RolloutRow, sample, save_rollouts
+
+if TYPE_CHECKING:
+    from .wandb_view import WandbView
+
+
+
+class Recorder:
+    """Records metrics and sampled rollouts of a run; a context manager that closes its views.
+
+    `resume_state` is what `state()` gave for the checkpoint and `resume_update` the checkpoint's update: later lines of
+    metrics.jsonl are dropped, since those updates are done again. A run that starts anew drops all.
+    Raises DataError when metrics.jsonl holds a line that is no record.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path | str,
+        settings: Settings,
+        resume_state: Mapping[str, Any] | None = None,
+        resume_update: int | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self._run_dir = Path(run_dir)
+        self._tracking = settings.tracking
+        self._tracker_id: str | None = (resume_state or {}).get("tracker_id")
+        self._file = MetricsFile(self._run_dir / "metrics.jsonl", resume_update)
+        self._alarms = Alarms()
+        self._wandb = self._open_wandb(settings)
+        self._console = console or open_console(settings.tracking, settings.schedule)
+        self.phases = Phases(self._console)
+        """The stopwatch of the controller's phases."""
+
+    def record(self, update: int, metrics: Mapping[str, float]) -> None:
+        """Append one line and hand it to the views.
+
+        An undeclared name is an AssertionError. `iteration` of the line is train/iteration, or the last one known.
+        """
+        values = {name: _plain_number(value) for name, value in metrics.items()} | {"train/update": update}
+        for name in values:
+            find(name)
+        iteration = values.get("train/iteration", self._file.last.get("iteration", 0))
+        self._file.append({"update": update, "iteration": iteration, "time": time.time(), **values})
+        self._console.record(update, values)
+        if self._wandb:
+            self._wandb.record(update, values)
+        for alarm in self._alarms.fresh(update, values):
+            self._console.note(f"update {update}: {alarm.text}")
+            if self._wandb:
+                self._wandb.alert(f"{alarm.name} left its healthy range", f"update {update}: {alarm.text}")
+
+    def rollout_table(self, update: int, rows: Sequence[RolloutRow]) -> None:
+        """Show tracking.table_rows of the rollouts, spread over the reward; with tracking.log_text also to a file."""
+        sampled = sample(rows, self._tracking.table_rows)
+        if not sampled:
+            return
+        if self._tracking.log_text:
+            save_rollouts(self._run_dir, update, sampled)
+        if self._wandb:
+            self._wandb.rollout_table(update, sampled)
+
+    def note(self, text: str) -> None:
+        """Show one line on the console."""
+        self._console.note(text)
+
+    def rewind(self, update: int | None) -> None:
+        """Forget the records after `update` (None: all), before a restart within this process does them again."""
+        self._file.rewind(update)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps so that the tracker's run goes on under its id."""
+        return {"tracker_id": self._tracker_id}
+
+    def close(self, exit_code: int = 0) -> None:
+        """Close the views and the file; more than once is fine."""
+        self._console.close()
+        if self._wandb:
+            self._wandb.close(exit_code)
+            self._wandb = None
+        self._file.close()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(exit_code=0 if kind is None else 1)
+
+    def _open_wandb(self, settings: Settings) -> WandbView | None:
+        if settings.tracking.wandb == "disabled":
+            return None
+        # Imported here: wandb takes seconds, and a run that does not use it need not have it.
+        from .wandb_view import WandbView
+
+        view = WandbView(self._run_dir, settings, self._tracker_id)
+        self._tracker_id = view.tracker_id
+        return view
+
+
+def _plain_number(value: float) -> float:
+    """A Python number that JSON and every view can take."""
+    return int(value) if isinstance(value, (int, np.integer)) else float(value)

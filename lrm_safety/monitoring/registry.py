@@ -1,0 +1,147 @@
+"""Every metric, declared once: its name, unit, meaning and healthy range.
+
+The recorder refuses a name that is not declared here, the alarms read the ranges, and docs/metrics.md is printed from
+this table. A healthy range is where a run that learns usually stays: leaving it is a reason to look, not an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric, or with `*` in its name a family of them (one per model, set or worker)."""
+
+    name: str
+    unit: str
+    description: str
+    low: float | None = None
+    """Lower end of the healthy range; None: unbounded."""
+    high: float | None = None
+    """Upper end of the healthy range; None: unbounded."""
+
+    @property
+    def group(self) -> str:
+        """The part of the name before the first slash."""
+        return self.name.split("/", 1)[0]
+
+    @property
+    def is_pattern(self) -> bool:
+        return "*" in self.name
+
+    def healthy(self, value: float) -> bool:
+        """Whether `value` lies in the closed healthy range; NaN and infinities lie in none."""
+        if not math.isfinite(value):
+            return False
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+GROUPS = {
+    "train": "The optimiser's view. Means over the tokens of the update or updates of one iteration.",
+    "reward": "Scores of the rollout batch, raw (as the reward models gave them) and shaped (after penalties, "
+    "normalisation and clipping).",
+    "kl": "Distance of the policy that sampled from the frozen reference, over response tokens.",
+    "advantage": "Advantages over all response tokens of the rollout batch, after normalisation.",
+    "return": "Returns before normalisation.",
+    "entropy": "Entropy of the policy's next-token distribution at the sampling temperature.",
+    "reflection": "Words such as `wait` and `but`, with which a trace turns back on itself.",
+    "response": "Shape of the sampled responses.",
+    "mismatch": "Log-probs of the trainer against those of the rollout engine, for the same sampled tokens.",
+    "sync": "Weight sync from the trainer to the engines.",
+    "rollout": "Freshness of the rollouts.",
+    "time": "Wall-clock seconds of the controller since the previous record; a phase inside a phase counts only once.",
+    "speed": "Throughput, over all workers of a group.",
+    "memory": "Memory of each worker.",
+    "evaluation": "Held-out prompts, graded during training.",
+    "run": "What the run had to survive.",
+}
+
+METRICS: tuple[Metric, ...] = (
+    Metric("train/update", "updates", "Optimiser steps done; the x-axis of everything in W&B."),
+    Metric("train/iteration", "iterations", "Rollout batches done; one iteration may hold several updates."),
+    Metric("train/passes", "passes", "Passes over the training prompts done."),
+    Metric("train/loss", "1", "Loss of the update: clipped surrogate, and the KL term when it is part of the loss."),
+    Metric("train/gradient_norm", "1", "Global gradient norm before clipping.", 0.0, 10.0),
+    Metric("train/lr", "1", "Learning rate."),
+    Metric("train/ratio_mean", "1", "Mean of rho, the probability ratio of new and sampling policy.", 0.9, 1.1),
+    Metric("train/ratio_max", "1", "Largest rho.", None, 10.0),
+    Metric("train/clip_fraction_low", "fraction", "Tokens whose surrogate was clipped at 1 - clip_low.", 0.0, 0.3),
+    Metric("train/clip_fraction_high", "fraction", "Tokens whose surrogate was clipped at 1 + clip_high.", 0.0, 0.3),
+    Metric("train/policy_kl", "nats/token", "KL between sampling and new policy (k3 estimate).", None, 0.1),
+    Metric("reward/raw_mean", "score", "Mean raw score: the weighted sum over reward models and views."),
+    Metric("reward/raw_std", "score", "Population standard deviation of the raw score; 0 teaches nothing.", 1e-6, None),
+    Metric("reward/shaped_mean", "score", "Mean shaped score, which the returns are made of."),
+    Metric("reward/shaped_std", "score", "Population standard deviation of the shaped score.", 1e-6, None),
+    Metric("reward/clipped_fraction", "fraction", "Responses whose score was clipped.", 0.0, 0.1),
+    Metric("reward/penalty_mean", "score", "Mean of what the penalties took away."),
+    Metric("reward/num_overlong", "responses", "Conversations longer than a reward model reads.", 0.0, 0.0),
+    Metric("reward/score/*", "score", "Mean score of one reward model and view, named MODEL/VIEW."),
+    Metric("kl/k1", "nats/token", "Mean of k1, the log-ratio of policy and reference; of either sign.", -0.1, 1.0),
+    Metric("kl/k3", "nats/token", "Mean of k3 = exp(-k1) - 1 + k1: never negative, less noisy.", None, 1.0),
+    Metric("kl/per_response", "nats", "Sum of k1 over a response, mean over responses: what kl.target is about."),
+    Metric("kl/coef", "1", "beta, the weight of the KL term."),
+    Metric("advantage/mean", "1", "Mean; 0 by construction when the batch is normalised."),
+    Metric("advantage/std", "1", "Population standard deviation; 1 by construction when the batch is normalised."),
+    Metric("advantage/max_abs", "1", "Largest absolute advantage.", None, 20.0),
+    Metric("return/mean", "score", "Mean return over all response tokens."),
+    Metric("entropy/all", "nats/token", "All response tokens. A collapse towards 0 ends exploration.", 0.05, 5.0),
+    Metric("entropy/trace", "nats/token", "Tokens of the trace."),
+    Metric("entropy/answer", "nats/token", "Tokens of the answer."),
+    Metric("entropy/reflection", "nats/token", "Tokens that begin a reflection word inside the trace."),
+    Metric("reflection/count_per_response", "words", "Reflection words in a trace, mean over responses."),
+    Metric("response/length_mean", "tokens", "Response tokens, stop token included.", 2.0, None),
+    Metric("response/length_max", "tokens", "Longest response of the batch."),
+    Metric("response/trace_length_mean", "tokens", "Tokens of the trace, closing tag included."),
+    Metric("response/answer_length_mean", "tokens", "Tokens of the answer, stop token included."),
+    Metric("response/unfinished_fraction", "fraction", "Responses cut off at the token limit.", 0.0, 0.2),
+    Metric("response/malformed_fraction", "fraction", "Responses that break the family's format.", 0.0, 0.1),
+    Metric("response/refusal_rate", "fraction", "Answers that refuse, by refusal phrases; no judge is asked."),
+    Metric("mismatch/mean_abs_logprob", "nats", "Mean |log-prob difference|.", 0.0, 0.05),
+    Metric("mismatch/max_abs_logprob", "nats", "Largest |log-prob difference|.", 0.0, 2.0),
+    Metric("mismatch/mean_exp", "1", "Mean of exp(trainer - engine): the importance weight uncapped.", 0.95, 1.05),
+    Metric("mismatch/kl", "nats/token", "KL between engine and trainer (k3 estimate).", None, 0.01),
+    Metric("mismatch/corrected_fraction", "fraction", "Tokens with a capped or dropped importance weight.", 0.0, 0.05),
+    Metric("sync/probe_max_abs", "nats", "Largest |log-prob difference| on the probe after a sync.", 0.0, 0.1),
+    Metric("sync/version", "version", "Weights version that the engines hold."),
+    Metric("rollout/version_lag", "versions", "Weights versions between sampling and the first update.", 0.0, 0.0),
+    Metric("time/iteration_seconds", "seconds", "Everything since the previous record."),
+    Metric("time/generate_seconds", "seconds", "Sampling, with the scoring that overlaps it."),
+    Metric("time/score_wait_seconds", "seconds", "Waiting for rewards and reference after sampling was done."),
+    Metric("time/logprobs_seconds", "seconds", "The trainer's own log-probs of the sampled tokens."),
+    Metric("time/update_seconds", "seconds", "Forward, backward and optimiser steps."),
+    Metric("time/sync_seconds", "seconds", "Sending the weights to the engines, with the probe."),
+    Metric("time/evaluate_seconds", "seconds", "Evaluation during training."),
+    Metric("time/checkpoint_seconds", "seconds", "Saving a checkpoint; it appears in the record after it."),
+    Metric("time/startup_seconds", "seconds", "Start-up: data, groups, restoring a checkpoint."),
+    Metric("time/controller_seconds", "seconds", "What none of the phases accounts for."),
+    Metric("speed/generate_tokens_per_second", "tokens/s", "Sampled tokens per second of the generate phase."),
+    Metric("speed/update_tokens_per_second", "tokens/s", "Response tokens per second of the update phase."),
+    Metric("memory/*_rss_gib", "GiB", "Resident host memory of a worker, named GROUP_INDEX."),
+    Metric("memory/*_cuda_gib", "GiB", "Peak CUDA memory of a worker, named GROUP_INDEX."),
+    Metric("evaluation/*", "grade", "Mean grade of an evaluation set, or a figure about it."),
+    Metric("run/restarts", "count", "Times the run restarted itself from a checkpoint."),
+    Metric("run/engine_replacements", "count", "Dead rollout engines that were replaced."),
+)
+
+_BY_NAME = {metric.name: metric for metric in METRICS if not metric.is_pattern}
+_PATTERNS = tuple(metric for metric in METRICS if metric.is_pattern)
+
+
+def find(name: str) -> Metric:
+    """The declaration of a metric, by its exact name or else by the pattern it matches.
+
+    An undeclared name is our own mistake: AssertionError.
+    """
+    metric = _BY_NAME.get(name) or next((m for m in _PATTERNS if fnmatchcase(name, m.name)), None)
+    assert metric is not None and "*" not in name, f"metric {name!r} is not declared in monitoring/registry.py"
+    return metric
+
+
+def by_group() -> Iterator[tuple[str, str, list[Metric]]]:
+    """Groups in the order of declaration, as (name, description, metrics)."""
+    for group, description in GROUPS.items():
+        yield group, description, [metric for metric in METRICS if metric.group == group]

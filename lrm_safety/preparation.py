@@ -1,0 +1,159 @@
+"""Everything that can be found out before any actor starts: paths, models, prompts, sizes, what to resume."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .checkpoints import NOT_IDENTITY, Checkpoint, CheckpointStore
+from .conversation import Family, ResponseParser, get_family, reflection_token_ids
+from .datasets import PromptSet, load_prompts, render_prompts
+from .errors import ConfigError
+from .modeling.folder import check_model_folder
+from .modeling.load import load_tokenizer
+from .models_cache import ensure_cached
+from .rewards import check_reward
+from .rollouts import SamplingParameters, TokenIds
+from .settings import RewardModelSettings, Settings
+from .settings.paths import CACHE_PREFIX, cache_directory, resolve
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass
+class PreparedRun:
+    """A checked run."""
+
+    settings: Settings
+    """With every path resolved."""
+    identity: dict[str, Any]
+    """The configuration as the user gave it: what a checkpoint is compared with."""
+    directory: Path
+    tokenizer: PreTrainedTokenizerBase
+    family: Family
+    parser: ResponseParser
+    prompts: PromptSet
+    rendered: list[TokenIds]
+    sampling: SamplingParameters
+    reflection_ids: frozenset[int]
+    store: CheckpointStore
+    checkpoint: Checkpoint | None
+    """Where to go on from; None: a fresh run."""
+    restarts: int = 0
+    """Times the run has restarted itself."""
+
+
+def prepare(settings: Settings, directory: Path) -> PreparedRun:
+    """Check and load what the controller needs. Raises ConfigError, DataError or ModelError with one line."""
+    identity = asdict(settings)
+    settings = resolve_paths(settings)
+    family = get_family(settings.model.family)
+    check_model_folder(settings.model.path)
+    check_reward(settings.reward)
+    tokenizer = load_tokenizer(settings.model)
+    prompts = load_prompts(
+        settings.data.path,
+        None if settings.data.path else settings.data.hub_id,
+        split=settings.data.split,
+        question_field=settings.data.question_field,
+        revision=settings.data.revision,
+    )
+    if settings.data.limit is not None:
+        prompts = replace(prompts, rows=prompts.rows[: settings.data.limit])
+    if settings.algorithm.rollout_batch_size > len(prompts):
+        raise ConfigError(
+            f"algorithm.rollout_batch_size={settings.algorithm.rollout_batch_size}: is above the {len(prompts)} prompts of "
+            f"{prompts.source}; lower it or use more prompts"
+        )
+    rendered = render_prompts(
+        prompts,
+        family,
+        tokenizer,
+        system_prompt=settings.model.system_prompt,
+        max_prompt_tokens=settings.rollout.max_prompt_tokens,
+    )
+    store = CheckpointStore(
+        directory / "checkpoints",
+        keep_last=settings.checkpoint.keep_last,
+        best_mode=settings.checkpoint.best_mode,
+        best_metric=settings.checkpoint.best_metric,
+    )
+    rollout = settings.rollout
+    return PreparedRun(
+        settings=settings,
+        identity=identity,
+        directory=directory,
+        tokenizer=tokenizer,
+        family=family,
+        parser=ResponseParser(family, tokenizer),
+        prompts=prompts,
+        rendered=rendered,
+        sampling=SamplingParameters(
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            top_k=rollout.top_k,
+            max_response_tokens=rollout.max_response_tokens,
+            stop_token_ids=tuple(family.stop_token_ids(tokenizer)),
+        ),
+        reflection_ids=reflection_token_ids(tokenizer),
+        store=store,
+        checkpoint=find_checkpoint(settings, identity, prompts.fingerprint, store),
+    )
+
+
+def resolve_paths(settings: Settings) -> Settings:
+    """A copy in which `package:`, `cache:` and relative paths are absolute; makes a cached model that is not there yet."""
+    _make_if_cached(settings.model.path)
+
+    def reward_model(name: str, model: RewardModelSettings) -> RewardModelSettings:
+        if model.path is None:
+            return model
+        _make_if_cached(model.path)
+        return replace(model, path=resolve(model.path, f"reward.models.{name}.path"))
+
+    models = {name: reward_model(name, model) for name, model in settings.reward.models.items()}
+    sets = {
+        name: replace(one, path=resolve(one.path, f"evaluation.sets.{name}.path"))
+        for name, one in settings.evaluation.sets.items()
+    }
+    data_path = settings.data.path
+    return replace(
+        settings,
+        model=replace(settings.model, path=resolve(settings.model.path, "model.path")),
+        reward=replace(settings.reward, models=models),
+        evaluation=replace(settings.evaluation, sets=sets),
+        data=replace(settings.data, path=None if data_path is None else resolve(data_path, "data.path")),
+    )
+
+
+def _make_if_cached(path: str) -> None:
+    if path.startswith(CACHE_PREFIX) and not (cache_directory() / path.removeprefix(CACHE_PREFIX)).is_dir():
+        ensure_cached(path.removeprefix(CACHE_PREFIX), logging.getLogger(__name__).warning)
+
+
+def find_checkpoint(
+    settings: Settings, identity: dict[str, Any], fingerprint: str, store: CheckpointStore
+) -> Checkpoint | None:
+    """The checkpoint that `checkpoint.resume` asks for; refuses one whose configuration or data differ."""
+    wish = settings.checkpoint.resume
+    if wish in ("auto", "never"):
+        checkpoint = store.latest()
+        if checkpoint is not None and wish == "never":
+            raise ConfigError(
+                f"checkpoint.resume=never: {checkpoint.path} exists; choose another run.name"
+            )
+    else:
+        checkpoint = store.open(Path(wish))
+    if checkpoint is None:
+        return None
+    differences = checkpoint.differences(identity, fingerprint, ignore=NOT_IDENTITY)
+    if differences and not settings.checkpoint.allow_changes:
+        shown = "; ".join(differences[:8]) + (f"; and {len(differences) - 8} more" if len(differences) > 8 else "")
+        raise ConfigError(
+            f"{checkpoint.path} belongs to another configuration ({shown}); choose another run.name, or "
+            "checkpoint.allow_changes=true to go on with the new values"
+        )
+    return checkpoint

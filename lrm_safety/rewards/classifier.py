@@ -1,0 +1,193 @@
+"""Reward models with a sequence-classification head (Bradley-Terry), such as Skywork-Reward-V2."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from lrm_safety.errors import ConfigError, ModelError, RewardError
+from lrm_safety.settings import RewardModelSettings
+
+from .conversation import Conversation
+from .overlong import drop_trace_middle
+from .rendering import Rendered, Renderer
+from .scorer import ScoreArray, checked_scores
+
+LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+
+
+class ClassifierScorer:
+    """Scores texts by the model at `settings.path`, read through the model's own tokenizer and chat template.
+
+    Scores are the head's logit at the last token that is not padding, as transformers pools it: in float32, and equal
+    to those of one text at a time up to rounding, however texts are batched.
+
+    Raises ModelError when the folder is absent or torn, holds no classification head with one output, or no chat
+    template; ConfigError when `max_tokens` exceeds the model's positions.
+    """
+
+    def __init__(self, name: str, settings: RewardModelSettings, device: str) -> None:
+        self.counters: Counter[str] = Counter()
+        self._key = f"reward.models.{name}"
+        self._settings = settings
+        self._device = torch.device(device)
+        source = f"{self._key}.path={settings.path}"
+        tokenizer = _load_tokenizer(settings, source)
+        self._renderer = Renderer(tokenizer, source)
+        self._model = _load_model(settings, source, device).to(self._device).eval()
+        self._pad_id = self._set_padding(tokenizer, source)
+        positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        if positions is not None and settings.max_tokens > positions:
+            raise ConfigError(
+                f"{self._key}.max_tokens={settings.max_tokens}: the model reads at most {positions} tokens"
+            )
+
+    def score_texts(self, conversations: Sequence[Conversation], view: str) -> ScoreArray:
+        """Logits of one view, float32 [n]. Raises RewardError for an over-long text when overlong=error, for a logit
+        that is not finite, and when the device runs out of memory."""
+        scores = np.full(len(conversations), self._settings.overlong_score, dtype=np.float32)
+        readable: list[int] = []
+        sequences: list[list[int]] = []
+        for position, conversation in enumerate(conversations):
+            ids = self._read(conversation, view)
+            if ids is None:
+                self.counters["unread"] += 1
+            else:
+                readable.append(position)
+                sequences.append(ids)
+        logits = np.empty(len(sequences), dtype=np.float32)
+        for micro_batch in plan_padded([len(ids) for ids in sequences], self._settings.micro_batch_tokens):
+            logits[micro_batch] = self._forward([sequences[i] for i in micro_batch])
+        scores[readable] = logits
+        return checked_scores(scores, len(conversations), f"{self._key} (view {view})")
+
+    def _read(self, conversation: Conversation, view: str) -> list[int] | None:
+        """Token ids of one view, within max_tokens; None when it gets `overlong_score`."""
+        limit = self._settings.max_tokens
+        rendered = self._renderer.render(conversation.prompt, conversation.view(view))
+        if len(rendered.ids) > limit:
+            self.counters["overlong"] += 1
+            if self._settings.overlong == "error":
+                raise RewardError(
+                    f"{self._key}.max_tokens={limit}: view {view} of a conversation has {len(rendered.ids)} tokens; "
+                    "raise max_tokens, lower rollout.max_response_tokens, or choose another rule in `overlong`"
+                )
+            shortened = self._shorten(conversation, view) if self._settings.overlong == "drop_trace_middle" else None
+            if shortened is None:
+                return None
+            rendered = shortened
+        self.counters["respelled"] += rendered.respelled
+        return rendered.ids
+
+    def _shorten(self, conversation: Conversation, view: str) -> Rendered | None:
+        limit, prompt = self._settings.max_tokens, conversation.prompt
+        text = drop_trace_middle(conversation, view, lambda text: len(self._renderer.render(prompt, text).ids) <= limit)
+        if text is None:
+            return None
+        rendered = self._renderer.render(prompt, text)
+        assert len(rendered.ids) <= limit
+        return rendered
+
+    @torch.inference_mode()
+    def _forward(self, sequences: list[list[int]]) -> ScoreArray:
+        longest = max(map(len, sequences))
+        input_ids = torch.full((len(sequences), longest), self._pad_id, dtype=torch.long)
+        attention_mask = torch.zeros_like(input_ids)
+        for row, ids in enumerate(sequences):
+            input_ids[row, : len(ids)] = torch.tensor(ids)
+            attention_mask[row, : len(ids)] = 1
+        try:
+            logits = self._model(
+                input_ids=input_ids.to(self._device),
+                attention_mask=attention_mask.to(self._device),
+                use_cache=False,
+            ).logits
+        except torch.OutOfMemoryError as error:
+            raise RewardError(
+                f"{self._key}.micro_batch_tokens={self._settings.micro_batch_tokens}: out of memory on "
+                f"{len(sequences)} x {longest} tokens; lower it, or max_tokens"
+            ) from error
+        result: ScoreArray = logits[:, 0].float().cpu().numpy()
+        return result
+
+    def _set_padding(self, tokenizer: PreTrainedTokenizerBase, source: str) -> int:
+        """The id to pad with. The head pools at the last token that is not this one (transformers issue 35352), so a
+        model whose configuration names none gets one that no conversation ends with."""
+        config = self._model.config.get_text_config()
+        if config.pad_token_id is None:
+            last = self._renderer.render("question", "answer").ids[-1]
+            candidates = (
+                tokenizer.pad_token_id,
+                tokenizer.bos_token_id,
+                tokenizer.unk_token_id,
+                tokenizer.eos_token_id,
+            )
+            config.pad_token_id = next((i for i in candidates if i is not None and i != last), None)
+            if config.pad_token_id is None:
+                raise ModelError(f"{source}: no token to pad with; set pad_token_id in config.json")
+        return int(config.pad_token_id)
+
+
+def plan_padded(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
+    """Positions in micro-batches of at most `budget_tokens` padded tokens, the longest first (what does not fit the
+    memory fails at once). A sequence above the budget goes alone. Depends on `lengths` only."""
+    micro_batches: list[list[int]] = []
+    for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if micro_batches and (len(micro_batches[-1]) + 1) * lengths[micro_batches[-1][0]] <= budget_tokens:
+            micro_batches[-1].append(position)
+        else:
+            micro_batches.append([position])
+    return micro_batches
+
+
+def _attention(choice: str, device: str) -> str:
+    # transformers would fetch a flash kernel from the hub where the package is absent.
+    if choice != "auto":
+        return choice
+    flash = device.startswith("cuda") and importlib.util.find_spec("flash_attn") is not None
+    return "flash_attention_2" if flash else "sdpa"
+
+
+def _load_tokenizer(settings: RewardModelSettings, source: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(settings.path, revision=settings.revision, trust_remote_code=False)
+    except LOADING_ERRORS as error:
+        raise ModelError(f"{source}: cannot load the tokenizer ({_cause(error)})") from error
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
+def _load_model(settings: RewardModelSettings, source: str, device: str) -> PreTrainedModel:
+    if (folder := Path(str(settings.path))).is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(f"{source}: the folder holds no config.json")
+    try:
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            settings.path,
+            revision=settings.revision,
+            num_labels=1,
+            dtype=getattr(torch, settings.dtype),
+            attn_implementation=_attention(settings.attention, device),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except LOADING_ERRORS as error:
+        raise ModelError(f"{source}: cannot load the reward model ({_cause(error)})") from error
+    if missing := sorted(loading["missing_keys"]):
+        raise ModelError(
+            f"{source}: is no reward model, or torn: its files lack {', '.join(missing[:3])} ({len(missing)} in all); "
+            "choose a checkpoint with a sequence-classification head"
+        )
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def _cause(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

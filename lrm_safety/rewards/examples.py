@@ -1,0 +1,13 @@
+"""A reward function to start from: `reward=python_example`."""
+
+from __future__ import annotations
+
+from .conversation import Conversation
+
+
+def complete_and_brief(conversations: list[Conversation]) -> list[float]:
+    """1 for a complete response, -1 for any other, and 0.001 less for each word of the trace."""
+    return [
+        (1.0 if conversation.status == "complete" else -1.0) - 0.001 * len(conversation.trace.split())
+        for conversation in conversations
+    ]

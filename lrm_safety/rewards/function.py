@@ -1,0 +1,57 @@
+"""Rewards computed by a python function of the user's."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lrm_safety.errors import ConfigError, RewardError
+from lrm_safety.settings import RewardModelSettings
+
+from .conversation import Conversation
+from .scorer import ScoreArray, checked_scores
+
+RewardFunction = Callable[[list[Conversation]], Any]
+
+
+def import_function(path: str, key: str) -> RewardFunction:
+    """The function at `package.module:function`; ConfigError, opening with `key`, when there is none."""
+    module_name, colon, function_name = path.partition(":")
+    if not (module_name and colon and function_name):
+        raise ConfigError(f"{key}={path}: must be written package.module:function")
+    try:
+        module = importlib.import_module(module_name)
+    # Whatever a user's module raises on import is the user's to mend, and is told as the cause.
+    except Exception as error:
+        raise ConfigError(
+            f"{key}={path}: cannot import {module_name} ({type(error).__name__}: {error}); is its folder on PYTHONPATH?"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ConfigError(f"{key}={path}: {module_name} has no function {function_name}")
+    return function
+
+
+class FunctionScorer:
+    """Scores conversations by a python function.
+
+    The function gets a list of conversations and returns one finite number for each, as a list, array or tensor. It
+    sees the whole conversation, so the view is only the name under which its scores are logged.
+    """
+
+    def __init__(self, name: str, settings: RewardModelSettings) -> None:
+        self.counters: Counter[str] = Counter()
+        key = f"reward.models.{name}.function"
+        self._source = f"{key}={settings.function}"
+        self._function = import_function(settings.function or "", key)
+
+    def score_texts(self, conversations: Sequence[Conversation], view: str) -> ScoreArray:
+        """Scores, float32 [n]. Raises RewardError when the function raises, or returns anything but n finite
+        numbers."""
+        try:
+            values = self._function(list(conversations))
+        except Exception as error:
+            raise RewardError(f"{self._source}: raised {type(error).__name__}: {error}") from error
+        return checked_scores(values, len(conversations), self._source)

@@ -1,0 +1,90 @@
+"""The raw score of a response: a weighted sum over reward models and over the views each of them reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lrm_safety.errors import ConfigError
+from lrm_safety.settings import RewardModelSettings, RewardSettings
+from lrm_safety.settings.paths import resolve
+
+from .conversation import Conversation
+from .scorer import ScoreArray, Scorer, checked_scores
+
+
+@dataclass
+class Scores:
+    """Raw scores of n conversations, in their order, before any penalty or normalisation."""
+
+    total: ScoreArray
+    """float32 [n]: sum over models of weight times the sum over views of view weight times score."""
+    by_model_and_view: dict[str, ScoreArray]
+    """float32 [n] unweighted scores by "model/view"."""
+    num_overlong: int
+    """Texts over a classifier's max_tokens, counted once for each model and view."""
+    num_unread: int
+    """Those of them that got `overlong_score`: by the rule overlong=score, or because prompt and answer alone did not
+    fit."""
+    num_respelled: int
+    """Texts in which a tag or a control token of the classifier was broken by a space."""
+    num_retries: int
+    """Requests to http endpoints that were repeated."""
+
+
+class RewardMixture:
+    """Several sources of scores as one."""
+
+    def __init__(self, scorers: Mapping[str, Scorer], settings: RewardSettings) -> None:
+        assert list(scorers) == list(settings.models)
+        self._scorers = dict(scorers)
+        self._settings = settings
+
+    def score(self, conversations: Sequence[Conversation]) -> Scores:
+        """Raw scores of every model and view, and their weighted sum. Raises RewardError."""
+        total = np.zeros(len(conversations), dtype=np.float64)
+        by_model_and_view: dict[str, ScoreArray] = {}
+        counters: Counter[str] = Counter()
+        for name, model in self._settings.models.items():
+            scorer = self._scorers[name]
+            scorer.counters.clear()
+            for view, view_weight in model.views.items():
+                scores = scorer.score_texts(conversations, view)
+                by_model_and_view[f"{name}/{view}"] = scores
+                total += model.weight * view_weight * scores.astype(np.float64)
+            counters.update(scorer.counters)
+        return Scores(
+            total=checked_scores(total, len(conversations), "reward.models (weighted sum)"),
+            by_model_and_view=by_model_and_view,
+            num_overlong=counters["overlong"],
+            num_unread=counters["unread"],
+            num_respelled=counters["respelled"],
+            num_retries=counters["retries"],
+        )
+
+
+def build_scorer(settings: RewardSettings, device: str) -> RewardMixture:
+    """Load every reward model onto `device` ("cpu", "cuda"). Raises ConfigError or ModelError for what cannot be
+    loaded."""
+    if not settings.models:
+        raise ConfigError("reward.models: is empty; choose a reward, e.g. reward=skywork_v2_llama_8b")
+    return RewardMixture({name: _build(name, model, device) for name, model in settings.models.items()}, settings)
+
+
+def _build(name: str, model: RewardModelSettings, device: str) -> Scorer:
+    if model.kind == "python":
+        from .function import FunctionScorer
+
+        return FunctionScorer(name, model)
+    if model.kind == "http":
+        from .http import HttpScorer
+
+        return HttpScorer(name, model)
+    # Imported late: the controller reads this package and needs no transformers for it.
+    from .classifier import ClassifierScorer
+
+    path = resolve(model.path or "", f"reward.models.{name}.path")
+    return ClassifierScorer(name, replace(model, path=path), device)

@@ -1,0 +1,104 @@
+"""Score rollouts while others still generate: every chunk goes to reward and reference at once, results are joined at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .conversation import Family, ParsedResponse, ResponseParser
+from .datasets import PromptSet
+from .rewards import Conversation, Scores
+from .experience import RolloutBatch
+from .rollouts import Rollout, TokenScores, TrainingSequence
+from .workers.scoring_group import ReferenceGroup, RewardGroup, Ticket
+
+
+@dataclass
+class _Pending:
+    """One chunk on its way."""
+
+    rollouts: list[Rollout]
+    responses: list[ParsedResponse]
+    reward: Ticket
+    reference: object | None
+
+
+class StreamScorer:
+    """Parses responses and hands them to the frozen models.
+
+    A chunk is one call, so the composition of every batch a model sees depends on the rollouts alone and a resumed run
+    computes the same numbers to the last bit.
+    """
+
+    def __init__(
+        self,
+        prompts: PromptSet,
+        family: Family,
+        parser: ResponseParser,
+        reward: RewardGroup,
+        reference: ReferenceGroup | None,
+    ) -> None:
+        self._prompts = prompts
+        self._family = family
+        self._parser = parser
+        self._reward = reward
+        self._reference = reference
+
+    def submit(self, chunks: Iterable[list[Rollout]]) -> list[_Pending]:
+        """Consume the stream of finished responses, sending each chunk on as it comes."""
+        pending = []
+        for rollouts in chunks:
+            responses = [self._parser.parse(rollout.response_ids, rollout.finish_reason) for rollout in rollouts]
+            conversations = [self._conversation(*pair) for pair in zip(rollouts, responses, strict=True)]
+            reference = None
+            if self._reference is not None:
+                reference = self._reference.submit([training_sequence(rollout) for rollout in rollouts])
+            pending.append(_Pending(rollouts, responses, self._reward.submit(conversations), reference))
+        return pending
+
+    def collect(self, pending: list[_Pending]) -> RolloutBatch:
+        """Wait for the scores and put everything in the order of the requests."""
+        scores = [self._reward.result(chunk.reward) for chunk in pending]
+        reference: dict[int, TokenScores] = {}
+        for chunk in pending:
+            if self._reference is not None and chunk.reference is not None:
+                reference |= {one.index: one for one in self._reference.result(chunk.reference)}  # type: ignore[arg-type]
+        rollouts = [rollout for chunk in pending for rollout in chunk.rollouts]
+        responses = [response for chunk in pending for response in chunk.responses]
+        order = np.argsort([rollout.request_id for rollout in rollouts], kind="stable")
+        return RolloutBatch(
+            rollouts=[rollouts[i] for i in order],
+            responses=[responses[i] for i in order],
+            scores=_join(scores, order),
+            reference=reference,
+        )
+
+    def _conversation(self, rollout: Rollout, response: ParsedResponse) -> Conversation:
+        return Conversation(
+            prompt=self._prompts.rows[rollout.prompt_index].question,
+            trace=response.trace,
+            answer=response.answer,
+            full=self._family.compose(response.trace, response.answer),
+            status=response.status,
+        )
+
+
+def training_sequence(rollout: Rollout) -> TrainingSequence:
+    """What a forward pass needs of a rollout."""
+    return TrainingSequence(rollout.request_id, rollout.prompt_ids, rollout.response_ids)
+
+
+def _join(parts: list[Scores], order: np.ndarray) -> Scores:
+    return Scores(
+        total=np.concatenate([part.total for part in parts])[order],
+        by_model_and_view={
+            name: np.concatenate([part.by_model_and_view[name] for part in parts])[order]
+            for name in parts[0].by_model_and_view
+        },
+        num_overlong=sum(part.num_overlong for part in parts),
+        num_unread=sum(part.num_unread for part in parts),
+        num_respelled=sum(part.num_respelled for part in parts),
+        num_retries=sum(part.num_retries for part in parts),
+    )

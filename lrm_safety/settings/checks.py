@@ -1,0 +1,159 @@
+"""Checks of a composed configuration that need no model and no cluster. Every failure is one line naming the key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from ..errors import ConfigError
+from . import Settings
+
+GROUPS = ("policy", "rollout", "reference", "reward")
+
+
+def check(settings: Settings) -> None:
+    """Raise ConfigError for the first value out of its limits or combination that cannot work."""
+    for key, value, metadata in _walk(settings, ""):
+        _check_value(key, value, metadata)
+    for rule in (_check_algorithm, _check_rollout, _check_cluster, _check_reward, _check_data, _check_checkpoint):
+        rule(settings)
+
+
+def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
+    for item in fields(node):
+        key, value = f"{prefix}{item.name}", getattr(node, item.name)
+        if is_dataclass(value):
+            yield from _walk(value, f"{key}.")
+        elif isinstance(value, dict):
+            for name, entry in value.items():
+                if is_dataclass(entry):
+                    yield from _walk(entry, f"{key}.{name}.")
+        else:
+            yield key, value, item.metadata
+
+
+def _check_value(key: str, value: Any, metadata: Any) -> None:
+    choices = metadata.get("choices")
+    if choices is not None and value not in choices:
+        raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}")
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ConfigError(f"{key}={value}: must be a finite number (null switches a limit off)")
+    low, high = metadata.get("low"), metadata.get("high")
+    if low is not None and value < low:
+        raise ConfigError(f"{key}={value}: must be at least {low}")
+    if high is not None and value > high:
+        raise ConfigError(f"{key}={value}: must be at most {high}")
+
+
+def _check_algorithm(settings: Settings) -> None:
+    algorithm = settings.algorithm
+    responses = algorithm.rollout_batch_size * algorithm.samples_per_prompt
+    if responses % algorithm.mini_batch_size:
+        raise ConfigError(
+            f"algorithm.mini_batch_size={algorithm.mini_batch_size}: must divide the {responses} responses of a rollout batch "
+            f"(rollout_batch_size {algorithm.rollout_batch_size} x samples_per_prompt {algorithm.samples_per_prompt})"
+        )
+    if algorithm.mini_batch_size < settings.cluster.policy.num_workers:
+        raise ConfigError(
+            f"algorithm.mini_batch_size={algorithm.mini_batch_size}: must be at least cluster.policy.num_workers="
+            f"{settings.cluster.policy.num_workers}, so that every rank has a response to learn from"
+        )
+    if algorithm.baseline != "none" and algorithm.samples_per_prompt < 2:
+        raise ConfigError(
+            f"algorithm.baseline={algorithm.baseline}: needs algorithm.samples_per_prompt of 2 or more to compare samples"
+        )
+    if algorithm.normalisation == "group" and algorithm.samples_per_prompt < 2:
+        raise ConfigError("algorithm.normalisation=group: needs algorithm.samples_per_prompt of 2 or more")
+    kl = algorithm.kl
+    if kl.placement == "loss" and kl.estimator == "k1":
+        raise ConfigError(
+            "algorithm.kl.estimator=k1: with kl.placement=loss its gradient is zero on average and pulls nowhere; use k2 or k3"
+        )
+    if kl.placement == "reward" and kl.estimator != "k1":
+        raise ConfigError(
+            f"algorithm.kl.estimator={kl.estimator}: with kl.placement=reward only k1 gives the paper's return; use k1"
+        )
+    if settings.schedule.max_updates % (responses // algorithm.mini_batch_size):
+        raise ConfigError(
+            f"schedule.max_updates={settings.schedule.max_updates}: must be a multiple of the "
+            f"{responses // algorithm.mini_batch_size} updates of one rollout batch"
+        )
+
+
+def _check_rollout(settings: Settings) -> None:
+    rollout, algorithm = settings.rollout, settings.algorithm
+    truncated = rollout.top_p < 1.0 or rollout.top_k > 0
+    if truncated and (algorithm.old_logprobs != "rollout" or algorithm.correction != "off"):
+        raise ConfigError(
+            "rollout.top_p/top_k: a cut distribution is not the trainer's; use top_p=1 top_k=0, or algorithm.old_logprobs=rollout "
+            "with algorithm.correction=off"
+        )
+    if settings.cluster.device == "cpu":
+        if rollout.tensor_parallel_size != 1:
+            raise ConfigError("rollout.tensor_parallel_size: must be 1 on cluster.device=cpu; use more rollout workers")
+        if rollout.kv_cache_bytes is None:
+            raise ConfigError("rollout.kv_cache_bytes: must be set on cluster.device=cpu (e.g. 268435456)")
+        if rollout.weight_transfer not in ("auto", "shm"):
+            raise ConfigError(f"rollout.weight_transfer={rollout.weight_transfer}: needs cluster.device=cuda; use auto or shm")
+    elif rollout.weight_transfer == "shm":
+        raise ConfigError("rollout.weight_transfer=shm: is the CPU's; use auto, nccl or ipc on cluster.device=cuda")
+
+
+def _check_cluster(settings: Settings) -> None:
+    cluster = settings.cluster
+    seen: set[str] = set()
+    for names in cluster.colocate:
+        for name in names:
+            if name not in GROUPS:
+                raise ConfigError(f"cluster.colocate: unknown group {name}; known: {', '.join(GROUPS)}")
+            if name in seen:
+                raise ConfigError(f"cluster.colocate: group {name} stands in two sets")
+            seen.add(name)
+        sizes = {name: getattr(cluster, name).num_workers for name in names}
+        if len(set(sizes.values())) > 1:
+            raise ConfigError(f"cluster.colocate: groups that share bundles need equal num_workers, not {sizes}")
+        if settings.rollout.tensor_parallel_size > 1 and "rollout" in names:
+            raise ConfigError("cluster.colocate: a tensor-parallel rollout engine cannot share a single bundle; use split")
+    if cluster.device == "cuda":
+        for name in ("policy", "rollout"):
+            if getattr(cluster, name).gpus_per_worker <= 0:
+                raise ConfigError(f"cluster.{name}.gpus_per_worker: must be above 0 on cluster.device=cuda")
+    else:
+        for name in GROUPS:
+            if getattr(cluster, name).gpus_per_worker:
+                raise ConfigError(f"cluster.{name}.gpus_per_worker: must be 0 on cluster.device=cpu")
+
+
+def _check_reward(settings: Settings) -> None:
+    reward = settings.reward
+    if not reward.models:
+        raise ConfigError("reward.models: is empty; choose a reward, e.g. reward=skywork_v2_llama_8b")
+    for name, model in reward.models.items():
+        needed = {"classifier": "path", "python": "function", "http": "url"}[model.kind]
+        if not getattr(model, needed):
+            raise ConfigError(f"reward.models.{name}.{needed}: must be set for kind={model.kind}")
+        if not model.views:
+            raise ConfigError(f"reward.models.{name}.views: is empty; use {{full: 1.0}}")
+        for view in model.views:
+            if view not in ("full", "trace", "answer"):
+                raise ConfigError(f"reward.models.{name}.views.{view}: must be one of full, trace, answer")
+    if reward.clip_low is not None and reward.clip_high is not None and reward.clip_low >= reward.clip_high:
+        raise ConfigError(f"reward.clip_low={reward.clip_low}: must be below reward.clip_high={reward.clip_high}")
+    if reward.overlong_buffer_tokens > settings.rollout.max_response_tokens:
+        raise ConfigError("reward.overlong_buffer_tokens: must not exceed rollout.max_response_tokens")
+
+
+def _check_data(settings: Settings) -> None:
+    if settings.data.path is None and settings.data.hub_id is None:
+        raise ConfigError("data.path: set it or data.hub_id; both are null")
+
+
+def _check_checkpoint(settings: Settings) -> None:
+    if settings.checkpoint.best_metric is not None and not settings.evaluation.every_updates:
+        if settings.checkpoint.best_metric.startswith("evaluation/"):
+            raise ConfigError("checkpoint.best_metric: is an evaluation figure, but evaluation.every_updates=0")
+    if not 1 <= settings.rollout.timeout_seconds:
+        raise ConfigError("rollout.timeout_seconds: must be at least 1")

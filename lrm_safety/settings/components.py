@@ -1,0 +1,140 @@
+"""Schema of what a run is made of: the policy model, the reward, the prompts."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from .fields import choice, integer, number
+
+
+@dataclass
+class ModelSettings:
+    """The policy (and, frozen, the reference): conf/model."""
+
+    name: str = MISSING
+    """Short name, used in run names and tables."""
+    path: str = MISSING
+    """Hugging Face id, a folder, `package:lrm_safety/...` (shipped with the package) or `cache:NAME` (made by `lrm-safety fetch NAME`)."""
+    revision: str | None = None
+    """Commit or tag on the hub; null takes the default branch."""
+    family: str = MISSING
+    """Conversation family: deepseek_r1_distill, qwen3, granite_4_tiny_preview, plain or miniature."""
+    dtype: str = choice("bfloat16", "float32")
+    """Compute type of policy, reference and rollout engine. float32 is the faster one on most CPUs."""
+    attention: str = choice("auto", "sdpa", "eager", "flash_attention_2")
+    """Attention kernel of the trainer; auto takes flash_attention_2 on CUDA where it is installed, otherwise sdpa."""
+    packing: bool = True
+    """Pack several sequences into one row of a micro-batch. Off for hybrids with Mamba layers, which are padded instead."""
+    system_prompt: str | None = None
+    """System prompt of every conversation; null sends none (R1-Distill's card asks for none)."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the checkpoint. Leave off unless you have read that code."""
+
+
+@dataclass
+class RewardModelSettings:
+    """One source of scores in conf/reward; several may be combined."""
+
+    kind: str = choice("classifier", "python", "http")
+    """classifier: a sequence-classification model. python: a function by import path. http: a scoring endpoint."""
+    weight: float = 1.0
+    """Weight of this model's score in the sum of all reward models."""
+    views: dict[str, float] = field(default_factory=lambda: {"full": 1.0})
+    """What is scored, with its weight: full (trace and answer, the paper's R(x, t+y)), answer, trace; each view is scored separately."""
+    path: str | None = None
+    """classifier: Hugging Face id, folder, `package:` or `cache:` path."""
+    revision: str | None = None
+    """classifier: commit or tag on the hub."""
+    dtype: str = choice("bfloat16", "float32")
+    """classifier: compute type."""
+    attention: str = choice("auto", "sdpa", "eager", "flash_attention_2")
+    """classifier: attention kernel."""
+    max_tokens: int = integer(16384, low=1)
+    """classifier: longest conversation the model reads, in its own tokens. Longer ones are counted and treated by `overlong`."""
+    overlong: str = choice("drop_trace_middle", "score", "error")
+    """classifier: over max_tokens, keep prompt, ends of the trace and the answer (drop_trace_middle), give `overlong_score` (score), or stop (error)."""
+    overlong_score: float = 0.0
+    """classifier: the score of an over-long conversation when overlong=score."""
+    micro_batch_tokens: int = integer(16384, low=1)
+    """classifier: padded tokens of one forward pass."""
+    function: str | None = None
+    """python: `package.module:function`, called with a list of lrm_safety.rewards.Conversation and returning one float each."""
+    url: str | None = None
+    """http: endpoint that takes {"conversations": [...]} and returns {"scores": [...]}."""
+    timeout_seconds: float = number(60.0, low=0.001)
+    """http: time limit of one request."""
+    max_retries: int = integer(4)
+    """http: further tries after a failed request, with exponential back-off."""
+    batch_size: int = integer(32, low=1)
+    """http: conversations per request."""
+
+
+@dataclass
+class RewardSettings:
+    """Scores and their shaping, in the order: raw score, penalties, normalise, clip (docs/reinforce_plus_plus.md)."""
+
+    models: dict[str, RewardModelSettings] = field(default_factory=dict)
+    """Reward models by name; the raw score is the weighted sum of their views."""
+    unfinished_penalty: float = number(0.0, low=0.0)
+    """Subtracted from the score of a response that hit the token limit."""
+    malformed_penalty: float = number(0.0, low=0.0)
+    """Subtracted when the response breaks the family's format (no closing tag, two of them, an empty answer)."""
+    overlong_penalty: float = number(0.0, low=0.0)
+    """Largest penalty for length; grows linearly over the last `overlong_buffer_tokens` of the response limit."""
+    overlong_buffer_tokens: int = integer(0)
+    """Width of the soft length penalty, in tokens; 0 switches it off."""
+    normalise: str = choice("none", "running", "batch")
+    """Standardise the score: by running moments, by the rollout batch's, or not at all."""
+    clip_low: float | None = None
+    """Lower bound of the score; null: none. Skywork scores are unbounded logits (23 is usual), so no clip by default."""
+    clip_high: float | None = None
+    """Upper bound of the score; null: none."""
+
+
+@dataclass
+class DataSettings:
+    """Training prompts: conf/data."""
+
+    name: str = MISSING
+    """Short name of the set."""
+    path: str | None = None
+    """JSON, JSONL or CSV file (`package:` paths allowed); null loads `hub_id`."""
+    hub_id: str | None = None
+    """Data set on the Hugging Face hub, used when `path` is null."""
+    revision: str | None = None
+    """Commit or tag on the hub."""
+    split: str = "train"
+    """Split on the hub."""
+    question_field: str = "question"
+    """Column that holds the prompt text."""
+    limit: int | None = integer(None, low=1)
+    """Use only the first rows; null uses all."""
+
+
+@dataclass
+class EvaluationSetSettings:
+    """One held-out prompt set that is graded inside training."""
+
+    path: str = MISSING
+    """JSON or JSONL file of rows with `id`, `question` and whatever the grader reads."""
+    grader: str = MISSING
+    """`package.module:function`, called as grade(row, trace, answer, finished) -> float."""
+    where: dict[str, Any] = field(default_factory=dict)
+    """Keep only rows whose fields have these values."""
+    limit: int | None = integer(None, low=1)
+    """Use only the first rows; null uses all."""
+
+
+@dataclass
+class EvaluationSettings:
+    """Evaluation during training: conf/evaluation."""
+
+    every_updates: int = integer(0)
+    """Evaluate at update 0, then every so many updates, and at the end; 0: never."""
+    temperature: float = number(1.0, low=0.0)
+    """Sampling temperature of evaluation; seeds are fixed per prompt."""
+    top_p: float = number(1.0, low=0.0, high=1.0)
+    """Nucleus of evaluation sampling."""
+    sets: dict[str, EvaluationSetSettings] = field(default_factory=dict)
+    """Prompt sets by name; each is logged as evaluation/NAME."""

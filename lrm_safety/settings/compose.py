@@ -1,0 +1,119 @@
+"""From command-line overrides to a checked `Settings`: Hydra composes, OmegaConf types, `checks` judges."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from ..errors import ConfigError
+from . import Settings
+from .checks import check
+from .paths import configuration_directory
+
+SCHEMA_NAME = "schema"
+
+
+def register_schema() -> None:
+    """Make the typed schema known to Hydra: conf/config.yaml lists it first in its defaults."""
+    ConfigStore.instance().store(name=SCHEMA_NAME, node=Settings)
+
+
+def compose_settings(overrides: list[str]) -> tuple[Settings, dict[str, Any]]:
+    """Compose conf/ with `overrides` as `lrm-safety train` does.
+
+    Returns the checked settings and the resolved configuration as plain containers. Raises ConfigError with one line for an
+    unknown or mistyped key, a missing group file, and every failed check.
+    """
+    register_schema()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(configuration_directory()), version_base="1.3"):
+            config = compose("config", overrides=overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from error
+    finally:
+        GlobalHydra.instance().clear()
+    return settings_of(config)
+
+
+def settings_of(config: DictConfig) -> tuple[Settings, dict[str, Any]]:
+    """Typed settings and plain resolved containers of a composed configuration; raises ConfigError."""
+    try:
+        settings = OmegaConf.to_object(config)
+        resolved = OmegaConf.to_container(config, resolve=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key}: must be set") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    assert isinstance(settings, Settings) and isinstance(resolved, dict)
+    check(settings)
+    return settings, {str(key): value for key, value in resolved.items()}
+
+
+def sweep(overrides: list[str]) -> Iterator[list[str]]:
+    """The override lists of a multirun, in Hydra's order (the last sweep varies fastest)."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ConfigError(explain(error)) from error
+    alternatives = [
+        [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
+        if item.is_sweep_override()
+        else [str(item.input_line)]
+        for item in parsed
+    ]
+    for combination in itertools.product(*alternatives):
+        yield list(combination)
+
+
+def explain(error: Exception) -> str:
+    """One line, with the nearest known key, out of Hydra's and OmegaConf's many."""
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None and isinstance(cause, Exception):
+        causes.append(cause)
+    text = str(causes[0]).strip()
+    key = next((k for k in (getattr(c, "full_key", None) for c in reversed(causes)) if k), None)
+    if unknown := re.search(r"Key '([^']+)' (?:is )?not in", "\n".join(str(c) for c in causes)):
+        key = key or unknown[1]
+        near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
+        return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "; `lrm-safety train --cfg job` lists all keys")
+    if group := re.search(r"Could not find '([^']+)'", text):
+        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        near = difflib.get_close_matches(group[1].rpartition("/")[2], options, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"no file conf/{group[1]}.yaml{hint} (available: {', '.join(options) or 'none'})"
+    if missing := re.search(r"You must specify '([^']+)'", text):
+        return f"{missing[1]}: nothing chosen; name an experiment (experiment=miniature) or {missing[1]}=OPTION from conf/{missing[1]}"
+    first = str(causes[-1]).strip().splitlines()[0]
+    if key and key not in first:
+        first = f"{key}: {first}"
+    if first.startswith("Error merging override") or not first:
+        first = " ".join(line.strip() for line in text.splitlines()[:2])
+    return first
+
+
+def known_keys(node: type = Settings, prefix: str = "") -> list[str]:
+    """Every dotted key of the schema, dictionaries of dataclasses shown with `*`."""
+    keys: list[str] = []
+    hints = get_type_hints(node)
+    for item in fields(node):
+        hint, key = hints[item.name], f"{prefix}{item.name}"
+        keys.append(key)
+        nested = [hint, *get_args(hint)]
+        for candidate in nested:
+            if is_dataclass(candidate):
+                star = "" if candidate is hint else "*."
+                keys.extend(known_keys(candidate, f"{key}.{star}"))  # type: ignore[arg-type]
+    return keys

@@ -1,0 +1,25 @@
+"""Field helpers of the typed schema: a default together with the values it may take.
+
+OmegaConf checks types; `choice`, `number` and `integer` add what a type cannot say. The limits live in the dataclass
+field's metadata, where `settings.checks` enforces them and `settings.reference` prints them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any
+
+
+def choice(default: str, *others: str) -> Any:
+    """A string field that takes one of the named values; the first is the default."""
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
+def number(default: float | None, *, low: float | None = None, high: float | None = None) -> Any:
+    """A float field within [low, high] (None: unbounded on that side)."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def integer(default: int | None, *, low: int | None = 0, high: int | None = None) -> Any:
+    """An integer field within [low, high] (None: unbounded on that side)."""
+    return field(default=default, metadata={"low": low, "high": high})

@@ -1,0 +1,53 @@
+"""Where things are: the conf/ folder, and the path prefixes a configuration may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import ConfigError
+
+PACKAGE_PREFIX = "package:"
+CACHE_PREFIX = "cache:"
+
+
+def configuration_directory() -> Path:
+    """The folder of Hydra groups: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package.parent / "conf", package / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise ConfigError(f"no conf/config.yaml beside {package}: install the package again or run from a checkout")
+
+
+def cache_directory() -> Path:
+    """Folder of converted models: $LRM_SAFETY_CACHE, or ~/.cache/lrm_safety."""
+    return Path(os.environ.get("LRM_SAFETY_CACHE") or Path.home() / ".cache" / "lrm_safety")
+
+
+def resolve(path: str, key: str) -> str:
+    """Turn a configured path into what loaders take.
+
+    `package:lrm_safety/...` and `cache:NAME` become absolute paths; an existing file or folder becomes absolute; whatever
+    looks like a path but does not exist raises ConfigError naming `key`; `owner/name` is left as a hub id.
+    """
+    if path.startswith(PACKAGE_PREFIX):
+        resolved = Path(__file__).resolve().parents[2] / path.removeprefix(PACKAGE_PREFIX)
+    elif path.startswith(CACHE_PREFIX):
+        resolved = cache_directory() / path.removeprefix(CACHE_PREFIX)
+        if not resolved.exists():
+            name = path.removeprefix(CACHE_PREFIX)
+            raise ConfigError(f"{key}={path}: {resolved} does not exist; run `lrm-safety fetch {name}` first")
+    else:
+        resolved = Path(path).expanduser()
+        if not resolved.exists() and _is_hub_id(path):
+            return path
+    if not resolved.exists():
+        raise ConfigError(f"{key}={path}: no such file or folder ({resolved.absolute()})")
+    return str(resolved.absolute())
+
+
+def _is_hub_id(path: str) -> bool:
+    """`owner/name`, with nothing that only a file path has."""
+    owner, slash, name = path.partition("/")
+    return bool(slash and owner and name) and "/" not in name and not path.startswith((".", "~", "/"))

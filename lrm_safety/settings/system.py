@@ -1,0 +1,109 @@
+"""Schema of where a run lives: cluster, checkpoints, tracking."""
+
+from dataclasses import dataclass, field
+
+from .fields import choice, integer, number
+
+
+@dataclass
+class GroupSettings:
+    """One group of Ray actors."""
+
+    num_workers: int = integer(1, low=1)
+    """Actors in the group: ZeRO-3 ranks, vLLM engines, copies of a model."""
+    cpus_per_worker: float = number(1.0, low=0.0)
+    """CPUs each actor reserves in Ray; fractions are fine."""
+    gpus_per_worker: float = number(0.0, low=0.0)
+    """GPUs each actor reserves; a rollout worker reserves this times tensor_parallel_size."""
+    threads_per_worker: int = integer(1, low=1)
+    """OpenMP threads of each actor."""
+
+
+@dataclass
+class ClusterSettings:
+    """Machines and groups: conf/cluster. The only settings that differ between a laptop and a cluster."""
+
+    name: str = "laptop"
+    """Name of the layout."""
+    device: str = choice("cpu", "cuda")
+    """Where the models live."""
+    address: str | None = None
+    """Ray cluster to join (auto, host:port); null starts a local one unless a Ray job or RAY_ADDRESS names one."""
+    local_num_cpus: int | None = integer(None, low=1)
+    """Logical CPUs of a local Ray; null: as many as the machine has."""
+    policy: GroupSettings = field(default_factory=GroupSettings)
+    """Trainer ranks (DeepSpeed ZeRO-3)."""
+    rollout: GroupSettings = field(default_factory=GroupSettings)
+    """vLLM engines."""
+    reference: GroupSettings = field(default_factory=GroupSettings)
+    """Frozen reference; not started when kl.placement=none."""
+    reward: GroupSettings = field(default_factory=GroupSettings)
+    """Reward scorers."""
+    colocate: list[list[str]] = field(default_factory=list)
+    """Sets of groups whose i-th workers share one bundle (and its GPU); vLLM sleeps while the policy trains."""
+    strategy: str = choice("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
+    """Ray placement strategy of each group's bundles."""
+    placement_timeout_seconds: float = number(120.0, low=0.1)
+    """Limit for getting the resources; the error prints what was asked for and what the cluster has."""
+    start_timeout_seconds: float = number(900.0, low=0.1)
+    """Limit for loading the models."""
+    call_timeout_seconds: float = number(1800.0, low=0.1)
+    """Limit of any other call to a worker."""
+    health_interval_seconds: float = number(5.0, low=0.1)
+    """How often a waiting controller asks whether the workers are alive."""
+
+
+@dataclass
+class CheckpointSettings:
+    """Checkpoints in RUN/checkpoints."""
+
+    every_updates: int = integer(50)
+    """Save every so many updates, and at the end; 0: only at the end."""
+    keep_last: int = integer(2, low=1)
+    """Most recent checkpoints to keep."""
+    best_metric: str | None = None
+    """Metric whose best checkpoint is kept besides; null: none. Example: evaluation/safety."""
+    best_mode: str = choice("max", "min")
+    """Whether a larger or a smaller best_metric is better."""
+    resume: str = "auto"
+    """auto: go on from the newest whole checkpoint of the run folder, if any. never: refuse a folder that has one. Or the folder of a checkpoint."""
+    allow_changes: bool = False
+    """Resume although the configuration or the data changed; the difference is logged."""
+    export: bool = True
+    """Write a Hugging Face folder to RUN/export at the end."""
+
+
+@dataclass
+class TrackingSettings:
+    """Metrics, console, W&B: conf/tracking. metrics.jsonl is always written."""
+
+    wandb: str = choice("offline", "online", "disabled")
+    """W&B mode; offline needs no account (`wandb sync` later); if W&B cannot be reached the run goes on offline."""
+    project: str = "lrm_safety"
+    """W&B project."""
+    entity: str | None = None
+    """W&B team or user."""
+    group: str | None = None
+    """W&B group, for sweeps."""
+    tags: list[str] = field(default_factory=list)
+    """W&B tags."""
+    log_text: bool = False
+    """Log prompts and responses as text. Off: hashes, lengths and scores only, since the text may be harmful."""
+    table_rows: int = integer(8)
+    """Rollouts per iteration in the table of samples."""
+    console: str = choice("auto", "live", "plain", "off")
+    """live: progress bar and key metrics. plain: one line an iteration. auto: live on a terminal, otherwise plain."""
+
+
+@dataclass
+class RunSettings:
+    """Identity of a run."""
+
+    name: str = "run"
+    """Name of the run; its folder is outputs/NAME unless `directory` says otherwise."""
+    directory: str = "outputs/${run.name}"
+    """Folder of the run: configuration, metrics, checkpoints, export. Absolute on a cluster with shared storage."""
+    invariants: str = choice("strict", "warn")
+    """What a failed self-check does: stop the run, or warn."""
+    invariant_tolerance: float = number(1e-4, low=0.0)
+    """Largest |rho - 1| and KL at the first update. 1e-4 for float32; state 5e-2 for bfloat16."""

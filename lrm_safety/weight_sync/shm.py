@@ -1,0 +1,74 @@
+"""The trainer's end of the `shm` backend: safetensors files in shared memory, one a bucket.
+
+A file needs no process group, survives a restart of the engine that reads it, and is read by every engine of the node
+without another copy.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from .source import ZeroThreeSource
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def version_folder(name: str, version: int) -> Path:
+    """Where the files of one weights version of the run `name` belong. Nothing is made yet."""
+    return SHARED_MEMORY / f"lrm_safety-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}" / f"version-{version:08d}"
+
+
+def write_buckets(source: ZeroThreeSource, folder: str | Path, rank: int) -> list[str]:
+    """Write every bucket of the source; call on every rank, since the source gathers.
+
+    The files go into `folder`, or into a folder of the same name on disk when `folder`'s file system lacks the room (a
+    container's /dev/shm is 64 MiB unless asked for more). They are readable by this user alone.
+
+    Returns:
+        On rank 0 the files' paths in the order of the buckets, on the other ranks an empty list. A path exists only
+        once its file is whole: it is written under another name and renamed.
+    """
+    paths: list[str] = []
+    if rank == 0:
+        folder = _with_room(Path(folder), source.num_bytes)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    for position, bucket in enumerate(source.buckets()):
+        if rank != 0:
+            continue
+        path = Path(folder) / f"bucket-{position:05d}.safetensors"
+        unfinished = path.with_suffix(".unfinished")
+        save_file({name: tensor.cpu() for name, tensor in bucket}, unfinished)
+        os.replace(unfinished, path)
+        paths.append(str(path))
+    return paths
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete one version, wherever it was written, and the run's folder when that was the last.
+
+    Engines may still map the files: the memory is given back with the last map.
+    """
+    for place in (folder, _on_disk(folder)):
+        if place.exists():
+            shutil.rmtree(place)
+            if not any(place.parent.iterdir()):
+                place.parent.rmdir()
+
+
+def _with_room(folder: Path, num_bytes: int) -> Path:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    margin = num_bytes // 10 + 2**20
+    if os.access(existing, os.W_OK) and shutil.disk_usage(existing).free >= num_bytes + margin:
+        return folder
+    return _on_disk(folder)
+
+
+def _on_disk(folder: Path) -> Path:
+    return Path(tempfile.gettempdir()) / folder.parent.name / folder.name

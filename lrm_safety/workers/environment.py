@@ -1,0 +1,53 @@
+"""The environment variables a worker process needs before it imports torch, DeepSpeed or vLLM."""
+
+from __future__ import annotations
+
+import math
+
+from ..settings import Settings
+from ..weight_sync.backends import transfer_backend
+
+GROUPS = ("policy", "rollout", "reference", "reward")
+
+
+def environment(group: str, settings: Settings) -> dict[str, str]:
+    """Variables for every worker of `group` (policy, rollout, reference or reward), to be set before the process starts."""
+    assert group in GROUPS, group
+    layout = getattr(settings.cluster, group)
+    on_gpu = settings.cluster.device == "cuda" and layout.gpus_per_worker > 0
+    variables = {
+        # Ray would set it to the CPUs it reserved, torch to every core of the machine.
+        "OMP_NUM_THREADS": str(layout.threads_per_worker),
+        "TOKENIZERS_PARALLELISM": "false",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        # Stated, because the automatic choice takes the GPU of a node whenever it sees one.
+        "DS_ACCELERATOR": "cuda" if on_gpu else "cpu",
+    }
+    if not on_gpu:
+        # Ray no longer hides the node's GPUs from an actor that reserved none.
+        variables["CUDA_VISIBLE_DEVICES"] = ""
+    if group == "rollout":
+        variables |= _vllm(settings)
+    elif group in ("policy", "reference"):
+        # Minutes that a collective may wait for the slowest rank; the default of 10 is too short for long sequences.
+        variables["DEEPSPEED_TIMEOUT"] = str(max(10, math.ceil(settings.cluster.call_timeout_seconds / 60)))
+    return variables
+
+
+def _vllm(settings: Settings) -> dict[str, str]:
+    # Every weight sync warns of layers without weights of their own (rotary embeddings, tied heads): nothing is amiss.
+    variables = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    if settings.rollout.tensor_parallel_size == 1:
+        # The engine lives in the worker's own process: it starts in seconds and leaves nothing behind when killed.
+        variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    elif transfer_backend(settings) == "ipc":
+        # Handles of GPU memory have to cross from the worker to the engine's process.
+        variables["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
+    if settings.cluster.device == "cpu":
+        # By default every engine pins itself to the same first cores.
+        variables["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        if settings.rollout.enforce_eager:
+            # The sampler compiles one small function even in eager mode: seconds, and a C++ compiler, for nothing.
+            variables["TORCHDYNAMO_DISABLE"] = "1"
+    return variables

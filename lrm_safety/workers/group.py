@@ -1,0 +1,142 @@
+"""A group of Ray actors of one role: spawn, call, replace, end; with time limits and the first cause of a failure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from ..errors import LrmSafetyError, WorkerError
+from .placement import Placement
+
+CAUSE_GRACE_SECONDS = 3.0
+"""After the first failure, how long to look for the death that caused it: peers often notice before Ray does."""
+
+
+class WorkerGroup:
+    """`num_workers` actors made from a plain class, called together or one by one.
+
+    `constructor_arguments(index)` gives the arguments of worker `index`. `environment` is set in the actor's process
+    before it imports anything.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        worker_class: type,
+        num_workers: int,
+        placement: Placement,
+        environment: dict[str, str],
+        constructor_arguments: Callable[[int], tuple[Any, ...]],
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = name
+        self._class = worker_class
+        self._placement = placement
+        self._environment = environment
+        self._arguments = constructor_arguments
+        self._on_wait = on_wait
+        self.workers = [self._spawn(index) for index in range(num_workers)]
+
+    def __len__(self) -> int:
+        return len(self.workers)
+
+    def _spawn(self, index: int) -> Any:
+        actor = ray.remote(self._class).options(
+            num_cpus=self._placement.cpus_per_worker,
+            num_gpus=self._placement.gpus_per_worker,
+            max_restarts=0,
+            name=f"{self.name}-{index}-{time.time_ns()}",
+            scheduling_strategy=PlacementGroupSchedulingStrategy(
+                self._placement.placement_group, placement_group_bundle_index=index
+            ),
+            runtime_env={"env_vars": self._environment},
+        )
+        return actor.remote(*self._arguments(index))
+
+    def submit(self, index: int, method: str, *arguments: Any) -> Any:
+        """Start one call on one worker; returns Ray's reference to its result."""
+        return getattr(self.workers[index], method).remote(*arguments)
+
+    def call(self, method: str, *arguments: Any, timeout_seconds: float) -> list[Any]:
+        """Call every worker with the same arguments and gather the results in order of rank."""
+        return self.call_each(method, [arguments] * len(self.workers), timeout_seconds=timeout_seconds)
+
+    def call_each(self, method: str, arguments: Sequence[tuple[Any, ...]], *, timeout_seconds: float) -> list[Any]:
+        """Call worker i with `arguments[i]` and gather the results in order of rank.
+
+        Raises WorkerError with the first cause when a worker fails or none answers within the limit.
+        """
+        references = [self.submit(index, method, *one) for index, one in enumerate(arguments)]
+        return self.gather(references, method, timeout_seconds)
+
+    def gather(self, references: Sequence[Any], method: str, timeout_seconds: float) -> list[Any]:
+        """Results of references of which the i-th belongs to worker i; fails as soon as one does."""
+        deadline = time.monotonic() + timeout_seconds
+        waiting = list(references)
+        while waiting:
+            self._on_wait()
+            ready, waiting = ray.wait(waiting, num_returns=1, timeout=1.0)
+            for reference in ready:
+                try:
+                    ray.get(reference)
+                except (RayActorError, RayTaskError) as error:
+                    raise self.first_cause(method, references, references.index(reference), error) from error
+            if not ready and time.monotonic() > deadline:
+                silent = [index for index, reference in enumerate(references) if reference in waiting]
+                raise WorkerError(f"{self.name} worker {silent} did not finish `{method}` within {timeout_seconds:g} seconds")
+        return list(ray.get(list(references)))
+
+    def first_cause(self, method: str, references: Sequence[Any], index: int, error: Exception) -> Exception:
+        """The failure that came first: a death outranks the communication errors it causes in its peers."""
+        causes = {index: error}
+        others = [reference for reference in references if reference is not references[index]]
+        deadline = time.monotonic() + CAUSE_GRACE_SECONDS
+        while others and (left := deadline - time.monotonic()) > 0:
+            ready, others = ray.wait(others, num_returns=1, timeout=left)
+            for reference in ready:
+                try:
+                    ray.get(reference, timeout=1.0)
+                except (RayActorError, RayTaskError) as other:
+                    causes[references.index(reference)] = other
+                except GetTimeoutError:
+                    continue
+        dead = [i for i, cause in causes.items() if isinstance(cause, RayActorError)]
+        first = dead[0] if dead else index
+        return describe(self.name, first, method, causes[first])
+
+    def replace(self, index: int) -> None:
+        """End worker `index` and spawn a new one in its place (not started yet)."""
+        ray.kill(self.workers[index])
+        self.workers[index] = self._spawn(index)
+
+    def is_alive(self, index: int, timeout_seconds: float) -> bool:
+        """Whether the actor's process still exists; a busy worker is alive."""
+        try:
+            ray.get(self.workers[index].__ray_ready__.remote(), timeout=timeout_seconds)
+        except RayActorError:
+            return False
+        except GetTimeoutError:
+            return True
+        return True
+
+    def end(self) -> None:
+        """Kill every worker."""
+        for worker in self.workers:
+            ray.kill(worker)
+
+
+def describe(group: str, index: int, method: str, error: Exception) -> Exception:
+    """A failure inside an actor as one line; our own errors come through as they are."""
+    if isinstance(error, RayActorError):
+        reason = " ".join(str(error).split())
+        return WorkerError(f"{group} worker {index} died during `{method}`: {reason[:400]}")
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, LrmSafetyError):
+        return type(cause)(str(cause))
+    line = str(cause).strip().splitlines()
+    return WorkerError(f"{group} worker {index} failed in `{method}`: {type(cause).__name__}: {line[0] if line else ''}")

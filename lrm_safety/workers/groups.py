@@ -1,0 +1,144 @@
+"""All groups of a run: Ray joined, resources reserved, actors started together, everything ended at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+import ray
+
+from ..errors import ClusterError
+from ..settings import Settings
+from ..weight_sync.backends import is_colocated
+from .placement import Placement, release, reserve
+from .policy_group import PolicyGroup
+from .rollout_group import RolloutGroup
+from .scoring_group import ReferenceGroup, RewardGroup
+
+
+Group = PolicyGroup | RolloutGroup | RewardGroup | ReferenceGroup
+
+
+def join_ray(settings: Settings) -> None:
+    """Connect to the cluster that the configuration, a Ray job or RAY_ADDRESS names; otherwise start a local Ray."""
+    address = settings.cluster.address or os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    local = {} if address else {"num_cpus": settings.cluster.local_num_cpus, "include_dashboard": False}
+    if address is None:
+        # A private single-machine cluster needs no token, and a run must not leave one in the user's home (Ray 2.60).
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    try:
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=True, **local)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        line = " ".join(str(error).split())[:300]
+        raise ClusterError(f"cluster.address={address}: cannot join Ray: {line}") from error
+
+
+class Groups:
+    """The four groups, as a context manager: no actor and no reservation outlives it."""
+
+    policy: PolicyGroup
+    rollout: RolloutGroup
+    reward: RewardGroup
+    reference: ReferenceGroup | None
+
+    def __init__(self, settings: Settings, on_wait: Callable[[], None] = lambda: None) -> None:
+        """`on_wait` is called about once a second while the controller waits; it may raise to stop waiting."""
+        self._settings = settings
+        self._on_wait = on_wait
+        self._placements: dict[str, Placement] = {}
+        self._groups: list[Group] = []
+        self._takes_turns = is_colocated(settings)
+
+    def __enter__(self) -> Groups:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def start(self) -> None:
+        """Join Ray, reserve everything, load every model. After a failure nothing is left behind."""
+        try:
+            self._start()
+        except BaseException:
+            self.end()
+            raise
+
+    def _start(self) -> None:
+        settings, on_wait = self._settings, self._on_wait
+        join_ray(settings)
+        names = ["policy", "rollout", "reward"]
+        if settings.algorithm.kl.placement != "none":
+            names.append("reference")
+        place = self._placements = reserve(names, settings)
+        self.policy = PolicyGroup(settings, place["policy"], on_wait)
+        self._groups.append(self.policy)
+        self.rollout = RolloutGroup(settings, place["rollout"], on_wait)
+        self._groups.append(self.rollout)
+        self.reward = RewardGroup(settings, place["reward"], on_wait)
+        self._groups.append(self.reward)
+        self.reference = ReferenceGroup(settings, place["reference"], on_wait) if "reference" in place else None
+        if self.reference is not None:
+            self._groups.append(self.reference)
+        if self._takes_turns:
+            # One GPU: an engine measures free memory when it starts, so the trainer moves out first.
+            self.policy.start()
+            self.policy.offload()
+            self._start_together(self._groups[1:])
+        else:
+            self._start_together(self._groups)
+
+    def _start_together(self, groups: list[Group]) -> None:
+        with ThreadPoolExecutor(max_workers=len(groups)) as pool:
+            futures = [pool.submit(group.start) for group in groups]
+            try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+            except BaseException:
+                self._kill()  # so that the other threads see their actors end and the pool can close
+                raise
+
+    def begin_training(self) -> None:
+        """CUDA, colocated: hand the GPU from the engines to the trainer."""
+        if self._takes_turns:
+            self.rollout.sleep()
+            self.policy.reload()
+
+    def end_training(self) -> None:
+        """CUDA, colocated: move the trainer's states to host memory before the engines wake."""
+        if self._takes_turns:
+            self.policy.offload()
+
+    @property
+    def num_replacements(self) -> int:
+        """Workers replaced so far."""
+        scoring = [group for group in (self.reward, self.reference) if group is not None]
+        return self.rollout.num_replacements + sum(group.num_replacements for group in scoring)
+
+    def memory(self) -> dict[str, float]:
+        """Host and, on CUDA, peak device memory of every worker, as metrics `memory/GROUP_INDEX_...`."""
+        named = {"policy": self.policy, "rollout": self.rollout, "reward": self.reward, "reference": self.reference}
+        return {
+            f"memory/{name}_{index}_{figure}": value
+            for name, group in named.items()
+            if group is not None
+            for index, worker in enumerate(group.memory())
+            for figure, value in worker.items()
+        }
+
+    def _kill(self) -> None:
+        for group in self._groups:
+            group.end()
+        self._groups.clear()
+
+    def end(self) -> None:
+        """Kill every actor, give the reservations back, leave Ray."""
+        if not ray.is_initialized():
+            return
+        self._kill()
+        release(list({id(place.placement_group): place.placement_group for place in self._placements.values()}.values()))
+        self._placements = {}
+        ray.shutdown()

@@ -1,0 +1,89 @@
+"""Reserve the cluster's resources before any actor starts: one placement group per set of colocated groups."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from ..errors import ClusterError
+from ..settings import ClusterSettings, GroupSettings, Settings
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the workers of one group go: worker i in bundle i."""
+
+    placement_group: PlacementGroup
+    cpus_per_worker: float
+    gpus_per_worker: float
+
+
+def worker_resources(name: str, settings: Settings) -> tuple[float, float]:
+    """(CPUs, GPUs) that one worker of a group reserves; a tensor-parallel engine takes all its GPUs in one actor."""
+    group: GroupSettings = getattr(settings.cluster, name)
+    num_gpus = group.gpus_per_worker * (settings.rollout.tensor_parallel_size if name == "rollout" else 1)
+    return group.cpus_per_worker, num_gpus
+
+
+def bundle_sets(names: list[str], settings: Settings) -> list[tuple[list[str], list[dict[str, float]]]]:
+    """The groups that share bundles, with those bundles: colocated groups add up, worker i of each in bundle i."""
+    cluster = settings.cluster
+    sets = [[name for name in together if name in names] for together in cluster.colocate]
+    colocated = {name for together in sets for name in together}
+    sets += [[name] for name in names if name not in colocated]
+    result = []
+    for together in filter(None, sets):
+        num_bundles = getattr(cluster, together[0]).num_workers
+        cpus = sum(worker_resources(name, settings)[0] for name in together)
+        gpus = sum(worker_resources(name, settings)[1] for name in together)
+        bundle = {key: value for key, value in (("CPU", cpus), ("GPU", gpus)) if value > 0}
+        result.append((together, [dict(bundle) for _ in range(num_bundles)]))
+    return result
+
+
+def reserve(names: list[str], settings: Settings) -> dict[str, Placement]:
+    """Placement of every named group.
+
+    Raises ClusterError with what was asked for and what the cluster has when the resources are not there within
+    `cluster.placement_timeout_seconds`; nothing stays reserved then.
+    """
+    cluster = settings.cluster
+    wanted = bundle_sets(names, settings)
+    reserved: list[PlacementGroup] = []
+    deadline = time.monotonic() + cluster.placement_timeout_seconds
+    try:
+        for together, bundles in wanted:
+            group = placement_group(bundles, strategy=cluster.strategy, name="+".join(together))
+            reserved.append(group)
+        for group in reserved:
+            if not group.wait(timeout_seconds=max(0.1, deadline - time.monotonic())):
+                raise ClusterError(_shortage(wanted, cluster))
+    except BaseException:
+        release(reserved)
+        raise
+    placements = {}
+    for group, (together, _) in zip(reserved, wanted, strict=True):
+        for name in together:
+            placements[name] = Placement(group, *worker_resources(name, settings))
+    return placements
+
+
+def release(groups: list[PlacementGroup]) -> None:
+    """Give the resources back."""
+    for group in groups:
+        remove_placement_group(group)
+
+
+def _shortage(wanted: list[tuple[list[str], list[dict[str, float]]]], cluster: ClusterSettings) -> str:
+    asked = "; ".join(f"{'+'.join(names)} {len(bundles)} x {bundles[0]}" for names, bundles in wanted)
+    kinds = ("CPU", "GPU")
+    total = {kind: ray.cluster_resources().get(kind, 0.0) for kind in kinds}
+    free = {kind: ray.available_resources().get(kind, 0.0) for kind in kinds}
+    return (
+        f"cluster={cluster.name}: resources not free within cluster.placement_timeout_seconds={cluster.placement_timeout_seconds:g}; "
+        f"asked for {asked} ({cluster.strategy}); the cluster has {total}, free {free}; lower num_workers, cpus_per_worker or "
+        "gpus_per_worker, or wait for other jobs"
+    )

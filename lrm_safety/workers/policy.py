@@ -1,0 +1,260 @@
+"""One ZeRO-3 rank of the policy group: log-probs, updates, weight publishing, checkpoints, export."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrm_safety.algorithm import aggregate, clipped_surrogate, importance_weights, kl_loss
+from lrm_safety.errors import DataError
+from lrm_safety.modeling import distributed
+from lrm_safety.modeling.load import load_tokenizer
+from lrm_safety.modeling.scoring import pack_sequences, score_micro_batches, split_scores
+from lrm_safety.rollouts import MicroBatch, MiniBatch, TokenScores, TrainingSequence, UpdateResult
+from lrm_safety.settings import Settings
+
+STATE_TAG = "zero3"
+
+
+class PolicyWorker:
+    """Every method except `address` and `memory` is collective: all ranks call it, with equally many micro-batches."""
+
+    def __init__(self, settings: Settings, rank: int, world_size: int) -> None:
+        self.settings = settings
+        self.rank = rank
+        self.world_size = world_size
+        self._offloaded = False
+
+    def address(self) -> tuple[str, int]:
+        """Where the ranks meet; asked of rank 0."""
+        return distributed.node_address()
+
+    def start(self, address: str, port: int) -> dict[str, float]:
+        """Join the other ranks and load the policy; returns `num_parameters`."""
+        settings = self.settings
+        self.device = distributed.prepare_process(settings.cluster, settings.seed + self.rank)
+        distributed.join(settings.cluster, address, port, self.rank, self.world_size)
+        # Imported here because DeepSpeed chooses its accelerator on import, from what `join` has set.
+        from lrm_safety.modeling.zero import policy_engine
+
+        self.tokenizer = load_tokenizer(settings.model)
+        self.engine = policy_engine(settings)
+        self.model = self.engine.module.model
+        # Under a name of its own: DeepSpeed's optimiser, whose partitions hold the float32 master weights.
+        self.optimizer = self.engine.optimizer
+        return {"num_parameters": float(sum(parameter.ds_numel for parameter in self.model.parameters()))}
+
+    def logprobs(self, micro_batches: list[MicroBatch]) -> list[TokenScores]:
+        """Score sequences under the current weights, without gradients."""
+        return score_micro_batches(self.engine, micro_batches, packing=self.settings.model.packing, device=self.device)
+
+    def update(self, mini_batches: list[MiniBatch]) -> list[UpdateResult]:
+        """One optimiser step per mini-batch, in order.
+
+        A loss or gradient that is not finite on any rank skips the step: that result's `gradient_norm` is nan on
+        every rank, weights and optimiser stay as they were, and the mini-batches after it are not run.
+        """
+        results: list[UpdateResult] = []
+        for mini_batch in mini_batches:
+            results.append(self._update(mini_batch))
+            if math.isnan(results[-1].gradient_norm):
+                break
+        return results
+
+    def _update(self, mini_batch: MiniBatch) -> UpdateResult:
+        num_real = sum(map(bool, mini_batch.micro_batches))
+        num_micro_batches = distributed.all_reduce_sum(num_real, self.device) / self.world_size
+        scores: list[TokenScores] = []
+        total = torch.zeros((), device=self.device)
+        for sequences in mini_batch.micro_batches:
+            batch = pack_sequences(sequences, packing=self.settings.model.packing, device=self.device)
+            logprobs, entropy = self.engine(batch)
+            loss = self._loss(sequences, mini_batch, logprobs, batch.lengths, num_micro_batches)
+            self.engine.backward(loss, scale_wrt_gas=False)
+            total += loss.detach() / self.world_size
+            scores += split_scores(sequences, logprobs, entropy)
+        loss_value = float(total)
+        return UpdateResult(loss_value, self._step(mini_batch.lr, loss_value), scores)
+
+    def _loss(
+        self, sequences: MicroBatch, mini_batch: MiniBatch, logprobs: Tensor, lengths: Tensor, num_micro_batches: float
+    ) -> Tensor:
+        algorithm = self.settings.algorithm
+        current = logprobs.detach()
+        old = self._values(sequences, "old_logprobs", missing=current)
+        surrogate = clipped_surrogate(
+            logprobs,
+            old,
+            self._values(sequences, "advantages"),
+            algorithm.clip_low,
+            algorithm.clip_high,
+            algorithm.dual_clip,
+        )
+        token_loss = surrogate.token_loss
+        if algorithm.correction != "off":
+            rollout = self._values(sequences, "rollout_logprobs", missing=old)
+            token_loss = token_loss * importance_weights(old, rollout, algorithm.correction, algorithm.correction_cap)
+        if mini_batch.kl_coef > 0.0:
+            reference = self._values(sequences, "reference_logprobs")
+            token_loss = token_loss + mini_batch.kl_coef * kl_loss(logprobs, reference, algorithm.kl.estimator)
+        return aggregate(
+            token_loss,
+            lengths,
+            algorithm.aggregation,
+            global_tokens=mini_batch.global_tokens,
+            global_responses=mini_batch.global_responses,
+            num_micro_batches=num_micro_batches,
+            world_size=self.world_size,
+        )
+
+    def _values(self, sequences: MicroBatch, name: str, missing: Tensor | None = None) -> Tensor:
+        """A per-token field as one flat tensor; `missing` (flat too) stands in where a sequence has None."""
+        parts: list[Tensor] = []
+        start = 0
+        for sequence in sequences:
+            stop = start + len(sequence.response_ids)
+            parts.append(self._value(sequence, name, None if missing is None else missing[start:stop]))
+            start = stop
+        return torch.cat(parts) if parts else torch.zeros(0, device=self.device)
+
+    def _value(self, sequence: TrainingSequence, name: str, missing: Tensor | None) -> Tensor:
+        values = getattr(sequence, name)
+        if values is None:
+            if missing is None:
+                raise ValueError(f"sequence {sequence.index} has no {name}")
+            return missing
+        if len(values) != len(sequence.response_ids):
+            raise ValueError(f"sequence {sequence.index}: {len(values)} {name} for {len(sequence.response_ids)} tokens")
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(self.device)
+
+    def _step(self, lr: float, loss: float) -> float:
+        """Step unless a rank's loss is not finite; returns the global gradient norm before clipping, or nan.
+
+        ZeRO-3 itself skips a step whose gradient norm is not finite and reports the norm as infinite.
+        """
+        if distributed.all_reduce_sum(float(not math.isfinite(loss)), self.device) > 0:
+            # Forgets the gradients of this mini-batch: the next backward pass starts from none.
+            self.optimizer.zero_grad()
+            return math.nan
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.engine.step()
+        norm = float(self.engine.get_global_grad_norm())
+        return norm if math.isfinite(norm) else math.nan
+
+    def publish(self, version: int, folder: str) -> list[str]:
+        """Write the weights as bucket files into `folder`; rank 0 returns their paths in order, the others nothing.
+
+        `version` is what the engines will call these weights; it is not written.
+        """
+        from lrm_safety.weight_sync.shm import write_buckets
+        from lrm_safety.weight_sync.source import ZeroThreeSource
+
+        source = ZeroThreeSource(self.model, self.settings.rollout.bucket_bytes, self.rank)
+        return write_buckets(source, folder, self.rank)
+
+    def connect_engines(self, info: dict[str, Any]) -> None:
+        """CUDA: open the channel over which `send_weights` reaches the rollout engines."""
+        from lrm_safety.weight_sync.cuda import CudaSender
+
+        self._sender = CudaSender(self.model, self.settings, self.rank, self.world_size)
+        self._sender.connect(info)
+
+    def send_weights(self, version: int) -> None:
+        """CUDA: send the weights through the channel of `connect_engines`."""
+        self._sender.send(version)
+
+    def save(self, folder: str) -> None:
+        """Write this rank's ZeRO-3 state (weights, optimiser) and random number generators into `folder`."""
+        self.engine.save_checkpoint(folder, tag=STATE_TAG, save_latest=False)
+        torch.save(_generator_states(), _generator_file(folder, self.rank))
+        torch.distributed.barrier()
+
+    def load(self, folder: str) -> None:
+        """Continue exactly where `save` stood.
+
+        Raises:
+            DataError: the folder is not such a checkpoint, is incomplete, or was written by another number of ranks.
+        """
+        files = sorted(Path(folder).glob("generators_rank*.pt"))
+        if len(files) != self.world_size:
+            raise DataError(
+                f"{folder} holds the state of {len(files)} trainer ranks but cluster.policy.num_workers is "
+                f"{self.world_size}: resume with as many ranks as wrote it"
+            )
+        try:
+            loaded, _ = self.engine.load_checkpoint(folder, tag=STATE_TAG)
+        except (OSError, RuntimeError, EOFError) as error:
+            raise DataError(f"the trainer state in {folder} cannot be read: {error}") from error
+        if loaded is None:
+            raise DataError(f"{folder} has no complete trainer state: resume from an earlier checkpoint")
+        _restore_generators(torch.load(_generator_file(folder, self.rank), weights_only=True))
+
+    def export(self, folder: str) -> None:
+        """Rank 0 writes the policy as a Hugging Face folder."""
+        from lrm_safety.modeling.export import export_model
+
+        export_model(self.model, self.tokenizer, self.settings.model.path, folder, self.rank)
+        torch.distributed.barrier()
+
+    def offload(self) -> None:
+        """CUDA: move master weights and AdamW's moments to host memory, about 12 of ZeRO-3's 18 bytes a parameter.
+
+        DeepSpeed's own offloading of states refuses torch's AdamW. Nothing to do on the CPU, nor when they live there.
+        """
+        if self.device.type == "cuda" and not self.settings.trainer.offload_optimizer and not self._offloaded:
+            self._move_optimizer(torch.device("cpu"))
+            torch.cuda.empty_cache()
+            self._offloaded = True
+
+    def reload(self) -> None:
+        """CUDA: undo `offload`."""
+        if self._offloaded:
+            self._move_optimizer(self.device)
+            self._offloaded = False
+
+    def _move_optimizer(self, device: torch.device) -> None:
+        for master in self.optimizer.fp32_partitioned_groups_flat:
+            master.data = master.data.to(device)
+        for state in self.optimizer.optimizer.state.values():
+            for value in state.values():
+                # AdamW keeps its step counter, a tensor without dimensions, on the CPU at all times.
+                if isinstance(value, Tensor) and value.ndim:
+                    value.data = value.data.to(device)
+
+    def memory(self) -> dict[str, float]:
+        """`rss_gib`, `rss_peak_gib` and on CUDA `cuda_peak_gib` of this process."""
+        return distributed.memory_usage()
+
+
+def _generator_file(folder: str, rank: int) -> Path:
+    return Path(folder) / f"generators_rank{rank:05d}.pt"
+
+
+def _generator_states() -> dict[str, Any]:
+    """States of torch's, numpy's and Python's generators as tensors and numbers, readable with weights_only."""
+    _, keys, position, has_gauss, cached = np.random.get_state()
+    states = {
+        "torch": torch.get_rng_state(),
+        "numpy": (torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)),
+        "python": random.getstate(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _restore_generators(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    keys, *rest = states["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

@@ -1,0 +1,164 @@
+"""The controller's side of the policy group: cut a batch over ranks, run the call on all of them, join the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..batching import plan_micro_batches
+from ..rollouts import MicroBatch, MiniBatch, TokenIds, TokenScores, TrainingSequence, Update, UpdateResult
+from ..settings import Settings
+from ..weight_sync.shm import remove_folder, version_folder
+from .environment import environment
+from .group import WorkerGroup
+from .placement import Placement
+from .policy import PolicyWorker
+from .rollout_group import RolloutGroup
+
+
+class PolicyGroup:
+    """DeepSpeed ZeRO-3 ranks that hold and train the policy."""
+
+    def __init__(self, settings: Settings, placement: Placement, on_wait: Callable[[], None]) -> None:
+        num_ranks = settings.cluster.policy.num_workers
+        self._settings = settings
+        self._limit = settings.cluster.call_timeout_seconds
+        self._group = WorkerGroup(
+            "policy",
+            PolicyWorker,
+            num_ranks,
+            placement,
+            environment("policy", settings),
+            lambda rank: (settings, rank, num_ranks),
+            on_wait,
+        )
+        self._sync_id = f"{settings.run.name}-{id(self):x}"
+        self._sync_folder: Path | None = None
+        self.weights_version = 0
+
+    def start(self) -> dict[str, float]:
+        """Join the ranks and load the model; returns facts of rank 0 (num_parameters, ...)."""
+        limit = self._settings.cluster.start_timeout_seconds
+        address, port = self._group.gather([self._group.submit(0, "address")], "address", limit)[0]
+        facts: list[dict[str, float]] = self._group.call("start", address, port, timeout_seconds=limit)
+        return facts[0]
+
+    def logprobs(self, sequences: Sequence[TrainingSequence]) -> dict[int, TokenScores]:
+        """Log-probs and entropies of every response under the present weights, by position in the rollout batch."""
+        shares = self._cut(sequences)
+        results: list[list[TokenScores]] = self._group.call_each(
+            "logprobs", [(share,) for share in shares], timeout_seconds=self._limit
+        )
+        return {scores.index: scores for rank in results for scores in rank}
+
+    def update(self, mini_batches: Sequence[Sequence[TrainingSequence]], lrs: Sequence[float], kl_coef: float) -> list[Update]:
+        """One optimiser step per mini-batch, every rank with the same number of micro-batches."""
+        per_rank: list[list[MiniBatch]] = [[] for _ in range(len(self._group))]
+        for sequences, lr in zip(mini_batches, lrs, strict=True):
+            whole = MiniBatch(
+                micro_batches=[],
+                global_tokens=sum(len(sequence.response_ids) for sequence in sequences),
+                global_responses=len(sequences),
+                lr=lr,
+                kl_coef=kl_coef,
+            )
+            for rank, share in enumerate(self._cut(sequences)):
+                per_rank[rank].append(replace(whole, micro_batches=share))
+        results: list[list[UpdateResult]] = self._group.call_each(
+            "update", [(share,) for share in per_rank], timeout_seconds=self._limit
+        )
+        return [
+            Update(
+                loss=sum(result.loss for result in ranks),
+                gradient_norm=ranks[0].gradient_norm,
+                lr=lr,
+                scores={scores.index: scores for result in ranks for scores in result.scores},
+            )
+            for ranks, lr in zip(zip(*results, strict=True), lrs, strict=True)
+        ]
+
+    def publish_weights(self, rollout_group: RolloutGroup) -> int:
+        """Give the present weights to every engine under the next version; returns that version.
+
+        One call per engine and bucket: the ranks gather a bucket of ZeRO-3 shards at a time, never a parameter at a time.
+        """
+        self.weights_version += 1
+        rollout_group.wake_weights()
+        if rollout_group.backend == "shm":
+            folder = version_folder(self._sync_id, self.weights_version)
+            paths: list[list[str]] = self._group.call(
+                "publish", self.weights_version, str(folder), timeout_seconds=self._limit
+            )
+            rollout_group.load_weights(self.weights_version, paths[0])
+            if self._sync_folder is not None:
+                remove_folder(self._sync_folder)
+            self._sync_folder = folder
+        else:
+            self._send(rollout_group)
+        rollout_group.wake_kv_cache()
+        return self.weights_version
+
+    def _send(self, rollout_group: RolloutGroup) -> None:
+        """CUDA: the ranks push the weights while the engines receive; connections are made anew after a replacement."""
+        if not rollout_group.connected:
+            address = self._group.gather([self._group.submit(0, "address")], "address", self._limit)[0]
+            engines = rollout_group.connect(address)
+            sending = [self._group.submit(rank, "connect_engines", engines) for rank in range(len(self._group))]
+            self._group.gather(sending, "connect_engines", self._limit)
+            rollout_group.finish_connect()
+        sending = [self._group.submit(rank, "send_weights", self.weights_version) for rank in range(len(self._group))]
+        self._group.gather(sending, "send_weights", self._limit)
+        rollout_group.mark_version(self.weights_version)
+
+    def probe_scores(self, sequences: Sequence[TokenIds]) -> list[np.ndarray]:
+        """Temperature-free log-probs of tokens 1..L-1 of whole sequences: the trainer's side of the weight-sync probe.
+
+        Each sequence is read as a prompt of one token and a response of the rest.
+        """
+        wanted = [
+            TrainingSequence(index=index, prompt_ids=ids[:1], response_ids=ids[1:]) for index, ids in enumerate(sequences)
+        ]
+        scores = self.logprobs(wanted)
+        return [scores[index].logprobs for index in range(len(sequences))]
+
+    def save(self, folder: Path) -> None:
+        """Every rank's ZeRO-3 and random-number state into `folder`."""
+        self._group.call("save", str(folder), timeout_seconds=self._limit)
+
+    def load(self, folder: Path) -> None:
+        """The state that `save` wrote."""
+        self._group.call("load", str(folder), timeout_seconds=self._limit)
+
+    def export(self, folder: Path) -> None:
+        """A Hugging Face folder: safetensors, tokenizer, chat template."""
+        self._group.call("export", str(folder), timeout_seconds=self._limit)
+
+    def offload(self) -> None:
+        """CUDA, colocated: leave the GPU to the engines."""
+        self._group.call("offload", timeout_seconds=self._limit)
+
+    def reload(self) -> None:
+        """CUDA, colocated: take the GPU back for training."""
+        self._group.call("reload", timeout_seconds=self._limit)
+
+    def memory(self) -> list[dict[str, float]]:
+        """Memory figures of every rank."""
+        return self._group.call("memory", timeout_seconds=self._limit)
+
+    def end(self) -> None:
+        """Kill the ranks and remove the published weights."""
+        self._group.end()
+        if self._sync_folder is not None:
+            remove_folder(self._sync_folder)
+
+    def _cut(self, sequences: Sequence[TrainingSequence]) -> list[list[MicroBatch]]:
+        plan = plan_micro_batches(
+            [sequence.num_tokens for sequence in sequences],
+            len(self._group),
+            self._settings.trainer.micro_batch_tokens,
+            packing=self._settings.model.packing,
+        )
+        return [[[sequences[position] for position in batch] for batch in rank] for rank in plan]

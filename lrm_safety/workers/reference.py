@@ -1,0 +1,55 @@
+"""One worker of the reference group: the frozen initial policy, which only scores."""
+
+from __future__ import annotations
+
+from lrm_safety.modeling import distributed
+from lrm_safety.modeling.load import freeze, load_causal_lm
+from lrm_safety.modeling.scoring import Forward, score_micro_batches
+from lrm_safety.modeling.token_logprobs import TokenLogprobs
+from lrm_safety.rollouts import MicroBatch, TokenScores
+from lrm_safety.settings import Settings
+
+
+class ReferenceWorker:
+    """`trainer.reference_sharding=plain`: a whole copy, independent of the other workers. `zero3`: one rank of a
+    sharded copy; then `start` and `logprobs` are collective and every rank gets equally many micro-batches."""
+
+    def __init__(self, settings: Settings, rank: int, world_size: int) -> None:
+        self.settings = settings
+        self.rank = rank
+        self.world_size = world_size
+
+    def address(self) -> tuple[str, int]:
+        """Where the ranks meet; asked of rank 0, used by `zero3` only."""
+        return distributed.node_address()
+
+    def start(self, address: str, port: int) -> dict[str, float]:
+        """Load the reference; returns `num_parameters`."""
+        settings = self.settings
+        self.device = distributed.prepare_process(settings.cluster, settings.seed + self.rank)
+        self.forward: Forward
+        if settings.trainer.reference_sharding == "zero3":
+            distributed.join(settings.cluster, address, port, self.rank, self.world_size)
+            from lrm_safety.modeling.zero import reference_engine
+
+            self.forward = reference_engine(settings)
+            sizes = [parameter.ds_numel for parameter in self.forward.module.parameters()]
+        else:
+            model = TokenLogprobs(
+                load_causal_lm(settings.model, settings.cluster.device),
+                temperature=settings.rollout.temperature,
+                chunk_tokens=settings.trainer.logprob_chunk_tokens,
+            )
+            self.forward = freeze(model.to(self.device))
+            sizes = [parameter.numel() for parameter in model.parameters()]
+        return {"num_parameters": float(sum(sizes))}
+
+    def logprobs(self, micro_batches: list[MicroBatch]) -> list[TokenScores]:
+        """Score sequences under the frozen weights; empty micro-batches are dummies."""
+        if self.settings.trainer.reference_sharding == "plain":
+            micro_batches = [sequences for sequences in micro_batches if sequences]
+        return score_micro_batches(self.forward, micro_batches, packing=self.settings.model.packing, device=self.device)
+
+    def memory(self) -> dict[str, float]:
+        """`rss_gib`, `rss_peak_gib` and on CUDA `cuda_peak_gib` of this process."""
+        return distributed.memory_usage()

@@ -1,0 +1,268 @@
+"""One vLLM engine: samples responses, takes new weights, scores sequences for the weight-sync probe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psutil
+
+from ..errors import ConfigError, InvariantError
+from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds, TokenValues
+from ..settings import Settings
+from ..weight_sync.backends import is_colocated, transfer_backend
+
+
+class RolloutWorker:
+    """A vLLM engine in this process, driven step by step so that finished responses leave while others still generate.
+
+    A rollout batch is a function of the weights and the requests alone: every request has its own seed, the prefix cache
+    is emptied before each batch, and the engine is left idle after it. On the CPU another process repeats it bit for bit.
+
+    The process needs the variables of `environment("rollout", settings)` before it imports anything.
+    """
+
+    def __init__(self, settings: Settings, index: int) -> None:
+        self._settings = settings
+        self._index = index
+        self._on_gpu = settings.cluster.device == "cuda"
+        self._llm: Any = None
+
+    def start(self) -> dict[str, float]:
+        """Load the model from `model.path`; its weights count as version 0.
+
+        Returns:
+            `start_seconds` and `kv_cache_tokens`.
+
+        Raises:
+            ConfigError: when vLLM refuses the arguments, for instance lengths above the model's limit.
+        """
+        begin = time.monotonic()
+        from vllm import LLM
+
+        if transfer_backend(self._settings) == "shm":
+            from ..weight_sync.engine import register
+
+            register()
+        try:
+            self._llm = LLM(**engine_arguments(self._settings))
+        except ValueError as error:
+            raise ConfigError(f"rollout, model: vLLM refuses these settings: {error}") from error
+        self._llm.update_weight_version("0")
+        cache = self._llm.llm_engine.vllm_config.cache_config
+        tokens = (cache.num_gpu_blocks or 0) * cache.block_size
+        return {"start_seconds": time.monotonic() - begin, "kv_cache_tokens": float(tokens)}
+
+    def generate(
+        self, requests: list[GenerationRequest], sampling: SamplingParameters
+    ) -> Iterator[list[Rollout]]:
+        """Sample a response to every request.
+
+        Yields chunks of `rollout.stream_chunk_size` rollouts (the last may be smaller) in the order in which they
+        finish, which the weights, requests and seeds determine. A generator that is closed early or fails takes its
+        requests out of the engine. `request_id`s must differ.
+        """
+        engine = self._idle_engine()
+        by_id = {str(request.request_id): request for request in requests}
+        if len(by_id) != len(requests):
+            raise InvariantError("rollout: two requests of one batch have the same request_id")
+        self._reset_prefix_cache()
+        chunk_size = self._settings.rollout.stream_chunk_size
+        chunk: list[Rollout] = []
+        open_ids: dict[str, str] = {}
+        try:
+            for name, request in by_id.items():
+                parameters = _sampling_parameters(sampling, request.seed)
+                open_ids[name] = engine.add_request(name, _prompt(request.prompt_ids), parameters)
+            while open_ids:
+                for output in engine.step():
+                    del open_ids[output.request_id]
+                    chunk.append(_rollout(by_id[output.request_id], output))
+                while len(chunk) >= chunk_size:
+                    yield chunk[:chunk_size]
+                    del chunk[:chunk_size]
+            if chunk:
+                yield chunk
+        finally:
+            self._clear(list(open_ids.values()))
+
+    def probe(self, sequences: list[TokenIds]) -> list[TokenValues]:
+        """Score sequences with the weights the engine holds.
+
+        Args:
+            sequences: token ids [L], 2 <= L <= rollout.max_prompt_tokens + rollout.max_response_tokens.
+
+        Returns:
+            Per sequence float32 [L - 1]: the log-prob of tokens 1..L-1 given those before, at temperature 1.
+        """
+        from vllm import SamplingParams
+
+        engine = self._idle_engine()
+        parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False, flat_logprobs=True)
+        open_ids: dict[str, str] = {}
+        results: dict[str, TokenValues] = {}
+        try:
+            for position, sequence in enumerate(sequences):
+                open_ids[str(position)] = engine.add_request(str(position), _prompt(sequence), parameters)
+            while open_ids:
+                for output in engine.step():
+                    if output.finished:
+                        del open_ids[output.request_id]
+                        results[output.request_id] = np.asarray(output.prompt_logprobs.logprobs, dtype=np.float32)
+        finally:
+            self._clear(list(open_ids.values()))
+        return [results[str(position)] for position in range(len(sequences))]
+
+    def load_weights(self, version: int, paths: list[str]) -> None:
+        """`shm`: take the weights of these bucket files in one update session.
+
+        After a failure the engine is half-written: it must be replaced, not used.
+        """
+        self.start_weight_update()
+        for path in paths:
+            self.update_weights({"path": path})
+        self.finish_weight_update(version)
+
+    def init_weight_transfer(self, info: dict[str, Any]) -> None:
+        """`nccl` and `ipc`: agree on the transfer with the trainer's sender; the dictionary is the backend's own."""
+        self._llm.init_weight_transfer_engine({"init_info": info})
+
+    def start_weight_update(self) -> None:
+        """Open an update session; no rollout batch may be under way."""
+        self._idle_engine()
+        self._llm.start_weight_update()
+
+    def update_weights(self, info: dict[str, Any]) -> None:
+        """Take one piece of an update; the dictionary is the backend's own."""
+        self._llm.update_weights({"update_info": info})
+
+    def finish_weight_update(self, version: int) -> None:
+        """Close the session: from here on rollouts carry `version`, and nothing cached under older weights is read."""
+        self._llm.finish_weight_update(str(version))
+        self._reset_prefix_cache()
+
+    def weights_version(self) -> int:
+        """Version of the weights the engine holds."""
+        return int(self._llm.get_weight_version())
+
+    def sleep(self) -> None:
+        """CUDA: move the weights to host memory and drop the KV cache."""
+        if self._on_gpu:
+            self._llm.sleep(level=1)
+
+    def wake(self, tags: list[str]) -> None:
+        """CUDA: take back `weights`, `kv_cache`, or both; in two steps a weight sync fits between."""
+        if self._on_gpu:
+            self._llm.wake_up(tags=tags)
+
+    def memory(self) -> dict[str, float]:
+        """`rss_gib` of this process and, on CUDA, `cuda_peak_gib`."""
+        figures = {"rss_gib": psutil.Process().memory_info().rss / 2**30}
+        if self._on_gpu:
+            import torch
+
+            figures["cuda_peak_gib"] = torch.cuda.max_memory_reserved() / 2**30
+        return figures
+
+    def _idle_engine(self) -> Any:
+        engine = self._llm.llm_engine
+        if engine.has_unfinished_requests():
+            raise InvariantError(f"rollout engine {self._index} was called while it still generates another batch")
+        return engine
+
+    def _reset_prefix_cache(self) -> None:
+        if not self._llm.reset_prefix_cache():
+            raise InvariantError(f"rollout engine {self._index} kept its prefix cache: blocks were still in use")
+
+    def _clear(self, open_ids: list[str]) -> None:
+        """Take out what is left, and step once more: the model runner forgets finished requests at the next step only.
+
+        Rows left over from an earlier batch would change the order of the next one's rows, and with it the last bits.
+        """
+        engine = self._llm.llm_engine
+        if open_ids:
+            engine.abort_request(open_ids, internal=True)
+        engine.step()
+
+
+def engine_arguments(settings: Settings) -> dict[str, Any]:
+    """Arguments of `vllm.LLM`; `rollout.engine` is laid over ours.
+
+    Ids in and ids out need no tokenizer; `generation_config="vllm"` keeps the checkpoint's sampling defaults out.
+    """
+    from vllm.config import WeightTransferConfig
+
+    model, rollout = settings.model, settings.rollout
+    arguments: dict[str, Any] = {
+        "model": model.path,
+        "revision": model.revision,
+        "trust_remote_code": model.trust_remote_code,
+        "dtype": model.dtype,
+        "seed": settings.seed,
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",
+        # The distribution that is sampled from, temperature included: what the trainer computes as well.
+        "logprobs_mode": "processed_logprobs",
+        "max_model_len": rollout.max_prompt_tokens + rollout.max_response_tokens,
+        "max_num_seqs": rollout.max_num_seqs,
+        "tensor_parallel_size": rollout.tensor_parallel_size,
+        "enforce_eager": rollout.enforce_eager,
+        "enable_prefix_caching": rollout.enable_prefix_caching,
+        "weight_transfer_config": WeightTransferConfig(backend=transfer_backend(settings)),
+    }
+    if rollout.max_num_batched_tokens is not None:
+        arguments["max_num_batched_tokens"] = rollout.max_num_batched_tokens
+    if rollout.kv_cache_bytes is not None:
+        arguments["kv_cache_memory_bytes"] = rollout.kv_cache_bytes
+    if settings.cluster.device == "cpu":
+        # vLLM 0.32 cannot cut the prefill of a request with a seed in two on the CPU: the step that throws the early
+        # sample away winds the generator back, which only CUDA's can do ("CPU Generator does not use offset").
+        arguments["enable_chunked_prefill"] = False
+    else:
+        arguments["gpu_memory_utilization"] = rollout.gpu_memory_utilization
+        arguments["enable_sleep_mode"] = is_colocated(settings)
+    return arguments | rollout.engine
+
+
+def _sampling_parameters(sampling: SamplingParameters, seed: int) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=sampling.max_response_tokens,
+        stop_token_ids=list(sampling.stop_token_ids),
+        seed=seed,
+        logprobs=0,
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _prompt(ids: TokenIds) -> Any:
+    from vllm.inputs import tokens_input
+
+    return tokens_input(ids.tolist())
+
+
+def _rollout(request: GenerationRequest, output: Any) -> Rollout:
+    completion = output.outputs[0]
+    if completion.finish_reason not in ("stop", "length"):
+        raise InvariantError(f"rollout: request {request.request_id} ended with {completion.finish_reason}")
+    spans = completion.weight_versions
+    if len(spans) != 1:
+        raise InvariantError(f"rollout: request {request.request_id} was sampled by several weights versions")
+    return Rollout(
+        request_id=request.request_id,
+        prompt_index=request.prompt_index,
+        prompt_ids=request.prompt_ids,
+        response_ids=np.asarray(completion.token_ids, dtype=np.int32),
+        logprobs=np.asarray(completion.logprobs.logprobs, dtype=np.float32),
+        finish_reason=completion.finish_reason,
+        weights_version=int(spans[0].version),
+    )

@@ -1,0 +1,161 @@
+"""The controller's side of the rollout group: stream finished responses, replace dead engines, answer every prompt once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from ..errors import InvariantError, WorkerError
+from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds
+from ..settings import Settings
+from ..weight_sync.backends import is_colocated, transfer_backend
+from .environment import environment
+from .group import WorkerGroup, describe
+from .placement import Placement
+from .rollout import RolloutWorker
+
+WAIT_SECONDS = 1.0
+
+
+class RolloutGroup:
+    """vLLM engines that sample responses."""
+
+    def __init__(self, settings: Settings, placement: Placement, on_wait: Callable[[], None]) -> None:
+        self._settings = settings
+        self._limit = settings.cluster.call_timeout_seconds
+        self._on_wait = on_wait
+        self.backend = transfer_backend(settings)
+        self._takes_turns = is_colocated(settings)
+        self._group = WorkerGroup(
+            "rollout",
+            RolloutWorker,
+            settings.cluster.rollout.num_workers,
+            placement,
+            environment("rollout", settings),
+            lambda index: (settings, index),
+            on_wait,
+        )
+        self._loaded: tuple[int, list[str]] | None = None
+        self.num_replacements = 0
+        self.connected = False
+
+    def start(self) -> None:
+        """Load every engine."""
+        self._group.call("start", timeout_seconds=self._settings.cluster.start_timeout_seconds)
+
+    def generate(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
+        """Chunks of finished responses as the engines let them go; every request is answered exactly once.
+
+        The composition of a chunk depends on requests, seeds and weights alone; only the order between engines varies.
+        An engine that dies is replaced, takes the published weights and goes on with what it had not answered. Raises
+        WorkerError after `rollout.timeout_seconds`, or when engines die more often than `rollout.max_restarts`.
+        """
+        num_engines = len(self._group)
+        open_requests = [{r.request_id: r for r in requests[i::num_engines]} for i in range(num_engines)]
+        deadline = time.monotonic() + self._settings.rollout.timeout_seconds
+        streams = {i: self._stream(i, mine, sampling) for i, mine in enumerate(open_requests) if mine}
+        while streams:
+            self._on_wait()
+            ready, _ = ray.wait(list(streams.values()), num_returns=1, timeout=WAIT_SECONDS)
+            if not ready and time.monotonic() > deadline:
+                left = sum(map(len, open_requests))
+                raise WorkerError(
+                    f"rollout.timeout_seconds={self._settings.rollout.timeout_seconds:g}: {left} of {len(requests)} "
+                    "responses were not finished; raise it or lower rollout.max_response_tokens"
+                )
+            for stream in ready:
+                engine = next(i for i, one in streams.items() if one is stream)
+                try:
+                    chunk: list[Rollout] = ray.get(next(stream))
+                except StopIteration:
+                    del streams[engine]
+                    if open_requests[engine]:
+                        missing = sorted(open_requests[engine])[:5]
+                        raise InvariantError(f"rollout engine {engine} never answered requests {missing}") from None
+                    continue
+                except RayActorError as error:
+                    self._revive(engine, error)
+                    if open_requests[engine]:
+                        streams[engine] = self._stream(engine, open_requests[engine], sampling)
+                    else:
+                        del streams[engine]
+                    continue
+                except RayTaskError as error:
+                    raise describe("rollout", engine, "generate", error) from error
+                for rollout in chunk:
+                    if open_requests[engine].pop(rollout.request_id, None) is None:
+                        raise InvariantError(f"rollout engine {engine} answered request {rollout.request_id} twice")
+                yield chunk
+
+    def _stream(self, engine: int, requests: dict[int, GenerationRequest], sampling: SamplingParameters) -> Any:
+        method = self._group.workers[engine].generate.options(num_returns="streaming")
+        return method.remote(list(requests.values()), sampling)
+
+    def _revive(self, engine: int, error: RayActorError) -> None:
+        """Replace a dead engine and give it the published weights."""
+        self.num_replacements += 1
+        limit = self._settings.rollout.max_restarts
+        if self.num_replacements > limit:
+            raise WorkerError(
+                f"rollout engine {engine} died and rollout.max_restarts={limit} is used up: {' '.join(str(error).split())[:300]}"
+            ) from error
+        if self.backend != "shm":
+            raise WorkerError(
+                f"rollout engine {engine} died; with rollout.weight_transfer={self.backend} the run goes on from its last "
+                "checkpoint: start the same command again"
+            ) from error
+        self._group.replace(engine)
+        start = self._group.submit(engine, "start")
+        self._group.gather([start], "start", self._settings.cluster.start_timeout_seconds)
+        if self._loaded is not None:
+            self._group.gather([self._group.submit(engine, "load_weights", *self._loaded)], "load_weights", self._limit)
+
+    def revive_dead(self) -> None:
+        """Replace engines that died between two rollout batches."""
+        for engine in range(len(self._group)):
+            try:
+                ray.get(self._group.submit(engine, "weights_version"), timeout=self._limit)
+            except RayActorError as error:
+                self._revive(engine, error)
+
+    def load_weights(self, version: int, paths: list[str]) -> None:
+        """One update session on every engine, at the same time."""
+        self.revive_dead()
+        self._group.call("load_weights", version, paths, timeout_seconds=self._limit)
+        self._loaded = (version, paths)
+
+    def weights_versions(self) -> list[int]:
+        """The version each engine says it holds."""
+        return self._group.call("weights_version", timeout_seconds=self._limit)
+
+    def probe(self, sequences: Sequence[TokenIds]) -> list[list[np.ndarray]]:
+        """Per engine: teacher-forced log-probs of tokens 1..L-1 of each sequence, at temperature 1."""
+        return self._group.call("probe", list(sequences), timeout_seconds=self._limit)
+
+    def sleep(self) -> None:
+        """CUDA, colocated: free the GPU for training."""
+        if self._takes_turns:
+            self._group.call("sleep", timeout_seconds=self._limit)
+
+    def wake_weights(self) -> None:
+        """CUDA, colocated: bring weight memory back, and only that, so that a sync does not peak with the KV cache."""
+        if self._takes_turns:
+            self._group.call("wake", ["weights"], timeout_seconds=self._limit)
+
+    def wake_kv_cache(self) -> None:
+        """CUDA, colocated: bring the KV cache back once the weights are in."""
+        if self._takes_turns:
+            self._group.call("wake", ["kv_cache"], timeout_seconds=self._limit)
+
+    def memory(self) -> list[dict[str, float]]:
+        """Memory figures of every engine."""
+        return self._group.call("memory", timeout_seconds=self._limit)
+
+    def end(self) -> None:
+        """Kill the engines."""
+        self._group.end()

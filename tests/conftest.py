@@ -1,0 +1,53 @@
+"""What every test shares: a quiet, offline, single-threaded environment, folder markers and two fixtures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
+
+# Set before any test module imports torch, ray or transformers; a value given on the command line wins.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "WANDB_SILENT": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",  # a test cluster lives on loopback and must not write a token into HOME
+}
+for _name, _value in ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+FOLDER_MARKERS = ("integration", "end_to_end")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test by the folder it lives in, so that `-m integration` needs no decorator."""
+    tests = Path(__file__).resolve().parent
+    for item in items:
+        folder = item.path.relative_to(tests).parts[0] if item.path.is_relative_to(tests) else ""
+        if folder in FOLDER_MARKERS:
+            item.add_marker(folder)
+
+
+@pytest.fixture(scope="session")
+def repository_root() -> Path:
+    """The checkout's folder: the one that holds pyproject.toml and conf/."""
+    return REPOSITORY_ROOT
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real data sets named by LRM_SAFETY_DATA; tests that need it skip where it is not set."""
+    folder = os.environ.get("LRM_SAFETY_DATA")
+    if not folder:
+        pytest.skip("set LRM_SAFETY_DATA to the folder of data sets (docs/install.md)")
+    path = Path(folder).resolve()
+    if not path.is_dir():
+        pytest.fail(f"LRM_SAFETY_DATA={folder} is not a folder")
+    return path

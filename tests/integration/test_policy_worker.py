@@ -1,0 +1,413 @@
+"""Two real ZeRO-3 ranks against plain transformers and a plain AdamW loop in one process."""
+
+import math
+import multiprocessing
+import traceback
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    GraniteMoeHybridConfig,
+    GraniteMoeHybridForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from lrm_safety.batching import plan_micro_batches
+from lrm_safety.errors import DataError
+from lrm_safety.rollouts import MiniBatch, TrainingSequence
+from lrm_safety.settings import AlgorithmSettings, KLSettings, ModelSettings, RolloutSettings, Settings, TrainerSettings
+
+VOCABULARY = 97
+RANKS = 2
+TIMEOUT_SECONDS = 180
+FLAVOURS = ("untied-packed", "tied-padded", "granite-padded")
+
+
+def serve(worker_class, settings, rank, world_size, pipe):
+    """A rank's process: run the methods it is told to."""
+    torch.set_num_threads(1)
+    worker = worker_class(settings, rank, world_size)
+    while True:
+        method, arguments = pipe.recv()
+        try:
+            pipe.send((True, getattr(worker, method)(*arguments)))
+        except Exception as error:
+            pipe.send((False, (error, traceback.format_exc())))
+
+
+class Ranks:
+    """Processes of one worker class that are called together."""
+
+    def __init__(self, worker_class, settings, world_size=RANKS):
+        context = multiprocessing.get_context("spawn")
+        self.pipes, self.processes = [], []
+        for rank in range(world_size):
+            here, there = context.Pipe()
+            process = context.Process(target=serve, args=(worker_class, settings, rank, world_size, there), daemon=True)
+            process.start()
+            self.pipes.append(here)
+            self.processes.append(process)
+        self.pipes[0].send(("address", ()))
+        address = self._result(0)
+        self.started = self.call("start", *address)
+
+    def call(self, method, *arguments):
+        return self.call_each(method, [arguments] * len(self.pipes))
+
+    def call_each(self, method, arguments):
+        for pipe, one in zip(self.pipes, arguments, strict=True):
+            pipe.send((method, one))
+        return [self._result(rank) for rank in range(len(self.pipes))]
+
+    def _result(self, rank):
+        assert self.pipes[rank].poll(TIMEOUT_SECONDS), f"rank {rank} did not answer"
+        succeeded, result = self.pipes[rank].recv()
+        if not succeeded:
+            print(result[1])
+            raise result[0]
+        return result
+
+    def end(self):
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+
+def build_model(flavour):
+    torch.manual_seed(5)
+    shared = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.2,
+        "tie_word_embeddings": flavour != "untied-packed",
+    }
+    if flavour.startswith("granite"):
+        hybrid = {"layer_types": ["linear_attention", "full_attention"], "logits_scaling": 2.0}
+        experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 24}
+        mamba = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 16, "mamba_expand": 2, "mamba_chunk_size": 16}
+        return GraniteMoeHybridForCausalLM(GraniteMoeHybridConfig(**shared, **hybrid, **experts, **mamba))
+    return Qwen3ForCausalLM(Qwen3Config(**shared, head_dim=8, max_position_embeddings=256))
+
+
+def build_folder(folder, flavour):
+    build_model(flavour).save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="w1", pad_token="w1", unk_token="w0")
+    fast.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}<think>"
+    fast.save_pretrained(folder)
+    GenerationConfig(temperature=0.6, do_sample=True, eos_token_id=1).save_pretrained(folder)
+
+
+def build_settings(folder, flavour, **trainer):
+    return Settings(
+        model=ModelSettings(
+            name="tiny", path=str(folder), family="plain", dtype="float32", packing=flavour.endswith("packed")
+        ),
+        reward=None,
+        data=None,
+        algorithm=AlgorithmSettings(
+            correction="tis", correction_cap=1.2, kl=KLSettings(placement="loss", estimator="k2")
+        ),
+        trainer=TrainerSettings(epsilon=1e-4, logprob_chunk_tokens=7, weight_decay=0.1, gradient_clip=0.5, **trainer),
+        rollout=RolloutSettings(temperature=0.8),
+    )
+
+
+@pytest.fixture(scope="module", params=FLAVOURS)
+def group(request, tmp_path_factory):
+    """Two ranks of the policy and the folder of their initial state."""
+    from lrm_safety.workers.policy import PolicyWorker
+
+    folder = tmp_path_factory.mktemp(request.param)
+    build_folder(folder / "model", request.param)
+    settings = build_settings(folder / "model", request.param)
+    ranks = Ranks(PolicyWorker, settings)
+    ranks.flavour, ranks.folder, ranks.settings = request.param, folder, settings
+    ranks.call("save", str(folder / "initial"))
+    yield ranks
+    ranks.end()
+
+
+@pytest.fixture
+def ranks(group):
+    """The group with its initial weights, whatever the test before did."""
+    group.call("load", str(group.folder / "initial"))
+    return group
+
+
+def make_sequences(count=7, seed=0, **fields):
+    random = np.random.default_rng(seed)
+    sequences = []
+    for index in range(count):
+        size = int(random.integers(2, 14))
+        sequence = TrainingSequence(
+            index=index,
+            prompt_ids=random.integers(0, VOCABULARY, int(random.integers(1, 9))).astype(np.int32),
+            response_ids=random.integers(0, VOCABULARY, size).astype(np.int32),
+            advantages=random.normal(size=size).astype(np.float32),
+        )
+        sequences.append(sequence)
+    return sequences
+
+
+def micro_batches_of(sequences, budget=30, packing=True, num_ranks=RANKS):
+    plan = plan_micro_batches([s.num_tokens for s in sequences], num_ranks, budget, packing=packing)
+    return [[[sequences[p] for p in micro_batch] for micro_batch in rank] for rank in plan]
+
+
+def mini_batches_of(sequences, lr, kl_coef=0.0, budget=30):
+    tokens = sum(len(s.response_ids) for s in sequences)
+    shares = micro_batches_of(sequences, budget)
+    return [MiniBatch(share, tokens, len(sequences), lr=lr, kl_coef=kl_coef) for share in shares]
+
+
+def run_updates(ranks, *mini_batches):
+    """Each argument is one mini-batch as a list over ranks."""
+    return ranks.call_each("update", [(list(of_rank),) for of_rank in zip(*mini_batches, strict=True)])
+
+
+def by_index(per_rank):
+    return {score.index: score for scores in per_rank for score in scores}
+
+
+def exported(ranks, name):
+    ranks.call("export", str(ranks.folder / name))
+    return load_file(ranks.folder / name / "model.safetensors")
+
+
+def plain_scores(model, sequence, temperature):
+    """Log-probs and entropies [T] in float64 from the full logits of one sequence."""
+    tokens = torch.from_numpy(np.concatenate((sequence.prompt_ids, sequence.response_ids))).long()
+    logits = model(input_ids=tokens[None], use_cache=False).logits[0, len(sequence.prompt_ids) - 1 : -1]
+    table = torch.log_softmax(logits.double() / temperature, dim=-1)
+    ids = torch.from_numpy(sequence.response_ids).long()
+    return table.gather(1, ids[:, None])[:, 0], -(table.exp() * table).sum(-1)
+
+
+def test_logprobs_and_entropy_equal_plain_transformers(ranks):
+    model = AutoModelForCausalLM.from_pretrained(ranks.folder / "model", dtype=torch.float32).eval()
+    sequences = make_sequences(7)
+    shares = micro_batches_of(sequences)
+    # One micro-batch more on rank 0, matched by a dummy on rank 1.
+    shares[0].append([replace(sequences[0], index=100)])
+    shares[1].append([])
+    scores = by_index(ranks.call_each("logprobs", [(share,) for share in shares]))
+    assert set(scores) == {*range(7), 100}
+    for sequence in sequences:
+        with torch.no_grad():
+            logprobs, entropy = plain_scores(model, sequence, 0.8)
+        np.testing.assert_allclose(scores[sequence.index].logprobs, logprobs.numpy(), atol=1e-5)
+        np.testing.assert_allclose(scores[sequence.index].entropy, entropy.numpy(), atol=1e-5)
+    np.testing.assert_array_equal(scores[100].logprobs.shape, scores[0].logprobs.shape)
+    assert ranks.started[0]["num_parameters"] == sum(parameter.numel() for parameter in model.parameters())
+
+
+def plain_update(model, optimizer, sequences, lr, kl_coef):
+    """The update in formulas, one sequence at a time, without any of the project's functions."""
+    num_tokens = sum(len(sequence.response_ids) for sequence in sequences)
+    total = 0.0
+    for sequence in sequences:
+        logprobs, _ = plain_scores(model, sequence, 0.8)
+        old = logprobs.detach() if sequence.old_logprobs is None else torch.from_numpy(sequence.old_logprobs)
+        for t, advantage in enumerate(sequence.advantages.tolist()):
+            rho = torch.exp(logprobs[t] - old[t])
+            loss = -torch.minimum(rho * advantage, rho.clamp(0.8, 1.2) * advantage)
+            if sequence.rollout_logprobs is not None:
+                loss = loss * min(math.exp(float(old[t]) - float(sequence.rollout_logprobs[t])), 1.2)
+            if kl_coef:
+                loss = loss + kl_coef * 0.5 * (logprobs[t] - float(sequence.reference_logprobs[t])) ** 2
+            total = total + loss / num_tokens
+    optimizer.zero_grad()
+    total.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+    for parameter_group in optimizer.param_groups:
+        parameter_group["lr"] = lr
+    optimizer.step()
+    return float(total), float(norm)
+
+
+def second_mini_batch(first_scores):
+    """Sequences with old, rollout and reference log-probs near what the policy gives."""
+    random = np.random.default_rng(9)
+    sequences = []
+    for sequence in make_sequences(5, seed=7):
+        near = first_scores[sequence.index].logprobs
+
+        def around(width, near=near):
+            return (near + random.normal(size=len(near)) * width).astype(np.float32)
+
+        sequences.append(
+            replace(sequence, old_logprobs=around(0.2), rollout_logprobs=around(0.3), reference_logprobs=around(0.5))
+        )
+    return sequences
+
+
+def test_updates_equal_a_plain_loop_in_one_process(ranks):
+    scores = by_index(ranks.call_each("logprobs", [(share,) for share in micro_batches_of(make_sequences(5, seed=7))]))
+    updates = [(make_sequences(7), 1e-2, 0.0), (second_mini_batch(scores), 3e-3, 0.7)]
+    results = run_updates(ranks, *(mini_batches_of(s, lr, kl) for s, lr, kl in updates))
+    weights = exported(ranks, "updated")
+
+    model = AutoModelForCausalLM.from_pretrained(ranks.folder / "model", dtype=torch.float32)
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-4)
+    for number, (sequences, lr, kl_coef) in enumerate(updates):
+        loss, norm = plain_update(model, optimizer, sequences, lr, kl_coef)
+        assert sum(result[number].loss for result in results) == pytest.approx(loss, abs=1e-5)
+        for result in results:
+            assert result[number].gradient_norm == pytest.approx(norm, rel=1e-4)
+        assert norm > 0.5, "the test should clip"
+    model.save_pretrained(ranks.folder / "plain")
+    expected = load_file(ranks.folder / "plain" / "model.safetensors")
+    original = load_file(ranks.folder / "model" / "model.safetensors")
+    assert weights.keys() == expected.keys() == original.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, atol=1e-5, rtol=0, msg=name)
+    assert max((expected[name] - original[name]).abs().max() for name in expected) > 1e-3
+
+    # What the second update reports was scored after the first and before its own step.
+    reported = by_index(result[1].scores for result in results)
+    assert set(reported) == set(range(5))
+    drift = max(np.abs(reported[i].logprobs - scores[i].logprobs).max() for i in range(5))
+    assert drift > 1e-3
+
+
+def test_cutting_into_micro_batches_does_not_change_the_update(ranks):
+    results = []
+    for number, budget in enumerate((1, 40, 10_000)):
+        ranks.call("load", str(ranks.folder / "initial"))
+        results.append(run_updates(ranks, mini_batches_of(make_sequences(7), 1e-2, budget=budget))[0][0])
+        weights = exported(ranks, f"cut-{number}")
+        if number == 0:
+            first = weights
+        for name, value in weights.items():
+            torch.testing.assert_close(value, first[name], atol=1e-5, rtol=0)
+    assert results[0].gradient_norm == pytest.approx(results[2].gradient_norm, rel=1e-5)
+
+
+def test_fewer_sequences_than_ranks(ranks):
+    """Rank 1 has only a dummy: the update is that of the one sequence, and rank 1 reports no scores and no loss."""
+    results = run_updates(ranks, mini_batches_of(make_sequences(1), 1e-2))
+    model = AutoModelForCausalLM.from_pretrained(ranks.folder / "model", dtype=torch.float32)
+    loss, norm = plain_update(model, torch.optim.AdamW(model.parameters()), make_sequences(1), 1e-2, 0.0)
+    assert results[0][0].loss == pytest.approx(loss, abs=1e-6) and results[1][0].loss == 0.0
+    assert results[1][0].gradient_norm == pytest.approx(norm, rel=1e-4) and results[1][0].scores == []
+
+
+def test_saved_state_continues_bit_for_bit(ranks):
+    batches = [mini_batches_of(make_sequences(6, seed=seed), 1e-2) for seed in range(4)]
+    run_updates(ranks, *batches[:2])
+    ranks.call("save", str(ranks.folder / "middle"))
+    run_updates(ranks, *batches[2:])
+    through = exported(ranks, "through")
+    ranks.call("load", str(ranks.folder / "middle"))
+    run_updates(ranks, *batches[2:])
+    again = exported(ranks, "again")
+    assert all(torch.equal(through[name], again[name]) for name in through)
+
+
+def test_non_finite_loss_leaves_everything_as_it_was(ranks):
+    good, after = make_sequences(6), make_sequences(6, seed=1)
+    run_updates(ranks, mini_batches_of(good, 1e-2))
+    ranks.call("save", str(ranks.folder / "sane"))
+    before = exported(ranks, "before")
+    run_updates(ranks, mini_batches_of(after, 1e-2))
+    expected = exported(ranks, "expected")
+
+    ranks.call("load", str(ranks.folder / "sane"))
+    poisoned = make_sequences(6, seed=2)
+    poisoned[3].advantages[1] = np.nan
+    exploded = [replace(s, old_logprobs=np.full(len(s.response_ids), -300.0, np.float32)) for s in good]
+    for bad in (poisoned, exploded):
+        results = run_updates(ranks, mini_batches_of(bad, 1e-2), mini_batches_of(after, 1e-2))
+        for result in results:
+            assert len(result) == 1 and math.isnan(result[0].gradient_norm)
+        assert all(torch.equal(before[name], value) for name, value in exported(ranks, "unchanged").items())
+    run_updates(ranks, mini_batches_of(after, 1e-2))
+    assert all(torch.equal(expected[name], value) for name, value in exported(ranks, "recovered").items())
+
+
+def test_export_is_a_whole_hugging_face_folder(ranks):
+    weights = exported(ranks, "export")
+    original = load_file(ranks.folder / "model" / "model.safetensors")
+    assert weights.keys() == original.keys()
+    assert all(torch.equal(weights[name], original[name]) for name in original)
+    folder = ranks.folder / "export"
+    model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    tied = model.get_output_embeddings().weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+    assert tied == (ranks.flavour != "untied-packed")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.chat_template.endswith("<think>") and tokenizer.encode("w5 w9") == [5, 9]
+    assert GenerationConfig.from_pretrained(folder).temperature == 0.6
+
+
+def test_memory_is_reported(ranks):
+    assert all(0.1 < usage["rss_gib"] < 8 for usage in ranks.call("memory"))
+
+
+def test_fresh_processes_continue_bit_for_bit(ranks):
+    """Generators included; and a checkpoint of two ranks is refused by one."""
+    if ranks.flavour != "untied-packed":
+        pytest.skip("one flavour is enough")
+    from lrm_safety.workers.policy import PolicyWorker
+
+    batches = [mini_batches_of(make_sequences(6, seed=seed), 1e-2) for seed in range(3)]
+    run_updates(ranks, batches[0])
+    ranks.call("save", str(ranks.folder / "stop"))
+    run_updates(ranks, *batches[1:])
+    through = exported(ranks, "through")
+
+    fresh = Ranks(PolicyWorker, ranks.settings)
+    fresh.folder = ranks.folder
+    try:
+        fresh.call("load", str(ranks.folder / "stop"))
+        run_updates(fresh, *batches[1:])
+        resumed = exported(fresh, "resumed")
+        (ranks.folder / "stop" / "generators_rank00001.pt").unlink()
+        with pytest.raises(DataError, match="1 trainer ranks"):
+            fresh.call("load", str(ranks.folder / "stop"))
+    finally:
+        fresh.end()
+    assert all(torch.equal(through[name], resumed[name]) for name in through)
+
+
+@pytest.mark.parametrize("sharding", ["plain", "zero3"])
+def test_reference_scores_like_plain_transformers(tmp_path, sharding):
+    from lrm_safety.workers.reference import ReferenceWorker
+
+    build_folder(tmp_path, "tied-packed")
+    settings = build_settings(tmp_path, "tied-packed", reference_sharding=sharding)
+    sequences = make_sequences(5)
+    shares = micro_batches_of(sequences)
+    shares[0].append([replace(sequences[0], index=100)])
+    shares[1].append([])
+    ranks = Ranks(ReferenceWorker, settings)
+    try:
+        # Twice: the second pass goes through parameters that were gathered and released before.
+        ranks.call_each("logprobs", [(share,) for share in shares])
+        scores = by_index(ranks.call_each("logprobs", [(share,) for share in shares]))
+    finally:
+        ranks.end()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    for sequence in sequences:
+        with torch.no_grad():
+            logprobs, entropy = plain_scores(model, sequence, 0.8)
+        np.testing.assert_allclose(scores[sequence.index].logprobs, logprobs.numpy(), atol=1e-5)
+        np.testing.assert_allclose(scores[sequence.index].entropy, entropy.numpy(), atol=1e-5)

@@ -1,0 +1,135 @@
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import Qwen3ForCausalLM, Qwen3ForSequenceClassification
+
+from lrm_safety.errors import ModelError
+from lrm_safety.modeling.folder import check_model_folder, is_hub_id
+from lrm_safety.modeling.load import attention_implementation, freeze, load_causal_lm, load_tokenizer
+from lrm_safety.settings import ModelSettings
+
+
+def settings_for(folder, **changes):
+    return ModelSettings(name="tiny", path=str(folder), family="plain", dtype="float32", **changes)
+
+
+def test_loads_with_the_dtype_that_was_asked_for(model_folder):
+    check_model_folder(str(model_folder))
+    model = load_causal_lm(settings_for(model_folder), "cpu")
+    assert model.dtype == torch.float32 and model.config._attn_implementation == "sdpa"
+    original = Qwen3ForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    for one, other in zip(model.parameters(), original.parameters(), strict=True):
+        assert torch.equal(one, other)
+    half = load_causal_lm(ModelSettings(name="tiny", path=str(model_folder), family="plain"), "cpu")
+    assert half.dtype == torch.bfloat16
+    assert not any(parameter.requires_grad for parameter in freeze(model).parameters()) and not model.training
+
+
+def test_dropout_is_off_even_when_training(tmp_path, tiny_qwen):
+    tiny_qwen(attention_dropout=0.5).save_pretrained(tmp_path)
+    model = load_causal_lm(settings_for(tmp_path), "cpu").train()
+    tokens = torch.arange(20)[None]
+    assert torch.equal(model(tokens).logits, model(tokens).logits)
+
+
+def test_tokenizer_keeps_its_chat_template(model_folder):
+    assert load_tokenizer(settings_for(model_folder)).chat_template.endswith("<think>")
+
+
+def test_absent_folder_and_files(model_folder, tmp_path):
+    with pytest.raises(ModelError, match="does not exist"):
+        check_model_folder(str(tmp_path / "absent"))
+    with pytest.raises(ModelError, match="does not exist"):
+        load_causal_lm(settings_for(tmp_path / "absent"), "cpu")
+    (model_folder / "config.json").rename(tmp_path / "elsewhere.json")
+    with pytest.raises(ModelError, match=r"config\.json is absent"):
+        check_model_folder(str(model_folder))
+
+
+def test_absent_tokenizer(model_folder):
+    (model_folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="no tokenizer files"):
+        load_tokenizer(settings_for(model_folder))
+    check_model_folder(str(model_folder), needs_tokenizer=False)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1, -4000])
+def test_torn_weights(model_folder, keep):
+    file = model_folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(ModelError, match="torn"):
+        check_model_folder(str(model_folder))
+    with pytest.raises(ModelError, match="torn"):
+        load_causal_lm(settings_for(model_folder), "cpu")
+
+
+def test_file_that_is_not_safetensors(model_folder):
+    (model_folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\nsize 12345\n")
+    with pytest.raises(ModelError, match="torn or not safetensors"):
+        check_model_folder(str(model_folder))
+
+
+def test_pickle_weights_are_not_read(model_folder):
+    (model_folder / "model.safetensors").rename(model_folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="no pickle is read"):
+        check_model_folder(str(model_folder))
+
+
+def test_sharded_folder_with_a_missing_shard(tmp_path, tiny_qwen, tiny_tokenizer):
+    tiny_qwen().save_pretrained(tmp_path, max_shard_size="20KB")
+    tiny_tokenizer.save_pretrained(tmp_path)
+    check_model_folder(str(tmp_path))
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    shards[1].unlink()
+    with pytest.raises(ModelError, match=f"lacks 1 weight file.*{shards[1].name}"):
+        check_model_folder(str(tmp_path))
+
+
+def test_checkpoint_of_another_role(tmp_path, tiny_qwen):
+    """A reward model in the policy's place: no lm_head, a score head left over."""
+    config = tiny_qwen().config
+    Qwen3ForSequenceClassification(config).save_pretrained(tmp_path / "reward")
+    tiny_qwen().config.save_pretrained(tmp_path / "reward")
+    with pytest.raises(ModelError, match=r"does not fit.*missing keys.*lm_head\.weight"):
+        load_causal_lm(settings_for(tmp_path / "reward"), "cpu")
+
+
+def test_checkpoint_with_more_layers_than_its_config(model_folder):
+    config = json.loads((model_folder / "config.json").read_text())
+    config["num_hidden_layers"] = 1
+    config["layer_types"] = config["layer_types"][:1]
+    (model_folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="unexpected keys"):
+        load_causal_lm(settings_for(model_folder), "cpu")
+
+
+def test_checkpoint_of_another_size(model_folder):
+    config = json.loads((model_folder / "config.json").read_text())
+    config["vocab_size"] = 98
+    (model_folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError):
+        load_causal_lm(settings_for(model_folder), "cpu")
+
+
+def test_recurrent_layers_are_not_packed(tmp_path, tiny_granite):
+    tiny_granite().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"model\.packing=false"):
+        load_causal_lm(settings_for(tmp_path), "cpu")
+    load_causal_lm(settings_for(tmp_path, packing=False), "cpu")
+
+
+def test_hub_ids_are_not_mistaken_for_folders(model_folder, monkeypatch):
+    assert is_hub_id("Qwen/Qwen3-8B") and is_hub_id("gpt2")
+    assert not is_hub_id("/data/model") and not is_hub_id("./model") and not is_hub_id("a/b/c")
+    check_model_folder("Qwen/Qwen3-8B")
+    monkeypatch.chdir(model_folder.parent)
+    shutil.rmtree(model_folder / "nothing", ignore_errors=True)
+    assert not is_hub_id("model")
+
+
+def test_attention_kernel_rule():
+    assert attention_implementation("auto", "cpu") == "sdpa"
+    assert attention_implementation("eager", "cuda") == "eager"

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from lrm_safety.monitoring import document
+from lrm_safety.monitoring.phases import PHASES
+from lrm_safety.monitoring.registry import GROUPS, METRICS, find
+
+
+def test_names_are_unique_and_every_group_is_described() -> None:
+    names = [metric.name for metric in METRICS]
+    assert len(names) == len(set(names))
+    assert {metric.group for metric in METRICS} == set(GROUPS)
+
+
+def test_every_phase_has_its_metric() -> None:
+    for name in (*PHASES, "startup", "iteration", "controller"):
+        assert find(f"time/{name}_seconds").unit == "seconds"
+
+
+@pytest.mark.parametrize(
+    ("name", "declared"),
+    [
+        ("kl/k1", "kl/k1"),
+        ("reward/score/skywork/full", "reward/score/*"),
+        ("evaluation/safety", "evaluation/*"),
+        ("memory/policy_0_rss_gib", "memory/*_rss_gib"),
+        ("memory/rollout_1_cuda_gib", "memory/*_cuda_gib"),
+    ],
+)
+def test_find(name: str, declared: str) -> None:
+    assert find(name).name == declared
+
+
+@pytest.mark.parametrize("name", ["kl/k4", "reward/score", "memory/policy_0_gib", "loss", "reward/score/*"])
+def test_an_undeclared_name_is_our_mistake(name: str) -> None:
+    with pytest.raises(AssertionError, match="not declared"):
+        find(name)
+
+
+def test_ranges_are_closed_and_exclude_what_is_not_a_number() -> None:
+    ratio = find("train/ratio_mean")
+    assert [ratio.healthy(x) for x in (0.89, 0.9, 1.1, 1.11)] == [False, True, True, False]
+    assert not find("train/loss").healthy(math.nan)
+    assert not find("train/loss").healthy(-math.inf)
+    assert find("train/loss").healthy(-1e30)
+
+
+def test_the_page_is_up_to_date() -> None:
+    page = Path(__file__).parents[3] / "docs" / "metrics.md"
+    assert page.read_text(encoding="utf-8") == document.markdown(), (
+        "run: python -m lrm_safety.monitoring.document docs/metrics.md"
+    )
+
+
+def test_the_page_has_one_row_of_four_cells_per_metric() -> None:
+    rows = [line for line in document.markdown().splitlines() if line.startswith("| `")]
+    assert len(rows) == len(METRICS)
+    assert all(line.replace(r"\|", "").count("|") == 5 for line in rows)
