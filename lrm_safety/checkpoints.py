@@ -125,8 +125,8 @@ class CheckpointStore:
     ) -> Path:
         """Make the folder given by `begin` the checkpoint of `update`, then remove those no longer kept.
 
-        `state` and `config` must be JSON. Checkpoints of later updates belong to a line that was left by resuming from an
-        older one: they are removed too, once this one is in place. Returns the final folder.
+        `state` and `config` must be JSON. Checkpoints of later updates belong to a line that was left by resuming from
+        an older one: they are removed too, once this one is in place. Returns the final folder.
         """
         assert folder == self._root / f"{_PARTIAL}{_name(update)}", "commit takes the folder that begin gave"
         usable = metric is not None and math.isfinite(metric)
@@ -173,6 +173,8 @@ class CheckpointStore:
         if not (path / _MANIFEST).is_file():
             raise ConfigError(f"checkpoint.resume: {path} is not a checkpoint (it has no {_MANIFEST})")
         manifest = _read_json(path / _MANIFEST)
+        if not manifest.keys() >= {"update", "metric", "data_fingerprint", "config", "files"}:
+            raise ConfigError(f"checkpoint.resume: {path / _MANIFEST} is not the manifest of a checkpoint")
         for name, size in manifest["files"].items():
             file = path / name
             if not file.is_file():
@@ -267,10 +269,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        raise ModelError(
-            f"checkpoint {path.parent} is torn: {path.name} is not JSON; resume from another one"
-        ) from None
-    assert isinstance(values, dict)
+        values = None
+    if not isinstance(values, dict):
+        raise ModelError(f"checkpoint {path.parent} is torn: {path.name} is not JSON; resume from another one")
     return values
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from .wandb_view import WandbView
 
 
-
 class Recorder:
     """Records metrics and sampled rollouts of a run; a context manager that closes its views.
 

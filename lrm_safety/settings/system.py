@@ -91,6 +91,8 @@ class TrackingSettings:
     """Log prompts and responses as text. Off: hashes, lengths and scores only, since the text may be harmful."""
     table_rows: int = integer(8)
     """Rollouts per iteration in the table of samples."""
+    worker_logs: bool = False
+    """Print what the workers print (vLLM, DeepSpeed). Off: it stays in Ray's session folder."""
     console: str = choice("auto", "live", "plain", "off")
     """live: progress bar and key metrics. plain: one line an iteration. auto: live on a terminal, otherwise plain."""
 

@@ -142,9 +142,9 @@ def _gathered(tensors: list[torch.Tensor]) -> AbstractContextManager[None]:
     shards = [tensor for tensor in tensors if hasattr(tensor, "ds_id")]
     if not shards:
         return nullcontext()
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    return GatheredParameters(shards)
+    return deepspeed.zero.GatheredParameters(shards)
 
 
 def _synchronize(tensors: Tensors) -> None:

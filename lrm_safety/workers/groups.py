@@ -30,7 +30,7 @@ def join_ray(settings: Settings) -> None:
         # A private single-machine cluster needs no token, and a run must not leave one in the user's home (Ray 2.60).
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     try:
-        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=True, **local)
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=settings.tracking.worker_logs, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
         line = " ".join(str(error).split())[:300]
         raise ClusterError(f"cluster.address={address}: cannot join Ray: {line}") from error

@@ -21,12 +21,15 @@ class RewardWorker:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        cluster = settings.cluster
+        # Ray hides no GPU from a worker that reserved none, so the reservation decides.
+        self._device = "cuda" if cluster.device == "cuda" and cluster.reward.gpus_per_worker > 0 else "cpu"
         self._mixture: RewardMixture | None = None
 
     def start(self) -> dict[str, float]:
         """Load the reward models; returns `load_seconds`. Raises ConfigError or ModelError."""
         began = time.monotonic()
-        self._mixture = build_scorer(self._settings.reward, self._settings.cluster.device)
+        self._mixture = build_scorer(self._settings.reward, self._device)
         return {"load_seconds": time.monotonic() - began}
 
     def score(self, conversations: list[Conversation]) -> Scores:
@@ -40,7 +43,7 @@ class RewardWorker:
         import psutil
 
         report = {"rss_gib": psutil.Process().memory_info().rss / GIB, "cuda_peak_gib": 0.0}
-        if self._settings.cluster.device == "cuda":
+        if self._device == "cuda":
             import torch
 
             report["cuda_peak_gib"] = torch.cuda.max_memory_allocated() / GIB

@@ -122,7 +122,15 @@ def build_settings(folder, flavour, **trainer):
         algorithm=AlgorithmSettings(
             correction="tis", correction_cap=1.2, kl=KLSettings(placement="loss", estimator="k2")
         ),
-        trainer=TrainerSettings(epsilon=1e-4, logprob_chunk_tokens=7, weight_decay=0.1, gradient_clip=0.5, **trainer),
+        trainer=TrainerSettings(
+            epsilon=1e-4,
+            logprob_chunk_tokens=7,
+            weight_decay=0.1,
+            gradient_clip=0.5,
+            # By default parameters as small as these would stay whole on every rank and nothing would be gathered.
+            deepspeed={"zero_optimization": {"stage3_param_persistence_threshold": 0, "reduce_bucket_size": 3000}},
+            **trainer,
+        ),
         rollout=RolloutSettings(temperature=0.8),
     )
 
@@ -237,7 +245,7 @@ def plain_update(model, optimizer, sequences, lr, kl_coef):
     for parameter_group in optimizer.param_groups:
         parameter_group["lr"] = lr
     optimizer.step()
-    return float(total), float(norm)
+    return total.item(), norm.item()
 
 
 def second_mini_batch(first_scores):

@@ -50,9 +50,7 @@ def test_the_sample_survives_nan(make_row: Callable[..., RolloutRow]) -> None:
 
 
 @pytest.mark.parametrize("log_text", [False, True])
-def test_offending_rollouts_keep_their_ids(
-    tmp_path: Path, make_row: Callable[..., RolloutRow], log_text: bool
-) -> None:
+def test_offending_rollouts_keep_their_ids(tmp_path: Path, make_row: Callable[..., RolloutRow], log_text: bool) -> None:
     path = save_offending(tmp_path, 12, [make_row(5, math.nan)], log_text=log_text)
     assert path == tmp_path / "rollouts" / "offending-000012.jsonl"
     text = path.read_text(encoding="utf-8")

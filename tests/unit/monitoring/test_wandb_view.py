@@ -1,0 +1,206 @@
+"""Real offline W&B runs, read back from their file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrm_safety.monitoring import Recorder, RolloutRow
+from lrm_safety.settings import Settings
+
+
+def payloads(data: bytes) -> Iterator[bytes]:
+    """Records of a .wandb file: LevelDB's log format behind a 7-byte header.
+
+    Blocks of 32 KiB hold fragments: checksum (4 bytes), length (2), kind (1: whole, 2: first, 3: middle, 4: last).
+    """
+    assert data.startswith(b":W&B")
+    position, parts = 7, b""
+    while position + 7 <= len(data):
+        room = 32768 - position % 32768
+        if room < 7:
+            position += room
+            continue
+        length = int.from_bytes(data[position + 4 : position + 6], "little")
+        kind = data[position + 6]
+        fragment = data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind == 0:
+            return
+        parts = parts + fragment if kind in (3, 4) else fragment
+        if kind in (1, 4):
+            yield parts
+
+
+def read(run_dir: Path) -> list[tuple[str, list[Any]]]:
+    """(file name, records) of every offline run below `run_dir`, in the order of their start."""
+    from wandb.proto import wandb_internal_pb2
+
+    runs = []
+    for path in sorted(run_dir.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns):
+        records = []
+        for payload in payloads(path.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(payload)
+            records.append(record)
+        runs.append((path.name, records))
+    return runs
+
+
+def history(records: list[Any]) -> list[dict[str, Any]]:
+    return [
+        {(item.key or ".".join(item.nested_key)): json.loads(item.value_json) for item in record.history.item}
+        for record in records
+        if record.WhichOneof("record_type") == "history"
+    ]
+
+
+def of_kind(records: list[Any], kind: str) -> list[Any]:
+    return [getattr(record, kind) for record in records if record.WhichOneof("record_type") == kind]
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_RUN_ID", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "no-config"))
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_an_offline_run_and_its_resume(tmp_path: Path, settings: Settings, make_row: Callable[..., RolloutRow]) -> None:
+    settings.tracking.wandb = "offline"
+    settings.tracking.tags = ["first"]
+    settings.run.name = "a name"
+    with Recorder(tmp_path, settings) as recorder:
+        recorder.record(1, {"kl/k1": 0.25, "reward/score/skywork/full": 3.0})
+        recorder.record(2, {"kl/k1": 0.5, "train/gradient_norm": 50.0})
+        recorder.rollout_table(2, [make_row(i, float(i)) for i in range(3)])
+        state = recorder.state()
+    settings.algorithm.gamma = 0.5
+    settings.tracking.log_text = True
+    with pytest.raises(ZeroDivisionError), Recorder(tmp_path, settings, state, resume_update=1) as recorder:
+        assert recorder.state() == state
+        recorder.record(2, {"kl/k1": 0.75})
+        recorder.rollout_table(2, [make_row(0)])
+        raise ZeroDivisionError
+
+    (first_name, first), (second_name, second) = read(tmp_path)
+    assert first_name == second_name == f"run-{state['tracker_id']}.wandb"
+
+    rows = history(first)
+    assert rows[0].items() >= {("train/update", 1), ("kl/k1", 0.25), ("reward/score/skywork/full", 3.0)}
+    assert rows[1].items() >= {("train/update", 2), ("kl/k1", 0.5)}
+    assert rows[2]["train/update"] == 2 and any(key.startswith("rollouts") for key in rows[2])
+    assert history(second)[0].items() >= {("train/update", 2), ("kl/k1", 0.75)}
+
+    metrics = {(m.glob_name or m.name): m.step_metric for m in of_kind(first, "metric")}
+    assert metrics["kl/*"] == metrics["rollouts"] == "train/update"
+
+    (alert,) = of_kind(first, "alert")
+    assert "train/gradient_norm" in alert.title and "healthy 0 to 10" in alert.text
+    assert [record.exit_code for record in of_kind(first, "exit")] == [0]
+    assert [record.exit_code for record in of_kind(second, "exit")] == [1]
+
+    run = of_kind(first, "run")[0]
+    assert (run.project, run.display_name, list(run.tags)) == ("lrm_safety", "a name", ["first"])
+    assert uploaded_config(first)["algorithm"]["gamma"] == 1.0
+    assert uploaded_config(second)["algorithm"]["gamma"] == 0.5
+
+    first_folder, second_folder = sorted(
+        (path.parent for path in tmp_path.glob("wandb/offline-run-*/*.wandb")),
+        key=lambda folder: (folder / first_name).stat().st_mtime_ns,
+    )
+    table = json.loads(next(first_folder.glob("files/media/table/*.json")).read_text())
+    assert "response_hash" in table["columns"] and len(table["data"]) == 3
+    assert holds_secret(second_folder)
+    assert not holds_secret(first_folder), "text must not leave unless tracking.log_text says so"
+
+
+def uploaded_config(records: list[Any]) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    for part in [run.config for run in of_kind(records, "run")] + of_kind(records, "config"):
+        config |= {(item.key or item.nested_key[0]): json.loads(item.value_json) for item in part.update}
+    return config
+
+
+def holds_secret(folder: Path) -> bool:
+    return any(b"SECRET" in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_online_without_an_account_goes_on_offline_with_one_warning(
+    tmp_path: Path, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.tracking.wandb = "online"
+    with caplog.at_level(logging.WARNING), Recorder(tmp_path, settings) as recorder:
+        recorder.record(1, {"kl/k1": 0.25})
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("lrm_safety")]
+    assert len(ours) == 1 and "goes on offline" in ours[0]
+    ((_, records),) = read(tmp_path)
+    assert history(records)[0]["kl/k1"] == 0.25
+
+
+UNREACHABLE = """
+import logging, sys
+from pathlib import Path
+from lrm_safety.monitoring.wandb_view import WandbView
+from lrm_safety.settings import DataSettings, ModelSettings, RewardSettings, Settings
+logging.basicConfig(stream=sys.stdout, format="%(name)s: %(message)s")
+settings = Settings(model=ModelSettings("m", "p", None, "plain"), reward=RewardSettings(), data=DataSettings("d"))
+settings.tracking.wandb = "online"
+view = WandbView(Path(sys.argv[1]), settings, "the-id", init_timeout_seconds=2.0)
+view.record(3, {"kl/k1": 0.25})
+view.close(0)
+"""
+
+
+def test_an_unreachable_server_does_not_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: None
+) -> None:
+    # A process of its own: wandb reads the server's address once per process.
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    command = [sys.executable, "-c", UNREACHABLE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("goes on offline") == 1 and "failed to" not in done.stdout
+    name, records = read(tmp_path)[-1]
+    assert name == "run-the-id.wandb"
+    assert history(records)[0].items() >= {("kl/k1", 0.25), ("train/update", 3)}
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_a_tracker_that_breaks_later_does_not_stop_the_run(
+    tmp_path: Path, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    from lrm_safety.monitoring.wandb_view import WandbView
+
+    settings.tracking.wandb = "offline"
+    view = WandbView(tmp_path, settings, None)
+    assert view._run is not None
+    view._run.finish()
+    with caplog.at_level(logging.WARNING):
+        view.record(1, {"kl/k1": 0.5})
+        view.record(2, {"kl/k1": 0.5})
+        view.close(0)
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("lrm_safety")]
+    assert len(ours) == 1 and ours[0].startswith("W&B failed to log")
+
+
+def test_disabled_does_not_even_import_wandb(tmp_path: Path) -> None:
+    code = (
+        "import sys; from lrm_safety.monitoring import Recorder; from lrm_safety.settings import *\n"
+        "s = Settings(model=ModelSettings('m', 'p', None, 'plain'), reward=RewardSettings(), data=DataSettings('d'))\n"
+        "s.tracking.wandb = 'disabled'\n"
+        f"r = Recorder({str(tmp_path)!r}, s); r.record(1, {{'kl/k1': 0.5}}); r.close()\n"
+        "assert 'wandb' not in sys.modules and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
