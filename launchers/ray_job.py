@@ -25,7 +25,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--wait",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="follow the log and return the job's exit code",
+        help="follow the log; return the exit code of the job",
     )
     parser.add_argument("command", help="train, sft, evaluate, ...")
     parser.add_argument("overrides", nargs=argparse.REMAINDER, help="Hydra overrides and options of the command")

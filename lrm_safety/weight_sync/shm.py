@@ -72,3 +72,12 @@ def _with_room(folder: Path, num_bytes: int) -> Path:
 
 def _on_disk(folder: Path) -> Path:
     return Path(tempfile.gettempdir()) / folder.parent.name / folder.name
+
+
+def remove_abandoned() -> None:
+    """Delete what runs left behind that were killed: their folders are named after a process that is no more."""
+    for root in (SHARED_MEMORY, Path(tempfile.gettempdir())):
+        for folder in root.glob("lrm_safety-*"):
+            process = folder.name.removeprefix("lrm_safety-")
+            if process.isdigit() and not Path("/proc", process).exists():
+                shutil.rmtree(folder, ignore_errors=True)

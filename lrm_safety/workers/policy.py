@@ -146,7 +146,13 @@ class PolicyWorker:
             group["lr"] = lr
         self.engine.step()
         norm = float(self.engine.get_global_grad_norm())
-        return norm if math.isfinite(norm) else math.nan
+        if math.isfinite(norm):
+            return norm
+        # A skipped step leaves the small parameters, which otherwise stay whole on every rank, partitioned. Modules
+        # that read a child's weight directly (Mamba's convolution) would then disturb ZeRO-3's record of who needs what.
+        if persistent := self.optimizer.persistent_parameters:
+            persistent[0].all_gather(persistent)
+        return math.nan
 
     def publish(self, version: int, folder: str) -> list[str]:
         """Write the weights as bucket files into `folder`; rank 0 returns their paths in order, the others nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from ..batching import plan_micro_batches
 from ..rollouts import MicroBatch, MiniBatch, TokenIds, TokenScores, TrainingSequence, Update, UpdateResult
 from ..settings import Settings
-from ..weight_sync.shm import remove_folder, version_folder
+from ..weight_sync.shm import remove_abandoned, remove_folder, version_folder
 from .environment import environment
 from .group import WorkerGroup
 from .placement import Placement
@@ -35,7 +36,7 @@ class PolicyGroup:
             lambda rank: (settings, rank, num_ranks),
             on_wait,
         )
-        self._sync_id = f"{settings.run.name}-{id(self):x}"
+        remove_abandoned()
         self._sync_folder: Path | None = None
         self.weights_version = 0
 
@@ -88,7 +89,7 @@ class PolicyGroup:
         self.weights_version += 1
         rollout_group.wake_weights()
         if rollout_group.backend == "shm":
-            folder = version_folder(self._sync_id, self.weights_version)
+            folder = version_folder(str(os.getpid()), self.weights_version)
             paths: list[list[str]] = self._group.call(
                 "publish", self.weights_version, str(folder), timeout_seconds=self._limit
             )
