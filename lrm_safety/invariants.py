@@ -51,15 +51,17 @@ class SelfChecks:
         if any(version != trainer for version in engines):
             self._fail(f"rollout engines hold weights versions {sorted(set(engines))}, the trainer published {trainer}")
 
-    def probe_agrees(self, engines: Sequence[Sequence[np.ndarray]], trainer: Sequence[np.ndarray], tolerance: float) -> float:
+    def probe_agrees(
+        self, engines: Sequence[Sequence[np.ndarray]], trainer: Sequence[np.ndarray], tolerance: float
+    ) -> float:
         """After a weight sync engine and trainer give the probe the same log-probs; returns the largest difference."""
         gap = max(
-            float(np.abs(seen - own).max())
-            for engine in engines
-            for seen, own in zip(engine, trainer, strict=True)
+            float(np.abs(seen - own).max()) for engine in engines for seen, own in zip(engine, trainer, strict=True)
         )
         self._require(
-            gap, tolerance, "the engines do not compute what the trainer does after a weight sync (rollout.probe_tolerance)"
+            gap,
+            tolerance,
+            "the engines do not compute what the trainer does after a weight sync (rollout.probe_tolerance)",
         )
         return gap
 

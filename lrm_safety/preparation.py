@@ -142,9 +142,7 @@ def find_checkpoint(
     if wish in ("auto", "never"):
         checkpoint = store.latest()
         if checkpoint is not None and wish == "never":
-            raise ConfigError(
-                f"checkpoint.resume=never: {checkpoint.path} exists; choose another run.name"
-            )
+            raise ConfigError(f"checkpoint.resume=never: {checkpoint.path} exists; choose another run.name")
     else:
         checkpoint = store.open(Path(wish))
     if checkpoint is None:

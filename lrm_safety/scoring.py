@@ -9,8 +9,8 @@ import numpy as np
 
 from .conversation import Family, ParsedResponse, ResponseParser
 from .datasets import PromptSet
-from .rewards import Conversation, Scores
 from .experience import RolloutBatch
+from .rewards import Conversation, Scores
 from .rollouts import Rollout, TokenScores, TrainingSequence
 from .workers.scoring_group import ReferenceGroup, RewardGroup, Ticket
 
@@ -50,7 +50,9 @@ class StreamScorer:
         """Consume the stream of finished responses, sending each chunk on as it comes."""
         pending = []
         for rollouts in chunks:
-            responses = [self._parser.parse(rollout.response_ids, rollout.finish_reason) for rollout in rollouts]
+            responses = [
+                self._parser.parse(rollout.response_ids.tolist(), rollout.finish_reason) for rollout in rollouts
+            ]
             conversations = [self._conversation(*pair) for pair in zip(rollouts, responses, strict=True)]
             reference = None
             if self._reference is not None:

@@ -96,4 +96,6 @@ def _show(summary: dict[str, float], directory: Path) -> None:
         table.add_row(f"{name}: {MEANINGS[name]}", f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}")
     console = Console()
     console.print(table)
-    console.print(f"figures: {directory}/evaluation.png, {directory}/training.png   peak memory {summary['peak_rss_gib']} GiB")
+    console.print(
+        f"figures: {directory}/evaluation.png, {directory}/training.png   peak memory {summary['peak_rss_gib']} GiB"
+    )

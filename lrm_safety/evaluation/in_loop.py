@@ -70,7 +70,7 @@ class InLoopEvaluation:
         records = []
         for rollout in sorted(rollouts, key=lambda rollout: rollout.request_id):
             item = self._items[rollout.request_id]
-            response = self._parser.parse(rollout.response_ids, rollout.finish_reason)
+            response = self._parser.parse(rollout.response_ids.tolist(), rollout.finish_reason)
             grade = float(self._graders[item.set_name](item.row, response.trace, response.answer, response.finished))
             by_set.setdefault(item.set_name, []).append(grade)
             records.append(
@@ -102,7 +102,9 @@ class InLoopEvaluation:
             system_prompt=settings.model.system_prompt,
             max_prompt_tokens=settings.rollout.max_prompt_tokens,
         )
-        rows = [{"id": row.id, "question": row.question, "category": list(row.categories), **row.extra} for row in prompts]
+        rows = [
+            {"id": row.id, "question": row.question, "category": list(row.categories), **row.extra} for row in prompts
+        ]
         chosen = [i for i, row in enumerate(rows) if all(row.get(key) == value for key, value in one.where.items())]
         if not chosen:
             raise ConfigError(f"evaluation.sets.{name}.where={one.where}: no row of {one.path} matches")
@@ -123,7 +125,7 @@ def import_grader(path: str, key: str) -> Grader:
         raise ConfigError(f"{key}={path}: cannot be imported ({error})") from error
     if not callable(grader):
         raise ConfigError(f"{key}={path}: is not a function")
-    return grader  # type: ignore[no-any-return]
+    return grader
 
 
 def write_records(folder: Path, update: int, records: list[dict[str, Any]], *, log_text: bool) -> None:

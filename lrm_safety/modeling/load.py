@@ -87,9 +87,7 @@ def _check_packing(settings: ModelSettings, config: PretrainedConfig) -> None:
     """State-space and linear-attention layers carry their state over the borders of packed sequences."""
     recurrent = sorted(set(getattr(config, "layer_types", None) or ()) & RECURRENT_LAYERS)
     if settings.packing and recurrent:
-        raise ModelError(
-            f"{settings.path} has {recurrent[0]} layers, which cannot be packed: set model.packing=false"
-        )
+        raise ModelError(f"{settings.path} has {recurrent[0]} layers, which cannot be packed: set model.packing=false")
 
 
 def _disable_dropout(model: nn.Module) -> None:

@@ -25,14 +25,13 @@ class ChunkedHead(nn.Module):
     chunk by chunk would gather it once per chunk, and ranks with different numbers of chunks would wait for ever.
     """
 
-    def __init__(self, temperature: float, logit_divisor: float, softcap: float | None, chunk_tokens: int) -> None:
+    def __init__(self, logit_divisor: float, softcap: float | None, chunk_tokens: int) -> None:
         super().__init__()
-        self.temperature = temperature
         self.logit_divisor = logit_divisor
         self.softcap = softcap
         self.chunk_tokens = chunk_tokens
 
-    def forward(self, hidden: Tensor, targets: Tensor, output: nn.Linear) -> Tensor:
+    def forward(self, hidden: Tensor, targets: Tensor, output: nn.Linear, temperature: float) -> Tensor:
         """[2, R] float32: log-probs of `targets` (differentiable) over entropies (constants).
 
         One tensor, because ZeRO-3 counts a module's outputs to know when its backward pass begins, and an output
@@ -42,20 +41,22 @@ class ChunkedHead(nn.Module):
             hidden: [R, hidden size] at the predicting positions.
             targets: [R] int64.
             output: the model's `lm_head`.
+            temperature: divides the logits.
         """
         chunks = []
         for rows, ids in zip(hidden.split(self.chunk_tokens), targets.split(self.chunk_tokens), strict=True):
+            arguments = (rows, ids, output, temperature)
             if torch.is_grad_enabled():
-                chunks.append(checkpoint(self._chunk, rows, ids, output, use_reentrant=False, preserve_rng_state=False))
+                chunks.append(checkpoint(self._chunk, *arguments, use_reentrant=False, preserve_rng_state=False))
             else:
-                chunks.append(self._chunk(rows, ids, output))
+                chunks.append(self._chunk(*arguments))
         return torch.cat(chunks, dim=1)
 
-    def _chunk(self, hidden: Tensor, targets: Tensor, output: nn.Linear) -> Tensor:
+    def _chunk(self, hidden: Tensor, targets: Tensor, output: nn.Linear, temperature: float) -> Tensor:
         logits = linear(hidden, output.weight, output.bias).float() / self.logit_divisor
         if self.softcap is not None:
             logits = torch.tanh(logits / self.softcap) * self.softcap
-        logits = logits / self.temperature
+        logits = logits / temperature
         normaliser = torch.logsumexp(logits, dim=-1)
         logprobs = logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser
         with torch.no_grad():
@@ -76,17 +77,18 @@ class TokenLogprobs(nn.Module):
         """
         super().__init__()
         self.model = model
+        self.temperature = temperature
         config = model.config.get_text_config()
         self.head = ChunkedHead(
-            temperature=temperature,
             logit_divisor=_logit_divisor(config),
             softcap=getattr(config, "final_logit_softcapping", None),
             chunk_tokens=chunk_tokens,
         )
 
-    def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: PackedBatch, temperature: float | None = None) -> tuple[Tensor, Tensor]:
         """Log-probs [R] (float32, differentiable) and entropies in nats [R] (float32, detached) of `batch`'s response
-        tokens, sequence after sequence. A dummy gives empty tensors that still carry a gradient path."""
+        tokens, sequence after sequence. A dummy gives empty tensors that still carry a gradient path.
+        `temperature` replaces the usual one for this call."""
         hidden = self.model.get_decoder()(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
@@ -95,7 +97,12 @@ class TokenLogprobs(nn.Module):
             use_cache=False,
         ).last_hidden_state
         hidden = hidden.flatten(0, 1).index_select(0, batch.predict)
-        values = self.head(hidden, batch.targets, self.model.get_output_embeddings())
+        values = self.head(
+            hidden,
+            batch.targets,
+            self.model.get_output_embeddings(),
+            self.temperature if temperature is None else temperature,
+        )
         logprobs, entropy = values[:, : batch.num_response_tokens]
         return logprobs, entropy.detach()
 

@@ -14,6 +14,7 @@ from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from lrm_safety.modeling.load import freeze, load_causal_lm
+from lrm_safety.modeling.packing import pack
 from lrm_safety.modeling.token_logprobs import TokenLogprobs
 from lrm_safety.settings import Settings, TrainerSettings
 
@@ -82,6 +83,7 @@ def policy_engine(settings: Settings) -> deepspeed.DeepSpeedEngine:
     )
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     engine.train()
+    _notice_shared_parameters(engine)
     return engine
 
 
@@ -118,6 +120,19 @@ def _load_partitioned(settings: Settings, config: dict[str, Any]) -> TokenLogpro
         # and backward.
         deepspeed.zero.register_external_parameter(module.head, parameter)
     return module
+
+
+def _notice_shared_parameters(engine: deepspeed.DeepSpeedEngine) -> None:
+    """Run one dummy through the model with every parameter partitioned.
+
+    A module that reads a child's weight directly (Mamba its convolution's) is noticed by ZeRO-3 only while that weight
+    is partitioned, and noticed later than the first pass it is an error. Small weights stay whole on every rank, until
+    a gather for a weight sync or an export partitions them in the middle of the run.
+    """
+    for parameter in engine.optimizer.persistent_parameters:
+        parameter.partition()
+    with torch.no_grad():
+        engine(pack([], packing=False).to(engine.device))
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class WandbView:
         self._run: wandb.Run | None = None
         try:
             self._run = self._open(run_dir, settings, init_timeout_seconds)
-        except (wandb.errors.Error, OSError, TimeoutError) as error:
+        except Exception as error:  # as in _call
             self._fail("start", error)
 
     def record(self, update: int, metrics: Mapping[str, float]) -> None:
@@ -61,8 +61,14 @@ class WandbView:
         self._call("alert", lambda run: run.alert(title, text, level="WARN", wait_duration=0))
 
     def close(self, exit_code: int) -> None:
-        """Finish the run; waits a limited time for what is not yet uploaded."""
-        self._call("finish", lambda run: run.finish(exit_code=exit_code))
+        """Finish the run: its file is whole afterwards. Waits a limited time for what is not yet uploaded."""
+
+        def finish(run: wandb.Run) -> None:
+            run.finish(exit_code=exit_code)
+            # finish returns before an offline file is written to its end; the end of wandb's process does not.
+            wandb.teardown()
+
+        self._call("finish", finish)
         self._run = None
 
     def _open(self, run_dir: Path, settings: Settings, init_timeout_seconds: float) -> wandb.Run:
@@ -74,6 +80,8 @@ class WandbView:
                 reason = "no API key is configured; run `wandb login`"
             except (wandb.errors.Error, OSError, TimeoutError) as error:
                 reason = _first_line(error)
+                # The failed run still holds its id in wandb's own process, until that process ends.
+                wandb.teardown()
             _logger.warning("W&B cannot be reached (%s): the run goes on offline, upload it with `wandb sync`", reason)
         return self._init("offline", run_dir, settings, init_timeout_seconds)
 

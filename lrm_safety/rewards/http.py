@@ -102,10 +102,9 @@ class HttpScorer:
             if attempt + 1 < num_tries:
                 self.counters["retries"] += 1
                 time.sleep(delay)
-        reason = getattr(failure, "reason", None) if isinstance(failure, urllib.error.URLError) else None
         raise RewardError(
             f"{self._source}: no scores after {num_tries} tries of {self._settings.timeout_seconds:g} s each; the last "
-            f"failed with {type(failure).__name__}: {reason or failure}"
+            f"failed with {type(failure).__name__}: {failure}"
         ) from failure
 
     def _request(self, body: bytes) -> bytes:

@@ -97,7 +97,9 @@ def _check_rollout(settings: Settings) -> None:
         if rollout.kv_cache_bytes is None:
             raise ConfigError("rollout.kv_cache_bytes: must be set on cluster.device=cpu (e.g. 268435456)")
         if rollout.weight_transfer not in ("auto", "shm"):
-            raise ConfigError(f"rollout.weight_transfer={rollout.weight_transfer}: needs cluster.device=cuda; use auto or shm")
+            raise ConfigError(
+                f"rollout.weight_transfer={rollout.weight_transfer}: needs cluster.device=cuda; use auto or shm"
+            )
     elif rollout.weight_transfer == "shm":
         raise ConfigError("rollout.weight_transfer=shm: is the CPU's; use auto, nccl or ipc on cluster.device=cuda")
 
@@ -116,7 +118,9 @@ def _check_cluster(settings: Settings) -> None:
         if len(set(sizes.values())) > 1:
             raise ConfigError(f"cluster.colocate: groups that share bundles need equal num_workers, not {sizes}")
         if settings.rollout.tensor_parallel_size > 1 and "rollout" in names:
-            raise ConfigError("cluster.colocate: a tensor-parallel rollout engine cannot share a single bundle; use split")
+            raise ConfigError(
+                "cluster.colocate: a tensor-parallel rollout engine cannot share a single bundle; use split"
+            )
     if cluster.device == "cuda":
         for name in ("policy", "rollout"):
             if getattr(cluster, name).gpus_per_worker <= 0:
@@ -155,5 +159,5 @@ def _check_checkpoint(settings: Settings) -> None:
     if settings.checkpoint.best_metric is not None and not settings.evaluation.every_updates:
         if settings.checkpoint.best_metric.startswith("evaluation/"):
             raise ConfigError("checkpoint.best_metric: is an evaluation figure, but evaluation.every_updates=0")
-    if not 1 <= settings.rollout.timeout_seconds:
+    if not settings.rollout.timeout_seconds >= 1:
         raise ConfigError("rollout.timeout_seconds: must be at least 1")

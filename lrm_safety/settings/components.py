@@ -15,7 +15,8 @@ class ModelSettings:
     name: str = MISSING
     """Short name, used in run names and tables."""
     path: str = MISSING
-    """Hugging Face id, a folder, `package:lrm_safety/...` (shipped with the package) or `cache:NAME` (made by `lrm-safety fetch NAME`)."""
+    """Hugging Face id, a folder, `package:lrm_safety/...` (shipped with the package) or `cache:NAME` (made by `lrm-
+    safety fetch NAME`)."""
     revision: str | None = None
     """Commit or tag on the hub; null takes the default branch."""
     family: str = MISSING
@@ -25,7 +26,8 @@ class ModelSettings:
     attention: str = choice("auto", "sdpa", "eager", "flash_attention_2")
     """Attention kernel of the trainer; auto takes flash_attention_2 on CUDA where it is installed, otherwise sdpa."""
     packing: bool = True
-    """Pack several sequences into one row of a micro-batch. Off for hybrids with Mamba layers, which are padded instead."""
+    """Pack several sequences into one row of a micro-batch. Off for hybrids with Mamba layers, which are padded
+    instead."""
     system_prompt: str | None = None
     """System prompt of every conversation; null sends none (R1-Distill's card asks for none)."""
     trust_remote_code: bool = False
@@ -41,7 +43,8 @@ class RewardModelSettings:
     weight: float = 1.0
     """Weight of this model's score in the sum of all reward models."""
     views: dict[str, float] = field(default_factory=lambda: {"full": 1.0})
-    """What is scored, with its weight: full (trace and answer, the paper's R(x, t+y)), answer, trace; each view is scored separately."""
+    """What is scored, with its weight: full (trace and answer, the paper's R(x, t+y)), answer, trace; each view is
+    scored separately."""
     path: str | None = None
     """classifier: Hugging Face id, folder, `package:` or `cache:` path."""
     revision: str | None = None
@@ -51,15 +54,18 @@ class RewardModelSettings:
     attention: str = choice("auto", "sdpa", "eager", "flash_attention_2")
     """classifier: attention kernel."""
     max_tokens: int = integer(16384, low=1)
-    """classifier: longest conversation the model reads, in its own tokens. Longer ones are counted and treated by `overlong`."""
+    """classifier: longest conversation the model reads, in its own tokens. Longer ones are counted and treated by
+    `overlong`."""
     overlong: str = choice("drop_trace_middle", "score", "error")
-    """classifier: over max_tokens, keep prompt, ends of the trace and the answer (drop_trace_middle), give `overlong_score` (score), or stop (error)."""
+    """classifier: over max_tokens, keep prompt, ends of the trace and the answer (drop_trace_middle), give
+    `overlong_score` (score), or stop (error)."""
     overlong_score: float = 0.0
     """classifier: the score of an over-long conversation when overlong=score."""
     micro_batch_tokens: int = integer(16384, low=1)
     """classifier: padded tokens of one forward pass."""
     function: str | None = None
-    """python: `package.module:function`, called with a list of lrm_safety.rewards.Conversation and returning one float each."""
+    """python: `package.module:function`, called with a list of lrm_safety.rewards.Conversation and returning one float
+    each."""
     url: str | None = None
     """http: endpoint that takes {"conversations": [...]} and returns {"scores": [...]}."""
     timeout_seconds: float = number(60.0, low=0.001)
@@ -87,7 +93,8 @@ class RewardSettings:
     normalise: str = choice("none", "running", "batch")
     """Standardise the score: by running moments, by the rollout batch's, or not at all."""
     clip_low: float | None = None
-    """Lower bound of the score; null: none. Skywork scores are unbounded logits (23 is usual), so no clip by default."""
+    """Lower bound of the score; null: none. Skywork scores are unbounded logits (23 is usual), so no clip by default.
+    Lower bound of the score; null: none. Skywork scores are unbounded logits (23 is usual), so no clip by default."""
     clip_high: float | None = None
     """Upper bound of the score; null: none."""
 

@@ -88,7 +88,9 @@ def explain(error: Exception) -> str:
     if unknown := re.search(r"Key '([^']+)' (?:is )?not in", "\n".join(str(c) for c in causes)):
         key = key or unknown[1]
         near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
-        return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "; `lrm-safety train --cfg job` lists all keys")
+        return f"unknown key {key}" + (
+            f"; did you mean {near[0]}?" if near else "; `lrm-safety train --cfg job` lists all keys"
+        )
     if group := re.search(r"Could not find '([^']+)'", text):
         options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         near = difflib.get_close_matches(group[1].rpartition("/")[2], options, n=1)

@@ -56,7 +56,13 @@ def _section(prefix: str, node: type) -> str:
     hints = get_type_hints(node)
     documented = field_docstrings(node)
     title = f"`{prefix.removesuffix('.')}`" if prefix else "Top level"
-    lines = [f"\n## {title}\n", inspect.getdoc(node) or "", "", "| key | type | default | meaning |", "|---|---|---|---|"]
+    lines = [
+        f"\n## {title}\n",
+        inspect.getdoc(node) or "",
+        "",
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
+    ]
     for item in fields(node):
         hint = hints[item.name]
         if any(is_dataclass(candidate) for candidate in (hint, *get_args(hint))):
@@ -68,7 +74,9 @@ def _section(prefix: str, node: type) -> str:
 
 
 def _type_name(hint: Any) -> str:
-    return str(getattr(hint, "__name__", hint) if not get_args(hint) else hint).replace("typing.", "").replace("|", "\\|")
+    return (
+        str(getattr(hint, "__name__", hint) if not get_args(hint) else hint).replace("typing.", "").replace("|", "\\|")
+    )
 
 
 def _limits(item: Field[Any]) -> str:

@@ -66,7 +66,8 @@ class CheckpointSettings:
     best_mode: str = choice("max", "min")
     """Whether a larger or a smaller best_metric is better."""
     resume: str = "auto"
-    """auto: go on from the newest whole checkpoint of the run folder, if any. never: refuse a folder that has one. Or the folder of a checkpoint."""
+    """auto: go on from the newest whole checkpoint of the run folder, if any. never: refuse a folder that has one. Or
+    the folder of a checkpoint."""
     allow_changes: bool = False
     """Resume although the configuration or the data changed; the difference is logged."""
     export: bool = True

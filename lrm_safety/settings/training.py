@@ -11,9 +11,11 @@ class KLSettings:
     """Distance from the frozen reference."""
 
     placement: str = choice("reward", "loss", "none")
-    """reward: a per-token penalty inside the return (the paper). loss: a differentiated term. none: no reference group is started."""
+    """reward: a per-token penalty inside the return (the paper). loss: a differentiated term. none: no reference group
+    is started."""
     estimator: str = choice("k1", "k2", "k3")
-    """k1 = log-ratio, k2 = its square / 2, k3 = exp(-x) - 1 + x. In the loss k1 is refused: its gradient does not pull towards the reference."""
+    """k1 = log-ratio, k2 = its square / 2, k3 = exp(-x) - 1 + x. In the loss k1 is refused: its gradient does not pull
+    towards the reference."""
     coef: float = number(0.01, low=0.0)
     """beta: weight of the KL term."""
     controller: str = choice("fixed", "adaptive")
@@ -37,7 +39,8 @@ class AlgorithmSettings:
     mini_batch_size: int = integer(128, low=1)
     """Responses per update (optimiser step); must divide rollout_batch_size * samples_per_prompt."""
     baseline: str = choice("none", "group_mean", "leave_one_out", "group_zscore")
-    """Subtracted from a score: nothing, the prompt group's mean, the mean of the other samples (RLOO), or standardise in the group (GRPO)."""
+    """Subtracted from a score: nothing, the prompt group's mean, the mean of the other samples (RLOO), or standardise
+    in the group (GRPO)."""
     gamma: float = number(1.0, low=0.0, high=1.0)
     """Discount of the return."""
     normalisation: str = choice("batch", "group", "none")
@@ -69,7 +72,8 @@ class ScheduleSettings:
     passes: float | None = number(None, low=0.0)
     """Passes over the prompts; null: no limit."""
     stop_after_updates: int | None = integer(None, low=1)
-    """Leave early, with a checkpoint, once the run has done so many updates (a time-limited job); resume goes on. Not part of the run's identity."""
+    """Leave early, with a checkpoint, once the run has done so many updates (a time-limited job); resume goes on. Not
+    part of the run's identity."""
 
 
 @dataclass
@@ -147,7 +151,8 @@ class RolloutSettings:
     bucket_bytes: int = integer(512 * 1024**2, low=1)
     """Bytes gathered and sent together in a weight sync."""
     probe_tolerance: float = number(1e-3, low=0.0)
-    """Largest |logprob difference| between engine and trainer on the probe after a weight sync. State a wider one for bfloat16 (0.1)."""
+    """Largest |logprob difference| between engine and trainer on the probe after a weight sync. State a wider one for
+    bfloat16 (0.1)."""
     probe_every_syncs: int = integer(1)
     """Run the probe on every n-th sync; 0: never."""
     timeout_seconds: float = number(3600.0, low=0.1)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from torch import nn
+
+from ..settings import Settings
+from .backends import transfer_backend
 from .source import ZeroThreeSource
 
 
 class EngineCall(Protocol):
     """Calls a method of every rollout worker at once and waits for all of them.
 
-    `arguments[i]` go to engine i. Raises the first failure. May be called from another thread than the one that made it:
-    under `nccl` the engines receive while the trainer sends.
+    `arguments[i]` go to engine i. Raises the first failure. Must work in a thread of its own: under `nccl` the engines
+    receive while the trainer sends.
     """
 
     def __call__(self, method: str, arguments: list[tuple[Any, ...]]) -> None: ...
@@ -21,7 +25,7 @@ class EngineClient:
     """vLLM's weight-sync client (four methods, by structure) for engines that are independent of each other.
 
     vLLM hands one and the same `rank_offset` to all, which is right for the data-parallel copies of one engine only:
-    independent engines would claim the same NCCL ranks. Engine i gets 1 + i * tensor_parallel_size; the sender is rank 0.
+    independent engines would claim the same NCCL ranks. Engine i gets 1 + i * tensor_parallel_size; the sender is 0.
     """
 
     def __init__(self, call: EngineCall, num_engines: int, tensor_parallel_size: int) -> None:
@@ -49,64 +53,66 @@ class EngineClient:
 
 
 class CudaSender:
-    """Sends the source's weights to the engines by `nccl` or `ipc`. Not run on a GPU yet.
+    """Sends the policy's weights to the engines by `nccl` or `ipc`. Not run on a GPU yet.
 
-    To be made on EVERY trainer rank, which then call `send` together; rank 0 alone speaks to the engines. After a failed
+    To be made, connected and called on EVERY trainer rank together; rank 0 alone speaks to the engines. After a failed
     `send` the engines may wait in NCCL for ever and hold half-written weights: they must be killed and started again.
 
     Args:
-        backend: `nccl`, or `ipc` when trainer ranks and engines share GPUs (the trainer's ranks must then cover every
-            GPU that an engine uses, and the source be made with `every_rank=True`).
-        source: the policy's weights; its `metadata()` sizes the engines' receive buffers.
+        model: the ZeRO-3 sharded policy (`engine.module`).
+        settings: `rollout` names the backend, the engines' parallelism and the bucket's size. Under `ipc` the trainer's
+            ranks must cover every GPU that an engine uses.
         rank: this trainer rank.
-        call: reaches the rollout workers; used on rank 0 only.
-        num_engines, tensor_parallel_size: independent engines, and GPUs of each.
-        address, port: where rank 0 opens the NCCL rendezvous (unused by `ipc`).
-        bucket_bytes: size of the packed transfer buffer; two of them exist at a time.
     """
 
-    def __init__(
-        self,
-        backend: str,
-        source: ZeroThreeSource,
-        rank: int,
-        call: EngineCall,
-        *,
-        num_engines: int,
-        tensor_parallel_size: int,
-        address: str,
-        port: int,
-        bucket_bytes: int,
-    ) -> None:
+    def __init__(self, model: nn.Module, settings: Settings, rank: int) -> None:
+        self._settings = settings
+        self._rank = rank
+        self._backend = transfer_backend(settings)
+        bucket_bytes = settings.rollout.bucket_bytes
+        self._source = ZeroThreeSource(model, bucket_bytes, rank, every_rank=self._backend == "ipc")
+        self._client: EngineClient | None = None
+        self._engine: Any = None
+
+    def connect(self, info: dict[str, Any]) -> None:
+        """Meet the engines; once more after an engine was replaced.
+
+        Args:
+            info: `call` (an EngineCall that reaches the rollout workers), and for `nccl` `address` and `port`, where
+                rank 0 opens the rendezvous on its own node.
+        """
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
-        self._client = EngineClient(call, num_engines, tensor_parallel_size)
-        world_size = 1 + num_engines * tensor_parallel_size
-        info = _trainer_info(backend, rank, address, port, world_size, bucket_bytes)
-        self._engine = WeightTransferTrainerFactory.trainer_init(info, client=self._client, source=source)  # type: ignore[arg-type]
+        if self._engine is not None:
+            self._engine.shutdown()
+        num_engines = self._settings.cluster.rollout.num_workers
+        tensor_parallel_size = self._settings.rollout.tensor_parallel_size
+        self._client = EngineClient(info["call"], num_engines, tensor_parallel_size)
+        self._engine = WeightTransferTrainerFactory.trainer_init(
+            self._trainer_info(info, world_size=1 + num_engines * tensor_parallel_size),
+            client=self._client,
+            source=self._source,
+        )
 
     def send(self, version: int) -> None:
         """One update session on every engine; the engines then state `version` on their rollouts."""
+        assert self._client is not None, "connect first"
         self._client.version = version
         self._engine.send_weights()
 
-    def close(self) -> None:
-        """Leave the communicator."""
-        self._engine.shutdown()
+    def _trainer_info(self, info: dict[str, Any], world_size: int) -> Any:
+        buffer_bytes = self._settings.rollout.bucket_bytes
+        if self._backend == "nccl":
+            from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
+            return NCCLTrainerInitInfo(
+                master_address=info["address"],
+                master_port=info["port"],
+                world_size=world_size,
+                packed_buffer_size_bytes=buffer_bytes,
+                rank=self._rank,
+            )
+        assert self._backend == "ipc", self._backend
+        from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
-def _trainer_info(backend: str, rank: int, address: str, port: int, world_size: int, bucket_bytes: int) -> Any:
-    if backend == "nccl":
-        from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
-
-        return NCCLTrainerInitInfo(
-            master_address=address,
-            master_port=port,
-            world_size=world_size,
-            packed_buffer_size_bytes=bucket_bytes,
-            rank=rank,
-        )
-    assert backend == "ipc", backend
-    from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
-
-    return IPCTrainerInitInfo(packed=True, packed_buffer_size_bytes=bucket_bytes, rank=rank)
+        return IPCTrainerInitInfo(packed=True, packed_buffer_size_bytes=buffer_bytes, rank=self._rank)

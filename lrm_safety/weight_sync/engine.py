@@ -45,7 +45,8 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
 
     On the CPU the layers hold packed copies of their weights, so `load_weights` alone would write into the wrong place;
     the layerwise reload unpacks, loads and packs again. vLLM 0.32 forgets two packed copies there, without an error:
-    that of a language-model head tied to the embedding, and that of unquantised experts. `finish_weight_update` mends both.
+    that of a language-model head tied to the embedding, and that of unquantised experts. `finish_weight_update` mends
+    both.
     """
 
     init_info_cls = SharedMemoryInitInfo
@@ -58,7 +59,7 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: SharedMemoryUpdateInfo) -> None:
-        # The tensors are views of the mapped file: no copy is made until a layer is whole, and the map outlives the file.
+        # The tensors are views of the mapped file: no copy is made until a layer is whole; the map outlives the file.
         with safe_open(update_info.path, framework="pt") as file:
             self.model.load_weights((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
 
@@ -72,7 +73,7 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
 
 
 def _pack_tied_heads(model: nn.Module) -> None:
-    """A tied head is never loaded itself, so the reload puts back its old packed copy: pack the embedding's new values."""
+    """A tied head is never loaded itself, so the reload puts back its old packed copy: pack the new embedding."""
     modules = list(model.modules())
     shared = {id(module.weight) for module in modules if _has_weight(module) and not isinstance(module, ParallelLMHead)}
     for module in modules:

@@ -22,7 +22,7 @@ class TensorDescription:
 
 
 class ZeroThreeSource:
-    """Iterates over a model's weights; under ZeRO-3 every rank must iterate in step, since each bucket is one all-gather.
+    """Iterates over a model's weights; under ZeRO-3 all ranks must iterate in step, since each bucket is one all-gather.
 
     Names and shapes are the checkpoint's, not the module's: transformers 5 fuses the experts of a mixture into one
     parameter, while vLLM's loaders read what `save_pretrained` writes. A tensor tied to an earlier one is left out, and
@@ -44,10 +44,7 @@ class ZeroThreeSource:
         self._keep = every_rank or rank == 0
         self._buckets = _cut(_layers(_unique_tensors(model)), bucket_bytes)
         self._described = [
-            {
-                name: tensor
-                for name, tensor in self._checkpoint_form({name: _placeholder(tensor) for name, tensor in bucket.items()})
-            }
+            self._checkpoint_form({name: _placeholder(tensor) for name, tensor in bucket.items()})
             for bucket in self._buckets
         ]
 
@@ -74,7 +71,7 @@ class ZeroThreeSource:
                     whole = {name: tensor.detach() for name, tensor in bucket.items()}
                     tensors = [
                         (name, tensor.clone(memory_format=torch.contiguous_format))
-                        for name, tensor in self._checkpoint_form(whole)
+                        for name, tensor in self._checkpoint_form(whole).items()
                     ]
                     del whole
                 else:
@@ -90,10 +87,11 @@ class ZeroThreeSource:
             while bucket:
                 yield bucket.pop()
 
-    def _checkpoint_form(self, tensors: Tensors) -> Iterator[tuple[str, torch.Tensor]]:
+    def _checkpoint_form(self, tensors: Tensors) -> Tensors:
+        """Module names and fused shapes into the checkpoint's; the order depends on the names alone."""
         from transformers.core_model_loading import revert_weight_conversion
 
-        yield from revert_weight_conversion(self._model, tensors).items()
+        return revert_weight_conversion(self._model, tensors)
 
 
 def _unique_tensors(model: nn.Module) -> Tensors:

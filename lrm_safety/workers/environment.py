@@ -11,7 +11,7 @@ GROUPS = ("policy", "rollout", "reference", "reward")
 
 
 def environment(group: str, settings: Settings) -> dict[str, str]:
-    """Variables for every worker of `group` (policy, rollout, reference or reward), to be set before the process starts."""
+    """Variables for every worker of `group` (policy, rollout, reference, reward), to be set before the process starts."""
     assert group in GROUPS, group
     layout = getattr(settings.cluster, group)
     on_gpu = settings.cluster.device == "cuda" and layout.gpus_per_worker > 0

@@ -46,7 +46,7 @@ class WorkerGroup:
         return len(self.workers)
 
     def _spawn(self, index: int) -> Any:
-        actor = ray.remote(self._class).options(
+        actor: Any = ray.remote(self._class).options(
             num_cpus=self._placement.cpus_per_worker,
             num_gpus=self._placement.gpus_per_worker,
             max_restarts=0,
@@ -88,7 +88,9 @@ class WorkerGroup:
                     raise self.first_cause(method, references, references.index(reference), error) from error
             if not ready and time.monotonic() > deadline:
                 silent = [index for index, reference in enumerate(references) if reference in waiting]
-                raise WorkerError(f"{self.name} worker {silent} did not finish `{method}` within {timeout_seconds:g} seconds")
+                raise WorkerError(
+                    f"{self.name} worker {silent} did not finish `{method}` within {timeout_seconds:g} seconds"
+                )
         return list(ray.get(list(references)))
 
     def first_cause(self, method: str, references: Sequence[Any], index: int, error: Exception) -> Exception:
@@ -139,4 +141,6 @@ def describe(group: str, index: int, method: str, error: Exception) -> Exception
     if isinstance(cause, LrmSafetyError):
         return type(cause)(str(cause))
     line = str(cause).strip().splitlines()
-    return WorkerError(f"{group} worker {index} failed in `{method}`: {type(cause).__name__}: {line[0] if line else ''}")
+    return WorkerError(
+        f"{group} worker {index} failed in `{method}`: {type(cause).__name__}: {line[0] if line else ''}"
+    )

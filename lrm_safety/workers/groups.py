@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any
 
 import ray
 
@@ -17,7 +18,6 @@ from .policy_group import PolicyGroup
 from .rollout_group import RolloutGroup
 from .scoring_group import ReferenceGroup, RewardGroup
 
-
 Group = PolicyGroup | RolloutGroup | RewardGroup | ReferenceGroup
 
 
@@ -25,10 +25,11 @@ def join_ray(settings: Settings) -> None:
     """Connect to the cluster that the configuration, a Ray job or RAY_ADDRESS names; otherwise start a local Ray."""
     address = settings.cluster.address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    local = {} if address else {"num_cpus": settings.cluster.local_num_cpus, "include_dashboard": False}
+    local: dict[str, Any] = {}
     if address is None:
         # A private single-machine cluster needs no token, and a run must not leave one in the user's home (Ray 2.60).
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        local = {"num_cpus": settings.cluster.local_num_cpus, "include_dashboard": False}
     try:
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=settings.tracking.worker_logs, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -120,7 +121,12 @@ class Groups:
 
     def memory(self) -> dict[str, float]:
         """Host and, on CUDA, peak device memory of every worker, as metrics `memory/GROUP_INDEX_...`."""
-        named = {"policy": self.policy, "rollout": self.rollout, "reward": self.reward, "reference": self.reference}
+        named: dict[str, Group | None] = {
+            "policy": self.policy,
+            "rollout": self.rollout,
+            "reward": self.reward,
+            "reference": self.reference,
+        }
         return {
             f"memory/{name}_{index}_{figure}": value
             for name, group in named.items()
@@ -139,6 +145,8 @@ class Groups:
         if not ray.is_initialized():
             return
         self._kill()
-        release(list({id(place.placement_group): place.placement_group for place in self._placements.values()}.values()))
+        release(
+            list({id(place.placement_group): place.placement_group for place in self._placements.values()}.values())
+        )
         self._placements = {}
         ray.shutdown()

@@ -30,6 +30,7 @@ class PolicyWorker:
         self.rank = rank
         self.world_size = world_size
         self._offloaded = False
+        self._sender: Any = None
 
     def address(self) -> tuple[str, int]:
         """Where the ranks meet; asked of rank 0."""
@@ -50,21 +51,31 @@ class PolicyWorker:
         self.optimizer = self.engine.optimizer
         return {"num_parameters": float(sum(parameter.ds_numel for parameter in self.model.parameters()))}
 
-    def logprobs(self, micro_batches: list[MicroBatch]) -> list[TokenScores]:
-        """Score sequences under the current weights, without gradients."""
-        return score_micro_batches(self.engine, micro_batches, packing=self.settings.model.packing, device=self.device)
+    def logprobs(self, micro_batches: list[MicroBatch], temperature: float | None = None) -> list[TokenScores]:
+        """Score sequences under the current weights, without gradients.
+
+        `temperature` replaces the sampling temperature for this call: 1 compares with an engine's prompt log-probs.
+        """
+        return score_micro_batches(
+            lambda batch: self.engine(batch, temperature),
+            micro_batches,
+            packing=self.settings.model.packing,
+            device=self.device,
+        )
 
     def update(self, mini_batches: list[MiniBatch]) -> list[UpdateResult]:
         """One optimiser step per mini-batch, in order.
 
         A loss or gradient that is not finite on any rank skips the step: that result's `gradient_norm` is nan on
-        every rank, weights and optimiser stay as they were, and the mini-batches after it are not run.
+        every rank, and weights and optimiser stay as they were. The mini-batches after it are not run; their results
+        are nan too, without scores.
         """
         results: list[UpdateResult] = []
         for mini_batch in mini_batches:
-            results.append(self._update(mini_batch))
-            if math.isnan(results[-1].gradient_norm):
-                break
+            if results and math.isnan(results[-1].gradient_norm):
+                results.append(UpdateResult(loss=math.nan, gradient_norm=math.nan))
+            else:
+                results.append(self._update(mini_batch))
         return results
 
     def _update(self, mini_batch: MiniBatch) -> UpdateResult:
@@ -146,13 +157,7 @@ class PolicyWorker:
             group["lr"] = lr
         self.engine.step()
         norm = float(self.engine.get_global_grad_norm())
-        if math.isfinite(norm):
-            return norm
-        # A skipped step leaves the small parameters, which otherwise stay whole on every rank, partitioned. Modules
-        # that read a child's weight directly (Mamba's convolution) would then disturb ZeRO-3's record of who needs what.
-        if persistent := self.optimizer.persistent_parameters:
-            persistent[0].all_gather(persistent)
-        return math.nan
+        return norm if math.isfinite(norm) else math.nan
 
     def publish(self, version: int, folder: str) -> list[str]:
         """Write the weights as bucket files into `folder`; rank 0 returns their paths in order, the others nothing.
@@ -166,10 +171,11 @@ class PolicyWorker:
         return write_buckets(source, folder, self.rank)
 
     def connect_engines(self, info: dict[str, Any]) -> None:
-        """CUDA: open the channel over which `send_weights` reaches the rollout engines."""
+        """CUDA: open the channel over which `send_weights` reaches the rollout engines, or open it anew."""
         from lrm_safety.weight_sync.cuda import CudaSender
 
-        self._sender = CudaSender(self.model, self.settings, self.rank, self.world_size)
+        if self._sender is None:
+            self._sender = CudaSender(self.model, self.settings, self.rank)
         self._sender.connect(info)
 
     def send_weights(self, version: int) -> None:

@@ -47,15 +47,22 @@ class PolicyGroup:
         facts: list[dict[str, float]] = self._group.call("start", address, port, timeout_seconds=limit)
         return facts[0]
 
-    def logprobs(self, sequences: Sequence[TrainingSequence]) -> dict[int, TokenScores]:
-        """Log-probs and entropies of every response under the present weights, by position in the rollout batch."""
+    def logprobs(
+        self, sequences: Sequence[TrainingSequence], temperature: float | None = None
+    ) -> dict[int, TokenScores]:
+        """Log-probs and entropies of every response under the present weights, by position in the rollout batch.
+
+        At the sampling temperature unless another is given.
+        """
         shares = self._cut(sequences)
         results: list[list[TokenScores]] = self._group.call_each(
-            "logprobs", [(share,) for share in shares], timeout_seconds=self._limit
+            "logprobs", [(share, temperature) for share in shares], timeout_seconds=self._limit
         )
         return {scores.index: scores for rank in results for scores in rank}
 
-    def update(self, mini_batches: Sequence[Sequence[TrainingSequence]], lrs: Sequence[float], kl_coef: float) -> list[Update]:
+    def update(
+        self, mini_batches: Sequence[Sequence[TrainingSequence]], lrs: Sequence[float], kl_coef: float
+    ) -> list[Update]:
         """One optimiser step per mini-batch, every rank with the same number of micro-batches."""
         per_rank: list[list[MiniBatch]] = [[] for _ in range(len(self._group))]
         for sequences, lr in zip(mini_batches, lrs, strict=True):
@@ -103,16 +110,13 @@ class PolicyGroup:
         return self.weights_version
 
     def _send(self, rollout_group: RolloutGroup) -> None:
-        """CUDA: the ranks push the weights while the engines receive; connections are made anew after a replacement."""
+        """CUDA: the ranks send through vLLM's own transfer, of which rank 0 speaks to the engines. Not run on a GPU yet."""
         if not rollout_group.connected:
-            address = self._group.gather([self._group.submit(0, "address")], "address", self._limit)[0]
-            engines = rollout_group.connect(address)
-            sending = [self._group.submit(rank, "connect_engines", engines) for rank in range(len(self._group))]
-            self._group.gather(sending, "connect_engines", self._limit)
-            rollout_group.finish_connect()
-        sending = [self._group.submit(rank, "send_weights", self.weights_version) for rank in range(len(self._group))]
-        self._group.gather(sending, "send_weights", self._limit)
-        rollout_group.mark_version(self.weights_version)
+            address, port = self._group.gather([self._group.submit(0, "address")], "address", self._limit)[0]
+            info = {"call": rollout_group.calls(), "address": address, "port": port}
+            self._group.call("connect_engines", info, timeout_seconds=self._limit)
+            rollout_group.connected = True
+        self._group.call("send_weights", self.weights_version, timeout_seconds=self._limit)
 
     def probe_scores(self, sequences: Sequence[TokenIds]) -> list[np.ndarray]:
         """Temperature-free log-probs of tokens 1..L-1 of whole sequences: the trainer's side of the weight-sync probe.
@@ -120,9 +124,10 @@ class PolicyGroup:
         Each sequence is read as a prompt of one token and a response of the rest.
         """
         wanted = [
-            TrainingSequence(index=index, prompt_ids=ids[:1], response_ids=ids[1:]) for index, ids in enumerate(sequences)
+            TrainingSequence(index=index, prompt_ids=ids[:1], response_ids=ids[1:])
+            for index, ids in enumerate(sequences)
         ]
-        scores = self.logprobs(wanted)
+        scores = self.logprobs(wanted, temperature=1.0)
         return [scores[index].logprobs for index in range(len(sequences))]
 
     def save(self, folder: Path) -> None:

@@ -18,8 +18,9 @@ from ..weight_sync.backends import is_colocated, transfer_backend
 class RolloutWorker:
     """A vLLM engine in this process, driven step by step so that finished responses leave while others still generate.
 
-    A rollout batch is a function of the weights and the requests alone: every request has its own seed, the prefix cache
-    is emptied before each batch, and the engine is left idle after it. On the CPU another process repeats it bit for bit.
+    A rollout batch is a function of the weights and the requests alone: every request has its own seed, the prefix
+    cache is emptied before each batch, and the engine is left idle after it. On the CPU another process repeats it bit
+    for bit.
 
     The process needs the variables of `environment("rollout", settings)` before it imports anything.
     """
@@ -55,9 +56,7 @@ class RolloutWorker:
         tokens = (cache.num_gpu_blocks or 0) * cache.block_size
         return {"start_seconds": time.monotonic() - begin, "kv_cache_tokens": float(tokens)}
 
-    def generate(
-        self, requests: list[GenerationRequest], sampling: SamplingParameters
-    ) -> Iterator[list[Rollout]]:
+    def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
         """Sample a response to every request.
 
         Yields chunks of `rollout.stream_chunk_size` rollouts (the last may be smaller) in the order in which they

@@ -22,6 +22,19 @@ from .rollout import RolloutWorker
 WAIT_SECONDS = 1.0
 
 
+class EngineCalls:
+    """Calls a method of every engine at once; handed to trainer rank 0, which drives vLLM's own weight transfer."""
+
+    def __init__(self, engines: list[Any], timeout_seconds: float) -> None:
+        self._engines = engines
+        self._limit = timeout_seconds
+
+    def __call__(self, method: str, arguments: list[tuple[Any, ...]]) -> None:
+        """`arguments[i]` go to engine i; raises the first failure."""
+        calls = [getattr(engine, method).remote(*one) for engine, one in zip(self._engines, arguments, strict=True)]
+        ray.get(calls, timeout=self._limit)
+
+
 class RolloutGroup:
     """vLLM engines that sample responses."""
 
@@ -71,7 +84,7 @@ class RolloutGroup:
             for stream in ready:
                 engine = next(i for i, one in streams.items() if one is stream)
                 try:
-                    chunk: list[Rollout] = ray.get(next(stream))
+                    chunk: list[Rollout] = ray.get(next(stream))  # type: ignore[arg-type]
                 except StopIteration:
                     del streams[engine]
                     if open_requests[engine]:
@@ -128,6 +141,10 @@ class RolloutGroup:
         self.revive_dead()
         self._group.call("load_weights", version, paths, timeout_seconds=self._limit)
         self._loaded = (version, paths)
+
+    def calls(self) -> EngineCalls:
+        """What the trainer needs to reach the engines."""
+        return EngineCalls(self._group.workers, self._limit)
 
     def weights_versions(self) -> list[int]:
         """The version each engine says it holds."""

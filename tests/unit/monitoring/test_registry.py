@@ -28,7 +28,8 @@ def test_every_phase_has_its_metric() -> None:
         ("reward/score/skywork/full", "reward/score/*"),
         ("evaluation/safety", "evaluation/*"),
         ("memory/policy_0_rss_gib", "memory/*_rss_gib"),
-        ("memory/rollout_1_cuda_gib", "memory/*_cuda_gib"),
+        ("memory/rollout_1_cuda_peak_gib", "memory/*_cuda_peak_gib"),
+        ("memory/policy_0_rss_peak_gib", "memory/*_rss_peak_gib"),
     ],
 )
 def test_find(name: str, declared: str) -> None:

@@ -1,0 +1,212 @@
+"""Scores of a classifier equal plain transformers' however texts are batched; over-long texts follow the rule."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from tiny_rewards import TinyModel, conversation
+
+from lrm_safety.errors import ConfigError, ModelError, RewardError
+from lrm_safety.rewards.classifier import ClassifierScorer, plan_padded
+from lrm_safety.settings import RewardModelSettings
+
+NUM_OVERHEAD_TOKENS = 1 + (3 + 4 + 2) + (3 + 9 + 2)
+"""BOS, and for each turn three control tokens, the role's letters and two line breaks."""
+
+
+def settings_for(folder: Path, **changes: object) -> RewardModelSettings:
+    values = {"path": str(folder), "dtype": "float32", "max_tokens": 2048} | changes
+    return RewardModelSettings(**values)  # type: ignore[arg-type]
+
+
+def random_conversations(num: int, seed: int = 0):
+    draw = random.Random(seed)
+
+    def words(low: int, high: int) -> str:
+        return " ".join(
+            "".join(draw.choices("abcdefghij ?.", k=draw.randint(2, 7))).strip() or "a"
+            for _ in range(draw.randint(low, high))
+        )
+
+    return [conversation(words(1, 12), words(0, 40), words(1, 15)) for _ in range(num)]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen"])
+@pytest.mark.parametrize("budget", [1, 300, 1000, 100_000])
+def test_batches_score_as_one_by_one(family: str, budget: int, request: pytest.FixtureRequest) -> None:
+    tiny: TinyModel = request.getfixturevalue(family)
+    conversations = random_conversations(13)
+    scorer = ClassifierScorer("m", settings_for(tiny.folder, micro_batch_tokens=budget), "cpu")
+    for view in ("full", "trace", "answer"):
+        expected = [tiny.plain_score(c.prompt, c.view(view)) for c in conversations]
+        assert np.ptp(expected) > 0.05, "random weights should tell the texts apart"
+        scores = scorer.score_texts(conversations, view)
+        assert scores.dtype == np.float32
+        np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0)
+    assert not +scorer.counters
+
+
+def test_composition_of_a_batch_does_not_matter(llama: TinyModel) -> None:
+    conversations = random_conversations(9, seed=1)
+    scorer = ClassifierScorer("m", settings_for(llama.folder), "cpu")
+    together = scorer.score_texts(conversations, "full")
+    order = [4, 0, 8, 2, 6, 1, 7, 3, 5]
+    shuffled = scorer.score_texts([conversations[i] for i in order], "full")
+    np.testing.assert_allclose(shuffled, together[order], atol=1e-4, rtol=0)
+    again = scorer.score_texts(conversations, "full")
+    assert np.array_equal(again, together), "equal batches must give equal bits"
+    assert scorer.score_texts([], "full").shape == (0,)
+
+
+def test_padding_token_that_ends_every_conversation(llama: TinyModel, tmp_path: Path) -> None:
+    """Many Llama checkpoints pad with <|eot_id|>, which also ends the template: transformers pools one token earlier,
+    alone and in batches alike."""
+    folder = shutil.copytree(llama.folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 4}))
+    conversations = random_conversations(6, seed=2)
+    scores = ClassifierScorer("m", settings_for(folder), "cpu").score_texts(conversations, "full")
+    llama.model.config.pad_token_id = 4
+    try:
+        expected = [llama.plain_score(c.prompt, c.full) for c in conversations]
+    finally:
+        llama.model.config.pad_token_id = 0
+    np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0)
+
+
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200))
+def test_plan_covers_each_position_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    plan = plan_padded(lengths, budget)
+    assert sorted(i for micro_batch in plan for i in micro_batch) == list(range(len(lengths)))
+    for micro_batch in plan:
+        padded = len(micro_batch) * max(lengths[i] for i in micro_batch)
+        assert padded <= budget or len(micro_batch) == 1
+    flat = [lengths[i] for micro_batch in plan for i in micro_batch]
+    assert flat == sorted(lengths, reverse=True)
+
+
+def test_plan_worked_out_by_hand() -> None:
+    assert plan_padded([3, 10, 4, 9, 3], 20) == [[1, 3], [2, 0, 4]]
+
+
+def test_length_that_just_fits_is_read_whole(llama: TinyModel) -> None:
+    subject = conversation("p" * 10, "t" * 50, "a" * 20)
+    num_tokens = NUM_OVERHEAD_TOKENS + 10 + len(subject.full)
+    scorer = ClassifierScorer("m", settings_for(llama.folder, max_tokens=num_tokens), "cpu")
+    scores = scorer.score_texts([subject], "full")
+    assert scores[0] == pytest.approx(llama.plain_score(subject.prompt, subject.full), abs=1e-4)
+    assert scorer.counters["overlong"] == 0
+    tight = ClassifierScorer("m", settings_for(llama.folder, max_tokens=num_tokens - 1, overlong="error"), "cpu")
+    with pytest.raises(RewardError, match=rf"reward\.models\.m\.max_tokens={num_tokens - 1}.* {num_tokens} tokens"):
+        tight.score_texts([subject], "full")
+
+
+def test_overlong_score(llama: TinyModel) -> None:
+    long, short = conversation("p", "t" * 300, "a"), conversation("p", "t", "a")
+    rule = settings_for(llama.folder, max_tokens=200, overlong="score", overlong_score=-7.5)
+    scorer = ClassifierScorer("m", rule, "cpu")
+    scores = scorer.score_texts([long, short, long], "full")
+    assert scores[0] == scores[2] == -7.5
+    assert scores[1] == pytest.approx(llama.plain_score("p", short.full), abs=1e-4)
+    assert scorer.counters == {"overlong": 2, "unread": 2, "respelled": 0}
+
+
+@pytest.mark.parametrize("view", ["full", "trace"])
+def test_drop_trace_middle(llama: TinyModel, view: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = "".join(chr(ord("a") + i % 26) for i in range(400))
+    subject = conversation("the prompt", trace, "THE ANSWER")
+    limit = 250
+    scorer = ClassifierScorer("m", settings_for(llama.folder, max_tokens=limit), "cpu")
+    read: list[list[int]] = []
+    forward = scorer._forward
+    monkeypatch.setattr(scorer, "_forward", lambda sequences: read.extend(sequences) or forward(sequences))
+    scores = scorer.score_texts([subject], view)
+    text = llama.tokenizer.decode(read[0])
+    assert len(read[0]) <= limit
+    found = re.search(r"([a-z]*)\n\[\.\.\. (\d+) characters of the trace left out \.\.\.\]\n([a-z]*)", text)
+    assert found is not None
+    head, num_dropped, tail = found[1], int(found[2]), found[3]
+    assert trace.startswith(head) and trace.endswith(tail) and 0 <= len(head) - len(tail) <= 1
+    assert len(head) + num_dropped + len(tail) == 400
+    assert "the prompt" in text
+    if view == "full":
+        assert text.endswith(f"{tail}\n</think>\n\nTHE ANSWER<|eot_id|>") and f"<think>\n{head}\n[" in text
+    # One token a character: nothing more would have fitted.
+    assert len(read[0]) == limit
+    response = text.split("assistant<|end_header_id|>\n\n")[1].removesuffix("<|eot_id|>")
+    assert scores[0] == pytest.approx(llama.plain_score("the prompt", response), abs=1e-4)
+    assert scorer.counters == {"overlong": 1, "respelled": 0}
+
+
+def test_answer_too_long_for_any_trace_gets_the_overlong_score(llama: TinyModel) -> None:
+    scorer = ClassifierScorer("m", settings_for(llama.folder, max_tokens=120, overlong_score=-3.0), "cpu")
+    scores = scorer.score_texts([conversation("p", "t" * 50, "a" * 200), conversation("p", "", "a" * 200)], "full")
+    assert scores.tolist() == [-3.0, -3.0]
+    assert scorer.counters["overlong"] == 2 and scorer.counters["unread"] == 2
+
+
+def test_trace_that_also_spells_the_tag(llama: TinyModel) -> None:
+    """The trace is found behind its tag: 'th' stands in '<think>' too."""
+    subject = conversation("p", "th" * 200, "THE ANSWER")
+    scorer = ClassifierScorer("m", settings_for(llama.folder, max_tokens=150), "cpu")
+    shortened = scorer._shorten(subject, "full")
+    assert shortened is not None
+    assert "<|end_header_id|>\n\n<think>\nth" in llama.tokenizer.decode(shortened.ids)
+
+
+def test_language_model_is_refused(language_model_folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"reward\.models\.m\.path.*no reward model.*score\.weight"):
+        ClassifierScorer("m", settings_for(language_model_folder), "cpu")
+
+
+def test_absent_and_torn_folders(llama: TinyModel, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot load the tokenizer"):
+        ClassifierScorer("m", settings_for(tmp_path / "nowhere"), "cpu")
+    folder = shutil.copytree(llama.folder, tmp_path / "torn")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="cannot load the reward model"):
+        ClassifierScorer("m", settings_for(folder), "cpu")
+    weights.unlink()
+    with pytest.raises(ModelError, match="cannot load the reward model"):
+        ClassifierScorer("m", settings_for(folder), "cpu")
+    weights.write_bytes(whole)
+    tensors = load_file(weights)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="up_proj"):
+        ClassifierScorer("m", settings_for(folder), "cpu")
+
+
+def test_head_with_two_outputs_is_refused(llama: TinyModel, tmp_path: Path) -> None:
+    folder = shutil.copytree(llama.folder, tmp_path / "two")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["score.weight"] = tensors["score.weight"].repeat(2, 1)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="cannot load the reward model"):
+        ClassifierScorer("m", settings_for(folder), "cpu")
+
+
+def test_more_tokens_than_the_model_has_positions(llama: TinyModel) -> None:
+    with pytest.raises(ConfigError, match=r"reward\.models\.m\.max_tokens=4096: the model reads at most 2048"):
+        ClassifierScorer("m", settings_for(llama.folder, max_tokens=4096), "cpu")
+
+
+def test_logits_that_are_no_numbers(llama: TinyModel, tmp_path: Path) -> None:
+    folder = shutil.copytree(llama.folder, tmp_path / "nan")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["score.weight"][0, 0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    scorer = ClassifierScorer("m", settings_for(folder), "cpu")
+    with pytest.raises(RewardError, match=r"reward\.models\.m \(view full\): score of conversation 0 is nan, 2 such"):
+        scorer.score_texts(random_conversations(2), "full")

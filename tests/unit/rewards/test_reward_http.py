@@ -1,0 +1,240 @@
+"""A real endpoint on loopback that fails, delays and recovers."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_rewards import conversation
+
+from lrm_safety.errors import ConfigError, RewardError
+from lrm_safety.rewards.http import MAX_DELAY_SECONDS, HttpScorer, _retry_after, check_url
+from lrm_safety.settings import RewardModelSettings
+
+Step = Callable[["Handler", list[dict[str, Any]]], None]
+
+
+@dataclass
+class Endpoint:
+    url: str
+    steps: list[Step] = field(default_factory=list)
+    """What to do with the first requests; later ones are answered well."""
+    requests: list[list[dict[str, Any]]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+
+class Handler(BaseHTTPRequestHandler):
+    endpoint: Endpoint
+
+    def do_POST(self) -> None:
+        rows = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["conversations"]
+        self.endpoint.times.append(time.monotonic())
+        self.endpoint.requests.append(rows)
+        step = self.endpoint.steps.pop(0) if self.endpoint.steps else good
+        step(self, rows)
+
+    def reply(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def good(handler: Handler, rows: list[dict[str, Any]]) -> None:
+    handler.reply(200, json.dumps({"scores": [len(row["view_text"]) for row in rows]}).encode())
+
+
+def status(code: int, **headers: str) -> Step:
+    return lambda handler, rows: handler.reply(code, b"", **headers)
+
+
+def says(body: str) -> Step:
+    return lambda handler, rows: handler.reply(200, body.encode())
+
+
+def hang_up(handler: Handler, rows: list[dict[str, Any]]) -> None:
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def cut_short(handler: Handler, rows: list[dict[str, Any]]) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"scores": [')
+    handler.close_connection = True
+
+
+def sleepy(seconds: float) -> Step:
+    def step(handler: Handler, rows: list[dict[str, Any]]) -> None:
+        time.sleep(seconds)
+        good(handler, rows)
+
+    return step
+
+
+def drip(handler: Handler, rows: list[dict[str, Any]]) -> None:
+    """Every read is quick, the whole reply is not."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    try:
+        for _ in range(100):
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
+            time.sleep(0.05)
+    except OSError:
+        pass
+    handler.close_connection = True
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    handler = type("BoundHandler", (Handler,), {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    handler.endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}/score")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield handler.endpoint
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+def scorer_for(endpoint: Endpoint, **changes: Any) -> HttpScorer:
+    values = {"kind": "http", "url": endpoint.url, "timeout_seconds": 5.0, "max_retries": 3, "batch_size": 2} | changes
+    return HttpScorer("far", RewardModelSettings(**values), first_delay_seconds=0.02)
+
+
+FIVE = [conversation("p", "t" * n, "a" * n) for n in range(1, 6)]
+
+
+def test_batches_rows_and_order(endpoint: Endpoint) -> None:
+    scorer = scorer_for(endpoint)
+    scores = scorer.score_texts(FIVE, "answer")
+    assert scores.dtype == np.float32 and scores.tolist() == [1, 2, 3, 4, 5]
+    assert [len(rows) for rows in endpoint.requests] == [2, 2, 1]
+    assert endpoint.requests[0][1] == {
+        "prompt": "p",
+        "trace": "tt",
+        "answer": "aa",
+        "full": "<think>\ntt\n</think>\n\naa",
+        "status": "complete",
+        "view": "answer",
+        "view_text": "aa",
+    }
+    assert scorer.counters["retries"] == 0
+    assert scorer.score_texts([], "answer").shape == (0,)
+
+
+@pytest.mark.parametrize("failure", [status(500), status(503), status(429), hang_up, cut_short])
+def test_recovers_after_failures(endpoint: Endpoint, failure: Step) -> None:
+    endpoint.steps = [failure, failure]
+    scorer = scorer_for(endpoint)
+    assert scorer.score_texts(FIVE[:2], "answer").tolist() == [1, 2]
+    assert scorer.counters["retries"] == 2 and len(endpoint.requests) == 3
+    first, second = np.diff(endpoint.times)
+    assert first >= 0.02 and second >= 0.04
+
+
+def test_recovers_after_a_reply_that_came_too_late(endpoint: Endpoint) -> None:
+    endpoint.steps = [sleepy(1.0), drip]
+    scorer = scorer_for(endpoint, timeout_seconds=0.3)
+    began = time.monotonic()
+    assert scorer.score_texts(FIVE[:2], "answer").tolist() == [1, 2]
+    assert scorer.counters["retries"] == 2
+    assert time.monotonic() - began < 3.0
+
+
+def test_waits_as_long_as_the_endpoint_asks(endpoint: Endpoint) -> None:
+    endpoint.steps = [status(429, Retry_After="1")]
+    assert scorer_for(endpoint).score_texts(FIVE[:1], "answer").tolist() == [1]
+    assert np.diff(endpoint.times)[0] >= 1.0
+
+
+def test_gives_up_after_its_retries(endpoint: Endpoint) -> None:
+    endpoint.steps = [status(503)] * 4
+    scorer = scorer_for(endpoint)
+    with pytest.raises(RewardError, match=r"reward\.models\.far\.url=http.*no scores after 4 tries.*503"):
+        scorer.score_texts(FIVE, "answer")
+    assert len(endpoint.requests) == 4 and scorer.counters["retries"] == 3
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        scorer = scorer_for(Endpoint(f"http://127.0.0.1:{unused.getsockname()[1]}/score"), max_retries=1)
+        with pytest.raises(RewardError, match=r"after 2 tries.*refused"):
+            scorer.score_texts(FIVE, "answer")
+
+
+@pytest.mark.parametrize("code", [400, 401, 404, 413, 422])
+def test_a_client_error_is_final(endpoint: Endpoint, code: int) -> None:
+    endpoint.steps = [status(code)]
+    with pytest.raises(RewardError, match=f"refused with status {code}"):
+        scorer_for(endpoint).score_texts(FIVE, "answer")
+    assert len(endpoint.requests) == 1
+
+
+def test_redirections_are_not_followed(endpoint: Endpoint) -> None:
+    endpoint.steps = [status(302, Location=endpoint.url)]
+    with pytest.raises(RewardError, match="refused with status 302"):
+        scorer_for(endpoint).score_texts(FIVE, "answer")
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("<html>", "not JSON"),
+        ("[1, 2]", 'no list "scores"'),
+        ('{"score": [1, 2]}', 'no list "scores"'),
+        ('{"scores": 1}', 'no list "scores"'),
+        ('{"scores": [1]}', r"shape \[1\] for 2"),
+        ('{"scores": [1, "2"]}', "numbers only"),
+        ('{"scores": [1, true]}', "numbers only"),
+        ('{"scores": [1, null]}', "numbers only"),
+        ('{"scores": [1, NaN]}', "score of conversation 1 is nan"),
+        ('{"scores": [1, Infinity]}', "score of conversation 1 is inf"),
+    ],
+)
+def test_nonsense_is_final(endpoint: Endpoint, body: str, said: str) -> None:
+    endpoint.steps = [says(body)]
+    with pytest.raises(RewardError, match=rf"reward\.models\.far\.url=.*{said}"):
+        scorer_for(endpoint).score_texts(FIVE[:2], "answer")
+    assert len(endpoint.requests) == 1
+
+
+def test_retry_after_header() -> None:
+    in_ten_seconds = email.utils.formatdate(time.time() + 10, usegmt=True)
+    assert 8 <= _retry_after(in_ten_seconds, otherwise=1.0) <= 10
+    assert _retry_after("7", otherwise=1.0) == 7
+    assert _retry_after("100000", otherwise=1.0) == MAX_DELAY_SECONDS
+    assert _retry_after(email.utils.formatdate(0, usegmt=True), otherwise=1.0) == 0
+    for unusable in (None, "soon", "nan"):
+        assert _retry_after(unusable, otherwise=1.5) == 1.5
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://host/x", "http://", "http://host:port/", "http://[::1"])
+def test_urls_that_are_none(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"reward\.models\.far\.url"):
+        check_url(url, "reward.models.far.url")
+
+
+def test_credentials_do_not_reach_a_message() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_url("https://me:secret@host/score", "reward.models.far.url")
+    assert "secret" not in str(caught.value)

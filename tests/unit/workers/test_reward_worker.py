@@ -1,0 +1,25 @@
+"""The reward worker without Ray: loads, scores, and tells its memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from lrm_safety.errors import RewardError
+from lrm_safety.rewards import Conversation
+from lrm_safety.settings import RewardModelSettings, RewardSettings, Settings
+from lrm_safety.workers.reward import RewardWorker
+
+FUNCTION = RewardModelSettings(kind="python", function="lrm_safety.rewards.examples:complete_and_brief", weight=3.0)
+WHOLE = Conversation("p", "one two", "yes", "<think>\none two\n</think>\n\nyes", "complete")
+
+
+def test_start_score_and_memory() -> None:
+    worker = RewardWorker(Settings(reward=RewardSettings(models={"rule": FUNCTION})))
+    with pytest.raises(RewardError, match="before start"):
+        worker.score([WHOLE])
+    assert worker.start()["load_seconds"] >= 0
+    scores = worker.score([WHOLE, WHOLE])
+    assert scores.total.tolist() == pytest.approx([3 * 0.998] * 2)
+    assert scores.by_model_and_view["rule/full"].tolist() == pytest.approx([0.998] * 2)
+    memory = worker.memory()
+    assert 0.01 < memory["rss_gib"] < 100 and memory["cuda_peak_gib"] == 0.0

@@ -1,0 +1,78 @@
+"""Variables of the worker processes."""
+
+from __future__ import annotations
+
+import pytest
+
+from lrm_safety.settings import Settings
+from lrm_safety.workers.environment import GROUPS, environment
+
+
+def make(device: str = "cpu") -> Settings:
+    settings = Settings()
+    settings.cluster.device = device
+    if device == "cuda":
+        for name in ("policy", "rollout", "reference"):
+            getattr(settings.cluster, name).gpus_per_worker = 1.0
+    return settings
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_value_is_a_string_and_threads_are_the_groups_own(group: str) -> None:
+    settings = make()
+    getattr(settings.cluster, group).threads_per_worker = 3
+    variables = environment(group, settings)
+    assert all(isinstance(value, str) for value in variables.values())
+    assert variables["OMP_NUM_THREADS"] == "3"
+    assert variables["TOKENIZERS_PARALLELISM"] == "false"
+    others = [name for name in GROUPS if name != group]
+    assert all(environment(name, settings)["OMP_NUM_THREADS"] == "1" for name in others)
+
+
+def test_cpu_groups_see_no_gpu_even_on_a_gpu_node() -> None:
+    settings = make("cuda")
+    settings.cluster.reward.gpus_per_worker = 0.0
+    assert environment("reward", settings)["CUDA_VISIBLE_DEVICES"] == ""
+    assert environment("reward", settings)["DS_ACCELERATOR"] == "cpu"
+    assert "CUDA_VISIBLE_DEVICES" not in environment("policy", settings)  # Ray sets it
+    assert environment("policy", settings)["DS_ACCELERATOR"] == "cuda"
+    assert all(environment(group, make())["CUDA_VISIBLE_DEVICES"] == "" for group in GROUPS)
+
+
+def test_only_the_rollout_group_has_vllm_variables() -> None:
+    for group in GROUPS:
+        has = any(name.startswith("VLLM_") for name in environment(group, make()))
+        assert has == (group == "rollout")
+
+
+def test_vllm_stays_in_process_on_the_cpu() -> None:
+    variables = environment("rollout", make())
+    assert variables["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert variables["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert variables["VLLM_NO_USAGE_STATS"] == "1"
+
+
+def test_compiler_is_off_only_when_nothing_is_to_be_compiled() -> None:
+    settings = make()
+    assert "TORCHDYNAMO_DISABLE" not in environment("rollout", settings)
+    settings.rollout.enforce_eager = True
+    assert environment("rollout", settings)["TORCHDYNAMO_DISABLE"] == "1"
+    assert "TORCHDYNAMO_DISABLE" not in environment("policy", settings)
+
+
+def test_tensor_parallel_engines_get_processes_and_handles_only_where_needed() -> None:
+    settings = make("cuda")
+    settings.rollout.tensor_parallel_size = 4
+    variables = environment("rollout", settings)
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in variables
+    assert "VLLM_ALLOW_INSECURE_SERIALIZATION" not in variables
+    settings.rollout.weight_transfer = "ipc"
+    assert environment("rollout", settings)["VLLM_ALLOW_INSECURE_SERIALIZATION"] == "1"
+
+
+def test_collectives_wait_as_long_as_a_call_may_take() -> None:
+    settings = make()
+    settings.cluster.call_timeout_seconds = 1801.0
+    assert environment("policy", settings)["DEEPSPEED_TIMEOUT"] == "31"
+    settings.cluster.call_timeout_seconds = 5.0
+    assert environment("reference", settings)["DEEPSPEED_TIMEOUT"] == "10"
