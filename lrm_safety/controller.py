@@ -14,7 +14,7 @@ import numpy as np
 from .algorithm import AdaptiveKL, FixedKL, RunningMoments
 from .batch_metrics import iteration_metrics
 from .datasets import PromptSource
-from .errors import InvariantError
+from .errors import InvariantError, RewardError
 from .evaluation.in_loop import InLoopEvaluation, write_records
 from .experience import AdvantageBatch, RolloutBatch, advantages
 from .interruption import Interruption, StopRequested
@@ -24,7 +24,7 @@ from .preparation import PreparedRun
 from .records import rollout_rows
 from .rollouts import GenerationRequest, TrainingSequence, Update
 from .schedule import Schedule
-from .scoring import StreamScorer, training_sequence
+from .scoring import PendingChunk, StreamScorer, training_sequence
 from .workers.groups import Groups
 
 PROBE_SEQUENCES, PROBE_TOKENS = 4, 128
@@ -72,7 +72,9 @@ class Controller:
             while not self.schedule.finished(self.update, self.iteration):
                 boundary = self.state()
                 self.iterate()
-        except StopRequested:
+        except StopRequested as stop:
+            if stop.at_once:
+                raise
             with self.interruption.deferred():
                 self.checkpoint(boundary)
             raise
@@ -87,7 +89,7 @@ class Controller:
         with phases.phase("generate"):  # finished responses go to reward and reference while others still generate
             pending = self.scorer.submit(groups.rollout.generate(self.requests(prompts), self.run.sampling))
         with phases.phase("score_wait"):
-            batch = self.scorer.collect(pending)
+            batch = self.collect(pending)
         with self.interruption.deferred():  # from here on weights change: the iteration is finished before a stop
             groups.begin_training()
             if self.schedule.needs_old_logprobs:
@@ -141,6 +143,14 @@ class Controller:
     def loss_kl_coef(self) -> float:
         """Weight of the KL term in the loss; 0 when it is in the reward or nowhere."""
         return self.kl_controller.coef if self.settings.algorithm.kl.placement == "loss" else 0.0
+
+    def collect(self, pending: list[PendingChunk]) -> RolloutBatch:
+        """The scored batch; a reward that cannot be computed stops the run with the rollouts saved."""
+        try:
+            return self.scorer.collect(pending)
+        except RewardError:
+            self.save_offending(self.scorer.unscored(pending))
+            raise
 
     def advantages(self, batch: RolloutBatch) -> AdvantageBatch:
         """Scores to advantages; a value that is not finite stops the run with its rollouts saved."""
@@ -214,7 +224,8 @@ class Controller:
     def save_offending(self, batch: RolloutBatch) -> None:
         """Keep the rollouts that made a run stop."""
         rows = rollout_rows(self.run, batch, None)
-        save_offending(self.run.directory, self.update, rows, log_text=self.settings.tracking.log_text)
+        path = save_offending(self.run.directory, self.update, rows, log_text=self.settings.tracking.log_text)
+        self.recorder.note(f"the rollouts are saved in {path}")
 
     def evaluate_if_due(self) -> None:
         """Held-out sets at update 0, every `every_updates`, and at the end."""

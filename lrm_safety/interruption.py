@@ -11,8 +11,10 @@ from types import FrameType
 class StopRequested(BaseException):
     """Raised inside the controller's waits after a signal. Not an Exception: nothing may swallow it by accident."""
 
-    def __init__(self, signal_number: int) -> None:
+    def __init__(self, signal_number: int, *, at_once: bool = False) -> None:
         self.signal_number = signal_number
+        self.at_once = at_once
+        """Raised by a second signal at an arbitrary moment, where the state may be half-changed: nothing may be saved."""
         super().__init__(signal.Signals(signal_number).name)
 
     @property
@@ -57,5 +59,5 @@ class Interruption:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:
-            raise StopRequested(number)  # the second signal: leave now, without a checkpoint
+            raise StopRequested(number, at_once=True)
         self._received = number

@@ -76,7 +76,7 @@ def connect(address: str) -> JobSubmissionClient:
     """
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"--address must look like http://HOST:8265 (the Ray dashboard), not {address!r}")
+        raise ConfigError(f"--address must look like http://HOST:8265 (Ray dashboard), not {address!r}")
     try:  # Ray's own client waits without a limit where packets are dropped
         port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT_SECONDS).close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from .workers.scoring_group import ReferenceGroup, RewardGroup, Ticket
 
 
 @dataclass
-class _Pending:
+class PendingChunk:
     """One chunk on its way."""
 
     rollouts: list[Rollout]
@@ -46,7 +46,7 @@ class StreamScorer:
         self._reward = reward
         self._reference = reference
 
-    def submit(self, chunks: Iterable[list[Rollout]]) -> list[_Pending]:
+    def submit(self, chunks: Iterable[list[Rollout]]) -> list[PendingChunk]:
         """Consume the stream of finished responses, sending each chunk on as it comes."""
         pending = []
         for rollouts in chunks:
@@ -57,25 +57,22 @@ class StreamScorer:
             reference = None
             if self._reference is not None:
                 reference = self._reference.submit([training_sequence(rollout) for rollout in rollouts])
-            pending.append(_Pending(rollouts, responses, self._reward.submit(conversations), reference))
+            pending.append(PendingChunk(rollouts, responses, self._reward.submit(conversations), reference))
         return pending
 
-    def collect(self, pending: list[_Pending]) -> RolloutBatch:
+    def collect(self, pending: list[PendingChunk]) -> RolloutBatch:
         """Wait for the scores and put everything in the order of the requests."""
         scores = [self._reward.result(chunk.reward) for chunk in pending]
         reference: dict[int, TokenScores] = {}
         for chunk in pending:
             if self._reference is not None and chunk.reference is not None:
                 reference |= {one.index: one for one in self._reference.result(chunk.reference)}  # type: ignore[arg-type]
-        rollouts = [rollout for chunk in pending for rollout in chunk.rollouts]
-        responses = [response for chunk in pending for response in chunk.responses]
-        order = np.argsort([rollout.request_id for rollout in rollouts], kind="stable")
-        return RolloutBatch(
-            rollouts=[rollouts[i] for i in order],
-            responses=[responses[i] for i in order],
-            scores=_join(scores, order),
-            reference=reference,
-        )
+        return _batch(pending, _join(scores), reference)
+
+    def unscored(self, pending: list[PendingChunk]) -> RolloutBatch:
+        """The same batch without any score (NaN), for the record of a run whose reward failed."""
+        num_responses = sum(len(chunk.rollouts) for chunk in pending)
+        return _batch(pending, Scores(np.full(num_responses, np.nan, dtype=np.float32), {}, 0, 0, 0, 0), {})
 
     def _conversation(self, rollout: Rollout, response: ParsedResponse) -> Conversation:
         return Conversation(
@@ -92,11 +89,25 @@ def training_sequence(rollout: Rollout) -> TrainingSequence:
     return TrainingSequence(rollout.request_id, rollout.prompt_ids, rollout.response_ids)
 
 
-def _join(parts: list[Scores], order: np.ndarray) -> Scores:
+def _batch(pending: list[PendingChunk], scores: Scores, reference: dict[int, TokenScores]) -> RolloutBatch:
+    """Chunks in the order in which they finished, `scores` too, into the order of the requests."""
+    rollouts = [rollout for chunk in pending for rollout in chunk.rollouts]
+    responses = [response for chunk in pending for response in chunk.responses]
+    order = np.argsort([rollout.request_id for rollout in rollouts], kind="stable")
+    by_view = {name: values[order] for name, values in scores.by_model_and_view.items()}
+    return RolloutBatch(
+        rollouts=[rollouts[i] for i in order],
+        responses=[responses[i] for i in order],
+        scores=replace(scores, total=scores.total[order], by_model_and_view=by_view),
+        reference=reference,
+    )
+
+
+def _join(parts: list[Scores]) -> Scores:
     return Scores(
-        total=np.concatenate([part.total for part in parts])[order],
+        total=np.concatenate([part.total for part in parts]),
         by_model_and_view={
-            name: np.concatenate([part.by_model_and_view[name] for part in parts])[order]
+            name: np.concatenate([part.by_model_and_view[name] for part in parts])
             for name in parts[0].by_model_and_view
         },
         num_overlong=sum(part.num_overlong for part in parts),

@@ -7,13 +7,13 @@ import traceback
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ..errors import LrmSafetyError
 from ..settings.compose import compose_settings, register_schema, settings_of, sweep
 from ..settings.paths import configuration_directory
-from .train import train
 
 
 def launch(arguments: list[str]) -> int:
@@ -22,14 +22,17 @@ def launch(arguments: list[str]) -> int:
     Raises ConfigError before anything starts if any run of a sweep is misconfigured. A failed run of a sweep does not
     keep the others from running; the exit status is 1 then.
     """
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
-    is_sweep = any(argument in ("-m", "--multirun") for argument in arguments)
-    for combination in sweep(overrides) if is_sweep else [overrides]:
+    # Hydra's own parser, since `--cfg job` is a flag with a value.
+    given = get_args_parser().parse_args(arguments)
+    for combination in sweep(given.overrides) if given.multirun else [given.overrides]:
         compose_settings([item for item in combination if not item.lstrip("+~").startswith("hydra.")])
 
     failures: list[str] = []
 
     def task(config: DictConfig) -> None:
+        # Imported here: Ray and torch take seconds, and a mistyped key need not wait for them.
+        from .train import train
+
         try:
             settings, resolved = settings_of(config)
             train(settings, resolved, Path(HydraConfig.get().runtime.output_dir))

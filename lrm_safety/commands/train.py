@@ -15,7 +15,7 @@ from ..interruption import Interruption
 from ..monitoring import Recorder
 from ..preparation import PreparedRun, prepare
 from ..settings import Settings
-from ..workers.groups import Groups
+from ..workers.groups import Groups, join_ray
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +54,11 @@ def train(settings: Settings, resolved: dict[str, object], directory: Path) -> N
 
 def _attempt(run: PreparedRun, recorder: Recorder, evaluation: InLoopEvaluation) -> None:
     interruption = Interruption()
-    with recorder.phases.startup("start groups"):
-        groups = Groups(run.settings, on_wait=interruption.check)
-        groups.start()
-    with groups, interruption.handled():
+    with recorder.phases.startup("join Ray"):
+        join_ray(run.settings)  # sets a SIGTERM handler of its own, so ours comes after it
+    with interruption.handled(), Groups(run.settings, on_wait=interruption.check) as groups:
+        with recorder.phases.startup("start groups"):
+            groups.start()
         Controller(run, groups, recorder, interruption, evaluation).train()
         if run.settings.checkpoint.export:
             with interruption.deferred():

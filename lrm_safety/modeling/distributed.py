@@ -11,7 +11,7 @@ from datetime import timedelta
 import numpy as np
 import torch
 
-from lrm_safety.settings import ClusterSettings
+from ..settings import ClusterSettings
 
 GIB = 1024**3
 

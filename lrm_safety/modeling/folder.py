@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from lrm_safety.errors import ModelError
+from ..errors import ModelError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from lrm_safety.errors import ModelError
-from lrm_safety.modeling.folder import check_model_folder
-from lrm_safety.settings import ModelSettings
+from ..errors import ModelError
+from ..settings import ModelSettings
+from .folder import check_model_folder
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 RECURRENT_LAYERS = {"mamba", "linear_attention", "conv", "recurrent"}
@@ -95,7 +95,7 @@ def _disable_dropout(model: nn.Module) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010  (an attribute that nn.Module does not declare)
 
 
 def _first_line(error: BaseException) -> str:

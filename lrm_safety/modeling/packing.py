@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrm_safety.rollouts import TokenIds
+from ..rollouts import TokenIds
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,23 @@ class PackedBatch:
     targets: Tensor
     """[max(R, 1)] int64, the response tokens."""
     lengths: Tensor
-    """[N] int64, response tokens of each sequence; empty for a dummy."""
+    """[N] int64, response tokens of each sequence; empty for a dummy. Stays on the CPU."""
 
     @property
     def num_response_tokens(self) -> int:
-        """R. A dummy has 0, though it runs one made-up token through the model."""
+        """R, without waiting for the device. A dummy has 0, though it runs one made-up token through the model."""
         return int(self.lengths.sum())
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch on another device."""
-        moved = {name: value if value is None else value.to(device) for name, value in vars(self).items()}
-        return PackedBatch(**moved)
+        return PackedBatch(
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            attention_mask=None if self.attention_mask is None else self.attention_mask.to(device),
+            predict=self.predict.to(device),
+            targets=self.targets.to(device),
+            lengths=self.lengths,
+        )
 
 
 def pack(sequences: Sequence[tuple[TokenIds, TokenIds]], *, packing: bool) -> PackedBatch:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lrm_safety.modeling.packing import PackedBatch, pack
-from lrm_safety.rollouts import MicroBatch, TokenScores, TrainingSequence
+from ..rollouts import MicroBatch, TokenScores, TrainingSequence
+from .packing import PackedBatch, pack
 
 Forward = Callable[[PackedBatch], tuple[Tensor, Tensor]]
 

@@ -13,8 +13,8 @@ from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 
-from lrm_safety.errors import ModelError
-from lrm_safety.modeling.packing import PackedBatch
+from ..errors import ModelError
+from .packing import PackedBatch
 
 
 class ChunkedHead(nn.Module):

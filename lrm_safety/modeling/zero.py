@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-from lrm_safety.modeling.load import freeze, load_causal_lm
-from lrm_safety.modeling.packing import pack
-from lrm_safety.modeling.token_logprobs import TokenLogprobs
-from lrm_safety.settings import Settings, TrainerSettings
+from ..settings import Settings, TrainerSettings
+from .load import freeze, load_causal_lm
+from .packing import pack
+from .token_logprobs import TokenLogprobs
 
 MOE_BLOCKS = (
     "transformers.models.mixtral.modeling_mixtral.MixtralSparseMoeBlock",
@@ -97,7 +97,8 @@ def reference_engine(settings: Settings) -> deepspeed.DeepSpeedEngine:
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices decay; vectors (norms, biases) do not. Partitioned parameters are told apart by their whole shape."""
-    matrices, vectors = [], []
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
     for parameter in module.parameters():
         shape = getattr(parameter, "ds_shape", parameter.shape)
         (matrices if len(shape) > 1 else vectors).append(parameter)

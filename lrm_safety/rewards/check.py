@@ -21,7 +21,7 @@ def check_reward(settings: RewardSettings) -> None:
     ModelError for a folder that is no whole classifier. Models on the hub are judged when they are loaded."""
     for name, model in settings.models.items():
         key = f"reward.models.{name}"
-        if not any(model.views.values()):
+        if not model.read_views():
             raise ConfigError(f"{key}.views: every weight is 0; give one view a weight")
         if model.kind == "python":
             _check_function(model, key)
@@ -35,7 +35,7 @@ def check_reward(settings: RewardSettings) -> None:
 
 def _check_function(model: RewardModelSettings, key: str) -> None:
     import_function(model.function or "", f"{key}.function")
-    if sum(weight != 0.0 for weight in model.views.values()) > 1:
+    if len(model.read_views()) > 1:
         raise ConfigError(f"{key}.views: a python function sees the whole conversation; keep one view")
 
 

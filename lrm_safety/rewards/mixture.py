@@ -36,11 +36,7 @@ class Scores:
 
 
 class RewardMixture:
-    """Several sources of scores as one.
-
-    A view of weight 0 is not read: configurations merge, so `full: 0.0` is how a model that reads other views drops the
-    default one.
-    """
+    """Several sources of scores as one."""
 
     def __init__(self, scorers: Mapping[str, Scorer], settings: RewardSettings) -> None:
         assert list(scorers) == list(settings.models)
@@ -55,9 +51,7 @@ class RewardMixture:
         for name, model in self._settings.models.items():
             scorer = self._scorers[name]
             scorer.counters.clear()
-            for view, view_weight in model.views.items():
-                if view_weight == 0.0:
-                    continue
+            for view, view_weight in model.read_views().items():
                 scores = scorer.score_texts(conversations, view)
                 by_model_and_view[f"{name}/{view}"] = scores
                 total += model.weight * view_weight * scores.astype(np.float64)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lrm_safety.conversation import OPEN_TAG
-
 from .conversation import Conversation
 
 
@@ -17,7 +15,7 @@ def drop_trace_middle(conversation: Conversation, view: str, fits: Callable[[str
     None when the view holds no trace, or does not fit even without it.
     """
     text, trace = conversation.view(view), conversation.trace
-    start = text.find(trace, len(OPEN_TAG) if text.startswith(OPEN_TAG) else 0) if view != "answer" and trace else -1
+    start = text.find(trace) if view != "answer" and trace else -1
     if start < 0:
         return None
     before, after = text[:start], text[start + len(trace) :]

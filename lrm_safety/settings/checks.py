@@ -139,8 +139,6 @@ def _check_reward(settings: Settings) -> None:
         needed = {"classifier": "path", "python": "function", "http": "url"}[model.kind]
         if not getattr(model, needed):
             raise ConfigError(f"reward.models.{name}.{needed}: must be set for kind={model.kind}")
-        if not model.views:
-            raise ConfigError(f"reward.models.{name}.views: is empty; use {{full: 1.0}}")
         for view in model.views:
             if view not in ("full", "trace", "answer"):
                 raise ConfigError(f"reward.models.{name}.views.{view}: must be one of full, trace, answer")

@@ -42,9 +42,9 @@ class RewardModelSettings:
     """classifier: a sequence-classification model. python: a function by import path. http: a scoring endpoint."""
     weight: float = 1.0
     """Weight of this model's score in the sum of all reward models."""
-    views: dict[str, float] = field(default_factory=lambda: {"full": 1.0})
-    """What is scored, with its weight: full (trace and answer, the paper's R(x, t+y)), answer, trace; each view is
-    scored separately."""
+    views: dict[str, float] = field(default_factory=dict)
+    """What is scored, with its weight: full (trace and answer, the paper's R(x, t+y)), answer, trace; each is scored
+    separately. Empty reads full with weight 1; a weight of 0 leaves a view out."""
     path: str | None = None
     """classifier: Hugging Face id, folder, `package:` or `cache:` path."""
     revision: str | None = None
@@ -60,7 +60,8 @@ class RewardModelSettings:
     """classifier: over max_tokens, keep prompt, ends of the trace and the answer (drop_trace_middle), give
     `overlong_score` (score), or stop (error)."""
     overlong_score: float = 0.0
-    """classifier: the score of an over-long conversation when overlong=score."""
+    """classifier: the score of an over-long conversation when overlong=score, and of one whose prompt and answer alone do
+    not fit under drop_trace_middle."""
     micro_batch_tokens: int = integer(16384, low=1)
     """classifier: padded tokens of one forward pass."""
     function: str | None = None
@@ -74,6 +75,10 @@ class RewardModelSettings:
     """http: further tries after a failed request, with exponential back-off."""
     batch_size: int = integer(32, low=1)
     """http: conversations per request."""
+
+    def read_views(self) -> dict[str, float]:
+        """The views that are scored, with their weights."""
+        return {view: weight for view, weight in self.views.items() if weight} if self.views else {"full": 1.0}
 
 
 @dataclass

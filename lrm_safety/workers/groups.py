@@ -29,7 +29,8 @@ def join_ray(settings: Settings) -> None:
     if address is None:
         # A private single-machine cluster needs no token, and a run must not leave one in the user's home (Ray 2.60).
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        local = {"num_cpus": settings.cluster.local_num_cpus, "include_dashboard": False}
+        # "local", because without an address Ray would join any cluster that was started on this machine.
+        address, local = "local", {"num_cpus": settings.cluster.local_num_cpus, "include_dashboard": False}
     try:
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=settings.tracking.worker_logs, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -60,7 +61,7 @@ class Groups:
         self.end()
 
     def start(self) -> None:
-        """Join Ray, reserve everything, load every model. After a failure nothing is left behind."""
+        """Reserve everything, load every model; Ray has been joined. After a failure nothing is left behind."""
         try:
             self._start()
         except BaseException:
@@ -69,7 +70,6 @@ class Groups:
 
     def _start(self) -> None:
         settings, on_wait = self._settings, self._on_wait
-        join_ray(settings)
         names = ["policy", "rollout", "reward"]
         if settings.algorithm.kl.placement != "none":
             names.append("reference")

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lrm_safety.algorithm import aggregate, clipped_surrogate, importance_weights, kl_loss
-from lrm_safety.errors import DataError
-from lrm_safety.modeling import distributed
-from lrm_safety.modeling.load import load_tokenizer
-from lrm_safety.modeling.scoring import pack_sequences, score_micro_batches, split_scores
-from lrm_safety.rollouts import MicroBatch, MiniBatch, TokenScores, TrainingSequence, UpdateResult
-from lrm_safety.settings import Settings
+from ..errors import DataError
+from ..modeling import distributed
+from ..modeling.generators import load_generators, save_generators
+from ..modeling.load import load_tokenizer
+from ..modeling.policy_loss import policy_loss
+from ..modeling.scoring import pack_sequences, score_micro_batches, split_scores
+from ..rollouts import MicroBatch, MiniBatch, TokenScores, UpdateResult
+from ..settings import Settings
 
 STATE_TAG = "zero3"
 
@@ -42,7 +41,7 @@ class PolicyWorker:
         self.device = distributed.prepare_process(settings.cluster, settings.seed + self.rank)
         distributed.join(settings.cluster, address, port, self.rank, self.world_size)
         # Imported here because DeepSpeed chooses its accelerator on import, from what `join` has set.
-        from lrm_safety.modeling.zero import policy_engine
+        from ..modeling.zero import policy_engine
 
         self.tokenizer = load_tokenizer(settings.model)
         self.engine = policy_engine(settings)
@@ -86,63 +85,19 @@ class PolicyWorker:
         for sequences in mini_batch.micro_batches:
             batch = pack_sequences(sequences, packing=self.settings.model.packing, device=self.device)
             logprobs, entropy = self.engine(batch)
-            loss = self._loss(sequences, mini_batch, logprobs, batch.lengths, num_micro_batches)
+            loss = policy_loss(
+                logprobs,
+                sequences,
+                mini_batch,
+                self.settings.algorithm,
+                num_micro_batches=num_micro_batches,
+                world_size=self.world_size,
+            )
             self.engine.backward(loss, scale_wrt_gas=False)
             total += loss.detach() / self.world_size
             scores += split_scores(sequences, logprobs, entropy)
         loss_value = float(total)
         return UpdateResult(loss_value, self._step(mini_batch.lr, loss_value), scores)
-
-    def _loss(
-        self, sequences: MicroBatch, mini_batch: MiniBatch, logprobs: Tensor, lengths: Tensor, num_micro_batches: float
-    ) -> Tensor:
-        algorithm = self.settings.algorithm
-        current = logprobs.detach()
-        old = self._values(sequences, "old_logprobs", missing=current)
-        surrogate = clipped_surrogate(
-            logprobs,
-            old,
-            self._values(sequences, "advantages"),
-            algorithm.clip_low,
-            algorithm.clip_high,
-            algorithm.dual_clip,
-        )
-        token_loss = surrogate.token_loss
-        if algorithm.correction != "off":
-            rollout = self._values(sequences, "rollout_logprobs", missing=old)
-            token_loss = token_loss * importance_weights(old, rollout, algorithm.correction, algorithm.correction_cap)
-        if mini_batch.kl_coef > 0.0:
-            reference = self._values(sequences, "reference_logprobs")
-            token_loss = token_loss + mini_batch.kl_coef * kl_loss(logprobs, reference, algorithm.kl.estimator)
-        return aggregate(
-            token_loss,
-            lengths,
-            algorithm.aggregation,
-            global_tokens=mini_batch.global_tokens,
-            global_responses=mini_batch.global_responses,
-            num_micro_batches=num_micro_batches,
-            world_size=self.world_size,
-        )
-
-    def _values(self, sequences: MicroBatch, name: str, missing: Tensor | None = None) -> Tensor:
-        """A per-token field as one flat tensor; `missing` (flat too) stands in where a sequence has None."""
-        parts: list[Tensor] = []
-        start = 0
-        for sequence in sequences:
-            stop = start + len(sequence.response_ids)
-            parts.append(self._value(sequence, name, None if missing is None else missing[start:stop]))
-            start = stop
-        return torch.cat(parts) if parts else torch.zeros(0, device=self.device)
-
-    def _value(self, sequence: TrainingSequence, name: str, missing: Tensor | None) -> Tensor:
-        values = getattr(sequence, name)
-        if values is None:
-            if missing is None:
-                raise ValueError(f"sequence {sequence.index} has no {name}")
-            return missing
-        if len(values) != len(sequence.response_ids):
-            raise ValueError(f"sequence {sequence.index}: {len(values)} {name} for {len(sequence.response_ids)} tokens")
-        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(self.device)
 
     def _step(self, lr: float, loss: float) -> float:
         """Step unless a rank's loss is not finite; returns the global gradient norm before clipping, or nan.
@@ -164,15 +119,15 @@ class PolicyWorker:
 
         `version` is what the engines will call these weights; it is not written.
         """
-        from lrm_safety.weight_sync.shm import write_buckets
-        from lrm_safety.weight_sync.source import ZeroThreeSource
+        from ..weight_sync.shm import write_buckets
+        from ..weight_sync.source import ZeroThreeSource
 
         source = ZeroThreeSource(self.model, self.settings.rollout.bucket_bytes, self.rank)
         return write_buckets(source, folder, self.rank)
 
     def connect_engines(self, info: dict[str, Any]) -> None:
         """CUDA: open the channel over which `send_weights` reaches the rollout engines, or open it anew."""
-        from lrm_safety.weight_sync.cuda import CudaSender
+        from ..weight_sync.cuda import CudaSender
 
         if self._sender is None:
             self._sender = CudaSender(self.model, self.settings, self.rank)
@@ -185,7 +140,7 @@ class PolicyWorker:
     def save(self, folder: str) -> None:
         """Write this rank's ZeRO-3 state (weights, optimiser) and random number generators into `folder`."""
         self.engine.save_checkpoint(folder, tag=STATE_TAG, save_latest=False)
-        torch.save(_generator_states(), _generator_file(folder, self.rank))
+        save_generators(_generator_file(folder, self.rank))
         torch.distributed.barrier()
 
     def load(self, folder: str) -> None:
@@ -206,11 +161,11 @@ class PolicyWorker:
             raise DataError(f"the trainer state in {folder} cannot be read: {error}") from error
         if loaded is None:
             raise DataError(f"{folder} has no complete trainer state: resume from an earlier checkpoint")
-        _restore_generators(torch.load(_generator_file(folder, self.rank), weights_only=True))
+        load_generators(_generator_file(folder, self.rank))
 
     def export(self, folder: str) -> None:
         """Rank 0 writes the policy as a Hugging Face folder."""
-        from lrm_safety.modeling.export import export_model
+        from ..modeling.export import export_model
 
         export_model(self.model, self.tokenizer, self.settings.model.path, folder, self.rank)
         torch.distributed.barrier()
@@ -247,26 +202,3 @@ class PolicyWorker:
 
 def _generator_file(folder: str, rank: int) -> Path:
     return Path(folder) / f"generators_rank{rank:05d}.pt"
-
-
-def _generator_states() -> dict[str, Any]:
-    """States of torch's, numpy's and Python's generators as tensors and numbers, readable with weights_only."""
-    _, keys, position, has_gauss, cached = np.random.get_state()
-    states = {
-        "torch": torch.get_rng_state(),
-        "numpy": (torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)),
-        "python": random.getstate(),
-    }
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _restore_generators(states: dict[str, Any]) -> None:
-    torch.set_rng_state(states["torch"])
-    keys, *rest = states["numpy"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])

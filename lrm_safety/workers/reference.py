@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lrm_safety.modeling import distributed
-from lrm_safety.modeling.load import freeze, load_causal_lm
-from lrm_safety.modeling.scoring import Forward, score_micro_batches
-from lrm_safety.modeling.token_logprobs import TokenLogprobs
-from lrm_safety.rollouts import MicroBatch, TokenScores
-from lrm_safety.settings import Settings
+from ..modeling import distributed
+from ..modeling.load import freeze, load_causal_lm
+from ..modeling.scoring import Forward, score_micro_batches
+from ..modeling.token_logprobs import TokenLogprobs
+from ..rollouts import MicroBatch, TokenScores
+from ..settings import Settings
 
 
 class ReferenceWorker:
@@ -30,19 +30,18 @@ class ReferenceWorker:
         self.forward: Forward
         if settings.trainer.reference_sharding == "zero3":
             distributed.join(settings.cluster, address, port, self.rank, self.world_size)
-            from lrm_safety.modeling.zero import reference_engine
+            from ..modeling.zero import reference_engine
 
-            self.forward = reference_engine(settings)
-            sizes = [parameter.ds_numel for parameter in self.forward.module.parameters()]
-        else:
-            model = TokenLogprobs(
-                load_causal_lm(settings.model, settings.cluster.device),
-                temperature=settings.rollout.temperature,
-                chunk_tokens=settings.trainer.logprob_chunk_tokens,
-            )
-            self.forward = freeze(model.to(self.device))
-            sizes = [parameter.numel() for parameter in model.parameters()]
-        return {"num_parameters": float(sum(sizes))}
+            engine = reference_engine(settings)
+            self.forward = engine
+            return {"num_parameters": float(sum(parameter.ds_numel for parameter in engine.module.parameters()))}
+        model = TokenLogprobs(
+            load_causal_lm(settings.model, settings.cluster.device),
+            temperature=settings.rollout.temperature,
+            chunk_tokens=settings.trainer.logprob_chunk_tokens,
+        )
+        self.forward = freeze(model.to(self.device))
+        return {"num_parameters": float(sum(parameter.numel() for parameter in model.parameters()))}
 
     def logprobs(self, micro_batches: list[MicroBatch]) -> list[TokenScores]:
         """Score sequences under the frozen weights; empty micro-batches are dummies."""

@@ -42,6 +42,7 @@ class RolloutWorker:
         """
         begin = time.monotonic()
         from vllm import LLM
+        from vllm.exceptions import VLLMClientError
 
         if transfer_backend(self._settings) == "shm":
             from ..weight_sync.engine import register
@@ -49,7 +50,7 @@ class RolloutWorker:
             register()
         try:
             self._llm = LLM(**engine_arguments(self._settings))
-        except ValueError as error:
+        except (ValueError, VLLMClientError) as error:
             raise ConfigError(f"rollout, model: vLLM refuses these settings: {error}") from error
         self._llm.update_weight_version("0")
         cache = self._llm.llm_engine.vllm_config.cache_config
@@ -219,10 +220,19 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
         # vLLM 0.32 cannot cut the prefill of a request with a seed in two on the CPU: the step that throws the early
         # sample away winds the generator back, which only CUDA's can do ("CPU Generator does not use offset").
         arguments["enable_chunked_prefill"] = False
+        if rollout.enable_prefix_caching and _has_mamba_layers(arguments):
+            # vLLM caches Mamba states at the ends of prefill chunks only.
+            arguments["enable_prefix_caching"] = False
     else:
         arguments["gpu_memory_utilization"] = rollout.gpu_memory_utilization
         arguments["enable_sleep_mode"] = is_colocated(settings)
     return arguments | rollout.engine
+
+
+def _has_mamba_layers(arguments: dict[str, Any]) -> bool:
+    from vllm.engine.arg_utils import EngineArgs
+
+    return bool(EngineArgs(**arguments).create_model_config().is_hybrid)
 
 
 def _sampling_parameters(sampling: SamplingParameters, seed: int) -> Any:

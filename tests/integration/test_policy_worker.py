@@ -29,7 +29,8 @@ from lrm_safety.settings import AlgorithmSettings, KLSettings, ModelSettings, Ro
 VOCABULARY = 97
 RANKS = 2
 TIMEOUT_SECONDS = 180
-FLAVOURS = ("untied-packed", "tied-padded", "granite-padded")
+FLAVOURS = ("untied-packed", "tied-padded", "granite-padded", "granite-padded-whole")
+"""`whole`: small parameters stay whole on every rank, which is DeepSpeed's default; elsewhere every one is partitioned."""
 
 
 def serve(worker_class, settings, rank, world_size, pipe):
@@ -112,10 +113,10 @@ def build_folder(folder, flavour):
     GenerationConfig(temperature=0.6, do_sample=True, eos_token_id=1).save_pretrained(folder)
 
 
-def build_settings(folder, flavour, **trainer):
+def build_settings(folder, flavour, dtype="float32", **trainer):
     return Settings(
         model=ModelSettings(
-            name="tiny", path=str(folder), family="plain", dtype="float32", packing=flavour.endswith("packed")
+            name="tiny", path=str(folder), family="plain", dtype=dtype, packing=flavour.endswith("packed")
         ),
         reward=None,
         data=None,
@@ -127,8 +128,12 @@ def build_settings(folder, flavour, **trainer):
             logprob_chunk_tokens=7,
             weight_decay=0.1,
             gradient_clip=0.5,
-            # By default parameters as small as these would stay whole on every rank and nothing would be gathered.
-            deepspeed={"zero_optimization": {"stage3_param_persistence_threshold": 0, "reduce_bucket_size": 3000}},
+            deepspeed={
+                "zero_optimization": {
+                    "stage3_param_persistence_threshold": 100_000 if flavour.endswith("whole") else 0,
+                    "reduce_bucket_size": 3000,
+                }
+            },
             **trainer,
         ),
         rollout=RolloutSettings(temperature=0.8),
@@ -367,6 +372,26 @@ def test_export_is_a_whole_hugging_face_folder(ranks):
     assert GenerationConfig.from_pretrained(folder).temperature == 0.6
 
 
+def test_temperature_of_one_call(ranks):
+    model = AutoModelForCausalLM.from_pretrained(ranks.folder / "model", dtype=torch.float32).eval()
+    sequences = make_sequences(4)
+    scores = by_index(ranks.call_each("logprobs", [(share, 1.0) for share in micro_batches_of(sequences)]))
+    for sequence in sequences:
+        with torch.no_grad():
+            logprobs, _ = plain_scores(model, sequence, 1.0)
+        np.testing.assert_allclose(scores[sequence.index].logprobs, logprobs.numpy(), atol=1e-5)
+
+
+def test_published_weights_are_the_exported_ones_and_training_goes_on(ranks, tmp_path):
+    for seed in range(2):
+        run_updates(ranks, mini_batches_of(make_sequences(5, seed=seed), 1e-2))
+        paths, others = ranks.call("publish", seed, str(tmp_path / f"version{seed}"))
+        assert paths and others == []
+        published = {name: tensor for path in paths for name, tensor in load_file(path).items()}
+        weights = exported(ranks, "published")
+        assert all(torch.equal(published[name], weights[name]) for name in weights)
+
+
 def test_memory_is_reported(ranks):
     assert all(0.1 < usage["rss_gib"] < 8 for usage in ranks.call("memory"))
 
@@ -420,3 +445,46 @@ def test_reference_scores_like_plain_transformers(tmp_path, sharding):
             logprobs, entropy = plain_scores(model, sequence, 0.8)
         np.testing.assert_allclose(scores[sequence.index].logprobs, logprobs.numpy(), atol=1e-5)
         np.testing.assert_allclose(scores[sequence.index].entropy, entropy.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "offload"])
+def test_other_engines_make_the_same_update(tmp_path, kind):
+    """bfloat16 with float32 master weights, within its precision; optimiser and parameters in host memory, exactly."""
+    from lrm_safety.workers.policy import PolicyWorker
+
+    build_folder(tmp_path / "model", "tied-packed")
+    if kind == "bfloat16":
+        settings, tolerance = build_settings(tmp_path / "model", "tied-packed", dtype="bfloat16"), 0.05
+    else:
+        offload = {"offload_optimizer": True, "offload_parameters": True}
+        settings, tolerance = build_settings(tmp_path / "model", "tied-packed", **offload), 1e-5
+    ranks = Ranks(PolicyWorker, settings)
+    ranks.folder = tmp_path
+    try:
+        results = run_updates(ranks, mini_batches_of(make_sequences(7), 1e-2), mini_batches_of(make_sequences(5), 1e-2))
+        ranks.call("save", str(tmp_path / "state"))
+        weights = exported(ranks, "first")
+        run_updates(ranks, mini_batches_of(make_sequences(6), 1e-2))
+        through = exported(ranks, "through")
+        ranks.call("load", str(tmp_path / "state"))
+        run_updates(ranks, mini_batches_of(make_sequences(6), 1e-2))
+        again = exported(ranks, "again")
+    finally:
+        ranks.end()
+    assert all(torch.equal(through[name], again[name]) for name in through)
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": [p for p in model.parameters() if p.ndim > 1]}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-4, weight_decay=0.1)
+    for number, count in enumerate((7, 5)):
+        loss, norm = plain_update(model, optimizer, make_sequences(count), 1e-2, 0.0)
+        assert results[0][number].gradient_norm == pytest.approx(norm, rel=max(tolerance, 1e-4))
+        assert sum(result[number].loss for result in results) == pytest.approx(loss, abs=tolerance)
+    expected = {name: value for name, value in model.state_dict().items() if name in weights}
+    distance = sum((weights[name].float() - value).abs().sum() for name, value in expected.items())
+    moved = sum(
+        (value - load_file(tmp_path / "model" / "model.safetensors")[name]).abs().sum()
+        for name, value in expected.items()
+    )
+    assert distance < tolerance * 4 * moved

@@ -304,3 +304,23 @@ def test_what_may_change_exists_in_the_settings() -> None:
             fields = {field.name: field.type for field in kind.__dataclass_fields__.values()}
             assert part in fields, f"{key} is no setting"
             kind = fields[part]
+
+
+def test_every_byte_is_on_disk_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[int | str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def watched_fsync(descriptor: int) -> None:
+        events.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def watched_rename(source: Path, target: Path) -> None:
+        events.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "rename", watched_rename)
+    path = save(CheckpointStore(tmp_path), 1)
+    before, after = events[: events.index("rename")], events[events.index("rename") + 1 :]
+    assert {entry.stat().st_ino for entry in (path, *path.rglob("*"))} == set(before)
+    assert after == [tmp_path.stat().st_ino], "the new name itself must be on disk too"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny_rewards import TinyModel, conversation
+from tiny_rewards import TinyModel, conversation, llama_tokenizer
 
 from lrm_safety.errors import ConfigError, ModelError, RewardError
 from lrm_safety.rewards.classifier import ClassifierScorer, plan_padded
@@ -80,6 +80,20 @@ def test_padding_token_that_ends_every_conversation(llama: TinyModel, tmp_path: 
         expected = [llama.plain_score(c.prompt, c.full) for c in conversations]
     finally:
         llama.model.config.pad_token_id = 0
+    np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0)
+
+
+def test_model_without_a_padding_token_whose_tokenizer_pads_with_the_last_token(
+    llama: TinyModel, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(llama.folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": None}))
+    llama_tokenizer(pad="<|eot_id|>").save_pretrained(folder)
+    conversations = random_conversations(6, seed=3)
+    scores = ClassifierScorer("m", settings_for(folder), "cpu").score_texts(conversations, "full")
+    # No text ends with the model's real padding token, so its plain score is that of the last token.
+    expected = [llama.plain_score(c.prompt, c.full) for c in conversations]
     np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0)
 
 
@@ -152,15 +166,6 @@ def test_answer_too_long_for_any_trace_gets_the_overlong_score(llama: TinyModel)
     scores = scorer.score_texts([conversation("p", "t" * 50, "a" * 200), conversation("p", "", "a" * 200)], "full")
     assert scores.tolist() == [-3.0, -3.0]
     assert scorer.counters["overlong"] == 2 and scorer.counters["unread"] == 2
-
-
-def test_trace_that_also_spells_the_tag(llama: TinyModel) -> None:
-    """The trace is found behind its tag: 'th' stands in '<think>' too."""
-    subject = conversation("p", "th" * 200, "THE ANSWER")
-    scorer = ClassifierScorer("m", settings_for(llama.folder, max_tokens=150), "cpu")
-    shortened = scorer._shorten(subject, "full")
-    assert shortened is not None
-    assert "<|end_header_id|>\n\n<think>\nth" in llama.tokenizer.decode(shortened.ids)
 
 
 def test_language_model_is_refused(language_model_folder: Path) -> None:

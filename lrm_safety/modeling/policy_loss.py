@@ -1,0 +1,79 @@
+"""The loss of one micro-batch, from its sequences and the policy's fresh log-probs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..algorithm import aggregate, clipped_surrogate, importance_weights, kl_loss
+from ..algorithm.corrections import CorrectionMode
+from ..algorithm.kl import KLEstimator
+from ..algorithm.losses import Aggregation
+from ..rollouts import MiniBatch, TrainingSequence
+from ..settings import AlgorithmSettings
+
+
+def policy_loss(
+    logprobs: Tensor,
+    sequences: Sequence[TrainingSequence],
+    mini_batch: MiniBatch,
+    algorithm: AlgorithmSettings,
+    *,
+    num_micro_batches: float,
+    world_size: int,
+) -> Tensor:
+    """Scalar to call backward on: `w * clipped surrogate + kl_coef * KL`, aggregated over the whole update.
+
+    Sequences without `old_logprobs` take the current ones (detached): rho is 1. The weight w corrects the mismatch of
+    engine and trainer, and compares the OLD log-probs with the engine's; without `rollout_logprobs` it is 1.
+
+    Args:
+        logprobs: float32 [total response tokens] of `sequences` in order, differentiable; empty for a dummy.
+        num_micro_batches: real micro-batches of all ranks in this update, divided by `world_size`.
+
+    Raises:
+        ValueError: a sequence lacks a field that the loss needs, or has it with another length.
+    """
+    old = _flat(sequences, "old_logprobs", logprobs, missing=logprobs.detach())
+    advantages = _flat(sequences, "advantages", logprobs)
+    bounds = (algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip)
+    loss = clipped_surrogate(logprobs, old, advantages, *bounds).token_loss
+    if algorithm.correction != "off":
+        rollout = _flat(sequences, "rollout_logprobs", logprobs, missing=old)
+        mode = cast(CorrectionMode, algorithm.correction)
+        loss = loss * importance_weights(old, rollout, mode, algorithm.correction_cap)
+    if mini_batch.kl_coef > 0.0:
+        reference = _flat(sequences, "reference_logprobs", logprobs)
+        loss = loss + mini_batch.kl_coef * kl_loss(logprobs, reference, cast(KLEstimator, algorithm.kl.estimator))
+    return aggregate(
+        loss,
+        torch.tensor([len(sequence.response_ids) for sequence in sequences], dtype=torch.int64, device=loss.device),
+        cast(Aggregation, algorithm.aggregation),
+        global_tokens=mini_batch.global_tokens,
+        global_responses=mini_batch.global_responses,
+        num_micro_batches=num_micro_batches,
+        world_size=world_size,
+    )
+
+
+def _flat(sequences: Sequence[TrainingSequence], name: str, like: Tensor, missing: Tensor | None = None) -> Tensor:
+    """A per-token field as one flat tensor; `missing` (flat too) stands in where a sequence has None."""
+    parts = [like.detach()[:0]]
+    start = 0
+    for sequence in sequences:
+        stop = start + len(sequence.response_ids)
+        values = getattr(sequence, name)
+        if values is not None:
+            if len(values) != stop - start:
+                raise ValueError(f"sequence {sequence.index}: {len(values)} {name} for {stop - start} tokens")
+            parts.append(torch.from_numpy(np.array(values, dtype=np.float32)).to(like.device))
+        elif missing is not None:
+            parts.append(missing[start:stop])
+        else:
+            raise ValueError(f"sequence {sequence.index} has no {name}")
+        start = stop
+    return torch.cat(parts)
