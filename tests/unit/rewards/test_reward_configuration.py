@@ -34,14 +34,14 @@ def test_file_fits_the_schema_and_passes_the_checks(name: str) -> None:
     check_reward(settings)
     assert settings.models
     for model in settings.models.values():
-        assert model.views and set(model.views) <= set(VIEWS)
+        assert set(model.read_views()) <= set(VIEWS)
         if name.startswith("skywork"):
             assert model.path in SKYWORK and model.max_tokens <= 16384
 
 
 def test_views_without_the_default_one() -> None:
     (model,) = load("skywork_views").models.values()
-    assert {view: weight for view, weight in model.views.items() if weight} == {"trace": 0.3, "answer": 0.7}
+    assert model.read_views() == {"trace": 0.3, "answer": 0.7}
 
 
 def test_miniature_reward_model_prefers_a_whole_answer() -> None:
