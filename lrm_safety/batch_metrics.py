@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .algorithm import clipped_surrogate, mismatch_stats, surrogate_stats
+from .algorithm import clipped_surrogate, kl_estimate, mismatch_stats, surrogate_stats
 from .conversation import is_refusal
-from .experience import RolloutBatch
+from .experience import RolloutBatch, reference_log_ratio
 from .rollouts import TokenScores, TrainingSequence, Update
 from .settings import AlgorithmSettings
 
@@ -19,7 +19,7 @@ def iteration_metrics(
     algorithm: AlgorithmSettings,
     reflection_ids: frozenset[int],
 ) -> dict[str, float]:
-    """Everything that the responses, the updates and the engine mismatch of one iteration show.
+    """Everything that the responses, the updates, the reference and the engine mismatch of one iteration show.
 
     Without a recompute pass the trainer's figures come from the updates' own forward passes; the mismatch is then taken
     over the first mini-batch alone, the only one scored under exactly the weights that sampled.
@@ -27,11 +27,25 @@ def iteration_metrics(
     trainer = batch.policy or {index: scores for update in updates for index, scores in update.scores.items()}
     fresh = sorted(batch.policy or updates[0].scores)
     return (
-        response_metrics(batch)
+        kl_metrics(batch, batch.old_logprobs(algorithm.old_logprobs))
+        | response_metrics(batch)
         | update_metrics(updates, mini_batches, algorithm)
         | entropy_metrics(batch, trainer, reflection_ids)
         | mismatch_metrics([trainer[i].logprobs for i in fresh], [batch.rollouts[i].logprobs for i in fresh], algorithm)
     )
+
+
+def kl_metrics(batch: RolloutBatch, old: torch.Tensor | None) -> dict[str, float]:
+    """Distance of the policy that sampled from the reference, in nats; no figures without a reference group."""
+    log_ratio = reference_log_ratio(batch, old)
+    if log_ratio is None:
+        return {}
+    k1 = kl_estimate(log_ratio, "k1")
+    return {
+        "kl/k1": float(k1.mean()),
+        "kl/k3": float(kl_estimate(log_ratio, "k3").mean()),
+        "kl/per_response": float(k1.sum()) / len(batch.rollouts),
+    }
 
 
 def response_metrics(batch: RolloutBatch) -> dict[str, float]:

@@ -102,15 +102,18 @@ class Controller:
                     mini_batches, self.schedule.learning_rates(self.update), self.loss_kl_coef
                 )
             self.check_updates(batch, updates, mini_batches)
+            if not self.schedule.needs_old_logprobs and len(updates) == 1:
+                batch.policy = updates[0].scores  # one update scores the whole batch under the weights that sampled
             self.update += len(updates)
             self.iteration += 1
             with phases.phase("sync"):
                 lag = groups.policy.weights_version - min(rollout.weights_version for rollout in batch.rollouts)
                 groups.end_training()
                 sync = self.publish([np.concatenate([r.prompt_ids, r.response_ids]) for r in batch.rollouts])
-            if "kl/per_response" in learned.metrics:
-                self.kl_controller.update(learned.metrics["kl/per_response"], len(batch.rollouts))
-            self.record(batch, learned, mini_batches, updates, sync | {"rollout/version_lag": lag})
+            metrics = iteration_metrics(batch, mini_batches, updates, self.settings.algorithm, self.run.reflection_ids)
+            if "kl/per_response" in metrics:
+                self.kl_controller.update(metrics["kl/per_response"], len(batch.rollouts))
+            self.record(batch, learned, metrics | sync | {"rollout/version_lag": lag})
             self.evaluate_if_due()
             self.checkpoint_if_due()
 
@@ -125,7 +128,7 @@ class Controller:
             self.saved_update = self.update
             self.recorder.note(f"resumed from update {self.update} ({checkpoint.path})")
         self.publish(self.run.rendered)
-        if self.update == 0:
+        if checkpoint is None:
             self.evaluate_if_due()
 
     def requests(self, prompts: list[int]) -> list[GenerationRequest]:
@@ -198,17 +201,9 @@ class Controller:
 
     # ---- records --------------------------------------------------------------------------------------------------
 
-    def record(
-        self,
-        batch: RolloutBatch,
-        learned: AdvantageBatch,
-        mini_batches: list[list[TrainingSequence]],
-        updates: list[Update],
-        extra: dict[str, float],
-    ) -> None:
+    def record(self, batch: RolloutBatch, learned: AdvantageBatch, metrics: dict[str, float]) -> None:
         """Everything known about this iteration, into metrics.jsonl and its views."""
-        metrics = iteration_metrics(batch, mini_batches, updates, self.settings.algorithm, self.run.reflection_ids)
-        metrics |= learned.metrics | extra | self.groups.memory()
+        metrics |= learned.metrics | self.groups.memory()
         metrics |= {
             "train/iteration": self.iteration,
             "train/passes": self.schedule.passes(self.iteration),

@@ -116,20 +116,13 @@ def advantages(
     )
 
     old = batch.old_logprobs(algorithm.old_logprobs)
-    kl, kl_metrics = None, {"kl/coef": kl_controller.coef}
-    if batch.reference and old is not None:
-        log_ratio = old - batch.flat(batch.reference, "logprobs")
+    log_ratio = reference_log_ratio(batch, old)
+    if log_ratio is not None:
         require_finite("log-prob", log_ratio)
-        kl = kl_estimate(log_ratio, "k1")
-        kl_metrics |= {
-            "kl/k1": float(kl.mean()),
-            "kl/k3": float(kl_estimate(log_ratio, "k3").mean()),
-            "kl/per_response": float(kl.sum()) / len(batch.rollouts),
-        }
     result = compute_advantages(
         shaped.scores,
         lengths,
-        kl=kl if algorithm.kl.placement == "reward" else None,
+        kl=kl_estimate(log_ratio, "k1") if log_ratio is not None and algorithm.kl.placement == "reward" else None,
         kl_coef=kl_controller.coef,
         group_ids=group_ids(batch, algorithm.samples_per_prompt),
         baseline=algorithm.baseline,  # type: ignore[arg-type]
@@ -137,7 +130,8 @@ def advantages(
         normalisation=algorithm.normalisation,  # type: ignore[arg-type]
     )
     require_finite("advantage", result.advantages)
-    metrics = kl_metrics | {
+    metrics = {
+        "kl/coef": kl_controller.coef,
         "reward/raw_mean": shaped.stats["raw_mean"],
         "reward/raw_std": shaped.stats["raw_std"],
         "reward/penalty_mean": shaped.stats["penalised_mean"] - shaped.stats["raw_mean"],
@@ -150,6 +144,13 @@ def advantages(
         "return/mean": float(result.returns.mean()),
     }
     return AdvantageBatch(_training_sequences(batch, settings, result.advantages, old), shaped.scores, metrics)
+
+
+def reference_log_ratio(batch: RolloutBatch, old: Tensor | None) -> Tensor | None:
+    """log pi_old - log pi_ref of every response token, float32 [total]; None where either is not known."""
+    if old is None or not batch.reference:
+        return None
+    return old - batch.flat(batch.reference, "logprobs")
 
 
 def _training_sequences(

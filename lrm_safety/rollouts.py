@@ -77,7 +77,7 @@ class TrainingSequence:
     response_ids: TokenIds
     advantages: TokenValues | None = None
     old_logprobs: TokenValues | None = None
-    """Log-probs under the policy that sampled; None when this update is the first on fresh rollouts: then rho is 1 by construction."""
+    """Log-probs under the policy that sampled; None in the first update on fresh rollouts: rho is 1 by construction."""
     rollout_logprobs: TokenValues | None = None
     """The engine's own log-probs, for the mismatch correction; None when the correction is off."""
     reference_logprobs: TokenValues | None = None

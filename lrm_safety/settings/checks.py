@@ -154,8 +154,8 @@ def _check_data(settings: Settings) -> None:
 
 
 def _check_checkpoint(settings: Settings) -> None:
-    if settings.checkpoint.best_metric is not None and not settings.evaluation.every_updates:
-        if settings.checkpoint.best_metric.startswith("evaluation/"):
-            raise ConfigError("checkpoint.best_metric: is an evaluation figure, but evaluation.every_updates=0")
+    best = settings.checkpoint.best_metric or ""
+    if best.startswith("evaluation/") and not settings.evaluation.every_updates:
+        raise ConfigError("checkpoint.best_metric: is an evaluation figure, but evaluation.every_updates=0")
     if not settings.rollout.timeout_seconds >= 1:
         raise ConfigError("rollout.timeout_seconds: must be at least 1")

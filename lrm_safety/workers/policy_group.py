@@ -85,7 +85,7 @@ class PolicyGroup:
                 lr=lr,
                 scores={scores.index: scores for result in ranks for scores in result.scores},
             )
-            for ranks, lr in zip(zip(*results, strict=True), lrs, strict=True)
+            for ranks, lr in zip(zip(*results, strict=True), lrs, strict=False)  # a step that failed ends the list
         ]
 
     def publish_weights(self, rollout_group: RolloutGroup) -> int:

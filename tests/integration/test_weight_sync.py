@@ -50,7 +50,7 @@ def granite() -> PreTrainedModel:
     """A Mamba layer and an attention layer, each with a mixture of experts, and a tied head."""
     config = GraniteMoeHybridConfig(
         **SIZES,
-        intermediate_size=48,
+        intermediate_size=64,
         shared_intermediate_size=32,
         num_local_experts=4,
         num_experts_per_tok=2,
