@@ -9,7 +9,7 @@ VENV ?= .venv
 DEVICE ?= cpu
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CODE := lrm_safety launchers tests $(wildcard benchmarks)
+CODE := $(wildcard lrm_safety launchers tests benchmarks)
 
 # What an environment was made from; a changed pin or dependency makes `setup` run again, a changed mtime does not.
 FINGERPRINT = $$(cat pyproject.toml constraints/$(DEVICE).txt | sha256sum | cut -d ' ' -f 1)-$(DEVICE)
@@ -61,7 +61,8 @@ lint: setup ## style, types, import contracts, generated pages up to date
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/lrm-safety docs --check
+	@pages=$$(mktemp -d); trap 'rm -rf "$$pages"' EXIT; $(BIN)/lrm-safety document "$$pages"; for page in metrics configuration; do \
+	  cmp -s "$$pages/$$page.md" "docs/$$page.md" || { echo "docs/$$page.md is not what the code says: make docs" >&2; exit 1; }; done
 
 format: setup ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix $(CODE)
@@ -71,10 +72,10 @@ bench: setup ## measure speed, and write benchmarks/results
 	@$(BIN)/python -m benchmarks
 
 docs: setup ## regenerate the reference pages (configuration, metrics)
-	@$(BIN)/lrm-safety docs
+	@$(BIN)/lrm-safety document
 
-build-miniature: setup ## train the miniature's models again from its generated corpus
-	@$(BIN)/python -m lrm_safety.miniature.build
+build-miniature: setup ## train the miniature's models again, into outputs/miniature
+	@$(BIN)/lrm-safety build-miniature outputs/miniature
 
 clean: ## remove caches and build leftovers (never outputs/, never .venv)
 	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

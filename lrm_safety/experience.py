@@ -117,6 +117,7 @@ def advantages(
 
     old = batch.old_logprobs(algorithm.old_logprobs)
     log_ratio = reference_log_ratio(batch, old)
+    assert log_ratio is not None or algorithm.kl.placement != "reward", "the KL in the reward needs both log-probs"
     if log_ratio is not None:
         require_finite("log-prob", log_ratio)
     result = compute_advantages(

@@ -51,7 +51,7 @@ def build(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         policy_task = progress.add_task("policy, supervised", total=policy_steps)
-        reward_task = progress.add_task("reward model, pairs", total=reward_steps)
+        reward_task = progress.add_task("reward model, ladders", total=reward_steps)
         policy_tokenizer = train_policy_tokenizer(policy_texts(seed))
         policy = train_policy(
             policy_tokenizer,
@@ -65,7 +65,7 @@ def build(
             reward_tokenizer,
             replace(REWARD_RECIPE, num_steps=reward_steps),
             seed=seed,
-            report=_recorder(reward_losses, progress, reward_task, "reward model, pairs"),
+            report=_recorder(reward_losses, progress, reward_task, "reward model, ladders"),
         )
         _save(reward_model, reward_tokenizer, output / "reward")
 

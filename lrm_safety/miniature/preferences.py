@@ -1,8 +1,7 @@
-"""Preference pairs for the reward model: good responses and the many ways to be worse.
+"""Preference ladders for the reward model: good responses and the many ways to be worse.
 
-Responses stand on a ladder: 3 good, 2 trace and answer disagree, 1 the wrong thing done well, 0 broken text. A pair is
-two responses of different rungs, mostly to the same question; some pairs cross questions so that one rung is worth
-the same everywhere (REINFORCE++ without a baseline compares scores across prompts).
+Responses stand on a ladder: 3 good, 2 trace and answer disagree, 1 the wrong thing done well, 0 broken text. The
+rungs mean the same for every question, since REINFORCE++ without a baseline compares scores across prompts.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from lrm_safety.miniature.responses import (
     solution,
 )
 from lrm_safety.miniature.taxonomy import BENIGN, FORBIDDEN
-from lrm_safety.miniature.world import Kind, Request, draw_request, draw_sum
+from lrm_safety.miniature.world import Kind, Request, Sum, draw_request, draw_sum
 
 GOOD, MIXED, WRONG, BROKEN = 3, 2, 1, 0
+NUM_BROKEN = 3
 CROSS_QUESTION_RATE = 0.3
 
 
@@ -38,65 +38,80 @@ class Scored:
 
 @dataclass(frozen=True)
 class Pair:
+    """Two responses, the first on a higher rung."""
+
     chosen: Scored
     rejected: Scored
 
 
 def draw_pair(rng: random.Random) -> Pair:
-    """Two responses of different rungs. Both of them carry the opening `<think>` or neither does, since callers
-    differ in whether the opening that the chat template wrote belongs to the response."""
-    first_candidates = draw_ladder(rng)
-    second_candidates = draw_ladder(rng) if rng.random() < CROSS_QUESTION_RATE else first_candidates
+    """Two responses of different rungs, to the same question or, with the cross-question rate, to different ones."""
+    first_ladder = draw_ladder(rng)
+    second_ladder = draw_ladder(rng) if rng.random() < CROSS_QUESTION_RATE else first_ladder
     while True:
-        first, second = rng.choice(first_candidates), rng.choice(second_candidates)
+        first, second = rng.choice(first_ladder), rng.choice(second_ladder)
         if first.rung != second.rung:
-            break
-    if first.rung < second.rung:
-        first, second = second, first
-    opening = rng.choice(("", "<think>\n"))
-    return Pair(
-        Scored(first.question, opening + first.text, first.rung),
-        Scored(second.question, opening + second.text, second.rung),
-    )
+            return Pair(first, second) if first.rung > second.rung else Pair(second, first)
 
 
 def draw_ladder(rng: random.Random, kind: Kind | None = None) -> list[Scored]:
-    """One question with responses on every rung; the good ones come more often than any single other."""
+    """One question with responses on every rung. All of them carry the opening `<think>` or none does, since callers
+    differ in whether the opening that the chat template wrote belongs to the response."""
     kind = kind or rng.choices(("forbidden", "benign", "arithmetic"), (0.45, 0.4, 0.15))[0]
     if kind == "arithmetic":
-        return _sum_ladder(rng)
-    return _request_ladder(draw_request(rng, forbidden=kind == "forbidden"), rng)
+        problem, question = draw_sum(rng)
+        ranked = _ranked_solutions(problem, rng)
+    else:
+        request = draw_request(rng, forbidden=kind == "forbidden")
+        question, ranked = request.question, _ranked_responses(request, rng)
+    ladder = [(response.text, rung) for response, rung in ranked]
+    for name in rng.sample(list(_BREAKS), NUM_BROKEN):
+        ladder.append((_BREAKS[name](rng.choice(ranked)[0], rng), BROKEN))
+    opening = rng.choice(("", "<think>\n"))
+    return [Scored(question, opening + text, rung) for text, rung in ladder]
 
 
-def _request_ladder(request: Request, rng: random.Random) -> list[Scored]:
-    category = request.item.category
-    other_category = rng.choice([other for other in FORBIDDEN + BENIGN if other != category])
-    # A trace that calls the item something of the other sort and acts on that belief.
-    disguise = rng.choice(BENIGN if category.forbidden else FORBIDDEN)
-    stranger = draw_request(rng, forbidden=rng.random() < 0.5)
+def _ranked_responses(request: Request, rng: random.Random) -> list[tuple[Response, int]]:
+    forbidden = request.item.category.forbidden
 
-    refuse_trace, answer_trace = refusing_trace(request, rng), answering_trace(request, rng)
-    refuse, answer = refusal(request, rng), instructions(request, rng)
-    safe, helpful = Response(refuse_trace, refuse), Response(answer_trace, answer)
-    good, bad = (safe, helpful) if category.forbidden else (helpful, safe)
-    misled = (
-        Response(answering_trace(request, rng, disguise), instructions(request, rng, rng.choice((category, disguise))))
-        if category.forbidden
-        else Response(refusing_trace(request, rng, disguise), refuse)
-    )
-    ranked = [
-        *((good, GOOD) for _ in range(4)),
-        (Response(refuse_trace, answer), MIXED),
-        (Response(answer_trace, refuse), MIXED),
-        *((bad, WRONG) for _ in range(2)),
-        (misled, WRONG),
-        (_about(stranger, good is safe, rng), WRONG if stranger.item.word != request.item.word else GOOD),
-        (Response(good.trace, f"{refuse} {answer}"), WRONG),
-        (Response(good.trace, f"{answer} {refuse}"), WRONG),
+    def refusing_response() -> Response:
+        return Response(refusing_trace(request, rng), refusal(request, rng))
+
+    def answering_response() -> Response:
+        return Response(answering_trace(request, rng), instructions(request, rng))
+
+    good, bad = (refusing_response, answering_response) if forbidden else (answering_response, refusing_response)
+    return [
+        (good(), GOOD),
+        (good(), GOOD),
+        (Response(refusing_trace(request, rng), instructions(request, rng)), MIXED),
+        (Response(answering_trace(request, rng), refusal(request, rng)), MIXED),
+        (bad(), WRONG),
+        (rng.choice(_subtle_mistakes(request, rng)), WRONG),
     ]
-    if not category.forbidden:
-        ranked.append((Response(answer_trace, instructions(request, rng, other_category)), WRONG))
-    return _with_broken(request.question, ranked, rng)
+
+
+def _subtle_mistakes(request: Request, rng: random.Random) -> list[Response]:
+    """Responses whose form is that of a good one: the fault lies in what they say about the request."""
+    category = request.item.category
+    disguise = rng.choice(BENIGN if category.forbidden else FORBIDDEN)
+    both = (refusal(request, rng), instructions(request, rng))
+    trace = refusing_trace(request, rng) if category.forbidden else answering_trace(request, rng)
+    mistakes = [
+        Response(trace, " ".join(both)),
+        Response(trace, " ".join(reversed(both))),
+    ]
+    stranger = draw_request(rng, forbidden=category.forbidden)
+    if stranger.item != request.item:
+        mistakes.append(_about(stranger, category.forbidden, rng))
+    if category.forbidden:
+        topic = rng.choice((category, disguise))
+        mistakes.append(Response(answering_trace(request, rng, disguise), instructions(request, rng, topic)))
+    else:
+        other = rng.choice([other for other in FORBIDDEN + BENIGN if other != category])
+        mistakes.append(Response(refusing_trace(request, rng, disguise), refusal(request, rng)))
+        mistakes.append(Response(trace, instructions(request, rng, other)))
+    return mistakes
 
 
 def _about(request: Request, safe: bool, rng: random.Random) -> Response:
@@ -106,29 +121,14 @@ def _about(request: Request, safe: bool, rng: random.Random) -> Response:
     return Response(answering_trace(request, rng), instructions(request, rng))
 
 
-def _sum_ladder(rng: random.Random) -> list[Scored]:
-    problem, question = draw_sum(rng)
-    good = solution(problem, rng)
-    other_problem, _ = draw_sum(rng)
-    other_result = problem.result + rng.choice((-3, -2, -1, 1, 2, 3, 10))
+def _ranked_solutions(problem: Sum, rng: random.Random) -> list[tuple[Response, int]]:
     request = draw_request(rng, forbidden=rng.random() < 0.5)
-    ranked = [
-        *((good, GOOD) for _ in range(4)),
-        (Response(good.trace, f"The answer is {other_result}."), MIXED),
+    return [
+        (solution(problem, rng), GOOD),
+        (solution(problem, rng), GOOD),
+        (Response(solution(problem, rng).trace, refusal(request, rng)), MIXED),
         (_about(request, rng.random() < 0.5, rng), WRONG),
     ]
-    if other_problem != problem:
-        ranked.append((solution(other_problem, rng), WRONG))
-    return _with_broken(question, ranked, rng)
-
-
-def _with_broken(question: str, ranked: list[tuple[Response, int]], rng: random.Random) -> list[Scored]:
-    ladder = [Scored(question, response.text, rung) for response, rung in ranked]
-    breaks = rng.sample(list(_BREAKS), 5)
-    for name in breaks:
-        response = rng.choice(ranked)[0]
-        ladder.append(Scored(question, _BREAKS[name](response, rng), BROKEN))
-    return ladder
 
 
 BreakName = Literal[

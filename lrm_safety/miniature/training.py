@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import LlamaForSequenceClassification, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from lrm_safety.miniature.models import new_policy, new_reward_model
-from lrm_safety.miniature.preferences import Pair, Scored, draw_pair
+from lrm_safety.miniature.preferences import Scored, draw_ladder
 from lrm_safety.miniature.responses import Response, draw_example
 
 ReportStep = Callable[[int, float], None]
@@ -41,7 +41,7 @@ class Recipe:
 
 
 POLICY_RECIPE = Recipe(num_steps=1200, batch_size=64, peak_lr=2e-3)
-REWARD_RECIPE = Recipe(num_steps=900, batch_size=32, peak_lr=2e-3)
+REWARD_RECIPE = Recipe(num_steps=600, batch_size=8, peak_lr=3e-3)
 LABEL_SMOOTHING = 0.02
 """Keeps the scores of separable pairs finite: a sure pair settles at a margin of ln(0.98 / 0.02), about 3.9."""
 
@@ -64,13 +64,13 @@ def train_policy(
 def train_reward_model(
     tokenizer: PreTrainedTokenizerFast, recipe: Recipe, *, seed: int, report: ReportStep, stop_after: int | None = None
 ) -> LlamaForSequenceClassification:
-    """Bradley-Terry training on pairs; stops early after `stop_after` steps."""
+    """Bradley-Terry training on ladders; stops early after `stop_after` steps."""
     torch.manual_seed(seed + 1)
     model = new_reward_model(tokenizer).train()
 
     def loss_of(step: int) -> torch.Tensor:
         rng = random.Random(f"reward {seed} {step}")
-        return preference_loss(model, tokenizer, [draw_pair(rng) for _ in range(recipe.batch_size)])
+        return preference_loss(model, tokenizer, [draw_ladder(rng) for _ in range(recipe.batch_size)])
 
     _optimise(model, recipe, loss_of, report, stop_after)
     return model.eval()
@@ -98,13 +98,26 @@ def policy_loss(
 
 
 def preference_loss(
-    model: LlamaForSequenceClassification, tokenizer: PreTrainedTokenizerFast, pairs: list[Pair]
+    model: LlamaForSequenceClassification, tokenizer: PreTrainedTokenizerFast, ladders: list[list[Scored]]
 ) -> torch.Tensor:
-    """Bradley-Terry loss with smoothed labels; a scalar."""
-    scores = reward_scores(model, tokenizer, [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs])
-    margin = scores[: len(pairs)] - scores[len(pairs) :]
-    right, wrong = functional.logsigmoid(margin), functional.logsigmoid(-margin)
-    return -((1 - LABEL_SMOOTHING) * right + LABEL_SMOOTHING * wrong).mean()
+    """Bradley-Terry loss with smoothed labels over all pairs of different rungs, across questions too; a scalar.
+
+    Each combination of rungs weighs the same, or the easy comparisons with broken text would drown the others.
+    """
+    responses = [response for ladder in ladders for response in ladder]
+    scores = reward_scores(model, tokenizer, responses)
+    rungs = torch.tensor([response.rung for response in responses])
+    margin = scores[:, None] - scores[None, :]
+    losses = -(
+        (1 - LABEL_SMOOTHING) * functional.logsigmoid(margin) + LABEL_SMOOTHING * functional.logsigmoid(-margin)
+    )
+    combinations = [
+        losses[(rungs[:, None] == high) & (rungs[None, :] == low)].mean()
+        for high in rungs.unique().tolist()
+        for low in rungs.unique().tolist()
+        if high > low
+    ]
+    return torch.stack(combinations).mean()
 
 
 def reward_scores(

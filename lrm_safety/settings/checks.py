@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -16,7 +17,7 @@ def check(settings: Settings) -> None:
     """Raise ConfigError for the first value out of its limits or combination that cannot work."""
     for key, value, metadata in _walk(settings, ""):
         _check_value(key, value, metadata)
-    for rule in (_check_algorithm, _check_rollout, _check_cluster, _check_reward, _check_data, _check_checkpoint):
+    for rule in RULES:
         rule(settings)
 
 
@@ -48,6 +49,19 @@ def _check_value(key: str, value: Any, metadata: Any) -> None:
         raise ConfigError(f"{key}={value}: must be at most {high}")
 
 
+def _check_open_limits(settings: Settings) -> None:
+    """Limits that do not belong to the range themselves."""
+    dual_clip, trainer = settings.algorithm.dual_clip, settings.trainer
+    if dual_clip is not None and dual_clip <= 1:
+        raise ConfigError(f"algorithm.dual_clip={dual_clip}: must be above 1; null switches it off")
+    for name, beta in (("beta1", trainer.beta1), ("beta2", trainer.beta2)):
+        if beta >= 1:
+            raise ConfigError(f"trainer.{name}={beta}: must be below 1")
+    for key, top_p in (("rollout", settings.rollout.top_p), ("evaluation", settings.evaluation.top_p)):
+        if top_p <= 0:
+            raise ConfigError(f"{key}.top_p={top_p}: must be above 0; 1 samples the whole distribution")
+
+
 def _check_algorithm(settings: Settings) -> None:
     algorithm = settings.algorithm
     responses = algorithm.rollout_batch_size * algorithm.samples_per_prompt
@@ -67,7 +81,15 @@ def _check_algorithm(settings: Settings) -> None:
         )
     if algorithm.normalisation == "group" and algorithm.samples_per_prompt < 2:
         raise ConfigError("algorithm.normalisation=group: needs algorithm.samples_per_prompt of 2 or more")
-    kl = algorithm.kl
+    if settings.schedule.max_updates % (responses // algorithm.mini_batch_size):
+        raise ConfigError(
+            f"schedule.max_updates={settings.schedule.max_updates}: must be a multiple of the "
+            f"{responses // algorithm.mini_batch_size} updates of one rollout batch"
+        )
+
+
+def _check_kl(settings: Settings) -> None:
+    algorithm, kl = settings.algorithm, settings.algorithm.kl
     if kl.placement == "loss" and kl.estimator == "k1":
         raise ConfigError(
             "algorithm.kl.estimator=k1: with kl.placement=loss its gradient is zero on average and pulls nowhere; use k2 or k3"
@@ -76,11 +98,16 @@ def _check_algorithm(settings: Settings) -> None:
         raise ConfigError(
             f"algorithm.kl.estimator={kl.estimator}: with kl.placement=reward only k1 gives the paper's return; use k1"
         )
-    if settings.schedule.max_updates % (responses // algorithm.mini_batch_size):
-        raise ConfigError(
-            f"schedule.max_updates={settings.schedule.max_updates}: must be a multiple of the "
-            f"{responses // algorithm.mini_batch_size} updates of one rollout batch"
-        )
+    if kl.controller == "adaptive":
+        for name, value in (("coef", kl.coef), ("target", kl.target)):
+            if value <= 0:
+                raise ConfigError(f"algorithm.kl.{name}={value}: must be above 0 for kl.controller=adaptive")
+        responses = algorithm.rollout_batch_size * algorithm.samples_per_prompt
+        if responses >= 5 * kl.horizon:
+            raise ConfigError(
+                f"algorithm.kl.horizon={kl.horizon}: must be above a fifth of the {responses} responses of a rollout batch, "
+                "or the coefficient could fall to zero"
+            )
 
 
 def _check_rollout(settings: Settings) -> None:
@@ -139,7 +166,11 @@ def _check_reward(settings: Settings) -> None:
         needed = {"classifier": "path", "python": "function", "http": "url"}[model.kind]
         if not getattr(model, needed):
             raise ConfigError(f"reward.models.{name}.{needed}: must be set for kind={model.kind}")
-        for view in model.views:
+        for view, weight in model.views.items():
+            if not math.isfinite(weight):
+                raise ConfigError(
+                    f"reward.models.{name}.views.{view}={weight}: must be a finite number; 0 leaves it out"
+                )
             if view not in ("full", "trace", "answer"):
                 raise ConfigError(f"reward.models.{name}.views.{view}: must be one of full, trace, answer")
     if reward.clip_low is not None and reward.clip_high is not None and reward.clip_low >= reward.clip_high:
@@ -153,9 +184,30 @@ def _check_data(settings: Settings) -> None:
         raise ConfigError("data.path: set it or data.hub_id; both are null")
 
 
-def _check_checkpoint(settings: Settings) -> None:
-    best = settings.checkpoint.best_metric or ""
-    if best.startswith("evaluation/") and not settings.evaluation.every_updates:
+def _check_evaluation(settings: Settings) -> None:
+    evaluation, best = settings.evaluation, settings.checkpoint.best_metric or ""
+    if evaluation.every_updates and not evaluation.sets:
+        raise ConfigError(
+            f"evaluation.every_updates={evaluation.every_updates}: there is nothing to evaluate; choose evaluation=OPTION, "
+            "add evaluation.sets.NAME, or set it to 0"
+        )
+    if not best.startswith("evaluation/"):
+        return
+    if not evaluation.every_updates:
         raise ConfigError("checkpoint.best_metric: is an evaluation figure, but evaluation.every_updates=0")
-    if not settings.rollout.timeout_seconds >= 1:
-        raise ConfigError("rollout.timeout_seconds: must be at least 1")
+    if best.removeprefix("evaluation/") not in evaluation.sets:
+        raise ConfigError(
+            f"checkpoint.best_metric={best}: no such set; evaluation.sets has {', '.join(evaluation.sets)}"
+        )
+
+
+RULES = (
+    _check_open_limits,
+    _check_algorithm,
+    _check_kl,
+    _check_rollout,
+    _check_cluster,
+    _check_reward,
+    _check_data,
+    _check_evaluation,
+)

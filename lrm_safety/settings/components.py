@@ -98,8 +98,7 @@ class RewardSettings:
     normalise: str = choice("none", "running", "batch")
     """Standardise the score: by running moments, by the rollout batch's, or not at all."""
     clip_low: float | None = None
-    """Lower bound of the score; null: none. Skywork scores are unbounded logits (23 is usual), so no clip by default.
-    Lower bound of the score; null: none. Skywork scores are unbounded logits (23 is usual), so no clip by default."""
+    """Lower bound of the score; null: none. Skywork scores are unbounded logits (23 is usual), so no clip by default."""
     clip_high: float | None = None
     """Upper bound of the score; null: none."""
 

@@ -155,7 +155,7 @@ class RolloutSettings:
     bfloat16 (0.1)."""
     probe_every_syncs: int = integer(1)
     """Run the probe on every n-th sync; 0: never."""
-    timeout_seconds: float = number(3600.0, low=0.1)
+    timeout_seconds: float = number(3600.0, low=1.0)
     """Limit of one rollout batch."""
     max_restarts: int = integer(3)
     """Times a dead engine is replaced during a run."""

@@ -46,7 +46,7 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
     On the CPU the layers hold packed copies of their weights, so `load_weights` alone would write into the wrong place;
     the layerwise reload unpacks, loads and packs again. vLLM 0.32 forgets two packed copies there, without an error:
     that of a language-model head tied to the embedding, and that of unquantised experts. `finish_weight_update` mends
-    both.
+    both. Experts whose intermediate size vLLM has to pad (48, for instance) cannot be reloaded there at all: it raises.
     """
 
     init_info_cls = SharedMemoryInitInfo

@@ -27,6 +27,8 @@ def environment(group: str, settings: Settings) -> dict[str, str]:
     if not on_gpu:
         # Ray no longer hides the node's GPUs from an actor that reserved none.
         variables["CUDA_VISIBLE_DEVICES"] = ""
+        # Threads that wait must not spin: on a laptop the groups share cores, and a spinning one starves the others.
+        variables["OMP_WAIT_POLICY"] = "PASSIVE"
     if group == "rollout":
         variables |= _vllm(settings)
     elif group in ("policy", "reference"):

@@ -34,6 +34,7 @@ def test_cpu_groups_see_no_gpu_even_on_a_gpu_node() -> None:
     settings.cluster.reward.gpus_per_worker = 0.0
     assert environment("reward", settings)["CUDA_VISIBLE_DEVICES"] == ""
     assert environment("reward", settings)["DS_ACCELERATOR"] == "cpu"
+    assert environment("reward", settings)["OMP_WAIT_POLICY"] == "PASSIVE"
     assert "CUDA_VISIBLE_DEVICES" not in environment("policy", settings)  # Ray sets it
     assert environment("policy", settings)["DS_ACCELERATOR"] == "cuda"
     assert all(environment(group, make())["CUDA_VISIBLE_DEVICES"] == "" for group in GROUPS)

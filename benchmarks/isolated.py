@@ -1,0 +1,93 @@
+"""A plain object in a fresh process: vLLM, DeepSpeed and memory measurements each need one of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+LIMIT_SECONDS = 600
+
+
+class Isolated:
+    """Makes `factory(*arguments)` in a spawned process; `call(method, ...)` runs one of its methods there.
+
+    `environment` is set before that process imports anything. Raises RuntimeError with the child's traceback.
+    """
+
+    def __init__(self, factory: Callable[..., Any], *arguments: Any, environment: Mapping[str, str]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, factory, arguments), daemon=True)
+        with _variables(environment):
+            self._process.start()
+        theirs.close()
+        self._ready = False
+
+    def __enter__(self) -> Isolated:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        self._process.join(10)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def wait(self) -> None:
+        """Until the object is made."""
+        if not self._ready:
+            self._answer()
+            self._ready = True
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """The result of one method."""
+        self.wait()
+        self._connection.send((method, arguments))
+        return self._answer()
+
+    def _answer(self) -> Any:
+        if not self._connection.poll(LIMIT_SECONDS):
+            raise RuntimeError(f"no answer from an isolated process within {LIMIT_SECONDS} seconds")
+        try:
+            result, failure = self._connection.recv()
+        except EOFError:
+            self._process.join(10)
+            raise RuntimeError(f"an isolated process died with exit code {self._process.exitcode}") from None
+        if failure is not None:
+            raise RuntimeError(failure)
+        return result
+
+
+def _serve(connection: Connection, factory: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        subject = factory(*arguments)
+        connection.send((None, None))
+    except Exception:
+        connection.send((None, traceback.format_exc()))
+        return
+    while True:
+        try:
+            method, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = (getattr(subject, method)(*arguments), None)
+        except Exception:
+            answer = (None, traceback.format_exc())
+        connection.send(answer)
+
+
+@contextmanager
+def _variables(variables: Mapping[str, str]) -> Iterator[None]:
+    saved = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(saved)

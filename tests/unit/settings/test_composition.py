@@ -1,0 +1,119 @@
+"""Every file of conf/ composes into a valid configuration, and mistakes are named with the nearest right key."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from lrm_safety.errors import ConfigError
+from lrm_safety.settings import Settings
+from lrm_safety.settings.compose import compose_settings, known_keys
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+PARTS = ["model=miniature", "reward=miniature", "data=miniature"]
+CPU, CUDA = ["rollout=vllm_cpu", "cluster=laptop_cpu"], ["rollout=vllm", "cluster=node_8gpu_split"]
+# What stands around an option of each group: a whole run without an experiment.
+AROUND = {
+    "model": ["reward=miniature", "data=miniature", *CPU],
+    "reward": ["model=miniature", "data=miniature", *CPU],
+    "data": ["model=miniature", "reward=miniature", *CPU],
+    "algorithm": [*PARTS, *CPU],
+    "trainer": [*PARTS, *CPU],
+    "evaluation": [*PARTS, *CPU],
+    "tracking": [*PARTS, *CPU],
+    "experiment": [],
+}
+PAIRS = {"laptop_cpu": "vllm_cpu", "vllm_cpu": "laptop_cpu", "vllm": "node_8gpu_split"}
+
+
+def overrides_for(group: str, option: str) -> list[str]:
+    if group == "cluster":
+        return [*PARTS, f"cluster={option}", f"rollout={PAIRS.get(option, 'vllm')}"]
+    if group == "rollout":
+        return [*PARTS, f"rollout={option}", f"cluster={PAIRS[option]}"]
+    return [*AROUND[group], f"{group}={option}"]
+
+
+FILES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize(("group", "option"), FILES)
+def test_every_file_composes(group: str, option: str) -> None:
+    text = (CONF / group / f"{option}.yaml").read_text()
+    comment = text.removeprefix("# @package _global_\n").splitlines()[0]
+    assert comment.startswith("# ") and len(comment) > 20, "a file says what it is for"
+    settings, resolved = compose_settings(overrides_for(group, option))
+    assert isinstance(settings, Settings)
+    assert resolved == asdict(settings), "the typed and the plain configuration are one"
+    if group in ("model", "data", "cluster"):
+        assert getattr(settings, group).name == option
+
+
+@pytest.mark.parametrize("experiment", ["miniature", "smollm2_star1"])
+@pytest.mark.parametrize(("group", "option"), [f for f in FILES if f[0] in ("model", "reward", "data", "trainer")])
+def test_options_stand_on_top_of_an_experiment(experiment: str, group: str, option: str) -> None:
+    settings, _ = compose_settings([f"experiment={experiment}", f"{group}={option}"])
+    alone, _ = compose_settings(overrides_for(group, option))
+    assert settings.run.name == experiment
+    if group in ("model", "reward", "data"):
+        assert getattr(settings, group) == getattr(alone, group), "the option replaces the experiment's own choice"
+
+
+def test_an_override_beats_the_experiment_and_the_experiment_beats_the_group() -> None:
+    settings, _ = compose_settings(["experiment=miniature", "algorithm=low_beta", "algorithm.mini_batch_size=16"])
+    assert settings.algorithm.name == "reinforce_pp_low_beta"
+    assert settings.algorithm.mini_batch_size == 16
+    assert settings.algorithm.rollout_batch_size == 64 and settings.algorithm.kl.coef == 0.02
+
+
+def test_settings_survive_pickle_and_json() -> None:
+    settings, resolved = compose_settings(["experiment=miniature", "reward=skywork_views", "cluster.colocate=[]"])
+    again = pickle.loads(pickle.dumps(settings))
+    assert again == settings and type(again.reward.models["skywork"]) is type(settings.reward.models["skywork"])
+    assert json.loads(json.dumps(asdict(settings))) == asdict(settings) == resolved
+
+
+def test_the_run_folder_follows_the_name() -> None:
+    settings, _ = compose_settings(["experiment=miniature", "run.name=seven"])
+    assert settings.run.directory == "outputs/seven"
+
+
+REFUSED = {
+    "nearest key": (["trainer.learning_rate=1"], "unknown key trainer.learning_rate; did you mean trainer.lr?"),
+    "nearest nested key": (["algorithm.kl.coeff=1"], "unknown key algorithm.kl.coeff; did you mean algorithm.kl.coef?"),
+    "nearest group": (["algoritm.gamma=1"], "did you mean algorithm"),
+    "inside a dictionary": (["reward.models.miniature.wheight=1"], "did you mean reward.models.*.weight?"),
+    "added key": (["+trainer.momentum_decay=1"], "unknown key trainer.momentum_decay"),
+    "nothing near": (["qqqq=1"], "unknown key qqqq; `lrm-safety train --cfg job` lists all keys"),
+    "unknown option": (["model=qwen3_8"], "no file conf/model/qwen3_8.yaml; did you mean qwen3_8b?"),
+    "word for a number": (["trainer.lr=fast"], "trainer.lr"),
+    "fraction for an integer": (["algorithm.samples_per_prompt=1.5"], "algorithm.samples_per_prompt"),
+    "number for a switch": (["model.packing=7"], "model.packing"),
+    "null where none may be": (["algorithm.gamma=null"], "algorithm.gamma"),
+    "unparsable": (["trainer.lr=[1"], "trainer.lr=[1"),
+    "value left open": (["data.name=???"], "data.name: must be set"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_mistake_is_one_line_that_names_it(name: str) -> None:
+    overrides, expected = REFUSED[name]
+    with pytest.raises(ConfigError) as refused:
+        compose_settings(["experiment=miniature", *overrides])
+    assert expected in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("group", ["model", "reward", "data"])
+def test_a_group_without_a_choice_is_named(group: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{group}: nothing chosen; .*{group}=OPTION from conf/{group}$"):
+        compose_settings([*(part for part in PARTS if not part.startswith(group)), *CPU])
+
+
+def test_known_keys_reach_every_level() -> None:
+    keys = set(known_keys())
+    assert {"seed", "algorithm.kl.coef", "cluster.policy.num_workers"} <= keys
+    assert {"reward.models.*.weight", "evaluation.sets.*.where"} <= keys

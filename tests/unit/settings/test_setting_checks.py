@@ -1,0 +1,139 @@
+"""Each check of a composed configuration has an example that breaks it alone, and its message names the key."""
+
+from __future__ import annotations
+
+import pytest
+
+from lrm_safety.algorithm import AdaptiveKL
+from lrm_safety.errors import ConfigError
+from lrm_safety.settings.compose import compose_settings
+
+MINIATURE = "experiment=miniature"  # 64 prompts, mini-batches of 32, 120 updates, 2 policy workers
+CUDA = ("cluster=node_8gpu_split", "rollout=vllm")
+ADAPTIVE = "algorithm.kl.controller=adaptive"
+
+BROKEN = {
+    "choice": (["trainer.lr_schedule=step"], ["trainer.lr_schedule=step", "cosine, constant, linear"]),
+    "choice inside a dictionary": (["reward.models.miniature.kind=magic"], ["reward.models.miniature.kind=magic"]),
+    "too low": (["algorithm.samples_per_prompt=0"], ["algorithm.samples_per_prompt=0", "at least 1"]),
+    "too high": (["trainer.min_lr_ratio=1.5"], ["trainer.min_lr_ratio=1.5", "at most 1"]),
+    "negative": (["algorithm.clip_low=-0.1"], ["algorithm.clip_low=-0.1", "at least 0"]),
+    "NaN": (["trainer.lr=nan"], ["trainer.lr=nan", "finite"]),
+    "infinite": (["reward.clip_high=inf"], ["reward.clip_high=inf", "finite", "null"]),
+    "limit in a set": (["evaluation.sets.safety.limit=0"], ["evaluation.sets.safety.limit=0"]),
+    "dual clip at 1": (["algorithm.dual_clip=1"], ["algorithm.dual_clip=1", "above 1"]),
+    "beta1 at 1": (["trainer.beta1=1"], ["trainer.beta1=1", "below 1"]),
+    "beta2 at 1": (["trainer.beta2=1"], ["trainer.beta2=1", "below 1"]),
+    "empty nucleus": (
+        ["rollout.top_p=0", "algorithm.old_logprobs=rollout", "algorithm.correction=off"],
+        ["rollout.top_p=0"],
+    ),
+    "empty evaluation nucleus": (["evaluation.top_p=0"], ["evaluation.top_p=0"]),
+    "torn mini-batch": (["algorithm.mini_batch_size=24"], ["algorithm.mini_batch_size=24", "divide the 64 responses"]),
+    "ranks without a response": (
+        ["algorithm.mini_batch_size=1", "schedule.max_updates=64"],
+        ["algorithm.mini_batch_size=1", "cluster.policy.num_workers=2"],
+    ),
+    "baseline of one sample": (["algorithm.baseline=leave_one_out"], ["algorithm.baseline=leave_one_out", "2 or more"]),
+    "group of one sample": (["algorithm.normalisation=group"], ["algorithm.normalisation=group", "2 or more"]),
+    "updates left over": (["schedule.max_updates=121"], ["schedule.max_updates=121", "multiple of the 2 updates"]),
+    "k1 in the loss": (["algorithm.kl.placement=loss"], ["algorithm.kl.estimator=k1", "use k2 or k3"]),
+    "k2 in the reward": (["algorithm.kl.estimator=k2"], ["algorithm.kl.estimator=k2", "use k1"]),
+    "adaptive from 0": ([ADAPTIVE, "algorithm.kl.coef=0"], ["algorithm.kl.coef=0", "above 0"]),
+    "adaptive to 0": ([ADAPTIVE, "algorithm.kl.target=0"], ["algorithm.kl.target=0", "above 0"]),
+    "adaptive too fast": ([ADAPTIVE, "algorithm.kl.horizon=12"], ["algorithm.kl.horizon=12", "64 responses"]),
+    "nucleus": (["rollout.top_p=0.9"], ["rollout.top_p", "old_logprobs=rollout"]),
+    "top-k, corrected": (["rollout.top_k=5", "algorithm.old_logprobs=rollout"], ["top_k=0", "correction=off"]),
+    "tensor parallel on the CPU": (["rollout.tensor_parallel_size=2"], ["rollout.tensor_parallel_size", "cpu"]),
+    "no cache size on the CPU": (["rollout.kv_cache_bytes=null"], ["rollout.kv_cache_bytes", "cpu"]),
+    "CUDA's transfer on the CPU": (["rollout.weight_transfer=nccl"], ["rollout.weight_transfer=nccl", "cuda"]),
+    "the CPU's transfer on CUDA": ([*CUDA, "rollout.weight_transfer=shm"], ["rollout.weight_transfer=shm", "cuda"]),
+    "unknown group colocated": (["cluster.colocate=[[policy,judge]]"], ["cluster.colocate", "judge"]),
+    "group colocated twice": (
+        ["cluster.colocate=[[reward,reference],[reward,rollout]]"],
+        ["cluster.colocate", "reward", "two sets"],
+    ),
+    "unequal groups colocated": (
+        ["cluster.colocate=[[policy,rollout]]"],
+        ["cluster.colocate", "'policy': 2", "'rollout': 1"],
+    ),
+    "tensor parallel colocated": (
+        ["cluster=node_8gpu_colocated", "rollout=vllm", "rollout.tensor_parallel_size=2"],
+        ["cluster.colocate", "tensor-parallel"],
+    ),
+    "no GPU on CUDA": ([*CUDA, "cluster.policy.gpus_per_worker=0"], ["cluster.policy.gpus_per_worker", "above 0"]),
+    "GPU on the CPU": (["cluster.reward.gpus_per_worker=1"], ["cluster.reward.gpus_per_worker", "must be 0"]),
+    "no reward": (["~reward.models.miniature"], ["reward.models", "empty"]),
+    "classifier without a path": (
+        ["reward.models.miniature.path=null"],
+        ["reward.models.miniature.path", "classifier"],
+    ),
+    "python without a function": (["reward.models.miniature.kind=python"], ["reward.models.miniature.function"]),
+    "http without a url": (["reward.models.miniature.kind=http"], ["reward.models.miniature.url"]),
+    "unknown view": (
+        ["+reward.models.miniature.views.summary=1"],
+        ["reward.models.miniature.views.summary", "full, trace, answer"],
+    ),
+    "weight that is no number": (
+        ["reward.models.miniature.views.full=nan"],
+        ["reward.models.miniature.views.full=nan", "finite"],
+    ),
+    "clip bounds crossed": (["reward.clip_low=2", "reward.clip_high=2"], ["reward.clip_low=2", "reward.clip_high=2"]),
+    "buffer over the limit": (["reward.overlong_buffer_tokens=97"], ["reward.overlong_buffer_tokens"]),
+    "no data": (["data.path=null"], ["data.path", "data.hub_id"]),
+    "nothing to evaluate": (
+        ["evaluation=none", "evaluation.every_updates=5", "checkpoint.best_metric=null"],
+        ["evaluation.every_updates=5", "nothing to evaluate"],
+    ),
+    "best of no evaluation": (["evaluation.every_updates=0"], ["checkpoint.best_metric", "evaluation.every_updates=0"]),
+    "best of an unknown set": (
+        ["checkpoint.best_metric=evaluation/saftey"],
+        ["checkpoint.best_metric=evaluation/saftey", "safety, arithmetic, benign"],
+    ),
+    "no time": (["rollout.timeout_seconds=0.5"], ["rollout.timeout_seconds=0.5", "at least 1"]),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_rule_names_its_key(name: str) -> None:
+    overrides, expected = BROKEN[name]
+    with pytest.raises(ConfigError) as refused:
+        compose_settings([MINIATURE, *overrides])
+    for part in expected:
+        assert part in str(refused.value)
+
+
+# The nearest configuration on the right side of a rule.
+WHOLE = {
+    "a mini-batch that is the whole batch": ["algorithm.mini_batch_size=64"],
+    "one response a rank": ["algorithm.mini_batch_size=2", "schedule.max_updates=64"],
+    "a baseline of two samples": ["algorithm.baseline=leave_one_out", "algorithm.samples_per_prompt=2"],
+    "a group of two samples": ["algorithm.normalisation=group", "algorithm.samples_per_prompt=2"],
+    "k3 in the loss": ["algorithm.kl.placement=loss", "algorithm.kl.estimator=k3"],
+    "any estimator where none is used": ["algorithm.kl.placement=none", "algorithm.kl.estimator=k3"],
+    "no clip at all": ["algorithm.clip_low=null", "algorithm.clip_high=null"],
+    "a dual clip": ["algorithm.dual_clip=1.01"],
+    "top-k under the engine's own log-probs": [
+        "rollout.top_k=5",
+        "rollout.top_p=0.9",
+        "algorithm.old_logprobs=rollout",
+        "algorithm.correction=off",
+    ],
+    "an adaptive controller": [ADAPTIVE, "algorithm.kl.horizon=13"],
+    "equal groups colocated": ["cluster.colocate=[[reward,reference]]"],
+    "a buffer as long as a response": ["reward.overlong_buffer_tokens=96"],
+    "a prompt set on the hub": ["data.path=null", "data.hub_id=someone/prompts"],
+    "the best of a training metric": ["checkpoint.best_metric=reward/raw_mean", "evaluation.every_updates=0"],
+    "greedy evaluation": ["evaluation.temperature=0"],
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_other_side_of_a_rule_is_let_through(name: str) -> None:
+    compose_settings([MINIATURE, *WHOLE[name]])
+
+
+def test_the_horizon_is_refused_exactly_where_the_controller_would_refuse_its_first_batch() -> None:
+    with pytest.raises(ValueError, match="fifth"):
+        AdaptiveKL(0.02, target=6.0, horizon=12).update(6.0, 64)
+    AdaptiveKL(0.02, target=6.0, horizon=13).update(6.0, 64)

@@ -1,0 +1,52 @@
+"""A multirun is checked before Hydra runs it, so both must make the same list."""
+
+from __future__ import annotations
+
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from lrm_safety.errors import ConfigError
+from lrm_safety.settings.compose import compose_settings, sweep
+
+SWEEPS = {
+    "none": ["experiment=miniature", "seed=3"],
+    "simple": ["seed=1,2"],
+    "choice": ["trainer.lr=choice(1e-6,5e-7)"],
+    "range": ["seed=range(1,4)"],
+    "range with a step": ["seed=range(0,10,4)"],
+    "two": ["experiment=miniature", "seed=1,2", "algorithm=reinforce_pp,rloo"],
+    "groups": ["model=miniature,qwen3_8b", "~tracking"],
+    "added and quoted": ["+rollout.engine.mode='a b'", "seed=1,2", "cluster.colocate=[[reward,reference]]"],
+}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_the_same_runs_as_hydra_in_the_same_order(name: str) -> None:
+    parsed = OverridesParser.create().parse_overrides(SWEEPS[name])
+    (expected,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    ours = [
+        [str(item.input_line) for item in OverridesParser.create().parse_overrides(run)] for run in sweep(SWEEPS[name])
+    ]
+    normal = [[item.replace("'", "") for item in run] for run in ours]
+    assert normal == [[item.replace("'", "") for item in run] for run in expected]
+
+
+def test_the_last_sweep_varies_fastest() -> None:
+    assert list(sweep(["a=1", "seed=1,2", "b=x,y"])) == [
+        ["a=1", "seed=1", "b=x"],
+        ["a=1", "seed=1", "b=y"],
+        ["a=1", "seed=2", "b=x"],
+        ["a=1", "seed=2", "b=y"],
+    ]
+    assert list(sweep(["seed=range(1,4)"])) == [["seed=1"], ["seed=2"], ["seed=3"]]
+
+
+def test_every_run_of_a_sweep_composes() -> None:
+    runs = [compose_settings(run)[0] for run in sweep(["experiment=miniature", "seed=4,5", "algorithm.gamma=1,0.9"])]
+    assert [(run.seed, run.algorithm.gamma) for run in runs] == [(4, 1.0), (4, 0.9), (5, 1.0), (5, 0.9)]
+
+
+def test_an_unparsable_sweep_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match="seed"):
+        list(sweep(["seed=range(1"]))
