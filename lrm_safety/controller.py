@@ -191,7 +191,9 @@ class Controller:
         metrics = {"sync/version": float(version)}
         every = self.settings.rollout.probe_every_syncs
         if every and version % every == 0:
-            probe = [ids[:PROBE_TOKENS] for ids in sequences[:PROBE_SEQUENCES]]
+            rollout = self.settings.rollout
+            longest = min(PROBE_TOKENS, rollout.max_prompt_tokens + rollout.max_response_tokens - 1)
+            probe = [ids[:longest] for ids in sequences[:PROBE_SEQUENCES]]
             engines = self.groups.rollout.probe(probe)
             trainer = self.groups.policy.probe_scores(probe)
             metrics["sync/probe_max_abs"] = self.checks.probe_agrees(

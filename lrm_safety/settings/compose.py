@@ -58,6 +58,8 @@ def settings_of(config: DictConfig) -> tuple[Settings, dict[str, Any]]:
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
     assert isinstance(settings, Settings) and isinstance(resolved, dict)
+    for key in _added_keys(settings):
+        raise ConfigError(_unknown(key))
     check(settings)
     return settings, {str(key): value for key, value in resolved.items()}
 
@@ -86,11 +88,7 @@ def explain(error: Exception) -> str:
     text = str(causes[0]).strip()
     key = next((k for k in (getattr(c, "full_key", None) for c in reversed(causes)) if k), None)
     if unknown := re.search(r"Key '([^']+)' (?:is )?not in", "\n".join(str(c) for c in causes)):
-        key = key or unknown[1]
-        near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
-        return f"unknown key {key}" + (
-            f"; did you mean {near[0]}?" if near else "; `lrm-safety train --cfg job` lists all keys"
-        )
+        return _unknown(key or unknown[1])
     if group := re.search(r"Could not find '([^']+)'", text):
         options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         near = difflib.get_close_matches(group[1].rpartition("/")[2], options, n=1)
@@ -99,12 +97,39 @@ def explain(error: Exception) -> str:
     if missing := re.search(r"You must specify '([^']+)'", text):
         group = missing[1]
         return f"{group}: nothing chosen; name an experiment (experiment=miniature) or {group}=OPTION from conf/{group}"
+    if text.startswith("Error parsing override"):
+        return " ".join(text.split())
     first = str(causes[-1]).strip().splitlines()[0]
     if key and key not in first:
         first = f"{key}: {first}"
     if first.startswith("Error merging override") or not first:
         first = " ".join(line.strip() for line in text.splitlines()[:2])
     return first
+
+
+def _unknown(key: str) -> str:
+    """What to say about a key that the schema lacks: `learning_rate` is found by its initials, others by likeness."""
+    keys = known_keys()
+    parent, dot, name = key.rpartition(".")
+    short = f"{parent}{dot}{''.join(word[:1] for word in name.split('_'))}"
+    near = [short] if short in keys else difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    return f"unknown key {key}; " + (
+        f"did you mean {near[0]}?" if near else "`lrm-safety train --cfg job` lists all keys"
+    )
+
+
+def _added_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Keys that `+key=value` put into a part of the schema that does not have them."""
+    if is_dataclass(node):
+        known = {item.name for item in fields(node)}
+        for name, value in vars(node).items():
+            if name in known:
+                yield from _added_keys(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}"
+    elif isinstance(node, dict):
+        for name, value in node.items():
+            yield from _added_keys(value, f"{prefix}{name}.")
 
 
 def known_keys(node: type = Settings, prefix: str = "") -> list[str]:
