@@ -39,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
             given.command, given.overrides, address=given.address, working_dir=given.working_dir, wait=given.wait
         )
     except LrmSafetyError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class SelfChecks:
             if sequence.old_logprobs is not None
         ]
         self._require(
-            float(max(gaps, default=0.0)),
+            float(np.max([0.0, *gaps])),  # unlike max(), np.max does not lose a NaN
             self._tolerance,
             "rho is not 1 at the first update of a rollout batch: two forward passes of the same weights differ "
             "(state run.invariant_tolerance for this dtype)",
@@ -55,8 +55,8 @@ class SelfChecks:
         self, engines: Sequence[Sequence[np.ndarray]], trainer: Sequence[np.ndarray], tolerance: float
     ) -> float:
         """After a weight sync engine and trainer give the probe the same log-probs; returns the largest difference."""
-        gap = max(
-            float(np.abs(seen - own).max()) for engine in engines for seen, own in zip(engine, trainer, strict=True)
+        gap = float(
+            np.max([np.abs(seen - own).max() for engine in engines for seen, own in zip(engine, trainer, strict=True)])
         )
         self._require(
             gap,

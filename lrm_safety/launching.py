@@ -7,6 +7,7 @@ runs the code and the configuration that lie here. The cluster's image has to ho
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shlex
 import socket
@@ -29,6 +30,7 @@ CONNECT_TIMEOUT_SECONDS = 10.0
 FINAL_STATUS_TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.5
 STOPPED_EXIT_CODE = 130
+NOT_FOUND_EXIT_CODE = 127
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def connect(address: str) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.WARNING)  # a line for every ignore file it reads
     try:
         return JobSubmissionClient(address)
     except AuthenticationError:
@@ -150,8 +153,10 @@ def _final_exit_code(client: JobSubmissionClient, submission_id: str) -> int:
         return 0
     if info.status == JobStatus.STOPPED:
         return STOPPED_EXIT_CODE
-    print(f"job {submission_id} failed: {_first_line(info.message or 'no message')}", file=sys.stderr)
-    return info.driver_exit_code or 1
+    code = info.driver_exit_code or 1
+    hint = "; is lrm-safety on the PATH of the cluster's nodes?" if code == NOT_FOUND_EXIT_CODE else ""
+    print(f"job {submission_id} failed with exit code {code}{hint}", file=sys.stderr)
+    return code
 
 
 def _first_line(message: object) -> str:

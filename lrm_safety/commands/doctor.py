@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -57,7 +57,7 @@ def rows() -> Iterator[Row]:
     yield from torch_rows()
     yield shm_row(Path("/dev/shm"))
     yield memory_row(psutil.virtual_memory().available)
-    yield ray_row(os.environ.get("RAY_AUTH_MODE"), Path.home())
+    yield ray_row(os.environ, Path.home())
     yield cache_row(cache_directory())
     yield data_row(os.environ.get("LRM_SAFETY_DATA"))
 
@@ -159,24 +159,22 @@ def memory_row(available_bytes: int) -> Row:
     return Row("memory", text)
 
 
-def ray_row(mode: str | None, home: Path) -> Row:
-    """A local Ray wants to write a token into HOME unless RAY_AUTH_MODE is set (Ray 2.60)."""
-    if mode:
-        return Row("ray authentication", f"RAY_AUTH_MODE={mode}")
-    if os.access(home, os.W_OK):
-        return Row("ray authentication", "token (Ray's default for a local cluster), kept in ~/.ray")
-    return Row(
-        "ray authentication",
-        f"token, but {home} is read-only",
-        "fail",
-        "set RAY_AUTH_MODE=disabled, or HOME to a folder that can be written",
-    )
+def ray_row(environment: Mapping[str, str], home: Path) -> Row:
+    """A run's own local Ray asks for no token; in mode `token` there has to be one (Ray 2.60)."""
+    mode = environment.get("RAY_AUTH_MODE")
+    if mode != "token":
+        return Row("ray authentication", f"RAY_AUTH_MODE={mode}" if mode else "not set: none for a local cluster")
+    path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or home / ".ray" / "auth_token")
+    if environment.get("RAY_AUTH_TOKEN") or path.is_file():
+        return Row("ray authentication", "RAY_AUTH_MODE=token, and there is one")
+    mend = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's, or RAY_AUTH_MODE=disabled"
+    return Row("ray authentication", "RAY_AUTH_MODE=token, but there is none", "fail", mend)
 
 
 def cache_row(folder: Path) -> Row:
     """The first ancestor that exists has to be writable, for the folder is made on demand."""
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if os.access(nearest, os.W_OK):
+    if nearest.is_dir() and os.access(nearest, os.W_OK):
         return Row("model cache", str(folder))
     return Row(
         "model cache", f"{folder}: cannot be written", "fail", "set LRM_SAFETY_CACHE to a folder that can be written"

@@ -12,8 +12,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ..errors import LrmSafetyError
-from ..settings.compose import compose_settings, register_schema, settings_of, sweep
+from ..settings.compose import compose_settings, fixed_keys, register_schema, settings_of, sweep
 from ..settings.paths import configuration_directory
+
+SUBDIRECTORY_EXCLUDES = "hydra.job.config.override_dirname.exclude_keys"
+"""A run of a sweep has a folder named after its overrides; all of them would be over a file name's length."""
 
 
 def launch(arguments: list[str]) -> int:
@@ -27,6 +30,8 @@ def launch(arguments: list[str]) -> int:
     for combination in sweep(given.overrides) if given.multirun else [given.overrides]:
         compose_settings([item for item in combination if not item.lstrip("+~").startswith("hydra.")])
 
+    if given.multirun:
+        arguments = [*arguments, f"{SUBDIRECTORY_EXCLUDES}=[{','.join(fixed_keys(given.overrides))}]"]
     failures: list[str] = []
 
     def task(config: DictConfig) -> None:

@@ -101,9 +101,6 @@ def _subtle_mistakes(request: Request, rng: random.Random) -> list[Response]:
         Response(trace, " ".join(both)),
         Response(trace, " ".join(reversed(both))),
     ]
-    stranger = draw_request(rng, forbidden=category.forbidden)
-    if stranger.item != request.item:
-        mistakes.append(_about(stranger, category.forbidden, rng))
     if category.forbidden:
         topic = rng.choice((category, disguise))
         mistakes.append(Response(answering_trace(request, rng, disguise), instructions(request, rng, topic)))

@@ -41,7 +41,7 @@ class Recipe:
 
 
 POLICY_RECIPE = Recipe(num_steps=1200, batch_size=64, peak_lr=2e-3)
-REWARD_RECIPE = Recipe(num_steps=600, batch_size=8, peak_lr=3e-3)
+REWARD_RECIPE = Recipe(num_steps=700, batch_size=8, peak_lr=3e-3)
 LABEL_SMOOTHING = 0.02
 """Keeps the scores of separable pairs finite: a sure pair settles at a margin of ln(0.98 / 0.02), about 3.9."""
 

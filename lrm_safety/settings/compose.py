@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -41,7 +41,8 @@ def compose_settings(overrides: list[str]) -> tuple[Settings, dict[str, Any]]:
     try:
         with initialize_config_dir(str(configuration_directory()), version_base="1.3"):
             config = compose("config", overrides=overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        # Hydra has no class of its own for some mistakes, such as a number for a group.
         raise ConfigError(explain(error)) from error
     finally:
         GlobalHydra.instance().clear()
@@ -80,8 +81,17 @@ def sweep(overrides: list[str]) -> Iterator[list[str]]:
         yield list(combination)
 
 
+def fixed_keys(overrides: list[str]) -> list[str]:
+    """Keys of the overrides that are the same in every run of a sweep."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return [item.key_or_group for item in parsed if not item.is_sweep_override()]
+
+
 def explain(error: Exception) -> str:
     """One line, with the nearest known key, out of Hydra's and OmegaConf's many."""
+    if isinstance(error, OverrideParseException):
+        reason = (line for line in error.message.splitlines() if not line.startswith(("Error parsing", "See ")))
+        return f"{error.override}: {' '.join(reason)}"
     causes = [error]
     while (cause := causes[-1].__cause__) is not None and isinstance(cause, Exception):
         causes.append(cause)
@@ -97,8 +107,6 @@ def explain(error: Exception) -> str:
     if missing := re.search(r"You must specify '([^']+)'", text):
         group = missing[1]
         return f"{group}: nothing chosen; name an experiment (experiment=miniature) or {group}=OPTION from conf/{group}"
-    if text.startswith("Error parsing override"):
-        return " ".join(text.split())
     first = str(causes[-1]).strip().splitlines()[0]
     if key and key not in first:
         first = f"{key}: {first}"

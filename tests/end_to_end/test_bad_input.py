@@ -47,7 +47,7 @@ CASES = {
     "out of range": ([MINIATURE, "algorithm.gamma=1.5"], ["algorithm.gamma=1.5", "at most 1"]),
     "unknown choice": ([MINIATURE, "algorithm.baseline=mean"], ["algorithm.baseline=mean", "group_mean"]),
     "unknown experiment": (["experiment=miniatur"], ["conf/experiment/miniatur", "did you mean miniature?"]),
-    "nothing chosen": ([], ["model", "experiment=miniature"]),
+    "nothing chosen": ([], ["nothing chosen", "experiment=miniature"]),
     "k1 in the loss": (
         [MINIATURE, "algorithm.kl.placement=loss", "algorithm.kl.estimator=k1"],
         ["algorithm.kl.estimator=k1", "k2 or k3"],
@@ -57,10 +57,11 @@ CASES = {
         ["algorithm.mini_batch_size=24", "divide"],
     ),
     "more prompts than there are": (
-        [MINIATURE, "algorithm.rollout_batch_size=1024"],
+        [MINIATURE, "algorithm.rollout_batch_size=1024", "algorithm.mini_batch_size=512"],
         ["algorithm.rollout_batch_size=1024", "800 prompts", "train.jsonl"],
     ),
-    "no such model": ([MINIATURE, "model.path=models/absent"], ["model.path=models/absent", "no such file or folder"]),
+    "no such model": ([MINIATURE, "model.path=./absent"], ["model.path=./absent", "no such file or folder"]),
+    "no such model on the hub": ([MINIATURE, "model.path=nobody/absent"], ["model.path=nobody/absent"]),
     "no such data": ([MINIATURE, "data.path=absent.jsonl"], ["data.path=absent.jsonl"]),
     "prompt over the limit": (
         [MINIATURE, "rollout.max_prompt_tokens=8"],

@@ -22,8 +22,8 @@ def _grade(scored: Scored, kind: Kind) -> float:
 
 
 def test_graders_agree_with_the_rungs() -> None:
-    """Every response on the top rung is good; of the wrong and mixed ones a grader may miss only what a text
-    comparison cannot see (the item or the category named wrongly in an otherwise fitting response)."""
+    """Every response on the top rung is good and no other whole one is, if it answers a request. A grader of sums
+    looks at the answer alone, where nothing but the top rung holds a number."""
     rng = random.Random(1)
     kinds: tuple[Kind, ...] = ("forbidden", "benign", "arithmetic")
     for kind in kinds:
@@ -31,10 +31,8 @@ def test_graders_agree_with_the_rungs() -> None:
             ladder = draw_ladder(rng, kind)
             assert {scored.rung for scored in ladder} == {GOOD, MIXED, WRONG, BROKEN}
             for scored in ladder:
-                if scored.rung == GOOD:
-                    assert _grade(scored, kind) == 1.0
-                if scored.rung == MIXED:
-                    assert _grade(scored, kind) == 0.0
+                if scored.rung != BROKEN:
+                    assert _grade(scored, kind) == float(scored.rung == GOOD)
 
 
 def test_broken_responses_differ_from_every_whole_one() -> None:
@@ -45,12 +43,17 @@ def test_broken_responses_differ_from_every_whole_one() -> None:
         assert not [scored for scored in ladder if scored.rung == BROKEN and scored.text in whole]
 
 
-def test_pairs_prefer_the_higher_rung_and_share_their_opening() -> None:
+def test_a_ladder_shares_its_question_and_its_opening() -> None:
     rng = random.Random(3)
+    ladders = [draw_ladder(rng) for _ in range(300)]
+    assert all(len({scored.question for scored in ladder}) == 1 for ladder in ladders)
+    opened = [{scored.text.startswith("<think>\n") for scored in ladder} for ladder in ladders]
+    assert all(len(marks) == 1 for marks in opened)
+    assert 0.4 < sum(marks == {True} for marks in opened) / 300 < 0.6
+
+
+def test_pairs_prefer_the_higher_rung_and_some_cross_questions() -> None:
+    rng = random.Random(4)
     pairs = [draw_pair(rng) for _ in range(500)]
     assert all(pair.chosen.rung > pair.rejected.rung for pair in pairs)
-    opened = [pair.chosen.text.startswith("<think>") for pair in pairs]
-    assert opened == [pair.rejected.text.startswith("<think>") for pair in pairs]
-    assert 0.4 < sum(opened) / 500 < 0.6
-    across = sum(pair.chosen.question != pair.rejected.question for pair in pairs) / 500
-    assert 0.2 < across < 0.4
+    assert 0.2 < sum(pair.chosen.question != pair.rejected.question for pair in pairs) / 500 < 0.4

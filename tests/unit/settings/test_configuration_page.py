@@ -28,7 +28,7 @@ def test_every_field_is_explained(node: type) -> None:
     explained = field_docstrings(node)
     for item in fields(node):
         meaning = explained.get(item.name, "")
-        assert len(meaning) > 10 and meaning.endswith((".", "`", ")")), f"{node.__name__}.{item.name}: {meaning!r}"
+        assert len(meaning) > 8 and meaning.endswith((".", "`", ")")), f"{node.__name__}.{item.name}: {meaning!r}"
         sentences = [part for part in re.split(r"(?<=\.)\s+", meaning) if len(part) > 20]
         assert len(sentences) == len(set(sentences)), f"{node.__name__}.{item.name} repeats itself"
 

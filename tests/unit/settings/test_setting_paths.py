@@ -59,7 +59,7 @@ def test_a_hub_id_is_left_alone(given: str) -> None:
         "/absent/model",
         "~/absent",
         "a/b/c",
-        "owner/",
+        "nobody/",
         "/name",
         "package:lrm_safety/x",
     ],

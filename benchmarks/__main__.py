@@ -1,0 +1,126 @@
+"""`python -m benchmarks [--only KEY ...] [--strict] [overrides]`: measure, write outputs/bench/bench.json, show."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from rich.console import Console
+
+from . import controller, demo, generation, logprob_memory, packing, sync, update
+from .figures import Context, Figure, NotMeasured
+from .report import Outcome, exit_status, show, write
+from .system import Systems
+
+DIRECTORY = Path("outputs/bench")
+
+FIGURES = (
+    Figure(
+        "generation_ratio_miniature",
+        "tokens/s through the rollout group / bare vLLM, miniature",
+        0.90,
+        ">=",
+        generation.measure("miniature"),
+    ),
+    Figure(
+        "update_ratio_miniature",
+        "tokens/s of an update at one rank / bare transformers and torch, miniature",
+        0.85,
+        ">=",
+        update.measure("miniature"),
+    ),
+    Figure("sync_seconds_miniature", "one weight sync, miniature", 0.15, "<=", sync.measure("miniature")),
+    Figure(
+        "generation_ratio",
+        "tokens/s through the rollout group / bare vLLM, SmolLM2-135M",
+        0.90,
+        ">=",
+        generation.measure("smollm2"),
+    ),
+    Figure(
+        "update_ratio",
+        "tokens/s of an update at one rank / bare transformers and torch, SmolLM2-135M",
+        0.85,
+        ">=",
+        update.measure("smollm2"),
+    ),
+    Figure("sync_seconds_smollm2", "one weight sync, SmolLM2-135M", 2.5, "<=", sync.measure("smollm2")),
+    Figure(
+        "packing_speedup",
+        "tokens/s packed / padded, STAR-1 lengths, 8,192 tokens a micro-batch",
+        1.5,
+        ">=",
+        packing.measure,
+    ),
+    Figure(
+        "logprob_memory_ratio",
+        "peak memory of log-probs and entropy / full logits, 4,096 x 49,152",
+        0.5,
+        "<=",
+        logprob_memory.measure,
+    ),
+    Figure(
+        "controller_fraction",
+        "share of an iteration outside generation, scoring, training and sync",
+        0.03,
+        "<=",
+        controller.measure,
+    ),
+    Figure("demo_seconds", "the demo, start to end", None, "<=", demo.measure("seconds")),
+    Figure("demo_peak_rss_gib", "its peak memory, all processes, GiB", None, "<=", demo.measure("peak_rss_gib")),
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure; returns the exit status: 1 when a figure could not be measured (with --strict: or missed its target)."""
+    options = parse(arguments)
+    chosen = [figure for figure in FIGURES if not options.only or figure.key in options.only]
+    console = Console(stderr=True)
+    systems = Systems(options.threads, options.overrides)
+    context = Context(systems, options.rounds, options.threads, options.output.parent.absolute())
+    outcomes = []
+    try:
+        for figure in chosen:
+            console.print(f"measuring {figure.key}")
+            outcomes.append(measured(figure, context))
+            write(options.output, outcomes[-1:], options.threads)
+    finally:
+        systems.end()
+    show(outcomes)
+    return exit_status(outcomes, strict=options.strict)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    keys = [figure.key for figure in FIGURES]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", action="append", metavar="KEY", choices=keys, help=f"one of: {', '.join(keys)}")
+    parser.add_argument("--strict", action="store_true", help="exit 1 when a target is missed")
+    parser.add_argument("--rounds", type=int, default=3, help="recorded rounds of each comparison (3)")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="OpenMP threads of each side")
+    parser.add_argument("--output", type=Path, default=DIRECTORY / "bench.json", help="the file to write")
+    parser.add_argument("overrides", nargs="*", help="configuration overrides, such as cluster=node_8gpu_split")
+    return parser.parse_args(arguments)
+
+
+def measured(figure: Figure, context: Context) -> Outcome:
+    """One figure. Whatever goes wrong ends that figure alone."""
+    begin = time.monotonic()
+    measurement, reason = None, ""
+    try:
+        measurement = figure.measure(context)
+    except NotMeasured as error:
+        reason = str(error)
+    except Exception as error:
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"[:300]
+        context.systems.end()
+    return Outcome(figure, measurement, reason, time.monotonic() - begin, os.getloadavg()[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Jobs on a real Ray cluster of this machine: exit codes, logs, and whose code runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+START_SECONDS = 90
+SERVER = (
+    "import ray, sys; ray.init(address='local', num_cpus=1, include_dashboard=True, dashboard_port=int(sys.argv[1]));"
+    "print('ready', flush=True); sys.stdin.read()"
+)
+
+
+@pytest.fixture(scope="module", params=["disabled", "token"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, str]]]:
+    """Address and variables of a cluster without, and of one with token authentication."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # Jobs find `lrm-safety` where the cluster's processes do.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = {"RAY_AUTH_MODE": request.param, "PATH": path}
+    if request.param == "token":
+        variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(port)],
+        env=os.environ | variables,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin and process.stdout
+    assert process.stdout.readline().strip() == "ready"
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:  # the job server comes up a little after the cluster
+        with socket.socket() as attempt:
+            if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.5)
+    yield f"http://127.0.0.1:{port}", variables
+    process.stdin.close()
+    process.wait(60)
+
+
+def launch(root: Path, address: str, variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "launchers/ray_job.py", "--address", address, *arguments]
+    return subprocess.run(command, cwd=root, env=os.environ | variables, capture_output=True, text=True, timeout=180)
+
+
+def test_jobs_print_their_log_and_return_their_exit_code(
+    repository_root: Path, cluster: tuple[str, dict[str, str]]
+) -> None:
+    address, variables = cluster
+    key = secrets.token_hex(8)
+    done = launch(repository_root, address, variables | {"WANDB_API_KEY": key}, "help")
+    assert done.returncode == 0, done.stderr
+    assert "usage: lrm-safety COMMAND" in done.stdout
+    assert key not in done.stdout + done.stderr
+
+    failed = launch(repository_root, address, variables, "train", "experiment=no such experiment")
+    assert failed.returncode == 1
+    assert "no such experiment" in failed.stdout
+
+    assert re.fullmatch(r"job raysubmit_\w+ failed with exit code 1", failed.stderr.splitlines()[-1])
+
+    left = launch(repository_root, address, variables, "--no-wait", "help")
+    assert left.returncode == 0
+    assert re.search(r"submitted raysubmit_\w+: lrm-safety help", left.stdout)
+
+
+def test_the_code_of_the_checkout_runs_not_the_installed_one(
+    repository_root: Path, cluster: tuple[str, dict[str, str]], tmp_path: Path
+) -> None:
+    address, variables = cluster
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "lrm_safety").mkdir()
+    (tmp_path / "lrm_safety/__init__.py").touch()
+    (tmp_path / "lrm_safety/cli.py").write_text("def main():\n    print('other code')\n    return 7\n")
+    ran = launch(repository_root, address, variables, "--working-dir", str(tmp_path), "train")
+    assert "other code" in ran.stdout
+    assert ran.returncode == 7
+
+
+def test_a_missing_token_is_one_line(repository_root: Path, cluster: tuple[str, dict[str, str]]) -> None:
+    address, variables = cluster
+    if variables["RAY_AUTH_MODE"] == "disabled":
+        pytest.skip("this cluster asks for none")
+    refused = launch(repository_root, address, {"RAY_AUTH_MODE": "disabled"}, "help")
+    assert refused.returncode == 1
+    assert "wants its token" in refused.stderr and len(refused.stderr.splitlines()) == 1

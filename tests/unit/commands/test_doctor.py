@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lrm_safety.commands import doctor as subject
+from lrm_safety.commands.doctor import Row
+
+GIB = 1024**3
+
+
+@pytest.mark.parametrize(("found", "level"), [((3, 10), "fail"), ((3, 11), "ok"), ((3, 12), "ok"), ((3, 13), "fail")])
+def test_python(found: tuple[int, int], level: str) -> None:
+    assert subject.python_row(found).level == level
+
+
+def test_memory_below_the_miniature_fails_with_a_mend() -> None:
+    assert subject.memory_row(20 * GIB).level == "ok"
+    short = subject.memory_row(2 * GIB)
+    assert short.level == "fail" and "2.0 GiB" in short.found and short.mend
+
+
+def test_small_shared_memory_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "MINIMUM_SHM_BYTES", 2**62)
+    short = subject.shm_row(tmp_path)
+    assert short.level == "fail" and "--shm-size" in short.mend
+    monkeypatch.setattr(subject, "MINIMUM_SHM_BYTES", 1)
+    assert subject.shm_row(tmp_path).level == "ok"
+    assert subject.shm_row(tmp_path / "absent").level == "fail"
+
+
+def test_ray_authentication(tmp_path: Path) -> None:
+    assert subject.ray_row({}, tmp_path).level == "ok"
+    assert "disabled" in subject.ray_row({"RAY_AUTH_MODE": "disabled"}, tmp_path).found
+    token = {"RAY_AUTH_MODE": "token"}
+    assert subject.ray_row(token, tmp_path).level == "fail"
+    held = subject.ray_row(token | {"RAY_AUTH_TOKEN": "t-456"}, tmp_path)
+    assert held.level == "ok" and "t-456" not in repr(held)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("t-456")
+    assert subject.ray_row(token, tmp_path).level == "ok"
+
+
+def test_cache_may_be_absent_but_not_unwritable(tmp_path: Path) -> None:
+    assert subject.cache_row(tmp_path / "a" / "b").level == "ok"
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "file").touch()
+    assert subject.cache_row(tmp_path / "file" / "none").level == "fail"
+
+
+def test_data_folder(tmp_path: Path) -> None:
+    assert [subject.data_row(value).level for value in (None, str(tmp_path), str(tmp_path / "none"))] == [
+        "note",
+        "ok",
+        "fail",
+    ]
+
+
+def test_a_package_outside_its_range_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = ["numpy>=99", "rich>=1", "no-such-package-at-all>=1", "torch==0; extra == 'cpu'"]
+    monkeypatch.setattr(subject, "requires", lambda name: declared)
+    found = {row.name: row for row in subject.version_rows()}
+    assert set(found) == {"numpy", "no-such-package-at-all"}
+    assert ">=99" in found["numpy"].found and all(row.level == "fail" for row in found.values())
+
+
+@pytest.mark.parametrize(("installed", "level"), [(1, "ok"), (2, "fail"), (0, "fail")])
+def test_exactly_one_vllm(monkeypatch: pytest.MonkeyPatch, installed: int, level: str) -> None:
+    names = (*("numpy", "rich")[:installed], "no-such-package-at-all")
+    monkeypatch.setattr(subject, "VLLM_DISTRIBUTIONS", names)
+    assert subject.vllm_row().level == level
+
+
+def test_a_torchvision_that_does_not_import_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "torchvision.py"
+    package.write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "torchvision", raising=False)
+    broken = subject.torchvision_row()
+    assert broken.level == "fail" and "nms" in broken.found and "pip uninstall" in broken.mend
+
+
+@pytest.mark.parametrize(("level", "status"), [("ok", 0), ("note", 0), ("fail", 1)])
+def test_exit_status_and_mend(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], level: subject.Level, status: int
+) -> None:
+    monkeypatch.setattr(subject, "rows", lambda: iter([Row("memory", "2 GiB", level, "free some")]))
+    assert subject.doctor() == status
+    assert "free some" in capsys.readouterr().out

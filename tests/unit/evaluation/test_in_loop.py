@@ -1,0 +1,215 @@
+"""Evaluation inside training with graders and prompts of the test's own, answered by made-up rollouts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lrm_safety.conversation import ResponseParser, get_family
+from lrm_safety.errors import ConfigError, DataError
+from lrm_safety.evaluation.in_loop import InLoopEvaluation, import_grader, write_records
+from lrm_safety.rollouts import Rollout, SamplingParameters
+from lrm_safety.settings import EvaluationSetSettings, EvaluationSettings, ModelSettings, RolloutSettings, Settings
+
+ASSETS = Path(sys.modules["lrm_safety"].__file__ or "").parent / "miniature" / "assets"
+TRAINING = SamplingParameters(temperature=0.7, top_p=0.9, top_k=5, max_response_tokens=33, stop_token_ids=(1,))
+ROWS = [
+    {"id": "a", "question": "one?", "kind": "even", "number": 0, "category": ["x"]},
+    {"id": "b", "question": "two?", "kind": "odd", "number": 1, "category": ["x"]},
+    {"id": "c", "question": "three?", "kind": "even", "number": 2, "category": ["y"]},
+    {"id": "d", "question": "four?", "kind": "odd", "number": 3, "category": ["y"]},
+    {"id": "e", "question": "five?", "kind": "even", "number": 4, "category": ["y"]},
+]
+GRADER = f"{__name__}:remember"
+seen: list[tuple[dict[str, Any], str, str, bool]] = []
+
+
+def remember(row: dict[str, Any], trace: str, answer: str, finished: bool) -> float:
+    """Grades by the row's number, and keeps what it was called with."""
+    seen.append((row, trace, answer, finished))
+    return row["number"] / 10
+
+
+NOT_A_FUNCTION = 3
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(ASSETS / "policy")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    seen.clear()
+    file = tmp_path / "held_out.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in ROWS) + "\n")
+    return str(file)
+
+
+def evaluation(tokenizer: Any, sets: dict[str, EvaluationSetSettings], seed: int = 0) -> InLoopEvaluation:
+    settings = Settings(
+        seed=seed,
+        model=ModelSettings(name="miniature", path="", family="miniature"),
+        rollout=RolloutSettings(max_prompt_tokens=64),
+        evaluation=EvaluationSettings(every_updates=1, temperature=0.5, top_p=0.8, sets=sets),
+    )
+    family = get_family("miniature")
+    return InLoopEvaluation(settings, family, tokenizer, ResponseParser(family, tokenizer), TRAINING)
+
+
+def answered(one: InLoopEvaluation, tokenizer: Any, cut: int = -1) -> list[Rollout]:
+    """`because N.` and `yes N.` for request N; request `cut` ends at the token limit, inside its trace."""
+    rollouts = []
+    for request in one.requests:
+        number = request.request_id
+        text = f"because {number}." + ("" if number == cut else f"\n</think>\n\nyes {number}.")
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        ids += [] if number == cut else [tokenizer.eos_token_id]
+        rollouts.append(
+            Rollout(
+                request_id=number,
+                prompt_index=request.prompt_index,
+                prompt_ids=request.prompt_ids,
+                response_ids=np.asarray(ids, dtype=np.int32),
+                logprobs=np.zeros(len(ids), dtype=np.float32),
+                finish_reason="length" if number == cut else "stop",
+                weights_version=1,
+            )
+        )
+    return rollouts
+
+
+def asked(one: InLoopEvaluation, tokenizer: Any) -> list[str]:
+    """The question of every request, as the engine will read it."""
+    texts = [tokenizer.decode(request.prompt_ids.tolist()) for request in one.requests]
+    return [next(row["id"] for row in ROWS if row["question"] in text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("where", "limit", "chosen"),
+    [
+        ({}, None, "abcde"),
+        ({}, 2, "ab"),
+        ({"kind": "even"}, None, "ace"),
+        ({"kind": "even"}, 2, "ac"),
+        ({"kind": "even", "number": 4}, None, "e"),
+        ({"category": ["y"]}, None, "cde"),
+        ({"id": "b"}, None, "b"),
+    ],
+)
+def test_which_rows_are_asked(tokenizer: Any, path: str, where: dict[str, Any], limit: int | None, chosen: str) -> None:
+    one = evaluation(tokenizer, {"all": EvaluationSetSettings(path, GRADER, where, limit)})
+    assert asked(one, tokenizer) == list(chosen)
+    assert [request.prompt_index for request in one.requests] == ["abcde".index(name) for name in chosen]
+
+
+def test_sets_follow_one_another_with_requests_of_their_own(tokenizer: Any, path: str) -> None:
+    sets = {"even": EvaluationSetSettings(path, GRADER, {"kind": "even"}), "all": EvaluationSetSettings(path, GRADER)}
+    one = evaluation(tokenizer, sets)
+    assert asked(one, tokenizer) == list("aceabcde")
+    assert [request.request_id for request in one.requests] == list(range(8))
+
+
+def test_seeds_are_fixed_and_differ(tokenizer: Any, path: str) -> None:
+    sets = {"all": EvaluationSetSettings(path, GRADER)}
+    seeds = [request.seed for request in evaluation(tokenizer, sets).requests]
+    assert seeds == [request.seed for request in evaluation(tokenizer, sets).requests], "only weights may differ"
+    assert len(set(seeds)) == 5
+    assert not set(seeds) & {request.seed for request in evaluation(tokenizer, sets, seed=1).requests}
+    few = evaluation(tokenizer, {"all": EvaluationSetSettings(path, GRADER, limit=2)})
+    assert [request.seed for request in few.requests] == seeds[:2]
+
+
+def test_sampling_is_the_evaluations_own(tokenizer: Any, path: str) -> None:
+    sampling = evaluation(tokenizer, {"all": EvaluationSetSettings(path, GRADER)}).sampling
+    assert sampling == SamplingParameters(0.5, 0.8, 0, 33, (1,))
+
+
+def test_means_of_the_grades(tokenizer: Any, path: str) -> None:
+    sets = {
+        "even": EvaluationSetSettings(path, GRADER, {"kind": "even"}),
+        "odd": EvaluationSetSettings(path, GRADER, {"kind": "odd"}),
+    }
+    one = evaluation(tokenizer, sets)
+    metrics, records = one.grade(list(reversed(answered(one, tokenizer, cut=1))))
+    assert metrics == {"evaluation/even": pytest.approx(0.2), "evaluation/odd": pytest.approx(0.2)}  # 0, 2, 4 and 1, 3
+    assert [(record["set"], record["id"], record["grade"]) for record in records] == [
+        ("even", "a", 0.0),
+        ("even", "c", 0.2),
+        ("even", "e", 0.4),
+        ("odd", "b", 0.1),
+        ("odd", "d", 0.3),
+    ]
+    assert seen[0] == (
+        {"id": "a", "question": "one?", "category": ["x"], "kind": "even", "number": 0},
+        "because 0.",
+        "yes 0.",
+        True,
+    )
+    assert seen[1][1:] == ("because 1.", "", False), "a trace that was cut off has no answer"
+    assert [record["status"] for record in records] == [
+        "complete",
+        "unfinished_trace",
+        "complete",
+        "complete",
+        "complete",
+    ]
+    assert records[0]["num_response_tokens"] == len(answered(one, tokenizer)[0].response_ids)
+
+
+@pytest.mark.parametrize("log_text", [True, False])
+def test_records_hold_text_only_when_asked_to(tokenizer: Any, path: str, tmp_path: Path, log_text: bool) -> None:
+    one = evaluation(tokenizer, {"all": EvaluationSetSettings(path, GRADER)})
+    _, records = one.grade(answered(one, tokenizer))
+    write_records(tmp_path / "evaluation", 20, records, log_text=log_text)
+    file = tmp_path / "evaluation" / "update-000020.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["id"] for line in lines] == list("abcde")
+    if log_text:
+        assert lines == records and lines[3]["answer"] == "yes 3."
+    else:
+        assert "because" not in file.read_text() and "yes" not in file.read_text()
+        assert lines[3].keys() == {"set", "id", "grade", "status", "num_response_tokens"}
+
+
+@pytest.mark.parametrize(
+    ("grader", "reason"),
+    [
+        ("no_colon", "package.module:function"),
+        ("no_such_module_at_all:grade", "cannot be imported"),
+        (f"{__name__}:no_such_name", "cannot be imported"),
+        (f"{__name__}:NOT_A_FUNCTION", "is not a function"),
+    ],
+)
+def test_a_grader_that_is_none(tokenizer: Any, path: str, grader: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        evaluation(tokenizer, {"mine": EvaluationSetSettings(path, grader)})
+    assert str(refused.value).startswith(f"evaluation.sets.mine.grader={grader}: ") and reason in str(refused.value)
+
+
+def test_a_grader_is_imported() -> None:
+    assert import_grader(GRADER, "key") is remember
+
+
+def test_a_filter_that_matches_nothing(tokenizer: Any, path: str) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.sets\.mine\.where=.*'kind': 'prime'.*no row of"):
+        evaluation(tokenizer, {"mine": EvaluationSetSettings(path, GRADER, {"kind": "prime"})})
+
+
+def test_a_held_out_file_that_is_absent(tokenizer: Any) -> None:
+    with pytest.raises(DataError, match="absent.jsonl"):
+        evaluation(tokenizer, {"mine": EvaluationSetSettings("absent.jsonl", GRADER)})
+
+
+def test_a_held_out_prompt_over_the_limit(tokenizer: Any, path: str) -> None:
+    with Path(path).open("a") as file:
+        file.write(json.dumps({"id": "f", "question": "six? " * 100, "number": 5}) + "\n")
+    with pytest.raises(DataError, match=r"row 5 \(id f\).*rollout.max_prompt_tokens=64"):
+        evaluation(tokenizer, {"mine": EvaluationSetSettings(path, GRADER)})

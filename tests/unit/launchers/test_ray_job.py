@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lrm_safety.errors import ClusterError, ConfigError
+from lrm_safety.launching import connect, plan_job
+
+
+def test_overrides_reach_the_job_as_they_were_given(repository_root: Path) -> None:
+    overrides = ["experiment=miniature", "tracking.tags=[a, b]", "run.name=it's $HOME", "seed=1,2"]
+    job = plan_job("train", overrides, {}, repository_root)
+    assert shlex.split(job.entrypoint) == ["lrm-safety", "train", *overrides]
+    assert job.runtime_env() == {"working_dir": str(repository_root), "env_vars": {}}
+
+
+def test_only_named_secrets_that_are_set_travel_and_none_is_shown(repository_root: Path) -> None:
+    environment = {"WANDB_API_KEY": "k-123", "HF_TOKEN": "", "AWS_SECRET_ACCESS_KEY": "no", "HOME": "/home/x"}
+    job = plan_job("train", [], environment, repository_root)
+    assert job.runtime_env()["env_vars"] == {"WANDB_API_KEY": "k-123"}
+    assert "k-123" not in repr(job) and "k-123" not in job.entrypoint
+    assert "WANDB_API_KEY" in repr(job)
+
+
+def test_a_folder_without_code_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--working-dir"):
+        plan_job("train", [], {}, tmp_path)
+
+
+@pytest.mark.parametrize("address", ["head:8265", "ray://head:10001", "http://", ""])
+def test_an_address_that_is_no_dashboard_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="--address"):
+        connect(address)
+
+
+def test_no_cluster_is_one_line(repository_root: Path) -> None:
+    with socket.socket() as held:  # bound but not listening: whoever connects is refused
+        held.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{held.getsockname()[1]}"
+        with pytest.raises(ClusterError, match="no Ray cluster answers"):
+            connect(address)
+        command = [sys.executable, "launchers/ray_job.py", "--address", address, "train", "experiment=miniature"]
+        ended = subprocess.run(command, cwd=repository_root, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stdout == "" and len(ended.stderr.splitlines()) == 1
+    assert ended.stderr.startswith("error: no Ray cluster answers at")

@@ -1,0 +1,216 @@
+"""The written pages say what the code does: names exist, commands compose, tables hold the real values."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lrm_safety.errors import ConfigError
+from lrm_safety.schedule import Schedule
+from lrm_safety.settings import Settings
+from lrm_safety.settings.compose import compose_settings, known_keys, sweep
+
+ROOT = Path(__file__).parents[2]
+ALGORITHM_PAGE = ROOT / "docs" / "reinforce_plus_plus.md"
+ARCHITECTURE_PAGE = ROOT / "docs" / "architecture.md"
+PAGES = [ROOT / "README.md", ALGORITHM_PAGE, ARCHITECTURE_PAGE, ROOT / "docs" / "gpu.md"]
+STUDY = "experiment=r1_distill_qwen_7b_star1"
+MINIATURE = "experiment=miniature"
+
+
+def tables(page: Path) -> list[list[list[str]]]:
+    """Every table of a page as rows of cells, the header first."""
+    found: list[list[list[str]]] = [[]]
+    for line in page.read_text().splitlines():
+        if line.startswith("|"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if not all(set(cell) <= set("-:") for cell in cells):
+                found[-1].append(cells)
+        elif found[-1]:
+            found.append([])
+    return [table for table in found if table]
+
+
+def table(page: Path, *header: str) -> list[list[str]]:
+    """The rows of the one table whose header begins so."""
+    (found,) = [one for one in tables(page) if tuple(one[0][: len(header)]) == header]
+    return found[1:]
+
+
+def code(cell: str) -> list[str]:
+    """The `...` parts of a cell."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def details(column: int) -> list[str]:
+    return [name for row in table(ALGORITHM_PAGE, "detail", "where") for name in code(row[column])]
+
+
+@cache
+def symbols(path: Path) -> frozenset[str]:
+    """Names that a module defines, and Class.member, found without importing it."""
+    names: set[str] = set()
+
+    def add(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(prefix + node.name)
+                if isinstance(node, ast.ClassDef):
+                    add(node.body, f"{prefix}{node.name}.")
+            elif isinstance(node, ast.Assign):
+                names.update(prefix + target.id for target in node.targets if isinstance(target, ast.Name))
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                names.add(prefix + node.target.id)
+
+    add(ast.parse(path.read_text()).body, "")
+    return frozenset(names)
+
+
+def value_of(settings: Settings, key: str) -> object:
+    node: object = settings
+    for part in key.split("."):
+        node = getattr(node, part)
+    return node
+
+
+def commands() -> list[str]:
+    """Every `lrm-safety train` line in a fenced block of the pages."""
+    lines = []
+    for page in PAGES:
+        for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL):
+            lines += [line for line in block.splitlines() if line.startswith("lrm-safety train ")]
+    return lines
+
+
+def gpu_code() -> list[str]:
+    return [name for row in table(ROOT / "docs" / "gpu.md", "path", "code") for name in code(row[1])]
+
+
+@pytest.mark.parametrize("name", sorted({*details(1), *gpu_code()}))
+def test_code_that_the_pages_name_exists(name: str) -> None:
+    file, _, symbol = name.partition(":")
+    assert symbol in symbols(ROOT / "lrm_safety" / file)
+
+
+@pytest.mark.parametrize("name", sorted(set(details(2))))
+def test_tests_that_the_page_names_exist(name: str) -> None:
+    file, _, function = name.partition("::")
+    assert function.startswith("test_") and function in symbols(ROOT / "tests" / file)
+
+
+def test_a_row_without_a_test_says_so() -> None:
+    rows = table(ALGORITHM_PAGE, "detail", "where")
+    assert len(rows) > 40
+    assert all(len(row) == 4 and code(row[1]) and (code(row[2]) or row[2] == "none yet") for row in rows)
+
+
+def test_keys_that_the_page_names_exist() -> None:
+    assert set(details(3)) <= set(known_keys())
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_compose(line: str) -> None:
+    words = [word for word in shlex.split(line, comments=True)[2:] if word not in ("--cfg", "job")]
+    for overrides in sweep(words[1:]) if words[0] == "-m" else [words]:
+        compose_settings(overrides)
+
+
+def test_defaults_are_as_documented() -> None:
+    settings, _ = compose_settings([STUDY])
+    written = {code(key)[0]: yaml.safe_load(code(value)[0]) for key, value in table(ALGORITHM_PAGE, "key", "default")}
+    assert len(written) > 30
+    assert written == {key: value_of(settings, key) for key in written}
+
+
+def test_variants_are_as_documented() -> None:
+    (variants,) = [one for one in tables(ALGORITHM_PAGE) if one[0][0] == "`algorithm`"]
+    keys = [code(cell)[0] for cell in variants[0][1:]]
+    for row in variants[1:]:
+        settings, _ = compose_settings([STUDY, f"algorithm={code(row[0])[0]}"])
+        # "off" is a word here, not YAML's false.
+        written = [cell if cell == "off" else yaml.safe_load(cell) for cell in (code(cell)[0] for cell in row[1:])]
+        assert written == [value_of(settings, key) for key in keys], row[0]
+    names = {code(row[0])[0] for row in variants[1:]}
+    assert names == {path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("row", table(ALGORITHM_PAGE, "refused", "the error names"), ids=lambda row: row[0])
+def test_refused_combinations(row: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose_settings([MINIATURE, *code(row[0])[0].split()])
+    assert str(error.value).startswith(code(row[1])[0])
+
+
+@pytest.mark.parametrize(("mini_batch_size", "updates"), [(64, 1), (32, 2), (16, 4)])
+def test_updates_per_rollout_batch(mini_batch_size: int, updates: int) -> None:
+    settings, _ = compose_settings([MINIATURE, f"algorithm.mini_batch_size={mini_batch_size}"])
+    assert Schedule(settings, 800).updates_per_iteration == updates
+
+
+@pytest.mark.parametrize(
+    ("overrides", "needed"),
+    [
+        ([], True),
+        (["algorithm.kl.placement=none"], True),
+        (["algorithm.mini_batch_size=64"], True),
+        (["algorithm.mini_batch_size=64", "algorithm.kl.placement=none"], False),
+        (["algorithm.mini_batch_size=64", "algorithm.kl.placement=loss", "algorithm.kl.estimator=k2"], False),
+        (["algorithm.old_logprobs=rollout"], False),
+    ],
+)
+def test_when_the_old_logprobs_are_recomputed(overrides: list[str], needed: bool) -> None:
+    settings, _ = compose_settings([MINIATURE, *overrides])
+    assert Schedule(settings, 800).needs_old_logprobs is needed
+
+
+def test_a_run_stops_at_whichever_limit_comes_first() -> None:
+    """1,000 prompts, 256 a batch, two updates each: 500 updates are 250 batches, 500 passes are 1,954."""
+
+    def last(*overrides: str) -> tuple[int, int]:
+        schedule = Schedule(compose_settings([STUDY, *overrides])[0], num_prompts=1000)
+        iteration = 0
+        while not schedule.finished(2 * iteration, iteration):
+            iteration += 1
+        return 2 * iteration, iteration
+
+    assert last() == (500, 250)
+    assert last("schedule.passes=500") == (500, 250)
+    assert last("schedule.passes=500", "schedule.max_updates=10000") == (3908, 1954)
+    assert last("schedule.passes=2") == (16, 8)
+    assert last("schedule.stop_after_updates=6") == (6, 3)
+
+
+def modules_in_tree(page: Path) -> set[str]:
+    """Python files that the page's folder tree names, as paths below lrm_safety."""
+    (block,) = re.findall(r"^```text\nlrm_safety/\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    found: set[str] = set()
+    folder = ""
+    for line in block.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = line.split()[0]
+        if name.endswith("/"):
+            assert depth == 1, line
+            folder = name
+        elif name.endswith(".py"):
+            path = name if depth == 1 else folder + name
+            assert path not in found, line
+            found.add(path)
+    return found
+
+
+def test_the_tree_names_every_module_and_nothing_else() -> None:
+    package = ROOT / "lrm_safety"
+    modules = {str(path.relative_to(package)) for path in package.rglob("*.py") if path.name != "__init__.py"}
+    assert modules_in_tree(ARCHITECTURE_PAGE) == modules
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs"], ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []

