@@ -7,20 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from running import COMMAND_SECONDS, REPEATED, Command, title
-
-
-class Sweep:
-    """A finished multirun."""
-
-    def __init__(
-        self, directory: Path, command: Command, status: int, sightings: list[set[tuple[int, str]]]
-    ) -> None:
-        self.directory, self.command, self.status, self.sightings = directory, command, status, sightings
-
-    def run(self, seed: int) -> Path:
-        """The folder of one of its runs."""
-        return self.directory / f"seed={seed}"
+from running import COMMAND_SECONDS, REPEATED, Command, Sweep, title
 
 
 @pytest.fixture
@@ -44,12 +31,13 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
     started = Command(folder, ["train", "-m", *REPEATED, "seed=0,1", "run.directory=runs"])
     sightings: list[set[tuple[int, str]]] = []
     deadline = time.monotonic() + 2 * COMMAND_SECONDS
-    while started.process.poll() is None and time.monotonic() < deadline:
-        sightings.append({(child.pid, title(child)) for child in started.children()})
-        time.sleep(0.5)
-    status = started.wait(1)
-    yield Sweep(folder / "runs", started, status, sightings)
-    started.close()
+    try:
+        while started.process.poll() is None and time.monotonic() < deadline:
+            sightings.append({(child.pid, title(child)) for child in started.children()})
+            time.sleep(0.5)
+        yield Sweep(folder / "runs", started, started.wait(1), sightings)
+    finally:
+        started.close()
 
 
 @pytest.fixture(scope="session")
@@ -57,5 +45,3 @@ def uninterrupted(sweep: Sweep) -> Path:
     """Folder of a finished run of `REPEATED` with seed 0."""
     assert sweep.status == 0, sweep.command.output
     return sweep.run(0)
-
-

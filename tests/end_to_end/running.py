@@ -130,6 +130,17 @@ class Command:
             self.process.wait(30)
 
 
+class Sweep:
+    """A finished multirun."""
+
+    def __init__(self, directory: Path, command: Command, status: int, sightings: list[set[tuple[int, str]]]) -> None:
+        self.directory, self.command, self.status, self.sightings = directory, command, status, sightings
+
+    def run(self, seed: int) -> Path:
+        """The folder of one of its runs."""
+        return self.directory / f"seed={seed}"
+
+
 def title(process: psutil.Process) -> str:
     try:
         return (process.cmdline() or [""])[0]

@@ -61,7 +61,7 @@ CASES = {
         ["algorithm.rollout_batch_size=1024", "800 prompts", "train.jsonl"],
     ),
     "no such model": ([MINIATURE, "model.path=./absent"], ["model.path=./absent", "no such file or folder"]),
-    "no such model on the hub": ([MINIATURE, "model.path=nobody/absent"], ["model.path=nobody/absent"]),
+    "no such model on the hub": ([MINIATURE, "model.path=nobody/absent"], ["nobody/absent"]),
     "no such data": ([MINIATURE, "data.path=absent.jsonl"], ["data.path=absent.jsonl"]),
     "prompt over the limit": (
         [MINIATURE, "rollout.max_prompt_tokens=8"],

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import Sweep
-from running import Command, checkpoints, metric_lines
+from running import Command, Sweep, checkpoints, metric_lines
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,13 @@ from lrm_safety.settings.compose import compose_settings
 TRAIN = str(ASSETS / "prompts" / "train.jsonl")
 
 
-def composed(*overrides: str) -> Settings:
+@cache
+def _composed(overrides: tuple[str, ...]) -> Settings:
     return compose_settings(["experiment=miniature", "data.limit=70", *overrides])[0]
+
+
+def composed(*overrides: str) -> Settings:
+    return copy.deepcopy(_composed(overrides))
 
 
 def test_a_fresh_run(tmp_path: Path) -> None:
@@ -93,14 +100,15 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize("part", ["policy", "reward"])
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_model_is_named(tmp_path: Path, part: str, name: str) -> None:
-    copy = tmp_path / "model"
-    shutil.copytree(ASSETS / part, copy)
+    folder = tmp_path / "model"
+    shutil.copytree(ASSETS / part, folder)
     damage, message = DAMAGE[name]
-    damage(copy)
-    key = {"policy": "model.path", "reward": "reward.models.miniature.path"}[part]
+    damage(folder)
+    settings = composed()
+    (settings.model if part == "policy" else settings.reward.models["miniature"]).path = str(folder)
     with pytest.raises(ModelError, match=message) as refused:
-        prepare(composed(f"{key}={copy}"), tmp_path / "run")
-    assert str(copy) in str(refused.value)
+        prepare(settings, tmp_path / "run")
+    assert str(folder) in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +193,7 @@ def test_a_named_checkpoint_is_taken(tmp_path: Path) -> None:
     chosen = tmp_path / "checkpoints" / "update-000040"
     assert resumed(tmp_path, f"checkpoint.resume={chosen}") == 40
     assert resumed(tmp_path / "elsewhere", f"checkpoint.resume={chosen}") == 40, "of another run's folder too"
-    with pytest.raises(ConfigError, match="checkpoint.resume"):
+    with pytest.raises(ConfigError, match=r"checkpoint\.resume"):
         resumed(tmp_path, f"checkpoint.resume={tmp_path / 'absent'}")
 
 
@@ -202,7 +210,7 @@ def test_a_named_checkpoint_is_taken(tmp_path: Path) -> None:
 )
 def test_another_configuration_is_refused_unless_allowed(tmp_path: Path, override: str, difference: str) -> None:
     saved(tmp_path, composed())
-    with pytest.raises(ConfigError, match="choose another run.name, or checkpoint.allow_changes=true") as refused:
+    with pytest.raises(ConfigError, match=r"choose another run\.name, or checkpoint\.allow_changes=true") as refused:
         resumed(tmp_path, override)
     assert difference in str(refused.value) and "update-000080" in str(refused.value)
     assert resumed(tmp_path, override, "checkpoint.allow_changes=true") == 80

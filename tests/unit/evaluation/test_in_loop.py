@@ -204,7 +204,7 @@ def test_a_filter_that_matches_nothing(tokenizer: Any, path: str) -> None:
 
 
 def test_a_held_out_file_that_is_absent(tokenizer: Any) -> None:
-    with pytest.raises(DataError, match="absent.jsonl"):
+    with pytest.raises(DataError, match=r"absent\.jsonl"):
         evaluation(tokenizer, {"mine": EvaluationSetSettings("absent.jsonl", GRADER)})
 
 

@@ -1,0 +1,30 @@
+"""The four groups on the miniature, started once for all tests of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from started_groups import Started
+
+from lrm_safety.preparation import prepare
+from lrm_safety.settings.compose import compose_settings
+from lrm_safety.workers.groups import Groups, join_ray
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    """Sampling at another temperature than 1, so that a forgotten one shows; CPUs to spare for further workers."""
+    overrides = [
+        "experiment=miniature",
+        "rollout.temperature=0.8",
+        "rollout.stream_chunk_size=8",
+        "cluster.local_num_cpus=8",
+    ]
+    run = prepare(compose_settings(overrides)[0], Path(tmp_path_factory.mktemp("run")))
+    join_ray(run.settings)
+    with Groups(run.settings) as groups:
+        groups.start()
+        groups.policy.publish_weights(groups.rollout)
+        yield Started(run, groups)

@@ -1,0 +1,286 @@
+"""The groups with real models in real actors: what they answer, and what becomes of it when an actor dies."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import ray
+import torch
+from ray.util import placement_group_table
+from started_groups import Started
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from lrm_safety.errors import ClusterError, RewardError, WorkerError
+from lrm_safety.rewards import Conversation
+from lrm_safety.rollouts import Rollout
+from lrm_safety.scoring import training_sequence
+from lrm_safety.settings import RewardModelSettings, RewardSettings
+from lrm_safety.workers.group import WorkerGroup
+from lrm_safety.workers.placement import Placement, release, reserve
+from lrm_safety.workers.scoring_group import RewardGroup
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def generate(started: Started, count: int, first_seed: int = 0) -> list[list[Rollout]]:
+    return list(started.groups.rollout.generate(started.requests(count, first_seed), started.run.sampling))
+
+
+def flat(chunks: list[list[Rollout]]) -> list[Rollout]:
+    return sorted((rollout for chunk in chunks for rollout in chunk), key=lambda rollout: rollout.request_id)
+
+
+def kill(worker_class: str) -> None:
+    """SIGKILL to the process of the only actor of this class."""
+    titles = {
+        child.pid: (child.cmdline() or [""])[0]
+        for child in psutil.Process().children(recursive=True)
+        if child.status() != psutil.STATUS_ZOMBIE
+    }
+    (pid,) = [pid for pid, title in titles.items() if title.startswith(f"ray::{worker_class}")]
+    os.kill(pid, signal.SIGKILL)
+
+
+def conversations(started: Started, count: int, offset: int = 0) -> list[Conversation]:
+    """Prompts of the set with made-up responses of different lengths."""
+    made = []
+    for i in range(offset, offset + count):
+        row = started.run.prompts.rows[i % len(started.run.prompts)]
+        trace, answer = f"the user asks: {row.question} . " * (1 + i % 3), "i cannot help with that ."
+        made.append(
+            Conversation(row.question, trace, answer, started.run.family.compose(trace, answer), status="complete")
+        )
+    return made
+
+
+def test_every_request_is_answered_once_in_chunks(started: Started) -> None:
+    chunks = generate(started, 48)
+    assert sorted(rollout.request_id for chunk in chunks for rollout in chunk) == list(range(48))
+    assert [len(chunk) for chunk in chunks] == [8] * 6
+    version = started.groups.policy.weights_version
+    limit = started.run.settings.rollout.max_response_tokens
+    for rollout in flat(chunks):
+        assert rollout.weights_version == version
+        np.testing.assert_array_equal(rollout.prompt_ids, started.run.rendered[rollout.prompt_index])
+        assert len(rollout.logprobs) == len(rollout.response_ids) <= limit
+        ended = rollout.response_ids[-1] in started.run.sampling.stop_token_ids
+        assert ended == (rollout.finish_reason == "stop")
+        assert ended or len(rollout.response_ids) == limit
+    again, other = flat(generate(started, 48)), flat(generate(started, 48, first_seed=1000))
+    assert all(np.array_equal(a.response_ids, b.response_ids) for a, b in zip(flat(chunks), again, strict=True))
+    assert any(not np.array_equal(a.response_ids, b.response_ids) for a, b in zip(again, other, strict=True))
+
+
+def test_trainer_and_engine_agree_on_sampled_tokens(started: Started) -> None:
+    rollouts = flat(generate(started, 24))
+    scores = started.groups.policy.logprobs([training_sequence(rollout) for rollout in rollouts])
+    assert sorted(scores) == list(range(24))
+    for rollout in rollouts:
+        np.testing.assert_allclose(scores[rollout.request_id].logprobs, rollout.logprobs, atol=1e-3, rtol=0)
+
+
+def test_the_reference_gives_the_base_models_logprobs(started: Started) -> None:
+    rollouts = flat(generate(started, 12))
+    assert started.groups.reference is not None
+    ticket = started.groups.reference.submit([training_sequence(rollout) for rollout in rollouts])
+    scores = {one.index: one for one in started.groups.reference.result(ticket)}
+    model = AutoModelForCausalLM.from_pretrained(started.run.settings.model.path, dtype=torch.float32).eval()
+    for rollout in rollouts:
+        ids = torch.from_numpy(np.concatenate([rollout.prompt_ids, rollout.response_ids])).long()
+        with torch.no_grad():
+            logits = model(ids[None]).logits[0, len(rollout.prompt_ids) - 1 : -1].double() / 0.8
+        expected = torch.log_softmax(logits, -1).gather(1, ids[len(rollout.prompt_ids) :, None])[:, 0]
+        np.testing.assert_allclose(scores[rollout.request_id].logprobs, expected.numpy(), atol=1e-4, rtol=0)
+
+
+def test_engines_hold_what_the_trainer_has_learned(started: Started) -> None:
+    policy, rollout = started.groups.policy, started.groups.rollout
+    sampled = flat(generate(started, 16))
+    probe = [np.concatenate([one.prompt_ids, one.response_ids]) for one in sampled[:6]]
+    before = rollout.probe(probe)[0]
+    sequences = [
+        replace(training_sequence(one), advantages=np.ones(len(one.response_ids), dtype=np.float32)) for one in sampled
+    ]
+    (update,) = policy.update([sequences], [1e-3], 0.0)
+    assert update.gradient_norm > 0
+    assert max(abs(a - b).max() for a, b in zip(rollout.probe(probe)[0], before, strict=True)) == 0, "published early"
+    version = policy.weights_version
+    assert policy.publish_weights(rollout) == version + 1
+    assert rollout.weights_versions() == [version + 1]
+    after = rollout.probe(probe)[0]
+    assert max(abs(a - b).max() for a, b in zip(after, before, strict=True)) > 1e-2
+    for engine, trainer in zip(after, policy.probe_scores(probe), strict=True):
+        np.testing.assert_allclose(engine, trainer, atol=1e-4, rtol=0)
+    assert {one.weights_version for one in flat(generate(started, 4))} == {version + 1}
+
+
+def test_rewards_equal_the_plain_reward_model(started: Started) -> None:
+    asked = conversations(started, 12)
+    scores = started.groups.reward.result(started.groups.reward.submit(asked))
+    path = started.run.settings.reward.models["miniature"].path
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32).eval()
+    for position, one in enumerate(asked):
+        turns = [{"role": "user", "content": one.prompt}, {"role": "assistant", "content": one.full}]
+        ids = tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=False)
+        with torch.no_grad():
+            expected = model(ids).logits[0, 0].item()
+        assert scores.total[position] == pytest.approx(expected, abs=1e-4)
+    np.testing.assert_array_equal(scores.by_model_and_view["miniature/full"], scores.total)
+    assert np.ptp(scores.total) > 0.01
+
+
+def test_a_killed_engine_is_replaced_and_every_prompt_answered_once(started: Started) -> None:
+    group, policy = started.groups.rollout, started.groups.policy
+    assert policy.weights_version > 0
+    replaced = group.num_replacements
+    requests = started.requests(200)
+    chunks = []
+    for chunk in group.generate(requests, started.run.sampling):
+        if not chunks:
+            kill("RolloutWorker")
+        chunks.append(chunk)
+    assert group.num_replacements == replaced + 1
+    assert sorted(rollout.request_id for chunk in chunks for rollout in chunk) == list(range(200))
+    assert {rollout.weights_version for chunk in chunks for rollout in chunk} == {policy.weights_version}
+    assert group.weights_versions() == [policy.weights_version]
+    probe = [np.concatenate([one.prompt_ids, one.response_ids]) for one in flat(chunks)[:4]]
+    for engine, trainer in zip(group.probe(probe)[0], policy.probe_scores(probe), strict=True):
+        np.testing.assert_allclose(engine, trainer, atol=1e-4, rtol=0)
+
+
+def test_an_engine_that_died_between_batches_is_replaced_at_the_sync(started: Started) -> None:
+    group, policy = started.groups.rollout, started.groups.policy
+    replaced = group.num_replacements
+    kill("RolloutWorker")
+    version = policy.publish_weights(group)
+    assert group.num_replacements == replaced + 1
+    assert group.weights_versions() == [version]
+    assert {rollout.weights_version for rollout in flat(generate(started, 8))} == {version}
+
+
+def test_a_killed_reward_worker_is_replaced_and_the_scores_are_the_same(started: Started) -> None:
+    group = started.groups.reward
+    parts = [conversations(started, 64, offset) for offset in range(0, 384, 64)]
+    expected = [group.result(ticket).total for ticket in [group.submit(part) for part in parts]]
+    replaced = group.num_replacements
+    tickets = [group.submit(part) for part in parts]
+    kill("RewardWorker")
+    for ticket, scores in zip(tickets, expected, strict=True):
+        np.testing.assert_array_equal(group.result(ticket).total, scores)
+    assert group.num_replacements == replaced + 1
+
+
+@pytest.mark.parametrize(
+    ("function", "cause"),
+    [
+        ("divides_by_zero", "raised ZeroDivisionError: division by zero"),
+        ("scores_too_few", "gave scores of shape [2] for 3 conversations"),
+    ],
+)
+def test_a_failing_reward_function_is_named_with_its_cause(started: Started, function: str, cause: str) -> None:
+    model = RewardModelSettings(kind="python", function=f"broken_rewards:{function}")
+    settings = replace(started.run.settings, reward=RewardSettings(models={"mine": model}))
+    placement = reserve(["reward"], settings)["reward"]
+    group = RewardGroup(settings, placement, lambda: None)
+    try:
+        group.start()
+        with pytest.raises(RewardError) as error:
+            group.result(group.submit(conversations(started, 3)))
+    finally:
+        group.end()
+        release([placement.placement_group])
+    assert str(error.value) == f"reward.models.mine.function=broken_rewards:{function}: {cause}"
+
+
+class Pair:
+    """Two workers that need each other, like trainer ranks, without any model."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def succeed(self, value: int) -> int:
+        return value * 10 + self.index
+
+    def lose_a_peer(self) -> None:
+        """Worker 1 dies; worker 0 notices at once, and reports what it sees."""
+        if self.index == 1:
+            time.sleep(0.3)
+            os._exit(3)
+        raise RuntimeError("Connection closed by peer [127.0.0.1]:1234\nmore of the story")
+
+    def fail(self) -> None:
+        if self.index == 1:
+            raise ValueError("first line\nsecond line")
+        time.sleep(3600)
+
+    def sleep(self) -> None:
+        if self.index == 0:
+            time.sleep(3600)
+
+    def variable(self, name: str) -> str | None:
+        return os.environ.get(name)
+
+
+@pytest.fixture
+def pair(started: Started) -> Iterator[WorkerGroup]:
+    placement: Placement = reserve(["policy"], started.run.settings)["policy"]
+    group = WorkerGroup("pair", Pair, 2, placement, {"PAIR_VARIABLE": "set"}, lambda index: (index,))
+    yield group
+    group.end()
+    release([placement.placement_group])
+
+
+def test_results_come_in_order_of_rank(pair: WorkerGroup) -> None:
+    assert pair.call_each("succeed", [(7,), (8,)], timeout_seconds=60) == [70, 81]
+    assert pair.call("variable", "PAIR_VARIABLE", timeout_seconds=60) == ["set", "set"]
+
+
+def test_a_death_outranks_the_errors_it_causes(pair: WorkerGroup) -> None:
+    with pytest.raises(WorkerError, match=r"^pair worker 1 died during `lose_a_peer`: ") as error:
+        pair.call("lose_a_peer", timeout_seconds=60)
+    assert "\n" not in str(error.value) and "Connection closed" not in str(error.value)
+
+
+def test_a_failure_does_not_wait_for_the_others(pair: WorkerGroup) -> None:
+    began = time.monotonic()
+    with pytest.raises(WorkerError, match=r"^pair worker 1 failed in `fail`: ValueError: first line$"):
+        pair.call("fail", timeout_seconds=3000)
+    assert time.monotonic() - began < 60
+
+
+def test_a_silent_worker_is_named_after_the_limit(pair: WorkerGroup) -> None:
+    pair.call("succeed", 1, timeout_seconds=60)
+    with pytest.raises(WorkerError, match=r"^pair worker \[0\] did not finish `sleep` within 2 seconds$"):
+        pair.call("sleep", timeout_seconds=2)
+
+
+def test_resources_that_are_not_there_are_named_and_nothing_stays_reserved(started: Started) -> None:
+    settings = started.run.settings
+    cluster = replace(
+        settings.cluster, placement_timeout_seconds=2.0, policy=replace(settings.cluster.policy, cpus_per_worker=64.0)
+    )
+    free = ray.available_resources()["CPU"]
+    began = time.monotonic()
+    with pytest.raises(ClusterError) as error:
+        reserve(["reward", "policy"], replace(settings, cluster=cluster))
+    assert time.monotonic() - began < 20
+    line = str(error.value)
+    assert "policy 2 x {'CPU': 64.0}" in line and "'CPU': 8.0" in line and re.search(r"free \{'CPU': [\d.]+", line)
+    assert "placement_timeout_seconds=2" in line
+    states: dict[str, Any] = placement_group_table()
+    left = [one["state"] for one in states.values() if one["bundles"] and one["state"] not in ("REMOVED",)]
+    assert left == ["CREATED"] * 4, "the four groups of the run, and no other"
+    deadline = time.monotonic() + 30
+    while ray.available_resources()["CPU"] != pytest.approx(free) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert ray.available_resources()["CPU"] == pytest.approx(free)

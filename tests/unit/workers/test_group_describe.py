@@ -1,0 +1,41 @@
+"""A failure inside an actor, as the driver reports it. The exceptions are Ray's own, made by hand."""
+
+from __future__ import annotations
+
+import pytest
+from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
+
+from lrm_safety.errors import ConfigError, DataError, ModelError, RewardError, WorkerError
+from lrm_safety.workers.group import describe
+
+
+def failed(cause: Exception) -> Exception:
+    """What ray.get raises when a method of an actor raised `cause`."""
+    error = RayTaskError("score", "Traceback (most recent call last):\n  line 1\n", cause, proctitle="p", pid=1, ip="1")
+    return error.as_instanceof_cause()
+
+
+@pytest.mark.parametrize("kind", [ConfigError, DataError, ModelError, RewardError])
+def test_our_own_errors_pass_through(kind: type[Exception]) -> None:
+    found = describe("reward", 2, "score", failed(kind("reward.models.x.url: is down")))
+    assert type(found) is kind and str(found) == "reward.models.x.url: is down"
+
+
+def test_another_error_becomes_one_line_that_names_the_worker() -> None:
+    found = describe("policy", 1, "update", failed(ValueError("first line\nsecond line")))
+    assert type(found) is WorkerError
+    assert str(found) == "policy worker 1 failed in `update`: ValueError: first line"
+
+
+def test_an_error_without_a_message() -> None:
+    found = describe("policy", 0, "load", failed(NotImplementedError()))
+    assert str(found) == "policy worker 0 failed in `load`: NotImplementedError: "[: len(str(found))]
+    assert "NotImplementedError" in str(found)
+
+
+@pytest.mark.parametrize("error", [ActorDiedError(), RayActorError()])
+def test_a_death_is_called_one(error: Exception) -> None:
+    found = describe("rollout", 3, "generate", error)
+    assert type(found) is WorkerError
+    assert str(found).startswith("rollout worker 3 died during `generate`: ") and "\n" not in str(found)
+    assert len(str(found)) < 500

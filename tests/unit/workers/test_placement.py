@@ -1,0 +1,96 @@
+"""What is asked of Ray, without Ray: bundles of every layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lrm_safety.settings import ClusterSettings, GroupSettings, RolloutSettings, Settings
+from lrm_safety.settings.compose import compose_settings
+from lrm_safety.workers.placement import bundle_sets, worker_resources
+
+ALL = ["policy", "rollout", "reference", "reward"]
+
+
+def layout(tensor_parallel_size: int = 1, colocate: list[list[str]] | None = None, **groups: Any) -> Settings:
+    """Groups as (workers, CPUs, GPUs)."""
+    made = {
+        name: GroupSettings(num_workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus)
+        for name, (workers, cpus, gpus) in groups.items()
+    }
+    return Settings(
+        cluster=ClusterSettings(colocate=colocate or [], **made),
+        rollout=RolloutSettings(tensor_parallel_size=tensor_parallel_size),
+    )
+
+
+SPLIT = {"policy": (4, 2, 1), "rollout": (2, 3, 1), "reference": (1, 1, 0.5), "reward": (1, 1, 0.5)}
+
+
+def test_split_groups_have_bundles_of_their_own() -> None:
+    assert bundle_sets(ALL, layout(**SPLIT)) == [
+        (["policy"], [{"CPU": 2, "GPU": 1}] * 4),
+        (["rollout"], [{"CPU": 3, "GPU": 1}] * 2),
+        (["reference"], [{"CPU": 1, "GPU": 0.5}]),
+        (["reward"], [{"CPU": 1, "GPU": 0.5}]),
+    ]
+
+
+def test_colocated_groups_add_up() -> None:
+    groups = {"policy": (2, 2, 0.5), "rollout": (2, 1, 0.25), "reference": (2, 0.5, 0.25), "reward": (3, 1, 1)}
+    assert bundle_sets(ALL, layout(colocate=[["policy", "rollout", "reference"]], **groups)) == [
+        (["policy", "rollout", "reference"], [{"CPU": 3.5, "GPU": 1.0}] * 2),
+        (["reward"], [{"CPU": 1, "GPU": 1}] * 3),
+    ]
+
+
+def test_two_sets() -> None:
+    groups = {"policy": (2, 1, 0.5), "rollout": (2, 1, 0.5), "reference": (1, 1, 0.5), "reward": (1, 1, 0.25)}
+    found = bundle_sets(ALL, layout(colocate=[["rollout", "policy"], ["reward", "reference"]], **groups))
+    assert found == [
+        (["rollout", "policy"], [{"CPU": 2, "GPU": 1.0}] * 2),
+        (["reward", "reference"], [{"CPU": 2, "GPU": 0.75}]),
+    ]
+
+
+def test_a_group_that_is_not_started_takes_nothing() -> None:
+    groups = {"policy": (2, 2, 0.5), "rollout": (2, 1, 0.25), "reference": (2, 1, 0.25), "reward": (1, 1, 0.0)}
+    names = ["policy", "rollout", "reward"]
+    assert bundle_sets(names, layout(colocate=[["policy", "reference"], ["rollout"]], **groups)) == [
+        (["policy"], [{"CPU": 2, "GPU": 0.5}] * 2),
+        (["rollout"], [{"CPU": 1, "GPU": 0.25}] * 2),
+        (["reward"], [{"CPU": 1}]),  # a resource of 0 is not asked for: Ray refuses it
+    ]
+    assert [n for n, _ in bundle_sets(["reward"], layout(colocate=[["policy", "reference"]], **groups))] == [["reward"]]
+
+
+def test_a_tensor_parallel_engine_takes_all_its_gpus_in_one_bundle() -> None:
+    settings = layout(tensor_parallel_size=4, **SPLIT)
+    assert worker_resources("rollout", settings) == (3, 4)
+    assert worker_resources("policy", settings) == (2, 1), "only the engines are tensor parallel"
+    assert bundle_sets(["rollout"], settings) == [(["rollout"], [{"CPU": 3, "GPU": 4}] * 2)]
+
+
+def test_bundles_are_not_one_object() -> None:
+    _, bundles = bundle_sets(["policy"], layout(**SPLIT))[0]
+    bundles[0]["CPU"] = 99.0
+    assert bundles[1]["CPU"] == 2
+
+
+@pytest.mark.parametrize(
+    ("cluster", "rollout", "gpus", "cpus"),
+    [
+        ("laptop_cpu", "vllm_cpu", 0, 2.0),
+        ("node_8gpu_split", "vllm", 8, 28),
+        ("node_8gpu_colocated", "vllm", 8, 64),
+        ("multinode_4x8gpu", "vllm", 28, 112),  # engines of one GPU each; of two with tensor_parallel_size=2
+    ],
+)
+def test_layouts_of_the_configuration_fit_their_machines(cluster: str, rollout: str, gpus: float, cpus: float) -> None:
+    parts = ["model=miniature", "reward=miniature", "data=miniature"]
+    settings, _ = compose_settings([*parts, f"cluster={cluster}", f"rollout={rollout}"])
+    bundles = [bundle for _, bundles in bundle_sets(ALL, settings) for bundle in bundles]
+    assert sum(bundle.get("GPU", 0) for bundle in bundles) == pytest.approx(gpus)
+    assert sum(bundle["CPU"] for bundle in bundles) == pytest.approx(cpus)
+    assert all(bundle.get("GPU", 0) <= 8 for bundle in bundles), "a bundle lies on one node"
