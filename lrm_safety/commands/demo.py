@@ -44,7 +44,7 @@ class PeakMemory:
 
     def _sample(self) -> None:
         this = psutil.Process()
-        while not self._stop.wait(self._interval):
+        while True:
             total = 0
             for process in (this, *this.children(recursive=True)):
                 try:
@@ -52,6 +52,8 @@ class PeakMemory:
                 except psutil.NoSuchProcess:
                     continue
             self.peak_bytes = max(self.peak_bytes, total)
+            if self._stop.wait(self._interval):
+                return
 
 
 def demo(overrides: list[str]) -> int:

@@ -31,7 +31,10 @@ def launch(arguments: list[str]) -> int:
         compose_settings([item for item in combination if not item.lstrip("+~").startswith("hydra.")])
 
     if given.multirun:
-        arguments = [*arguments, f"{SUBDIRECTORY_EXCLUDES}=[{','.join(fixed_keys(given.overrides))}]"]
+        # Beside the other overrides: argparse takes positional arguments from one place only.
+        first = arguments.index(given.overrides[0])
+        excludes = f"{SUBDIRECTORY_EXCLUDES}=[{','.join(fixed_keys(given.overrides))}]"
+        arguments = [*arguments[:first], excludes, *arguments[first:]]
     failures: list[str] = []
 
     def task(config: DictConfig) -> None:

@@ -105,8 +105,8 @@ def explain(error: Exception) -> str:
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"no file conf/{group[1]}.yaml{hint} (available: {', '.join(options) or 'none'})"
     if missing := re.search(r"You must specify '([^']+)'", text):
-        group = missing[1]
-        return f"{group}: nothing chosen; name an experiment (experiment=miniature) or {group}=OPTION from conf/{group}"
+        name = missing[1]
+        return f"{name}: nothing chosen; name an experiment (experiment=miniature) or {name}=OPTION from conf/{name}"
     first = str(causes[-1]).strip().splitlines()[0]
     if key and key not in first:
         first = f"{key}: {first}"

@@ -140,7 +140,5 @@ def describe(group: str, index: int, method: str, error: Exception) -> Exception
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, LrmSafetyError):
         return type(cause)(str(cause))
-    line = str(cause).strip().splitlines()
-    return WorkerError(
-        f"{group} worker {index} failed in `{method}`: {type(cause).__name__}: {line[0] if line else ''}"
-    )
+    lines = [type(cause).__name__, *str(cause).strip().splitlines()]
+    return WorkerError(f"{group} worker {index} failed in `{method}`: {': '.join(lines[:2])}")

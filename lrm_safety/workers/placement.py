@@ -84,6 +84,6 @@ def _shortage(wanted: list[tuple[list[str], list[dict[str, float]]]], cluster: C
     free = {kind: ray.available_resources().get(kind, 0.0) for kind in kinds}
     return (
         f"cluster={cluster.name}: resources not free within cluster.placement_timeout_seconds="
-        f"{cluster.placement_timeout_seconds:g}; asked for {asked} ({cluster.strategy}); the cluster has {total}, free {free}; lower num_workers, cpus_per_worker or "
-        "gpus_per_worker, or wait for other jobs"
+        f"{cluster.placement_timeout_seconds:g}; asked for {asked} ({cluster.strategy}); the cluster has {total}, free "
+        f"{free}; lower num_workers, cpus_per_worker or gpus_per_worker, or wait for other jobs"
     )

@@ -140,9 +140,14 @@ def test_the_watch_sees_forward_and_backward_tables():
     with LargestTable(50) as watch:
         (torch.randn(7, 3) @ weight).double().sum().backward()
     assert watch.rows == 7
+    with LargestTable(50) as watch:  # the table of gradients [9, 50] exists in the backward pass alone
+        values = weight.expand(9, 3, 50).sum(dim=(1, 2))
+        values.sum().backward()
+    assert watch.rows >= 9
+    double = torch.randn(3, 50, dtype=torch.float64)
     with LargestTable(50) as watch:
-        (torch.randn(7, 3, dtype=torch.float64) @ weight.detach().double()).sum()
-    assert watch.rows == 3 or watch.rows == 0  # float64 tables are not counted; the float32 weight may be
+        torch.randn(7, 3, dtype=torch.float64) @ double
+    assert watch.rows == 0  # only float32 counts
 
 
 def test_made_up_work_is_reproducible_and_in_range():
@@ -197,3 +202,10 @@ def test_settings_are_those_of_the_experiments_at_one_rank():
     assert settings.cluster.policy.threads_per_worker == settings.cluster.rollout.threads_per_worker == 2
     assert settings.trainer.lr == 5e-5
     assert Path(settings.model.path).is_dir()
+
+
+def test_overrides_choose_another_cluster():
+    settings = Systems(2, ["cluster=node_8gpu_split", "rollout=vllm"]).settings("miniature")
+    assert settings.cluster.device == "cuda"
+    assert settings.rollout.kv_cache_bytes is None
+    assert (settings.cluster.policy.num_workers, settings.cluster.rollout.num_workers) == (1, 1)

@@ -29,8 +29,7 @@ def test_another_error_becomes_one_line_that_names_the_worker() -> None:
 
 def test_an_error_without_a_message() -> None:
     found = describe("policy", 0, "load", failed(NotImplementedError()))
-    assert str(found) == "policy worker 0 failed in `load`: NotImplementedError: "[: len(str(found))]
-    assert "NotImplementedError" in str(found)
+    assert str(found) == "policy worker 0 failed in `load`: NotImplementedError"
 
 
 @pytest.mark.parametrize("error", [ActorDiedError(), RayActorError()])

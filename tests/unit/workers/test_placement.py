@@ -84,12 +84,13 @@ def test_bundles_are_not_one_object() -> None:
         ("laptop_cpu", "vllm_cpu", 0, 2.0),
         ("node_8gpu_split", "vllm", 8, 28),
         ("node_8gpu_colocated", "vllm", 8, 64),
-        ("multinode_4x8gpu", "vllm", 28, 112),  # engines of one GPU each; of two with tensor_parallel_size=2
+        ("multinode_4x8gpu", "vllm", 28, 112),
+        ("multinode_4x8gpu", "vllm rollout.tensor_parallel_size=2", 32, 112),
     ],
 )
 def test_layouts_of_the_configuration_fit_their_machines(cluster: str, rollout: str, gpus: float, cpus: float) -> None:
     parts = ["model=miniature", "reward=miniature", "data=miniature"]
-    settings, _ = compose_settings([*parts, f"cluster={cluster}", f"rollout={rollout}"])
+    settings, _ = compose_settings([*parts, f"cluster={cluster}", *f"rollout={rollout}".split()])
     bundles = [bundle for _, bundles in bundle_sets(ALL, settings) for bundle in bundles]
     assert sum(bundle.get("GPU", 0) for bundle in bundles) == pytest.approx(gpus)
     assert sum(bundle["CPU"] for bundle in bundles) == pytest.approx(cpus)

@@ -1,0 +1,62 @@
+"""Every command that README.md shows works: it composes here, or another test runs it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from lrm_safety.cli import main
+
+ROOT = Path(__file__).parents[2]
+RUN_ELSEWHERE = {
+    "make demo": ("end_to_end/test_runs.py", "test_the_demo_shows_before_and_after"),
+    "make test": ("end_to_end/test_readme.py", "test_the_makefile_knows_the_targets"),
+    "lrm-safety fetch smollm2_135m": ("end_to_end/test_runs.py", "test_a_real_model_on_real_prompts"),
+    "ray job submit": ("end_to_end/test_cluster.py", "test_jobs_on_a_cluster_are_the_run_of_one_machine"),
+    "python launchers/ray_job.py": ("end_to_end/test_cluster.py", "test_jobs_on_a_cluster_are_the_run_of_one_machine"),
+}
+"""Beginnings of commands that cannot be composed, with the test that runs the same."""
+
+
+def commands() -> list[str]:
+    """The lines of the ```bash blocks of README.md, continuations joined and comments cut."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_of_the_readme(line: str, capfd: pytest.CaptureFixture[str]) -> None:
+    inner = line.partition(" -- ")[2] if line.startswith("ray job submit") else line
+    words = shlex.split(inner, comments=True)
+    if "train" in words:
+        overrides = words[words.index("train") + 1 :]
+        assert composes(overrides), capfd.readouterr().err
+    if words[:2] != ["lrm-safety", "train"] or inner != line:
+        (test,) = [test for beginning, test in RUN_ELSEWHERE.items() if line.startswith(beginning)]
+        file, name = test
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8")
+
+
+def composes(overrides: list[str]) -> bool:
+    """Whether the command line accepts them; `--cfg job` prints what would run and starts nothing."""
+    if "--cfg" in overrides:
+        return main(["train", *overrides]) == 0
+    return main(["train", *overrides, "--cfg", "job"]) == 0
+
+
+def test_readme_shows_the_ordinary_commands() -> None:
+    assert {"make demo", "make test", "lrm-safety train experiment=miniature"} <= set(commands())
+
+
+def test_the_makefile_knows_the_targets() -> None:
+    """`make test` is what runs this test, so that running it here would not end."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = {words[1] for line in commands() if (words := line.split())[0] == "make"}
+    assert targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target

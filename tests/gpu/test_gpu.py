@@ -1,0 +1,258 @@
+"""CUDA against the CPU on a tiny model: scores, one update, and vLLM's own weight transfer. `pytest -m gpu`."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from lrm_safety.modeling.packing import pack
+from lrm_safety.modeling.token_logprobs import TokenLogprobs
+from lrm_safety.rollouts import GenerationRequest, MiniBatch, SamplingParameters, TrainingSequence
+from lrm_safety.settings import (
+    AlgorithmSettings,
+    ClusterSettings,
+    GroupSettings,
+    KLSettings,
+    ModelSettings,
+    RolloutSettings,
+    Settings,
+    TrainerSettings,
+)
+from lrm_safety.workers.environment import environment
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: these tests compare one with the CPU"),
+]
+
+VOCABULARY = 128
+TIMEOUT_SECONDS = 240
+TOLERANCE = 2e-3
+"""Log-probs in float32: CUDA's kernels add in another order, and vLLM may multiply in TF32."""
+
+
+def build_model() -> Qwen3ForCausalLM:
+    torch.manual_seed(3)
+    config = Qwen3Config(
+        vocab_size=VOCABULARY,
+        hidden_size=128,
+        intermediate_size=192,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=256,
+        initializer_range=0.1,
+        tie_word_embeddings=True,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gpu") / "model"
+    build_model().save_pretrained(path)
+    # The trainer exports a tokenizer beside the weights, so it asks for one.
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1", pad_token="w1").save_pretrained(path)
+    return path
+
+
+def settings_of(folder: Path, device: str, *, colocated: bool = False) -> Settings:
+    gpus = 0.0 if device == "cpu" else 0.4 if colocated else 1.0
+    worker = GroupSettings(num_workers=1, cpus_per_worker=0.5, gpus_per_worker=gpus, threads_per_worker=1)
+    return Settings(
+        model=ModelSettings(name="tiny", path=str(folder), family="plain", dtype="float32", attention="sdpa"),
+        reward=None,  # type: ignore[arg-type]
+        data=None,  # type: ignore[arg-type]
+        algorithm=AlgorithmSettings(kl=KLSettings(placement="none"), correction="off"),
+        # A large epsilon: AdamW divides by almost nothing otherwise, and the first step would only show signs.
+        trainer=TrainerSettings(lr=1e-2, epsilon=1e-3, logprob_chunk_tokens=16),
+        rollout=RolloutSettings(
+            temperature=1.0,
+            max_prompt_tokens=64,
+            max_response_tokens=32,
+            max_num_seqs=8,
+            enforce_eager=True,
+            kv_cache_bytes=256 * 2**20,
+            stream_chunk_size=4,
+        ),
+        cluster=ClusterSettings(
+            name="test",
+            device=device,
+            policy=worker,
+            rollout=worker,
+            colocate=[["policy", "rollout"]] if colocated else [],
+            start_timeout_seconds=TIMEOUT_SECONDS,
+            call_timeout_seconds=TIMEOUT_SECONDS,
+        ),
+    )
+
+
+def sequences_of(count: int = 6) -> list[TrainingSequence]:
+    generator = np.random.default_rng(1)
+
+    def some(size: int) -> np.ndarray:
+        return generator.integers(2, VOCABULARY, size).astype(np.int32)
+
+    return [
+        TrainingSequence(
+            index, some(5 + index), some(9 + 3 * index), advantages=generator.normal(size=9 + 3 * index).astype("f4")
+        )
+        for index in range(count)
+    ]
+
+
+# ---- scores ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_scores_and_gradients_equal_the_cpus(packing: bool) -> None:
+    pairs = [(sequence.prompt_ids, sequence.response_ids) for sequence in sequences_of()]
+    results = []
+    for device in ("cpu", "cuda"):
+        model = build_model().to(device)
+        batch = pack(pairs, packing=packing).to(device)
+        logprobs, entropy = TokenLogprobs(model, temperature=0.7, chunk_tokens=16)(batch)
+        logprobs.sum().backward()
+        gradient = model.get_input_embeddings().weight.grad
+        results.append([tensor.detach().cpu().numpy() for tensor in (logprobs, entropy, gradient)])
+    for cpu, cuda, tolerance in zip(*results, (1e-4, 1e-4, 1e-2), strict=True):
+        np.testing.assert_allclose(cuda, cpu, atol=tolerance, rtol=1e-3)
+
+
+# ---- one update ------------------------------------------------------------------------------------------------------
+
+
+def run_policy(settings: Settings, pipe: Any) -> None:
+    """A trainer rank alone in its process: scores, one update, scores again."""
+    try:
+        from lrm_safety.workers.policy import PolicyWorker
+
+        worker = PolicyWorker(settings, 0, 1)
+        worker.start(*worker.address())
+        sequences = sequences_of()
+        tokens = sum(len(sequence.response_ids) for sequence in sequences)
+        mini_batch = MiniBatch([sequences[:4], sequences[4:]], tokens, len(sequences), lr=settings.trainer.lr)
+        before = worker.logprobs([sequences])
+        (result,) = worker.update([mini_batch])
+        worker.offload()
+        worker.reload()
+        after = worker.logprobs([sequences])
+        pipe.send((before, result, after, None))
+    except Exception:
+        pipe.send((None, None, None, traceback.format_exc()))
+
+
+@contextmanager
+def variables(values: dict[str, str]) -> Iterator[None]:
+    saved = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(saved)
+
+
+def policy_results(settings: Settings) -> tuple[np.ndarray, Any, np.ndarray]:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=run_policy, args=(settings, there), daemon=True)
+    with variables(environment("policy", settings)):
+        process.start()
+    assert here.poll(TIMEOUT_SECONDS), "the trainer does not answer"
+    before, result, after, failure = here.recv()
+    process.join(20)
+    assert failure is None, failure
+    flat = [
+        np.concatenate([scores.logprobs for scores in sorted(one, key=lambda s: s.index)]) for one in (before, after)
+    ]
+    return flat[0], result, flat[1]
+
+
+def test_an_update_does_what_it_does_on_the_cpu(folder: Path) -> None:
+    cpu_before, cpu, cpu_after = policy_results(settings_of(folder, "cpu"))
+    cuda_before, cuda, cuda_after = policy_results(settings_of(folder, "cuda"))
+    np.testing.assert_allclose(cuda_before, cpu_before, atol=TOLERANCE)
+    assert cuda.loss == pytest.approx(cpu.loss, abs=1e-4)
+    assert cuda.gradient_norm == pytest.approx(cpu.gradient_norm, rel=1e-2)
+    assert np.abs(cpu_after - cpu_before).max() > 20 * TOLERANCE  # the step is large enough to tell
+    np.testing.assert_allclose(cuda_after, cpu_after, atol=10 * TOLERANCE)
+
+
+# ---- weights from the trainer to an engine ---------------------------------------------------------------------------
+
+
+@contextmanager
+def groups_of(settings: Settings) -> Iterator[tuple[Any, Any]]:
+    """Policy and rollout group, as a run starts them; the trainer moves out before an engine measures the GPU."""
+    import ray
+
+    from lrm_safety.workers.groups import join_ray
+    from lrm_safety.workers.placement import release, reserve
+    from lrm_safety.workers.policy_group import PolicyGroup
+    from lrm_safety.workers.rollout_group import RolloutGroup
+
+    started: list[Any] = []
+    join_ray(settings)
+    try:
+        place = reserve(["policy", "rollout"], settings)
+        policy = PolicyGroup(settings, place["policy"], lambda: None)
+        started.append(policy)
+        policy.start()
+        policy.offload()
+        rollout = RolloutGroup(settings, place["rollout"], lambda: None)
+        started.append(rollout)
+        rollout.start()
+        yield policy, rollout
+        release(list({id(one.placement_group): one.placement_group for one in place.values()}.values()))
+    finally:
+        for group in started:
+            group.end()
+        ray.shutdown()
+
+
+@pytest.mark.timeout(2 * TIMEOUT_SECONDS)
+@pytest.mark.parametrize("backend", ["ipc", "nccl"])
+def test_engine_holds_the_updated_weights(folder: Path, backend: str) -> None:
+    """`ipc`: trainer and engine take turns on one GPU. `nccl`: each has its own."""
+    if backend == "nccl" and torch.cuda.device_count() < 2:
+        pytest.skip("nccl needs a second GPU: trainer and engine cannot share one in a communicator")
+    settings = settings_of(folder, "cuda", colocated=backend == "ipc")
+    sequences = sequences_of()
+    probe = [np.concatenate((sequence.prompt_ids, sequence.response_ids)) for sequence in sequences]
+    requests = [GenerationRequest(i, i, sequence.prompt_ids, seed=i) for i, sequence in enumerate(sequences)]
+    sampling = SamplingParameters(1.0, 1.0, 0, max_response_tokens=8, stop_token_ids=(1,))
+    with groups_of(settings) as (policy, rollout):
+        assert rollout.backend == backend
+        before = np.concatenate(rollout.probe(probe)[0])
+        for version in (1, 2):
+            rollout.sleep()
+            policy.reload()
+            (update,) = policy.update([[replace(sequence) for sequence in sequences]], [1e-2], 0.0)
+            assert np.isfinite(update.gradient_norm)
+            expected = np.concatenate(policy.probe_scores(probe))
+            policy.offload()
+            assert policy.publish_weights(rollout) == version
+            assert rollout.weights_versions() == [version]
+            held = np.concatenate(rollout.probe(probe)[0])
+            np.testing.assert_allclose(held, expected, atol=10 * TOLERANCE)
+        assert np.abs(held - before).max() > 20 * TOLERANCE
+        rollouts = [one for chunk in rollout.generate(requests, sampling) for one in chunk]
+        assert {one.weights_version for one in rollouts} == {2}
+        assert sorted(one.request_id for one in rollouts) == list(range(len(requests)))

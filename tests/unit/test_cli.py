@@ -1,0 +1,178 @@
+"""The command line: what it says, what it returns, and how it shows a mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lrm_safety import cli
+from lrm_safety.errors import WorkerError
+from lrm_safety.interruption import StopRequested
+
+COMMANDS = ("train", "demo", "fetch", "doctor", "build-miniature", "docs")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = cli.main(list(arguments))
+    output = capsys.readouterr()
+    return status, output.out, output.err
+
+
+def in_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`python ARGUMENTS` in an interpreter that has imported nothing yet."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, env={**os.environ}
+    )
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 2), (["help"], 0), (["-h"], 0), (["--help"], 0)])
+def test_usage_names_every_command(capsys: pytest.CaptureFixture[str], arguments: list[str], status: int) -> None:
+    found, out, err = run(capsys, *arguments)
+    assert found == status and not err
+    for command in COMMANDS:
+        assert f"\n  {command} " in out
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_of_train_lists_every_group_and_option(
+    capsys: pytest.CaptureFixture[str], repository_root: Path, flag: str
+) -> None:
+    status, out, err = run(capsys, "train", "experiment=miniature", flag)
+    assert status == 0 and not err
+    table = out.partition("Configuration groups")[2]
+    listed = {
+        line.split()[0]: set(line.replace(",", "").split()[1:]) for line in table.splitlines() if line[:2] == "  "
+    }
+    files = (repository_root / "conf").glob("*/*.yaml")
+    expected: dict[str, set[str]] = {}
+    for file in files:
+        expected.setdefault(file.parent.name, set()).add(file.stem)
+    assert listed == expected
+    assert "{groups}" not in out
+
+
+def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "trian")
+    assert status == 2 and not out
+    assert err.startswith("error: unknown command trian\n") and "usage: lrm-safety" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["train", "experiment=miniature", "trainer.learning_rate=1"],
+            "unknown key trainer.learning_rate; did you mean",
+        ),
+        (["train", "experiment=miniature", "algorithm.gamma=2"], "algorithm.gamma=2.0: must be at most 1"),
+        (["train", "-m", "experiment=miniature", "seed=1,2", "algorithm.mini_batch_size=32,24"], "mini_batch_size=24"),
+        (["train"], "nothing chosen"),
+        (["demo", "algorithm.gamma=2"], "algorithm.gamma=2.0: must be at most 1"),
+        (["fetch"], "fetch: give one name"),
+        (["fetch", "gpt5"], "unknown model gpt5; known: smollm2_135m"),
+        (["build-miniature"], "build-miniature: give the output folder"),
+        (["docs", "--force"], "docs: knows --check only, not --force"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_1(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, *arguments)
+    assert status == 1 and not out
+    assert err.startswith("error: ") and expected in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir()), "nothing was started"
+
+
+def test_a_mistake_waits_neither_for_torch_nor_for_ray(tmp_path: Path) -> None:
+    code = (
+        "import sys; from lrm_safety.cli import main; status = main(['train', 'experiment=miniature', 'trainer.lr=-1']); "
+        "print(status, sorted({'torch', 'ray', 'transformers', 'wandb'} & set(sys.modules)))"
+    )
+    done = in_process("-c", code, cwd=tmp_path)
+    assert done.stdout == "1 []\n"
+    assert done.stderr == "error: trainer.lr=-1.0: must be at least 0.0\n"
+
+
+def test_the_module_runs_as_the_command(tmp_path: Path) -> None:
+    done = in_process("-m", "lrm_safety", "trian", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: unknown command trian")
+
+
+def test_a_composed_configuration_is_printed_and_nothing_started(tmp_path: Path) -> None:
+    done = in_process("-m", "lrm_safety", "train", "experiment=miniature", "seed=7", "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    printed = yaml.safe_load(done.stdout)
+    assert printed["seed"] == 7 and printed["algorithm"]["rollout_batch_size"] == 64
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "line"),
+    [
+        (WorkerError("policy worker 0 died"), 1, "error: policy worker 0 died"),
+        (StopRequested(signal.SIGTERM), 143, "stopped by SIGTERM; the same command goes on from the last checkpoint"),
+        (StopRequested(signal.SIGINT), 130, "stopped by SIGINT; the same command goes on from the last checkpoint"),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT before training began; nothing was lost"),
+    ],
+)
+def test_how_a_command_ends(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException,
+    status: int,
+    line: str,
+) -> None:
+    def end(arguments: list[str]) -> int:
+        assert arguments == ["a=1", "b=2"]
+        raise raised
+
+    monkeypatch.setattr(cli, "_train", end)
+    assert run(capsys, "train", "a=1", "b=2") == (status, "", f"{line}\n")
+
+
+def test_our_own_defects_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(arguments: list[str]) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "_train", end)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train"])
+
+
+def test_docs_are_written_and_checked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cli, "configuration_directory", lambda: tmp_path / "conf")
+    status, _, err = run(capsys, "docs")
+    assert status == 1 and "docs is absent" in err
+    pages = [tmp_path / "docs" / name for name in ("metrics.md", "configuration.md")]
+    pages[0].parent.mkdir()
+    assert run(capsys, "docs", "--check")[0] == 1, "absent pages are not current"
+    assert run(capsys, "docs") == (0, "", "")
+    assert [page.read_text().splitlines()[0] for page in pages] == ["# Metrics", "# Configuration"]
+    assert run(capsys, "docs", "--check") == (0, "", "")
+    for page in pages:
+        text = page.read_text()
+        page.write_text(f"{text} ")
+        status, _, err = run(capsys, "docs", "--check")
+        assert status == 1 and f"{page}: is not current; run `make docs`" in err
+        page.write_text(text)
+
+
+def test_the_entry_point_is_the_function(repository_root: Path) -> None:
+    import tomllib
+
+    scripts = tomllib.loads((repository_root / "pyproject.toml").read_text())["project"]["scripts"]
+    assert json.dumps(scripts) == '{"lrm-safety": "lrm_safety.cli:main"}'
