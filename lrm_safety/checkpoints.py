@@ -47,7 +47,6 @@ NOT_IDENTITY = frozenset(
         "cluster.placement_timeout_seconds",
         "cluster.start_timeout_seconds",
         "cluster.call_timeout_seconds",
-        "cluster.health_interval_seconds",
     }
 )
 """Settings that may change between a checkpoint and its resume without changing what is learned."""

@@ -110,12 +110,12 @@ def _doctor(arguments: list[str]) -> int:
 
 
 def _build_miniature(arguments: list[str]) -> int:
-    from .miniature.build import build
-
     if len(arguments) != 1:
         raise ConfigError(
             "build-miniature: give the output folder, e.g. `lrm-safety build-miniature outputs/miniature`"
         )
+    from .miniature.build import build
+
     build(Path(arguments[0]))
     return 0
 

@@ -11,7 +11,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ..errors import LrmSafetyError
+from ..errors import ConfigError, LrmSafetyError
 from ..settings.compose import compose_settings, fixed_keys, register_schema, settings_of, sweep
 from ..settings.paths import configuration_directory
 
@@ -27,6 +27,8 @@ def launch(arguments: list[str]) -> int:
     """
     # Hydra's own parser, since `--cfg job` is a flag with a value.
     given = get_args_parser().parse_args(arguments)
+    if given.multirun and given.cfg:
+        raise ConfigError("--cfg: shows the configuration of one run; leave out -m and give one value to each key")
     for combination in sweep(given.overrides) if given.multirun else [given.overrides]:
         compose_settings([item for item in combination if not item.lstrip("+~").startswith("hydra.")])
 

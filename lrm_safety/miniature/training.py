@@ -108,9 +108,7 @@ def preference_loss(
     scores = reward_scores(model, tokenizer, responses)
     rungs = torch.tensor([response.rung for response in responses])
     margin = scores[:, None] - scores[None, :]
-    losses = -(
-        (1 - LABEL_SMOOTHING) * functional.logsigmoid(margin) + LABEL_SMOOTHING * functional.logsigmoid(-margin)
-    )
+    losses = -((1 - LABEL_SMOOTHING) * functional.logsigmoid(margin) + LABEL_SMOOTHING * functional.logsigmoid(-margin))
     combinations = [
         losses[(rungs[:, None] == high) & (rungs[None, :] == low)].mean()
         for high in rungs.unique().tolist()

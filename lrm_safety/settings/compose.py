@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from hydra import compose, initialize_config_dir
@@ -25,8 +26,9 @@ from .paths import configuration_directory
 SCHEMA_NAME = "schema"
 
 
+@cache
 def register_schema() -> None:
-    """Make the typed schema known to Hydra: conf/config.yaml lists it first in its defaults."""
+    """Once: make the typed schema known to Hydra: conf/config.yaml lists it first in its defaults."""
     ConfigStore.instance().store(name=SCHEMA_NAME, node=Settings)
 
 

@@ -49,8 +49,6 @@ class ClusterSettings:
     """Limit for loading the models."""
     call_timeout_seconds: float = number(1800.0, low=0.1)
     """Limit of any other call to a worker."""
-    health_interval_seconds: float = number(5.0, low=0.1)
-    """How often a waiting controller asks whether the workers are alive."""
 
 
 @dataclass

@@ -126,10 +126,18 @@ class WorkerGroup:
             return True
         return True
 
+    def node_ids(self) -> set[str]:
+        """The nodes that the workers run on."""
+        return set(ray.get([worker.__ray_call__.remote(_node_id) for worker in self.workers], timeout=60.0))
+
     def end(self) -> None:
         """Kill every worker."""
         for worker in self.workers:
             ray.kill(worker)
+
+
+def _node_id(worker: Any) -> str:
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def describe(group: str, index: int, method: str, error: Exception) -> Exception:

@@ -90,6 +90,11 @@ class Groups:
             self._start_together(self._groups[1:])
         else:
             self._start_together(self._groups)
+        if self.rollout.backend == "shm" and len(self.policy.node_ids() | self.rollout.node_ids()) > 1:
+            raise ClusterError(
+                "rollout.weight_transfer=shm: policy and rollout workers were placed on several nodes, which share no memory; "
+                "use cluster.strategy=STRICT_PACK, or cluster.device=cuda with nccl"
+            )
 
     def _start_together(self, groups: list[Group]) -> None:
         with ThreadPoolExecutor(max_workers=len(groups)) as pool:

@@ -56,7 +56,9 @@ def reserve(names: list[str], settings: Settings) -> dict[str, Placement]:
     deadline = time.monotonic() + cluster.placement_timeout_seconds
     try:
         for together, bundles in wanted:
-            group = placement_group(bundles, strategy=cluster.strategy, name="+".join(together))
+            # Unique: a name may be given once in a Ray session.
+            name = f"{'+'.join(together)}-{time.time_ns()}"
+            group = placement_group(bundles, strategy=cluster.strategy, name=name)
             reserved.append(group)
         for group in reserved:
             if not group.wait(timeout_seconds=max(0.1, deadline - time.monotonic())):

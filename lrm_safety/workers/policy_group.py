@@ -91,7 +91,8 @@ class PolicyGroup:
     def publish_weights(self, rollout_group: RolloutGroup) -> int:
         """Give the present weights to every engine under the next version; returns that version.
 
-        One call per engine and bucket: the ranks gather a bucket of ZeRO-3 shards at a time, never a parameter at a time.
+        The ranks gather a bucket of ZeRO-3 shards at a time, and an engine takes all buckets in one call (`shm`) or one
+        call a bucket: nothing is ever sent parameter by parameter.
         """
         self.weights_version += 1
         rollout_group.wake_weights()
@@ -149,6 +150,10 @@ class PolicyGroup:
     def reload(self) -> None:
         """CUDA, colocated: take the GPU back for training."""
         self._group.call("reload", timeout_seconds=self._limit)
+
+    def node_ids(self) -> set[str]:
+        """The nodes that the workers run on."""
+        return self._group.node_ids()
 
     def memory(self) -> list[dict[str, float]]:
         """Memory figures of every rank."""

@@ -169,6 +169,10 @@ class RolloutGroup:
         if self._takes_turns:
             self._group.call("wake", ["kv_cache"], timeout_seconds=self._limit)
 
+    def node_ids(self) -> set[str]:
+        """The nodes that the workers run on."""
+        return self._group.node_ids()
+
     def memory(self) -> list[dict[str, float]]:
         """Memory figures of every engine."""
         return self._group.call("memory", timeout_seconds=self._limit)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lrm_safety.cli import main
+from lrm_safety.settings.compose import sweep
 
 ROOT = Path(__file__).parents[2]
 RUN_ELSEWHERE = {
@@ -44,9 +45,9 @@ def test_a_command_of_the_readme(line: str, capfd: pytest.CaptureFixture[str]) -
 
 def composes(overrides: list[str]) -> bool:
     """Whether the command line accepts them; `--cfg job` prints what would run and starts nothing."""
-    if "--cfg" in overrides:
-        return main(["train", *overrides]) == 0
-    return main(["train", *overrides, "--cfg", "job"]) == 0
+    is_sweep = "-m" in overrides
+    keys = [word for word in overrides if word not in ("-m", "--cfg", "job")]
+    return all(main(["train", *one, "--cfg", "job"]) == 0 for one in (sweep(keys) if is_sweep else [keys]))
 
 
 def test_readme_shows_the_ordinary_commands() -> None:

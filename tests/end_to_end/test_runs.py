@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from running import Command, Sweep, checkpoints, metric_lines
+from running import TINY, Command, Sweep, checkpoints, metric_lines
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -128,6 +128,53 @@ def test_the_export_loads_in_transformers_and_in_vllm(uninterrupted: Path) -> No
     lines = [line for line in answer.stdout.splitlines() if line.startswith("ids ")]
     assert lines, answer.stdout + answer.stderr
     assert json.loads(lines[0].removeprefix("ids ")) == expected
+
+
+VARIANTS = {
+    "two of every worker, groups of samples, KL in the loss": [
+        "algorithm=grpo",
+        "algorithm.rollout_batch_size=4",
+        "algorithm.samples_per_prompt=4",
+        "cluster.rollout.num_workers=2",
+        "cluster.reward.num_workers=2",
+        "cluster.reference.num_workers=2",
+        "trainer.reference_sharding=zero3",
+        "cluster.local_num_cpus=8",
+        "evaluation.every_updates=2",
+        "evaluation.sets.safety.limit=8",
+        "evaluation.sets.arithmetic.limit=8",
+        "evaluation.sets.benign.limit=8",
+        "checkpoint.best_metric=evaluation/safety",
+    ],
+    "no reference, the engine's log-probs, one rank": [
+        "algorithm.kl.placement=none",
+        "algorithm.old_logprobs=rollout",
+        "algorithm.correction=off",
+        "rollout.top_p=0.9",
+        "cluster.policy.num_workers=1",
+        "reward=python_example",
+        "reward.malformed_penalty=0.5",
+        "reward.normalise=running",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_other_layouts_and_algorithms(command: Callable[..., Command], tmp_path: Path, name: str) -> None:
+    settings = [*TINY, "schedule.max_updates=4", "tracking.wandb=disabled", "checkpoint.every_updates=0"]
+    started = command("train", *settings, *VARIANTS[name], "run.directory=run")
+    assert started.wait() == 0, started.output
+    lines = metric_lines(tmp_path / "run")
+    trained = [line for line in lines if "train/loss" in line]
+    assert [line["update"] for line in trained] == [2, 4]
+    assert not any("nonfinite" in line for line in lines)
+    assert all(line["train/gradient_norm"] > 0 for line in trained)
+    assert checkpoints(tmp_path / "run") == ["update-000004"]
+    if "reference" in name.split(",")[0]:
+        assert not any(metric.startswith("kl/k") for line in trained for metric in line)
+    else:
+        assert [line["update"] for line in lines if "evaluation/safety" in line] == [0, 2, 4]
+        assert all(line["kl/k3"] >= 0 for line in trained)
 
 
 def test_the_demo_shows_before_and_after(command: Callable[..., Command], tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
             "unknown key trainer.learning_rate; did you mean",
         ),
         (["train", "experiment=miniature", "algorithm.gamma=2"], "algorithm.gamma=2.0: must be at most 1"),
-        (["train", "-m", "experiment=miniature", "seed=1,2", "algorithm.mini_batch_size=32,24"], "mini_batch_size=24"),
+        (["train", "-m", "experiment=miniature", "seed=1,2", "algorithm.gamma=1,3"], "algorithm.gamma=3"),
         (["train"], "nothing chosen"),
         (["demo", "algorithm.gamma=2"], "algorithm.gamma=2.0: must be at most 1"),
         (["fetch"], "fetch: give one name"),
@@ -114,7 +114,7 @@ def test_a_composed_configuration_is_printed_and_nothing_started(tmp_path: Path)
     done = in_process("-m", "lrm_safety", "train", "experiment=miniature", "seed=7", "--cfg", "job", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     printed = yaml.safe_load(done.stdout)
-    assert printed["seed"] == 7 and printed["algorithm"]["rollout_batch_size"] == 64
+    assert printed["seed"] == 7 and printed["run"]["name"] == "miniature"
     assert not list(tmp_path.iterdir())
 
 

@@ -21,12 +21,21 @@ from lrm_safety.preparation import find_checkpoint, prepare, resolve_paths
 from lrm_safety.settings import Settings
 from lrm_safety.settings.compose import compose_settings
 
+# The values that tests speak of are stated here: the experiment's own are free to change.
+BASE = (
+    "experiment=miniature",
+    "data.limit=70",
+    "algorithm.rollout_batch_size=64",
+    "algorithm.mini_batch_size=32",
+    "schedule.max_updates=120",
+    "trainer.lr=3e-4",
+)
 TRAIN = str(ASSETS / "prompts" / "train.jsonl")
 
 
 @cache
 def _composed(overrides: tuple[str, ...]) -> Settings:
-    return compose_settings(["experiment=miniature", "data.limit=70", *overrides])[0]
+    return compose_settings([*BASE, *overrides])[0]
 
 
 def composed(*overrides: str) -> Settings:

@@ -17,9 +17,9 @@ from lrm_safety.settings.compose import compose_settings, known_keys
 CONF = Path(__file__).resolve().parents[3] / "conf"
 PARTS = ["model=miniature", "reward=miniature", "data=miniature"]
 CPU, CUDA = ["rollout=vllm_cpu", "cluster=laptop_cpu"], ["rollout=vllm", "cluster=node_8gpu_split"]
-# What stands around an option of each group: a whole run without an experiment.
+# What stands around an option of each group: an experiment that has chosen otherwise, or a whole run without one.
 AROUND = {
-    "model": ["reward=miniature", "data=miniature", *CPU],
+    "model": ["experiment=smollm2_star1"],
     "reward": ["model=miniature", "data=miniature", *CPU],
     "data": ["model=miniature", "reward=miniature", *CPU],
     "algorithm": [*PARTS, *CPU],
@@ -52,21 +52,19 @@ def test_every_file_composes(group: str, option: str) -> None:
     assert resolved == asdict(settings), "the typed and the plain configuration are one"
     if group in ("model", "data", "cluster"):
         assert getattr(settings, group).name == option
-
-
-@pytest.mark.parametrize("option", [option for group, option in FILES if group == "model"])
-def test_a_model_replaces_the_choice_of_an_experiment(option: str) -> None:
-    settings, _ = compose_settings(["experiment=smollm2_star1", f"model={option}"])
-    assert (settings.run.name, settings.data.name) == ("smollm2_star1", "star1")
-    chosen = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{option}.yaml"))
-    assert isinstance(chosen, dict) and chosen.items() <= asdict(settings.model).items()
+    if group == "model":
+        chosen = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{option}.yaml"))
+        assert isinstance(chosen, dict) and chosen.items() <= asdict(settings.model).items()
+        assert settings.data.name == "star1", "the rest is the experiment's"
 
 
 def test_an_override_beats_the_experiment_and_the_experiment_beats_the_group() -> None:
-    settings, _ = compose_settings(["experiment=miniature", "algorithm=low_beta", "algorithm.mini_batch_size=16"])
-    assert settings.algorithm.name == "reinforce_pp_low_beta"
-    assert settings.algorithm.mini_batch_size == 16
-    assert settings.algorithm.rollout_batch_size == 64 and settings.algorithm.kl.coef == 0.02
+    experiment = OmegaConf.load(CONF / "experiment" / "smollm2_star1.yaml")
+    assert (experiment.algorithm.rollout_batch_size, experiment.algorithm.mini_batch_size) == (16, 8)
+    settings, _ = compose_settings(["experiment=smollm2_star1", "algorithm=rloo", "algorithm.mini_batch_size=16"])
+    algorithm = settings.algorithm
+    assert (algorithm.name, algorithm.samples_per_prompt) == ("rloo", 4), "the option's own keys"
+    assert (algorithm.rollout_batch_size, algorithm.mini_batch_size) == (16, 16)
 
 
 def test_settings_survive_pickle_and_json() -> None:

@@ -14,7 +14,15 @@ from lrm_safety.errors import ConfigError
 from lrm_safety.settings import Settings
 from lrm_safety.settings.compose import compose_settings, settings_of
 
-MINIATURE = "experiment=miniature"  # 64 prompts, mini-batches of 32, 120 updates, 2 policy workers
+# The values that the rules below speak of are stated here: the experiment's own are free to change.
+BASE = (
+    "experiment=miniature",
+    "checkpoint.best_metric=null",
+    "algorithm.rollout_batch_size=64",
+    "algorithm.mini_batch_size=32",
+    "schedule.max_updates=120",
+    "rollout.max_response_tokens=96",
+)
 CUDA = ("cluster=node_8gpu_split", "rollout=vllm")
 ADAPTIVE = "algorithm.kl.controller=adaptive"
 
@@ -102,7 +110,7 @@ BROKEN = {
 
 @cache
 def composed(choices: tuple[str, ...]) -> DictConfig:
-    settings, _ = compose_settings([MINIATURE, "checkpoint.best_metric=null", *choices])
+    settings, _ = compose_settings([*BASE, *choices])
     settings.checkpoint.best_metric = "evaluation/safety"
     return OmegaConf.structured(settings)
 

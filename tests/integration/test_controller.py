@@ -1,0 +1,122 @@
+"""The controller over real groups: what it refuses to learn from, and what it never saves."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from started_groups import Started
+
+from lrm_safety.checkpoints import CheckpointStore
+from lrm_safety.controller import Controller
+from lrm_safety.errors import InvariantError
+from lrm_safety.evaluation.in_loop import InLoopEvaluation
+from lrm_safety.interruption import Interruption, StopRequested
+from lrm_safety.monitoring import Recorder
+from lrm_safety.rollouts import Update
+from lrm_safety.scoring import training_sequence
+from lrm_safety.settings import Settings
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def small(settings: Settings) -> Settings:
+    """Two updates of 8 responses an iteration; what the workers were started with stays."""
+    algorithm = replace(settings.algorithm, rollout_batch_size=16, mini_batch_size=8)
+    evaluation = replace(settings.evaluation, every_updates=0)
+    tracking = replace(settings.tracking, wandb="disabled", console="off")
+    schedule = replace(settings.schedule, max_updates=4)
+    return replace(settings, algorithm=algorithm, evaluation=evaluation, tracking=tracking, schedule=schedule)
+
+
+@pytest.fixture
+def controller(started: Started, tmp_path: Path) -> Iterator[Controller]:
+    store = CheckpointStore(tmp_path / "checkpoints")
+    run = replace(started.run, settings=small(started.run.settings), directory=tmp_path, store=store)
+    evaluation = InLoopEvaluation(run.settings, run.family, run.tokenizer, run.parser, run.sampling)
+    with Recorder(tmp_path, run.settings) as recorder:
+        yield Controller(run, started.groups, recorder, Interruption(), evaluation)
+
+
+def move_the_policy(controller: Controller) -> None:
+    """One update that nobody else knows of."""
+    chunks = controller.groups.rollout.generate(controller.requests([0, 1, 2, 3]), controller.run.sampling)
+    rollouts = [rollout for chunk in chunks for rollout in chunk]
+    sequences = [
+        replace(training_sequence(one), advantages=np.ones(len(one.response_ids), dtype=np.float32)) for one in rollouts
+    ]
+    controller.groups.policy.update([sequences], [1e-3], 0.0)
+
+
+def offending(controller: Controller) -> list[dict]:
+    (file,) = (controller.run.directory / "rollouts").glob("offending-*.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_an_iteration_syncs_counts_and_writes_one_line(controller: Controller) -> None:
+    controller.begin()
+    controller.update = 2  # the groups may have learned in another test, and the first update demands KL = 0
+    version = controller.groups.policy.weights_version
+    controller.iterate()
+    assert (controller.update, controller.iteration) == (4, 1)
+    assert controller.groups.policy.weights_version == version + 1
+    assert controller.groups.rollout.weights_versions() == [version + 1]
+    (line,) = map(json.loads, (controller.run.directory / "metrics.jsonl").read_text().splitlines())
+    assert line["update"] == 4 and line["rollout/version_lag"] == 0 and line["sync/probe_max_abs"] < 1e-4
+    assert all(math.isfinite(value) for value in line.values() if isinstance(value, float))
+
+
+def test_a_policy_that_does_not_start_at_its_reference_is_refused(controller: Controller) -> None:
+    move_the_policy(controller)
+    controller.begin()
+    with pytest.raises(InvariantError, match="KL\\(policy, reference\\) is not 0 before the first update"):
+        controller.iterate()
+    assert [row["request_id"] for row in offending(controller)] == list(range(16))
+    assert controller.update == 0
+
+
+def test_weights_that_were_never_published_are_noticed(controller: Controller) -> None:
+    controller.begin()
+    move_the_policy(controller)
+    probe = controller.run.rendered[:4]
+    engines, trainer = controller.groups.rollout.probe(probe), controller.groups.policy.probe_scores(probe)
+    with pytest.raises(InvariantError, match=r"rollout\.probe_tolerance"):
+        controller.checks.probe_agrees(engines, trainer, controller.settings.rollout.probe_tolerance)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_with_its_rollouts(controller: Controller) -> None:
+    controller.begin()
+    prompts = controller.prompt_source.next_batch()
+    chunks = controller.groups.rollout.generate(controller.requests(prompts), controller.run.sampling)
+    batch = controller.collect(controller.scorer.submit(chunks))
+    spoiled = Update(loss=math.nan, gradient_norm=math.nan, lr=1e-4, scores={})
+    with pytest.raises(InvariantError, match=r"^update 1: loss or gradient is NaN"):
+        controller.check_updates(batch, [spoiled], [[]])
+    assert [row["prompt_index"] for row in offending(controller)] == prompts
+
+
+def test_the_second_signal_saves_nothing(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come in the middle of an update, when the weights are no longer those of the last whole iteration."""
+
+    def interrupted() -> None:
+        raise StopRequested(signal.SIGINT, at_once=True)
+
+    monkeypatch.setattr(controller, "iterate", interrupted)
+    with pytest.raises(StopRequested):
+        controller.train()
+    assert controller.run.store.latest() is None
+
+
+def test_every_request_has_a_seed_of_its_own(controller: Controller) -> None:
+    seeds = []
+    for controller.iteration in range(3):
+        seeds += [request.seed for request in controller.requests([3, 1, 2])]
+    assert len(set(seeds)) == 9
+    controller.iteration = 1
+    assert [request.seed for request in controller.requests([3, 1, 2])] == seeds[3:6]
