@@ -62,9 +62,7 @@ def requests_of(count: int, seed: int = 0) -> list[GenerationRequest]:
     """Prompts of 16 to 48 arbitrary ids; the work of an engine does not depend on which."""
     generator = np.random.default_rng(seed)
     return [
-        GenerationRequest(
-            index, index, generator.integers(10, 1000, generator.integers(16, 49)).astype(np.int32), index
-        )
+        GenerationRequest(index, index, generator.integers(10, 200, generator.integers(16, 49)).astype(np.int32), index)
         for index in range(count)
     ]
 

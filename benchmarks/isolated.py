@@ -73,7 +73,7 @@ def _serve(connection: Connection, factory: Callable[..., Any], arguments: tuple
     while True:
         try:
             method, arguments = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the other side is done with us, in order or not
             return
         try:
             answer = (getattr(subject, method)(*arguments), None)

@@ -105,4 +105,7 @@ def show(outcomes: Sequence[Outcome]) -> None:
         target = "" if figure.target is None else f"{figure.direction} {figure.target:g}"
         verdict = f"[{colours[one.verdict]}]{one.verdict}[/]"
         table.add_row(figure.key, value, target, verdict, one.reason or figure.meaning)
-    Console().print(table)
+    console = Console()
+    # A log file counts as 80 columns wide, which would cut the keys.
+    console.width = max(console.width, 120)
+    console.print(table)

@@ -95,7 +95,7 @@ def sequences_of(count: int, prompt_tokens: int, response_tokens: int, seed: int
 
     def some(tokens: int) -> np.ndarray:
         size = int(generator.integers(tokens * 3 // 4, tokens * 5 // 4 + 1))
-        return generator.integers(10, 1000, size).astype(np.int32)
+        return generator.integers(10, 200, size).astype(np.int32)
 
     sequences = []
     for index in range(count):

@@ -81,7 +81,7 @@ def settings_of(folder: Path, device: str, *, colocated: bool = False) -> Settin
         data=None,  # type: ignore[arg-type]
         algorithm=AlgorithmSettings(kl=KLSettings(placement="none"), correction="off"),
         # A large epsilon: AdamW divides by almost nothing otherwise, and the first step would only show signs.
-        trainer=TrainerSettings(lr=1e-2, epsilon=1e-3, logprob_chunk_tokens=16),
+        trainer=TrainerSettings(lr=1e-3, epsilon=1e-3, logprob_chunk_tokens=16),
         rollout=RolloutSettings(
             temperature=1.0,
             max_prompt_tokens=64,
@@ -244,7 +244,7 @@ def test_engine_holds_the_updated_weights(folder: Path, backend: str) -> None:
         for version in (1, 2):
             rollout.sleep()
             policy.reload()
-            (update,) = policy.update([[replace(sequence) for sequence in sequences]], [1e-2], 0.0)
+            (update,) = policy.update([[replace(sequence) for sequence in sequences]], [1e-3], 0.0)
             assert np.isfinite(update.gradient_norm)
             expected = np.concatenate(policy.probe_scores(probe))
             policy.offload()

@@ -28,14 +28,16 @@ AROUND = {
     "tracking": [*PARTS, *CPU],
     "experiment": [],
 }
-PAIRS = {"laptop_cpu": "vllm_cpu", "vllm_cpu": "laptop_cpu", "vllm": "node_8gpu_split"}
+# Engines and the layouts they are for.
+LAYOUTS = {"vllm_cpu": "laptop_cpu", "vllm_colocated": "node_8gpu_colocated", "vllm": "node_8gpu_split"}
+ENGINES = {layout: engine for engine, layout in LAYOUTS.items()}
 
 
 def overrides_for(group: str, option: str) -> list[str]:
     if group == "cluster":
-        return [*PARTS, f"cluster={option}", f"rollout={PAIRS.get(option, 'vllm')}"]
+        return [*PARTS, f"cluster={option}", f"rollout={ENGINES.get(option, 'vllm')}"]
     if group == "rollout":
-        return [*PARTS, f"rollout={option}", f"cluster={PAIRS[option]}"]
+        return [*PARTS, f"rollout={option}", f"cluster={LAYOUTS[option]}"]
     return [*AROUND[group], f"{group}={option}"]
 
 
