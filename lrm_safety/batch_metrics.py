@@ -62,6 +62,9 @@ def response_metrics(batch: RolloutBatch) -> dict[str, float]:
         "response/malformed_fraction": _fraction([r.status in ("malformed", "empty_answer") for r in responses]),
         "response/refusal_rate": _fraction([is_refusal(response.answer) for response in responses]),
         "reward/num_overlong": float(batch.scores.num_overlong),
+        "reward/num_unread": float(batch.scores.num_unread),
+        "reward/num_respelled": float(batch.scores.num_respelled),
+        "reward/num_retries": float(batch.scores.num_retries),
     }
     for name, values in batch.scores.by_model_and_view.items():
         metrics[f"reward/score/{name}"] = float(np.mean(values))

@@ -11,29 +11,34 @@ from typing import Any
 
 import numpy as np
 
-from .algorithm import AdaptiveKL, FixedKL, RunningMoments
+from .algorithm import RunningMoments
 from .batch_metrics import iteration_metrics
 from .datasets import PromptSource
 from .errors import InvariantError, RewardError
 from .evaluation.in_loop import InLoopEvaluation, write_records
-from .experience import AdvantageBatch, RolloutBatch, advantages
+from .experience import (
+    AdvantageBatch,
+    RolloutBatch,
+    advantages,
+    generation_requests,
+    make_kl_controller,
+    shuffled_mini_batches,
+)
 from .interruption import Interruption, StopRequested
 from .invariants import SelfChecks
 from .monitoring import Recorder, save_offending
 from .preparation import PreparedRun
 from .records import rollout_rows
-from .rollouts import GenerationRequest, TrainingSequence, Update
+from .rollouts import TrainingSequence, Update
 from .schedule import Schedule
 from .scoring import PendingChunk, StreamScorer, training_sequence
 from .workers.groups import Groups
-
-PROBE_SEQUENCES, PROBE_TOKENS = 4, 128
 
 
 class Controller:
     """Runs one training run from its present state to its end."""
 
-    def __init__(
+    def __init__(  # fmt: skip
         self,
         run: PreparedRun,
         groups: Groups,
@@ -41,20 +46,12 @@ class Controller:
         interruption: Interruption,
         evaluation: InLoopEvaluation,
     ) -> None:
-        self.run = run
+        self.run, self.groups, self.recorder = run, groups, recorder
+        self.interruption, self.evaluation = interruption, evaluation
         self.settings = settings = run.settings
-        self.groups = groups
-        self.recorder = recorder
-        self.interruption = interruption
-        self.evaluation = evaluation
         algorithm = settings.algorithm
         self.prompt_source = PromptSource(len(run.prompts), algorithm.rollout_batch_size, settings.seed)
-        kl = algorithm.kl
-        self.kl_controller = (
-            AdaptiveKL(kl.coef, target=kl.target, horizon=kl.horizon)
-            if kl.controller == "adaptive"
-            else FixedKL(kl.coef)
-        )
+        self.kl_controller = make_kl_controller(algorithm.kl)
         self.moments = RunningMoments()
         self.schedule = Schedule(settings, len(run.prompts))
         self.checks = SelfChecks(settings.run, recorder.note)
@@ -86,8 +83,9 @@ class Controller:
         phases, groups = self.recorder.phases, self.groups
 
         prompts = self.prompt_source.next_batch()
+        requests = generation_requests(self.run.rendered, prompts, self.settings, self.iteration)
         with phases.phase("generate"):  # finished responses go to reward and reference while others still generate
-            pending = self.scorer.submit(groups.rollout.generate(self.requests(prompts), self.run.sampling))
+            pending = self.scorer.submit(groups.rollout.generate(requests, self.run.sampling))
         with phases.phase("score_wait"):
             batch = self.collect(pending)
         with self.interruption.deferred():  # from here on weights change: the iteration is finished before a stop
@@ -96,14 +94,15 @@ class Controller:
                 with phases.phase("logprobs"):
                     batch.policy = groups.policy.logprobs([training_sequence(rollout) for rollout in batch.rollouts])
             learned = self.advantages(batch)
-            mini_batches = self.mini_batches(learned)
+            mini_batches = shuffled_mini_batches(learned.sequences, self.settings, self.iteration)
             with phases.phase("update"):
                 updates = groups.policy.update(
-                    mini_batches, self.schedule.learning_rates(self.update), self.loss_kl_coef
+                    mini_batches, self.schedule.learning_rates(self.update), self.kl_controller.coef
                 )
             self.check_updates(batch, updates, mini_batches)
             if not self.schedule.needs_old_logprobs and len(updates) == 1:
                 batch.policy = updates[0].scores  # one update scores the whole batch under the weights that sampled
+                self.check_start(batch)
             self.update += len(updates)
             self.iteration += 1
             with phases.phase("sync"):
@@ -117,8 +116,6 @@ class Controller:
             self.evaluate_if_due()
             self.checkpoint_if_due()
 
-    # ---- the steps ------------------------------------------------------------------------------------------------
-
     def begin(self) -> None:
         """Restore the checkpoint, if any, and give the trainer's weights to the engines in every case."""
         checkpoint = self.run.checkpoint
@@ -131,22 +128,6 @@ class Controller:
         if checkpoint is None:
             self.evaluate_if_due()
 
-    def requests(self, prompts: list[int]) -> list[GenerationRequest]:
-        """`samples_per_prompt` requests for each prompt, each with a seed of its own."""
-        samples = self.settings.algorithm.samples_per_prompt
-        requests = []
-        for position, prompt in enumerate(prompts):
-            for sample in range(samples):
-                seed = np.random.SeedSequence([self.settings.seed, self.iteration, prompt, sample]).generate_state(1)[0]
-                request_id = position * samples + sample
-                requests.append(GenerationRequest(request_id, prompt, self.run.rendered[prompt], int(seed)))
-        return requests
-
-    @property
-    def loss_kl_coef(self) -> float:
-        """Weight of the KL term in the loss; 0 when it is in the reward or nowhere."""
-        return self.kl_controller.coef if self.settings.algorithm.kl.placement == "loss" else 0.0
-
     def collect(self, pending: list[PendingChunk]) -> RolloutBatch:
         """The scored batch; a reward that cannot be computed stops the run with the rollouts saved."""
         try:
@@ -158,18 +139,16 @@ class Controller:
     def advantages(self, batch: RolloutBatch) -> AdvantageBatch:
         """Scores to advantages; a value that is not finite stops the run with its rollouts saved."""
         try:
-            if self.update == 0:
-                self.checks.starts_at_reference(batch)
+            self.check_start(batch)
             return advantages(batch, self.settings, self.kl_controller, self.moments)
         except InvariantError:
             self.save_offending(batch)
             raise
 
-    def mini_batches(self, learned: AdvantageBatch) -> list[list[TrainingSequence]]:
-        """The rollout batch in shuffled mini-batches, one per update; seeded by the iteration."""
-        size = self.settings.algorithm.mini_batch_size
-        order = np.random.default_rng([self.settings.seed, self.iteration]).permutation(len(learned.sequences))
-        return [[learned.sequences[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
+    def check_start(self, batch: RolloutBatch) -> None:
+        """KL(policy, reference) = 0 before the first update, as soon as both are known."""
+        if self.update == 0:
+            self.checks.starts_at_reference(batch)
 
     def check_updates(
         self, batch: RolloutBatch, updates: list[Update], mini_batches: list[list[TrainingSequence]]
@@ -187,21 +166,9 @@ class Controller:
     def publish(self, sequences: list[np.ndarray]) -> dict[str, float]:
         """Sync the weights, then prove by version and by probe that the engines hold what the trainer holds."""
         version = self.groups.policy.publish_weights(self.groups.rollout)
-        self.checks.versions_agree(self.groups.rollout.weights_versions(), version)
-        metrics = {"sync/version": float(version)}
-        every = self.settings.rollout.probe_every_syncs
-        if every and version % every == 0:
-            rollout = self.settings.rollout
-            longest = min(PROBE_TOKENS, rollout.max_prompt_tokens + rollout.max_response_tokens - 1)
-            probe = [ids[:longest] for ids in sequences[:PROBE_SEQUENCES]]
-            engines = self.groups.rollout.probe(probe)
-            trainer = self.groups.policy.probe_scores(probe)
-            metrics["sync/probe_max_abs"] = self.checks.probe_agrees(
-                engines, trainer, self.settings.rollout.probe_tolerance
-            )
-        return metrics
-
-    # ---- records --------------------------------------------------------------------------------------------------
+        return {"sync/version": float(version)} | self.checks.after_sync(
+            self.groups, version, sequences, self.settings.rollout
+        )
 
     def record(self, batch: RolloutBatch, learned: AdvantageBatch, metrics: dict[str, float]) -> None:
         """Everything known about this iteration, into metrics.jsonl and its views."""
@@ -237,8 +204,6 @@ class Controller:
         self.last_evaluation = metrics
         self.recorder.record(self.update, metrics)
 
-    # ---- state ----------------------------------------------------------------------------------------------------
-
     def state(self) -> dict[str, Any]:
         """Everything the controller must know to go on; JSON."""
         return {
@@ -258,7 +223,10 @@ class Controller:
         # The sync that follows a resume repeats the last one of the checkpoint, version number included.
         self.groups.policy.weights_version = state["weights_version"] - 1
         self.prompt_source.load_state_dict(state["prompt_source"])
-        self.kl_controller.load_state_dict(state["kl_controller"])
+        try:
+            self.kl_controller.load_state_dict(state["kl_controller"])
+        except ValueError:  # another kind of controller, which checkpoint.allow_changes let through
+            self.recorder.note("algorithm.kl.controller changed: it begins from algorithm.kl.coef")
         self.moments.load_state_dict(state["moments"])
         self.last_evaluation = state["last_evaluation"]
 

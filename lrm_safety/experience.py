@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from .algorithm import (
+    AdaptiveKL,
+    FixedKL,
     KLController,
     RunningMoments,
     compute_advantages,
@@ -25,8 +27,8 @@ from .algorithm import (
 from .conversation import ParsedResponse
 from .errors import InvariantError
 from .rewards import Scores
-from .rollouts import Rollout, TokenScores, TokenValues, TrainingSequence
-from .settings import Settings
+from .rollouts import GenerationRequest, Rollout, TokenIds, TokenScores, TokenValues, TrainingSequence
+from .settings import KLSettings, Settings
 
 
 @dataclass
@@ -75,6 +77,35 @@ class AdvantageBatch:
     shaped: Tensor
     """float32 [N] scores after shaping."""
     metrics: dict[str, float]
+
+
+def make_kl_controller(settings: KLSettings) -> KLController:
+    """The controller of beta that `algorithm.kl.controller` names."""
+    if settings.controller == "adaptive":
+        return AdaptiveKL(settings.coef, target=settings.target, horizon=settings.horizon)
+    return FixedKL(settings.coef)
+
+
+def generation_requests(
+    rendered: list[TokenIds], prompts: list[int], settings: Settings, iteration: int
+) -> list[GenerationRequest]:
+    """`samples_per_prompt` neighbouring requests for each prompt, each with a seed of its own."""
+    samples = settings.algorithm.samples_per_prompt
+    requests = []
+    for position, prompt in enumerate(prompts):
+        for sample in range(samples):
+            seed = np.random.SeedSequence([settings.seed, iteration, prompt, sample]).generate_state(1)[0]
+            requests.append(GenerationRequest(position * samples + sample, prompt, rendered[prompt], int(seed)))
+    return requests
+
+
+def shuffled_mini_batches(
+    sequences: list[TrainingSequence], settings: Settings, iteration: int
+) -> list[list[TrainingSequence]]:
+    """The rollout batch cut into mini-batches, one per update, in an order seeded by run and iteration."""
+    size = settings.algorithm.mini_batch_size
+    order = np.random.default_rng([settings.seed, iteration]).permutation(len(sequences))
+    return [[sequences[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
 
 
 def group_ids(batch: RolloutBatch, samples_per_prompt: int) -> Tensor:

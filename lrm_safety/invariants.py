@@ -1,15 +1,22 @@
-"""What a run checks by itself (REINFORCE_PP contract, last paragraph); `run.invariants` says whether a failure stops it."""
+"""What a run checks by itself (docs/reinforce_plus_plus.md, self-checks); `run.invariants` says whether a failure stops it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import InvariantError
 from .experience import RolloutBatch
-from .rollouts import TrainingSequence, Update
-from .settings import RunSettings
+from .rollouts import TokenIds, TrainingSequence, Update
+from .settings import RolloutSettings, RunSettings
+
+if TYPE_CHECKING:
+    from .workers.groups import Groups
+
+PROBE_SEQUENCES, PROBE_TOKENS = 4, 128
+"""The probe: small enough to cost a fraction of a second."""
 
 
 class SelfChecks:
@@ -45,6 +52,18 @@ class SelfChecks:
             "rho is not 1 at the first update of a rollout batch: two forward passes of the same weights differ "
             "(state run.invariant_tolerance for this dtype)",
         )
+
+    def after_sync(
+        self, groups: Groups, version: int, sequences: Sequence[TokenIds], settings: RolloutSettings
+    ) -> dict[str, float]:
+        """Prove by version and, every `probe_every_syncs`, by probe that the engines hold what the trainer holds."""
+        self.versions_agree(groups.rollout.weights_versions(), version)
+        if not settings.probe_every_syncs or version % settings.probe_every_syncs:
+            return {}
+        longest = min(PROBE_TOKENS, settings.max_prompt_tokens + settings.max_response_tokens - 1)
+        probe = [ids[:longest] for ids in sequences[:PROBE_SEQUENCES]]
+        engines, trainer = groups.rollout.probe(probe), groups.policy.probe_scores(probe)
+        return {"sync/probe_max_abs": self.probe_agrees(engines, trainer, settings.probe_tolerance)}
 
     def versions_agree(self, engines: Sequence[int], trainer: int) -> None:
         """After a weight sync every engine states the trainer's version."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from ..controller import Controller
-from ..errors import ClusterError, LrmSafetyError, WorkerError
+from ..errors import ClusterError, WorkerError
 from ..evaluation.in_loop import InLoopEvaluation
 from ..interruption import Interruption
 from ..monitoring import Recorder
@@ -65,8 +65,3 @@ def _attempt(run: PreparedRun, recorder: Recorder, evaluation: InLoopEvaluation)
                 export = run.directory / "export"
                 groups.policy.export(export)
                 recorder.note(f"exported to {export}")
-
-
-def user_line(error: LrmSafetyError) -> str:
-    """What the terminal shows of a failure."""
-    return f"error: {error}"

@@ -79,6 +79,11 @@ METRICS: tuple[Metric, ...] = (
     Metric("reward/clipped_fraction", "fraction", "Responses whose score was clipped.", 0.0, 0.1),
     Metric("reward/penalty_mean", "score", "Mean of what the penalties took away."),
     Metric("reward/num_overlong", "responses", "Conversations longer than a reward model reads.", 0.0, 0.0),
+    Metric("reward/num_unread", "responses", "Those of them that got `overlong_score` instead of a reading.", 0.0, 0.0),
+    Metric(
+        "reward/num_respelled", "responses", "Texts that spelled out a control token of the reward model.", 0.0, 0.0
+    ),
+    Metric("reward/num_retries", "requests", "Requests to reward endpoints that were repeated.", 0.0, 0.0),
     Metric("reward/score/*", "score", "Mean score of one reward model and view, named MODEL/VIEW."),
     Metric("kl/k1", "nats/token", "Mean of k1, the log-ratio of policy and reference; of either sign.", -0.1, 1.0),
     Metric("kl/k3", "nats/token", "Mean of k3 = exp(-k1) - 1 + k1: never negative, less noisy.", None, 1.0),

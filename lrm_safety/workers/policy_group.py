@@ -63,7 +63,12 @@ class PolicyGroup:
     def update(
         self, mini_batches: Sequence[Sequence[TrainingSequence]], lrs: Sequence[float], kl_coef: float
     ) -> list[Update]:
-        """One optimiser step per mini-batch, every rank with the same number of micro-batches."""
+        """One optimiser step per mini-batch, every rank with the same number of micro-batches.
+
+        `kl_coef` weighs the KL term where that is part of the loss (`algorithm.kl.placement`).
+        """
+        if self._settings.algorithm.kl.placement != "loss":
+            kl_coef = 0.0
         per_rank: list[list[MiniBatch]] = [[] for _ in range(len(self._group))]
         for sequences, lr in zip(mini_batches, lrs, strict=True):
             whole = MiniBatch(

@@ -142,6 +142,7 @@ def test_shape_of_the_responses() -> None:
     )
     of.scores = scores([1.0, 2.0, 3.0, 4.0], judge__full=[0.0, 1.0, 2.0, 3.0], judge__trace=[-1.0, -1.0, 0.0, 0.0])
     of.scores.num_overlong = 2
+    of.scores.num_unread, of.scores.num_respelled, of.scores.num_retries = 1, 3, 5
     assert response_metrics(of) == {
         "response/length_mean": 5.0,
         "response/length_max": 10.0,
@@ -151,6 +152,9 @@ def test_shape_of_the_responses() -> None:
         "response/malformed_fraction": 0.5,
         "response/refusal_rate": 0.25,
         "reward/num_overlong": 2.0,
+        "reward/num_unread": 1.0,
+        "reward/num_respelled": 3.0,
+        "reward/num_retries": 5.0,
         "reward/score/judge/full": 1.5,
         "reward/score/judge/trace": -0.5,
     }

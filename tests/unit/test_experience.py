@@ -12,8 +12,15 @@ from batches import batch, floats, response
 
 from lrm_safety.algorithm import FixedKL, RunningMoments
 from lrm_safety.errors import InvariantError
-from lrm_safety.experience import AdvantageBatch, RolloutBatch, advantages
+from lrm_safety.experience import (
+    AdvantageBatch,
+    RolloutBatch,
+    advantages,
+    generation_requests,
+    shuffled_mini_batches,
+)
 from lrm_safety.monitoring.registry import find
+from lrm_safety.rollouts import TrainingSequence
 from lrm_safety.settings import AlgorithmSettings, KLSettings, RewardSettings, RolloutSettings, Settings
 
 # Three responses of 2, 3 and 1 tokens, scored 2, -1 and 0.5. Their k1, log pi_old - log pi_ref, is
@@ -261,3 +268,31 @@ def test_an_advantage_that_is_no_number() -> None:
 def test_every_metric_is_declared() -> None:
     for name in learn(configured()).metrics:
         assert find(name).name == name
+
+
+def test_requests_are_numbered_in_order_and_every_seed_is_its_own() -> None:
+    settings = configured(samples_per_prompt=2)
+    rendered = [np.array([i, i + 1], dtype=np.int32) for i in range(6)]
+    requests = generation_requests(rendered, [4, 1, 4], settings, iteration=3)
+    assert [request.request_id for request in requests] == [0, 1, 2, 3, 4, 5]
+    assert [request.prompt_index for request in requests] == [4, 4, 1, 1, 4, 4]
+    assert all(np.array_equal(request.prompt_ids, rendered[request.prompt_index]) for request in requests)
+    # The seed depends on run, iteration, prompt and sample, not on the position in the batch.
+    assert [r.seed for r in requests[:2]] == [r.seed for r in requests[4:]]
+    assert len({request.seed for request in requests}) == 4
+    other = generation_requests(rendered, [4, 1, 4], settings, iteration=4)
+    assert not {r.seed for r in requests} & {r.seed for r in other}
+
+
+def test_mini_batches_use_every_response_once_in_an_order_of_the_iteration() -> None:
+    settings = configured(mini_batch_size=4)
+    ids = np.zeros(1, dtype=np.int32)
+    sequences = [TrainingSequence(index, ids, ids) for index in range(12)]
+    cut = shuffled_mini_batches(sequences, settings, iteration=5)
+    assert [len(mini_batch) for mini_batch in cut] == [4, 4, 4]
+    order = [sequence.index for mini_batch in cut for sequence in mini_batch]
+    assert sorted(order) == list(range(12)) and order != list(range(12))
+    again = shuffled_mini_batches(sequences, settings, iteration=5)
+    assert order == [sequence.index for mini_batch in again for sequence in mini_batch]
+    later = shuffled_mini_batches(sequences, settings, iteration=6)
+    assert order != [sequence.index for mini_batch in later for sequence in mini_batch]
