@@ -38,7 +38,7 @@ from .workers.groups import Groups
 class Controller:
     """Runs one training run from its present state to its end."""
 
-    def __init__(  # fmt: skip
+    def __init__(
         self,
         run: PreparedRun,
         groups: Groups,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,10 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
         "cluster.local_num_cpus=8",
     ]
     run = prepare(compose_settings(overrides)[0], Path(tmp_path_factory.mktemp("run")))
-    join_ray(run.settings)
+    with pytest.MonkeyPatch.context() as environment:
+        # Actors import classes and reward functions of the tests beside this file.
+        environment.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        join_ray(run.settings)
     with Groups(run.settings) as groups:
         groups.start()
         groups.policy.publish_weights(groups.rollout)
