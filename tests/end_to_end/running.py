@@ -26,6 +26,7 @@ TINY = (
     "algorithm.mini_batch_size=8",
     "rollout.max_response_tokens=32",
     "rollout.stream_chunk_size=8",
+    "trainer.lr=3e-4",
     "evaluation.every_updates=0",
     "checkpoint.best_metric=null",
     "checkpoint.every_updates=2",

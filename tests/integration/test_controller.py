@@ -17,13 +17,18 @@ from lrm_safety.checkpoints import CheckpointStore
 from lrm_safety.controller import Controller
 from lrm_safety.errors import InvariantError
 from lrm_safety.evaluation.in_loop import InLoopEvaluation
+from lrm_safety.experience import generation_requests
 from lrm_safety.interruption import Interruption, StopRequested
 from lrm_safety.monitoring import Recorder
-from lrm_safety.rollouts import Update
+from lrm_safety.rollouts import GenerationRequest, Update
 from lrm_safety.scoring import training_sequence
 from lrm_safety.settings import Settings
 
 pytestmark = pytest.mark.timeout(600)
+
+
+def requests(controller: Controller, prompts: list[int]) -> list[GenerationRequest]:
+    return generation_requests(controller.run.rendered, prompts, controller.settings, controller.iteration)
 
 
 def small(settings: Settings) -> Settings:
@@ -46,7 +51,7 @@ def controller(started: Started, tmp_path: Path) -> Iterator[Controller]:
 
 def move_the_policy(controller: Controller) -> None:
     """One update that nobody else knows of."""
-    chunks = controller.groups.rollout.generate(controller.requests([0, 1, 2, 3]), controller.run.sampling)
+    chunks = controller.groups.rollout.generate(requests(controller, [0, 1, 2, 3]), controller.run.sampling)
     rollouts = [rollout for chunk in chunks for rollout in chunk]
     sequences = [
         replace(training_sequence(one), advantages=np.ones(len(one.response_ids), dtype=np.float32)) for one in rollouts
@@ -93,7 +98,7 @@ def test_weights_that_were_never_published_are_noticed(controller: Controller) -
 def test_a_loss_that_is_not_a_number_stops_the_run_with_its_rollouts(controller: Controller) -> None:
     controller.begin()
     prompts = controller.prompt_source.next_batch()
-    chunks = controller.groups.rollout.generate(controller.requests(prompts), controller.run.sampling)
+    chunks = controller.groups.rollout.generate(requests(controller, prompts), controller.run.sampling)
     batch = controller.collect(controller.scorer.submit(chunks))
     spoiled = Update(loss=math.nan, gradient_norm=math.nan, lr=1e-4, scores={})
     with pytest.raises(InvariantError, match=r"^update 1: loss or gradient is NaN"):
@@ -111,12 +116,3 @@ def test_the_second_signal_saves_nothing(controller: Controller, monkeypatch: py
     with pytest.raises(StopRequested):
         controller.train()
     assert controller.run.store.latest() is None
-
-
-def test_every_request_has_a_seed_of_its_own(controller: Controller) -> None:
-    seeds = []
-    for controller.iteration in range(3):
-        seeds += [request.seed for request in controller.requests([3, 1, 2])]
-    assert len(set(seeds)) == 9
-    controller.iteration = 1
-    assert [request.seed for request in controller.requests([3, 1, 2])] == seeds[3:6]
