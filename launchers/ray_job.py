@@ -27,7 +27,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default=True,
         help="follow the log; return the exit code of the job",
     )
-    parser.add_argument("command", help="train, sft, evaluate, ...")
+    parser.add_argument("command", help="a command of lrm-safety, such as train")
     parser.add_argument("overrides", nargs=argparse.REMAINDER, help="Hydra overrides and options of the command")
     return parser.parse_args(arguments)
 

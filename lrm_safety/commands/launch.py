@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from pathlib import Path
@@ -18,6 +19,9 @@ from ..settings.paths import configuration_directory
 SUBDIRECTORY_EXCLUDES = "hydra.job.config.override_dirname.exclude_keys"
 """A run of a sweep has a folder named after its overrides; all of them would be over a file name's length."""
 
+STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}
+"""What a full or lost disk says; any other OSError is a defect of ours."""
+
 
 def launch(arguments: list[str]) -> int:
     """Run Hydra with `arguments` (overrides and Hydra's own flags); returns the exit status.
@@ -29,8 +33,14 @@ def launch(arguments: list[str]) -> int:
     given = get_args_parser().parse_args(arguments)
     if given.multirun and given.cfg:
         raise ConfigError("--cfg: shows the configuration of one run; leave out -m and give one value to each key")
-    for combination in sweep(given.overrides) if given.multirun else [given.overrides]:
-        compose_settings([item for item in combination if not item.lstrip("+~").startswith("hydra.")])
+    combinations = list(sweep(given.overrides)) if given.multirun else [given.overrides]
+    composed = [
+        compose_settings([item for item in combination if not item.lstrip("+~").startswith("hydra.")])[0]
+        for combination in combinations
+    ]
+    if not (given.cfg or given.info or given.hydra_help):
+        for settings in composed:
+            _make_directory(Path(settings.run.directory))
 
     if given.multirun:
         # Beside the other overrides: argparse takes positional arguments from one place only.
@@ -49,12 +59,27 @@ def launch(arguments: list[str]) -> int:
         except LrmSafetyError as error:
             failures.append(str(error))
             print(f"error: {error}", file=sys.stderr)
-        except Exception:
-            # Hydra would hide the traceback of what is our own mistake behind one line.
+        except Exception as error:
             failures.append("unexpected")
-            traceback.print_exc()
+            if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+                place = error.filename or "run.directory"
+                print(f"error: {place}: {error.strerror}; make room and start the same command again", file=sys.stderr)
+            else:
+                # Hydra would hide the traceback of what is our own mistake behind one line.
+                traceback.print_exc()
 
     register_schema()
     sys.argv = ["lrm-safety train", *arguments]
     hydra.main(version_base="1.3", config_path=str(configuration_directory()), config_name="config")(task)()
     return 1 if failures else 0
+
+
+def _make_directory(directory: Path) -> None:
+    """Make the run's folder and write in it once: Hydra would answer a place that cannot be written with a traceback."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error

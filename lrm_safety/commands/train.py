@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from ..monitoring import Recorder
 from ..preparation import PreparedRun, prepare
 from ..settings import Settings
 from ..workers.groups import Groups, join_ray
-
-logger = logging.getLogger(__name__)
 
 
 def train(settings: Settings, resolved: dict[str, object], directory: Path) -> None:

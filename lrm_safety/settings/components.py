@@ -13,7 +13,7 @@ class ModelSettings:
     """The policy (and, frozen, the reference): conf/model."""
 
     name: str = MISSING
-    """Short name, used in run names and tables."""
+    """Short name; the default run.name is made of it."""
     path: str = MISSING
     """Hugging Face id, a folder, `package:lrm_safety/...` (shipped with the package) or `cache:NAME` (made by `lrm-
     safety fetch NAME`)."""
@@ -108,7 +108,7 @@ class DataSettings:
     """Training prompts: conf/data."""
 
     name: str = MISSING
-    """Short name of the set."""
+    """Short name of the set; the default run.name is made of it."""
     path: str | None = None
     """JSON, JSONL or CSV file (`package:` paths allowed); null loads `hub_id`."""
     hub_id: str | None = None

@@ -43,7 +43,7 @@ class ClusterSettings:
     """Sets of groups whose i-th workers share one bundle (and its GPU); vLLM sleeps while the policy trains."""
     strategy: str = choice("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
     """Ray placement strategy of each group's bundles."""
-    placement_timeout_seconds: float = number(120.0, low=0.1)
+    placement_timeout_seconds: float = number(45.0, low=0.1)
     """Limit for getting the resources; the error prints what was asked for and what the cluster has."""
     start_timeout_seconds: float = number(900.0, low=0.1)
     """Limit for loading the models."""
@@ -100,7 +100,7 @@ class TrackingSettings:
 class RunSettings:
     """Identity of a run."""
 
-    name: str = "run"
+    name: str = "${model.name}-${data.name}-${algorithm.name}"
     """Name of the run; its folder is outputs/NAME unless `directory` says otherwise."""
     directory: str = "outputs/${run.name}"
     """Folder of the run: configuration, metrics, checkpoints, export. Absolute on a cluster with shared storage."""

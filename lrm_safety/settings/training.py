@@ -31,7 +31,7 @@ class AlgorithmSettings:
     """REINFORCE++ and its relatives: conf/algorithm."""
 
     name: str = "reinforce_pp"
-    """Name of the variant, for tables."""
+    """Name of the variant; the default run.name is made of it."""
     rollout_batch_size: int = integer(256, low=1)
     """Prompts per rollout batch."""
     samples_per_prompt: int = integer(1, low=1)

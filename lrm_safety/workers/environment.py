@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 from ..settings import Settings
+from ..settings.checks import GROUPS
 from ..weight_sync.backends import transfer_backend
-
-GROUPS = ("policy", "rollout", "reference", "reward")
 
 
 def environment(group: str, settings: Settings) -> dict[str, str]:

@@ -114,11 +114,8 @@ class PolicyWorker:
         norm = float(self.engine.get_global_grad_norm())
         return norm if math.isfinite(norm) else math.nan
 
-    def publish(self, version: int, folder: str) -> list[str]:
-        """Write the weights as bucket files into `folder`; rank 0 returns their paths in order, the others nothing.
-
-        `version` is what the engines will call these weights; it is not written.
-        """
+    def publish(self, folder: str) -> list[str]:
+        """Write the weights as bucket files into `folder`; rank 0 returns their paths in order, the others nothing."""
         from ..weight_sync.shm import write_buckets
         from ..weight_sync.source import ZeroThreeSource
 

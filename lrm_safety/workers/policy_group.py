@@ -103,9 +103,7 @@ class PolicyGroup:
         rollout_group.wake_weights()
         if rollout_group.backend == "shm":
             folder = version_folder(str(os.getpid()), self.weights_version)
-            paths: list[list[str]] = self._group.call(
-                "publish", self.weights_version, str(folder), timeout_seconds=self._limit
-            )
+            paths: list[list[str]] = self._group.call("publish", str(folder), timeout_seconds=self._limit)
             rollout_group.load_weights(self.weights_version, paths[0])
             if self._sync_folder is not None:
                 remove_folder(self._sync_folder)

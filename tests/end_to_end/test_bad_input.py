@@ -63,6 +63,10 @@ CASES = {
     "no such model": ([MINIATURE, "model.path=./absent"], ["model.path=./absent", "no such file or folder"]),
     "no such model on the hub": ([MINIATURE, "model.path=nobody/absent"], ["nobody/absent"]),
     "no such data": ([MINIATURE, "data.path=absent.jsonl"], ["data.path=absent.jsonl"]),
+    "a file where the run's folder belongs": (
+        [MINIATURE, f"run.directory={ASSETS / 'build.json'}"],
+        ["run.directory=", "build.json", "cannot be written"],
+    ),
     "prompt over the limit": (
         [MINIATURE, "rollout.max_prompt_tokens=8"],
         ["rollout.max_prompt_tokens=8", "train.jsonl", "row 0"],

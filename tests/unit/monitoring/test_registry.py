@@ -52,9 +52,7 @@ def test_ranges_are_closed_and_exclude_what_is_not_a_number() -> None:
 
 def test_the_page_is_up_to_date() -> None:
     page = Path(__file__).parents[3] / "docs" / "metrics.md"
-    assert page.read_text(encoding="utf-8") == document.markdown(), (
-        "run: python -m lrm_safety.monitoring.document docs/metrics.md"
-    )
+    assert page.read_text(encoding="utf-8") == document.markdown(), "run: make docs"
 
 
 def test_the_page_has_one_row_of_four_cells_per_metric() -> None:
