@@ -18,7 +18,7 @@ from .isolated import Isolated
 from .timing import interleave, speed_ratio
 
 WORK = {"miniature": (128, 96), "smollm2": (32, 24)}
-"""Requests, and response tokens of each: no stop token is given, so that every response has all of them."""
+"""Requests, and response tokens of each: the model has no end token, so that every response has all of them."""
 SAMPLING = SamplingParameters(temperature=1.0, top_p=1.0, top_k=0, max_response_tokens=0, stop_token_ids=())
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import ray
 
@@ -35,6 +39,23 @@ def settings_of(model: str, threads: int, overrides: list[str]) -> Settings:
     forced = [f"{key}={value}" for key, value in wanted.items()]
     settings, _ = compose_settings([f"experiment={EXPERIMENTS[model]}", *forced, *overrides])
     return resolve_paths(settings)
+
+
+def without_end_token(folder: Path, copy: Path) -> Path:
+    """The same model, of which vLLM knows no end-of-sequence token: every response then has the length asked for.
+
+    vLLM stops at the checkpoint's own end token whatever stop tokens a request names. The weights are linked.
+    """
+    copy.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        target = copy / file.name
+        target.unlink(missing_ok=True)
+        if file.name in ("config.json", "generation_config.json"):
+            values = json.loads(file.read_text(encoding="utf-8"))
+            target.write_text(json.dumps(values | {"eos_token_id": None}), encoding="utf-8")
+        else:
+            target.symlink_to(file.absolute())
+    return copy
 
 
 class System:
@@ -85,10 +106,13 @@ class Systems:
         self._threads = threads
         self._overrides = overrides
         self._running: tuple[str, System] | None = None
+        self._folder = tempfile.TemporaryDirectory()
 
     def settings(self, model: str) -> Settings:
-        """Settings of `miniature` or `smollm2`; converts SmolLM2 when it is not there yet."""
-        return settings_of(model, self._threads, self._overrides)
+        """Settings of `miniature` or `smollm2`, without end token; converts SmolLM2 when it is not there yet."""
+        settings = settings_of(model, self._threads, self._overrides)
+        endless = without_end_token(Path(settings.model.path), Path(self._folder.name, model))
+        return replace(settings, model=replace(settings.model, path=str(endless)))
 
     def get(self, model: str) -> System:
         """The system of a model."""

@@ -129,6 +129,7 @@ def update_metrics(
         "train/ratio_max": figures["ratio_max"],
         "train/clip_fraction_low": figures["clip_fraction_low"],
         "train/clip_fraction_high": figures["clip_fraction_high"],
+        "train/dual_clip_fraction": figures["dual_clip_fraction"],
         "train/policy_kl": figures["approximate_kl"],
     }
 

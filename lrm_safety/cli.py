@@ -95,11 +95,11 @@ def _demo(arguments: list[str]) -> int:
 
 
 def _fetch(arguments: list[str]) -> int:
-    from .commands.fetch import fetch
+    from .models_cache import ensure_cached
 
     if len(arguments) != 1:
         raise ConfigError("fetch: give one name, e.g. `lrm-safety fetch smollm2_135m`")
-    fetch(arguments[0])
+    ensure_cached(arguments[0], report=lambda line: print(line, flush=True))
     return 0
 
 

@@ -170,11 +170,15 @@ def advantages(
         "reward/shaped_mean": shaped.stats["shaped_mean"],
         "reward/shaped_std": shaped.stats["shaped_std"],
         "reward/clipped_fraction": shaped.stats["clipped_fraction"],
-        "advantage/mean": float(result.advantages.mean()),
-        "advantage/std": float(result.advantages.std(correction=0)),
-        "advantage/max_abs": float(result.advantages.abs().max()),
-        "return/mean": float(result.returns.mean()),
+        "reward/kl_penalty_mean": result.stats["kl_penalty_mean"],
+        "advantage/mean": result.stats["advantage_mean"],
+        "advantage/std": result.stats["advantage_std"],
+        "advantage/max_abs": result.stats["advantage_max_abs"],
+        "return/mean": result.stats["return_mean"],
     }
+    metrics |= {f"reward/penalty/{name}": shaped.stats[f"penalty_{name}_mean"] for name in penalties}
+    if "uninformative_group_fraction" in result.stats:
+        metrics["advantage/uninformative_group_fraction"] = result.stats["uninformative_group_fraction"]
     return AdvantageBatch(_training_sequences(batch, settings, result.advantages, old), shaped.scores, metrics)
 
 

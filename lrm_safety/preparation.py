@@ -53,9 +53,6 @@ def prepare(settings: Settings, directory: Path) -> PreparedRun:
     family = get_family(settings.model.family)
     check_model_folder(settings.model.path)
     check_reward(settings.reward)
-    for reward in settings.reward.models.values():
-        if reward.kind == "classifier":
-            check_model_folder(reward.path or "")
     tokenizer = load_tokenizer(settings.model)
     prompts = load_prompts(
         settings.data.path,

@@ -29,7 +29,8 @@ class AdvantageResult:
     """What the policy update needs of a rollout batch.
 
     advantages: float32 `[total_tokens]`. returns: float32 `[total_tokens]`, before normalisation.
-    stats: summary numbers over responses (`score_*`, `baselined_*`) and tokens (`return_*`, `advantage_*`).
+    stats: `kl_penalty_mean` over responses, `uninformative_group_fraction` over groups of two or more, the rest over
+    tokens.
     """
 
     advantages: Tensor
@@ -154,13 +155,11 @@ def compute_advantages(
     returns = returns_to_go(token_rewards(baselined, kl, lengths, kl_coef), lengths, gamma)
     advantages = normalise(returns, lengths, normalisation, group_ids)
     stats = {
-        "score_mean": float(scores.double().mean()),
-        "score_std": float(scores.double().std(correction=0)),
-        "baselined_mean": float(baselined.double().mean()),
-        "baselined_std": float(baselined.double().std(correction=0)),
         "kl_penalty_mean": 0.0 if kl is None else kl_coef * float(segment_sum(kl, lengths).double().mean()),
-        **_summary("return", returns),
-        **_summary("advantage", advantages),
+        "return_mean": float(returns.double().mean()),
+        "advantage_mean": float(advantages.double().mean()),
+        "advantage_std": float(advantages.double().std(correction=0)),
+        "advantage_max_abs": float(advantages.abs().max()),
     }
     if group_ids is not None:
         stats.update(_group_summary(scores, group_ids))
@@ -190,13 +189,3 @@ def _group_mean(values: Tensor, member: Tensor, counts: Tensor) -> Tensor:
     """The mean of each value's group, one per value, float64."""
     sums = torch.zeros(counts.numel(), dtype=values.dtype, device=values.device).index_add(0, member, values)
     return (sums / counts)[member]
-
-
-def _summary(name: str, values: Tensor) -> dict[str, float]:
-    exact = values.double()
-    return {
-        f"{name}_mean": float(exact.mean()),
-        f"{name}_std": float(exact.std(correction=0)),
-        f"{name}_min": float(exact.min()),
-        f"{name}_max": float(exact.max()),
-    }

@@ -132,8 +132,6 @@ def shape_scores(
     stats = {
         "raw_mean": scores.mean(),
         "raw_std": scores.std(correction=0),
-        "raw_min": scores.min(),
-        "raw_max": scores.max(),
     }
     for name, penalty in (penalties or {}).items():
         if penalty.shape != raw_scores.shape:

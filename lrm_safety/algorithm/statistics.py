@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from .kl import kl_estimate
@@ -11,7 +9,7 @@ from .losses import SurrogateOutput
 
 
 class TokenStatistics:
-    """Means, maxima and minima as plain floats: picklable, cheap to send to the controller, exact to merge.
+    """Means and maxima as plain floats: picklable, cheap to send to the controller, exact to merge.
 
     A mean is kept as (sum, count): merging weights it by tokens, where averaging the means of micro-batches of
     different sizes would not.
@@ -20,7 +18,6 @@ class TokenStatistics:
     def __init__(self) -> None:
         self._sums: dict[str, tuple[float, int]] = {}
         self._maxima: dict[str, float] = {}
-        self._minima: dict[str, float] = {}
 
     def add_mean(self, name: str, values: Tensor) -> None:
         """Add values of any shape and dtype (a bool tensor gives a fraction); an empty tensor adds nothing."""
@@ -29,53 +26,39 @@ class TokenStatistics:
 
     def add_max(self, name: str, values: Tensor) -> None:
         if values.numel():
-            _keep(self._maxima, name, float(values.detach().max()), max)
-
-    def add_min(self, name: str, values: Tensor) -> None:
-        if values.numel():
-            _keep(self._minima, name, float(values.detach().min()), min)
+            self._add_max(name, float(values.detach().max()))
 
     def merge(self, other: TokenStatistics) -> None:
         """Add everything `other` has seen."""
         for name, (total, count) in other._sums.items():
             self._add_sum(name, total, count)
         for name, value in other._maxima.items():
-            _keep(self._maxima, name, value, max)
-        for name, value in other._minima.items():
-            _keep(self._minima, name, value, min)
+            self._add_max(name, value)
 
     def compute(self) -> dict[str, float]:
         """One number per name; names that saw no token are absent."""
         means = {name: total / count for name, (total, count) in self._sums.items()}
-        return {**means, **self._maxima, **self._minima}
+        return means | self._maxima
 
     def _add_sum(self, name: str, total: float, count: int) -> None:
         old_total, old_count = self._sums.get(name, (0.0, 0))
         self._sums[name] = (old_total + total, old_count + count)
 
+    def _add_max(self, name: str, value: float) -> None:
+        self._maxima[name] = max(self._maxima.get(name, value), value)
 
-def surrogate_stats(
-    output: SurrogateOutput, logprobs: Tensor, old_logprobs: Tensor, entropy: Tensor | None = None
-) -> TokenStatistics:
+
+def surrogate_stats(output: SurrogateOutput, logprobs: Tensor, old_logprobs: Tensor) -> TokenStatistics:
     """What to watch in a policy update; every tensor `[total_tokens]`.
 
-    `policy_loss`, `ratio_mean`, `ratio_min`, `ratio_max`, `clip_fraction_low`, `clip_fraction_high`,
-    `dual_clip_fraction`, `approximate_kl` (KL(old || current), k3 on the old policy's samples) and, when the per-token
-    entropy in nats is given, `entropy`.
+    `ratio_mean`, `ratio_max`, `clip_fraction_low`, `clip_fraction_high`, `dual_clip_fraction` and `approximate_kl`
+    (KL(old || current), k3 on the old policy's samples).
     """
     stats = TokenStatistics()
-    stats.add_mean("policy_loss", output.token_loss)
     stats.add_mean("ratio_mean", output.ratio)
-    stats.add_min("ratio_min", output.ratio)
     stats.add_max("ratio_max", output.ratio)
     stats.add_mean("clip_fraction_low", output.clipped_low)
     stats.add_mean("clip_fraction_high", output.clipped_high)
     stats.add_mean("dual_clip_fraction", output.dual_clipped)
     stats.add_mean("approximate_kl", kl_estimate((old_logprobs - logprobs).detach().double(), "k3"))
-    if entropy is not None:
-        stats.add_mean("entropy", entropy)
     return stats
-
-
-def _keep(store: dict[str, float], name: str, value: float, better: Callable[[float, float], float]) -> None:
-    store[name] = better(store[name], value) if name in store else value

@@ -71,6 +71,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("train/ratio_max", "1", "Largest rho.", None, 10.0),
     Metric("train/clip_fraction_low", "fraction", "Tokens whose surrogate was clipped at 1 - clip_low.", 0.0, 0.3),
     Metric("train/clip_fraction_high", "fraction", "Tokens whose surrogate was clipped at 1 + clip_high.", 0.0, 0.3),
+    Metric(
+        "train/dual_clip_fraction", "fraction", "Tokens whose loss the dual clip bounded; 0 when it is off.", 0.0, 0.3
+    ),
     Metric("train/policy_kl", "nats/token", "KL between sampling and new policy (k3 estimate).", None, 0.1),
     Metric("reward/raw_mean", "score", "Mean raw score: the weighted sum over reward models and views."),
     Metric("reward/raw_std", "score", "Population standard deviation of the raw score; 0 teaches nothing.", 1e-6, None),
@@ -78,6 +81,12 @@ METRICS: tuple[Metric, ...] = (
     Metric("reward/shaped_std", "score", "Population standard deviation of the shaped score.", 1e-6, None),
     Metric("reward/clipped_fraction", "fraction", "Responses whose score was clipped.", 0.0, 0.1),
     Metric("reward/penalty_mean", "score", "Mean of what the penalties took away."),
+    Metric(
+        "reward/penalty/*", "score", "The same of one penalty: unfinished, malformed, overlong; absent when it is off."
+    ),
+    Metric(
+        "reward/kl_penalty_mean", "score", "What the KL in the reward took from a response: beta times its k1, mean."
+    ),
     Metric("reward/num_overlong", "responses", "Conversations longer than a reward model reads.", 0.0, 0.0),
     Metric("reward/num_unread", "responses", "Those of them that got `overlong_score` instead of a reading.", 0.0, 0.0),
     Metric(
@@ -92,6 +101,13 @@ METRICS: tuple[Metric, ...] = (
     Metric("advantage/mean", "1", "Mean; 0 by construction when the batch is normalised."),
     Metric("advantage/std", "1", "Population standard deviation; 1 by construction when the batch is normalised."),
     Metric("advantage/max_abs", "1", "Largest absolute advantage.", None, 20.0),
+    Metric(
+        "advantage/uninformative_group_fraction",
+        "fraction",
+        "Prompts whose samples all scored alike: a group baseline learns nothing from them.",
+        0.0,
+        0.8,
+    ),
     Metric("return/mean", "score", "Mean return over all response tokens."),
     Metric("entropy/all", "nats/token", "All response tokens. A collapse towards 0 ends exploration.", 0.05, 5.0),
     Metric("entropy/trace", "nats/token", "Tokens of the trace."),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from lrm_safety.errors import ConfigError, ModelError
-from lrm_safety.settings import RewardModelSettings, RewardSettings
-from lrm_safety.settings.paths import resolve
-
+from ..errors import ConfigError, ModelError
+from ..modeling.folder import check_model_folder
+from ..settings import RewardModelSettings, RewardSettings
+from ..settings.paths import resolve
 from .function import import_function
 from .http import check_url
 
@@ -30,7 +29,7 @@ def check_reward(settings: RewardSettings) -> None:
         else:
             folder = Path(resolve(model.path or "", f"{key}.path"))
             if folder.exists():
-                _check_folder(folder, f"{key}.path={model.path}")
+                _check_folder(folder, f"{key}.path")
 
 
 def _check_function(model: RewardModelSettings, key: str) -> None:
@@ -39,24 +38,11 @@ def _check_function(model: RewardModelSettings, key: str) -> None:
         raise ConfigError(f"{key}.views: a python function sees the whole conversation; keep one view")
 
 
-def _check_folder(folder: Path, source: str) -> None:
-    config = _read_json(folder / "config.json", source)
-    architectures = config.get("architectures") or []
-    if not any(str(name).endswith(HEAD) for name in architectures):
-        raise ModelError(f"{source}: is no reward model: config.json names {architectures}, no ...{HEAD}")
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
-        raise ModelError(f"{source}: the folder holds no tokenizer")
-    index = folder / "model.safetensors.index.json"
-    shards = set(_read_json(index, source).get("weight_map", {}).values()) if index.is_file() else {"model.safetensors"}
-    if absent := sorted(shard for shard in shards if not (folder / shard).is_file()):
-        raise ModelError(f"{source}: the folder lacks {absent[0]} ({len(absent)} of {len(shards)} weight files)")
-
-
-def _read_json(file: Path, source: str) -> dict[str, Any]:
+def _check_folder(folder: Path, key: str) -> None:
     try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source}: cannot read {file.name} ({type(error).__name__})") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{source}: {file.name} holds no JSON object")
-    return content
+        check_model_folder(str(folder))
+    except ModelError as error:
+        raise ModelError(f"{key}: {error}") from error
+    architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+    if not any(str(name).endswith(HEAD) for name in architectures):
+        raise ModelError(f"{key}={folder}: is no reward model: config.json names {architectures}, no ...{HEAD}")

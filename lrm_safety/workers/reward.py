@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from lrm_safety.errors import RewardError
-from lrm_safety.rewards import Conversation, Scores, build_scorer
-from lrm_safety.settings import Settings
+from ..errors import RewardError
+from ..modeling import distributed
+from ..rewards import Conversation, Scores, build_scorer
+from ..settings import Settings
 
 if TYPE_CHECKING:
-    from lrm_safety.rewards import RewardMixture
-
-GIB = 1024.0**3
+    from ..rewards import RewardMixture
 
 
 class RewardWorker:
@@ -39,12 +38,5 @@ class RewardWorker:
         return self._mixture.score(conversations)
 
     def memory(self) -> dict[str, float]:
-        """Resident memory of the process and, on CUDA, its peak of device memory since the start, in GiB."""
-        import psutil
-
-        report = {"rss_gib": psutil.Process().memory_info().rss / GIB, "cuda_peak_gib": 0.0}
-        if self._device == "cuda":
-            import torch
-
-            report["cuda_peak_gib"] = torch.cuda.max_memory_allocated() / GIB
-        return report
+        """`rss_gib`, `rss_peak_gib` and on CUDA `cuda_peak_gib` of this process."""
+        return distributed.memory_usage()

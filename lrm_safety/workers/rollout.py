@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import psutil
 
 from ..errors import ConfigError, InvariantError
+from ..modeling.distributed import memory_usage
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds, TokenValues
 from ..settings import Settings
 from ..weight_sync.backends import is_colocated, transfer_backend
@@ -158,8 +158,8 @@ class RolloutWorker:
             self._llm.wake_up(tags=tags)
 
     def memory(self) -> dict[str, float]:
-        """`rss_gib` of this process and, on CUDA, `cuda_peak_gib`."""
-        figures = {"rss_gib": psutil.Process().memory_info().rss / 2**30}
+        """`rss_gib`, `rss_peak_gib` and on CUDA `cuda_peak_gib` of this process, reserved blocks included."""
+        figures = memory_usage()
         if self._on_gpu:
             import torch
 

@@ -24,7 +24,7 @@ TINY = (
     "experiment=miniature",
     "algorithm.rollout_batch_size=16",
     "algorithm.mini_batch_size=8",
-    "rollout.max_response_tokens=32",
+    "rollout.max_response_tokens=64",
     "rollout.stream_chunk_size=8",
     "trainer.lr=3e-4",
     "evaluation.every_updates=0",
@@ -33,7 +33,7 @@ TINY = (
     "tracking.console=plain",
 )
 """A run of two updates an iteration, in seconds besides its start."""
-REPEATED = (*TINY, "schedule.max_updates=6", "tracking.wandb=offline", "tracking.log_text=true")
+REPEATED = (*TINY, "schedule.max_updates=6", "trainer.lr=3e-4", "tracking.wandb=offline", "tracking.log_text=true")
 """The run that is interrupted in every way; its end must not depend on that."""
 
 

@@ -149,10 +149,11 @@ def test_other_layouts_and_algorithms(command: Callable[..., Command], tmp_path:
     assert all(line["train/gradient_norm"] > 0 for line in trained)
     assert checkpoints(tmp_path / "run") == ["update-000004"]
     if "reference" in name.split(",")[0]:
-        assert not any(metric.startswith("kl/k") for line in trained for metric in line)
+        assert not any(metric.startswith(("kl/k", "memory/reference")) for line in trained for metric in line)
     else:
         assert [line["update"] for line in lines if "evaluation/safety" in line] == [0, 2, 4]
         assert all(line["kl/k3"] >= 0 for line in trained)
+        assert all("memory/reference_1_rss_gib" in line for line in trained)
 
 
 def test_the_demo_shows_before_and_after(command: Callable[..., Command], tmp_path: Path) -> None:

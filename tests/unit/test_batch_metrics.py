@@ -76,6 +76,7 @@ def test_ratio_and_clip_fractions_over_both_updates() -> None:
         "train/ratio_max": pytest.approx(1.5, abs=1e-6),
         "train/clip_fraction_low": pytest.approx(1 / 5),
         "train/clip_fraction_high": pytest.approx(1 / 5),
+        "train/dual_clip_fraction": 0.0,
         # k3 of the ratio is r - 1 - ln r: 2 (0.5 - ln 1.5) + 0 + 2 (-0.5 + ln 2), over 5 tokens.
         "train/policy_kl": pytest.approx(0.4 * LN(4 / 3), abs=1e-6),
     }

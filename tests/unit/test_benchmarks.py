@@ -18,7 +18,7 @@ from benchmarks.isolated import Isolated
 from benchmarks.lengths import filled_row_count, padding_ratio, recorded_lengths, representative
 from benchmarks.logprob_memory import LargestTable
 from benchmarks.report import Outcome, exit_status, write
-from benchmarks.system import Systems
+from benchmarks.system import Systems, without_end_token
 from benchmarks.timing import interleave, speed_ratio
 from benchmarks.update import sequences_of
 
@@ -197,11 +197,26 @@ def test_the_command_line():
 
 
 def test_settings_are_those_of_the_experiments_at_one_rank():
-    settings = Systems(2, ["trainer.lr=5e-5"]).settings("miniature")
+    systems = Systems(2, ["trainer.lr=5e-5"])
+    settings = systems.settings("miniature")
     assert (settings.cluster.policy.num_workers, settings.cluster.rollout.num_workers) == (1, 1)
     assert settings.cluster.policy.threads_per_worker == settings.cluster.rollout.threads_per_worker == 2
     assert settings.trainer.lr == 5e-5
     assert Path(settings.model.path).is_dir()
+
+
+def test_the_model_without_end_token_differs_in_nothing_else(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "config.json").write_text('{"eos_token_id": 1, "hidden_size": 8}')
+    (source / "generation_config.json").write_text('{"eos_token_id": [1, 2], "do_sample": true}')
+    (source / "model.safetensors").write_bytes(b"weights")
+    for _ in range(2):  # again over the first copy
+        copy = without_end_token(source, tmp_path / "copy")
+    assert json.loads((copy / "config.json").read_text()) == {"eos_token_id": None, "hidden_size": 8}
+    assert json.loads((copy / "generation_config.json").read_text()) == {"eos_token_id": None, "do_sample": True}
+    assert (copy / "model.safetensors").read_bytes() == b"weights"
+    assert "1" in (source / "config.json").read_text()
 
 
 def test_overrides_choose_another_cluster():

@@ -129,6 +129,8 @@ def test_penalties_then_clip() -> None:
     assert learned.metrics["reward/raw_mean"] == pytest.approx(0.5)
     assert learned.metrics["reward/raw_std"] == pytest.approx(math.sqrt(1.5))
     assert learned.metrics["reward/penalty_mean"] == pytest.approx(-1.25 / 3)
+    parts = [learned.metrics[f"reward/penalty/{name}"] for name in ("unfinished", "malformed", "overlong")]
+    assert all(part <= 0 for part in parts) and sum(parts) == pytest.approx(-1.25 / 3)
     assert learned.metrics["reward/clipped_fraction"] == 0.0
 
     clipped = learn(configured(PENALTIES | {"clip_low": -1.5, "clip_high": 1.0}, kl="none"), of)

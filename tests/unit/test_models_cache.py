@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from lrm_safety import models_cache
-from lrm_safety.commands.fetch import fetch
 from lrm_safety.errors import ConfigError, ModelError
+
+
+def fetch(name: str) -> Path:
+    return models_cache.ensure_cached(name, report=print)
 
 
 @pytest.fixture

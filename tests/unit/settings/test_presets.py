@@ -44,6 +44,7 @@ def test_low_beta_differs_by_beta_and_learning_rate_alone() -> None:
     settings, usual = composed("algorithm=low_beta", "trainer=zero3_low_lr"), composed()
     assert (settings.algorithm.kl.coef, settings.trainer.lr) == (1e-4, 5e-7)
     settings.algorithm.kl.coef, settings.trainer.lr, settings.algorithm.name = 0.01, 1e-6, "reinforce_pp"
+    settings.run = usual.run  # named after the preset
     assert settings == usual
 
 

@@ -22,4 +22,4 @@ def test_start_score_and_memory() -> None:
     assert scores.total.tolist() == pytest.approx([3 * 0.998] * 2)
     assert scores.by_model_and_view["rule/full"].tolist() == pytest.approx([0.998] * 2)
     memory = worker.memory()
-    assert 0.01 < memory["rss_gib"] < 100 and memory["cuda_peak_gib"] == 0.0
+    assert 0.01 < memory["rss_gib"] <= memory["rss_peak_gib"] < 100
