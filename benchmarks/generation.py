@@ -90,7 +90,7 @@ def measure(model: str) -> Callable[[Context], Measurement]:
                 return seconds
 
             sides = {"group": through_the_group, "bare": in_one_process}
-            seconds = interleave(sides, warm_up=1, rounds=context.rounds)
+            seconds = interleave(sides, warm_up=1, rounds=context.rounds_of(model))
         if {len(ids) for side in responses.values() for ids in side} != {max_tokens}:
             raise NotMeasured("a response was shorter than asked for: the work was not equal")
         same = sum(one == other for one, other in zip(responses["group"], responses["bare"], strict=True))

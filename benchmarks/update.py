@@ -132,7 +132,7 @@ def measure(model: str) -> Callable[[Context], Measurement]:
 
             _ = system.policy
             sides = {"group": through_the_group, "bare": in_one_process}
-            seconds = interleave(sides, warm_up=1, rounds=context.rounds)
+            seconds = interleave(sides, warm_up=1, rounds=context.rounds_of(model))
         # Only the first norm: the figures of a model share one policy group, which may have been trained before.
         if not np.isclose(norms["group"][0], norms["bare"][0], rtol=NORM_TOLERANCE):
             raise NotMeasured(

@@ -77,10 +77,10 @@ def memory_usage() -> dict[str, float]:
     """`rss_gib` and `rss_peak_gib` of this process, and on CUDA `cuda_peak_gib`."""
     with open("/proc/self/statm", encoding="ascii") as stream:
         resident_pages = int(stream.read().split()[1])
-    usage = {
-        "rss_gib": resident_pages * resource.getpagesize() / GIB,
-        "rss_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB,
-    }
+    resident = resident_pages * resource.getpagesize()
+    # The kernel brings its record of the peak up to date a little late.
+    peak = max(resident, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    usage = {"rss_gib": resident / GIB, "rss_peak_gib": peak / GIB}
     if torch.cuda.is_available():
         usage["cuda_peak_gib"] = torch.cuda.max_memory_allocated() / GIB
     return usage
