@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ray
 
-from lrm_safety.preparation import resolve_paths
+from lrm_safety.preparation import resolved
 from lrm_safety.settings import Settings
 from lrm_safety.settings.compose import compose_settings
 from lrm_safety.workers.groups import join_ray
@@ -38,7 +38,7 @@ def settings_of(model: str, threads: int, overrides: list[str]) -> Settings:
     }
     forced = [f"{key}={value}" for key, value in wanted.items()]
     settings, _ = compose_settings([f"experiment={EXPERIMENTS[model]}", *forced, *overrides])
-    return resolve_paths(settings)
+    return resolved(settings)
 
 
 def without_end_token(folder: Path, copy: Path) -> Path:

@@ -24,6 +24,7 @@ class SelfChecks:
 
     def __init__(self, settings: RunSettings, warn: Callable[[str], None]) -> None:
         self._strict = settings.invariants == "strict"
+        assert settings.invariant_tolerance is not None, "preparation states it"
         self._tolerance = settings.invariant_tolerance
         self._warn = warn
 
@@ -63,6 +64,7 @@ class SelfChecks:
         longest = min(PROBE_TOKENS, settings.max_prompt_tokens + settings.max_response_tokens - 1)
         probe = [ids[:longest] for ids in sequences[:PROBE_SEQUENCES]]
         engines, trainer = groups.rollout.probe(probe), groups.policy.probe_scores(probe)
+        assert settings.probe_tolerance is not None, "preparation states it"
         return {"sync/probe_max_abs": self.probe_agrees(engines, trainer, settings.probe_tolerance)}
 
     def versions_agree(self, engines: Sequence[int], trainer: int) -> None:

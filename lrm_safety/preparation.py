@@ -49,7 +49,7 @@ class PreparedRun:
 def prepare(settings: Settings, directory: Path) -> PreparedRun:
     """Check and load what the controller needs. Raises ConfigError, DataError or ModelError with one line."""
     identity = asdict(settings)
-    settings = resolve_paths(settings)
+    settings = resolved(settings)
     family = get_family(settings.model.family)
     check_model_folder(settings.model.path)
     check_reward(settings.reward)
@@ -63,18 +63,19 @@ def prepare(settings: Settings, directory: Path) -> PreparedRun:
     )
     if settings.data.limit is not None:
         prompts = replace(prompts, rows=prompts.rows[: settings.data.limit])
-    if settings.algorithm.rollout_batch_size > len(prompts):
-        raise ConfigError(
-            f"algorithm.rollout_batch_size={settings.algorithm.rollout_batch_size}: is above the {len(prompts)} prompts of "
-            f"{prompts.source}; lower it or use more prompts"
-        )
-    rendered = render_prompts(
+    prompts, rendered = render_prompts(
         prompts,
         family,
         tokenizer,
         system_prompt=settings.model.system_prompt,
         max_prompt_tokens=settings.rollout.max_prompt_tokens,
+        overlong=settings.data.overlong,
     )
+    if settings.algorithm.rollout_batch_size > len(prompts):
+        raise ConfigError(
+            f"algorithm.rollout_batch_size={settings.algorithm.rollout_batch_size}: is above the {len(prompts)} prompts of "
+            f"{prompts.source}; lower it or use more prompts"
+        )
     store = CheckpointStore(
         directory / "checkpoints",
         keep_last=settings.checkpoint.keep_last,
@@ -104,8 +105,8 @@ def prepare(settings: Settings, directory: Path) -> PreparedRun:
     )
 
 
-def resolve_paths(settings: Settings) -> Settings:
-    """A copy in which `package:`, `cache:` and relative paths are absolute; makes a cached model that is not there yet."""
+def resolved(settings: Settings) -> Settings:
+    """A copy with absolute paths and stated tolerances; makes a `cache:` model that is not there yet."""
     _make_if_cached(settings.model.path)
 
     def reward_model(name: str, model: RewardModelSettings) -> RewardModelSettings:
@@ -120,8 +121,12 @@ def resolve_paths(settings: Settings) -> Settings:
         for name, one in settings.evaluation.sets.items()
     }
     data_path = settings.data.path
+    exact = settings.model.dtype == "float32"
+    invariant, probe = settings.run.invariant_tolerance, settings.rollout.probe_tolerance
     return replace(
         settings,
+        run=replace(settings.run, invariant_tolerance=(1e-4 if exact else 0.5) if invariant is None else invariant),
+        rollout=replace(settings.rollout, probe_tolerance=(1e-3 if exact else 0.5) if probe is None else probe),
         model=replace(settings.model, path=resolve(settings.model.path, "model.path")),
         reward=replace(settings.reward, models=models),
         evaluation=replace(settings.evaluation, sets=sets),

@@ -95,7 +95,7 @@ class InLoopEvaluation:
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         prompts = load_prompts(one.path)
-        rendered = render_prompts(
+        _, rendered = render_prompts(
             prompts,
             family,
             tokenizer,

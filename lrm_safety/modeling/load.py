@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, 
 
 from ..errors import ModelError
 from ..settings import ModelSettings
+from . import packed_attention
 from .folder import check_model_folder
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -65,6 +66,7 @@ def load_causal_lm(settings: ModelSettings, device: str) -> PreTrainedModel:
     _check_report(settings.path, report)
     _check_packing(settings, model.config.get_text_config())
     _disable_dropout(model)
+    _attend_by_sequence(settings, model)
     return model
 
 
@@ -88,6 +90,15 @@ def _check_packing(settings: ModelSettings, config: PretrainedConfig) -> None:
     recurrent = sorted(set(getattr(config, "layer_types", None) or ()) & RECURRENT_LAYERS)
     if settings.packing and recurrent:
         raise ModelError(f"{settings.path} has {recurrent[0]} layers, which cannot be packed: set model.packing=false")
+
+
+def _attend_by_sequence(settings: ModelSettings, model: PreTrainedModel) -> None:
+    """Packed rows under `sdpa` are read sequence by sequence, unless a layer's window asks for a mask of its own."""
+    config = model.config.get_text_config()
+    windows = set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}
+    if settings.packing and config._attn_implementation == "sdpa" and not windows:
+        packed_attention.register()
+        model.set_attn_implementation(packed_attention.PACKED_SDPA)
 
 
 def _disable_dropout(model: nn.Module) -> None:

@@ -29,6 +29,8 @@ class PackedBatch:
     """[max(R, 1)] int64, the response tokens."""
     lengths: Tensor
     """[N] int64, response tokens of each sequence; empty for a dummy. Stays on the CPU."""
+    sequence_lengths: tuple[int, ...] | None = None
+    """Prompt and response tokens of each sequence of a packed row, the dummy's included; None when padded."""
 
     @property
     def num_response_tokens(self) -> int:
@@ -44,6 +46,7 @@ class PackedBatch:
             predict=self.predict.to(device),
             targets=self.targets.to(device),
             lengths=self.lengths,
+            sequence_lengths=self.sequence_lengths,
         )
 
 
@@ -91,4 +94,5 @@ def pack(sequences: Sequence[tuple[TokenIds, TokenIds]], *, packing: bool) -> Pa
         predict=torch.from_numpy(np.concatenate(predict)),
         targets=torch.from_numpy(np.concatenate(targets)),
         lengths=lengths,
+        sequence_lengths=tuple(widths) if packing else None,
     )

@@ -46,3 +46,6 @@ def _check_folder(folder: Path, key: str) -> None:
     architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
     if not any(str(name).endswith(HEAD) for name in architectures):
         raise ModelError(f"{key}={folder}: is no reward model: config.json names {architectures}, no ...{HEAD}")
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if not tokenizer.get("chat_template") and not (folder / "chat_template.jinja").is_file():
+        raise ModelError(f"{key}={folder}: its tokenizer has no chat template: add the model's own chat_template.jinja")

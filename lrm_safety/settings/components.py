@@ -121,6 +121,8 @@ class DataSettings:
     """Column that holds the prompt text."""
     limit: int | None = integer(None, low=1)
     """Use only the first rows; null uses all."""
+    overlong: str = choice("error", "skip")
+    """A prompt over rollout.max_prompt_tokens: stop before anything starts, or leave it out and say how many were."""
 
 
 @dataclass

@@ -128,7 +128,7 @@ class WorkerGroup:
 
     def node_ids(self) -> set[str]:
         """The nodes that the workers run on."""
-        return set(ray.get([worker.__ray_call__.remote(_node_id) for worker in self.workers], timeout=60.0))
+        return set(ray.get([worker.__ray_call__.remote(this_node_id) for worker in self.workers], timeout=60.0))
 
     def end(self) -> None:
         """Kill every worker."""
@@ -136,7 +136,8 @@ class WorkerGroup:
             ray.kill(worker)
 
 
-def _node_id(worker: Any) -> str:
+def this_node_id(worker: Any = None) -> str:
+    """The node this runs on: the controller's, or through `__ray_call__` a worker's."""
     return str(ray.get_runtime_context().get_node_id())
 
 

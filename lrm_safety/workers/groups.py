@@ -13,6 +13,7 @@ import ray
 from ..errors import ClusterError
 from ..settings import Settings
 from ..weight_sync.backends import is_colocated
+from .group import this_node_id
 from .placement import Placement, release, reserve
 from .policy_group import PolicyGroup
 from .rollout_group import RolloutGroup
@@ -90,9 +91,12 @@ class Groups:
             self._start_together(self._groups[1:])
         else:
             self._start_together(self._groups)
-        if self.rollout.backend == "shm" and len(self.policy.node_ids() | self.rollout.node_ids()) > 1:
+        if (
+            self.rollout.backend == "shm"
+            and len(self.policy.node_ids() | self.rollout.node_ids() | {this_node_id()}) > 1
+        ):
             raise ClusterError(
-                "rollout.weight_transfer=shm: policy and rollout workers were placed on several nodes, which share no memory; "
+                "rollout.weight_transfer=shm: policy, rollout and controller are on several nodes, which share no memory; "
                 "use cluster.strategy=STRICT_PACK, or cluster.device=cuda with nccl"
             )
 

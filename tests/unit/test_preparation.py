@@ -17,7 +17,7 @@ from batches import ASSETS, miniature_tokenizer
 from lrm_safety.checkpoints import CheckpointStore
 from lrm_safety.datasets import load_prompts
 from lrm_safety.errors import ConfigError, DataError, LrmSafetyError, ModelError
-from lrm_safety.preparation import find_checkpoint, prepare, resolve_paths
+from lrm_safety.preparation import find_checkpoint, prepare, resolved
 from lrm_safety.settings import Settings
 from lrm_safety.settings.compose import compose_settings
 
@@ -139,18 +139,22 @@ def test_what_is_absent_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert expected in str(refused.value)
 
 
-def test_resolving_changes_a_copy_and_nothing_but_paths() -> None:
+def test_resolving_changes_paths_and_tolerances_of_a_copy() -> None:
     settings = composed()
     before = asdict(settings)
-    resolved = asdict(resolve_paths(settings))
+    after = asdict(resolved(settings))
     assert asdict(settings) == before
     for part, name in (("model", "path"), ("data", "path")):
-        resolved[part][name] = before[part][name]
-    resolved["reward"]["models"]["miniature"]["path"] = before["reward"]["models"]["miniature"]["path"]
+        after[part][name] = before[part][name]
+    after["reward"]["models"]["miniature"]["path"] = before["reward"]["models"]["miniature"]["path"]
     for name, one in before["evaluation"]["sets"].items():
-        resolved["evaluation"]["sets"][name]["path"] = one["path"]
-    assert resolved == before
-    assert resolve_paths(composed("data.path=null", "data.hub_id=someone/prompts")).data.path is None
+        after["evaluation"]["sets"][name]["path"] = one["path"]
+    assert after.pop("run") == before.pop("run") | {"invariant_tolerance": 1e-4}
+    assert after.pop("rollout") == before.pop("rollout") | {"probe_tolerance": 1e-3}
+    assert after == before
+    half = resolved(composed("model.dtype=bfloat16", "run.invariant_tolerance=0.2"))
+    assert (half.run.invariant_tolerance, half.rollout.probe_tolerance) == (0.2, 0.5)
+    assert resolved(composed("data.path=null", "data.hub_id=someone/prompts")).data.path is None
 
 
 # ---- resume -----------------------------------------------------------------------------------------------------------

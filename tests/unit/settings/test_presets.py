@@ -32,7 +32,7 @@ def test_reinforce_pp() -> None:
     assert (settings.schedule.max_updates, settings.schedule.passes) == (500, None)
     assert (settings.reward.normalise, settings.reward.clip_low, settings.reward.clip_high) == ("none", None, None)
     assert settings.reward.unfinished_penalty == settings.reward.malformed_penalty == 0.0
-    assert (settings.run.invariants, settings.run.invariant_tolerance) == ("strict", 1e-4)
+    assert (settings.run.invariants, settings.run.invariant_tolerance) == ("strict", None)
     assert Schedule(settings, 1000).updates_per_iteration == 2
 
 
