@@ -66,7 +66,7 @@ def demo(overrides: list[str]) -> int:
         if override.startswith("run.directory="):
             directory = Path(override.partition("=")[2])
     summary_path = directory / "summary.json"
-    if summary_path.exists():
+    if summary_path.exists() and (directory / "metrics.jsonl").exists():
         shutil.rmtree(directory)
     begin = time.monotonic()
     with PeakMemory() as memory:
