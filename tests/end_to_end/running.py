@@ -33,7 +33,7 @@ TINY = (
     "tracking.console=plain",
 )
 """A run of two updates an iteration, in seconds besides its start."""
-REPEATED = (*TINY, "schedule.max_updates=6", "trainer.lr=3e-4", "tracking.wandb=offline", "tracking.log_text=true")
+REPEATED = (*TINY, "schedule.max_updates=6", "tracking.wandb=offline", "tracking.log_text=true")
 """The run that is interrupted in every way; its end must not depend on that."""
 
 
@@ -154,10 +154,15 @@ def checkpoints(run: Path) -> list[str]:
     return sorted(path.name for path in run.glob("checkpoints/update-*"))
 
 
+def all_metric_lines(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 def metric_lines(run: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what depends on the machine's speed or on having been interrupted."""
     ignored = ("time", "speed/", "memory/", "run/")
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = all_metric_lines(run)
     return [{name: value for name, value in line.items() if not name.startswith(ignored)} for line in lines]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from running import TINY, Command, Sweep, checkpoints, metric_lines
+from running import TINY, Command, Sweep, all_metric_lines, checkpoints, metric_lines
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -142,7 +142,7 @@ def test_other_layouts_and_algorithms(command: Callable[..., Command], tmp_path:
     settings = [*TINY, "schedule.max_updates=4", "tracking.wandb=disabled", "checkpoint.every_updates=0"]
     started = command("train", *settings, *VARIANTS[name], "run.directory=run")
     assert started.wait() == 0, started.output
-    lines = metric_lines(tmp_path / "run")
+    lines = all_metric_lines(tmp_path / "run")
     trained = [line for line in lines if "train/loss" in line]
     assert [line["update"] for line in trained] == [2, 4]
     assert not any("nonfinite" in line for line in lines)

@@ -1,4 +1,4 @@
-"""The four groups on the miniature, started once for all tests."""
+"""The four groups on the miniature, started once for the tests of a module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lrm_safety.settings.compose import compose_settings
 from lrm_safety.workers.groups import Groups, join_ray
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     """Sampling at another temperature than 1, so that a forgotten one shows; CPUs to spare for further workers."""
     overrides = [
