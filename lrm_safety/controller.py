@@ -6,7 +6,6 @@ The controller holds no model and no tensor heavier than the rollouts.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -99,10 +98,10 @@ class Controller:
                 updates = groups.policy.update(
                     mini_batches, self.schedule.learning_rates(self.update), self.kl_controller.coef
                 )
-            self.check_updates(batch, updates, mini_batches)
+            self.check(batch, updates, mini_batches[0])
             if not self.schedule.needs_old_logprobs and len(updates) == 1:
                 batch.policy = updates[0].scores  # one update scores the whole batch under the weights that sampled
-                self.check_start(batch)
+                self.checks.starts_at_reference(self.update, batch)
             self.update += len(updates)
             self.iteration += 1
             with phases.phase("sync"):
@@ -137,31 +136,23 @@ class Controller:
             raise
 
     def advantages(self, batch: RolloutBatch) -> AdvantageBatch:
-        """Scores to advantages; a value that is not finite stops the run with its rollouts saved."""
+        """Scores to advantages; a failed check stops the run with its rollouts saved."""
         try:
-            self.check_start(batch)
+            self.checks.starts_at_reference(self.update, batch)
             return advantages(batch, self.settings, self.kl_controller, self.moments)
         except InvariantError:
             self.save_offending(batch)
             raise
 
-    def check_start(self, batch: RolloutBatch) -> None:
-        """KL(policy, reference) = 0 before the first update, as soon as both are known."""
-        if self.update == 0:
-            self.checks.starts_at_reference(batch)
-
-    def check_updates(
-        self, batch: RolloutBatch, updates: list[Update], mini_batches: list[list[TrainingSequence]]
-    ) -> None:
-        """rho = 1 at the first update, and every gradient finite."""
-        if any(not math.isfinite(update.gradient_norm) or not math.isfinite(update.loss) for update in updates):
+    def check(self, batch: RolloutBatch, updates: list[Update], first: list[TrainingSequence]) -> None:
+        """Every step finite and rho = 1 at the first; a failure stops the run with its rollouts saved."""
+        try:
+            self.checks.finite(self.update, updates)
+            if self.settings.algorithm.old_logprobs == "recompute":
+                self.checks.ratio_is_one(updates[0], first)
+        except InvariantError:
             self.save_offending(batch)
-            raise InvariantError(
-                f"update {self.update + 1}: loss or gradient is NaN or infinite; no such step was taken and the rollouts "
-                f"were saved in {self.run.directory}; lower trainer.lr, or resume from the last checkpoint"
-            )
-        if self.settings.algorithm.old_logprobs == "recompute":
-            self.checks.ratio_is_one(updates[0], mini_batches[0])
+            raise
 
     def publish(self, sequences: list[np.ndarray]) -> dict[str, float]:
         """Sync the weights, then prove by version and by probe that the engines hold what the trainer holds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,9 @@ class SelfChecks:
         self._tolerance = settings.invariant_tolerance
         self._warn = warn
 
-    def starts_at_reference(self, batch: RolloutBatch) -> None:
-        """Before the first update the policy is the reference: their log-probs agree token by token."""
-        if not batch.reference or not batch.policy:
+    def starts_at_reference(self, update: int, batch: RolloutBatch) -> None:
+        """Before the first update the policy is the reference: their log-probs agree token by token, as soon as known."""
+        if update > 0 or not batch.reference or not batch.policy:
             return
         gap = batch.flat(batch.policy, "logprobs") - batch.flat(batch.reference, "logprobs")
         self._require(
@@ -39,6 +40,20 @@ class SelfChecks:
             "KL(policy, reference) is not 0 before the first update; model.path and the reference must be the same weights "
             "(or state run.invariant_tolerance for this dtype)",
         )
+
+    @staticmethod
+    def finite(update: int, updates: Sequence[Update]) -> None:
+        """Loss and gradient of every step are numbers; this one is never only a warning.
+
+        Args:
+            update: updates done before `updates`.
+        """
+        for number, step in enumerate(updates, start=update + 1):
+            if not math.isfinite(step.gradient_norm) or not math.isfinite(step.loss):
+                raise InvariantError(
+                    f"update {number}: loss or gradient is NaN or infinite; no such step was taken; lower trainer.lr, or "
+                    "resume from the last checkpoint"
+                )
 
     def ratio_is_one(self, update: Update, sequences: Sequence[TrainingSequence]) -> None:
         """The first update on fresh rollouts starts from the policy that sampled: rho = 1 for every token."""

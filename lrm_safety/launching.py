@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 PASSED_ON = ("WANDB_API_KEY", "HF_TOKEN")
 CONNECT_TIMEOUT_SECONDS = 10.0
+AGENT_TIMEOUT_SECONDS = 60.0
+NO_AGENT = "No available agent"
+"""What Ray's job server answers, after ten seconds of its own, while its node's agent is not up."""
 FINAL_STATUS_TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.5
 STOPPED_EXIT_CODE = 130
@@ -106,16 +109,28 @@ def connect(address: str) -> JobSubmissionClient:
 def submit(client: JobSubmissionClient, job: Job) -> str:
     """Upload the working directory, start the job and return its submission id.
 
+    A cluster that has just started may not have its job agent yet; this waits `AGENT_TIMEOUT_SECONDS` for it.
+
     Raises:
         ClusterError: the cluster refused the job, most often because the working directory is over Ray's limit.
     """
-    try:
-        return client.submit_job(entrypoint=job.entrypoint, runtime_env=job.runtime_env())
-    except (RuntimeError, ValueError, ConnectionError) as error:
-        raise ClusterError(
-            f"the cluster did not take the job: {_first_line(error)} (a large file under {job.working_dir} belongs "
-            "into .rayignore)"
-        ) from None
+    deadline = time.monotonic() + AGENT_TIMEOUT_SECONDS
+    while True:
+        try:
+            return client.submit_job(entrypoint=job.entrypoint, runtime_env=job.runtime_env())
+        except (RuntimeError, ValueError, ConnectionError) as error:
+            refusal = _first_line(error)
+        if NO_AGENT not in refusal:
+            raise ClusterError(
+                f"the cluster did not take the job: {refusal} (a large file under {job.working_dir} belongs "
+                "into .rayignore)"
+            )
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"the cluster has no job agent after {AGENT_TIMEOUT_SECONDS:g} s: another Ray on its head may hold the "
+                "agent's port; end that one with `ray stop`, or start with `ray start --dashboard-agent-listen-port`"
+            )
+        time.sleep(POLL_SECONDS)
 
 
 def follow(client: JobSubmissionClient, submission_id: str) -> int:

@@ -16,7 +16,7 @@ TOLERANCE = 1e-2
 
 def reference(checks: SelfChecks, gap: float) -> None:
     checks.starts_at_reference(
-        batch([0.0, 0.0], [2, 1], policy=[[-1.0, -1.0], [-2.0]], reference=[[-1.0, -1.0], [-2.0 + gap]])
+        0, batch([0.0, 0.0], [2, 1], policy=[[-1.0, -1.0], [-2.0]], reference=[[-1.0, -1.0], [-2.0 + gap]])
     )
 
 
@@ -67,11 +67,23 @@ def test_beyond_it(check: Callable[[SelfChecks, float], None], gap: float) -> No
 
 def test_what_cannot_be_compared_is_not_judged() -> None:
     strict, _ = checks("strict")
-    strict.starts_at_reference(batch([0.0], [1], policy=[[-1.0]]))
-    strict.starts_at_reference(batch([0.0], [1], reference=[[-1.0]]))
+    strict.starts_at_reference(0, batch([0.0], [1], policy=[[-1.0]]))
+    strict.starts_at_reference(0, batch([0.0], [1], reference=[[-1.0]]))
+    strict.starts_at_reference(1, batch([0.0], [1], policy=[[-1.0]], reference=[[-5.0]]))
     one = rollout(0, 1)
     skipped = TrainingSequence(0, one.prompt_ids, one.response_ids)  # no recompute pass: rho is 1 by construction
     strict.ratio_is_one(Update(0.0, 1.0, 1e-6, token_scores([[-5.0]])), [skipped])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("of", ["loss", "gradient"])
+@pytest.mark.parametrize("mode", ["strict", "warn"])
+def test_a_step_that_is_not_finite_stops_the_run_in_any_case(mode: str, of: str, value: float) -> None:
+    well = Update(0.5, 1.0, 1e-6, token_scores([[-1.0]]))
+    ill = Update(*((value, 1.0) if of == "loss" else (0.5, value)), 1e-6, token_scores([[-1.0]]))
+    SelfChecks.finite(6, [well, well])
+    with pytest.raises(InvariantError, match="update 8: loss or gradient is NaN or infinite"):
+        checks(mode)[0].finite(6, [well, ill])
 
 
 def test_the_largest_gap_of_all_engines_is_reported() -> None:

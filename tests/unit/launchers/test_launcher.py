@@ -5,11 +5,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from lrm_safety import launching
 from lrm_safety.errors import ClusterError, ConfigError
-from lrm_safety.launching import connect, plan_job
+from lrm_safety.launching import Job, connect, plan_job, submit
 
 
 def test_overrides_reach_the_job_as_they_were_given(repository_root: Path) -> None:
@@ -49,3 +51,36 @@ def test_no_cluster_is_one_line(repository_root: Path) -> None:
     assert ended.returncode == 1
     assert ended.stdout == "" and len(ended.stderr.splitlines()) == 1
     assert ended.stderr.startswith("error: no Ray cluster answers at")
+
+
+class Server:
+    """A job server that gives these answers in turn, the last one for ever."""
+
+    def __init__(self, *answers: str | Exception) -> None:
+        self.answers = list(answers)
+
+    def submit_job(self, **request: Any) -> str:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+NO_AGENT_YET = RuntimeError(
+    "Request failed with status code 500: No available agent to submit job, please try again later.."
+)
+
+
+def test_a_cluster_that_has_just_started_gets_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(launching, "POLL_SECONDS", 0.001)
+    job = Job("lrm-safety train", tmp_path, {})
+    assert submit(cast(Any, Server(NO_AGENT_YET, NO_AGENT_YET, "raysubmit_1")), job) == "raysubmit_1"
+
+    monkeypatch.setattr(launching, "AGENT_TIMEOUT_SECONDS", 0.01)
+    with pytest.raises(ClusterError, match=r"no job agent after 0.01 s.*ray stop"):
+        submit(cast(Any, Server(NO_AGENT_YET)), job)
+
+
+def test_a_refused_job_names_the_mend_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"package is too large.*rayignore"):
+        submit(cast(Any, Server(ValueError("package is too large\nmore"), "taken")), Job("x", tmp_path, {}))
