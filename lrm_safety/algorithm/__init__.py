@@ -16,7 +16,7 @@ from .advantages import (
 from .corrections import importance_weights, mismatch_stats
 from .kl import AdaptiveKL, FixedKL, KLController, kl_estimate
 from .losses import SurrogateOutput, aggregate, clipped_surrogate, kl_loss
-from .ragged import discounted_suffix_sum, expand_to_tokens, last_token_index, segment_ids, segment_mean, segment_sum
+from .ragged import discounted_suffix_sum, expand_to_tokens, last_token_index, segment_ids, segment_sum
 from .schedules import lr_multiplier
 from .shaping import (
     RunningMoments,
@@ -53,7 +53,6 @@ __all__ = [
     "overlong_penalty",
     "returns_to_go",
     "segment_ids",
-    "segment_mean",
     "segment_sum",
     "shape_scores",
     "subtract_baseline",

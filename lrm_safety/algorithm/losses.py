@@ -108,7 +108,6 @@ def aggregate(
     global_responses: int,
     num_micro_batches: float,
     world_size: int,
-    response_weights: Tensor | None = None,
 ) -> Tensor:
     """Turn one micro-batch's token losses into the scalar to call backward on.
 
@@ -124,27 +123,21 @@ def aggregate(
 
     Args:
         token_values: float32 `[total_tokens]`, differentiable.
-        lengths: int64 `[N]`; N = 0 is an empty micro-batch.
+        lengths: int64 `[N]`; N = 0 is a dummy, which keeps the ranks in step: loss and gradient are exactly 0, while
+            backward still runs through the graph.
         global_tokens, global_responses: of the whole optimiser step, over every rank and micro-batch, without dummies.
         num_micro_batches: this rank's micro-batches in the step. Dummies dilute the mean; when there are some, pass the
             real micro-batches of all ranks divided by world_size.
         world_size: number of data-parallel ranks.
-        response_weights: `[N]`, 1 for a real response and 0 for a dummy (padding that keeps the ranks in step).
-            A dummy counts for nothing: its loss and its gradient are exactly 0, while backward still runs
-            through the graph. The dummy's values must be finite all the same.
 
     Returns:
         Scalar, dtype of `token_values`.
     """
     check_ragged(token_values, lengths, "token_values")
-    real = torch.ones_like(lengths) if response_weights is None else (response_weights > 0).to(lengths.dtype)
-    keep = expand_to_tokens(real, lengths).bool()
-    # The unselected branch of `where` gets a zero gradient, but stays in the graph: every rank's backward still runs.
-    kept = torch.where(keep, token_values, torch.zeros_like(token_values))
     if mode == "token_mean":
-        return kept.sum() * (world_size / global_tokens)
+        return token_values.sum() * (world_size / global_tokens)
     if mode == "sequence_mean":
-        return (kept / expand_to_tokens(lengths, lengths)).sum() * (world_size / global_responses)
+        return (token_values / expand_to_tokens(lengths, lengths)).sum() * (world_size / global_responses)
     if mode == "micro_batch_mean":
-        return kept.sum() / keep.sum().clamp(min=1) / num_micro_batches
+        return token_values.sum() / max(token_values.numel(), 1) / num_micro_batches
     raise ValueError(f"unknown aggregation {mode!r}: choose token_mean, sequence_mean or micro_batch_mean")

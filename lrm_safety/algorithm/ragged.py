@@ -46,11 +46,6 @@ def segment_sum(values: Tensor, lengths: Tensor) -> Tensor:
     return totals.index_add(0, segment_ids(lengths), values.double()).to(values.dtype)
 
 
-def segment_mean(values: Tensor, lengths: Tensor) -> Tensor:
-    """Mean of every response's tokens: `[total_tokens]` -> `[N]`, same dtype."""
-    return segment_sum(values, lengths) / lengths.to(values.dtype)
-
-
 def discounted_suffix_sum(values: Tensor, lengths: Tensor, gamma: float) -> Tensor:
     """`out_t = sum_{s >= t} gamma^(s - t) values_s`, inside each response; `[total_tokens]`, same dtype.
 

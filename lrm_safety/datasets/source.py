@@ -35,11 +35,6 @@ class PromptSource:
         self._num_passes_started = 0
         self._remaining: list[int] = []
 
-    @property
-    def passes_completed(self) -> int:
-        """How many times every prompt has been drawn."""
-        return self._num_passes_started - bool(self._remaining)
-
     def next_batch(self) -> list[int]:
         """`batch_size` different indices in `range(num_prompts)`."""
         batch = self._remaining[: self._batch_size]

@@ -24,7 +24,7 @@ def attention_implementation(requested: str, device: str) -> str:
     download a kernel), sdpa elsewhere."""
     if requested != "auto":
         return requested
-    return "flash_attention_2" if device == "cuda" and importlib.util.find_spec("flash_attn") else "sdpa"
+    return "flash_attention_2" if device.startswith("cuda") and importlib.util.find_spec("flash_attn") else "sdpa"
 
 
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lrm_safety.errors import ConfigError, ModelError, RewardError
+from lrm_safety.modeling.load import attention_implementation
 from lrm_safety.settings import RewardModelSettings
 
 from .conversation import Conversation
@@ -147,14 +147,6 @@ def plan_padded(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
     return micro_batches
 
 
-def _attention(choice: str, device: str) -> str:
-    # transformers would fetch a flash kernel from the hub where the package is absent.
-    if choice != "auto":
-        return choice
-    flash = device.startswith("cuda") and importlib.util.find_spec("flash_attn") is not None
-    return "flash_attention_2" if flash else "sdpa"
-
-
 def _load_tokenizer(settings: RewardModelSettings, source: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(settings.path, revision=settings.revision, trust_remote_code=False)
@@ -173,7 +165,7 @@ def _load_model(settings: RewardModelSettings, source: str, device: str) -> PreT
             revision=settings.revision,
             num_labels=1,
             dtype=getattr(torch, settings.dtype),
-            attn_implementation=_attention(settings.attention, device),
+            attn_implementation=attention_implementation(settings.attention, device),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,

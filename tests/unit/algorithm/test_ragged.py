@@ -8,7 +8,6 @@ from lrm_safety.algorithm import (
     expand_to_tokens,
     last_token_index,
     segment_ids,
-    segment_mean,
     segment_sum,
 )
 
@@ -32,7 +31,6 @@ def test_segments_by_hand():
     assert last_token_index(LENGTHS).tolist() == [2, 3, 5]
     assert expand_to_tokens(torch.tensor([7.0, 8.0, 9.0]), LENGTHS).tolist() == [7, 7, 7, 8, 9, 9]
     assert segment_sum(VALUES, LENGTHS).tolist() == [6.0, 10.0, 4.0]
-    assert segment_mean(VALUES, LENGTHS).tolist() == [2.0, 10.0, 2.0]
 
 
 def test_suffix_sum_by_hand():

@@ -35,7 +35,7 @@ def test_every_prompt_is_drawn_once_before_any_is_drawn_twice(size, count):
         for index in batch:
             times[index] += 1
             assert times[index] - min(times) <= 1
-    assert source.passes_completed == min(times) == count * batch_size // num_prompts
+    assert min(times) == count * batch_size // num_prompts
 
 
 @given(sizes(), st.integers(0, 15), st.integers(1, 15))
@@ -46,7 +46,6 @@ def test_resume_continues_to_the_very_prompt(size, before, after):
     state = json.loads(json.dumps(source.state_dict()))
     resumed = PromptSource(num_prompts, batch_size, seed)
     resumed.load_state_dict(state)
-    assert resumed.passes_completed == source.passes_completed
     assert draw_batches(resumed, after) == draw_batches(source, after)
     assert resumed.state_dict() == source.state_dict()
 
@@ -94,15 +93,6 @@ def test_passes_and_seeds_differ():
     source = PromptSource(50, 50, 3)
     assert source.next_batch() != source.next_batch()
     assert PromptSource(50, 50, 4).next_batch() != PromptSource(50, 50, 3).next_batch()
-
-
-def test_passes_completed_counts_whole_passes():
-    source = PromptSource(4, 2, 0)
-    counts = [source.passes_completed]
-    for _ in range(4):
-        source.next_batch()
-        counts.append(source.passes_completed)
-    assert counts == [0, 0, 1, 1, 2]
 
 
 @pytest.mark.parametrize(("num_prompts", "batch_size"), [(3, 4), (3, 0), (0, 1)])
