@@ -102,7 +102,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_its_rollouts(controller:
     batch = controller.collect(controller.scorer.submit(chunks))
     spoiled = Update(loss=math.nan, gradient_norm=math.nan, lr=1e-4, scores={})
     with pytest.raises(InvariantError, match=r"^update 1: loss or gradient is NaN"):
-        controller.check_updates(batch, [spoiled], [[]])
+        controller.check(batch, [spoiled], [])
     assert [row["prompt_index"] for row in offending(controller)] == prompts
 
 

@@ -211,3 +211,5 @@ def publish_shards(rank: int, port: int, folder: Path) -> None:
     assert described == [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in source]
     assert all(parameter.numel() == 0 for parameter in engine.module.parameters())
     del keep
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()  # gloo's threads abort a process that ends with them still running

@@ -25,7 +25,8 @@ def test_children_count_and_the_peak_stays() -> None:
         peak = memory.peak_bytes
         time.sleep(0.1)
     assert memory.peak_bytes >= peak
-    assert memory.peak_bytes < own + 400 * MEBIBYTE
+    # Between fork and exec a child counts with this process's own pages.
+    assert memory.peak_bytes < 2 * own + 400 * MEBIBYTE
 
 
 def test_even_a_moment_is_measured() -> None:
