@@ -38,3 +38,7 @@ class InvariantError(LrmSafetyError):
 
 class WorkerError(LrmSafetyError):
     """A worker process died or raised; the line names the worker and carries its first cause."""
+
+
+class JudgeError(LrmSafetyError):
+    """A judge of safety cannot work: its endpoint stays down, or its model is not one that judges."""

