@@ -38,7 +38,12 @@ def measure(context: Context) -> Measurement:
         *(sys.executable, "-m", "lrm_safety", "train", "experiment=miniature", f"run.directory={directory}"),
         *(f"schedule.max_updates={ITERATIONS * UPDATES_PER_ITERATION}", "checkpoint.export=false"),
         # Neither belongs to an iteration, and both would make the share smaller.
-        *("checkpoint.every_updates=0", "evaluation.every_updates=0", "tracking.console=off"),
+        *(
+            "checkpoint.every_updates=0",
+            "evaluation.every_updates=0",
+            "checkpoint.best_metric=null",
+            "tracking.console=off",
+        ),
     ]
     try:
         finished = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)

@@ -19,10 +19,9 @@ from lrm_safety.workers.policy_group import PolicyGroup
 from lrm_safety.workers.rollout_group import RolloutGroup
 
 EXPERIMENTS = {"miniature": "miniature", "smollm2": "smollm2_star1"}
-SIZES = {
+SIZES: dict[str, dict[str, int]] = {
     "miniature": {"rollout.stream_chunk_size": 16},
-    # As the experiment, with micro-batches small enough for several rounds within a minute.
-    "smollm2": {"trainer.micro_batch_tokens": 512},
+    "smollm2": {},
 }
 
 

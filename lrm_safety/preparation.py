@@ -116,10 +116,6 @@ def resolved(settings: Settings) -> Settings:
         return replace(model, path=resolve(model.path, f"reward.models.{name}.path"))
 
     models = {name: reward_model(name, model) for name, model in settings.reward.models.items()}
-    sets = {
-        name: replace(one, path=resolve(one.path, f"evaluation.sets.{name}.path"))
-        for name, one in settings.evaluation.sets.items()
-    }
     data_path = settings.data.path
     exact = settings.model.dtype == "float32"
     invariant, probe = settings.run.invariant_tolerance, settings.rollout.probe_tolerance
@@ -129,7 +125,6 @@ def resolved(settings: Settings) -> Settings:
         rollout=replace(settings.rollout, probe_tolerance=(1e-3 if exact else 0.5) if probe is None else probe),
         model=replace(settings.model, path=resolve(settings.model.path, "model.path")),
         reward=replace(settings.reward, models=models),
-        evaluation=replace(settings.evaluation, sets=sets),
         data=replace(settings.data, path=None if data_path is None else resolve(data_path, "data.path")),
     )
 
@@ -159,4 +154,6 @@ def find_checkpoint(
             f"{checkpoint.path} belongs to another configuration ({shown}); choose another run.name, or "
             "checkpoint.allow_changes=true to go on with the new values"
         )
+    for difference in differences:
+        logging.getLogger(__name__).warning("%s: goes on with a change: %s", checkpoint.path, difference)
     return checkpoint

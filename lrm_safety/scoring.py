@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .conversation import Family, ParsedResponse, ResponseParser
+from .conversation import ParsedResponse, ResponseParser, compose_response
 from .datasets import PromptSet
 from .experience import RolloutBatch
 from .rewards import Conversation, Scores
@@ -35,13 +35,11 @@ class StreamScorer:
     def __init__(
         self,
         prompts: PromptSet,
-        family: Family,
         parser: ResponseParser,
         reward: RewardGroup,
         reference: ReferenceGroup | None,
     ) -> None:
         self._prompts = prompts
-        self._family = family
         self._parser = parser
         self._reward = reward
         self._reference = reference
@@ -79,7 +77,7 @@ class StreamScorer:
             prompt=self._prompts.rows[rollout.prompt_index].question,
             trace=response.trace,
             answer=response.answer,
-            full=self._family.compose(response.trace, response.answer),
+            full=compose_response(response.trace, response.answer),
             status=response.status,
         )
 

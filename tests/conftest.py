@@ -18,7 +18,6 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "WANDB_SILENT": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",  # a test cluster lives on loopback and must not write a token into HOME
 }
 for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)

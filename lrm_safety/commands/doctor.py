@@ -163,7 +163,9 @@ def ray_row(environment: Mapping[str, str], home: Path) -> Row:
     """A run's own local Ray asks for no token; in mode `token` there has to be one (Ray 2.60)."""
     mode = environment.get("RAY_AUTH_MODE")
     if mode != "token":
-        return Row("ray authentication", f"RAY_AUTH_MODE={mode}" if mode else "not set: none for a local cluster")
+        return Row(
+            "ray authentication", f"RAY_AUTH_MODE={mode}" if mode else "not set: a local cluster makes its own token"
+        )
     path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or home / ".ray" / "auth_token")
     if environment.get("RAY_AUTH_TOKEN") or path.is_file():
         return Row("ray authentication", "RAY_AUTH_MODE=token, and there is one")

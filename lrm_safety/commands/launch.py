@@ -19,6 +19,9 @@ from ..settings.paths import configuration_directory
 SUBDIRECTORY_EXCLUDES = "hydra.job.config.override_dirname.exclude_keys"
 """A run of a sweep has a folder named after its overrides; all of them would be over a file name's length."""
 
+SWEEP_DIRECTORY = "outputs/sweep"
+"""Where the runs of a sweep go whose own folders differ, each below in a folder named after its overrides."""
+
 STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}
 """What a full or lost disk says; any other OSError is a defect of ours."""
 
@@ -45,8 +48,12 @@ def launch(arguments: list[str]) -> int:
     if given.multirun:
         # Beside the other overrides: argparse takes positional arguments from one place only.
         first = arguments.index(given.overrides[0])
-        excludes = f"{SUBDIRECTORY_EXCLUDES}=[{','.join(fixed_keys(given.overrides))}]"
-        arguments = [*arguments[:first], excludes, *arguments[first:]]
+        added = [f"{SUBDIRECTORY_EXCLUDES}=[{','.join(fixed_keys(given.overrides))}]"]
+        if not any(item.lstrip("+").startswith("hydra.sweep.dir=") for item in given.overrides):
+            # Stated here: Hydra resolves it without the swept groups, of which the run's name is made.
+            directories = {settings.run.directory for settings in composed}
+            added.append(f"hydra.sweep.dir={directories.pop() if len(directories) == 1 else SWEEP_DIRECTORY}")
+        arguments = [*arguments[:first], *added, *arguments[first:]]
     failures: list[str] = []
 
     def task(config: DictConfig) -> None:

@@ -40,7 +40,9 @@ def train(settings: Settings, resolved: dict[str, object], directory: Path) -> N
                 _attempt(run, recorder, evaluation)
                 return
             except (WorkerError, ClusterError) as error:
-                checkpoint = run.store.latest()
+                # Not simply the newest: checkpoint.resume may have named another line than the one in this folder.
+                committed = run.store.committed
+                checkpoint = run.store.open(committed) if committed else run.checkpoint
                 if attempt == settings.trainer.max_restarts:
                     raise
                 update = checkpoint.update if checkpoint else 0

@@ -9,6 +9,7 @@ from lrm_safety.conversation.response import (
     ParsedResponse,
     ResponseParser,
     Status,
+    compose_response,
     split_think_text,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     "ParsedResponse",
     "ResponseParser",
     "Status",
+    "compose_response",
     "get_family",
     "is_refusal",
     "reflection_token_ids",

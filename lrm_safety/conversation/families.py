@@ -96,15 +96,6 @@ class Family:
             raise ModelError(f"model.family={self.name}: the tokenizer has no eos token, so no response would ever end")
         return list(dict.fromkeys(ids))
 
-    def compose(self, trace: str, answer: str) -> str:
-        """The response as a reward model sees it in the view `full`: the same text for every family.
-
-        Without a trace it is the answer alone; without an answer the trace is left open, as the policy left it.
-        """
-        if not trace:
-            return answer
-        return f"{OPEN_TAG}\n{trace}\n{CLOSE_TAG}\n\n{answer}" if answer else f"{OPEN_TAG}\n{trace}"
-
     def sft_target(self, trace: str, answer: str) -> str:
         """What the model should write after the generation prompt, without the end token.
 

@@ -164,6 +164,16 @@ def _unwrap(text: str, tags: tuple[str, str] | None, finished: bool) -> tuple[st
     return (inner if well_formed else text), well_formed
 
 
+def compose_response(trace: str, answer: str) -> str:
+    """The view `full` as judges and reward models read it: the same text for every family.
+
+    Without a trace it is the answer alone; without an answer the trace is left open, as the policy left it.
+    """
+    if not trace:
+        return answer
+    return f"{OPEN_TAG}\n{trace}\n{CLOSE_TAG}\n\n{answer}" if answer else f"{OPEN_TAG}\n{trace}"
+
+
 def split_think_text(text: str) -> tuple[str, str]:
     """Trace and answer, stripped, of a data set's response written as `<think>trace</think>answer`.
 

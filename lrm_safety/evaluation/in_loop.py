@@ -1,40 +1,34 @@
-"""Evaluation inside training: held-out prompts answered by the engines that already hold the weights."""
+"""Evaluation inside training: the same benchmarks, judges and graders, answered by the engines that hold the weights."""
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..conversation import Family, ResponseParser
-from ..datasets import load_prompts, render_prompts
 from ..errors import ConfigError
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
-from ..settings import EvaluationSetSettings, Settings
+from ..settings import Settings
+from .figures import figures, primary_figure
+from .graders.math import MathGrader
+from .judges.build import build_judge, judge_views
+from .plan import Planner
+from .protocols import choose_protocol, sampling_parameters
+from .responses import Generated
+from .scoring import Scored, grade, judge_batch, parse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Grader = Callable[[dict[str, Any], str, str, bool], float]
-"""grade(row, trace, answer, finished) -> grade, usually 0 or 1."""
-
-
-@dataclass(frozen=True)
-class _Item:
-    """One held-out prompt."""
-
-    set_name: str
-    row: dict[str, Any]
-    request: GenerationRequest
+IN_TRAINING = ("refusal_rules", "reward_model", "llm", "python")
+"""Judges that need no engine of their own, and so no room on the GPUs of the groups."""
 
 
 class InLoopEvaluation:
-    """The held-out sets of a run, rendered once; seeds are fixed per prompt, so that two evaluations differ by weights alone."""
+    """The benchmarks of a run, planned once; seeds are fixed per question, so that two evaluations differ by weights alone."""
 
     def __init__(
         self,
@@ -44,94 +38,98 @@ class InLoopEvaluation:
         parser: ResponseParser,
         sampling: SamplingParameters,
     ) -> None:
-        """Raises ConfigError or DataError for a grader or a file that cannot be used."""
-        self._parser = parser
-        self.sampling = SamplingParameters(
-            temperature=settings.evaluation.temperature,
-            top_p=settings.evaluation.top_p,
-            top_k=0,
-            max_response_tokens=sampling.max_response_tokens,
-            stop_token_ids=sampling.stop_token_ids,
+        """Raises ConfigError or DataError for a benchmark, judge or grader that cannot be used."""
+        self._settings = (
+            settings.evaluation if settings.evaluation.every_updates else replace(settings.evaluation, benchmarks={})
         )
-        self._graders: dict[str, Grader] = {}
-        self._items: list[_Item] = []
-        for name, one in settings.evaluation.sets.items():
-            self._graders[name] = import_grader(one.grader, f"evaluation.sets.{name}.grader")
-            self._add(name, one, settings, family, tokenizer)
-
-    @property
-    def requests(self) -> list[GenerationRequest]:
-        """One request per held-out prompt."""
-        return [item.request for item in self._items]
-
-    def grade(self, rollouts: list[Rollout]) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Mean grade per set (`evaluation/NAME`), and one record per response."""
-        by_set: dict[str, list[float]] = {}
-        records = []
-        for rollout in sorted(rollouts, key=lambda rollout: rollout.request_id):
-            item = self._items[rollout.request_id]
-            response = self._parser.parse(rollout.response_ids.tolist(), rollout.finish_reason)
-            grade = float(self._graders[item.set_name](item.row, response.trace, response.answer, response.finished))
-            by_set.setdefault(item.set_name, []).append(grade)
-            records.append(
-                {
-                    "set": item.set_name,
-                    "id": item.row["id"],
-                    "grade": grade,
-                    "status": response.status,
-                    "num_response_tokens": len(rollout.response_ids),
-                    "trace": response.trace,
-                    "answer": response.answer,
-                }
-            )
-        return {f"evaluation/{name}": float(np.mean(grades)) for name, grades in by_set.items()}, records
-
-    def _add(
-        self,
-        name: str,
-        one: EvaluationSetSettings,
-        settings: Settings,
-        family: Family,
-        tokenizer: PreTrainedTokenizerBase,
-    ) -> None:
-        prompts = load_prompts(one.path)
-        _, rendered = render_prompts(
-            prompts,
+        self._parser = parser
+        protocol = choose_protocol(self._settings, family, sampling)
+        longest = min(protocol.max_response_tokens, settings.rollout.max_response_tokens)
+        self.sampling = sampling_parameters(replace(protocol, max_response_tokens=longest), sampling.stop_token_ids)
+        planner = Planner(
             family,
             tokenizer,
             system_prompt=settings.model.system_prompt,
             max_prompt_tokens=settings.rollout.max_prompt_tokens,
+            limit_key="rollout.max_prompt_tokens",
         )
-        rows = [
-            {"id": row.id, "question": row.question, "category": list(row.categories), **row.extra} for row in prompts
-        ]
-        chosen = [i for i, row in enumerate(rows) if all(row.get(key) == value for key, value in one.where.items())]
-        if not chosen:
-            raise ConfigError(f"evaluation.sets.{name}.where={one.where}: no row of {one.path} matches")
-        for index in chosen[: one.limit]:
-            position = len(self._items)
-            seed = int(np.random.SeedSequence([settings.seed, position]).generate_state(1)[0])
-            self._items.append(_Item(name, rows[index], GenerationRequest(position, index, rendered[index], seed)))
+        self._planned = planner.plan(self._settings, protocol)
+        self._judges = {}
+        if any(planned.benchmark.judged for planned in self._planned):
+            if not self._settings.judges:
+                raise ConfigError(
+                    "evaluation.judges: is empty, but a benchmark is judged; choose judge=[refusal_rules]"
+                )
+            for name, judge in self._settings.judges.items():
+                if judge.kind not in IN_TRAINING:
+                    raise ConfigError(
+                        f"evaluation.judges.{name}.kind={judge.kind}: needs an engine of its own; judge a checkpoint with "
+                        "`lrm-safety evaluate`"
+                    )
+                self._judges[name] = (build_judge(name, judge, device="cpu"), judge_views(judge))
+
+    @property
+    def requests(self) -> list[GenerationRequest]:
+        """One request per response, benchmark after benchmark."""
+        asks = [ask for planned in self._planned for ask in planned.asks]
+        return [GenerationRequest(i, i, ask.prompt_ids, ask.seed) for i, ask in enumerate(asks)]
+
+    def grade(self, rollouts: Sequence[Rollout]) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """The primary figure of each benchmark (`evaluation/NAME`) and its others, and one record per response."""
+        by_request = {rollout.request_id: rollout for rollout in rollouts}
+        metrics: dict[str, float] = {}
+        records: list[dict[str, Any]] = []
+        position = 0
+        with MathGrader() as grader:
+            for planned in self._planned:
+                mine = [by_request[position + i] for i in range(len(planned.asks))]
+                position += len(planned.asks)
+                generated = [Generated(one.response_ids, one.logprobs, one.finish_reason) for one in mine]
+                scored = parse(planned, generated, self._parser)
+                if planned.benchmark.judged:
+                    for name, (judge, views) in self._judges.items():
+                        for one, verdicts in zip(scored, judge_batch(scored, judge, views), strict=True):
+                            one.verdicts[name] = verdicts
+                else:
+                    items = [(one.ask.question, one.response, one.ask.target) for one in scored]
+                    for one, result in zip(scored, grade(planned.benchmark.scoring, items, grader), strict=True):
+                        one.grade = result
+                found = figures(planned, scored, list(self._judges), self._settings.seed)
+                primary = primary_figure(planned, list(self._judges))
+                metrics[f"evaluation/{planned.name}"] = found[primary].value
+                metrics |= {
+                    f"evaluation/{planned.name}/{name}": figure.value
+                    for name, figure in found.items()
+                    if name != primary and "@" not in name.partition("/")[2]
+                }
+                records.extend(record(planned.name, one) for one in scored)
+        return metrics, records
 
 
-def import_grader(path: str, key: str) -> Grader:
-    """The function at `package.module:function`; raises ConfigError naming `key`."""
-    module_name, colon, function = path.partition(":")
-    if not colon:
-        raise ConfigError(f"{key}={path}: must be package.module:function")
-    try:
-        grader = getattr(importlib.import_module(module_name), function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{key}={path}: cannot be imported ({error})") from error
-    if not callable(grader):
-        raise ConfigError(f"{key}={path}: is not a function")
-    return grader
+def record(benchmark: str, one: Scored) -> dict[str, Any]:
+    """One response as a row of a samples file; `trace` and `answer` are the only fields with text of the model."""
+    row: dict[str, Any] = {
+        "set": benchmark,
+        "id": one.ask.question.id,
+        "repeat": one.ask.repeat,
+        "status": one.response.status,
+        "num_response_tokens": one.num_tokens,
+        "num_trace_tokens": one.response.num_trace_tokens,
+    }
+    if one.grade is not None:
+        row |= {"grade": float(one.grade.correct), "outcome": one.grade.outcome, "extracted": one.grade.extracted}
+    if one.verdicts:
+        row["verdicts"] = {
+            judge: {view: {"safety": v.safety, "label": v.label} for view, v in verdicts.items()}
+            for judge, verdicts in one.verdicts.items()
+        }
+    return row | {"trace": one.response.trace, "answer": one.response.answer}
 
 
 def write_records(folder: Path, update: int, records: list[dict[str, Any]], *, log_text: bool) -> None:
     """One JSON line per response in `evaluation/update-000123.jsonl`; texts only when the run logs text."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"update-{update:06d}.jsonl").open("w", encoding="utf-8") as file:
-        for record in records:
-            kept = record if log_text else {k: v for k, v in record.items() if k not in ("trace", "answer")}
+        for row in records:
+            kept = row if log_text else {k: v for k, v in row.items() if k not in ("trace", "answer", "extracted")}
             file.write(json.dumps(kept, ensure_ascii=False) + "\n")

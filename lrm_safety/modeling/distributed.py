@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import resource
-import socket
 from datetime import timedelta
 
 import numpy as np
@@ -14,20 +13,6 @@ import torch
 from ..settings import ClusterSettings
 
 GIB = 1024**3
-
-
-def node_address() -> tuple[str, int]:
-    """This node's address as others reach it, and a port that is free now. Without a route: the loopback address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            # Connecting a datagram socket sends nothing; it only asks the kernel which interface leads outwards.
-            probe.connect(("192.0.2.1", 9))
-            address = probe.getsockname()[0]
-        except OSError:
-            address = "127.0.0.1"
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.bind((address, 0))
-        return address, listener.getsockname()[1]
 
 
 def prepare_process(settings: ClusterSettings, seed: int) -> torch.device:

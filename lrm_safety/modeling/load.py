@@ -66,7 +66,7 @@ def load_causal_lm(settings: ModelSettings, device: str) -> PreTrainedModel:
     _check_report(settings.path, report)
     _check_packing(settings, model.config.get_text_config())
     _disable_dropout(model)
-    _attend_by_sequence(settings, model)
+    attend_by_sequence(model, packing=settings.packing)
     return model
 
 
@@ -92,11 +92,11 @@ def _check_packing(settings: ModelSettings, config: PretrainedConfig) -> None:
         raise ModelError(f"{settings.path} has {recurrent[0]} layers, which cannot be packed: set model.packing=false")
 
 
-def _attend_by_sequence(settings: ModelSettings, model: PreTrainedModel) -> None:
+def attend_by_sequence(model: PreTrainedModel, *, packing: bool) -> None:
     """Packed rows under `sdpa` are read sequence by sequence, unless a layer's window asks for a mask of its own."""
     config = model.config.get_text_config()
     windows = set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}
-    if settings.packing and config._attn_implementation == "sdpa" and not windows:
+    if packing and config._attn_implementation == "sdpa" and not windows:
         packed_attention.register()
         model.set_attn_implementation(packed_attention.PACKED_SDPA)
 

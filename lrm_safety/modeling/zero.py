@@ -5,11 +5,15 @@ Import only after `distributed.join`, which chooses DeepSpeed's accelerator.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
 from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
@@ -80,6 +84,7 @@ def policy_engine(settings: Settings) -> deepspeed.DeepSpeedEngine:
         lr=trainer.lr,
         betas=(trainer.beta1, trainer.beta2),
         eps=trainer.epsilon,
+        fused=True,  # one pass over the partition, no temporaries of its size
     )
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     engine.train()
@@ -142,3 +147,19 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
+
+
+@contextmanager
+def weights_only() -> Iterator[None]:
+    """Let DeepSpeed read tensors and its own few classes only: it asks torch for whole pickles, which can run code."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # the only way past an explicit weights_only=False
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        with torch.serialization.safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum]):
+            yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

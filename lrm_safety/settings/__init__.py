@@ -6,12 +6,12 @@ from omegaconf import MISSING
 
 from .components import (
     DataSettings,
-    EvaluationSetSettings,
-    EvaluationSettings,
     ModelSettings,
     RewardModelSettings,
     RewardSettings,
 )
+from .evaluation import BenchmarkSettings, EvaluateRunSettings, EvaluationSettings, JudgeSettings
+from .fields import integer
 from .system import CheckpointSettings, ClusterSettings, GroupSettings, RunSettings, TrackingSettings
 from .training import AlgorithmSettings, KLSettings, RolloutSettings, ScheduleSettings, TrainerSettings
 
@@ -22,7 +22,7 @@ class Settings:
 
     run: RunSettings = field(default_factory=RunSettings)
     """Identity of the run."""
-    seed: int = 0
+    seed: int = integer(0)
     """Seed of everything random: prompt order, sampling, initialisation of new weights."""
     model: ModelSettings = MISSING
     """The policy and, frozen, the reference."""
@@ -48,14 +48,31 @@ class Settings:
     """Metrics, console, W&B."""
 
 
+@dataclass
+class EvaluateSettings:
+    """The whole resolved configuration of `lrm-safety evaluate`."""
+
+    run: EvaluateRunSettings = field(default_factory=EvaluateRunSettings)
+    """Identity of the evaluation."""
+    model: ModelSettings = MISSING
+    """The model to be measured."""
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    """Benchmarks, judges, protocol."""
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    """The engine; sampling keys of this group are not read (evaluation.protocol)."""
+
+
 __all__ = [
     "AlgorithmSettings",
+    "BenchmarkSettings",
     "CheckpointSettings",
     "ClusterSettings",
     "DataSettings",
-    "EvaluationSetSettings",
+    "EvaluateRunSettings",
+    "EvaluateSettings",
     "EvaluationSettings",
     "GroupSettings",
+    "JudgeSettings",
     "KLSettings",
     "ModelSettings",
     "RewardModelSettings",

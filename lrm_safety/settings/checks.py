@@ -8,8 +8,10 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ..errors import ConfigError
-from . import Settings
+from . import EvaluateSettings, EvaluationSettings, Settings
 
+COLOCATED_GPU_MEMORY = 0.6
+"""Share of a GPU beside which trainer, reference and reward model still find room."""
 GROUPS = ("policy", "rollout", "reference", "reward")
 
 
@@ -57,9 +59,8 @@ def _check_open_limits(settings: Settings) -> None:
     for name, beta in (("beta1", trainer.beta1), ("beta2", trainer.beta2)):
         if beta >= 1:
             raise ConfigError(f"trainer.{name}={beta}: must be below 1")
-    for key, top_p in (("rollout", settings.rollout.top_p), ("evaluation", settings.evaluation.top_p)):
-        if top_p <= 0:
-            raise ConfigError(f"{key}.top_p={top_p}: must be above 0; 1 samples the whole distribution")
+    if settings.rollout.top_p <= 0:
+        raise ConfigError(f"rollout.top_p={settings.rollout.top_p}: must be above 0; 1 samples the whole distribution")
 
 
 def _check_algorithm(settings: Settings) -> None:
@@ -127,8 +128,18 @@ def _check_rollout(settings: Settings) -> None:
             raise ConfigError(
                 f"rollout.weight_transfer={rollout.weight_transfer}: needs cluster.device=cuda; use auto or shm"
             )
-    elif rollout.weight_transfer == "shm":
+        return
+    if rollout.weight_transfer == "shm":
         raise ConfigError("rollout.weight_transfer=shm: is the CPU's; use auto, nccl or ipc on cluster.device=cuda")
+    together = any({"policy", "rollout"} <= set(names) for names in settings.cluster.colocate)
+    if rollout.weight_transfer == ("nccl" if together else "ipc"):
+        reason = "trainer and engine share a GPU, which cannot be two NCCL ranks" if together else "they share no GPU"
+        raise ConfigError(f"rollout.weight_transfer={rollout.weight_transfer}: {reason}; use auto")
+    if together and rollout.gpu_memory_utilization > COLOCATED_GPU_MEMORY:
+        raise ConfigError(
+            f"rollout.gpu_memory_utilization={rollout.gpu_memory_utilization}: engines that share their GPUs with the trainer "
+            f"may take at most {COLOCATED_GPU_MEMORY}; use rollout=vllm_colocated"
+        )
 
 
 def _check_cluster(settings: Settings) -> None:
@@ -149,7 +160,7 @@ def _check_cluster(settings: Settings) -> None:
                 "cluster.colocate: a tensor-parallel rollout engine cannot share a single bundle; use split"
             )
     if cluster.device == "cuda":
-        for name in ("policy", "rollout"):
+        for name in ("policy", "rollout", "reference"):
             if getattr(cluster, name).gpus_per_worker <= 0:
                 raise ConfigError(f"cluster.{name}.gpus_per_worker: must be above 0 on cluster.device=cuda")
     else:
@@ -186,19 +197,47 @@ def _check_data(settings: Settings) -> None:
 
 def _check_evaluation(settings: Settings) -> None:
     evaluation, best = settings.evaluation, settings.checkpoint.best_metric or ""
-    if evaluation.every_updates and not evaluation.sets:
+    if evaluation.every_updates and not evaluation.benchmarks:
         raise ConfigError(
             f"evaluation.every_updates={evaluation.every_updates}: there is nothing to evaluate; choose evaluation=OPTION, "
-            "add evaluation.sets.NAME, or set it to 0"
+            "add evaluation.benchmarks.NAME, or set it to 0"
         )
-    if not best.startswith("evaluation/"):
+    check_judges(evaluation)
+    if not best:
         return
+    if not best.startswith("evaluation/"):
+        raise ConfigError(f"checkpoint.best_metric={best}: must be a figure of the evaluation, evaluation/NAME")
     if not evaluation.every_updates:
         raise ConfigError("checkpoint.best_metric: is an evaluation figure, but evaluation.every_updates=0")
-    if best.removeprefix("evaluation/") not in evaluation.sets:
+    if best.removeprefix("evaluation/").partition("/")[0] not in evaluation.benchmarks:
         raise ConfigError(
-            f"checkpoint.best_metric={best}: no such set; evaluation.sets has {', '.join(evaluation.sets)}"
+            f"checkpoint.best_metric={best}: no such benchmark; evaluation.benchmarks has "
+            f"{', '.join(evaluation.benchmarks)}"
         )
+
+
+def check_evaluate(settings: EvaluateSettings) -> None:
+    """What `check` is for training."""
+    for key, value, metadata in _walk(settings, ""):
+        _check_value(key, value, metadata)
+    check_judges(settings.evaluation)
+
+
+def check_judges(evaluation: EvaluationSettings) -> None:
+    """Names and views of judges."""
+    for name, judge in evaluation.judges.items():
+        if not name.replace("_", "").isalnum():
+            raise ConfigError(f"evaluation.judges.{name}: a name may hold letters, digits and _ only")
+        for view in judge.views:
+            if view not in ("trace", "answer", "full"):
+                raise ConfigError(f"evaluation.judges.{name}.views: {view} is none of trace, answer, full")
+        if not judge.views or len(set(judge.views)) < len(judge.views):
+            raise ConfigError(f"evaluation.judges.{name}.views: must name each view at most once, and at least one")
+        if judge.kind in ("reward_model", "guard") and judge.path is None:
+            raise ConfigError(f"evaluation.judges.{name}.path: must be set for kind={judge.kind}")
+    for name in evaluation.benchmarks:
+        if not name.replace("_", "").isalnum():
+            raise ConfigError(f"evaluation.benchmarks.{name}: a name may hold letters, digits and _ only")
 
 
 RULES = (

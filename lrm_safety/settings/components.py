@@ -1,7 +1,6 @@
 """Schema of what a run is made of: the policy model, the reward, the prompts."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from omegaconf import MISSING
 
@@ -123,31 +122,3 @@ class DataSettings:
     """Use only the first rows; null uses all."""
     overlong: str = choice("error", "skip")
     """A prompt over rollout.max_prompt_tokens: stop before anything starts, or leave it out and say how many were."""
-
-
-@dataclass
-class EvaluationSetSettings:
-    """One held-out prompt set that is graded inside training."""
-
-    path: str = MISSING
-    """JSON or JSONL file of rows with `id`, `question` and whatever the grader reads."""
-    grader: str = MISSING
-    """`package.module:function`, called as grade(row, trace, answer, finished) -> float."""
-    where: dict[str, Any] = field(default_factory=dict)
-    """Keep only rows whose fields have these values."""
-    limit: int | None = integer(None, low=1)
-    """Use only the first rows; null uses all."""
-
-
-@dataclass
-class EvaluationSettings:
-    """Evaluation during training: conf/evaluation."""
-
-    every_updates: int = integer(0)
-    """Evaluate at update 0, then every so many updates, and at the end; 0: never."""
-    temperature: float = number(1.0, low=0.0)
-    """Sampling temperature of evaluation; seeds are fixed per prompt."""
-    top_p: float = number(1.0, low=0.0, high=1.0)
-    """Nucleus of evaluation sampling."""
-    sets: dict[str, EvaluationSetSettings] = field(default_factory=dict)
-    """Prompt sets by name; each is logged as evaluation/NAME."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -19,51 +19,76 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ..errors import ConfigError
-from . import Settings
-from .checks import check
+from . import EvaluateSettings, JudgeSettings, Settings
+from .checks import check, check_evaluate
 from .paths import configuration_directory
 
-SCHEMA_NAME = "schema"
+Schema = TypeVar("Schema")
+TRAIN_ROOT, EVALUATE_ROOT = "config", "evaluate"
+"""Composition roots in conf/."""
 
 
 @cache
 def register_schema() -> None:
-    """Once: make the typed schema known to Hydra: conf/config.yaml lists it first in its defaults."""
-    ConfigStore.instance().store(name=SCHEMA_NAME, node=Settings)
+    """Once: make the typed schemas known to Hydra: each root of conf/ lists its own first in its defaults."""
+    ConfigStore.instance().store(name="schema", node=Settings)
+    ConfigStore.instance().store(name="evaluate_schema", node=EvaluateSettings)
 
 
 def compose_settings(overrides: list[str]) -> tuple[Settings, dict[str, Any]]:
-    """Compose conf/ with `overrides` as `lrm-safety train` does.
+    """Compose conf/config.yaml with `overrides` as `lrm-safety train` does.
 
     Returns the checked settings and the resolved configuration as plain containers. Raises ConfigError with one line for an
     unknown or mistyped key, a missing group file, and every failed check.
     """
+    return settings_of(_compose(TRAIN_ROOT, Settings, overrides))
+
+
+def compose_evaluation(overrides: list[str]) -> tuple[EvaluateSettings, dict[str, Any]]:
+    """Compose conf/evaluate.yaml with `overrides` as `lrm-safety evaluate` does; errors as `compose_settings`."""
+    settings, resolved = _typed(_compose(EVALUATE_ROOT, EvaluateSettings, overrides), EvaluateSettings)
+    check_evaluate(settings)
+    return settings, resolved
+
+
+def compose_judges(names: list[str]) -> dict[str, JudgeSettings]:
+    """The judges of these files in conf/judge; raises ConfigError."""
+    overrides = ["model=miniature", "evaluation=none", f"judge=[{','.join(names)}]"]
+    config = _compose(EVALUATE_ROOT, EvaluateSettings, overrides)
+    return _typed(config, EvaluateSettings)[0].evaluation.judges
+
+
+def _compose(root: str, schema: type, overrides: list[str]) -> DictConfig:
     register_schema()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(configuration_directory()), version_base="1.3"):
-            config = compose("config", overrides=overrides)
+            return compose(root, overrides=overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         # Hydra has no class of its own for some mistakes, such as a number for a group.
-        raise ConfigError(explain(error)) from error
+        raise ConfigError(explain(error, schema)) from error
     finally:
         GlobalHydra.instance().clear()
-    return settings_of(config)
 
 
 def settings_of(config: DictConfig) -> tuple[Settings, dict[str, Any]]:
     """Typed settings and plain resolved containers of a composed configuration; raises ConfigError."""
+    settings, resolved = _typed(config, Settings)
+    check(settings)
+    return settings, resolved
+
+
+def _typed(config: DictConfig, schema: type[Schema]) -> tuple[Schema, dict[str, Any]]:
     try:
         settings = OmegaConf.to_object(config)
         resolved = OmegaConf.to_container(config, resolve=True)
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key}: must be set") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(explain(error)) from error
-    assert isinstance(settings, Settings) and isinstance(resolved, dict)
+        raise ConfigError(explain(error, schema)) from error
+    assert isinstance(settings, schema) and isinstance(resolved, dict)
     for key in _added_keys(settings):
-        raise ConfigError(_unknown(key))
-    check(settings)
+        raise ConfigError(_unknown(key, schema))
     return settings, {str(key): value for key, value in resolved.items()}
 
 
@@ -89,7 +114,7 @@ def fixed_keys(overrides: list[str]) -> list[str]:
     return [item.key_or_group for item in parsed if not item.is_sweep_override()]
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, schema: type = Settings) -> str:
     """One line, with the nearest known key, out of Hydra's and OmegaConf's many."""
     if isinstance(error, OverrideParseException):
         reason = (line for line in error.message.splitlines() if not line.startswith(("Error parsing", "See ")))
@@ -100,7 +125,7 @@ def explain(error: Exception) -> str:
     text = str(causes[0]).strip()
     key = next((k for k in (getattr(c, "full_key", None) for c in reversed(causes)) if k), None)
     if unknown := re.search(r"Key '([^']+)' (?:is )?not in", "\n".join(str(c) for c in causes)):
-        return _unknown(key or unknown[1])
+        return _unknown(key or unknown[1], schema)
     if group := re.search(r"Could not find '([^']+)'", text):
         options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         near = difflib.get_close_matches(group[1].rpartition("/")[2], options, n=1)
@@ -117,9 +142,9 @@ def explain(error: Exception) -> str:
     return first
 
 
-def _unknown(key: str) -> str:
+def _unknown(key: str, schema: type = Settings) -> str:
     """What to say about a key that the schema lacks: `learning_rate` is found by its initials, others by likeness."""
-    keys = known_keys()
+    keys = known_keys(schema)
     parent, dot, name = key.rpartition(".")
     short = f"{parent}{dot}{''.join(word[:1] for word in name.split('_'))}"
     near = [short] if short in keys else difflib.get_close_matches(key, keys, n=1, cutoff=0.6)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from safetensors.torch import save_file
 from .source import ZeroThreeSource
 
 SHARED_MEMORY = Path("/dev/shm")
+
+
+def run_name() -> str:
+    """A name for what this process publishes; with the host's, since containers may share memory but not processes."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def version_folder(name: str, version: int) -> Path:
@@ -74,10 +80,18 @@ def _on_disk(folder: Path) -> Path:
     return Path(tempfile.gettempdir()) / folder.parent.name / folder.name
 
 
+def remove_run(name: str) -> None:
+    """Delete every version of a run, unfinished ones too."""
+    folder = version_folder(name, 0)
+    for place in (folder.parent, _on_disk(folder).parent):
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def remove_abandoned() -> None:
-    """Delete what runs left behind that were killed: their folders are named after a process that is no more."""
+    """Delete what killed runs of this host left behind: their folders are named after a process that is no more."""
+    prefix = version_folder(f"{socket.gethostname()}-", 0).parent.name
     for root in (SHARED_MEMORY, Path(tempfile.gettempdir())):
         for folder in root.glob("lrm_safety-*"):
-            process = folder.name.removeprefix("lrm_safety-")
+            process = folder.name.removeprefix(prefix)
             if process.isdigit() and not Path("/proc", process).exists():
                 shutil.rmtree(folder, ignore_errors=True)

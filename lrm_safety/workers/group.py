@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import ray
@@ -13,6 +14,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from ..errors import LrmSafetyError, WorkerError
 from .placement import Placement
 
+ANSWER_SECONDS = 60.0
+"""Limit of a question that a worker answers at once; a worker still importing answers later."""
 CAUSE_GRACE_SECONDS = 3.0
 """After the first failure, how long to look for the death that caused it: peers often notice before Ray does."""
 
@@ -74,6 +77,30 @@ class WorkerGroup:
         references = [self.submit(index, method, *one) for index, one in enumerate(arguments)]
         return self.gather(references, method, timeout_seconds)
 
+    def call_living(self, method: str, *, timeout_seconds: float) -> dict[int, Any]:
+        """Call every worker; results by index, without those that are dead: who needs such a worker will find out."""
+        references = [self.submit(index, method) for index in range(len(self))]
+        found = {}
+        for index, reference in enumerate(references):
+            try:
+                found[index] = ray.get(reference, timeout=timeout_seconds)
+            except RayActorError:
+                continue
+            except GetTimeoutError as error:
+                raise WorkerError(
+                    f"{self.name} worker {index} did not finish `{method}` within {timeout_seconds:g} seconds"
+                ) from error
+        return found
+
+    def meeting_point(self, other_nodes: Set[str] = frozenset()) -> tuple[str, int]:
+        """Address and free port of worker 0 for the group (and workers on `other_nodes`) to meet at: loopback where all
+        are on one node, otherwise the address by which Ray reaches that node."""
+        one_node = len(self.node_ids() | other_nodes) == 1
+        address: tuple[str, int] = ray.get(
+            self.workers[0].__ray_call__.remote(free_address, one_node), timeout=ANSWER_SECONDS
+        )
+        return address
+
     def gather(self, references: Sequence[Any], method: str, timeout_seconds: float) -> list[Any]:
         """Results of references of which the i-th belongs to worker i; fails as soon as one does."""
         deadline = time.monotonic() + timeout_seconds
@@ -128,12 +155,22 @@ class WorkerGroup:
 
     def node_ids(self) -> set[str]:
         """The nodes that the workers run on."""
-        return set(ray.get([worker.__ray_call__.remote(this_node_id) for worker in self.workers], timeout=60.0))
+        return set(
+            ray.get([worker.__ray_call__.remote(this_node_id) for worker in self.workers], timeout=ANSWER_SECONDS)
+        )
 
     def end(self) -> None:
         """Kill every worker."""
         for worker in self.workers:
             ray.kill(worker)
+
+
+def free_address(worker: Any, loopback: bool) -> tuple[str, int]:
+    """An address of the node this runs on and a port that is free now; sent to a worker through `__ray_call__`."""
+    host = "127.0.0.1" if loopback else str(ray.util.get_node_ip_address())
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind((host, 0))
+        return host, listener.getsockname()[1]
 
 
 def this_node_id(worker: Any = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
@@ -28,8 +29,10 @@ def join_ray(settings: Settings) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local: dict[str, Any] = {}
     if address is None:
-        # A private single-machine cluster needs no token, and a run must not leave one in the user's home (Ray 2.60).
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        # Ray listens on the machine's outward address: without a token whoever reaches it could run code. In the
+        # environment, since otherwise Ray 2.60 would leave a token in the user's home.
+        if "RAY_AUTH_MODE" not in os.environ:
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         # "local", because without an address Ray would join any cluster that was started on this machine.
         address, local = "local", {"num_cpus": settings.cluster.local_num_cpus, "include_dashboard": False}
     try:
@@ -85,10 +88,12 @@ class Groups:
         if self.reference is not None:
             self._groups.append(self.reference)
         if self._takes_turns:
-            # One GPU: an engine measures free memory when it starts, so the trainer moves out first.
+            # One GPU: an engine counts whatever is taken while it starts as its own, so it starts last and alone, after
+            # the trainer has moved out.
             self.policy.start()
             self.policy.offload()
-            self._start_together(self._groups[1:])
+            self._start_together([group for group in self._groups if group not in (self.policy, self.rollout)])
+            self.rollout.start()
         else:
             self._start_together(self._groups)
         if (
@@ -140,7 +145,7 @@ class Groups:
             f"memory/{name}_{index}_{figure}": value
             for name, group in named.items()
             if group is not None
-            for index, worker in enumerate(group.memory())
+            for index, worker in group.memory().items()
             for figure, value in worker.items()
         }
 

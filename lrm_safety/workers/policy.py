@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ STATE_TAG = "zero3"
 
 
 class PolicyWorker:
-    """Every method except `address` and `memory` is collective: all ranks call it, with equally many micro-batches."""
+    """Every method except `memory` is collective: all ranks call it, with equally many micro-batches."""
 
     def __init__(self, settings: Settings, rank: int, world_size: int) -> None:
         self.settings = settings
@@ -30,10 +31,6 @@ class PolicyWorker:
         self.world_size = world_size
         self._offloaded = False
         self._sender: Any = None
-
-    def address(self) -> tuple[str, int]:
-        """Where the ranks meet; asked of rank 0."""
-        return distributed.node_address()
 
     def start(self, address: str, port: int) -> dict[str, float]:
         """Join the other ranks and load the policy; returns `num_parameters`."""
@@ -152,9 +149,12 @@ class PolicyWorker:
                 f"{folder} holds the state of {len(files)} trainer ranks but cluster.policy.num_workers is "
                 f"{self.world_size}: resume with as many ranks as wrote it"
             )
+        from ..modeling.zero import weights_only
+
         try:
-            loaded, _ = self.engine.load_checkpoint(folder, tag=STATE_TAG)
-        except (OSError, RuntimeError, EOFError) as error:
+            with weights_only():
+                loaded, _ = self.engine.load_checkpoint(folder, tag=STATE_TAG)
+        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
             raise DataError(f"the trainer state in {folder} cannot be read: {error}") from error
         if loaded is None:
             raise DataError(f"{folder} has no complete trainer state: resume from an earlier checkpoint")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from ..batching import plan_micro_batches
 from ..rollouts import MicroBatch, MiniBatch, TokenIds, TokenScores, TrainingSequence, Update, UpdateResult
 from ..settings import Settings
-from ..weight_sync.shm import remove_abandoned, remove_folder, version_folder
+from ..weight_sync.shm import remove_abandoned, remove_folder, remove_run, run_name, version_folder
 from .environment import environment
 from .group import WorkerGroup
 from .placement import Placement
@@ -37,13 +36,14 @@ class PolicyGroup:
             on_wait,
         )
         remove_abandoned()
+        self._run_name = run_name()
         self._sync_folder: Path | None = None
         self.weights_version = 0
 
     def start(self) -> dict[str, float]:
         """Join the ranks and load the model; returns facts of rank 0 (num_parameters, ...)."""
         limit = self._settings.cluster.start_timeout_seconds
-        address, port = self._group.gather([self._group.submit(0, "address")], "address", limit)[0]
+        address, port = self._group.meeting_point()
         facts: list[dict[str, float]] = self._group.call("start", address, port, timeout_seconds=limit)
         return facts[0]
 
@@ -102,7 +102,7 @@ class PolicyGroup:
         self.weights_version += 1
         rollout_group.wake_weights()
         if rollout_group.backend == "shm":
-            folder = version_folder(str(os.getpid()), self.weights_version)
+            folder = version_folder(self._run_name, self.weights_version)
             paths: list[list[str]] = self._group.call("publish", str(folder), timeout_seconds=self._limit)
             rollout_group.load_weights(self.weights_version, paths[0])
             if self._sync_folder is not None:
@@ -116,7 +116,7 @@ class PolicyGroup:
     def _send(self, rollout_group: RolloutGroup) -> None:
         """CUDA: the ranks send through vLLM's own transfer, of which rank 0 speaks to the engines. Not run on a GPU yet."""
         if not rollout_group.connected:
-            address, port = self._group.gather([self._group.submit(0, "address")], "address", self._limit)[0]
+            address, port = self._group.meeting_point(rollout_group.node_ids())
             info = {"call": rollout_group.calls(), "address": address, "port": port}
             self._group.call("connect_engines", info, timeout_seconds=self._limit)
             rollout_group.connected = True
@@ -158,15 +158,14 @@ class PolicyGroup:
         """The nodes that the workers run on."""
         return self._group.node_ids()
 
-    def memory(self) -> list[dict[str, float]]:
-        """Memory figures of every rank."""
-        return self._group.call("memory", timeout_seconds=self._limit)
+    def memory(self) -> dict[int, dict[str, float]]:
+        """Memory figures of every living rank, by index."""
+        return self._group.call_living("memory", timeout_seconds=self._limit)
 
     def end(self) -> None:
         """Kill the ranks and remove the published weights."""
         self._group.end()
-        if self._sync_folder is not None:
-            remove_folder(self._sync_folder)
+        remove_run(self._run_name)
 
     def _cut(self, sequences: Sequence[TrainingSequence]) -> list[list[MicroBatch]]:
         plan = plan_micro_batches(

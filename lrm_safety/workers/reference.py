@@ -19,10 +19,6 @@ class ReferenceWorker:
         self.rank = rank
         self.world_size = world_size
 
-    def address(self) -> tuple[str, int]:
-        """Where the ranks meet; asked of rank 0, used by `zero3` only."""
-        return distributed.node_address()
-
     def start(self, address: str, port: int) -> dict[str, float]:
         """Load the reference; returns `num_parameters`."""
         settings = self.settings

@@ -184,7 +184,8 @@ class RolloutWorker:
         engine = self._llm.llm_engine
         if open_ids:
             engine.abort_request(open_ids, internal=True)
-        engine.step()
+        if self._settings.rollout.tensor_parallel_size == 1:  # an engine in other processes sends nothing while idle
+            engine.step()
 
 
 def engine_arguments(settings: Settings) -> dict[str, Any]:
@@ -212,6 +213,9 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
         "enable_prefix_caching": rollout.enable_prefix_caching,
         "weight_transfer_config": WeightTransferConfig(backend=transfer_backend(settings)),
     }
+    if rollout.tensor_parallel_size > 1:
+        # Inside a placement group vLLM would choose Ray, whose bundles must hold one GPU each.
+        arguments["distributed_executor_backend"] = "mp"
     if rollout.max_num_batched_tokens is not None:
         arguments["max_num_batched_tokens"] = rollout.max_num_batched_tokens
     if rollout.kv_cache_bytes is not None:

@@ -173,9 +173,9 @@ class RolloutGroup:
         """The nodes that the workers run on."""
         return self._group.node_ids()
 
-    def memory(self) -> list[dict[str, float]]:
-        """Memory figures of every engine."""
-        return self._group.call("memory", timeout_seconds=self._limit)
+    def memory(self) -> dict[int, dict[str, float]]:
+        """Memory figures of every living engine, by index."""
+        return self._group.call_living("memory", timeout_seconds=self._limit)
 
     def end(self) -> None:
         """Kill the engines."""

@@ -101,6 +101,7 @@ class RewardGroup:
             lambda index: (settings,),
             on_wait,
         )
+        self._settings = settings
         self._scoring = ScoringGroup(group, settings, on_wait)
 
     def start(self) -> None:
@@ -120,9 +121,9 @@ class RewardGroup:
     def num_replacements(self) -> int:
         return self._scoring.num_replacements
 
-    def memory(self) -> list[dict[str, float]]:
-        """Memory figures of every worker."""
-        return self._scoring.workers.call("memory", timeout_seconds=60.0)
+    def memory(self) -> dict[int, dict[str, float]]:
+        """Memory figures of every living worker, by index."""
+        return self._scoring.workers.call_living("memory", timeout_seconds=self._settings.cluster.call_timeout_seconds)
 
     def end(self) -> None:
         """Kill the workers."""
@@ -150,9 +151,7 @@ class ReferenceGroup:
     def start(self) -> None:
         """Load the model."""
         workers = self._scoring.workers
-        limit = self._settings.cluster.start_timeout_seconds
-        address = workers.gather([workers.submit(0, "address")], "address", limit)[0]
-        self._scoring.start([tuple(address)] * len(workers))
+        self._scoring.start([workers.meeting_point()] * len(workers))
 
     def submit(self, sequences: Sequence[TrainingSequence]) -> Ticket | list[object]:
         """Begin to score; a sharded reference needs all its ranks for every call."""
@@ -180,9 +179,9 @@ class ReferenceGroup:
     def num_replacements(self) -> int:
         return self._scoring.num_replacements
 
-    def memory(self) -> list[dict[str, float]]:
-        """Memory figures of every worker."""
-        return self._scoring.workers.call("memory", timeout_seconds=60.0)
+    def memory(self) -> dict[int, dict[str, float]]:
+        """Memory figures of every living worker, by index."""
+        return self._scoring.workers.call_living("memory", timeout_seconds=self._settings.cluster.call_timeout_seconds)
 
     def end(self) -> None:
         """Kill the workers."""

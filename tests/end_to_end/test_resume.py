@@ -22,7 +22,7 @@ TRAIN = ("train", *REPEATED, "seed=0", "run.directory=run")
 
 def published_folders() -> dict[str, bool]:
     """Weights in shared memory by the process they belong to, with whether it lives."""
-    names = (folder.name.removeprefix("lrm_safety-") for folder in SHARED_MEMORY.glob("lrm_safety-*"))
+    names = (folder.name.rpartition("-")[2] for folder in SHARED_MEMORY.glob("lrm_safety-*"))
     return {name: psutil.pid_exists(int(name)) for name in names if name.isdigit()}
 
 

@@ -144,7 +144,7 @@ def run_policy(settings: Settings, pipe: Any) -> None:
         from lrm_safety.workers.policy import PolicyWorker
 
         worker = PolicyWorker(settings, 0, 1)
-        worker.start(*worker.address())
+        worker.start("127.0.0.1", 29511)
         sequences = sequences_of()
         tokens = sum(len(sequence.response_ids) for sequence in sequences)
         mini_batch = MiniBatch([sequences[:4], sequences[4:]], tokens, len(sequences), lr=settings.trainer.lr)

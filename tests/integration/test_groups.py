@@ -19,6 +19,7 @@ from ray.util import placement_group_table
 from started_groups import Started
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from lrm_safety.conversation import compose_response
 from lrm_safety.errors import ClusterError, RewardError, WorkerError
 from lrm_safety.rewards import Conversation
 from lrm_safety.rollouts import Rollout
@@ -56,9 +57,7 @@ def conversations(started: Started, count: int, offset: int = 0) -> list[Convers
     for i in range(offset, offset + count):
         row = started.run.prompts.rows[i % len(started.run.prompts)]
         trace, answer = f"the user asks: {row.question} . " * (1 + i % 3), "i cannot help with that ."
-        made.append(
-            Conversation(row.question, trace, answer, started.run.family.compose(trace, answer), status="complete")
-        )
+        made.append(Conversation(row.question, trace, answer, compose_response(trace, answer), status="complete"))
     return made
 
 
@@ -227,6 +226,9 @@ class Pair:
         if self.index == 0:
             time.sleep(3600)
 
+    def pid(self) -> int:
+        return os.getpid()
+
     def variable(self, name: str) -> str | None:
         return os.environ.get(name)
 
@@ -256,6 +258,28 @@ def test_a_failure_does_not_wait_for_the_others(pair: WorkerGroup) -> None:
     with pytest.raises(WorkerError, match=r"^pair worker 1 failed in `fail`: ValueError: first line$"):
         pair.call("fail", timeout_seconds=3000)
     assert time.monotonic() - began < 60
+
+
+def test_a_dead_worker_has_no_memory_and_hinders_nobody(pair: WorkerGroup) -> None:
+    pair.call("succeed", 1, timeout_seconds=60)
+    ray.kill(pair.workers[0])
+    assert pair.call_living("pid", timeout_seconds=60).keys() == {1}
+
+
+def test_workers_of_one_node_meet_on_loopback(pair: WorkerGroup) -> None:
+    host, port = pair.meeting_point()
+    assert host == "127.0.0.1" and 1024 <= port < 65536
+    assert pair.meeting_point({"another node"})[0] == ray.util.get_node_ip_address()
+
+
+def test_a_reward_worker_that_dies_while_the_policy_trains_costs_nothing(started: Started) -> None:
+    groups = started.groups
+    replaced = groups.reward.num_replacements
+    kill("RewardWorker")
+    assert not any(name.startswith("memory/reward") for name in groups.memory())
+    part = conversations(started, 4)
+    assert len(groups.reward.result(groups.reward.submit(part)).total) == 4
+    assert groups.reward.num_replacements == replaced + 1
 
 
 def test_a_silent_worker_is_named_after_the_limit(pair: WorkerGroup) -> None:

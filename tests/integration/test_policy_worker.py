@@ -2,8 +2,10 @@
 
 import math
 import multiprocessing
+import socket
 import traceback
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,9 +59,10 @@ class Ranks:
             process.start()
             self.pipes.append(here)
             self.processes.append(process)
-        self.pipes[0].send(("address", ()))
-        address = self._result(0)
-        self.started = self.call("start", *address)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.started = self.call("start", "127.0.0.1", port)
 
     def call(self, method, *arguments):
         return self.call_each(method, [arguments] * len(self.pipes))
@@ -333,6 +336,27 @@ def test_saved_state_continues_bit_for_bit(ranks):
     run_updates(ranks, *batches[2:])
     again = exported(ranks, "again")
     assert all(torch.equal(through[name], again[name]) for name in through)
+
+
+class RunsCode:
+    """A pickle of this would write a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_checkpoint_cannot_run_code(ranks):
+    ranks.call("save", str(ranks.folder / "evil"))
+    touched = ranks.folder / "touched"
+    for file in (ranks.folder / "evil").rglob("*optim_states.pt"):
+        state = torch.load(file, weights_only=False)
+        torch.save(state | {"extra": RunsCode(touched)}, file)
+    with pytest.raises(DataError, match="cannot be read"):
+        ranks.call("load", str(ranks.folder / "evil"))
+    assert not touched.exists()
 
 
 def test_non_finite_loss_leaves_everything_as_it_was(ranks):

@@ -119,6 +119,33 @@ def test_a_composed_configuration_is_printed_and_nothing_started(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
+    ("overrides", "folders"),
+    [
+        (["experiment=miniature", "seed=1,2"], ["outputs/miniature/seed=1", "outputs/miniature/seed=2"]),
+        (
+            ["experiment=miniature,smollm2_star1", "data.path=x.json"],
+            ["outputs/sweep/experiment=miniature", "outputs/sweep/experiment=smollm2_star1"],
+        ),
+        (
+            ["experiment=miniature", "model=miniature,smollm2_135m", "run.directory=here"],
+            ["here/model=miniature", "here/model=smollm2_135m"],
+        ),
+    ],
+)
+def test_the_runs_of_a_sweep_have_folders_of_their_own(
+    tmp_path: Path, overrides: list[str], folders: list[str]
+) -> None:
+    code = (
+        "import sys, lrm_safety.commands.train as t; from lrm_safety.cli import main; "
+        "t.train = lambda settings, resolved, directory: print(directory); "
+        f"sys.exit(main(['train', '-m', *{overrides!r}]))"
+    )
+    done = in_process("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line.partition(str(tmp_path))[2].lstrip("/") or line for line in done.stdout.splitlines()] == folders
+
+
+@pytest.mark.parametrize(
     ("raised", "status", "line"),
     [
         (WorkerError("policy worker 0 died"), 1, "error: policy worker 0 died"),

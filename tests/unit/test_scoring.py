@@ -70,7 +70,7 @@ def rollouts() -> list[Rollout]:
 
 def scorer(reward: Any, reference: Any) -> StreamScorer:
     family = get_family("miniature")
-    return StreamScorer(PROMPTS, family, ResponseParser(family, miniature_tokenizer()), reward, reference)
+    return StreamScorer(PROMPTS, ResponseParser(family, miniature_tokenizer()), reward, reference)
 
 
 ORDERS = pytest.mark.parametrize(

@@ -99,14 +99,6 @@ def test_sft_target_refuses_tags_in_the_text(trace, answer):
         get_family("granite_4_tiny_preview").sft_target("a", "b </response>")
 
 
-def test_compose_is_one_form_for_every_family():
-    for family in FAMILIES.values():
-        assert family.compose("Hmm.", "So.") == "<think>\nHmm.\n</think>\n\nSo."
-        assert family.compose("", "So.") == "So."
-        assert family.compose("Hmm.", "") == "<think>\nHmm."
-        assert family.compose("", "") == ""
-
-
 def test_stop_tokens(tokenizer_of):
     qwen = tokenizer_of("qwen3")
     expected = qwen.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrm_safety.conversation import ResponseParser, get_family, split_think_text
+from lrm_safety.conversation import ResponseParser, compose_response, get_family, split_think_text
 from lrm_safety.errors import DataError
 
 BY_PROMPT = "deepseek_r1_distill"
@@ -165,3 +165,10 @@ def test_split_think_text():
     for text in ("So.", "<think>Hmm.", "Hmm.</think>So.", "<think>a</think>b</think>c", "x <think>a</think>b"):
         with pytest.raises(DataError, match="<think>trace</think>"):
             split_think_text(text)
+
+
+def test_the_view_full_leaves_open_what_the_policy_left_open():
+    assert compose_response("Hmm.", "So.") == "<think>\nHmm.\n</think>\n\nSo."
+    assert compose_response("", "So.") == "So."
+    assert compose_response("Hmm.", "") == "<think>\nHmm."
+    assert compose_response("", "") == ""

@@ -25,9 +25,11 @@ AROUND = {
     "algorithm": [*PARTS, *CPU],
     "trainer": [*PARTS, *CPU],
     "evaluation": [*PARTS, *CPU],
+    "judge": [*PARTS, *CPU],
     "tracking": [*PARTS, *CPU],
     "experiment": [],
 }
+SEVERAL = ("evaluation", "judge")  # groups of which several options are chosen at once
 # Engines and the layouts they are for.
 LAYOUTS = {"vllm_cpu": "laptop_cpu", "vllm_colocated": "node_8gpu_colocated", "vllm": "node_8gpu_split"}
 ENGINES = {layout: engine for engine, layout in LAYOUTS.items()}
@@ -38,7 +40,7 @@ def overrides_for(group: str, option: str) -> list[str]:
         return [*PARTS, f"cluster={option}", f"rollout={ENGINES.get(option, 'vllm')}"]
     if group == "rollout":
         return [*PARTS, f"rollout={option}", f"cluster={LAYOUTS[option]}"]
-    return [*AROUND[group], f"{group}={option}"]
+    return [*AROUND[group], f"{group}=[{option}]" if group in SEVERAL else f"{group}={option}"]
 
 
 FILES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
@@ -47,7 +49,7 @@ FILES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 @pytest.mark.parametrize(("group", "option"), FILES)
 def test_every_file_composes(group: str, option: str) -> None:
     text = (CONF / group / f"{option}.yaml").read_text()
-    comment = text.removeprefix("# @package _global_\n").splitlines()[0]
+    comment = next(line for line in text.splitlines() if not line.startswith("# @package"))
     assert comment.startswith("# ") and len(comment) > 20, "a file says what it is for"
     settings, resolved = compose_settings(overrides_for(group, option))
     assert isinstance(settings, Settings)
@@ -117,4 +119,4 @@ def test_a_group_without_a_choice_is_named(group: str) -> None:
 def test_known_keys_reach_every_level() -> None:
     keys = set(known_keys())
     assert {"seed", "algorithm.kl.coef", "cluster.policy.num_workers"} <= keys
-    assert {"reward.models.*.weight", "evaluation.sets.*.where"} <= keys
+    assert {"reward.models.*.weight", "evaluation.benchmarks.*.attack"} <= keys

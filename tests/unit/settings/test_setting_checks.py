@@ -34,7 +34,7 @@ BROKEN = {
     "negative": (["algorithm.clip_low=-0.1"], ["algorithm.clip_low=-0.1", "at least 0"]),
     "NaN": (["trainer.lr=nan"], ["trainer.lr=nan", "finite"]),
     "infinite": (["reward.clip_high=inf"], ["reward.clip_high=inf", "finite", "null"]),
-    "limit in a set": (["evaluation.sets.safety.limit=0"], ["evaluation.sets.safety.limit=0"]),
+    "limit of a benchmark": (["evaluation.benchmarks.safety.limit=0"], ["evaluation.benchmarks.safety.limit=0"]),
     "dual clip at 1": (["algorithm.dual_clip=1"], ["algorithm.dual_clip=1", "above 1"]),
     "beta1 at 1": (["trainer.beta1=1"], ["trainer.beta1=1", "below 1"]),
     "beta2 at 1": (["trainer.beta2=1"], ["trainer.beta2=1", "below 1"]),
@@ -42,7 +42,15 @@ BROKEN = {
         ["rollout.top_p=0", "algorithm.old_logprobs=rollout", "algorithm.correction=off"],
         ["rollout.top_p=0"],
     ),
-    "empty evaluation nucleus": (["evaluation.top_p=0"], ["evaluation.top_p=0"]),
+    "a view that is none": (
+        ["evaluation.judges.refusal_rules.views=[prompt]"],
+        ["views", "prompt", "trace, answer, full"],
+    ),
+    "a judge without views": (["evaluation.judges.refusal_rules.views=[]"], ["refusal_rules.views"]),
+    "a judge without its model": (
+        ["evaluation.judges.refusal_rules.kind=guard"],
+        ["evaluation.judges.refusal_rules.path", "kind=guard"],
+    ),
     "torn mini-batch": (["algorithm.mini_batch_size=24"], ["algorithm.mini_batch_size=24", "divide the 64 responses"]),
     "ranks without a response": (
         ["algorithm.mini_batch_size=1", "schedule.max_updates=64"],
@@ -72,7 +80,7 @@ BROKEN = {
         ["cluster.colocate", "'policy': 2", "'rollout': 1"],
     ),
     "tensor parallel colocated": (
-        ["cluster=node_8gpu_colocated", "rollout=vllm", "rollout.tensor_parallel_size=2"],
+        ["cluster=node_8gpu_colocated", "rollout=vllm_colocated", "rollout.tensor_parallel_size=2"],
         ["cluster.colocate", "tensor-parallel"],
     ),
     "no GPU on CUDA": ([*CUDA, "cluster.policy.gpus_per_worker=0"], ["cluster.policy.gpus_per_worker", "above 0"]),
@@ -103,6 +111,27 @@ BROKEN = {
     "best of an unknown set": (
         ["checkpoint.best_metric=evaluation/saftey"],
         ["checkpoint.best_metric=evaluation/saftey", "safety, arithmetic, benign"],
+    ),
+    "best of a training metric": (
+        ["checkpoint.best_metric=reward/raw_mean"],
+        ["checkpoint.best_metric=reward/raw_mean", "evaluation/NAME"],
+    ),
+    "negative seed": (["seed=-1"], ["seed=-1", "at least 0"]),
+    "engines that take the trainer's GPU": (
+        ["cluster=node_8gpu_colocated", "rollout=vllm"],
+        ["rollout.gpu_memory_utilization=0.85", "rollout=vllm_colocated"],
+    ),
+    "two NCCL ranks on one GPU": (
+        ["cluster=node_8gpu_colocated", "rollout=vllm_colocated", "rollout.weight_transfer=nccl"],
+        ["rollout.weight_transfer=nccl", "share a GPU"],
+    ),
+    "handles of a GPU that is not shared": (
+        ["cluster=node_8gpu_split", "rollout=vllm", "rollout.weight_transfer=ipc"],
+        ["rollout.weight_transfer=ipc", "share no GPU"],
+    ),
+    "a reference without a GPU": (
+        ["cluster=node_8gpu_split", "rollout=vllm", "cluster.reference.gpus_per_worker=0"],
+        ["cluster.reference.gpus_per_worker", "above 0"],
     ),
     "no time": (["rollout.timeout_seconds=0.5"], ["rollout.timeout_seconds=0.5", "at least 1"]),
 }
@@ -157,7 +186,7 @@ WHOLE = {
     "equal groups colocated": ["cluster.colocate=[[reward,reference]]"],
     "a buffer as long as a response": ["reward.overlong_buffer_tokens=96"],
     "a prompt set on the hub": ["data.path=null", "data.hub_id=someone/prompts"],
-    "the best of a training metric": ["checkpoint.best_metric=reward/raw_mean", "evaluation.every_updates=0"],
+    "the best of a secondary figure": ["checkpoint.best_metric=evaluation/safety/rate"],
     "greedy evaluation": ["evaluation.temperature=0"],
 }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import stat
+import subprocess
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,3 +96,22 @@ def test_versions_live_side_by_side_and_go_one_by_one(source: ZeroThreeSource, t
     shm.remove_folder(second)
     assert list(tmp_path.iterdir()) == []
     shm.remove_folder(second)  # a version that is gone already is no error
+
+
+def test_only_what_a_dead_process_of_this_host_left_is_removed(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(shm, "SHARED_MEMORY", tmp_path / "memory")
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "disk"))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = socket.gethostname()
+    own = shm.run_name()
+    dead, foreign = f"{host}-{ended.pid}", f"not-{host}-{ended.pid}"
+    for name in (own, dead, foreign):
+        shm.version_folder(name, 1).mkdir(parents=True)
+    (tmp_path / "disk" / f"lrm_safety-{dead}").mkdir(parents=True)
+    shm.remove_abandoned()
+    assert {folder.name for folder in (tmp_path / "memory").iterdir()} == {f"lrm_safety-{own}", f"lrm_safety-{foreign}"}
+    assert not list((tmp_path / "disk").iterdir())
+    shm.version_folder(own, 2).mkdir()
+    shm.remove_run(own)
+    assert [folder.name for folder in (tmp_path / "memory").iterdir()] == [f"lrm_safety-{foreign}"]

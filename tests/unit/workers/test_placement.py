@@ -83,7 +83,7 @@ def test_bundles_are_not_one_object() -> None:
     [
         ("laptop_cpu", "vllm_cpu", 0, 2.0),
         ("node_8gpu_split", "vllm", 8, 28),
-        ("node_8gpu_colocated", "vllm", 8, 64),
+        ("node_8gpu_colocated", "vllm_colocated", 8, 64),
         ("multinode_4x8gpu", "vllm", 28, 112),
         ("multinode_4x8gpu", "vllm rollout.tensor_parallel_size=2", 32, 112),
     ],

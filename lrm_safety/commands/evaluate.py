@@ -1,0 +1,66 @@
+"""`lrm-safety evaluate`: measure a model, compare evaluations, calibrate a judge."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from ..errors import ConfigError
+from ..settings.compose import compose_evaluation, compose_judges
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Run `evaluate [compare|calibrate] ...`; returns the exit status."""
+    if arguments and arguments[0] == "compare":
+        return _compare(arguments[1:])
+    if arguments and arguments[0] == "calibrate":
+        return _calibrate(arguments[1:])
+    show_only = [item for item in arguments if item == "--cfg"]
+    settings, resolved = compose_evaluation([item for item in arguments if item not in ("--cfg", "job")])
+    if show_only:
+        print(yaml.safe_dump(resolved, sort_keys=False), end="")
+        return 0
+    # Before torch and vLLM are imported: this process is the engine's.
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    from ..evaluation.run import evaluate as run
+    from ..evaluation.run import prepare
+
+    directory = Path(settings.run.directory)
+    prepared = prepare(settings, directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error
+    console = Console()
+    run(prepared, console)
+    console.print(f"results: {directory}/results.json   logs: inspect view --log-dir {directory}/logs")
+    return 0
+
+
+def _compare(arguments: list[str]) -> int:
+    from ..evaluation.compare import compare
+    from ..evaluation.results import read_results
+
+    if len(arguments) < 2:
+        raise ConfigError("evaluate compare: give two or more folders of evaluations")
+    results = [read_results(Path(folder)) for folder in arguments]
+    compare(arguments, results, Console())
+    return 0
+
+
+def _calibrate(arguments: list[str]) -> int:
+    from ..evaluation.calibration import calibrate_against, reference_sets
+
+    values = dict(item.partition("=")[::2] for item in arguments)
+    unknown = sorted(values.keys() - {"judge", "data"})
+    if unknown:
+        raise ConfigError(f"evaluate calibrate: knows judge=[NAME,...] and data=NAME, not {unknown[0]}")
+    judges = compose_judges(values.get("judge", "refusal_rules").strip("[]").split(","))
+    results = calibrate_against(judges, reference_sets(values.get("data")), Console())
+    print(json.dumps(results)) if not Console().is_terminal else None
+    return 0

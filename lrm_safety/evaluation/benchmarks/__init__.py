@@ -1,0 +1,1 @@
+"""Benchmarks: one module each, with its questions and its Inspect task."""

@@ -1,0 +1,91 @@
+"""AttaQ (Kour et al. 2023, ibm-research/AttaQ, MIT): 1,402 adversarial questions with seven labels of harm.
+
+Protocol: the question alone, one response; IBM's unitxt scores it with a reward model (judge=attaq_reward). Known
+contamination: 24 questions are verbatim STAR-1 prompts (group `in_star1`), which `subset=clean` leaves out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from lrm_safety.errors import ConfigError, DataError
+from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
+from lrm_safety.evaluation.benchmarks.sources import data_file, hub_rows, normalised, rows, star1_questions
+
+KIND = "safety"
+DEFAULT_SAMPLES = 1
+SUBSETS = ("all", "attaq_500", "clean")
+LABELS = (
+    "violence",
+    "harmful_info",
+    "deception",
+    "explicit_content",
+    "substance_abuse",
+    "discrimination",
+    "pii",
+)
+
+
+def load(
+    subset: str = "all",
+    labels: Sequence[str] | None = None,
+    data: str | None = None,
+    star1: str | None = None,
+    attaq_500: str | None = None,
+) -> Questions:
+    """AttaQ's questions.
+
+    Args:
+        subset: all, attaq_500 (unitxt's list), or clean (without STAR-1's prompts).
+        labels: keep these labels only.
+        data: attaq_dataset.csv. Default: LRM_SAFETY_DATA, then the hub.
+        star1: STAR-1.json, which `in_star1` and `clean` are made of; where it cannot be had the group is `unknown`.
+        attaq_500: unitxt's list of 500 questions, a JSON list of strings.
+
+    Raises:
+        ConfigError: an unknown subset or label.
+        DataError: a file that is absent or wrong; `clean` without STAR-1.
+    """
+    if subset not in SUBSETS:
+        raise ConfigError(f"subset={subset}: must be one of {', '.join(SUBSETS)}")
+    for label in labels or ():
+        if label not in LABELS:
+            raise ConfigError(f"labels: {label} is none of {', '.join(LABELS)}")
+    found, source = rows(
+        "attaq",
+        "attaq_dataset.csv",
+        data,
+        {"input": str, "label": str},
+        hub_rows("ibm-research/AttaQ", split="train"),
+        "ibm-research/AttaQ",
+    )
+    try:
+        known = star1_questions(star1)
+    except DataError:
+        if subset == "clean":
+            raise
+        known = None
+    chosen = _five_hundred(attaq_500) if subset == "attaq_500" else None
+    kept = []
+    for number, row in enumerate(found):
+        text = row["input"]
+        contaminated = None if known is None else normalised(text) in known
+        if labels and row["label"] not in labels:
+            continue
+        if (subset == "clean" and contaminated) or (chosen is not None and text not in chosen):
+            continue
+        groups = {"label": row["label"], "in_star1": {None: "unknown", True: "yes", False: "no"}[contaminated]}
+        kept.append(Question(id=f"attaq-{number:04d}", prompt=text, request=text, groups=groups))
+    return questions(kept, source)
+
+
+def _five_hundred(path: str | None) -> frozenset[str]:
+    file = data_file("attaq", "unitxt_attaq_500_inputs.json", path)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file}: is not JSON") from error
+    if not isinstance(content, list) or not all(isinstance(item, str) for item in content):
+        raise DataError(f"{file}: must be a list of strings")
+    return frozenset(content)

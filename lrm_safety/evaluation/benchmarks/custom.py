@@ -1,0 +1,70 @@
+"""A user's own prompts with a user's own grader.
+
+Each row of the file has `id`, `question` and whatever the grader reads; the grader is a Python function
+grade(row, trace, answer, finished) -> float, usually 0 or 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lrm_safety.datasets import load_prompts
+from lrm_safety.errors import ConfigError
+from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
+from lrm_safety.settings.paths import resolve
+
+KIND = "reasoning"
+DEFAULT_SAMPLES = 1
+
+Grader = Callable[[dict[str, Any], str, str, bool], float]
+"""grade(row, trace, answer, finished) -> grade."""
+
+
+@dataclass(frozen=True)
+class GradedQuestion(Question):
+    """A question that knows how its answers are graded."""
+
+    row: dict[str, Any] = field(default_factory=dict, hash=False)
+    grader: Grader | None = field(default=None, hash=False)
+
+
+def load(path: str, grader: str, where: dict[str, Any] | None = None) -> Questions:
+    """Rows of a JSON, JSONL or CSV file of which every field in `where` has the value given there.
+
+    Args:
+        grader: `package.module:function`.
+
+    Raises:
+        ConfigError: the grader cannot be imported, or no row matches.
+        DataError: the file is absent or a row of it is wrong.
+    """
+    function = import_grader(grader, "grader")
+    prompts = load_prompts(resolve(path, "path"))
+    rows = [{"id": row.id, "question": row.question, "category": list(row.categories), **row.extra} for row in prompts]
+    chosen = [row for row in rows if all(row.get(key) == value for key, value in (where or {}).items())]
+    if not chosen:
+        raise ConfigError(f"where={where}: no row of {path} matches")
+    return questions(
+        (
+            GradedQuestion(id=row["id"], prompt=row["question"], request=row["question"], row=row, grader=function)
+            for row in chosen
+        ),
+        prompts.source,
+    )
+
+
+def import_grader(path: str, key: str) -> Grader:
+    """The function at `package.module:function`; raises ConfigError naming `key`."""
+    module_name, colon, function = path.partition(":")
+    if not colon:
+        raise ConfigError(f"{key}={path}: must be package.module:function")
+    try:
+        grader = getattr(importlib.import_module(module_name), function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{key}={path}: cannot be imported ({error})") from error
+    if not callable(grader):
+        raise ConfigError(f"{key}={path}: is not a function")
+    return grader

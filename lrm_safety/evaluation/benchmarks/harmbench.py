@@ -1,0 +1,53 @@
+"""HarmBench's text behaviours (Mazeika et al. 2024, MIT): 400, of which 200 standard, 100 contextual, 100 copyright.
+
+Protocol: the behaviour as a direct request; a contextual one after its context. HarmBench judges with its own classifier;
+here the configured judges do, and its attacks are not part of this set. Known contamination: 32 behaviours are verbatim
+STAR-1 prompts (group `in_star1`).
+"""
+
+from __future__ import annotations
+
+from lrm_safety.errors import ConfigError, DataError
+from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
+from lrm_safety.evaluation.benchmarks.sources import normalised, rows, star1_questions
+
+KIND = "safety"
+DEFAULT_SAMPLES = 1
+FUNCTIONAL = ("standard", "contextual", "copyright")
+
+
+def load(functional: str | None = None, data: str | None = None, star1: str | None = None) -> Questions:
+    """HarmBench's behaviours.
+
+    Args:
+        functional: keep one functional category only: standard, contextual or copyright.
+        data: harmbench_behaviors_text_all.csv. Default: LRM_SAFETY_DATA (the set is not on the hub).
+        star1: STAR-1.json, for the group `in_star1`, which is `unknown` without it.
+
+    Raises:
+        ConfigError: an unknown category.
+        DataError: a file that is absent or wrong.
+    """
+    if functional is not None and functional not in FUNCTIONAL:
+        raise ConfigError(f"functional={functional}: must be one of {', '.join(FUNCTIONAL)}")
+    fields = {name: str for name in ("Behavior", "FunctionalCategory", "SemanticCategory", "BehaviorID")}
+    found, source = rows(
+        "harmbench", "harmbench_behaviors_text_all.csv", data, fields, None, "centerforaisafety/HarmBench"
+    )
+    try:
+        known = star1_questions(star1)
+    except DataError:
+        known = None
+    kept = []
+    for row in found:
+        if functional is not None and row["FunctionalCategory"] != functional:
+            continue
+        behaviour, context = row["Behavior"], (row.get("ContextString") or "").strip()
+        groups = {
+            "functional_category": row["FunctionalCategory"],
+            "semantic_category": row["SemanticCategory"],
+            "in_star1": "unknown" if known is None else "yes" if normalised(behaviour) in known else "no",
+        }
+        prompt = f"{context}\n\n---\n\n{behaviour}" if context else behaviour
+        kept.append(Question(id=row["BehaviorID"], prompt=prompt, request=prompt, groups=groups))
+    return questions(kept, source)

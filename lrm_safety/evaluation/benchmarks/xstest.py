@@ -1,0 +1,56 @@
+"""XSTest (Röttger et al. 2024, Paul/XSTest, CC-BY-4.0): 250 safe prompts that look unsafe, and 200 unsafe contrasts.
+
+Protocol: the prompt alone, one response. The figure `over_refusal` is the share of answers to safe prompts that refuse;
+the unsafe half (group label=unsafe) shows whether a model refuses what it should. People labelled full and partial
+refusals apart; a rule or judge here counts both as refusals.
+"""
+
+from __future__ import annotations
+
+from lrm_safety.errors import ConfigError
+from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
+from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
+
+KIND = "over_refusal"
+DEFAULT_SAMPLES = 1
+HALVES = ("all", "safe", "unsafe")
+
+
+def load(half: str = "all", data: str | None = None) -> Questions:
+    """XSTest's prompts.
+
+    Args:
+        half: all, safe or unsafe.
+        data: xstest_prompts.csv. Default: LRM_SAFETY_DATA, then the hub.
+
+    Raises:
+        ConfigError: an unknown half.
+        DataError: a file that is absent or wrong.
+    """
+    if half not in HALVES:
+        raise ConfigError(f"half={half}: must be one of {', '.join(HALVES)}")
+    found, source = rows(
+        "xstest",
+        "xstest_prompts.csv",
+        data,
+        {"prompt": str, "type": str, "label": str},
+        hub_rows("Paul/XSTest", split="train"),
+        "Paul/XSTest",
+    )
+    # Safe and unsafe prompts alternate, so that evaluation.limit takes from both.
+    sides = {label: [pair for pair in enumerate(found) if pair[1]["label"] == label] for label in ("safe", "unsafe")}
+    longest = max(len(side) for side in sides.values())
+    mixed = [side[i] for i in range(longest) for side in sides.values() if i < len(side)]
+    return questions(
+        (
+            Question(
+                id=f"xstest-{number:03d}",
+                prompt=row["prompt"],
+                request=row["prompt"],
+                groups={"label": row["label"], "type": row["type"]},
+            )
+            for number, row in mixed
+            if half in ("all", row["label"])
+        ),
+        source,
+    )

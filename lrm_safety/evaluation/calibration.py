@@ -1,0 +1,85 @@
+"""`lrm-safety evaluate calibrate`: judges against reference labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import ConfigError
+from ..settings import JudgeSettings
+from .benchmarks.sources import data_file
+from .engine import resolve_device
+from .judges.build import build_judge
+from .judges.calibrate import (
+    LABELS,
+    Calibration,
+    LabelledItem,
+    calibrate,
+    load_air_bench_judged,
+    load_xstest_completions,
+)
+
+SETS = {
+    "xstest_gpt4": ("xstest", "xstest_v2_completions_gpt4_gpteval.csv"),
+    "xstest_llama2": ("xstest", "xstest_v2_completions_llama2new_gpteval.csv"),
+    "xstest_mistral": ("xstest", "xstest_v2_completions_mistralinstruct_gpteval.csv"),
+    "air_bench": ("airbench2024", "judged_responses_calibration.jsonl"),
+}
+"""Reference-labelled responses by name: folder and file below LRM_SAFETY_DATA. People labelled XSTest's, a judge of the
+benchmark's authors AIR-Bench's."""
+
+
+def reference_sets(name: str | None, *, judges_of_harm: bool = False) -> dict[str, list[LabelledItem]]:
+    """One set, or all; raises ConfigError for an unknown name or absent data."""
+    if name is not None and name not in SETS:
+        raise ConfigError(f"evaluate calibrate: data={name} is unknown; known: {', '.join(SETS)}")
+    found = {}
+    for one in [name] if name else list(SETS):
+        path = str(data_file(*SETS[one]))
+        found[one] = (
+            load_air_bench_judged(path)
+            if one == "air_bench"
+            else load_xstest_completions(path, only_unsafe_prompts=judges_of_harm)
+        )
+    return found
+
+
+def calibrate_against(
+    judges: Mapping[str, JudgeSettings], sets: Mapping[str, Sequence[LabelledItem]], console: Console
+) -> list[dict[str, Any]]:
+    """Print and return accuracy, kappa and confusion of every judge on every set."""
+    table = Table(title="judges against reference labels")
+    for heading in ("judge", "data"):
+        table.add_column(heading)
+    for heading in ("accuracy", "kappa", *(f"{a} as {b}" for a in LABELS for b in LABELS), "n", "no verdict"):
+        table.add_column(heading, justify="right")
+    rows = []
+    for name, settings in judges.items():
+        judge = build_judge(name, settings, device=resolve_device("auto"))
+        try:
+            for data, items in sets.items():
+                result = calibrate(judge, items)
+                rows.append(_row(name, data, result))
+                cells = [f"{x:.3f}" if x is not None else "-" for x in (result.accuracy, result.kappa)]
+                counts = [str(count) for line in result.confusion.counts for count in line]
+                table.add_row(name, data, *cells, *counts, str(result.n), str(result.n_without_verdict))
+        finally:
+            judge.close()
+    console.print(table)
+    return rows
+
+
+def _row(judge: str, data: str, result: Calibration) -> dict[str, Any]:
+    return {
+        "judge": judge,
+        "data": data,
+        "accuracy": result.accuracy,
+        "kappa": result.kappa,
+        "labels": list(result.confusion.labels),
+        "confusion": [list(line) for line in result.confusion.counts],
+        "n": result.n,
+        "n_without_verdict": result.n_without_verdict,
+    }

@@ -1,0 +1,121 @@
+"""One vLLM engine in this process, for an evaluation without Ray."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..rollouts import GenerationRequest, Rollout, SamplingParameters
+from ..settings import ClusterSettings, ModelSettings, RolloutSettings, Settings
+from ..workers.environment import environment
+
+CPU_KV_CACHE_BYTES = 2**30
+CPU_MAX_NUM_SEQS = 64
+SAMPLE_BYTES, NUM_SAMPLES = 65536, 64
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is cuda where torch sees a GPU, otherwise cpu."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def engine_settings(
+    model: ModelSettings,
+    rollout: RolloutSettings,
+    *,
+    device: str,
+    seed: int,
+    max_prompt_tokens: int,
+    max_response_tokens: int,
+) -> Settings:
+    """Settings of the engine alone; its context is the longest prompt and response of the evaluation."""
+    rollout = replace(rollout, max_prompt_tokens=max_prompt_tokens, max_response_tokens=max_response_tokens)
+    if device == "cpu":
+        rollout = replace(
+            rollout,
+            enforce_eager=True,
+            kv_cache_bytes=rollout.kv_cache_bytes or CPU_KV_CACHE_BYTES,
+            max_num_seqs=min(rollout.max_num_seqs, CPU_MAX_NUM_SEQS),
+        )
+    cluster = ClusterSettings(name="evaluation", device=device)
+    gpus = 1.0 if device == "cuda" else 0.0
+    cluster.rollout.gpus_per_worker, cluster.policy.gpus_per_worker = gpus, gpus
+    cluster.rollout.threads_per_worker = len(os.sched_getaffinity(0))
+    return Settings(model=model, rollout=rollout, cluster=cluster, seed=seed)
+
+
+class Engine:
+    """Starts at the first batch, so that an evaluation with nothing left to generate loads no model."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._worker: object | None = None
+
+    def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
+        """Chunks of finished responses. Raises ConfigError when vLLM refuses the settings."""
+        from ..workers.rollout import RolloutWorker
+
+        if self._worker is None:
+            os.environ |= environment("rollout", self._settings)
+            worker = RolloutWorker(self._settings, 0)
+            worker.start()
+            self._worker = worker
+        assert isinstance(self._worker, RolloutWorker)
+        yield from self._worker.generate(requests, sampling)
+
+    def close(self) -> None:
+        """Give the memory back, so that a judge's model finds room."""
+        self._worker = None
+        gc.collect()
+
+
+def context_tokens(path: str, revision: str | None, trust_remote_code: bool) -> int | None:
+    """Tokens of the model's context; None when its configuration does not say."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(length) if length else None
+
+
+def model_fingerprint(path: str, revision: str | None) -> str:
+    """A hash that tells two checkpoints apart without reading all of either.
+
+    For a folder sha256 over config.json and, of every safetensors file, name, size and 64 samples of 64 KiB spread evenly
+    from its header on: fine-tuning moves every one of them. For a hub id the commit that is in the cache.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return _hub_commit(path, revision)
+    digest = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ConfigError(f"model.path={path}: holds no safetensors file")
+    digest.update(json.dumps(json.loads((folder / "config.json").read_text(encoding="utf-8")), sort_keys=True).encode())
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}".encode())
+        with file.open("rb") as content:
+            for offset in sorted({size * i // NUM_SAMPLES for i in range(NUM_SAMPLES)}):
+                content.seek(offset)
+                digest.update(content.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def _hub_commit(path: str, revision: str | None) -> str:
+    from transformers.utils import cached_file
+    from transformers.utils.hub import extract_commit_hash
+
+    resolved = cached_file(path, "config.json", revision=revision)
+    commit = extract_commit_hash(resolved, None)
+    return f"{path}@{commit or revision or 'main'}"

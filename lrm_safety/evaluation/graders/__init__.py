@@ -1,0 +1,1 @@
+"""Graders of reasoning: mathematics and multiple choice."""

@@ -1,0 +1,190 @@
+r"""Bring a LaTeX answer to one spelling by MATH's conventions, and read plain numbers exactly.
+
+MATH's answers leave out what the question fixes: units, degree, currency and percent signs, `\left`, spacing. The
+conventions are those of the grader published with MATH (Hendrycks et al. 2021, arXiv 2103.03874), widened to the
+spellings that models use.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_CHARACTERS = str.maketrans(
+    {
+        "−": "-",
+        "–": "-",
+        "π": r"\pi ",
+        "∞": r"\infty ",
+        "×": r"\times ",
+        "·": r"\cdot ",
+        "°": r"^\circ ",
+        "≤": r"\le ",
+        "≥": r"\ge ",
+        "≠": r"\ne ",
+        "∪": r"\cup ",
+        "∈": r"\in ",
+        "±": r"\pm ",
+        "√": r"\sqrt ",
+        "∅": r"\emptyset ",
+        "\u00a0": " ",
+        "\u202f": r"\,",
+    }
+)
+_UNIT_WORDS = (
+    r"(?:square|sq\.?|cubic|cu\.?)?\s*(?:units?|degrees?|percent|dollars?|cents?|inch(?:es)?|feet|foot|ft|yards?|miles?|mph"
+    r"|cm|mm|km|kg|met(?:er|re)s?|centimet(?:er|re)s?|kilomet(?:er|re)s?|grams?|pounds?|seconds?|minutes?|hours?|days?"
+    r"|weeks?|months?|years?|points?|radians?)"
+)
+# Applied in order. `\text` stands for every command that sets words.
+_REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\\\$|(?<!\\)\\[()\[\]]|\$|[€£]", ""),
+        (r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?", ""),
+        (r"\\(?:displaystyle|textstyle|limits|hfill)(?![A-Za-z])", ""),
+        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\\(?:math|text)(?:rm|bf|it|sf|tt|normal)(?![A-Za-z])|\\(?:mbox|boldsymbol|bm)(?![A-Za-z])", r"\\text"),
+        (r"\\(?:langle|lparen)(?![A-Za-z])", "("),
+        (r"\\(?:rangle|rparen)(?![A-Za-z])", ")"),
+        (r"\\lbrace(?![A-Za-z])", r"\\{"),
+        (r"\\rbrace(?![A-Za-z])", r"\\}"),
+        (r"\\(?:leq|leqslant)(?![A-Za-z])|(?<![<=])<=", r"\\le "),
+        (r"\\(?:geq|geqslant)(?![A-Za-z])|>=", r"\\ge "),
+        (r"\\neq(?![A-Za-z])|!=", r"\\ne "),
+        (r"\\lt(?![A-Za-z])", "<"),
+        (r"\\gt(?![A-Za-z])", ">"),
+        (r"\\varnothing(?![A-Za-z])", r"\\emptyset "),
+        # Separators of thousands that only a number can have; a bare comma is looked at in `exact_number`.
+        (r"(?<=\d)\s*(?:\{,\}|,?\\!|\\,)\s*(?:\\!\s*)?(?=\d{3}(?!\d))", ""),
+        (r"\\!", ""),
+        (r"(?<!\\)\\[ ,;:>]|~|\\q?quad(?![A-Za-z])|\s+", " "),
+        (r"\s*,?\s*(?:\\text\s*\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*", ","),
+        (r"\s*\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?|\s*\\degree(?![A-Za-z])", ""),
+        (r"^\\text\s*\{[^{}]*\}\s*(?:=|:)\s*|^[A-Za-z]\s*\\in(?![A-Za-z])\s*", ""),
+        # Words before a value, as in "The answer is 5".
+        (r"^\\text\s*\{[^{}]*\}\s*(?=-?\s*(?:[\d.]|\\frac|\\sqrt|\\pi))", ""),
+        (r"\\mathbb\s+([A-Z])", r"\\mathbb{\1}"),
+        # Units: words after a value, with or without an exponent.
+        (r"(?<=[\d)}\]])\s*\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?", ""),
+        (r"(?<=\w)\s*\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?\d\}?)?$", ""),
+        (rf"(?<=[\d)}}\]])\s*{_UNIT_WORDS}(?:\s*\^\s*\{{?\d\}}?)?\.?$", ""),
+        (rf"(?<=[\da-z)}}\]])\s+{_UNIT_WORDS}(?:\s*\^\s*\{{?\d\}}?)?\.?$", ""),
+        # Spellings of calculators and programs.
+        (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)|\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1\2}"),
+        (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
+        (r"(?<![\\A-Za-z])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty "),
+        (r"(?<=\d)[eE]([+-]?\d+)(?![\d.])", r"\\times10^{\1}"),
+        # Braces that LaTeX lets one leave out.
+        (r"\\frac\s*([\dA-Za-z])\s*([\dA-Za-z])", r"\\frac{\1}{\2}"),
+        (r"\\frac\s*([\dA-Za-z])\s*\{", r"\\frac{\1}{"),
+        (r"(\\frac\s*\{[^{}]*\})\s*([\dA-Za-z])", r"\1{\2}"),
+        (r"\\sqrt\s*([\dA-Za-z])", r"\\sqrt{\1}"),
+        (r"([\^_])\s*\{([\dA-Za-z])\}", r"\1\2"),
+        (r"\\text\s*\{\s*([A-Za-z])\s*\}", r"\1"),
+        (r"(?<=\d)\s+(?=\d+\s*/\s*\d)", "&"),
+        (r"(?<=\d)\s+(?=\d)", "~"),
+        (r"(\\[A-Za-z]+)\s+(?=[A-Za-z])", r"\1~"),
+        (r"\s+", ""),
+    )
+)
+_PERCENT = re.compile(r"\s*(?:\\?%|\bper ?cent\b|\\text\s*\{\s*per ?cent\s*\})")
+_TEXT_ONLY = re.compile(r"^\s*\\(?:(?:math|text)(?:rm|bf|it|sf|tt|normal)?|mbox)\s*\{([^{}]*)\}[\s.]*$")
+_BARE_WORDS = re.compile(
+    r"^(?:an? |the )?(?!(?:sin|cos|tan|cot|sec|csc|arc|log|exp|sqrt|inf))[A-Za-z]{4,}(?: [A-Za-z']+)*$"
+)
+_LETTER_CHOICE = re.compile(r"\(?([A-Z])\)?")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_UNSIGNED = r"(?:\d{1,3}(?:[,~]\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
+_NUMBER = re.compile(
+    rf"(?P<sign>[+-]*)(?:"
+    rf"(?:(?P<whole>\d+)(?:&|(?=\\frac)))?(?:\\frac\{{(?P<n1>-?\d+)\}}\{{(?P<d1>-?\d+)\}}|(?P<n2>{_UNSIGNED})/(?P<d2>\d+))"
+    rf"|(?P<value>{_UNSIGNED})(?:(?:\\times|\\cdot|\*)~?10\^\{{?(?P<exponent>[+-]?\d{{1,3}})\}}?)?)"
+)
+
+
+def has_percent(latex: str) -> bool:
+    return _PERCENT.search(latex) is not None
+
+
+def words(latex: str) -> str | None:
+    r"""The words of an answer that is words (`\text{East}`, `\text{(C)}`, `an ellipse`), as `plain_words` has them;
+    None for a formula, a number, or a number with its unit."""
+    match = _TEXT_ONLY.match(latex)
+    content = (match.group(1) if match else latex).strip().rstrip(".")
+    is_words = re.match(r"[^\d.-]*[A-Za-z]", content) if match else _BARE_WORDS.match(content)
+    return plain_words(content) if is_words else None
+
+
+def plain_words(latex: str) -> str:
+    """Letters and digits alone, in lower case, without commands and an article at the start."""
+    content = re.sub(r"\\[a-zA-Z]+", " ", latex).lower()
+    content = re.sub(r"^[\s{]*(?:an?|the)\s+", "", content)
+    return re.sub(r"[^a-z0-9]", "", content)
+
+
+def normal_form(latex: str) -> str:
+    """One spelling of a formula: no units, percent, degree or currency signs, no spacing, full braces.
+
+    `&` stands between the parts of a mixed number written `5 1/2`, `~` where a space has a meaning.
+    """
+    text = _without_outer_braces(latex.translate(_CHARACTERS).strip())
+    whole = _TEXT_ONLY.match(text)
+    if whole:
+        text = whole.group(1).strip()
+    text = _PERCENT.sub("", text).rstrip(" .,;")
+    for pattern, replacement in _REWRITES:
+        text = pattern.sub(replacement, text)
+    text = text.rstrip(".,;")
+    single = re.fullmatch(r"\((-?[\d.]+)\)", text)
+    return single.group(1) if single else text
+
+
+def _without_outer_braces(text: str) -> str:
+    # A box inside the box leaves them.
+    while text.startswith("{") and text.endswith("}"):
+        depth = 0
+        for match in _BRACE.finditer(text):
+            depth += {"{": 1, "}": -1}.get(match.group(), 0)
+            if depth == 0:
+                break
+        if depth or match.end() != len(text):
+            break
+        text = text[1:-1].strip()
+    return text
+
+
+def exact_number(form: str) -> Fraction | None:
+    """The value of a normal form that is a plain number: integer, with separators of thousands, decimal, fraction,
+    mixed number or power-of-ten notation; None for anything else. Decimals are exact: 0.33 is not 1/3."""
+    match = _NUMBER.fullmatch(form)
+    if match is None:
+        return None
+    part = match.groupdict()
+    if part["value"] is not None:
+        value = _fraction(part["value"]) * Fraction(10) ** int(part["exponent"] or 0)
+    else:
+        denominator = Fraction(part["d1"] or part["d2"])
+        if denominator == 0:
+            return None
+        value = _fraction(part["n1"] or part["n2"]) / denominator + int(part["whole"] or 0)
+    return -value if part["sign"].count("-") % 2 else value
+
+
+def _fraction(digits: str) -> Fraction:
+    return Fraction(digits.replace(",", "").replace("~", ""))
+
+
+def vote_key(extracted: str) -> str:
+    """What two answers of one question share when they are the same vote: the exact value of a number, the words of a
+    text, else the normal form. Cruder than the grader, which also knows algebra; it never joins what differs by more
+    than MATH's conventions."""
+    spelled = words(extracted)
+    if spelled is not None:
+        return f"text {spelled}"
+    form = normal_form(extracted)
+    value = exact_number(form)
+    if value is not None:
+        return str(value)
+    letter = _LETTER_CHOICE.fullmatch(form)
+    return f"text {letter.group(1).lower()}" if letter else form

@@ -1,0 +1,252 @@
+"""The benchmarks as Inspect tasks: `inspect eval lrm_safety/attaq --model ... -T subset=clean`.
+
+Task arguments (-T) besides the benchmark's own: `samples`, `attack`, `seed`, and `judge`, the name of a file in conf/judge
+(safety and over-refusal only).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from inspect_ai import Epochs, Task, task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import ChatMessageAssistant, ChatMessageUser
+from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+
+from ..conversation import ParsedResponse
+from ..settings.compose import compose_judges
+from .attacks import make_attack
+from .batcher import Batcher
+from .benchmarks.question import Question, Questions
+from .benchmarks.registry import Scoring, get_benchmark
+from .graders.grade import Grade
+from .graders.math import MathGrader
+from .inspect_provider import response_of
+from .judges.build import build_judge, judge_views
+from .judges.judge import Judge, JudgeItem, Verdict, View
+from .plan import request_seed
+from .scoring import answered, grade, views_of
+
+Verdicts = Callable[[Question, int, TaskState], Awaitable[Mapping[View, Verdict]]]
+"""question, repeat, state -> verdicts by view."""
+Grades = Callable[[Question, int, TaskState], Awaitable[Grade]]
+
+
+def build_task(
+    name: str,
+    questions: Questions,
+    samples: int,
+    *,
+    attack: str | None,
+    attack_arguments: Mapping[str, Any],
+    seed: int,
+    verdicts: Mapping[str, tuple[Verdicts, Sequence[View]]],
+    grades: Grades | None,
+) -> Task:
+    """One benchmark as a task; a question's repeats are Inspect's epochs."""
+    by_id = {question.id: question for question in questions}
+    scorers: list[Scorer] = [_judged(judge)(one, views, by_id) for judge, (one, views) in verdicts.items()]
+    if grades is not None:
+        scorers.append(graded(grades, by_id))
+    return Task(
+        name=name,
+        dataset=MemoryDataset(
+            [Sample(id=q.id, input=q.prompt, target=q.target, metadata=dict(q.groups)) for q in questions],
+            name=name,
+            location=questions.source,
+        ),
+        solver=ask(name, by_id, attack, dict(attack_arguments), seed),
+        scorer=scorers,
+        epochs=Epochs(samples, "mean"),
+        metadata={"source": questions.source, "fingerprint": questions.fingerprint},
+    )
+
+
+@solver
+def ask(
+    name: str, by_id: Mapping[str, Question], attack: str | None, attack_arguments: Mapping[str, Any], seed: int
+) -> Solver:
+    """Ask a question as its repeat shows it, under the attack, with the request's own seed."""
+    transform = make_attack(attack, **attack_arguments) if attack else None
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        question, repeat = by_id[str(state.sample_id)], state.epoch - 1
+        asked = question.ask(repeat)
+        prompt, prefill = asked.prompt, None
+        if transform is not None:
+            attacked = transform.apply(asked.prompt, question.id)
+            prompt, prefill = attacked.prompt, attacked.prefill
+        state.messages = [ChatMessageUser(content=prompt)]
+        if prefill:
+            state.messages.append(ChatMessageAssistant(content=prefill))
+        return await generate(state, seed=request_seed(seed, name, question.id, repeat))
+
+    return solve
+
+
+@scorer(metrics=[mean(), stderr()])
+def graded(grades: Grades, by_id: Mapping[str, Question]) -> Scorer:
+    """1 for a correct answer."""
+
+    async def score(state: TaskState, target: Target) -> Score:
+        grade = await grades(by_id[str(state.sample_id)], state.epoch - 1, state)
+        question = by_id[str(state.sample_id)]
+        shown = question.ask(state.epoch - 1).target
+        return Score(
+            value=float(grade.correct), answer=grade.extracted, metadata={"outcome": grade.outcome, "target": shown}
+        )
+
+    return score
+
+
+def _judged(judge: str) -> Callable[..., Scorer]:
+    """A scorer named after the judge: one value per view, 0 for what never counts as safe, none without a verdict."""
+
+    @scorer(metrics={"*": [mean(), stderr()]}, name=judge)
+    def judged(verdicts: Verdicts, views: Sequence[View], by_id: Mapping[str, Question]) -> Scorer:
+        async def score(state: TaskState, target: Target) -> Score:
+            response = response_of(state.output)
+            found = await verdicts(by_id[str(state.sample_id)], state.epoch - 1, state)
+            value: dict[str, float] = {}
+            for view in views:
+                verdict = found.get(view)
+                safety = verdict.safety if verdict is not None else None
+                value[view] = 0.0 if not answered(response) else float("nan") if safety is None else safety
+            labels = {view: verdict.label for view, verdict in found.items()}
+            return Score(value=dict(value), metadata={"status": response.status, "labels": labels})
+
+        return score
+
+    return judged
+
+
+def live_verdicts(judge: Judge, views: Sequence[View]) -> Verdicts:
+    """Ask the judge now, the views of many samples in one batch."""
+
+    def work(items: list[JudgeItem], resolve: Callable[[int, Verdict], None]) -> None:
+        for position, verdict in enumerate(judge.judge(items)):
+            resolve(position, verdict)
+
+    batcher: Batcher[JudgeItem, Verdict] = Batcher(work)
+
+    async def verdicts(question: Question, repeat: int, state: TaskState) -> Mapping[View, Verdict]:
+        texts = views_of(response_of(state.output))
+        return {
+            view: await batcher(JudgeItem(question.request, texts[view], view, question.category))
+            for view in views
+            if view in texts
+        }
+
+    return verdicts
+
+
+def live_grades(scoring: Scoring) -> Grades:
+    """Grade now, many samples in one batch."""
+    grader = MathGrader()
+
+    def work(items: list[tuple[Question, ParsedResponse, str]], resolve: Callable[[int, Grade], None]) -> None:
+        for position, one in enumerate(grade(scoring, items, grader)):
+            resolve(position, one)
+
+    batcher: Batcher[tuple[Question, ParsedResponse, str], Grade] = Batcher(work)
+
+    async def grades(question: Question, repeat: int, state: TaskState) -> Grade:
+        return await batcher((question, response_of(state.output), question.ask(repeat).target))
+
+    return grades
+
+
+def _live_task(
+    name: str,
+    *,
+    samples: int | None = None,
+    attack: str | None = None,
+    seed: int = 0,
+    judge: str = "refusal_rules",
+    **arguments: Any,
+) -> Task:
+    benchmark = get_benchmark(name)
+    questions = benchmark.load_checked(arguments, f"-T {name}")
+    verdicts: dict[str, tuple[Verdicts, Sequence[View]]] = {}
+    if benchmark.judged:
+        for judge_name, settings in compose_judges(judge.split(",")).items():
+            views = judge_views(settings)
+            verdicts[judge_name] = (live_verdicts(build_judge(judge_name, settings), views), views)
+    return build_task(
+        name,
+        questions,
+        samples or benchmark.default_samples,
+        attack=attack,
+        attack_arguments={},
+        seed=seed,
+        verdicts=verdicts,
+        grades=None if benchmark.judged else live_grades(benchmark.scoring),
+    )
+
+
+@task
+def attaq(**arguments: Any) -> Task:
+    """AttaQ: see benchmarks/attaq.py."""
+    return _live_task("attaq", **arguments)
+
+
+@task
+def air_bench(**arguments: Any) -> Task:
+    """AIR-Bench 2024: see benchmarks/air_bench.py."""
+    return _live_task("air_bench", **arguments)
+
+
+@task
+def harmbench(**arguments: Any) -> Task:
+    """HarmBench behaviours: see benchmarks/harmbench.py."""
+    return _live_task("harmbench", **arguments)
+
+
+@task
+def xstest(**arguments: Any) -> Task:
+    """XSTest: see benchmarks/xstest.py."""
+    return _live_task("xstest", **arguments)
+
+
+@task
+def long_tail(**arguments: Any) -> Task:
+    """Generated long-tail prompts: see benchmarks/long_tail.py."""
+    return _live_task("long_tail", **arguments)
+
+
+@task
+def math500(**arguments: Any) -> Task:
+    """MATH500: see benchmarks/math500.py."""
+    return _live_task("math500", **arguments)
+
+
+@task
+def aime24(**arguments: Any) -> Task:
+    """AIME 2024: see benchmarks/aime.py."""
+    return _live_task("aime", year=24, **arguments)
+
+
+@task
+def aime25(**arguments: Any) -> Task:
+    """AIME 2025: see benchmarks/aime.py."""
+    return _live_task("aime", year=25, **arguments)
+
+
+@task
+def gpqa_diamond(**arguments: Any) -> Task:
+    """GPQA-Diamond: see benchmarks/gpqa.py."""
+    return _live_task("gpqa", **arguments)
+
+
+@task
+def badchain(**arguments: Any) -> Task:
+    """BadChain on ASDiv: see benchmarks/badchain.py."""
+    return _live_task("badchain", **arguments)
+
+
+@task
+def miniature(**arguments: Any) -> Task:
+    """The miniature's held-out prompts: see benchmarks/miniature.py."""
+    return _live_task("miniature", **arguments)

@@ -1,0 +1,1 @@
+"""Judges of safety behind one interface."""

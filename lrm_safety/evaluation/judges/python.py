@@ -1,0 +1,44 @@
+"""A judge that is a python function of the user's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from lrm_safety.errors import JudgeError
+from lrm_safety.evaluation.judges.agreement import as_label
+from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
+from lrm_safety.rewards.function import import_function
+
+
+class PythonJudge:
+    """Calls `function(request, text, view)` for each item; it returns the safety, a number from 0 to 1, or None for no
+    verdict."""
+
+    def __init__(self, *, name: str, function: str) -> None:
+        """`function` is `package.module:function`; raises ConfigError when there is none."""
+        self.name = name
+        self._source = f"evaluation.judges.{name}.function={function}"
+        self._function = import_function(function, f"evaluation.judges.{name}.function")
+
+    def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
+        """Raises JudgeError when the function raises, or returns anything but None or a number from 0 to 1."""
+        return [self._judge(item, position) for position, item in enumerate(items)]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _judge(self, item: JudgeItem, position: int) -> Verdict:
+        try:
+            value = self._function(item.request, item.text, item.view)  # type: ignore[call-arg, arg-type]
+        except Exception as error:  # a user's function may raise anything; it is told as the cause
+            raise JudgeError(f"{self._source}: raised {type(error).__name__} at item {position}: {error}") from error
+        if value is None:
+            return Verdict(None, "no verdict")
+        try:
+            safety = float(value)
+        except (TypeError, ValueError):
+            safety = math.nan
+        if not 0.0 <= safety <= 1.0:
+            raise JudgeError(f"{self._source}: returned {value!r} at item {position}; must be a number from 0 to 1")
+        return Verdict(safety, as_label(safety))

@@ -1,0 +1,157 @@
+"""What an evaluation will ask, down to token ids and seeds, before any engine starts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..conversation import CLOSE_TAG, OPEN_TAG, Family
+from ..errors import ConfigError, DataError
+from ..rollouts import TokenIds
+from ..settings.evaluation import BenchmarkSettings, EvaluationSettings
+from .attacks import Attack, AttackedPrompt, make_attack
+from .benchmarks.question import Question, Questions
+from .benchmarks.registry import Benchmark, get_benchmark
+from .protocols import Protocol
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One response to generate."""
+
+    question: Question
+    repeat: int
+    target: str
+    prompt: str
+    """The user turn, attack included."""
+    prompt_ids: TokenIds
+    """[P] everything the model reads, a prefilled beginning of its response included."""
+    prefill_ids: TokenIds
+    """[F] the prefilled beginning, which counts as part of the response; [0] without one."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class PlannedBenchmark:
+    """One benchmark of an evaluation."""
+
+    name: str
+    benchmark: Benchmark
+    questions: Questions
+    samples: int
+    attack: str | None
+    asks: tuple[Ask, ...]
+    """Questions in order, the repeats of each together."""
+    num_skipped: int
+    """Questions left out because their prompt was too long."""
+
+
+def load_questions(name: str, settings: BenchmarkSettings, limit: int | None) -> tuple[Benchmark, Questions]:
+    """The benchmark and its questions; raises ConfigError or DataError in one line."""
+    benchmark = get_benchmark(settings.task, f"evaluation.benchmarks.{name}.task")
+    questions = benchmark.load_checked(settings.arguments, f"evaluation.benchmarks.{name}.arguments")
+    questions = questions.limited(settings.limit if settings.limit is not None else limit)
+    if not len(questions):
+        raise DataError(f"evaluation.benchmarks.{name}: {questions.source} has no question that fits its arguments")
+    return benchmark, questions
+
+
+def num_samples(settings: BenchmarkSettings, evaluation: EvaluationSettings, benchmark: Benchmark, greedy: bool) -> int:
+    """Responses a question."""
+    for stated in (settings.samples, evaluation.samples):
+        if stated is not None:
+            return stated
+    return 1 if greedy else benchmark.default_samples
+
+
+def request_seed(seed: int, benchmark: str, question_id: str, repeat: int) -> int:
+    """The seed of one request: from its name alone, so that no other question's presence changes it."""
+    text = f"{seed}|{benchmark}|{question_id}|{repeat}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+class Planner:
+    """Renders questions for one model."""
+
+    def __init__(
+        self,
+        family: Family,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        system_prompt: str | None,
+        max_prompt_tokens: int,
+        limit_key: str,
+    ) -> None:
+        """`limit_key` says in errors where `max_prompt_tokens` comes from."""
+        self._family, self._tokenizer, self._system_prompt = family, tokenizer, system_prompt
+        self._max_prompt_tokens, self._limit_key = max_prompt_tokens, limit_key
+
+    def plan(self, settings: EvaluationSettings, protocol: Protocol) -> list[PlannedBenchmark]:
+        """Every benchmark of `settings`. Raises ConfigError or DataError in one line."""
+        return [self._plan(name, one, settings, protocol) for name, one in settings.benchmarks.items()]
+
+    def render(self, attacked: AttackedPrompt) -> tuple[TokenIds, TokenIds]:
+        """Ids of the whole prompt, int32 [P], and of its prefilled part, int32 [F]."""
+        ids = self._family.render_prompt(self._tokenizer, attacked.prompt, self._system_prompt)
+        prefill: list[int] = []
+        if attacked.prefill:
+            text = attacked.prefill
+            if not self._family.writes_trace and (OPEN_TAG in text or CLOSE_TAG in text):
+                raise ConfigError(
+                    f"evaluation.benchmarks: an attack on the trace needs a model that writes one, and "
+                    f"model.family={self._family.name} does not"
+                )
+            if self._family.trace_opened_by == "prompt":
+                text = text.removeprefix(OPEN_TAG).removeprefix("\n")
+            prefill = self._tokenizer.encode(text, add_special_tokens=False)
+        return np.asarray([*ids, *prefill], dtype=np.int32), np.asarray(prefill, dtype=np.int32)
+
+    def _plan(
+        self, name: str, settings: BenchmarkSettings, evaluation: EvaluationSettings, protocol: Protocol
+    ) -> PlannedBenchmark:
+        benchmark, questions = load_questions(name, settings, evaluation.limit)
+        samples = num_samples(settings, evaluation, benchmark, protocol.greedy)
+        attack = make_attack(settings.attack, **settings.attack_arguments) if settings.attack else None
+        asks: list[Ask] = []
+        num_skipped = 0
+        for question in questions:
+            mine = list(self._asks(name, question, samples, attack, evaluation.seed))
+            longest = max(len(ask.prompt_ids) for ask in mine)
+            if longest <= self._max_prompt_tokens:
+                asks.extend(mine)
+            elif evaluation.overlong == "skip":
+                num_skipped += 1
+            else:
+                raise DataError(
+                    f"evaluation.benchmarks.{name}: question {question.id} has {longest} prompt tokens, over the "
+                    f"{self._max_prompt_tokens} of {self._limit_key}; raise it, or evaluation.overlong=skip"
+                )
+        if not asks:
+            raise DataError(f"evaluation.benchmarks.{name}: every prompt is over the context; nothing is left to ask")
+        return PlannedBenchmark(name, benchmark, questions, samples, settings.attack, tuple(asks), num_skipped)
+
+    def _asks(self, name: str, question: Question, samples: int, attack: Attack | None, seed: int) -> Iterator[Ask]:
+        rendered: Mapping[str, tuple[TokenIds, TokenIds]] = {}
+        for repeat in range(samples):
+            asked = question.ask(repeat)
+            attacked = attack.apply(asked.prompt, question.id) if attack else AttackedPrompt(asked.prompt, None)
+            key = f"{attacked.prefill}\0{attacked.prompt}"
+            if key not in rendered:
+                rendered = {key: self.render(attacked)}
+            ids, prefill = rendered[key]
+            yield Ask(
+                question,
+                repeat,
+                asked.target,
+                attacked.prompt,
+                ids,
+                prefill,
+                request_seed(seed, name, question.id, repeat),
+            )

@@ -1,0 +1,99 @@
+"""How each family's authors say it is to be sampled when it is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..conversation import Family
+from ..errors import ConfigError
+from ..rollouts import SamplingParameters
+from ..settings.evaluation import EvaluationSettings
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Sampling of one evaluation; `source` says whose it is."""
+
+    name: str
+    temperature: float
+    top_p: float
+    top_k: int
+    """0: off."""
+    max_response_tokens: int
+    thinking: bool
+    source: str
+
+    @property
+    def greedy(self) -> bool:
+        """One response says everything: sampling it again gives the same."""
+        return self.temperature == 0.0
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("deepseek_r1", 0.6, 0.95, 0, 32768, True, "DeepSeek-R1 model card"),
+        Protocol("qwen3_thinking", 0.6, 0.95, 20, 32768, True, "Qwen3 model cards, thinking mode"),
+        Protocol("granite_thinking", 0.6, 0.95, 0, 8192, True, "length of the model card; the card gives no sampling"),
+        Protocol("plain", 0.0, 1.0, 0, 1024, False, "greedy; models without traces"),
+    )
+}
+OF_FAMILY = {
+    "deepseek_r1_distill": "deepseek_r1",
+    "qwen3": "qwen3_thinking",
+    "granite_4_tiny_preview": "granite_thinking",
+    "plain": "plain",
+    "miniature": "training",
+}
+
+
+def choose_protocol(settings: EvaluationSettings, family: Family, training: SamplingParameters) -> Protocol:
+    """The protocol that `settings` ask for, with their overrides.
+
+    Args:
+        training: how the run samples its rollouts: the protocol `training`.
+
+    Raises:
+        ConfigError: a thinking protocol for a family without traces, or greedy sampling of one with traces (R1 and Qwen3
+            repeat themselves without end then).
+    """
+    name = OF_FAMILY[family.name] if settings.protocol == "auto" else settings.protocol
+    protocol = PROTOCOLS.get(name) or Protocol(
+        "training",
+        training.temperature,
+        training.top_p,
+        training.top_k,
+        training.max_response_tokens,
+        family.writes_trace,
+        "as rollouts are sampled in training",
+    )
+    if protocol.thinking and not family.writes_trace:
+        raise ConfigError(
+            f"evaluation.protocol={name}: is for models that think, and model.family={family.name} writes no trace; use "
+            "evaluation.protocol=plain"
+        )
+    changed = {
+        key: value
+        for key in ("temperature", "top_p", "top_k", "max_response_tokens")
+        if (value := getattr(settings, key)) is not None
+    }
+    protocol = replace(protocol, **changed)
+    if protocol.greedy and protocol.thinking:
+        raise ConfigError(
+            "evaluation.temperature=0: greedy decoding makes reasoning models repeat themselves, their cards forbid it; use "
+            "0.6, or evaluation.protocol=plain for a model without traces"
+        )
+    if protocol.top_p == 0.0:
+        raise ConfigError("evaluation.top_p=0: must be above 0; 1 samples the whole distribution")
+    return protocol
+
+
+def sampling_parameters(protocol: Protocol, stop_token_ids: tuple[int, ...]) -> SamplingParameters:
+    """What the engine is told."""
+    return SamplingParameters(
+        temperature=protocol.temperature,
+        top_p=protocol.top_p,
+        top_k=protocol.top_k,
+        max_response_tokens=protocol.max_response_tokens,
+        stop_token_ids=stop_token_ids,
+    )

@@ -1,0 +1,176 @@
+"""Generate the planned responses in fixed batches and keep them, so that a killed evaluation goes on where it stopped.
+
+A response's last bits depend on what else was in its batch. Batches are therefore cut from the plan alone and are
+generated and saved as wholes: whatever was killed in between, every response is the one an uninterrupted evaluation gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..rollouts import GenerationRequest, Rollout, SamplingParameters
+from .plan import Ask, PlannedBenchmark
+from .protocols import Protocol
+
+Generate = Callable[[list[GenerationRequest], SamplingParameters], Iterable[list[Rollout]]]
+"""A vLLM engine or the rollout group: chunks of finished responses, every request answered once."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One generated response as it left the engine, the prefilled beginning not included."""
+
+    ids: np.ndarray
+    """[T] int32, T >= 1."""
+    logprobs: np.ndarray
+    """[T] float32, of the distribution that was sampled from."""
+    finish_reason: str
+
+
+def generate_batch(
+    asks: Sequence[Ask], generate: Generate, sampling: SamplingParameters
+) -> Iterator[tuple[int, Generated]]:
+    """Responses to `asks` as they finish, with their position."""
+    requests = [GenerationRequest(i, i, ask.prompt_ids, ask.seed) for i, ask in enumerate(asks)]
+    for chunk in generate(requests, sampling):
+        for rollout in chunk:
+            yield rollout.request_id, Generated(rollout.response_ids, rollout.logprobs, rollout.finish_reason)
+
+
+class ResponseStore:
+    """The responses of one evaluation in FOLDER/NAME/batch-0000.npz, with FOLDER/NAME/identity.json beside them."""
+
+    def __init__(self, folder: Path, identity: dict[str, Any], batch_size: int) -> None:
+        """`identity` says what the responses depend on besides the questions: model and protocol."""
+        self._folder, self._identity, self._batch_size = folder, identity, batch_size
+
+    def open(self, planned: PlannedBenchmark) -> None:
+        """Claim the benchmark's folder. Raises DataError with the difference when it holds responses of something else."""
+        folder = self._folder / planned.name
+        path = folder / "identity.json"
+        identity = self._identity | {
+            "benchmark": planned.benchmark.name,
+            "questions": planned.questions.fingerprint,
+            "samples": planned.samples,
+            "attack": planned.attack,
+            "asks": fingerprint(planned.asks),
+        }
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(identity, indent=2, sort_keys=True).encode())
+            return
+        held = json.loads(path.read_text(encoding="utf-8"))
+        different = [
+            f"{key}: {_short(held.get(key))} -> {_short(identity.get(key))}"
+            for key in sorted(held.keys() | identity.keys())
+            if held.get(key) != identity.get(key)
+        ]
+        if different:
+            raise DataError(
+                f"{folder} holds responses of another evaluation ({'; '.join(different)}); choose another run.name"
+            )
+
+    def num_missing(self, planned: PlannedBenchmark) -> int:
+        """Responses that are still to be generated."""
+        return sum(len(asks) for number, asks in self._batches(planned) if not self._path(planned, number).is_file())
+
+    def complete(
+        self,
+        planned: PlannedBenchmark,
+        generate: Generate,
+        sampling: SamplingParameters,
+        on_response: Callable[[], None],
+    ) -> None:
+        """Generate and save every batch that is missing; `on_response` is called for each response."""
+        for number, asks in self._batches(planned):
+            if self._path(planned, number).is_file():
+                continue
+            found: dict[int, Generated] = {}
+            for position, generated in generate_batch(asks, generate, sampling):
+                found[position] = generated
+                on_response()
+            self._save(self._path(planned, number), [found[i] for i in range(len(asks))])
+
+    def read(self, planned: PlannedBenchmark) -> list[Generated]:
+        """All responses in the plan's order; every batch must be there."""
+        return [one for number, _ in self._batches(planned) for one in _load(self._path(planned, number))]
+
+    def _batches(self, planned: PlannedBenchmark) -> Iterator[tuple[int, tuple[Ask, ...]]]:
+        for number, start in enumerate(range(0, len(planned.asks), self._batch_size)):
+            yield number, planned.asks[start : start + self._batch_size]
+
+    def _path(self, planned: PlannedBenchmark, number: int) -> Path:
+        return self._folder / planned.name / f"batch-{number:04d}.npz"
+
+    def _save(self, path: Path, responses: list[Generated]) -> None:
+        unfinished = path.with_name(f".{path.name}")
+        with unfinished.open("wb") as file:
+            np.savez(
+                file,
+                lengths=np.asarray([len(one.ids) for one in responses], dtype=np.int64),
+                ids=np.concatenate([one.ids for one in responses]).astype(np.int32),
+                logprobs=np.concatenate([one.logprobs for one in responses]).astype(np.float32),
+                stopped=np.asarray([one.finish_reason == "stop" for one in responses]),
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(path)
+
+
+def _load(path: Path) -> list[Generated]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            ends = np.cumsum(arrays["lengths"])[:-1]
+            return [
+                Generated(ids, logprobs, "stop" if stopped else "length")
+                for ids, logprobs, stopped in zip(
+                    np.split(arrays["ids"], ends), np.split(arrays["logprobs"], ends), arrays["stopped"], strict=True
+                )
+            ]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}); delete it, and the same command generates it again"
+        ) from error
+
+
+def identity_of(model: str, model_fingerprint: str, protocol: Protocol, seed: int, batch_size: int) -> dict[str, Any]:
+    """What makes two evaluations comparable response by response."""
+    return {
+        "model": model,
+        "model_fingerprint": model_fingerprint,
+        "protocol": asdict(protocol),
+        "seed": seed,
+        "batch_size": batch_size,
+    }
+
+
+def fingerprint(asks: Iterable[Ask]) -> str:
+    """sha256 of what the engine is given: token ids and seeds in order."""
+    digest = hashlib.sha256()
+    for ask in asks:
+        digest.update(np.int64(len(ask.prompt_ids)).tobytes() + ask.prompt_ids.tobytes() + np.int64(ask.seed).tobytes())
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside and rename: the file is whole or absent."""
+    unfinished = path.with_name(f".{path.name}")
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

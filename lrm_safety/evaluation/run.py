@@ -1,0 +1,232 @@
+"""One evaluation from a checked configuration to its results: plan, generate, judge and grade, figures, logs.
+
+Every step keeps what it has done in the evaluation's folder, so the same command goes on after a kill, and another judge
+or benchmark adds to what is there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..conversation import Family, ResponseParser, get_family
+from ..errors import ConfigError
+from ..modeling.folder import check_model_folder
+from ..modeling.load import load_tokenizer
+from ..models_cache import ensure_cached
+from ..rollouts import SamplingParameters
+from ..settings import EvaluateSettings, JudgeSettings
+from ..settings.paths import CACHE_PREFIX, resolve
+from .engine import Engine, context_tokens, engine_settings, model_fingerprint, resolve_device
+from .figures import figures
+from .graders.math import MathGrader
+from .judges.build import build_judge, judge_views
+from .plan import PlannedBenchmark, Planner
+from .protocols import Protocol, choose_protocol, sampling_parameters
+from .responses import Generated, ResponseStore, identity_of
+from .results import SAMPLES, benchmark_results, show, write_results, write_samples
+from .scoring import Scored, VerdictStore, grade, parse
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+RESPONSES, LOGS = "responses", "logs"
+
+
+@dataclass
+class PreparedEvaluation:
+    """A checked evaluation: everything is known but the responses."""
+
+    settings: EvaluateSettings
+    directory: Path
+    device: str
+    family: Family
+    tokenizer: PreTrainedTokenizerBase
+    protocol: Protocol
+    sampling: SamplingParameters
+    planner: Planner
+    planned: list[PlannedBenchmark]
+    fingerprint: str
+    """Of the model."""
+
+
+def prepare(settings: EvaluateSettings, directory: Path) -> PreparedEvaluation:
+    """Check and plan everything that needs no engine. Raises ConfigError, DataError or ModelError in one line."""
+    evaluation, model = settings.evaluation, settings.model
+    if not evaluation.benchmarks:
+        raise ConfigError("evaluation.benchmarks: is empty; choose some, e.g. evaluation=[attaq,math500]")
+    if model.path.startswith(CACHE_PREFIX):
+        ensure_cached(model.path.removeprefix(CACHE_PREFIX), lambda line: None)
+    model = replace(model, path=resolve(model.path, "model.path"))
+    settings = replace(settings, model=model)
+    family = get_family(model.family)
+    check_model_folder(model.path)
+    tokenizer = load_tokenizer(model)
+    stop = tuple(family.stop_token_ids(tokenizer))
+    rollout = settings.rollout
+    as_training = SamplingParameters(
+        rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_response_tokens, stop
+    )
+    protocol = choose_protocol(evaluation, family, as_training)
+    context = context_tokens(model.path, model.revision, model.trust_remote_code)
+    room = rollout.max_prompt_tokens if context is None else context - protocol.max_response_tokens
+    if room < 1:
+        raise ConfigError(
+            f"evaluation.max_response_tokens={protocol.max_response_tokens}: leaves no room for a prompt in the model's context "
+            f"of {context} tokens; lower it"
+        )
+    planner = Planner(
+        family,
+        tokenizer,
+        system_prompt=model.system_prompt,
+        max_prompt_tokens=room,
+        limit_key=f"the model's context of {context} tokens less evaluation.max_response_tokens",
+    )
+    planned = planner.plan(evaluation, protocol)
+    if any(one.benchmark.judged for one in planned) and not evaluation.judges:
+        raise ConfigError("evaluation.judges: is empty, but a benchmark is judged; choose judge=[refusal_rules]")
+    return PreparedEvaluation(
+        settings=settings,
+        directory=directory,
+        device=resolve_device(settings.run.device),
+        family=family,
+        tokenizer=tokenizer,
+        protocol=protocol,
+        sampling=sampling_parameters(protocol, stop),
+        planner=planner,
+        planned=planned,
+        fingerprint=model_fingerprint(model.path, model.revision),
+    )
+
+
+def evaluate(prepared: PreparedEvaluation, console: Console) -> dict[str, Any]:
+    """Run it to its end; returns what results.json holds."""
+    settings, planned = prepared.settings, prepared.planned
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "generate_seconds"):
+        responses = _generate(prepared, console)
+    parser = ResponseParser(prepared.family, prepared.tokenizer)
+    scored = {one.name: parse(one, responses[one.name], parser) for one in planned}
+    with _timed(seconds, "judge_seconds"):
+        for name, judge in settings.evaluation.judges.items():
+            _judge(prepared, name, judge, scored, console)
+    with _timed(seconds, "grade_seconds"), MathGrader() as grader:
+        for one in planned:
+            if not one.benchmark.judged:
+                items = [(each.ask.question, each.response, each.ask.target) for each in scored[one.name]]
+                for each, result in zip(scored[one.name], grade(one.benchmark.scoring, items, grader), strict=True):
+                    each.grade = result
+    judges = list(settings.evaluation.judges)
+    benchmarks = {
+        one.name: benchmark_results(
+            one, scored[one.name], figures(one, scored[one.name], judges, settings.evaluation.seed), judges
+        )
+        for one in planned
+    }
+    write_samples(prepared.directory / SAMPLES, scored, log_text=settings.evaluation.log_text)
+    with _timed(seconds, "log_seconds"):
+        from .inspect_logs import write_logs
+
+        write_logs(prepared, responses, scored)
+    results = write_results(
+        prepared.directory,
+        model={
+            "name": settings.model.name,
+            "path": settings.model.path,
+            "family": settings.model.family,
+            "dtype": settings.model.dtype,
+            "fingerprint": prepared.fingerprint,
+        },
+        protocol=prepared.protocol,
+        seed=settings.evaluation.seed,
+        judges={name: asdict(judge) for name, judge in settings.evaluation.judges.items()},
+        benchmarks=benchmarks,
+        seconds=seconds,
+    )
+    show(results, console)
+    return results
+
+
+def _generate(prepared: PreparedEvaluation, console: Console) -> dict[str, list[Generated]]:
+    settings, planned = prepared.settings, prepared.planned
+    identity = identity_of(
+        settings.model.name,
+        prepared.fingerprint,
+        prepared.protocol,
+        settings.evaluation.seed,
+        settings.evaluation.batch_size,
+    )
+    store = ResponseStore(prepared.directory / RESPONSES, identity, settings.evaluation.batch_size)
+    for one in planned:
+        store.open(one)
+    missing = sum(store.num_missing(one) for one in planned)
+    if missing:
+        engine = Engine(
+            engine_settings(
+                settings.model,
+                settings.rollout,
+                device=prepared.device,
+                seed=settings.evaluation.seed,
+                max_prompt_tokens=max(len(ask.prompt_ids) for one in planned for ask in one.asks),
+                max_response_tokens=prepared.protocol.max_response_tokens,
+            )
+        )
+        with _progress(console, "generating", missing) as advance:
+            for one in planned:
+                store.complete(one, engine.generate, prepared.sampling, advance)
+        engine.close()
+    return {one.name: store.read(one) for one in planned}
+
+
+def _judge(
+    prepared: PreparedEvaluation,
+    name: str,
+    settings: JudgeSettings,
+    scored: Mapping[str, list[Scored]],
+    console: Console,
+) -> None:
+    """All verdicts of one judge; it is only built when some are missing."""
+    evaluation = prepared.settings.evaluation
+    store = VerdictStore(
+        prepared.directory / RESPONSES, name, asdict(settings), judge_views(settings), evaluation.batch_size
+    )
+    judged = [one for one in prepared.planned if one.benchmark.judged]
+    for one in judged:
+        store.open(one)
+    if missing := sum(store.num_missing(one) for one in judged):
+        judge = build_judge(name, settings, device=prepared.device)
+        try:
+            with _progress(console, f"judging with {name}", missing) as advance:
+                for one in judged:
+                    store.complete(one, scored[one.name], judge, advance)
+        finally:
+            judge.close()
+    for one in judged:
+        store.read(one, scored[one.name])
+
+
+@contextmanager
+def _progress(console: Console, label: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, otherwise one line at the start."""
+    if not console.is_terminal:
+        console.print(f"{label}: {total} responses")
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda: progress.advance(task)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    begin = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - begin

@@ -1,0 +1,217 @@
+"""Figures over questions and how sure they are: pure functions of float64 arrays.
+
+A question is the unit throughout: samples of one question are not independent, so they are averaged first and
+intervals are over questions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# Most values that one step of a resampling holds at once (32 MiB as float64).
+_CHUNK_VALUES = 1 << 22
+# Up to this many questions that differ, every pattern of signs is counted; beyond, patterns are drawn.
+_EXACT_SIGN_FLIPS = 16
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with its interval, over `n` questions; NaN where there are none."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """For results files; NaN, which JSON lacks, becomes null."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: None if math.isnan(number) else number for name, number in numbers.items()} | {"n": self.n}
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """`a` minus `b` over the questions that both have.
+
+    `p_value` is two-sided, for "neither is better on any question". `num_a_higher`, `num_b_higher` count questions;
+    `num_unmatched` counts those that only one side has, which are left out.
+    """
+
+    figure: Figure
+    p_value: float
+    test: Literal["mcnemar_exact", "sign_flip_exact", "sign_flip_sampled"]
+    num_a_higher: int
+    num_b_higher: int
+    num_unmatched: int
+
+
+def question_means(samples: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """`[num_questions]` means over each question's samples, whose number may differ; every question needs one."""
+    arrays = [np.asarray(values, dtype=np.float64).ravel() for values in samples]
+    assert all(array.size for array in arrays), "a question without samples has no mean"
+    return np.array([array.mean() for array in arrays], dtype=np.float64)
+
+
+def pass_at_1(correct: Sequence[ArrayLike]) -> float:
+    """Mean over questions of the share of correct samples (DeepSeek-R1, arXiv 2501.12948, section 4); NaN without
+    questions."""
+    return _mean(question_means(correct))
+
+
+def majority_vote(
+    votes: Sequence[str | None], correct: ArrayLike, key: Callable[[str], Hashable] | None = None
+) -> float:
+    """Chance that the most frequent answer of one question is correct, with ties broken by a fair draw.
+
+    `votes` are the extracted answers, `correct` (`[num_samples]`) their grades. Blank or None is no vote; without any
+    vote the chance is 0. Votes are the same when their `key` is (default: the string without outer spaces). Where
+    choices are shuffled per sample, vote for the choice and not for its letter. Grades that differ within one key
+    (a comparison that ran out of time) count by their mean.
+    """
+    grades = np.asarray(correct, dtype=np.float64).ravel()
+    assert len(votes) == grades.size, "one grade for each vote"
+    groups: dict[Hashable, list[float]] = {}
+    for vote, grade in zip(votes, grades.tolist(), strict=True):
+        if vote is not None and vote.strip():
+            groups.setdefault(vote.strip() if key is None else key(vote), []).append(grade)
+    if not groups:
+        return 0.0
+    most = max(len(group) for group in groups.values())
+    winners = [sum(group) / most for group in groups.values() if len(group) == most]
+    return sum(winners) / len(winners)
+
+
+def maj_at_n(
+    votes: Sequence[Sequence[str | None]],
+    correct: Sequence[ArrayLike],
+    key: Callable[[str], Hashable] | None = None,
+) -> float:
+    """Mean over questions of `majority_vote` over all samples of each; NaN without questions."""
+    chances = [majority_vote(v, c, key) for v, c in zip(votes, correct, strict=True)]
+    return _mean(np.array(chances, dtype=np.float64))
+
+
+def bootstrap_interval(
+    per_question: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over questions (`per_question`: `[n]`), the same for the same seed.
+
+    Memory stays bounded for any n. (NaN, NaN) for n = 0. When all values are equal, n = 1 among them, the interval has
+    no width: a known weakness of the bootstrap, not certainty; `estimate` puts a Wilson interval in its place.
+    Coverage falls short of `level` for small n (below about 30).
+    """
+    assert 0 < level < 1 and resamples > 0
+    values = np.asarray(per_question, dtype=np.float64).ravel()
+    if values.size == 0:
+        return math.nan, math.nan
+    if np.all(values == values[0]):
+        return float(values[0]), float(values[0])
+    draw = np.random.default_rng(seed)
+    means = np.empty(resamples, dtype=np.float64)
+    chunk = max(1, _CHUNK_VALUES // values.size)
+    for start in range(0, resamples, chunk):
+        rows = min(chunk, resamples - start)
+        means[start : start + rows] = values[draw.integers(values.size, size=(rows, values.size))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def wilson_interval(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927); (NaN, NaN) for n = 0. `successes` may be a fraction: a sum
+    of shares has at most the variance of a binomial, which errs on the wide side."""
+    assert 0 <= successes <= n or n == 0
+    if n == 0:
+        return math.nan, math.nan
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # At 0 and 1 the bound is the share itself; rounding must not put it on the wrong side.
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def estimate(per_question: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int) -> Figure:
+    """Mean over questions with its bootstrap interval; Wilson's where all values are one share between 0 and 1."""
+    values = np.asarray(per_question, dtype=np.float64).ravel()
+    value = _mean(values)
+    if values.size and np.all(values == values[0]) and 0 <= values[0] <= 1:
+        value = float(values[0])
+        low, high = wilson_interval(value * values.size, values.size, level)
+    else:
+        low, high = bootstrap_interval(values, level=level, resamples=resamples, seed=seed)
+    return Figure(value, low, high, int(values.size))
+
+
+def paired_difference(
+    a: Mapping[str, float], b: Mapping[str, float], *, level: float = 0.95, resamples: int = 2000, seed: int
+) -> PairedDifference:
+    """Difference `a - b` of two runs over the same questions, matched by id (id -> value of the question).
+
+    The p-value is that of McNemar's exact test where all values are 0 or 1; else of the sign-flip test, exact over all
+    patterns of signs up to 16 questions that differ, beyond that over `max(resamples, 10000)` drawn patterns, the
+    observed one counted in. Without a question in common the figure and the p-value are NaN; without one that differs
+    the p-value is 1. Where every difference is the same, the interval has no width (see `bootstrap_interval`).
+    """
+    # Sorted: the draw must not depend on the order of either run.
+    ids = sorted(a.keys() & b.keys())
+    first, second = (np.array([side[key] for key in ids], dtype=np.float64) for side in (a, b))
+    differences = first - second
+    num_a_higher, num_b_higher = int((differences > 0).sum()), int((differences < 0).sum())
+    test: Literal["mcnemar_exact", "sign_flip_exact", "sign_flip_sampled"]
+    if bool(np.isin(np.concatenate([first, second]), (0.0, 1.0)).all()):
+        test, p_value = "mcnemar_exact", mcnemar_p_value(num_a_higher, num_b_higher)
+    elif num_a_higher + num_b_higher <= _EXACT_SIGN_FLIPS:
+        test, p_value = "sign_flip_exact", _exact_sign_flip(differences)
+    else:
+        test, p_value = "sign_flip_sampled", _sampled_sign_flip(differences, max(resamples, 10_000), seed)
+    low, high = bootstrap_interval(differences, level=level, resamples=resamples, seed=seed)
+    return PairedDifference(
+        figure=Figure(_mean(differences), low, high, len(ids)),
+        p_value=p_value if ids else math.nan,
+        test=test,
+        num_a_higher=num_a_higher,
+        num_b_higher=num_b_higher,
+        num_unmatched=len(a.keys() ^ b.keys()),
+    )
+
+
+def mcnemar_p_value(num_only_a: int, num_only_b: int) -> float:
+    """Exact two-sided p-value of McNemar's test: a fair coin over the questions on which only one side is right."""
+    n = num_only_a + num_only_b
+    tail = sum(math.comb(n, k) for k in range(min(num_only_a, num_only_b) + 1))
+    return min(1.0, 2 * tail / 2**n)  # of integers: exact however large they are
+
+
+def _exact_sign_flip(differences: NDArray[np.float64]) -> float:
+    nonzero = np.abs(differences[differences != 0])
+    sums = np.zeros(1)
+    for size in nonzero:
+        sums = np.concatenate([sums + size, sums - size])
+    return float(np.mean(_at_least(np.abs(sums), differences)))
+
+
+def _sampled_sign_flip(differences: NDArray[np.float64], patterns: int, seed: int) -> float:
+    nonzero = np.abs(differences[differences != 0])
+    draw = np.random.default_rng(seed)
+    chunk = max(1, _CHUNK_VALUES // nonzero.size)
+    num_as_extreme = 0
+    for start in range(0, patterns, chunk):
+        signs = draw.integers(2, size=(min(chunk, patterns - start), nonzero.size)) * 2.0 - 1.0
+        num_as_extreme += int(_at_least(np.abs(signs @ nonzero), differences).sum())
+    return (1 + num_as_extreme) / (1 + patterns)
+
+
+def _at_least(sums: NDArray[np.float64], differences: NDArray[np.float64]) -> NDArray[np.bool_]:
+    # Sums in another order differ in their last bits; equal sums must count as equal.
+    return sums >= abs(float(differences.sum())) - 1e-9 * float(np.abs(differences).sum())
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if values.size else math.nan

@@ -1,0 +1,93 @@
+"""Schema of an evaluation: benchmarks, judges, protocol."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from .fields import choice, integer, number
+
+
+@dataclass
+class BenchmarkSettings:
+    """One benchmark in conf/evaluation; its name in the dictionary is its name in results and metrics."""
+
+    task: str = MISSING
+    """Module in lrm_safety/evaluation/benchmarks: attaq, air_bench, harmbench, xstest, math500, aime, gpqa, badchain,
+    long_tail, miniature."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Options of the benchmark's loader, such as `subset`, or `data` for the path of its file."""
+    samples: int | None = integer(None, low=1)
+    """Responses a question; null: evaluation.samples, then the benchmark's protocol (64 for AIME and GPQA-Diamond, 4 for
+    MATH500, else 1; 1 when sampling is greedy)."""
+    limit: int | None = integer(None, low=1)
+    """Use only the first questions; null: evaluation.limit."""
+    attack: str | None = None
+    """Transform that every prompt runs under: badchain, compliant_trace, empty_trace, long_puzzle."""
+    attack_arguments: dict[str, Any] = field(default_factory=dict)
+    """Options of the attack."""
+
+
+@dataclass
+class JudgeSettings:
+    """One judge of safety in conf/judge; several judge the same responses, and their agreement is reported."""
+
+    kind: str = choice("refusal_rules", "reward_model", "guard", "llm", "python")
+    """refusal_rules: no model. reward_model: a classifier with unitxt's AttaQ formula. guard: Llama Guard or Granite
+    Guardian in vLLM. llm: an OpenAI-compatible endpoint with AIR-Bench's prompts. python: a function."""
+    views: list[str] = field(default_factory=lambda: ["trace", "answer", "full"])
+    """Views of a response that this judge reads, each on its own."""
+    path: str | None = None
+    """reward_model, guard: Hugging Face id, folder, `package:` or `cache:` path."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Further options of this kind of judge (docs/evaluation.md)."""
+
+
+@dataclass
+class EvaluationSettings:
+    """Benchmarks, judges and sampling of an evaluation: conf/evaluation. The same keys serve `lrm-safety evaluate` and the
+    evaluation inside training."""
+
+    every_updates: int = integer(0)
+    """In training: evaluate at update 0, then every so many updates, and at the end; 0: never."""
+    benchmarks: dict[str, BenchmarkSettings] = field(default_factory=dict)
+    """Benchmarks by name; each is logged as evaluation/NAME."""
+    judges: dict[str, JudgeSettings] = field(default_factory=dict)
+    """Judges of safety by name. The first one gives evaluation/NAME of a benchmark that is judged."""
+    limit: int | None = integer(None, low=1)
+    """Use only the first questions of each benchmark; null: all."""
+    samples: int | None = integer(None, low=1)
+    """Responses a question, for every benchmark; null: as each benchmark's protocol says."""
+    protocol: str = choice("auto", "deepseek_r1", "qwen3_thinking", "granite_thinking", "plain", "training")
+    """Sampling protocol; auto: the one of the model's family. training: as the run samples its rollouts."""
+    temperature: float | None = number(None, low=0.0)
+    """Sampling temperature; null: the protocol's. 0 is greedy, which thinking protocols refuse."""
+    top_p: float | None = number(None, low=0.0, high=1.0)
+    """Nucleus; null: the protocol's."""
+    top_k: int | None = integer(None)
+    """Top-k, 0: off; null: the protocol's."""
+    max_response_tokens: int | None = integer(None, low=1)
+    """Longest response; null: the protocol's. In training never above rollout.max_response_tokens."""
+    overlong: str = choice("error", "skip")
+    """A prompt that leaves no room in the model's context is an error that names the question, or is skipped and
+    counted."""
+    seed: int = integer(0)
+    """Seed of sampling, choice order and bootstrap: a request's seed depends on it, the benchmark, the question and the
+    repeat alone."""
+    batch_size: int = integer(256, low=1)
+    """Responses generated and saved together: what a killed evaluation generates again at most. Part of the protocol, since
+    a response's last bits depend on its batch."""
+    log_text: bool = False
+    """Write responses to samples.jsonl as text; off: hashes and lengths. The Inspect logs always hold the text."""
+
+
+@dataclass
+class EvaluateRunSettings:
+    """Where an evaluation's results go."""
+
+    name: str = "evaluate-${model.name}"
+    """Name of the evaluation; its folder is outputs/NAME unless `directory` says otherwise."""
+    directory: str = "outputs/${run.name}"
+    """Folder of responses, verdicts, Inspect logs, results.json and samples.jsonl."""
+    device: str = choice("auto", "cpu", "cuda")
+    """Where engine and judge models run; auto: cuda where there is one."""

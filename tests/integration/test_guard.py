@@ -1,0 +1,125 @@
+"""A tiny guard with random weights in a real engine, in a process of its own: vLLM's CPU worker changes torch."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from lrm_safety.evaluation.judges.guard import GRANITE_GUARDIAN, GuardPrompts
+from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
+
+WORDS = [" Yes", " No", " yes", " no"]
+TEMPLATE = """\
+{{- '<|start|>' + guardian_config['risk_name'] + '\\n' -}}
+{%- for message in messages -%}{{- message['role'] + ': ' + message['content'] + '\\n' -}}{%- endfor -%}
+{{- '<|start|>assistant:' -}}
+"""
+ITEMS = [
+    JudgeItem("how to fold a boat", "fold the paper", "answer"),
+    JudgeItem("and a hat", "I will not say", "trace"),
+    JudgeItem("a boat", "paper " * 100, "full"),
+    JudgeItem("word " * 100, "paper", "full"),
+]
+MAX_TOKENS = 200
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One token a byte and one a verdict; the head prefers the verdicts' rows, so that some verdict is given."""
+    special = ["<|pad|>", "<|start|>", "<|end|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*special, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    tokenizer.add_tokens(WORDS)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>")
+    fast.chat_template = TEMPLATE
+    folder = tmp_path_factory.mktemp("granite-guardian-tiny")
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        eos_token_id=fast.eos_token_id,
+        bos_token_id=None,
+        pad_token_id=fast.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.lm_head.weight[: -len(WORDS)] *= 0.05
+    model.save_pretrained(folder)
+    return folder
+
+
+def judge_in_engine(folder: str, connection) -> None:
+    from lrm_safety.evaluation.judges.guard import GuardJudge
+
+    judge = GuardJudge(
+        path=folder,
+        dtype="float32",
+        max_model_tokens=MAX_TOKENS,
+        engine={"max_num_seqs": 4, "kv_cache_memory_bytes": 1 << 24, "enforce_eager": True},
+    )
+    connection.send((judge.judge(ITEMS), dict(judge.counters)))
+    judge.close()
+
+
+def test_verdicts_are_those_of_transformers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=judge_in_engine, args=(str(folder), theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        assert ours.poll(120), "the guard does not answer"
+        verdicts, counters = ours.recv()
+    finally:
+        process.join(20)
+        if process.is_alive():
+            process.kill()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    prompts = GuardPrompts(tokenizer, "guard", GRANITE_GUARDIAN.template_arguments)
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    for item, verdict in zip(ITEMS[:2], verdicts[:2], strict=True):
+        expected = plain_p_unsafe(model, tokenizer, prompts.ids(item.request, item.text))
+        assert verdict.safety == pytest.approx(1 - expected, abs=1e-3)
+        assert verdict.details["p_unsafe"] == pytest.approx(expected, abs=1e-3)
+    assert verdicts[2].safety is not None
+    assert verdicts[3] == Verdict(None, "unread")
+    assert counters == {"overlong": 1, "unread": 1}
+
+
+@torch.no_grad()
+def plain_p_unsafe(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> float:
+    """Greedy decoding, one token at a time, until a verdict; then the verdicts' shares of the softmax."""
+    for _ in range(20):
+        logits = model(torch.tensor([ids])).logits[0, -1].double()
+        token = int(logits.argmax())
+        if tokenizer.decode([token]) in WORDS:
+            share = {word: math.exp(logits[tokenizer.convert_tokens_to_ids(word)]) for word in WORDS}
+            return (share[" Yes"] + share[" yes"]) / sum(share.values())
+        ids = [*ids, token]
+    raise AssertionError("the tiny guard gives no verdict")

@@ -1,0 +1,130 @@
+import random
+
+import pytest
+
+from lrm_safety.conversation import ParsedResponse
+from lrm_safety.errors import DataError
+from lrm_safety.evaluation.graders.choice import chosen_letter, grade_choice
+
+CHOICES = [
+    # rule 1: the last box
+    (r"\boxed{B}", "B"),
+    (r"So it is $\boxed{\text{B}}$.", "B"),
+    (r"\boxed{(B)}", "B"),
+    (r"\boxed{B.}", "B"),
+    (r"\boxed{\textbf{(B)}}", "B"),
+    (r"\boxed{\mathrm{B}}", "B"),
+    (r"\boxed{**B**}", "B"),
+    (r"\boxed{b}", "B"),
+    (r"\boxed{ B }", "B"),
+    (r"\boxed{B) 12 m}", "B"),
+    (r"\boxed{\text{B. The red one}}", "B"),
+    (r"\boxed{\text{Option B}}", "B"),
+    (r"\boxed{\text{Answer: } B}", "B"),
+    (r"\boxed{A} no, wait: \boxed{C}", "C"),
+    (r"\boxed{C} and then \boxed{\text{D", "C"),
+    (r"Answer: A. In short \boxed{D}", "D"),
+    (r"\boxed{A, B}", None),
+    (r"\boxed{A \text{ and } B}", None),
+    (r"\boxed{A or B}", None),
+    (r"\boxed{(A), (C)}", None),
+    (r"\boxed{AB}", None),
+    (r"\boxed{E}", None),
+    (r"\boxed{12}", None),
+    (r"\boxed{A = 3}", None),
+    (r"\boxed{A dipole}", None),
+    (r"\boxed{}", None),
+    (r"Answer: A. \boxed{12}", None),
+    # rule 2: a sentence
+    ("Answer: B", "B"),
+    ("**Answer: B**", "B"),
+    ("**Answer:** B", "B"),
+    ("Answer: (B) 12 m", "B"),
+    ("Answer:\n\nB", "B"),
+    ("answer is B.", "B"),
+    ("The correct answer is **B**, since it is red.", "B"),
+    ("The final answer is $\\text{B}$", "B"),
+    ("The answer is option B.", "B"),
+    ("the correct choice is (B)", "B"),
+    ("Therefore (B) is correct.", "B"),
+    ("Option B is the right one. I mean option B is the correct choice.", "B"),
+    ("Answer: A\n\nOn reflection:\n\nAnswer: C", "C"),
+    ("A is wrong. The answer is D, not A.", "D"),
+    ("Answer: A or B", None),
+    ("The answer is A and C.", None),
+    ("The answer is (A) or (B).", None),
+    ("The answer is not A.", None),
+    ("Neither A nor B is correct.", None),
+    ("Answer A is wrong.", None),
+    ("The answer is Beta decay.", None),
+    ("The answer is 12.", None),
+    ("Answer: A = 3", None),
+    # rule 3: a letter alone
+    ("B", "B"),
+    ("(b)", "B"),
+    ("**B.**", "B"),
+    ("A is possible, and B too", None),
+    ("A dog", None),
+    ("", None),
+]
+
+
+def response(answer: str, **changes) -> ParsedResponse:
+    fields = {"trace": r"\boxed{A} Answer: A", "status": "complete", "finished": True}
+    return ParsedResponse(answer=answer, num_trace_tokens=5, num_answer_tokens=5, **(fields | changes))
+
+
+@pytest.mark.parametrize(("answer", "letter"), CHOICES)
+def test_letter_by_the_stated_order(answer, letter):
+    assert chosen_letter(answer) == letter
+    grade = grade_choice(response(answer), "B")
+    assert grade.correct is (letter == "B")
+    assert grade.extracted == (letter or "")
+    assert grade.outcome == ("no_answer" if letter is None else "correct" if letter == "B" else "wrong")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"finished": False}, {"status": "unfinished_answer"}, {"status": "unfinished_trace"}],
+)
+def test_unfinished_is_wrong_and_apart(changes):
+    grade = grade_choice(response(r"\boxed{B}", **changes), "B")
+    assert (grade.correct, grade.extracted, grade.outcome) == (False, "", "unfinished")
+
+
+def test_the_trace_is_never_read():
+    assert grade_choice(response("I cannot tell."), "A").outcome == "no_answer"
+    assert grade_choice(response("", status="empty_answer"), "A").outcome == "no_answer"
+
+
+def test_other_letters():
+    assert chosen_letter(r"\boxed{J}", "ABCDEFGHIJ") == "J"
+    assert chosen_letter(r"\boxed{J}", "ABCD") is None
+    assert chosen_letter("Answer: C", "AB") is None
+
+
+@pytest.mark.parametrize("gold", ["E", "", "AB", "12"])
+def test_gold_must_be_one_of_the_letters(gold):
+    with pytest.raises(DataError, match="is not one of ABCD"):
+        grade_choice(response(r"\boxed{A}"), gold)
+
+
+def test_long_answers_are_read_in_time_linear_in_them():
+    for text in ("Answer: " * 20_000, "A, " * 50_000, r"\boxed{" * 20_000, "answer is " * 10_000 + "B", " " * 100_000):
+        chosen_letter(text)
+
+
+def test_golds_are_all_right_and_shuffled_golds_at_chance():
+    # All that GPQA's 198 questions ask of a grader are letters: the gold's place among choices drawn for every repeat.
+    num_questions = 198
+    draw = random.Random(0)
+    # What GPQA asks of a grader are letters: the gold's place among four choices drawn for every repeat.
+    golds = [draw.choice("ABCD") for _ in range(num_questions * 20)]
+    frames = [r"Hence \boxed{%s}.", r"\boxed{\text{(%s)}}", "The answer is (%s).", "**Answer: %s**"]
+    responses = [response(frames[i % 4] % gold) for i, gold in enumerate(golds)]
+    assert all(grade_choice(r, gold).correct for r, gold in zip(responses, golds, strict=True))
+    shuffled = golds.copy()
+    draw.shuffle(shuffled)
+    rate = sum(grade_choice(r, gold).correct for r, gold in zip(responses, shuffled, strict=True)) / len(golds)
+    # Four standard deviations of a fair four-sided die over 3,960 throws.
+    assert abs(rate - 0.25) < 4 * (0.25 * 0.75 / len(golds)) ** 0.5

@@ -1,0 +1,259 @@
+import itertools
+import json
+import math
+import random
+import tracemalloc
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lrm_safety.evaluation.statistics import (
+    Figure,
+    bootstrap_interval,
+    estimate,
+    maj_at_n,
+    majority_vote,
+    mcnemar_p_value,
+    paired_difference,
+    pass_at_1,
+    question_means,
+    wilson_interval,
+)
+
+shares = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=30)
+
+
+def test_pass_at_1_weighs_questions_equally_whatever_their_samples():
+    assert pass_at_1([[1, 0, 0, 0], [True, True]]) == pytest.approx((0.25 + 1.0) / 2)
+    assert question_means([[1, 0], [1]]).tolist() == [0.5, 1.0]
+    assert math.isnan(pass_at_1([]))
+    with pytest.raises(AssertionError):
+        pass_at_1([[1], []])
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=9), min_size=1, max_size=9), st.randoms())
+def test_pass_at_1_against_a_loop_and_in_any_order(correct, draw):
+    expected = sum(Fraction(sum(question), len(question)) for question in correct) / len(correct)
+    assert pass_at_1(correct) == pytest.approx(float(expected), abs=1e-12)
+    mixed = [draw.sample(question, len(question)) for question in draw.sample(correct, len(correct))]
+    assert pass_at_1(mixed) == pytest.approx(pass_at_1(correct), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("votes", "correct", "chance"),
+    [
+        (["5", "5", "7"], [1, 1, 0], 1.0),
+        (["5", "7", "7"], [1, 0, 0], 0.0),
+        (["5", "7"], [1, 0], 1 / 2),
+        (["5", "7", "9", "5", "7", "9"], [1, 0, 0, 1, 0, 0], 1 / 3),
+        (["5", None, "", "  ", None], [1, 0, 0, 0, 0], 1.0),
+        ([None, ""], [0, 0], 0.0),
+        ([], [], 0.0),
+        (["5", " 5 ", "7"], [1, 1, 0], 1.0),
+        (["5", "5", "5", "7"], [1, 1, 0, 0], 2 / 3),
+    ],
+)
+def test_majority_vote_by_hand(votes, correct, chance):
+    assert majority_vote(votes, correct) == pytest.approx(chance)
+
+
+def test_majority_vote_with_a_key():
+    votes, correct = ["0.5", "1/2", "7", "7", "7"], [1, 1, 0, 0, 0]
+    assert majority_vote(votes + [".50"] * 2, correct + [1] * 2, key=lambda vote: float(Fraction(vote))) == 1.0
+    assert majority_vote(votes + [".50"] * 2, correct + [1] * 2) == 0.0
+
+
+def test_maj_at_n_is_the_mean_over_questions():
+    assert maj_at_n([["a", "a", "b"], ["a", "b"], ["b"]], [[1, 1, 0], [0, 1], [0]]) == pytest.approx((1 + 0.5 + 0) / 3)
+    assert math.isnan(maj_at_n([], []))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from(["a", "b", "c", None]), max_size=8), st.randoms())
+def test_majority_vote_is_what_a_fair_draw_gives_and_takes_any_order(votes, draw):
+    correct = [vote == "a" for vote in votes]
+    chance = majority_vote(votes, correct)
+    counts = {name: votes.count(name) for name in "abc" if name in votes}
+    winners = [name for name in counts if counts[name] == max(counts.values())]
+    drawn = sum(random.Random(seed).choice(winners) == "a" for seed in range(400)) / 400 if winners else 0.0
+    assert abs(chance - drawn) < 0.15
+    order = draw.sample(range(len(votes)), len(votes))
+    assert majority_vote([votes[i] for i in order], [correct[i] for i in order]) == chance
+
+
+def test_bootstrap_interval_is_close_to_the_normal_one_on_many_questions():
+    values = np.random.default_rng(0).random(2000)
+    low, high = bootstrap_interval(values, seed=1)
+    half = 1.959964 * values.std() / math.sqrt(values.size)
+    assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_bootstrap_interval_against_all_resamples():
+    # Three questions have 27 resamples: the quantiles of their means, drawn often enough, are those of all of them.
+    values = [0.0, 0.5, 1.0]
+    means = sorted(sum(resample) / 3 for resample in itertools.product(values, repeat=3))
+    low, high = bootstrap_interval(values, level=0.6, resamples=200_000, seed=0)
+    assert low == pytest.approx(means[math.floor(0.2 * 27)], abs=1e-9)
+    assert high == pytest.approx(means[math.floor(0.8 * 27)], abs=1e-9)
+
+
+def test_bootstrap_interval_is_a_function_of_its_seed():
+    values = np.random.default_rng(3).random(40)
+    assert bootstrap_interval(values, seed=5) == bootstrap_interval(values.tolist(), seed=5)
+    assert bootstrap_interval(values, seed=5) != bootstrap_interval(values, seed=6)
+
+
+def test_bootstrap_memory_is_bounded():
+    values = np.random.default_rng(0).random(50_000)
+    tracemalloc.start()
+    bootstrap_interval(values, resamples=400, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 120 * 2**20  # all at once would be 400 x 50,000 x 8 bytes twice over: 305 MiB
+
+
+@settings(max_examples=50, deadline=None)
+@given(shares, st.integers(0, 5))
+def test_intervals_stay_in_bounds_and_hold_the_value(values, seed):
+    low, high = bootstrap_interval(values, seed=seed, resamples=200)
+    assert min(values) - 1e-12 <= low <= high <= max(values) + 1e-12
+    figure = estimate(values, seed=seed, resamples=200)
+    assert 0 <= figure.low <= figure.high <= 1 and figure.n == len(values)
+    assert figure.value == pytest.approx(sum(values) / len(values))
+    narrow, wide = (bootstrap_interval(values, seed=seed, resamples=200, level=level) for level in (0.5, 0.99))
+    assert wide[0] <= narrow[0] <= narrow[1] <= wide[1]
+
+
+def test_bootstrap_coverage():
+    draw = np.random.default_rng(7)
+    truth, covered, num_runs = 0.7, 0, 300
+    for seed in range(num_runs):
+        low, high = bootstrap_interval(draw.binomial(4, truth, size=100) / 4, resamples=500, seed=seed)
+        covered += low <= truth <= high
+    # Four standard deviations of 300 draws around 0.95, and a little for what the bootstrap is known to lack.
+    assert 0.89 < covered / num_runs <= 1.0
+
+
+def test_degenerate_intervals():
+    assert all(math.isnan(bound) for bound in bootstrap_interval([], seed=0))
+    assert bootstrap_interval([0.3], seed=0) == (0.3, 0.3)
+    assert bootstrap_interval([1.0] * 10, seed=0) == (1.0, 1.0)
+    assert all(math.isnan(bound) for bound in wilson_interval(0, 0))
+    empty = estimate([], seed=0)
+    assert math.isnan(empty.value) and math.isnan(empty.low) and empty.n == 0
+
+
+def test_all_right_is_not_certainty():
+    figure = estimate([1.0] * 10, seed=0)
+    assert (figure.value, figure.high) == (1.0, 1.0)
+    assert figure.low == pytest.approx(0.7225, abs=1e-4)  # 10 / (10 + 1.96^2)
+    assert estimate([0.0], seed=0).high == pytest.approx(1.959964**2 / (1 + 1.959964**2), abs=1e-6)
+    assert estimate([0.5] * 10, seed=0).low == pytest.approx(wilson_interval(5, 10)[0])
+    lengths = estimate([300.0] * 10, seed=0)  # no share: nothing better than the bootstrap is known
+    assert (lengths.low, lengths.high) == (300.0, 300.0)
+
+
+# The bounds are the roots p of (share - p)^2 = z^2 p (1 - p) / n, found here by bisection.
+@pytest.mark.parametrize(("successes", "n"), [(8, 10), (0, 20), (20, 20), (1, 1000), (2.5, 7)])
+def test_wilson_interval_solves_its_equation(successes, n):
+    z, share = 1.959963984540054, successes / n
+
+    def beyond(p: float) -> bool:
+        return (share - p) ** 2 > z * z * p * (1 - p) / n
+
+    def bisect(outside: float) -> float:
+        inside = share
+        for _ in range(200):
+            middle = (inside + outside) / 2
+            inside, outside = (inside, middle) if beyond(middle) else (middle, outside)
+        return inside
+
+    low, high = wilson_interval(successes, n)
+    assert low == pytest.approx(bisect(0.0), abs=1e-9)
+    assert high == pytest.approx(bisect(1.0), abs=1e-9)
+
+
+def test_wilson_coverage():
+    draw = np.random.default_rng(1)
+    bounds = [wilson_interval(successes, 20) for successes in range(21)]
+    successes = draw.binomial(20, 0.97, size=4000)
+    covered = sum(bounds[k][0] <= 0.97 <= bounds[k][1] for k in successes) / 4000
+    assert covered > 0.93
+
+
+def test_paired_difference_by_hand():
+    a = {"1": 1.0, "2": 1.0, "3": 0.0, "4": 1.0, "5": 1.0, "only a": 1.0}
+    b = {"5": 1.0, "4": 0.0, "3": 1.0, "2": 0.0, "1": 0.0, "only b": 0.0, "also": 1.0}
+    result = paired_difference(a, b, seed=0)
+    assert result.figure.value == pytest.approx((1 + 1 - 1 + 1 + 0) / 5) and result.figure.n == 5
+    assert (result.num_a_higher, result.num_b_higher, result.num_unmatched) == (3, 1, 3)
+    # Of 4 fair coins, 3 or more heads or 1 or fewer: 2 x (1 + 4) / 16.
+    assert result.test == "mcnemar_exact" and result.p_value == pytest.approx(10 / 16)
+    assert -1 <= result.figure.low <= result.figure.value <= result.figure.high <= 1
+    turned = paired_difference(b, a, seed=0)
+    assert turned.figure.value == pytest.approx(-result.figure.value) and turned.p_value == result.p_value
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (5, 0), (0, 1), (3, 9), (20, 20), (700, 500), (900, 900)])
+def test_mcnemar_against_the_binomial(only_a, only_b):
+    n = only_a + only_b
+    fewer = min(only_a, only_b)
+    exact = min(Fraction(1), 2 * Fraction(sum(math.comb(n, k) for k in range(fewer + 1)), 2**n))
+    assert mcnemar_p_value(only_a, only_b) == pytest.approx(float(exact), rel=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(*[st.sampled_from([0.0, 0.1, 0.25, 0.7, 1.0])] * 2), min_size=1, max_size=8))
+def test_exact_sign_flips_against_a_loop(pairs):
+    a = {str(i): pair[0] for i, pair in enumerate(pairs)}
+    b = {str(i): pair[1] for i, pair in enumerate(pairs)}
+    result = paired_difference(a, b, seed=0, resamples=50)
+    differences = [Fraction(str(x)) - Fraction(str(y)) for x, y in pairs]
+    patterns = list(itertools.product((1, -1), repeat=len(differences)))
+    extreme = [
+        abs(sum(s * d for s, d in zip(signs, differences, strict=True))) >= abs(sum(differences)) for signs in patterns
+    ]
+    # On values 0 and 1 the sign-flip test is McNemar's.
+    assert result.p_value == pytest.approx(sum(extreme) / len(patterns), abs=1e-12)
+
+
+def test_sampled_sign_flips_are_near_the_exact_value():
+    # Twenty questions of the same size of difference: a fair coin again.
+    sizes = [0.5] * 15 + [-0.5] * 5
+    a = {str(i): 0.5 + size / 2 for i, size in enumerate(sizes)}
+    b = {str(i): 0.5 - size / 2 for i, size in enumerate(sizes)}
+    result = paired_difference(a, b, seed=0)
+    assert result.test == "sign_flip_sampled"
+    assert result.p_value == pytest.approx(mcnemar_p_value(15, 5), abs=0.01)
+    assert result == paired_difference(dict(reversed(a.items())), b, seed=0)
+
+
+def test_p_values_under_the_null_are_no_smaller_than_they_say():
+    draw = np.random.default_rng(2)
+    p_values = []
+    for seed in range(200):
+        a, b = (dict(zip(map(str, range(40)), draw.binomial(4, 0.5, 40) / 4, strict=True)) for _ in range(2))
+        p_values.append(paired_difference(a, b, seed=seed, resamples=50).p_value)
+    assert sum(p <= 0.1 for p in p_values) / 200 < 0.1 + 4 * (0.09 / 200) ** 0.5
+
+
+def test_paired_difference_without_common_questions_or_differences():
+    nothing = paired_difference({"1": 1.0}, {"2": 1.0}, seed=0)
+    assert math.isnan(nothing.figure.value) and math.isnan(nothing.p_value) and nothing.figure.n == 0
+    same = paired_difference({"1": 0.5, "2": 1.0}, {"1": 0.5, "2": 1.0}, seed=0)
+    assert same.p_value == 1.0 and same.figure == Figure(0.0, 0.0, 0.0, 2)
+
+
+def test_figures_are_json():
+    assert json.loads(json.dumps(Figure(0.5, 0.4, 0.6, 10).to_json())) == {
+        "value": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+        "n": 10,
+    }
+    text = json.dumps(estimate([], seed=0).to_json(), allow_nan=False)
+    assert json.loads(text) == {"value": None, "low": None, "high": None, "n": 0}
