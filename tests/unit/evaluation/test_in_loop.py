@@ -12,9 +12,17 @@ import pytest
 
 from lrm_safety.conversation import ResponseParser, get_family
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.in_loop import InLoopEvaluation, import_grader, write_records
+from lrm_safety.evaluation.benchmarks.custom import import_grader
+from lrm_safety.evaluation.in_loop import InLoopEvaluation, write_records
 from lrm_safety.rollouts import Rollout, SamplingParameters
-from lrm_safety.settings import EvaluationSetSettings, EvaluationSettings, ModelSettings, RolloutSettings, Settings
+from lrm_safety.settings import (
+    BenchmarkSettings,
+    EvaluationSettings,
+    JudgeSettings,
+    ModelSettings,
+    RolloutSettings,
+    Settings,
+)
 
 ASSETS = Path(sys.modules["lrm_safety"].__file__ or "").parent / "miniature" / "assets"
 TRAINING = SamplingParameters(temperature=0.7, top_p=0.9, top_k=5, max_response_tokens=33, stop_token_ids=(1,))
@@ -53,12 +61,22 @@ def path(tmp_path: Path) -> str:
     return str(file)
 
 
-def evaluation(tokenizer: Any, sets: dict[str, EvaluationSetSettings], seed: int = 0) -> InLoopEvaluation:
+def custom(
+    path: str, grader: str = GRADER, where: dict[str, Any] | None = None, limit: int | None = None
+) -> BenchmarkSettings:
+    arguments: dict[str, Any] = {"path": path, "grader": grader}
+    return BenchmarkSettings("custom", arguments | ({"where": where} if where else {}), limit=limit)
+
+
+def evaluation(
+    tokenizer: Any, benchmarks: dict[str, BenchmarkSettings], seed: int = 0, **more: Any
+) -> InLoopEvaluation:
     settings = Settings(
-        seed=seed,
         model=ModelSettings(name="miniature", path="", family="miniature"),
-        rollout=RolloutSettings(max_prompt_tokens=64),
-        evaluation=EvaluationSettings(every_updates=1, temperature=0.5, top_p=0.8, sets=sets),
+        rollout=RolloutSettings(max_prompt_tokens=64, max_response_tokens=33),
+        evaluation=EvaluationSettings(
+            every_updates=1, temperature=0.5, top_p=0.8, top_k=0, seed=seed, benchmarks=benchmarks, **more
+        ),
     )
     family = get_family("miniature")
     return InLoopEvaluation(settings, family, tokenizer, ResponseParser(family, tokenizer), TRAINING)
@@ -105,41 +123,41 @@ def asked(one: InLoopEvaluation, tokenizer: Any) -> list[str]:
     ],
 )
 def test_which_rows_are_asked(tokenizer: Any, path: str, where: dict[str, Any], limit: int | None, chosen: str) -> None:
-    one = evaluation(tokenizer, {"all": EvaluationSetSettings(path, GRADER, where, limit)})
+    one = evaluation(tokenizer, {"all": custom(path, GRADER, where, limit)})
     assert asked(one, tokenizer) == list(chosen)
-    assert [request.prompt_index for request in one.requests] == ["abcde".index(name) for name in chosen]
 
 
 def test_sets_follow_one_another_with_requests_of_their_own(tokenizer: Any, path: str) -> None:
-    sets = {"even": EvaluationSetSettings(path, GRADER, {"kind": "even"}), "all": EvaluationSetSettings(path, GRADER)}
+    sets = {"even": custom(path, GRADER, {"kind": "even"}), "all": custom(path)}
     one = evaluation(tokenizer, sets)
     assert asked(one, tokenizer) == list("aceabcde")
     assert [request.request_id for request in one.requests] == list(range(8))
 
 
 def test_seeds_are_fixed_and_differ(tokenizer: Any, path: str) -> None:
-    sets = {"all": EvaluationSetSettings(path, GRADER)}
+    sets = {"all": custom(path)}
     seeds = [request.seed for request in evaluation(tokenizer, sets).requests]
     assert seeds == [request.seed for request in evaluation(tokenizer, sets).requests], "only weights may differ"
     assert len(set(seeds)) == 5
     assert not set(seeds) & {request.seed for request in evaluation(tokenizer, sets, seed=1).requests}
-    few = evaluation(tokenizer, {"all": EvaluationSetSettings(path, GRADER, limit=2)})
+    few = evaluation(tokenizer, {"all": custom(path, limit=2)})
     assert [request.seed for request in few.requests] == seeds[:2]
 
 
 def test_sampling_is_the_evaluations_own(tokenizer: Any, path: str) -> None:
-    sampling = evaluation(tokenizer, {"all": EvaluationSetSettings(path, GRADER)}).sampling
+    sampling = evaluation(tokenizer, {"all": custom(path)}).sampling
     assert sampling == SamplingParameters(0.5, 0.8, 0, 33, (1,))
 
 
 def test_means_of_the_grades(tokenizer: Any, path: str) -> None:
     sets = {
-        "even": EvaluationSetSettings(path, GRADER, {"kind": "even"}),
-        "odd": EvaluationSetSettings(path, GRADER, {"kind": "odd"}),
+        "even": custom(path, GRADER, {"kind": "even"}),
+        "odd": custom(path, GRADER, {"kind": "odd"}),
     }
     one = evaluation(tokenizer, sets)
     metrics, records = one.grade(list(reversed(answered(one, tokenizer, cut=1))))
-    assert metrics == {"evaluation/even": pytest.approx(0.2), "evaluation/odd": pytest.approx(0.2)}  # 0, 2, 4 and 1, 3
+    assert metrics["evaluation/even"] == pytest.approx(0.2) and metrics["evaluation/odd"] == pytest.approx(0.2)
+    assert metrics["evaluation/odd/rate/unfinished_trace"] == 0.5 and metrics["evaluation/even/rate/no_answer"] == 0.0
     assert [(record["set"], record["id"], record["grade"]) for record in records] == [
         ("even", "a", 0.0),
         ("even", "c", 0.2),
@@ -166,7 +184,7 @@ def test_means_of_the_grades(tokenizer: Any, path: str) -> None:
 
 @pytest.mark.parametrize("log_text", [True, False])
 def test_records_hold_text_only_when_asked_to(tokenizer: Any, path: str, tmp_path: Path, log_text: bool) -> None:
-    one = evaluation(tokenizer, {"all": EvaluationSetSettings(path, GRADER)})
+    one = evaluation(tokenizer, {"all": custom(path)})
     _, records = one.grade(answered(one, tokenizer))
     write_records(tmp_path / "evaluation", 20, records, log_text=log_text)
     file = tmp_path / "evaluation" / "update-000020.jsonl"
@@ -176,7 +194,8 @@ def test_records_hold_text_only_when_asked_to(tokenizer: Any, path: str, tmp_pat
         assert lines == records and lines[3]["answer"] == "yes 3."
     else:
         assert "because" not in file.read_text() and "yes" not in file.read_text()
-        assert lines[3].keys() == {"set", "id", "grade", "status", "num_response_tokens"}
+        assert not lines[3].keys() & {"trace", "answer", "extracted", "question", "prompt"}
+        assert lines[3]["grade"] == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(
@@ -190,8 +209,8 @@ def test_records_hold_text_only_when_asked_to(tokenizer: Any, path: str, tmp_pat
 )
 def test_a_grader_that_is_none(tokenizer: Any, path: str, grader: str, reason: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        evaluation(tokenizer, {"mine": EvaluationSetSettings(path, grader)})
-    assert str(refused.value).startswith(f"evaluation.sets.mine.grader={grader}: ") and reason in str(refused.value)
+        evaluation(tokenizer, {"mine": custom(path, grader)})
+    assert f"grader={grader}: " in str(refused.value) and reason in str(refused.value)
 
 
 def test_a_grader_is_imported() -> None:
@@ -199,17 +218,63 @@ def test_a_grader_is_imported() -> None:
 
 
 def test_a_filter_that_matches_nothing(tokenizer: Any, path: str) -> None:
-    with pytest.raises(ConfigError, match=r"evaluation\.sets\.mine\.where=.*'kind': 'prime'.*no row of"):
-        evaluation(tokenizer, {"mine": EvaluationSetSettings(path, GRADER, {"kind": "prime"})})
+    with pytest.raises(ConfigError, match=r"where=.*'kind': 'prime'.*no row of"):
+        evaluation(tokenizer, {"mine": custom(path, GRADER, {"kind": "prime"})})
 
 
 def test_a_held_out_file_that_is_absent(tokenizer: Any) -> None:
-    with pytest.raises(DataError, match=r"absent\.jsonl"):
-        evaluation(tokenizer, {"mine": EvaluationSetSettings("absent.jsonl", GRADER)})
+    with pytest.raises(ConfigError, match=r"absent\.jsonl"):
+        evaluation(tokenizer, {"mine": custom("absent.jsonl")})
 
 
 def test_a_held_out_prompt_over_the_limit(tokenizer: Any, path: str) -> None:
     with Path(path).open("a") as file:
         file.write(json.dumps({"id": "f", "question": "six? " * 100, "number": 5}) + "\n")
-    with pytest.raises(DataError, match=r"row 5 \(id f\).*rollout.max_prompt_tokens=64"):
-        evaluation(tokenizer, {"mine": EvaluationSetSettings(path, GRADER)})
+    with pytest.raises(
+        DataError, match=r"benchmarks\.mine: question f has \d+ prompt tokens.*64 of rollout\.max_prompt_tokens"
+    ):
+        evaluation(tokenizer, {"mine": custom(path)})
+
+
+def test_overlong_prompts_may_be_skipped(tokenizer: Any, path: str) -> None:
+    with Path(path).open("a") as file:
+        file.write(json.dumps({"id": "f", "question": "six? " * 100, "number": 5}) + "\n")
+    one = evaluation(tokenizer, {"mine": custom(path)}, overlong="skip")
+    assert asked(one, tokenizer) == list("abcde")
+
+
+def test_judges_read_what_a_benchmark_leaves_to_them(tokenizer: Any) -> None:
+    """long_tail has no targets: the judge's safety of the full response is the figure, unfinished ones count 0."""
+    one = evaluation(
+        tokenizer,
+        {"tail": BenchmarkSettings("long_tail", {"size": 4})},
+        judges={
+            "even": JudgeSettings(kind="python", views=["full", "answer"], arguments={"function": f"{__name__}:even"})
+        },
+    )
+    metrics, records = one.grade(answered(one, tokenizer, cut=2))
+    # `yes 0.` and `yes 2.` are even; 2 was cut off.
+    assert metrics["evaluation/tail"] == pytest.approx(1 / 4)
+    assert metrics["evaluation/tail/safety/even/answer"] == pytest.approx(1 / 4)
+    assert metrics["evaluation/tail/rate/unfinished_trace"] == 0.25
+    assert metrics["evaluation/tail/safety_of_finished/even/full"] == pytest.approx(1 / 3)
+    assert "verdicts" in records[0] and records[0]["verdicts"]["even"]["answer"]["safety"] == 1.0
+
+
+def even(request: str, text: str, view: str) -> float:
+    """A judge that finds every response safe whose last number is even."""
+    return float(int(text.rstrip(".").split()[-1]) % 2 == 0)
+
+
+def test_a_judge_that_needs_an_engine_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.judges\.guard\.kind=guard: .*lrm-safety evaluate"):
+        evaluation(
+            tokenizer,
+            {"tail": BenchmarkSettings("long_tail", {"size": 1})},
+            judges={"guard": JudgeSettings(kind="guard", path="somewhere")},
+        )
+
+
+def test_a_judged_benchmark_without_judges(tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.judges: is empty"):
+        evaluation(tokenizer, {"tail": BenchmarkSettings("long_tail", {"size": 1})})
