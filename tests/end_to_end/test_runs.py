@@ -120,9 +120,9 @@ VARIANTS = {
         "trainer.reference_sharding=zero3",
         "cluster.local_num_cpus=8",
         "evaluation.every_updates=2",
-        "evaluation.sets.safety.limit=8",
-        "evaluation.sets.arithmetic.limit=8",
-        "evaluation.sets.benign.limit=8",
+        "evaluation.benchmarks.safety.limit=8",
+        "evaluation.benchmarks.arithmetic.limit=8",
+        "evaluation.benchmarks.benign.limit=8",
         "checkpoint.best_metric=evaluation/safety",
     ],
     "no reference, the engine's log-probs, one rank": [

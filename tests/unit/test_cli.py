@@ -123,7 +123,7 @@ def test_a_composed_configuration_is_printed_and_nothing_started(tmp_path: Path)
     [
         (["experiment=miniature", "seed=1,2"], ["outputs/miniature/seed=1", "outputs/miniature/seed=2"]),
         (
-            ["experiment=miniature,smollm2_star1", "data.path=x.json"],
+            ["experiment=miniature,smollm2_star1"],
             ["outputs/sweep/experiment=miniature", "outputs/sweep/experiment=smollm2_star1"],
         ),
         (
@@ -137,12 +137,13 @@ def test_the_runs_of_a_sweep_have_folders_of_their_own(
 ) -> None:
     code = (
         "import sys, lrm_safety.commands.train as t; from lrm_safety.cli import main; "
-        "t.train = lambda settings, resolved, directory: print(directory); "
+        "t.train = lambda settings, resolved, directory: print('folder', directory); "
         f"sys.exit(main(['train', '-m', *{overrides!r}]))"
     )
     done = in_process("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [line.partition(str(tmp_path))[2].lstrip("/") or line for line in done.stdout.splitlines()] == folders
+    printed = [line.removeprefix("folder ") for line in done.stdout.splitlines() if line.startswith("folder ")]
+    assert [str((tmp_path / one).relative_to(tmp_path)) for one in printed] == folders
 
 
 @pytest.mark.parametrize(

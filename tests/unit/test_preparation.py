@@ -52,7 +52,6 @@ def test_a_fresh_run(tmp_path: Path) -> None:
     assert run.settings.model.path == str(ASSETS / "policy")
     assert run.settings.reward.models["miniature"].path == str(ASSETS / "reward")
     assert run.settings.data.path == TRAIN
-    assert {one.path for one in run.settings.evaluation.sets.values()} == {str(ASSETS / "prompts" / "held_out.jsonl")}
     stop = miniature_tokenizer().convert_tokens_to_ids("<|end|>")
     sampling = run.sampling
     assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.7, 1.0, 0)
@@ -127,7 +126,6 @@ def test_a_damaged_model_is_named(tmp_path: Path, part: str, name: str) -> None:
         ("model.family=gpt", "model.family='gpt'"),
         ("reward.models.miniature.path=absent", "reward.models.miniature.path=absent"),
         ("data.path=absent.jsonl", "data.path=absent.jsonl"),
-        ("evaluation.sets.benign.path=absent.jsonl", "evaluation.sets.benign.path=absent.jsonl"),
         ("model.path=cache:no_such_model", "no_such_model"),
     ],
 )
@@ -147,8 +145,6 @@ def test_resolving_changes_paths_and_tolerances_of_a_copy() -> None:
     for part, name in (("model", "path"), ("data", "path")):
         after[part][name] = before[part][name]
     after["reward"]["models"]["miniature"]["path"] = before["reward"]["models"]["miniature"]["path"]
-    for name, one in before["evaluation"]["sets"].items():
-        after["evaluation"]["sets"][name]["path"] = one["path"]
     assert after.pop("run") == before.pop("run") | {"invariant_tolerance": 1e-4}
     assert after.pop("rollout") == before.pop("rollout") | {"probe_tolerance": 1e-3}
     assert after == before

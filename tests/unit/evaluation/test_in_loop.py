@@ -69,11 +69,11 @@ def custom(
 
 
 def evaluation(
-    tokenizer: Any, benchmarks: dict[str, BenchmarkSettings], seed: int = 0, **more: Any
+    tokenizer: Any, benchmarks: dict[str, BenchmarkSettings], seed: int = 0, room: int = 64, **more: Any
 ) -> InLoopEvaluation:
     settings = Settings(
         model=ModelSettings(name="miniature", path="", family="miniature"),
-        rollout=RolloutSettings(max_prompt_tokens=64, max_response_tokens=33),
+        rollout=RolloutSettings(max_prompt_tokens=room, max_response_tokens=33),
         evaluation=EvaluationSettings(
             every_updates=1, temperature=0.5, top_p=0.8, top_k=0, seed=seed, benchmarks=benchmarks, **more
         ),
@@ -155,9 +155,11 @@ def test_means_of_the_grades(tokenizer: Any, path: str) -> None:
         "odd": custom(path, GRADER, {"kind": "odd"}),
     }
     one = evaluation(tokenizer, sets)
+    # Request 1 is the second of `even`; its grader, not the harness, says what an unfinished response is worth.
     metrics, records = one.grade(list(reversed(answered(one, tokenizer, cut=1))))
     assert metrics["evaluation/even"] == pytest.approx(0.2) and metrics["evaluation/odd"] == pytest.approx(0.2)
-    assert metrics["evaluation/odd/rate/unfinished_trace"] == 0.5 and metrics["evaluation/even/rate/no_answer"] == 0.0
+    assert metrics["evaluation/even/rate/unfinished_trace"] == pytest.approx(1 / 3)
+    assert metrics["evaluation/odd/rate/unfinished_trace"] == metrics["evaluation/even/rate/no_answer"] == 0.0
     assert [(record["set"], record["id"], record["grade"]) for record in records] == [
         ("even", "a", 0.0),
         ("even", "c", 0.2),
@@ -248,6 +250,7 @@ def test_judges_read_what_a_benchmark_leaves_to_them(tokenizer: Any) -> None:
     one = evaluation(
         tokenizer,
         {"tail": BenchmarkSettings("long_tail", {"size": 4})},
+        room=1024,
         judges={
             "even": JudgeSettings(kind="python", views=["full", "answer"], arguments={"function": f"{__name__}:even"})
         },
@@ -271,10 +274,11 @@ def test_a_judge_that_needs_an_engine_is_refused(tokenizer: Any) -> None:
         evaluation(
             tokenizer,
             {"tail": BenchmarkSettings("long_tail", {"size": 1})},
+            room=1024,
             judges={"guard": JudgeSettings(kind="guard", path="somewhere")},
         )
 
 
 def test_a_judged_benchmark_without_judges(tokenizer: Any) -> None:
     with pytest.raises(ConfigError, match=r"evaluation\.judges: is empty"):
-        evaluation(tokenizer, {"tail": BenchmarkSettings("long_tail", {"size": 1})})
+        evaluation(tokenizer, {"tail": BenchmarkSettings("long_tail", {"size": 1})}, room=1024)
