@@ -41,7 +41,7 @@ configuration failed, 128 + signal after Ctrl-C or SIGTERM (with a checkpoint)."
 
 EVALUATE_HELP = """usage: lrm-safety evaluate model=OPTION evaluation=[OPTION,...] [judge=[OPTION,...]] [key=value ...] [--cfg job]
        lrm-safety evaluate compare FOLDER FOLDER ...
-       lrm-safety evaluate calibrate [judge=[OPTION,...]] [data=SET]
+       lrm-safety evaluate calibrate [judge=[OPTION,...]] [data=SET] [output=FILE]
 
   lrm-safety evaluate model=smollm2_135m evaluation=[attaq,math500] evaluation.limit=8
   lrm-safety evaluate model=qwen3_4b model.path=outputs/mine/export run.name=mine evaluation=[attaq,aime24]

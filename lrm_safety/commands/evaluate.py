@@ -38,7 +38,7 @@ def evaluate(arguments: list[str]) -> int:
         raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error
     console = Console()
     run(prepared, console)
-    console.print(f"results: {directory}/results.json   logs: inspect view --log-dir {directory}/logs")
+    console.print(f"results: {directory}/results.json\nlogs: inspect view --log-dir {directory}/logs", soft_wrap=True)
     return 0
 
 
@@ -54,13 +54,25 @@ def _compare(arguments: list[str]) -> int:
 
 
 def _calibrate(arguments: list[str]) -> int:
-    from ..evaluation.calibration import calibrate_against, reference_sets
+    from ..evaluation.calibration import calibrate_against
+    from ..evaluation.responses import write_atomically
 
-    values = dict(item.partition("=")[::2] for item in arguments)
-    unknown = sorted(values.keys() - {"judge", "data"})
+    values = dict(item.partition("=")[::2] for item in arguments if not _is_judge_option(item))
+    unknown = sorted(values.keys() - {"judge", "data", "output"})
     if unknown:
-        raise ConfigError(f"evaluate calibrate: knows judge=[NAME,...] and data=NAME, not {unknown[0]}")
-    judges = compose_judges(values.get("judge", "refusal_rules").strip("[]").split(","))
-    results = calibrate_against(judges, reference_sets(values.get("data")), Console())
-    print(json.dumps(results)) if not Console().is_terminal else None
+        raise ConfigError(
+            "evaluate calibrate: knows judge=[NAME,...], evaluation.judges.NAME.KEY=VALUE, data=SET and output=FILE, not "
+            + unknown[0]
+        )
+    judges = compose_judges(
+        values.get("judge", "refusal_rules").strip("[]").split(","),
+        [item for item in arguments if _is_judge_option(item)],
+    )
+    found = calibrate_against(judges, values.get("data"), Console())
+    if "output" in values:
+        write_atomically(Path(values["output"]), (json.dumps(found, indent=2) + "\n").encode())
     return 0
+
+
+def _is_judge_option(item: str) -> bool:
+    return item.lstrip("+").startswith("evaluation.judges.")

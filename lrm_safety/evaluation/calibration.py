@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +22,7 @@ from .judges.calibrate import (
     load_air_bench_judged,
     load_xstest_completions,
 )
+from .results import number
 
 SETS = {
     "xstest_gpt4": ("xstest", "xstest_v2_completions_gpt4_gpteval.csv"),
@@ -30,6 +32,11 @@ SETS = {
 }
 """Reference-labelled responses by name: folder and file below LRM_SAFETY_DATA. People labelled XSTest's, a judge of the
 benchmark's authors AIR-Bench's."""
+
+
+JUDGES_OF_HARM = ("guard", "reward_model", "llm")
+"""Kinds that find an answer to a harmless prompt safe; XSTest's safe prompts, where people labelled refusals, are not for
+them."""
 
 
 def reference_sets(name: str | None, *, judges_of_harm: bool = False) -> dict[str, list[LabelledItem]]:
@@ -47,25 +54,27 @@ def reference_sets(name: str | None, *, judges_of_harm: bool = False) -> dict[st
     return found
 
 
-def calibrate_against(
-    judges: Mapping[str, JudgeSettings], sets: Mapping[str, Sequence[LabelledItem]], console: Console
-) -> list[dict[str, Any]]:
-    """Print and return accuracy, kappa and confusion of every judge on every set."""
-    table = Table(title="judges against reference labels")
-    for heading in ("judge", "data"):
-        table.add_column(heading)
-    for heading in ("accuracy", "kappa", *(f"{a} as {b}" for a in LABELS for b in LABELS), "n", "no verdict"):
+def calibrate_against(judges: Mapping[str, JudgeSettings], data: str | None, console: Console) -> list[dict[str, Any]]:
+    """Print and return accuracy, kappa and confusion of every judge on the set `data`, or on every set."""
+    table = Table(title="judges against reference labels", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("judge, data", no_wrap=True)
+    for heading in ("accuracy", "kappa", "n", "no verdict", "label \\ judged", *LABELS):
         table.add_column(heading, justify="right")
     rows = []
     for name, settings in judges.items():
+        sets = reference_sets(data, judges_of_harm=settings.kind in JUDGES_OF_HARM)
         judge = build_judge(name, settings, device=resolve_device("auto"))
         try:
-            for data, items in sets.items():
+            for one, items in sets.items():
                 result = calibrate(judge, items)
-                rows.append(_row(name, data, result))
-                cells = [f"{x:.3f}" if x is not None else "-" for x in (result.accuracy, result.kappa)]
-                counts = [str(count) for line in result.confusion.counts for count in line]
-                table.add_row(name, data, *cells, *counts, str(result.n), str(result.n_without_verdict))
+                rows.append(_row(name, one, result))
+                shares = [number(result.accuracy), number(result.kappa)]
+                counts = [
+                    "\n".join(str(line[column]) for line in result.confusion.counts) for column in range(len(LABELS))
+                ]
+                table.add_row(
+                    f"{name}\n{one}", *shares, str(result.n), str(result.n_without_verdict), "\n".join(LABELS), *counts
+                )
         finally:
             judge.close()
     console.print(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -39,15 +40,18 @@ def compare(names: Sequence[str], results: Sequence[Mapping[str, Any]], console:
     """
     shared = check_comparable(names, results)
     protocols = {str(one["protocol"]) for one in results}
-    table = Table(title="paired differences from " + names[0])
-    for heading in ("benchmark", "figure", "evaluation"):
+    letters = [chr(ord("A") + i) if i < 26 else str(i) for i in range(len(names))]
+    for letter, name in zip(letters, names, strict=True):
+        console.print(f"{letter}: {name}")
+    table = Table(title="paired differences from A", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("benchmark", ""):
         table.add_column(heading)
-    for heading in ("value", "95% interval", "difference", "95% interval", "p", "questions"):
+    for heading in ("value", "difference", "p", "n"):
         table.add_column(heading, justify="right")
     rows = []
     for benchmark in shared:
         base = results[0]["benchmarks"][benchmark]
-        for name, one in zip(names, results, strict=True):
+        for letter, name, one in zip(letters, names, results, strict=True):
             mine = one["benchmarks"][benchmark]
             figure = mine["figures"].get(mine["primary"])
             row: dict[str, Any] = {
@@ -56,18 +60,16 @@ def compare(names: Sequence[str], results: Sequence[Mapping[str, Any]], console:
                 "evaluation": name,
                 "value": figure,
             }
-            cells = [benchmark, mine["primary"], name, number(figure and figure["value"]), interval(figure)]
+            cells = [letter, f"{number(figure and figure['value'])}\n{interval(figure)}"]
             if one is not results[0]:
                 paired = paired_difference(mine["questions"], base["questions"], seed=one["seed"])
-                row["difference"] = paired.figure.to_json() | {"p_value": paired.p_value, "test": paired.test}
-                cells += [
-                    f"{paired.figure.value:+.3f}",
-                    interval(paired.figure.to_json()),
-                    f"{paired.p_value:.3f}",
-                    str(paired.figure.n),
-                ]
+                difference = paired.figure.to_json()
+                row["difference"] = difference | {"p_value": paired.p_value, "test": paired.test}
+                change = f"{paired.figure.value:+.3f}\n{interval(difference)}"
+                cells += [change, f"{paired.p_value:.3f}", str(paired.figure.n)]
             rows.append(row)
-            table.add_row(*cells)
+            table.add_row(f"{benchmark}\n{mine['primary']}" if one is results[0] else "", *cells)
+        table.add_section()
     console.print(table)
     if len(protocols) > 1:
         console.print("the evaluations were sampled by different protocols")

@@ -88,7 +88,7 @@ def context_tokens(path: str, revision: str | None, trust_remote_code: bool) -> 
     return int(length) if length else None
 
 
-def model_fingerprint(path: str, revision: str | None) -> str:
+def model_fingerprint(path: str, revision: str | None = None) -> str:
     """A hash that tells two checkpoints apart without reading all of either.
 
     For a folder sha256 over config.json and, of every safetensors file, name, size and 64 samples of 64 KiB spread evenly
@@ -100,7 +100,7 @@ def model_fingerprint(path: str, revision: str | None) -> str:
     digest = hashlib.sha256()
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ConfigError(f"model.path={path}: holds no safetensors file")
+        raise ConfigError(f"{path}: holds no safetensors file")
     digest.update(json.dumps(json.loads((folder / "config.json").read_text(encoding="utf-8")), sort_keys=True).encode())
     for file in files:
         size = file.stat().st_size

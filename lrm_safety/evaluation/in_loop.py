@@ -12,7 +12,7 @@ from ..conversation import Family, ResponseParser
 from ..errors import ConfigError
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from ..settings import Settings
-from .figures import figures, primary_figure
+from .figures import figures, is_of_group, primary_figure
 from .graders.math import MathGrader
 from .judges.build import build_judge, judge_views
 from .plan import Planner
@@ -94,13 +94,15 @@ class InLoopEvaluation:
                     items = [(one.ask.question, one.response, one.ask.target) for one in scored]
                     for one, result in zip(scored, grade(planned.benchmark.scoring, items, grader), strict=True):
                         one.grade = result
-                found = figures(planned, scored, list(self._judges), self._settings.seed)
-                primary = primary_figure(planned, list(self._judges))
-                metrics[f"evaluation/{planned.name}"] = found[primary].value
+                readers = {name: views for name, (_, views) in self._judges.items()}
+                found = figures(planned, scored, readers, self._settings.seed)
+                primary = primary_figure(planned, readers)
+                if primary in found:  # not when a judge fell silent on every response
+                    metrics[f"evaluation/{planned.name}"] = found[primary].value
                 metrics |= {
                     f"evaluation/{planned.name}/{name}": figure.value
                     for name, figure in found.items()
-                    if name != primary and "@" not in name.partition("/")[2]
+                    if name != primary and not is_of_group(name)
                 }
                 records.extend(record(planned.name, one) for one in scored)
         return metrics, records

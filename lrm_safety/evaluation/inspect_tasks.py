@@ -160,6 +160,7 @@ def live_grades(scoring: Scoring) -> Grades:
 
 def _live_task(
     name: str,
+    benchmark_name: str | None = None,
     *,
     samples: int | None = None,
     attack: str | None = None,
@@ -167,7 +168,8 @@ def _live_task(
     judge: str = "refusal_rules",
     **arguments: Any,
 ) -> Task:
-    benchmark = get_benchmark(name)
+    """`name` is as in conf/evaluation, so that a request has the seed that `lrm-safety evaluate` gives it."""
+    benchmark = get_benchmark(benchmark_name or name)
     questions = benchmark.load_checked(arguments, f"-T {name}")
     verdicts: dict[str, tuple[Verdicts, Sequence[View]]] = {}
     if benchmark.judged:
@@ -225,19 +227,19 @@ def math500(**arguments: Any) -> Task:
 @task
 def aime24(**arguments: Any) -> Task:
     """AIME 2024: see benchmarks/aime.py."""
-    return _live_task("aime", year=24, **arguments)
+    return _live_task("aime24", "aime", year=24, **arguments)
 
 
 @task
 def aime25(**arguments: Any) -> Task:
     """AIME 2025: see benchmarks/aime.py."""
-    return _live_task("aime", year=25, **arguments)
+    return _live_task("aime25", "aime", year=25, **arguments)
 
 
 @task
 def gpqa_diamond(**arguments: Any) -> Task:
     """GPQA-Diamond: see benchmarks/gpqa.py."""
-    return _live_task("gpqa", **arguments)
+    return _live_task("gpqa_diamond", "gpqa", **arguments)
 
 
 @task

@@ -78,10 +78,10 @@ def choose_protocol(settings: EvaluationSettings, family: Family, training: Samp
         if (value := getattr(settings, key)) is not None
     }
     protocol = replace(protocol, **changed)
-    if protocol.greedy and protocol.thinking:
+    if protocol.greedy and family.writes_trace:
         raise ConfigError(
-            "evaluation.temperature=0: greedy decoding makes reasoning models repeat themselves, their cards forbid it; use "
-            "0.6, or evaluation.protocol=plain for a model without traces"
+            f"evaluation.temperature=0: greedy decoding makes reasoning models such as model.family={family.name} repeat "
+            "themselves, their cards forbid it; use evaluation.protocol=auto, or a temperature such as 0.6"
         )
     if protocol.top_p == 0.0:
         raise ConfigError("evaluation.top_p=0: must be above 0; 1 samples the whole distribution")

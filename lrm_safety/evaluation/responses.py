@@ -76,7 +76,7 @@ class ResponseStore:
         ]
         if different:
             raise DataError(
-                f"{folder} holds responses of another evaluation ({'; '.join(different)}); choose another run.name"
+                f"{folder} holds responses of another evaluation ({'; '.join(different)}); choose another run.directory"
             )
 
     def num_missing(self, planned: PlannedBenchmark) -> int:
@@ -142,11 +142,14 @@ def _load(path: Path) -> list[Generated]:
         ) from error
 
 
-def identity_of(model: str, model_fingerprint: str, protocol: Protocol, seed: int, batch_size: int) -> dict[str, Any]:
+def identity_of(
+    model: str, model_fingerprint: str, dtype: str, protocol: Protocol, seed: int, batch_size: int
+) -> dict[str, Any]:
     """What makes two evaluations comparable response by response."""
     return {
         "model": model,
         "model_fingerprint": model_fingerprint,
+        "dtype": dtype,
         "protocol": asdict(protocol),
         "seed": seed,
         "batch_size": batch_size,

@@ -9,11 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from ..errors import DataError
-from .figures import Figures, count_statuses, primary_figure
+from .figures import Figures, Judges, count_statuses, is_of_group, primary_figure, primary_value
 from .in_loop import record
 from .plan import PlannedBenchmark
 from .protocols import Protocol
@@ -22,10 +23,13 @@ from .scoring import Scored
 
 RESULTS, SAMPLES = "results.json", "samples.jsonl"
 FORMAT = 1
+SCORES = ("safety/", "over_refusal/", "pass@", "maj@", "measure/", "kappa/")
+RATES = ("rate/", "no_verdict/")
+"""How the names of figures begin that the table shows."""
 
 
 def benchmark_results(
-    planned: PlannedBenchmark, scored: Sequence[Scored], found: Figures, judges: Sequence[str]
+    planned: PlannedBenchmark, scored: Sequence[Scored], found: Figures, judges: Judges
 ) -> dict[str, Any]:
     """Everything about one benchmark, JSON."""
     return {
@@ -46,22 +50,11 @@ def benchmark_results(
     }
 
 
-def _per_question(planned: PlannedBenchmark, scored: Sequence[Scored], judges: Sequence[str]) -> dict[str, float]:
+def _per_question(planned: PlannedBenchmark, scored: Sequence[Scored], judges: Judges) -> dict[str, float]:
     """Each question's part of the primary figure, for paired comparison; questions without one are left out."""
-    name, _, rest = primary_figure(planned, judges).partition("/")
-    judge, _, view = rest.partition("/")
     values: dict[str, list[float]] = {}
     for one in scored:
-        if not planned.benchmark.judged:
-            value: float | None = float(one.grade.correct) if one.grade else None
-        elif name == "over_refusal" and one.ask.question.groups.get("label") != "safe":
-            value = None
-        elif not one.answered:
-            value = None if name == "over_refusal" else 0.0
-        else:
-            verdict = one.verdicts[judge].get(view)  # type: ignore[call-overload]
-            value = verdict.safety if verdict is not None else None
-        if value is not None:
+        if (value := primary_value(planned, one, judges)) is not None:
             values.setdefault(one.ask.question.id, []).append(value)
     return {question: sum(mine) / len(mine) for question, mine in values.items()}
 
@@ -121,28 +114,32 @@ def write_samples(path: Path, scored: Mapping[str, Sequence[Scored]], *, log_tex
 
 
 def show(results: Mapping[str, Any], console: Console) -> None:
-    """The table: one row a benchmark, its primary figure with its interval, and what was not finished."""
-    table = Table(title=f"{results['model']['name']}, protocol {results['protocol']['name']}")
-    for heading in ("benchmark", "figure"):
-        table.add_column(heading)
-    for heading in ("value", "95% interval", "questions", "samples", "unfinished", "empty", "malformed"):
-        table.add_column(heading, justify="right")
+    """The table: a benchmark's primary figure first, its other scores, and how many responses counted as nothing."""
+    table = Table(
+        title=f"{results['model']['name']}, protocol {results['protocol']['name']}", box=SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("benchmark", overflow="fold")
+    table.add_column("figure", no_wrap=True)
+    for heading in ("value", "95% interval", "n"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, one in results["benchmarks"].items():
-        figures = one["figures"]
-        main = figures.get(one["primary"])
-        unfinished = figures["rate/unfinished_trace"]["value"] + figures["rate/unfinished_answer"]["value"]
-        table.add_row(
-            name,
-            one["primary"],
-            number(main and main["value"]),
-            interval(main),
-            str(main["n"] if main else 0),
-            str(one["samples"]),
-            number(unfinished),
-            number(figures["rate/empty_answer"]["value"]),
-            number(figures["rate/malformed"]["value"]),
-        )
+        for i, figure in enumerate(headlines(one)):
+            found = one["figures"].get(figure)
+            questions = found["n"] if found else 0
+            size = str(questions) if one["samples"] == 1 else f"{questions} x {one['samples']}"
+            table.add_row("" if i else name, figure, number(found and found["value"]), interval(found), size)
+        table.add_section()
     console.print(table)
+
+
+def headlines(benchmark: Mapping[str, Any]) -> list[str]:
+    """Names of the figures that a person looks at first; rates only where something happened."""
+    shown = [
+        name
+        for name, figure in benchmark["figures"].items()
+        if not is_of_group(name) and (name.startswith(SCORES) or (name.startswith(RATES) and figure["value"] > 0))
+    ]
+    return [benchmark["primary"], *(name for name in shown if name != benchmark["primary"])]
 
 
 def number(value: float | None) -> str:

@@ -123,7 +123,7 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> dict[str, Any]:
                 items = [(each.ask.question, each.response, each.ask.target) for each in scored[one.name]]
                 for each, result in zip(scored[one.name], grade(one.benchmark.scoring, items, grader), strict=True):
                     each.grade = result
-    judges = list(settings.evaluation.judges)
+    judges = {name: judge_views(judge) for name, judge in settings.evaluation.judges.items()}
     benchmarks = {
         one.name: benchmark_results(
             one, scored[one.name], figures(one, scored[one.name], judges, settings.evaluation.seed), judges
@@ -146,7 +146,7 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> dict[str, Any]:
         },
         protocol=prepared.protocol,
         seed=settings.evaluation.seed,
-        judges={name: asdict(judge) for name, judge in settings.evaluation.judges.items()},
+        judges={name: judge_identity(name, judge) for name, judge in settings.evaluation.judges.items()},
         benchmarks=benchmarks,
         seconds=seconds,
     )
@@ -154,11 +154,20 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> dict[str, Any]:
     return results
 
 
+def judge_identity(name: str, settings: JudgeSettings) -> dict[str, Any]:
+    """What a judge's verdicts depend on: its configuration and its model."""
+    if settings.path is None:
+        return asdict(settings)
+    path = resolve(settings.path, f"evaluation.judges.{name}.path")
+    return asdict(settings) | {"fingerprint": model_fingerprint(path)}
+
+
 def _generate(prepared: PreparedEvaluation, console: Console) -> dict[str, list[Generated]]:
     settings, planned = prepared.settings, prepared.planned
     identity = identity_of(
         settings.model.name,
         prepared.fingerprint,
+        settings.model.dtype,
         prepared.protocol,
         settings.evaluation.seed,
         settings.evaluation.batch_size,
@@ -195,7 +204,11 @@ def _judge(
     """All verdicts of one judge; it is only built when some are missing."""
     evaluation = prepared.settings.evaluation
     store = VerdictStore(
-        prepared.directory / RESPONSES, name, asdict(settings), judge_views(settings), evaluation.batch_size
+        prepared.directory / RESPONSES,
+        name,
+        judge_identity(name, settings),
+        judge_views(settings),
+        evaluation.batch_size,
     )
     judged = [one for one in prepared.planned if one.benchmark.judged]
     for one in judged:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -51,24 +53,46 @@ def compose_evaluation(overrides: list[str]) -> tuple[EvaluateSettings, dict[str
     return settings, resolved
 
 
-def compose_judges(names: list[str]) -> dict[str, JudgeSettings]:
-    """The judges of these files in conf/judge; raises ConfigError."""
-    overrides = ["model=miniature", "evaluation=none", f"judge=[{','.join(names)}]"]
-    config = _compose(EVALUATE_ROOT, EvaluateSettings, overrides)
-    return _typed(config, EvaluateSettings)[0].evaluation.judges
+def compose_judges(names: list[str], overrides: Sequence[str] = ()) -> dict[str, JudgeSettings]:
+    """The judges of these files in conf/judge, changed by `overrides` of their keys; raises ConfigError."""
+    return compose_evaluation(["model=miniature", "evaluation=none", f"judge=[{','.join(names)}]", *overrides])[
+        0
+    ].evaluation.judges
 
 
 def _compose(root: str, schema: type, overrides: list[str]) -> DictConfig:
     register_schema()
     GlobalHydra.instance().clear()
     try:
+        additions = [item for item in OverridesParser.create().parse_overrides(overrides) if _adds_member(item, schema)]
+        others = [item for item in overrides if item not in {addition.input_line for addition in additions}]
         with initialize_config_dir(str(configuration_directory()), version_base="1.3"):
-            return compose(root, overrides=overrides)
+            config = compose(root, overrides=others)
+        for addition in additions:
+            _add_member(config, addition.key_or_group, addition.value(), schema)
+        return config
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         # Hydra has no class of its own for some mistakes, such as a number for a group.
         raise ConfigError(explain(error, schema)) from error
     finally:
         GlobalHydra.instance().clear()
+
+
+def _adds_member(item: Override, schema: type) -> bool:
+    """Whether `+evaluation.judges.mine.kind=python` adds to a dictionary of dataclasses, which Hydra itself cannot."""
+    parents = (name for name, kind in dictionaries(schema).items() if is_dataclass(kind))
+    return (item.is_add() or item.is_force_add()) and item.key_or_group.startswith(
+        tuple(f"{name}." for name in parents)
+    )
+
+
+def _add_member(config: DictConfig, key: str, value: Any, schema: type) -> None:
+    """Set `key` below a dictionary of dataclasses, whose member is made with its defaults when it is new."""
+    parent, kind = next((name, kind) for name, kind in dictionaries(schema).items() if key.startswith(f"{name}."))
+    member = key.removeprefix(f"{parent}.").partition(".")[0]
+    if member not in OmegaConf.select(config, parent):
+        OmegaConf.update(config, f"{parent}.{member}", OmegaConf.structured(kind), force_add=True)
+    OmegaConf.update(config, key, value, merge=True, force_add=True)
 
 
 def settings_of(config: DictConfig) -> tuple[Settings, dict[str, Any]]:
@@ -147,6 +171,8 @@ def _unknown(key: str, schema: type = Settings) -> str:
     keys = known_keys(schema)
     parent, dot, name = key.rpartition(".")
     short = f"{parent}{dot}{''.join(word[:1] for word in name.split('_'))}"
+    if any(fnmatch.fnmatchcase(parent, name) for name, kind in dictionaries(schema).items() if kind is Any):
+        return f"{key} is new there: add it with a plus, +{key}=..."
     near = [short] if short in keys else difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
     return f"unknown key {key}; " + (
         f"did you mean {near[0]}?" if near else "`lrm-safety train --cfg job` lists all keys"
@@ -165,6 +191,19 @@ def _added_keys(node: Any, prefix: str = "") -> Iterator[str]:
     elif isinstance(node, dict):
         for name, value in node.items():
             yield from _added_keys(value, f"{prefix}{name}.")
+
+
+def dictionaries(node: type = Settings, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys that hold a dictionary, with what its members are: a dataclass, or Any; names of members are `*`."""
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(node).items():
+        if get_origin(hint) is dict:
+            member = get_args(hint)[1]
+            found[f"{prefix}{name}"] = member
+            hint, name = member, f"{name}.*"
+        if is_dataclass(hint):
+            found |= dictionaries(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+    return found
 
 
 def known_keys(node: type = Settings, prefix: str = "") -> list[str]:

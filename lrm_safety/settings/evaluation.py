@@ -14,7 +14,7 @@ class BenchmarkSettings:
 
     task: str = MISSING
     """Module in lrm_safety/evaluation/benchmarks: attaq, air_bench, harmbench, xstest, math500, aime, gpqa, badchain,
-    long_tail, miniature."""
+    long_tail, miniature, custom."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Options of the benchmark's loader, such as `subset`, or `data` for the path of its file."""
     samples: int | None = integer(None, low=1)
@@ -72,7 +72,7 @@ class EvaluationSettings:
     """A prompt that leaves no room in the model's context is an error that names the question, or is skipped and
     counted."""
     seed: int = integer(0)
-    """Seed of sampling, choice order and bootstrap: a request's seed depends on it, the benchmark, the question and the
+    """Seed of sampling and bootstrap: a request's seed depends on it, the benchmark, the question and the
     repeat alone."""
     batch_size: int = integer(256, low=1)
     """Responses generated and saved together: what a killed evaluation generates again at most. Part of the protocol, since

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lrm_safety.errors import DataError
+from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
 
 Polarity = Literal["1=refusal", "0=refusal"]
 
@@ -103,11 +105,23 @@ def load_judge_prompts(path: str) -> dict[str, JudgePrompt]:
         raise DataError(f"{path}: no such file; give AIR-Bench's CSV of judge prompts")
     try:
         with file_path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
+            found = list(csv.DictReader(file, strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a CSV of judge prompts ({error})") from error
+    return _by_category(found, path)
+
+
+def published_judge_prompts() -> dict[str, JudgePrompt]:
+    """AIR-Bench's own judge prompts by cate-idx, from LRM_SAFETY_DATA or the hub. Raises DataError in one line."""
+    hub_id = "stanford-crfm/air-bench-2024"
+    fields = {"cate-idx": str, "judge_prompt": str}
+    hub = hub_rows(hub_id, "judge_prompts")
+    return _by_category(*rows("airbench2024", "judge_prompts_1isrefusal_314.csv", None, fields, hub, hub_id))
+
+
+def _by_category(found: Sequence[Mapping[str, Any]], path: str) -> dict[str, JudgePrompt]:
     prompts: dict[str, JudgePrompt] = {}
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(found, start=1):
         category, text = row.get("cate-idx"), row.get("judge_prompt")
         if not category or not text:
             raise DataError(f"{path}, row {number}: needs the columns cate-idx and judge_prompt, both filled")

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.judges.airbench import DEFAULT_PROMPT, load_judge_prompts, parse_score, safety_of
+from lrm_safety.evaluation.judges.airbench import (
+    DEFAULT_PROMPT,
+    JudgePrompt,
+    load_judge_prompts,
+    parse_score,
+    published_judge_prompts,
+    safety_of,
+)
 from lrm_safety.evaluation.judges.endpoint import ChatEndpoint
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
 
@@ -46,7 +53,8 @@ class LlmJudge:
         first_delay_seconds: float = 0.5,
         max_concurrency: int = 8,
     ) -> None:
-        """`base_url` ends before `/chat/completions`. The key is read from the environment variable `api_key_env`.
+        """`judge_prompts`: `air_bench` for the published ones, a CSV of the same form, or None for the general prompt alone.
+        `base_url` ends before `/chat/completions`. The key is read from the environment variable `api_key_env`.
 
         Raises ConfigError for an unusable address, an unset variable or a number out of range, DataError for unusable
         judge prompts.
@@ -68,7 +76,10 @@ class LlmJudge:
             if not api_key:
                 raise ConfigError(f"{key}.api_key_env={api_key_env}: this environment variable is not set")
         self.name = name
-        self._prompts = load_judge_prompts(judge_prompts) if judge_prompts is not None else {}
+        self._prompts: dict[str, JudgePrompt] = {}
+        if judge_prompts is not None:
+            published = judge_prompts == "air_bench"
+            self._prompts = published_judge_prompts() if published else load_judge_prompts(judge_prompts)
         self._model, self._temperature, self._max_tokens, self._seed = model, temperature, max_tokens, seed
         self._unparsable_retries = unparsable_retries
         self._max_concurrency = max_concurrency

@@ -1,0 +1,194 @@
+"""`lrm-safety evaluate` and plain `inspect eval` with the real engine: results, resume, another judge, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inspect_ai.log import list_eval_logs, read_eval_log
+from running import Command
+
+from lrm_safety.cli import main
+
+LIMIT = 8
+SMALL = (
+    "evaluate",
+    "model=miniature",
+    "rollout=vllm_cpu",
+    "evaluation=[miniature,long_tail]",
+    f"evaluation.limit={LIMIT}",
+    "evaluation.batch_size=4",
+    "run.directory=run",
+)
+BENCHMARKS = ("safety", "arithmetic", "benign", "long_tail")
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    """results.json without what depends on the machine's speed."""
+    results = json.loads((run / "results.json").read_text())
+    assert set(results.pop("seconds")) == {"generate_seconds", "judge_seconds", "grade_seconds", "log_seconds"}
+    return results
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an evaluation that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    command = Command(folder, SMALL)
+    assert command.wait() == 0, command.output
+    assert "generating: 32 responses" in command.stdout and "pass@1" in command.stdout
+    return folder / "run"
+
+
+def test_results_say_what_was_measured_and_how(finished: Path) -> None:
+    results = results_of(finished)
+    assert tuple(results["benchmarks"]) == BENCHMARKS
+    assert results["model"]["name"] == "miniature" and len(results["model"]["fingerprint"]) == 64
+    assert results["protocol"]["temperature"] == 1.0 and results["seed"] == 0
+    samples = [json.loads(line) for line in (finished / "samples.jsonl").read_text().splitlines()]
+    assert [sum(row["set"] == name for row in samples) for name in BENCHMARKS] == [LIMIT] * 4
+    assert not any(key in row for row in samples for key in ("trace", "answer", "extracted"))
+    for name in ("safety", "arithmetic", "benign"):
+        figure = results["benchmarks"][name]["figures"]["pass@1"]
+        grades = [row["grade"] for row in samples if row["set"] == name]
+        assert figure["value"] == sum(grades) / LIMIT and figure["n"] == LIMIT
+        assert figure["low"] <= figure["value"] <= figure["high"]
+    # The miniature's shipped policy is what its page says: it knows arithmetic and does not refuse.
+    assert results["benchmarks"]["arithmetic"]["figures"]["pass@1"]["value"] > 0.7
+    tail = results["benchmarks"]["long_tail"]
+    verdicts = [row["verdicts"]["refusal_rules"] for row in samples if row["set"] == "long_tail"]
+    never = ("unfinished_trace", "unfinished_answer", "empty_answer")
+    safe = sum(
+        verdict["full"]["safety"]
+        for verdict, row in zip(verdicts, samples[3 * LIMIT :], strict=True)
+        if row["status"] not in never and "answer" in verdict
+    )
+    assert tail["figures"]["safety/refusal_rules/full"]["value"] == pytest.approx(safe / LIMIT)
+    assert sum(tail["statuses"].values()) == LIMIT
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_results(
+    finished: Path, command: Callable[..., Command], tmp_path: Path
+) -> None:
+    killed = command(*SMALL)
+    batches = tmp_path / "run" / "responses"
+    killed.wait_until(lambda: (batches / "arithmetic" / "batch-0000.npz").is_file())
+    killed.process.kill()
+    killed.wait()
+    assert not (tmp_path / "run" / "results.json").exists()
+    held = {path: path.stat().st_mtime_ns for path in batches.rglob("batch-*.npz")}
+    assert 3 <= len(held) < 8
+    resumed = command(*SMALL)
+    assert resumed.wait() == 0, resumed.output
+    assert f"generating: {4 * (8 - len(held))} responses" in resumed.stdout
+    assert {path: path.stat().st_mtime_ns for path in held} == held, "what was there is not generated again"
+    assert results_of(tmp_path / "run") == results_of(finished)
+    assert (tmp_path / "run" / "samples.jsonl").read_bytes() == (finished / "samples.jsonl").read_bytes()
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_another_judge_reads_what_is_there(copy: Path, command: Callable[..., Command], tmp_path: Path) -> None:
+    (tmp_path / "judging.py").write_text("def short(request, text, view):\n    return float(len(text) < 40)\n")
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("batch-*")}
+    judged = command(
+        *SMALL,
+        "+evaluation.judges.short.kind=python",
+        "+evaluation.judges.short.arguments.function=judging:short",
+        PYTHONPATH=str(tmp_path),
+    )
+    assert judged.wait() == 0, judged.output
+    assert "generating" not in judged.stdout and "judging with refusal_rules" not in judged.stdout
+    assert f"judging with short: {LIMIT} responses" in judged.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    figures = results_of(copy)["benchmarks"]["long_tail"]["figures"]
+    assert {"safety/short/full", "safety/refusal_rules/full", "kappa/refusal_rules~short/full"} <= figures.keys()
+
+
+def test_logs_open_in_inspect(finished: Path) -> None:
+    logs = [read_eval_log(info) for info in list_eval_logs(str(finished / "logs"))]
+    assert sorted(log.eval.task for log in logs) == sorted(name.replace("_", "-") for name in BENCHMARKS)
+    results = results_of(finished)["benchmarks"]
+    for log in logs:
+        assert log.status == "success" and log.samples is not None and len(log.samples) == LIMIT
+        name = log.eval.task.replace("-", "_")
+        if name != "long_tail":
+            (score,) = log.results.scores  # type: ignore[union-attr]
+            assert score.metrics["mean"].value == pytest.approx(results[name]["figures"]["pass@1"]["value"])
+        kept = log.samples[0].output.metadata["lrm_safety"]  # type: ignore[index]
+        assert len(kept["token_ids"]) == len(kept["logprobs"]) > 0 and max(kept["logprobs"]) <= 0
+
+
+def test_plain_inspect_eval(tmp_path: Path) -> None:
+    """Without Ray and without our command line."""
+    arguments = (
+        "lrm_safety/miniature --model lrm_safety/package:lrm_safety/miniature/assets/policy -M family=miniature -M dtype=float32 "
+        "-T kind=arithmetic --max-tokens 80 --temperature 1.0 --limit 6 --log-dir logs --display plain"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "inspect_ai", "eval", *arguments.split()],
+        cwd=tmp_path,
+        env={**os.environ, "INSPECT_EVAL_NO_LOG_REALTIME": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (info,) = list_eval_logs(str(tmp_path / "logs"))
+    log = read_eval_log(info)
+    assert log.status == "success", log.error
+    assert log.samples is not None and len(log.samples) == 6
+    grades = [sample.scores["graded"].value for sample in log.samples]  # type: ignore[index]
+    assert log.results is not None
+    assert log.results.scores[0].metrics["mean"].value == pytest.approx(sum(grades) / 6) and sum(grades) >= 4  # type: ignore[arg-type]
+
+
+def test_compare(copy: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "compare", str(finished), str(copy)]) == 0
+    output = capsys.readouterr().out
+    assert "arithmetic" in output and "+0.000" in output and f"B: {copy}" in output
+
+
+MISTAKES: dict[str, tuple[list[str], list[str]]] = {
+    "unknown benchmark": (["evaluation=[attack]"], ["conf/evaluation/attack", "did you mean attaq?"]),
+    "unknown task": (["evaluation.benchmarks.safety.task=minature"], ["evaluation.benchmarks.safety.task=minature"]),
+    "unknown judge": (["judge=[refusal_rule]"], ["conf/judge/refusal_rule", "did you mean refusal_rules?"]),
+    "data absent": (["evaluation=[attaq]", "+evaluation.benchmarks.attaq.arguments.data=absent.csv"], ["absent.csv"]),
+    "thinking asked of a model that cannot": (
+        ["model=smollm2_135m", "evaluation=[long_tail]", "evaluation.protocol=qwen3_thinking"],
+        ["evaluation.protocol=qwen3_thinking", "writes no trace"],
+    ),
+    "greedy reasoning": (["evaluation.temperature=0"], ["evaluation.temperature=0"]),
+    "no room for a prompt": (["evaluation.max_response_tokens=100000"], ["evaluation.max_response_tokens=100000"]),
+    "a prompt over the context": (["evaluation.max_response_tokens=500"], ["evaluation.benchmarks", "overlong=skip"]),
+    "another protocol's folder": (["evaluation.temperature=0.9"], ["run/responses", "protocol", "run.directory"]),
+    "another judge of the same name": (
+        ["evaluation.judges.refusal_rules.views=[full]"],
+        ["verdicts-refusal_rules", "another configuration"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_end_in_one_line(
+    copy: Path, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    overrides, expected = MISTAKES[name]
+    monkeypatch.chdir(copy.parent)
+    before = sorted(copy.rglob("*"))
+    status = main([*SMALL, *overrides])
+    captured = capfd.readouterr()
+    assert status == 1 and "Traceback" not in captured.out + captured.err
+    (line,) = [line for line in captured.err.splitlines() if line.startswith("error:")]
+    assert all(part in line for part in expected), line
+    assert sorted(copy.rglob("*")) == before, "nothing is lost, nothing is added"
