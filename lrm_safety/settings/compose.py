@@ -64,12 +64,14 @@ def _compose(root: str, schema: type, overrides: list[str]) -> DictConfig:
     register_schema()
     GlobalHydra.instance().clear()
     try:
-        additions = [item for item in OverridesParser.create().parse_overrides(overrides) if _adds_member(item, schema)]
-        others = [item for item in overrides if item not in {addition.input_line for addition in additions}]
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        added = {member for item in parsed if (member := _added_member(item, schema))}
+        later = [item for item in parsed if any(f"{item.key_or_group}.".startswith(f"{name}.") for name in added)]
+        earlier = [str(item.input_line) for item in parsed if item not in later]
         with initialize_config_dir(str(configuration_directory()), version_base="1.3"):
-            config = compose(root, overrides=others)
-        for addition in additions:
-            _add_member(config, addition.key_or_group, addition.value(), schema)
+            config = compose(root, overrides=earlier)
+        for item in later:
+            _set_member(config, item.key_or_group, item.value(), schema)
         return config
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         # Hydra has no class of its own for some mistakes, such as a number for a group.
@@ -78,15 +80,16 @@ def _compose(root: str, schema: type, overrides: list[str]) -> DictConfig:
         GlobalHydra.instance().clear()
 
 
-def _adds_member(item: Override, schema: type) -> bool:
-    """Whether `+evaluation.judges.mine.kind=python` adds to a dictionary of dataclasses, which Hydra itself cannot."""
-    parents = (name for name, kind in dictionaries(schema).items() if is_dataclass(kind))
-    return (item.is_add() or item.is_force_add()) and item.key_or_group.startswith(
-        tuple(f"{name}." for name in parents)
-    )
+def _added_member(item: Override, schema: type) -> str | None:
+    """`evaluation.judges.mine` of `+evaluation.judges.mine.kind=python`: Hydra itself cannot add to a dictionary of
+    dataclasses. None for every other override."""
+    for parent, kind in dictionaries(schema).items():
+        if (item.is_add() or item.is_force_add()) and is_dataclass(kind) and item.key_or_group.startswith(f"{parent}."):
+            return f"{parent}.{item.key_or_group.removeprefix(f'{parent}.').partition('.')[0]}"
+    return None
 
 
-def _add_member(config: DictConfig, key: str, value: Any, schema: type) -> None:
+def _set_member(config: DictConfig, key: str, value: Any, schema: type) -> None:
     """Set `key` below a dictionary of dataclasses, whose member is made with its defaults when it is new."""
     parent, kind = next((name, kind) for name, kind in dictionaries(schema).items() if key.startswith(f"{name}."))
     member = key.removeprefix(f"{parent}.").partition(".")[0]
@@ -150,8 +153,9 @@ def explain(error: Exception, schema: type = Settings) -> str:
     key = next((k for k in (getattr(c, "full_key", None) for c in reversed(causes)) if k), None)
     if unknown := re.search(r"Key '([^']+)' (?:is )?not in", "\n".join(str(c) for c in causes)):
         return _unknown(key or unknown[1], schema)
-    if group := re.search(r"Could not find '([^']+)'", text):
-        options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+    if group := re.search(r"Could not (?:find|load) '([^']+)'", text):
+        folder = configuration_directory() / group[1].rpartition("/")[0]
+        options = sorted(path.stem for path in folder.glob("*.yaml"))
         near = difflib.get_close_matches(group[1].rpartition("/")[2], options, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"no file conf/{group[1]}.yaml{hint} (available: {', '.join(options) or 'none'})"

@@ -15,6 +15,7 @@ import pytest
 from inspect_ai.log import list_eval_logs, read_eval_log
 from running import Command
 
+import lrm_safety
 from lrm_safety.cli import main
 
 LIMIT = 8
@@ -22,12 +23,14 @@ SMALL = (
     "evaluate",
     "model=miniature",
     "rollout=vllm_cpu",
-    "evaluation=[miniature,long_tail]",
+    "evaluation=miniature",
+    "+evaluation.benchmarks.asked={task: attaq, arguments: {data: asked.csv}}",
     f"evaluation.limit={LIMIT}",
     "evaluation.batch_size=4",
     "run.directory=run",
 )
-BENCHMARKS = ("safety", "arithmetic", "benign", "long_tail")
+QUESTIONS = Path(lrm_safety.__file__ or "").parent / "miniature" / "assets" / "prompts" / "held_out.jsonl"
+BENCHMARKS = ("safety", "arithmetic", "benign", "asked")
 
 
 def results_of(run: Path) -> dict[str, Any]:
@@ -37,10 +40,18 @@ def results_of(run: Path) -> dict[str, Any]:
     return results
 
 
+def write_questions(folder: Path) -> None:
+    """A file in AttaQ's form whose questions are the miniature's, so that there is something for a judge to read."""
+    rows = [json.loads(line) for line in QUESTIONS.read_text().splitlines()]
+    chosen = [row["question"] for row in rows if row["kind"] == "forbidden"][:LIMIT]
+    (folder / "asked.csv").write_text("input,label\n" + "".join(f'"{question}",violence\n' for question in chosen))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an evaluation that nothing disturbed."""
     folder = tmp_path_factory.mktemp("evaluation")
+    write_questions(folder)
     command = Command(folder, SMALL)
     assert command.wait() == 0, command.output
     assert "generating: 32 responses" in command.stdout and "pass@1" in command.stdout
@@ -62,8 +73,8 @@ def test_results_say_what_was_measured_and_how(finished: Path) -> None:
         assert figure["low"] <= figure["value"] <= figure["high"]
     # The miniature's shipped policy is what its page says: it knows arithmetic and does not refuse.
     assert results["benchmarks"]["arithmetic"]["figures"]["pass@1"]["value"] > 0.7
-    tail = results["benchmarks"]["long_tail"]
-    verdicts = [row["verdicts"]["refusal_rules"] for row in samples if row["set"] == "long_tail"]
+    tail = results["benchmarks"]["asked"]
+    verdicts = [row["verdicts"]["refusal_rules"] for row in samples if row["set"] == "asked"]
     never = ("unfinished_trace", "unfinished_answer", "empty_answer")
     safe = sum(
         verdict["full"]["safety"]
@@ -77,6 +88,7 @@ def test_results_say_what_was_measured_and_how(finished: Path) -> None:
 def test_a_killed_evaluation_goes_on_to_the_same_results(
     finished: Path, command: Callable[..., Command], tmp_path: Path
 ) -> None:
+    write_questions(tmp_path)
     killed = command(*SMALL)
     batches = tmp_path / "run" / "responses"
     killed.wait_until(lambda: (batches / "arithmetic" / "batch-0000.npz").is_file())
@@ -95,6 +107,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_results(
 
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
+    write_questions(tmp_path)
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
@@ -111,7 +124,7 @@ def test_another_judge_reads_what_is_there(copy: Path, command: Callable[..., Co
     assert "generating" not in judged.stdout and "judging with refusal_rules" not in judged.stdout
     assert f"judging with short: {LIMIT} responses" in judged.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    figures = results_of(copy)["benchmarks"]["long_tail"]["figures"]
+    figures = results_of(copy)["benchmarks"]["asked"]["figures"]
     assert {"safety/short/full", "safety/refusal_rules/full", "kappa/refusal_rules~short/full"} <= figures.keys()
 
 
@@ -122,7 +135,7 @@ def test_logs_open_in_inspect(finished: Path) -> None:
     for log in logs:
         assert log.status == "success" and log.samples is not None and len(log.samples) == LIMIT
         name = log.eval.task.replace("-", "_")
-        if name != "long_tail":
+        if name != "asked":
             (score,) = log.results.scores  # type: ignore[union-attr]
             assert score.metrics["mean"].value == pytest.approx(results[name]["figures"]["pass@1"]["value"])
         kept = log.samples[0].output.metadata["lrm_safety"]  # type: ignore[index]
@@ -160,17 +173,17 @@ def test_compare(copy: Path, finished: Path, capsys: pytest.CaptureFixture[str])
 
 
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
-    "unknown benchmark": (["evaluation=[attack]"], ["conf/evaluation/attack", "did you mean attaq?"]),
+    "unknown benchmark": (["evaluation=[attak]"], ["conf/evaluation/attak", "did you mean attaq?"]),
     "unknown task": (["evaluation.benchmarks.safety.task=minature"], ["evaluation.benchmarks.safety.task=minature"]),
     "unknown judge": (["judge=[refusal_rule]"], ["conf/judge/refusal_rule", "did you mean refusal_rules?"]),
-    "data absent": (["evaluation=[attaq]", "+evaluation.benchmarks.attaq.arguments.data=absent.csv"], ["absent.csv"]),
+    "data absent": (["evaluation.benchmarks.asked.arguments.data=absent.csv"], ["absent.csv"]),
     "thinking asked of a model that cannot": (
         ["model=smollm2_135m", "evaluation=[long_tail]", "evaluation.protocol=qwen3_thinking"],
         ["evaluation.protocol=qwen3_thinking", "writes no trace"],
     ),
     "greedy reasoning": (["evaluation.temperature=0"], ["evaluation.temperature=0"]),
     "no room for a prompt": (["evaluation.max_response_tokens=100000"], ["evaluation.max_response_tokens=100000"]),
-    "a prompt over the context": (["evaluation.max_response_tokens=500"], ["evaluation.benchmarks", "overlong=skip"]),
+    "a prompt over the context": (["evaluation.max_response_tokens=250"], ["evaluation.benchmarks", "overlong=skip"]),
     "another protocol's folder": (["evaluation.temperature=0.9"], ["run/responses", "protocol", "run.directory"]),
     "another judge of the same name": (
         ["evaluation.judges.refusal_rules.views=[full]"],

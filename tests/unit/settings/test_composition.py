@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from lrm_safety.errors import ConfigError
-from lrm_safety.settings import Settings
+from lrm_safety.settings import BenchmarkSettings, JudgeSettings, Settings
 from lrm_safety.settings.compose import compose_settings, known_keys
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
@@ -120,3 +120,47 @@ def test_known_keys_reach_every_level() -> None:
     keys = set(known_keys())
     assert {"seed", "algorithm.kl.coef", "cluster.policy.num_workers"} <= keys
     assert {"reward.models.*.weight", "evaluation.benchmarks.*.attack"} <= keys
+
+
+def test_members_of_dictionaries_are_added_on_the_command_line() -> None:
+    """Hydra alone refuses them, since a plain dictionary is no JudgeSettings."""
+    settings, _ = compose_settings(
+        [
+            "experiment=miniature",
+            "+evaluation.judges.mine.kind=python",
+            "+evaluation.judges.mine.arguments.function=a.b:c",
+            "evaluation.judges.mine.views=[answer]",
+            "+evaluation.benchmarks.tail={task: long_tail, arguments: {size: 4}, limit: 2}",
+            "evaluation.benchmarks.tail.limit=3",
+            "+reward.models.second={path: package:lrm_safety/miniature/assets/reward, weight: 0.5}",
+            "reward.models.miniature.weight=0.5",
+        ]
+    )
+    assert settings.evaluation.judges["mine"] == JudgeSettings("python", ["answer"], None, {"function": "a.b:c"})
+    assert settings.evaluation.judges["refusal_rules"] == JudgeSettings()
+    assert settings.evaluation.benchmarks["tail"] == BenchmarkSettings("long_tail", {"size": 4}, limit=3)
+    assert list(settings.evaluation.benchmarks) == ["safety", "arithmetic", "benign", "tail"]
+    assert {name: model.weight for name, model in settings.reward.models.items()} == {"miniature": 0.5, "second": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "evaluation.benchmarks.safety.arguments.size=3",
+            "add it with a plus, +evaluation.benchmarks.safety.arguments",
+        ),
+        ("evaluation.judges.mine.kind=python", "unknown key evaluation.judges.mine"),
+        ("+evaluation.benchmarks.tail.limit=nine", "evaluation.benchmarks.tail.limit: Value 'nine'"),
+        (
+            "+evaluation.benchmarks.tail.task=long_tail,+evaluation.benchmarks.tail.tusk=3",
+            "evaluation.benchmarks.tail.tusk",
+        ),
+        ("+evaluation.judges.mine=3", "evaluation.judges.mine: "),
+        ("evaluation=[attak]", "no file conf/evaluation/attak.yaml; did you mean attaq?"),
+    ],
+)
+def test_mistakes_in_dictionaries_are_named(override: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        compose_settings(["experiment=miniature", *override.split(",")])
+    assert expected in str(refused.value) and "\n" not in str(refused.value)
