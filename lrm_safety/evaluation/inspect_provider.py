@@ -6,9 +6,11 @@ Token ids and log-probs are kept in the output's metadata; the trace is Inspect'
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.model import (
     ChatCompletionChoice,
     ChatMessage,
@@ -27,7 +29,7 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from ..conversation import ParsedResponse, ResponseParser, get_family
-from ..errors import ConfigError
+from ..errors import ConfigError, LrmSafetyError
 from ..modeling.load import load_tokenizer
 from ..rollouts import GenerationRequest, SamplingParameters
 from ..settings import ModelSettings, RolloutSettings
@@ -51,6 +53,15 @@ Respond = Callable[[tuple["ndarray", int]], Awaitable[Generated]]
 """Prompt ids and seed to a response."""
 RequestKey = tuple[bytes, int]
 """Prompt ids and seed: what a response is a function of."""
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Errors of ours as Inspect's class for what the user can mend, which it prints without a traceback."""
+    try:
+        yield
+    except LrmSafetyError as error:
+        raise PrerequisiteError(f"error: {error}") from error
 
 
 def request_key(prompt_ids: ndarray, seed: int) -> RequestKey:
@@ -80,6 +91,7 @@ class EngineModel(ModelAPI):
         if tools:
             raise ConfigError("lrm_safety models: tools are not supported")
         prompt_ids, prefill_ids = self._planner.render(_single_turn(input))
+        self._planner.check_length(prompt_ids, "lrm_safety models: a question")
         one = await self._respond((prompt_ids, config.seed or 0))
         response = self._parser.parse([*prefill_ids.tolist(), *one.ids.tolist()], one.finish_reason)
         content: list[Content] = []
@@ -176,41 +188,48 @@ class _CommandLineModel(EngineModel):
     ) -> None:
         """`family` must be stated (-M family=deepseek_r1_distill). Sampling is the family's protocol; --temperature,
         --top-p, --top-k and --max-tokens override it."""
-        if not family:
-            raise ConfigError("lrm_safety models: state the conversation family, e.g. -M family=qwen3")
-        model = ModelSettings(
-            name=model_name,
-            path=resolve(model_name, "--model"),
-            family=family,
-            dtype=dtype,
-            system_prompt=system_prompt,
-        )
-        known = get_family(family)
-        tokenizer = load_tokenizer(model)
-        settings = EvaluationSettings(
-            temperature=config.temperature,
-            top_p=config.top_p,
-            top_k=config.top_k,
-            max_response_tokens=config.max_tokens,
-        )
-        training = SamplingParameters(1.0, 1.0, 0, 1024, ())
-        protocol = choose_protocol(settings, known, training)
-        longest = context_tokens(model.path, None, False) or max_prompt_tokens + protocol.max_response_tokens
-        room = min(max_prompt_tokens, longest - protocol.max_response_tokens)
-        planner = Planner(
-            known, tokenizer, system_prompt=system_prompt, max_prompt_tokens=room, limit_key="-M max_prompt_tokens"
-        )
-        engine = Engine(
-            engine_settings(
-                model,
-                RolloutSettings(max_num_seqs=max_num_seqs, kv_cache_bytes=kv_cache_bytes),
-                device=resolve_device(device),
-                seed=config.seed or 0,
-                max_prompt_tokens=room,
-                max_response_tokens=protocol.max_response_tokens,
+        with told_in_one_line():
+            if not family:
+                raise ConfigError("lrm_safety models: state the conversation family, e.g. -M family=qwen3")
+            model = ModelSettings(
+                name=model_name,
+                path=resolve(model_name, "--model"),
+                family=family,
+                dtype=dtype,
+                system_prompt=system_prompt,
             )
-        )
-        sampling = sampling_parameters(protocol, tuple(known.stop_token_ids(tokenizer)))
+            known = get_family(family)
+            tokenizer = load_tokenizer(model)
+            settings = EvaluationSettings(
+                temperature=config.temperature,
+                top_p=config.top_p,
+                top_k=config.top_k,
+                max_response_tokens=config.max_tokens,
+            )
+            context = context_tokens(model.path, None, False)
+            # Only the miniature has no protocol of its own; half its context is what it was trained for.
+            training = SamplingParameters(1.0, 1.0, 0, 1024 if context is None else min(1024, context // 2), ())
+            protocol = choose_protocol(settings, known, training)
+            longest = protocol.max_response_tokens
+            room = max_prompt_tokens if context is None else min(max_prompt_tokens, context - longest)
+            if room < 1:
+                raise ConfigError(
+                    f"--max-tokens={longest}: leaves no room for a prompt in the context of {context} tokens"
+                )
+            planner = Planner(
+                known, tokenizer, system_prompt=system_prompt, max_prompt_tokens=room, limit_key="-M max_prompt_tokens"
+            )
+            engine = Engine(
+                engine_settings(
+                    model,
+                    RolloutSettings(max_num_seqs=max_num_seqs, kv_cache_bytes=kv_cache_bytes),
+                    device=resolve_device(device),
+                    seed=config.seed or 0,
+                    max_prompt_tokens=room,
+                    max_response_tokens=protocol.max_response_tokens,
+                )
+            )
+            sampling = sampling_parameters(protocol, tuple(known.stop_token_ids(tokenizer)))
 
         def generate(batch: list[tuple[ndarray, int]], resolve: Callable[[int, Generated], None]) -> None:
             requests = [GenerationRequest(i, i, prompt_ids, seed) for i, (prompt_ids, seed) in enumerate(batch)]

@@ -1,7 +1,7 @@
 """The benchmarks as Inspect tasks: `inspect eval lrm_safety/attaq --model ... -T subset=clean`.
 
-Task arguments (-T) besides the benchmark's own: `samples`, `attack`, `seed`, and `judge`, the name of a file in conf/judge
-(safety and over-refusal only).
+Task arguments (-T) besides the benchmark's own: `samples`, `attack`, `attack_arguments`, `seed`, and `judge`, the name of a
+file in conf/judge (safety and over-refusal only).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .benchmarks.question import Question, Questions
 from .benchmarks.registry import Scoring, get_benchmark
 from .graders.grade import Grade
 from .graders.math import MathGrader
-from .inspect_provider import response_of
+from .inspect_provider import response_of, told_in_one_line
 from .judges.build import build_judge, judge_views
 from .judges.judge import Judge, JudgeItem, Verdict, View
 from .plan import request_seed
@@ -164,24 +164,26 @@ def _live_task(
     *,
     samples: int | None = None,
     attack: str | None = None,
+    attack_arguments: dict[str, Any] | None = None,
     seed: int = 0,
     judge: str = "refusal_rules",
     **arguments: Any,
 ) -> Task:
     """`name` is as in conf/evaluation, so that a request has the seed that `lrm-safety evaluate` gives it."""
-    benchmark = get_benchmark(benchmark_name or name)
-    questions = benchmark.load_checked(arguments, f"-T {name}")
-    verdicts: dict[str, tuple[Verdicts, Sequence[View]]] = {}
-    if benchmark.judged:
-        for judge_name, settings in compose_judges(judge.split(",")).items():
-            views = judge_views(settings)
-            verdicts[judge_name] = (live_verdicts(build_judge(judge_name, settings), views), views)
+    with told_in_one_line():
+        benchmark = get_benchmark(benchmark_name or name)
+        questions = benchmark.load_checked(arguments, f"-T {name}")
+        verdicts: dict[str, tuple[Verdicts, Sequence[View]]] = {}
+        if benchmark.judged:
+            for judge_name, settings in compose_judges(judge.split(",")).items():
+                views = judge_views(settings)
+                verdicts[judge_name] = (live_verdicts(build_judge(judge_name, settings), views), views)
     return build_task(
         name,
         questions,
         samples or benchmark.default_samples,
         attack=attack,
-        attack_arguments={},
+        attack_arguments=attack_arguments or {},
         seed=seed,
         verdicts=verdicts,
         grades=None if benchmark.judged else live_grades(benchmark.scoring),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -113,6 +113,14 @@ class Planner:
             prefill = self._tokenizer.encode(text, add_special_tokens=False)
         return np.asarray([*ids, *prefill], dtype=np.int32), np.asarray(prefill, dtype=np.int32)
 
+    def check_length(self, prompt_ids: TokenIds, subject: str, other_mend: str = "") -> None:
+        """Raises DataError about `subject` when its prompt does not fit."""
+        if len(prompt_ids) > self._max_prompt_tokens:
+            raise DataError(
+                f"{subject} has {len(prompt_ids)} prompt tokens, over the {self._max_prompt_tokens} of {self._limit_key}; "
+                f"raise it{other_mend}"
+            )
+
     def _plan(
         self, name: str, settings: BenchmarkSettings, evaluation: EvaluationSettings, protocol: Protocol
     ) -> PlannedBenchmark:
@@ -123,22 +131,22 @@ class Planner:
         num_skipped = 0
         for question in questions:
             mine = list(self._asks(name, question, samples, attack, evaluation.seed))
-            longest = max(len(ask.prompt_ids) for ask in mine)
-            if longest <= self._max_prompt_tokens:
+            if max(len(ask.prompt_ids) for ask in mine) <= self._max_prompt_tokens:
                 asks.extend(mine)
             elif evaluation.overlong == "skip":
                 num_skipped += 1
             else:
-                raise DataError(
-                    f"evaluation.benchmarks.{name}: question {question.id} has {longest} prompt tokens, over the "
-                    f"{self._max_prompt_tokens} of {self._limit_key}; raise it, or evaluation.overlong=skip"
+                self.check_length(
+                    max((ask.prompt_ids for ask in mine), key=len),
+                    f"evaluation.benchmarks.{name}: question {question.id}",
+                    ", or evaluation.overlong=skip",
                 )
         if not asks:
             raise DataError(f"evaluation.benchmarks.{name}: every prompt is over the context; nothing is left to ask")
         return PlannedBenchmark(name, benchmark, questions, samples, settings.attack, tuple(asks), num_skipped)
 
     def _asks(self, name: str, question: Question, samples: int, attack: Attack | None, seed: int) -> Iterator[Ask]:
-        rendered: Mapping[str, tuple[TokenIds, TokenIds]] = {}
+        rendered: dict[str, tuple[TokenIds, TokenIds]] = {}
         for repeat in range(samples):
             asked = question.ask(repeat)
             attacked = attack.apply(asked.prompt, question.id) if attack else AttackedPrompt(asked.prompt, None)
