@@ -29,10 +29,12 @@ def join_ray(settings: Settings) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local: dict[str, Any] = {}
     if address is None:
-        # Ray listens on the machine's outward address: without a token whoever reaches it could run code. In the
-        # environment, since otherwise Ray 2.60 would leave a token in the user's home.
+        # Ray listens on the machine's outward address: without a token whoever reaches it could run code. Ray 2.60 turns
+        # tokens on by itself where RAY_AUTH_MODE is unset, but would leave one in the user's home. (Setting the mode here
+        # is too late: Ray reads it when it is imported.)
         if "RAY_AUTH_MODE" not in os.environ:
-            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it would tell how to opt out
         # "local", because without an address Ray would join any cluster that was started on this machine.
         address, local = "local", {"num_cpus": settings.cluster.local_num_cpus, "include_dashboard": False}
     try:
