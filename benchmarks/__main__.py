@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import controller, demo, generation, logprob_memory, packing, sync, update
+from . import controller, demo, evaluation, generation, logprob_memory, packing, sync, update
 from .figures import Context, Figure, NotMeasured
 from .report import Outcome, exit_status, show, write
 from .system import Systems
@@ -69,6 +69,20 @@ FIGURES = (
         0.03,
         "<=",
         controller.measure,
+    ),
+    Figure(
+        "evaluation_generation_ratio",
+        "tokens/s of an evaluation, responses saved / bare vLLM, SmolLM2-135M",
+        0.90,
+        ">=",
+        evaluation.generation_ratio,
+    ),
+    Figure(
+        "grading_seconds",
+        "MATH500's 500 gold answers graded against themselves",
+        10.0,
+        "<=",
+        evaluation.grading_seconds,
     ),
     Figure("demo_seconds", "the demo, start to end", None, "<=", demo.measure("seconds")),
     Figure("demo_peak_rss_gib", "its peak memory, all processes, GiB", None, "<=", demo.measure("peak_rss_gib")),
