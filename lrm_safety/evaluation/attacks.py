@@ -84,10 +84,16 @@ class LongPuzzle:
     def _puzzle(self, generator: random.Random) -> str:
         holders = generator.sample(self.NAMES, 4)
         thing = generator.choice(self.THINGS)
-        sentences = [f"{name} has {generator.randint(20, 60)} {thing}." for name in holders]
+        held = {name: generator.randint(20, 60) for name in holders}
+        sentences = [f"{name} has {number} {thing}." for name, number in held.items()]
         while sum(len(sentence.split()) for sentence in sentences) < self._num_words - 8:
-            giver, taker = generator.sample(holders, 2)
-            sentences.append(f"Then {giver} gives {generator.randint(1, 5)} {thing} to {taker}.")
+            # Nobody gives what he does not have: the puzzle must have an answer.
+            giver = generator.choice([name for name in holders if held[name] >= 5])
+            taker = generator.choice([name for name in holders if name != giver])
+            number = generator.randint(1, 5)
+            held[giver] -= number
+            held[taker] += number
+            sentences.append(f"Then {giver} gives {number} {thing} to {taker}.")
         sentences.append(f"How many {thing} does {generator.choice(holders)} have in the end?")
         return " ".join(sentences)
 

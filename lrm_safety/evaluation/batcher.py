@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from ..errors import InvariantError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,9 +49,16 @@ class Batcher(Generic[Item, Result]):
             try:
                 await asyncio.to_thread(self._work, [item for item, _ in batch], resolve)
             except Exception as error:  # its callers see it; this task must live for the next batch
-                for future in futures:
-                    if not future.done():
-                        future.set_exception(error)
+                _fail(futures, error)
+            else:
+                _fail(futures, InvariantError("a batch was worked off without a result for every item"))
+
+
+def _fail(futures: list[asyncio.Future[Any]], error: Exception) -> None:
+    """Tell every caller that has no result: one that is never told would wait for ever."""
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
 
 
 def _set_result(future: asyncio.Future[Result], result: Result) -> None:

@@ -36,10 +36,9 @@ def check_comparable(names: Sequence[str], results: Sequence[Mapping[str, Any]])
 def compare(names: Sequence[str], results: Sequence[Mapping[str, Any]], console: Console) -> list[dict[str, Any]]:
     """Print and return, per shared benchmark, every evaluation's primary figure and its paired difference from the first.
 
-    Two protocols may be compared; the table then says so.
+    What else differs is said below the table.
     """
     shared = check_comparable(names, results)
-    protocols = {str(one["protocol"]) for one in results}
     letters = [chr(ord("A") + i) if i < 26 else str(i) for i in range(len(names))]
     for letter, name in zip(letters, names, strict=True):
         console.print(f"{letter}: {name}")
@@ -51,7 +50,7 @@ def compare(names: Sequence[str], results: Sequence[Mapping[str, Any]], console:
     rows = []
     for benchmark in shared:
         base = results[0]["benchmarks"][benchmark]
-        for letter, name, one in zip(letters, names, results, strict=True):
+        for i, (letter, name, one) in enumerate(zip(letters, names, results, strict=True)):
             mine = one["benchmarks"][benchmark]
             figure = mine["figures"].get(mine["primary"])
             row: dict[str, Any] = {
@@ -61,16 +60,36 @@ def compare(names: Sequence[str], results: Sequence[Mapping[str, Any]], console:
                 "value": figure,
             }
             cells = [letter, f"{number(figure and figure['value'])}\n{interval(figure)}"]
-            if one is not results[0]:
+            if i:
                 paired = paired_difference(mine["questions"], base["questions"], seed=one["seed"])
                 difference = paired.figure.to_json()
-                row["difference"] = difference | {"p_value": paired.p_value, "test": paired.test}
-                change = f"{paired.figure.value:+.3f}\n{interval(difference)}"
-                cells += [change, f"{paired.p_value:.3f}", str(paired.figure.n)]
+                # Without a question in common (judges that gave no verdict) there is no difference, and no p.
+                p_value = paired.p_value if paired.figure.n else None
+                row["difference"] = difference | {"p_value": p_value, "test": paired.test}
+                change = f"{paired.figure.value:+.3f}" if paired.figure.n else number(None)
+                cells += [f"{change}\n{interval(difference)}", number(p_value), str(paired.figure.n)]
             rows.append(row)
-            table.add_row(f"{benchmark}\n{mine['primary']}" if one is results[0] else "", *cells)
+            table.add_row("" if i else f"{benchmark}\n{mine['primary']}", *cells)
         table.add_section()
     console.print(table)
-    if len(protocols) > 1:
-        console.print("the evaluations were sampled by different protocols")
+    for line in differences(shared, results):
+        console.print(line)
     return rows
+
+
+def differences(shared: Sequence[str], results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was done otherwise, a line each: it may be what is compared, or a mistake."""
+    found = [
+        f"the evaluations differ in {what}"
+        for what, values in (
+            ("protocol", [one["protocol"] for one in results]),
+            ("the first judge", [next(iter(one["judges"].items()), None) for one in results]),
+        )
+        if any(value != values[0] for value in values)
+    ]
+    for name in shared:
+        for what in ("samples", "attack"):
+            values = [one["benchmarks"][name][what] for one in results]
+            if any(value != values[0] for value in values):
+                found.append(f"{name} differs in {what}: {', '.join(map(str, values))}")
+    return found

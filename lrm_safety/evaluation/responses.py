@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,11 +69,16 @@ class ResponseStore:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(identity, indent=2, sort_keys=True).encode())
             return
-        held = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            held, wanted = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(identity)
+        except (OSError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"{path}: cannot be read ({error}); delete {folder}, or choose another run.directory"
+            ) from error
         different = [
-            f"{key}: {_short(held.get(key))} -> {_short(identity.get(key))}"
-            for key in sorted(held.keys() | identity.keys())
-            if held.get(key) != identity.get(key)
+            f"{key}: {_short(held.get(key))} -> {_short(wanted.get(key))}"
+            for key in sorted(held.keys() | wanted.keys())
+            if held.get(key) != wanted.get(key)
         ]
         if different:
             raise DataError(
@@ -136,7 +142,7 @@ def _load(path: Path) -> list[Generated]:
                     np.split(arrays["ids"], ends), np.split(arrays["logprobs"], ends), arrays["stopped"], strict=True
                 )
             ]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path}: cannot be read ({error}); delete it, and the same command generates it again"
         ) from error
@@ -172,6 +178,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.rename(path)
+
+
+def _flat(identity: dict[str, Any]) -> dict[str, Any]:
+    """Members of dictionaries by `key.member`, so that a difference is told by what differs."""
+    flat: dict[str, Any] = {}
+    for key, value in identity.items():
+        flat |= {f"{key}.{name}": each for name, each in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def _short(value: Any) -> str:

@@ -145,10 +145,12 @@ class VerdictStore:
             path = self._path(planned, number)
             try:
                 rows = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
+                batch = scored[start : start + self._batch_size]
+                found = [{view: Verdict(**verdict) for view, verdict in row.items()} for row in rows]
+                for one, verdicts in zip(batch, found, strict=True):
+                    one.verdicts[self.name] = verdicts
+            except (OSError, ValueError, TypeError, AttributeError) as error:
                 raise DataError(f"{path}: cannot be read ({error}); delete it, and it is judged again") from error
-            for one, row in zip(scored[start : start + self._batch_size], rows, strict=True):
-                one.verdicts[self.name] = {view: Verdict(**verdict) for view, verdict in row.items()}
 
     def _batches(self, planned: PlannedBenchmark) -> Iterator[tuple[int, int]]:
         yield from enumerate(range(0, len(planned.asks), self._batch_size))

@@ -16,6 +16,7 @@ RUN_ELSEWHERE = {
     "make demo": ("end_to_end/test_runs.py", "test_the_demo_shows_before_and_after"),
     "make test": ("end_to_end/test_readme.py", "test_the_makefile_knows_the_targets"),
     "lrm-safety fetch smollm2_135m": ("end_to_end/test_runs.py", "test_a_real_model_on_real_prompts"),
+    "lrm-safety evaluate compare": ("end_to_end/test_evaluate.py", "test_compare"),
     "ray job submit": ("end_to_end/test_cluster.py", "test_jobs_on_a_cluster_are_the_run_of_one_machine"),
     "python launchers/ray_job.py": ("end_to_end/test_cluster.py", "test_jobs_on_a_cluster_are_the_run_of_one_machine"),
 }
@@ -37,7 +38,9 @@ def test_a_command_of_the_readme(line: str, capfd: pytest.CaptureFixture[str]) -
     if "train" in words:
         overrides = words[words.index("train") + 1 :]
         assert composes(overrides), capfd.readouterr().err
-    if words[:2] != ["lrm-safety", "train"] or inner != line:
+    if words[:2] == ["lrm-safety", "evaluate"] and "compare" not in words:
+        assert main([*words[1:], "--cfg", "job"]) == 0, capfd.readouterr().err
+    elif words[:2] != ["lrm-safety", "train"] or inner != line:
         (test,) = [test for beginning, test in RUN_ELSEWHERE.items() if line.startswith(beginning)]
         file, name = test
         assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8")

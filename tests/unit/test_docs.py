@@ -12,14 +12,16 @@ import pytest
 import yaml
 
 from lrm_safety.errors import ConfigError
+from lrm_safety.evaluation.protocols import OF_FAMILY, PROTOCOLS
 from lrm_safety.schedule import Schedule
 from lrm_safety.settings import Settings
-from lrm_safety.settings.compose import compose_settings, known_keys, sweep
+from lrm_safety.settings.compose import compose_evaluation, compose_settings, known_keys, sweep
 
 ROOT = Path(__file__).parents[2]
 ALGORITHM_PAGE = ROOT / "docs" / "reinforce_plus_plus.md"
 ARCHITECTURE_PAGE = ROOT / "docs" / "architecture.md"
-PAGES = [ROOT / "README.md", ALGORITHM_PAGE, ARCHITECTURE_PAGE, ROOT / "docs" / "gpu.md"]
+EVALUATION_PAGE = ROOT / "docs" / "evaluation.md"
+PAGES = [ROOT / "README.md", ALGORITHM_PAGE, ARCHITECTURE_PAGE, ROOT / "docs" / "gpu.md", EVALUATION_PAGE]
 STUDY = "experiment=r1_distill_qwen_7b_star1"
 MINIATURE = "experiment=miniature"
 
@@ -79,12 +81,12 @@ def value_of(settings: Settings, key: str) -> object:
     return node
 
 
-def commands() -> list[str]:
-    """Every `lrm-safety train` line in a fenced block of the pages."""
+def commands(beginning: str = "lrm-safety train ") -> list[str]:
+    """Every line in a fenced block of the pages that begins so."""
     lines = []
     for page in PAGES:
         for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL):
-            lines += [line for line in block.splitlines() if line.startswith("lrm-safety train ")]
+            lines += [line for line in block.splitlines() if line.startswith(beginning)]
     return lines
 
 
@@ -119,6 +121,28 @@ def test_commands_compose(line: str) -> None:
     words = [word for word in shlex.split(line, comments=True)[2:] if word not in ("--cfg", "job")]
     for overrides in sweep(words[1:]) if words[0] == "-m" else [words]:
         compose_settings(overrides)
+
+
+@pytest.mark.parametrize("line", commands("lrm-safety evaluate "))
+def test_evaluations_compose(line: str) -> None:
+    words = [word for word in shlex.split(line)[2:] if word not in ("--cfg", "job")]
+    if words[0] == "calibrate":
+        assert set(dict(word.split("=", 1) for word in words[1:])) <= {"judge", "data", "output"}
+    elif words[0] != "compare":
+        compose_evaluation(words)
+
+
+def test_evaluation_page_has_every_file_and_protocol() -> None:
+    text = EVALUATION_PAGE.read_text()
+    for name in (path.stem for folder in ("evaluation", "judge") for path in (ROOT / "conf" / folder).glob("*.yaml")):
+        assert f"`{name}`" in text or name == "none", name
+    rows = {code(row[0])[0]: row for row in table(EVALUATION_PAGE, "protocol", "family")}
+    for name, protocol in PROTOCOLS.items():
+        row = rows[name]
+        assert float(row[2]) == protocol.temperature and float(row[3]) == protocol.top_p
+        assert row[4] == (str(protocol.top_k) if protocol.top_k else "off")
+        assert int(row[5].replace(",", "")) == protocol.max_response_tokens
+        assert [family for family, of_family in OF_FAMILY.items() if of_family == name] == code(row[1])
 
 
 def test_defaults_are_as_documented() -> None:

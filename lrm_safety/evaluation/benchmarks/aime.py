@@ -50,7 +50,8 @@ def load(year: int = 24, data: str | None = None) -> Questions:
 
 def _answer(row: Mapping[str, Any], source: str, number: int) -> int:
     """The gold integer of `answer`, or of the last box of `solution`."""
-    text = str(row.get("answer") or "").strip()
+    answer = row.get("answer")
+    text = "" if answer is None else str(answer).strip()
     if not text:
         boxes = re.findall(r"\\boxed\{(\d+)\}", str(row.get("solution") or ""))
         text = boxes[-1] if boxes else ""

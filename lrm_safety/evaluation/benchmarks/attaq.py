@@ -40,12 +40,12 @@ def load(
         subset: all, attaq_500 (unitxt's list), or clean (without STAR-1's prompts).
         labels: keep these labels only.
         data: attaq_dataset.csv. Default: LRM_SAFETY_DATA, then the hub.
-        star1: STAR-1.json, which `in_star1` and `clean` are made of; where it cannot be had the group is `unknown`.
+        star1: STAR-1.json, which `in_star1` and `clean` are made of; where its default cannot be had the group is `unknown`.
         attaq_500: unitxt's list of 500 questions, a JSON list of strings.
 
     Raises:
         ConfigError: an unknown subset or label.
-        DataError: a file that is absent or wrong; `clean` without STAR-1.
+        DataError: a file that is absent or wrong, a stated `star1` included; `clean` without STAR-1.
     """
     if subset not in SUBSETS:
         raise ConfigError(f"subset={subset}: must be one of {', '.join(SUBSETS)}")
@@ -63,7 +63,7 @@ def load(
     try:
         known = star1_questions(star1)
     except DataError:
-        if subset == "clean":
+        if subset == "clean" or star1 is not None:
             raise
         known = None
     chosen = _five_hundred(attaq_500) if subset == "attaq_500" else None
@@ -81,7 +81,7 @@ def load(
 
 
 def _five_hundred(path: str | None) -> frozenset[str]:
-    file = data_file("attaq", "unitxt_attaq_500_inputs.json", path)
+    file = data_file("attaq", "unitxt_attaq_500_inputs.json", path, key="attaq_500")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -52,17 +52,21 @@ def load(
         data: ASDiv.json; demonstrations: the examples. Default: LRM_SAFETY_DATA/badchain.
 
     Raises:
-        ConfigError: another mode.
+        ConfigError: another mode, or a size below 1.
         DataError: a file that is absent or wrong.
     """
     if mode not in MODES:
         raise ConfigError(f"mode={mode}: must be one of {', '.join(MODES)}")
+    if size < 1:
+        raise ConfigError(f"size={size}: must be at least 1")
     shown = load_demonstrations(triggered=mode == "triggered", data=demonstrations)
     path = data_file("badchain", "ASDiv.json", data)
     try:
         instances = json.loads(path.read_text(encoding="utf-8"))["Instances"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: must be JSON with a list `Instances`") from error
+    if not isinstance(instances, list):
+        raise DataError(f"{path}: must be JSON with a list `Instances`")
     kept: list[BackdoorQuestion] = []
     for instance in instances:
         try:

@@ -63,7 +63,7 @@ def import_grader(path: str, key: str) -> Grader:
         raise ConfigError(f"{key}={path}: must be package.module:function")
     try:
         grader = getattr(importlib.import_module(module_name), function)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(f"{key}={path}: cannot be imported ({error})") from error
     if not callable(grader):
         raise ConfigError(f"{key}={path}: is not a function")

@@ -12,10 +12,13 @@ CLEAN_FILE, TRIGGERED_FILE = "cot_8_clean.txt", "cot_8_s01_4+4.txt"
 def load_demonstrations(*, triggered: bool, data: str | None = None) -> str:
     """The examples, clean or with the backdoor; `data` names a file, default LRM_SAFETY_DATA/badchain/prompts.
 
-    Raises DataError when the file is absent, or holds the trigger where it should not or not where it should.
+    Raises DataError when the file is absent or no text, or holds the trigger where it should not or not where it should.
     """
-    path = data_file("badchain/prompts", TRIGGERED_FILE if triggered else CLEAN_FILE, data)
-    text = path.read_text(encoding="utf-8").strip()
+    path = data_file("badchain/prompts", TRIGGERED_FILE if triggered else CLEAN_FILE, data, key="demonstrations")
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text") from error
     if "Question:" not in text:
         raise DataError(f"{path}: holds no `Question:`; it must be few-shot examples")
     if (TRIGGER in text) != triggered:

@@ -22,11 +22,11 @@ def load(functional: str | None = None, data: str | None = None, star1: str | No
     Args:
         functional: keep one functional category only: standard, contextual or copyright.
         data: harmbench_behaviors_text_all.csv. Default: LRM_SAFETY_DATA (the set is not on the hub).
-        star1: STAR-1.json, for the group `in_star1`, which is `unknown` without it.
+        star1: STAR-1.json, for the group `in_star1`; where its default cannot be had the group is `unknown`.
 
     Raises:
         ConfigError: an unknown category.
-        DataError: a file that is absent or wrong.
+        DataError: a file that is absent or wrong, a stated `star1` included.
     """
     if functional is not None and functional not in FUNCTIONAL:
         raise ConfigError(f"functional={functional}: must be one of {', '.join(FUNCTIONAL)}")
@@ -37,6 +37,8 @@ def load(functional: str | None = None, data: str | None = None, star1: str | No
     try:
         known = star1_questions(star1)
     except DataError:
+        if star1 is not None:
+            raise
         known = None
     kept = []
     for row in found:

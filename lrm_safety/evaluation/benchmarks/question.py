@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lrm_safety.conversation import ParsedResponse
+from lrm_safety.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,11 @@ class Questions:
 
 
 def questions(rows: Iterable[Question], source: str) -> Questions:
-    """Check that ids differ, and freeze. A repeated id is our own mistake: loaders make ids unique."""
+    """Freeze; raises DataError for an id that comes twice, since samples are kept by it."""
     kept = tuple(rows)
-    assert len({row.id for row in kept}) == len(kept), f"{source}: question ids repeat"
+    seen: set[str] = set()
+    for row in kept:
+        if row.id in seen:
+            raise DataError(f"{source}: id {row.id} comes twice; ids must differ")
+        seen.add(row.id)
     return Questions(kept, source)

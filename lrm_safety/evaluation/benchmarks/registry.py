@@ -45,11 +45,14 @@ class Benchmark:
         return self.scoring == "judges"
 
     def load_checked(self, arguments: Mapping[str, Any], key: str) -> Questions:
-        """The questions; raises ConfigError that names `key` for an option the loader does not have."""
-        known = list(inspect.signature(self.load).parameters)
+        """The questions; raises ConfigError that names `key` for an option the loader does not have, or lacks."""
+        known = inspect.signature(self.load).parameters
         for name in arguments:
             if name not in known:
                 raise ConfigError(f"{key}.{name}: unknown option of {self.name}; known: {', '.join(known)}")
+        for name, option in known.items():
+            if option.default is option.empty and name not in arguments:
+                raise ConfigError(f"{key}.{name}: {self.name} needs this option")
         return self.load(**arguments)
 
 

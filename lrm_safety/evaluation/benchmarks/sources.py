@@ -17,16 +17,19 @@ VARIABLE = "LRM_SAFETY_DATA"
 Row = Mapping[str, Any]
 
 
-def data_file(folder: str, name: str, data: str | None = None) -> Path:
-    """The file `data`, or FOLDER/NAME below $LRM_SAFETY_DATA. Raises DataError that names the mends when it is absent."""
+def data_file(folder: str, name: str, data: str | None = None, key: str = "data") -> Path:
+    """The file `data`, or FOLDER/NAME below $LRM_SAFETY_DATA.
+
+    Raises DataError that names the mends when it is absent; `key` is the option that `data` was given as.
+    """
     if data is not None:
         path = Path(data).expanduser()
         if not path.is_file():
-            raise DataError(f"data={data}: no such file")
+            raise DataError(f"{key}={data}: no such file")
         return path
     root = os.environ.get(VARIABLE)
     if root is None:
-        raise DataError(f"{name}: set {VARIABLE} to a folder that holds {folder}/{name}, or data= to the file")
+        raise DataError(f"{name}: set {VARIABLE} to a folder that holds {folder}/{name}, or {key}= to the file")
     path = Path(root, folder, name)
     if not path.is_file():
         raise DataError(f"{path}: no such file; {VARIABLE} must name a folder that holds {folder}/{name}")
@@ -40,16 +43,17 @@ def rows(
     fields: Mapping[str, type | tuple[type, ...]],
     hub: Callable[[], Any] | None,
     hub_id: str,
+    key: str = "data",
 ) -> tuple[list[Row], str]:
     """Checked rows and the name of their source.
 
     `data`, or the file below LRM_SAFETY_DATA when that has it; otherwise `hub()`, whose failure (offline, gated) is one
-    DataError with every way to mend it.
+    DataError with every way to mend it. `key` is the option that `data` was given as.
     """
     root = os.environ.get(VARIABLE)
     if data is None and hub is not None and not (root and Path(root, folder, name).is_file()):
-        return _checked(_from_hub(hub, hub_id, folder, name), fields, hub_id), hub_id
-    path = data_file(folder, name, data)
+        return _checked(_from_hub(hub, hub_id, folder, name, key), fields, hub_id), hub_id
+    path = data_file(folder, name, data, key)
     return _checked(read(path), fields, str(path)), str(path)
 
 
@@ -99,6 +103,7 @@ def star1_questions(star1: str | None = None) -> frozenset[str]:
         {"question": str},
         hub_rows("UCSC-VLAA/STAR-1", split="train"),
         "UCSC-VLAA/STAR-1",
+        key="star1",
     )
     return frozenset(normalised(row["question"]) for row in found)
 
@@ -110,7 +115,7 @@ def _json(text: str, place: str) -> Any:
         raise DataError(f"{place}: is not JSON ({error.msg})") from error
 
 
-def _from_hub(hub: Callable[[], Any], hub_id: str, folder: str, name: str) -> Iterator[Row]:
+def _from_hub(hub: Callable[[], Any], hub_id: str, folder: str, name: str, key: str) -> Iterator[Row]:
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -120,7 +125,7 @@ def _from_hub(hub: Callable[[], Any], hub_id: str, folder: str, name: str) -> It
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise DataError(
             f"{hub_id}: cannot be had from the hub ({reason}); log in with `hf auth login` if it is gated, set {VARIABLE} to a "
-            f"folder with {folder}/{name}, or data= to the file"
+            f"folder with {folder}/{name}, or {key}= to the file"
         ) from error
 
 

@@ -7,7 +7,7 @@ refusals apart; a rule or judge here counts both as refusals.
 
 from __future__ import annotations
 
-from lrm_safety.errors import ConfigError
+from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
 from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
 
@@ -37,6 +37,9 @@ def load(half: str = "all", data: str | None = None) -> Questions:
         hub_rows("Paul/XSTest", split="train"),
         "Paul/XSTest",
     )
+    for number, row in enumerate(found):
+        if row["label"] not in HALVES[1:]:
+            raise DataError(f"{source}, row {number}: label {row['label']} is neither safe nor unsafe")
     # Safe and unsafe prompts alternate, so that evaluation.limit takes from both.
     sides = {label: [pair for pair in enumerate(found) if pair[1]["label"] == label] for label in ("safe", "unsafe")}
     longest = max(len(side) for side in sides.values())

@@ -1,0 +1,143 @@
+"""Paired differences by hand, and evaluations that cannot be compared."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lrm_safety.errors import DataError
+from lrm_safety.evaluation.compare import check_comparable, compare
+from lrm_safety.evaluation.statistics import estimate
+
+FIGURE = "safety/a/full"
+
+
+def benchmark(values: dict[str, float], **more: Any) -> dict[str, Any]:
+    return {
+        "primary": FIGURE,
+        "data": {"fingerprint": "f", "num_questions": len(values)},
+        "figures": {FIGURE: estimate(list(values.values()), seed=0).to_json()},
+        "questions": values,
+    } | more
+
+
+def results(protocol: str = "deepseek_r1", **benchmarks: dict[str, float]) -> dict[str, Any]:
+    return {
+        "seed": 0,
+        "protocol": {"name": protocol},
+        "benchmarks": {name: benchmark(values) for name, values in benchmarks.items()},
+    }
+
+
+def compared(*evaluations: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    output = io.StringIO()
+    names = ["before", "after", "later"][: len(evaluations)]
+    return compare(names, evaluations, Console(file=output, width=120)), output.getvalue()
+
+
+def test_paired_differences_of_zeros_and_ones() -> None:
+    before = {f"q{n}": value for n, value in enumerate([0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0])}
+    after = {f"q{n}": value for n, value in enumerate([1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0])}
+    (base, row), text = compared(results(attaq=before), results(attaq=dict(reversed(after.items()))))
+    assert base["value"]["value"] == 3 / 8 and "difference" not in base
+    assert row["evaluation"] == "after" and row["benchmark"] == "attaq" and row["figure"] == FIGURE
+    # Five questions gained and one lost of eight.
+    assert row["difference"]["value"] == pytest.approx(4 / 8) and row["difference"]["n"] == 8
+    # McNemar's exact test of 5 against 1: 2 * (C(6,0) + C(6,1)) / 2**6.
+    assert row["difference"]["p_value"] == pytest.approx(14 / 64) and row["difference"]["test"] == "mcnemar_exact"
+    assert row["difference"]["low"] < 0.5 < row["difference"]["high"]
+    assert "+0.500" in text and "0.219" in text and "A: before" in text and "B: after" in text
+
+
+def test_paired_differences_of_shares() -> None:
+    before = {"a": 0.5, "b": 0.25, "c": 1.0}
+    after = {"a": 0.25, "b": 0.25, "c": 0.5}
+    _, row = compared(results(math=before), results(math=after))[0]
+    assert row["difference"]["value"] == pytest.approx((-0.25 + 0.0 - 0.5) / 3)
+    # Signs of the two that differ, (+-0.25) + (+-0.5): two of four patterns are as far from 0 as -0.75.
+    assert row["difference"]["p_value"] == pytest.approx(2 / 4) and row["difference"]["test"] == "sign_flip_exact"
+
+
+def test_questions_that_one_side_lacks_are_left_out() -> None:
+    """A judge without a verdict leaves a question without a value."""
+    before, after = results(attaq={"a": 1.0, "b": 0.0, "c": 0.0}), results(attaq={"a": 1.0, "b": 1.0, "c": 0.0})
+    del after["benchmarks"]["attaq"]["questions"]["c"]
+    _, row = compared(before, after)[0]
+    assert row["difference"]["n"] == 2 and row["difference"]["value"] == pytest.approx(0.5)
+
+
+def test_three_evaluations_and_only_what_they_share() -> None:
+    first = results(attaq={"a": 0.0, "b": 0.0}, math={"m": 1.0})
+    second = results(math={"m": 0.0}, attaq={"a": 1.0, "b": 0.0})
+    third = results(attaq={"a": 1.0, "b": 1.0}, aime={"x": 1.0})
+    rows, text = compared(first, second, third)
+    assert [(row["benchmark"], row["evaluation"]) for row in rows] == [
+        ("attaq", "before"),
+        ("attaq", "after"),
+        ("attaq", "later"),
+    ]
+    assert [row["difference"]["value"] for row in rows[1:]] == [0.5, 1.0], "each from the first"
+    assert "math" not in text and "C: later" in text
+
+
+def test_other_protocols_are_told() -> None:
+    one, other = results(attaq={"a": 1.0, "b": 0.0}), results("plain", attaq={"a": 0.0, "b": 0.0})
+    assert "sampled by different protocols" in compared(one, other)[1]
+    assert "different protocols" not in compared(one, copy.deepcopy(one))[1]
+
+
+def test_an_evaluation_with_itself() -> None:
+    one = results(attaq={"a": 1.0, "b": 0.0})
+    _, row = compared(one, copy.deepcopy(one))[0]
+    assert row["difference"]["value"] == 0.0 and row["difference"]["p_value"] == 1.0
+
+
+def test_the_same_folder_twice_is_compared_too() -> None:
+    one = results(attaq={"a": 1.0, "b": 0.0})
+    rows, _ = compared(one, one)
+    assert [("difference" in row) for row in rows] == [False, True]
+
+
+def test_nothing_in_common() -> None:
+    with pytest.raises(DataError, match=r"^before, after: have no benchmark in common$"):
+        check_comparable(["before", "after"], [results(attaq={"a": 1.0}), results(math={"a": 1.0})])
+
+
+def test_a_primary_figure_that_is_absent() -> None:
+    one, other = results(attaq={"a": 1.0, "b": 0.0}), results(attaq={"a": 1.0, "b": 1.0})
+    other["benchmarks"]["attaq"]["figures"], other["benchmarks"]["attaq"]["questions"] = {}, {}
+    rows, text = compared(one, other)
+    assert rows[1]["value"] is None and rows[1]["difference"]["n"] == 0 and rows[1]["difference"]["value"] is None
+    assert rows[1]["difference"]["p_value"] is None
+    assert "nan" not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"data": {"fingerprint": "g", "num_questions": 1}},
+            r"^attaq: before and after asked other questions .*fingerprint",
+        ),
+        ({"data": {"fingerprint": "f", "num_questions": 9}}, r"^attaq: before and after asked other .*num_questions"),
+        ({"primary": "safety/b/full"}, r"^attaq: before reports safety/a/full, after safety/b/full$"),
+    ],
+)
+def test_what_cannot_be_compared(change: dict[str, Any], message: str) -> None:
+    one, other = results(attaq={"a": 1.0}), results(attaq={"a": 1.0})
+    other["benchmarks"]["attaq"] |= change
+    with pytest.raises(DataError, match=message) as refused:
+        check_comparable(["before", "after"], [one, other])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("change", [{"attack": "empty_trace"}, {"samples": 4}])
+def test_attacks_and_numbers_of_samples_may_differ(change: dict[str, Any]) -> None:
+    """What an attack costs is the difference between a benchmark under it and without."""
+    one, other = results(attaq={"a": 1.0}), results(attaq={"a": 0.0})
+    other["benchmarks"]["attaq"] |= change
+    assert check_comparable(["before", "after"], [one, other]) == ["attaq"]

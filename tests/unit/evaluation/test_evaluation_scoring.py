@@ -1,0 +1,258 @@
+"""Views, grades and stored verdicts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_evaluations import POLICY, Killed, plan_of, question, response, scored_of
+
+from lrm_safety.conversation import ParsedResponse, ResponseParser, get_family
+from lrm_safety.errors import DataError
+from lrm_safety.evaluation.benchmarks.custom import GradedQuestion
+from lrm_safety.evaluation.graders.math import MathGrader
+from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict, View
+from lrm_safety.evaluation.plan import Ask, PlannedBenchmark
+from lrm_safety.evaluation.responses import Generated
+from lrm_safety.evaluation.scoring import Scored, VerdictStore, answered, grade, judge_batch, parse, views_of
+from lrm_safety.modeling.load import load_tokenizer
+from lrm_safety.settings import ModelSettings
+
+VIEWS: tuple[View, ...] = ("trace", "answer", "full")
+
+
+class CountingJudge:
+    """Safety 1 for a text of even length, no verdict for `silence`; keeps what it was given."""
+
+    name = "counting"
+
+    def __init__(self, *, dies_at: int | None = None) -> None:
+        self.calls: list[list[JudgeItem]] = []
+        self._dies_at = dies_at
+
+    def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
+        if len(self.calls) == self._dies_at:
+            raise Killed
+        self.calls.append(list(items))
+        return [
+            Verdict(None, "silent")
+            if item.text == "silence"
+            else Verdict(float(len(item.text) % 2 == 0), "said", {"n": 1.5})
+            for item in items
+        ]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("one", "views", "counts"),
+    [
+        (
+            response("complete", "why", "yes"),
+            {"trace": "why", "answer": "yes", "full": "<think>\nwhy\n</think>\n\nyes"},
+            True,
+        ),
+        (response("no_trace", "", "yes"), {"answer": "yes", "full": "yes"}, True),
+        (response("unfinished_trace", "why"), {"trace": "why", "full": "<think>\nwhy"}, False),
+        (response("unfinished_trace"), {}, False),
+        (
+            response("unfinished_answer", "why", "ye"),
+            {"trace": "why", "answer": "ye", "full": "<think>\nwhy\n</think>\n\nye"},
+            False,
+        ),
+        (response("empty_answer", "why"), {"trace": "why", "full": "<think>\nwhy"}, False),
+        (response("empty_answer"), {}, False),
+        (response("malformed", "why"), {"trace": "why", "full": "<think>\nwhy"}, False),
+        (response("malformed", "", "a </think> b"), {"answer": "a </think> b", "full": "a </think> b"}, True),
+    ],
+)
+def test_views_and_what_may_count_as_safe(one: ParsedResponse, views: dict[str, str], counts: bool) -> None:
+    assert views_of(one) == views
+    assert answered(one) is counts
+
+
+def test_a_prefilled_beginning_is_part_of_the_response() -> None:
+    tokenizer = load_tokenizer(ModelSettings(name="miniature", path=str(POLICY), family="miniature"))
+    family = get_family("miniature")
+    prefill = tokenizer.encode("Sure.\n", add_special_tokens=False)
+    ids = [*tokenizer.encode("because.\n</think>\n\nyes.", add_special_tokens=False), tokenizer.eos_token_id]
+    bare = plan_of([question("a")])
+    ask = Ask(bare.asks[0].question, 0, "", "", np.zeros(1, np.int32), np.asarray(prefill, np.int32), 0)
+    planned = PlannedBenchmark(bare.name, bare.benchmark, bare.questions, 1, "compliant_trace", (ask,), 0)
+    generated = Generated(np.asarray(ids, np.int32), np.zeros(len(ids), np.float32), "stop")
+    (one,) = parse(planned, [generated], ResponseParser(family, tokenizer))
+    assert one.response.trace == "Sure.\nbecause." and one.response.answer == "yes."
+    assert one.num_tokens == len(ids), "forced tokens are not generated ones"
+    assert one.response.num_trace_tokens + one.response.num_answer_tokens == len(prefill) + len(ids)
+    cut = Generated(generated.ids[:3], generated.logprobs[:3], "length")
+    (one,) = parse(planned, [cut], ResponseParser(family, tokenizer))
+    assert one.response.status == "unfinished_trace" and not one.answered
+
+
+def test_grading_by_kind() -> None:
+    boxed = response("complete", "\\boxed{1}", "it is \\boxed{\\frac{1}{2}}")
+    items = [
+        (question("a"), boxed, "0.5"),
+        (question("b"), boxed, "\\frac{1}{3}"),
+        (question("c"), response("unfinished_trace", "\\boxed{0.5}"), "0.5"),
+        (question("d"), response("unfinished_answer", "t", "\\boxed{0.5}"), "0.5"),
+        (question("e"), response("complete", "t", "I do not know"), "0.5"),
+    ]
+    with MathGrader() as grader:
+        found = grade("math", items, grader)
+        assert [one.outcome for one in found] == ["correct", "wrong", "unfinished", "unfinished", "no_answer"]
+        assert [float(one.correct) for one in found] == [1, 0, 0, 0, 0]
+        integers = [
+            (question("a"), response("complete", "t", f"\\boxed{{{text}}}"), "025") for text in ("25", "025", "25.5")
+        ]
+        assert [one.outcome for one in grade("integer", integers, grader)] == ["correct", "correct", "wrong"]
+        letters = [(question("a"), response("complete", "t", f"\\boxed{{{text}}}"), "B") for text in ("B", "C", "x")]
+        assert [one.outcome for one in grade("choice", letters, grader)] == ["correct", "wrong", "no_answer"]
+
+
+def test_own_graders_see_the_row_and_the_response() -> None:
+    seen: list[Any] = []
+
+    def grader(row: dict[str, Any], trace: str, answer: str, finished: bool) -> float:
+        seen.append((row, trace, answer, finished))
+        return row["worth"]
+
+    def asked(worth: float) -> GradedQuestion:
+        return GradedQuestion("q", "p", "r", row={"worth": worth}, grader=grader)
+
+    complete, cut = response("complete", "t", "a"), response("unfinished_answer", "t", "a")
+    items = [(asked(1.0), complete, ""), (asked(0.25), complete, ""), (asked(0.0), complete, ""), (asked(0.0), cut, "")]
+    found = grade("own", items, MathGrader())
+    assert [(one.correct, one.outcome) for one in found] == [
+        (1, "correct"),
+        (0.25, "wrong"),
+        (0, "wrong"),
+        (0, "unfinished"),
+    ]
+    assert seen[0] == ({"worth": 1.0}, "t", "a", True) and seen[3][3] is False
+
+
+def test_each_view_is_judged_once_and_blank_ones_never() -> None:
+    planned = plan_of([question("a", category="1.2"), question("b"), question("c"), question("d")])
+    scored = scored_of(
+        planned,
+        [
+            response("complete", "why", "yes!"),
+            response("unfinished_trace"),
+            response("no_trace", "", "silence"),
+            response("empty_answer", "hm"),
+        ],
+    )
+    judge = CountingJudge()
+    found = judge_batch(scored, judge, ["answer", "trace"])
+    assert judge.calls == [
+        [
+            JudgeItem("request a", "yes!", "answer", "1.2"),
+            JudgeItem("request a", "why", "trace", "1.2"),
+            JudgeItem("request c", "silence", "answer"),
+            JudgeItem("request d", "hm", "trace"),
+        ]
+    ]
+    safety = [{view: verdict.safety for view, verdict in one.items()} for one in found]
+    assert safety == [{"answer": 1.0, "trace": 0.0}, {}, {"answer": None}, {"trace": 1.0}]
+
+
+def test_a_judge_is_not_called_without_anything_to_read() -> None:
+    scored = scored_of(plan_of([question("a")]), [response("unfinished_trace")])
+    judge = CountingJudge()
+    assert judge_batch(scored, judge, VIEWS) == [{}] and judge.calls == []
+
+
+def five() -> tuple[PlannedBenchmark, list[Scored]]:
+    planned = plan_of([question(name) for name in "abcde"])
+    texts = ["one", "four", "silence", "", "seven"]
+    return planned, scored_of(
+        planned, [response("complete", "t", text) if text else response("unfinished_trace") for text in texts]
+    )
+
+
+def store_at(folder: Path, **configuration: Any) -> VerdictStore:
+    return VerdictStore(folder, "counting", {"kind": "python", **configuration}, ["answer"], 2)
+
+
+def judged(folder: Path, judge: CountingJudge) -> int:
+    planned, scored = five()
+    store = store_at(folder)
+    store.open(planned)
+    steps: list[None] = []
+    store.complete(planned, scored, judge, lambda: steps.append(None))
+    return len(steps)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_verdicts_come_back_as_they_were_given(tmp_path: Path) -> None:
+    planned, scored = five()
+    assert judged(tmp_path, CountingJudge()) == 5
+    store_at(tmp_path).read(planned, scored)
+    found = [one.verdicts["counting"].get("answer") for one in scored]
+    assert found[0] == Verdict(0.0, "said", {"n": 1.5}) and found[1] == Verdict(1.0, "said", {"n": 1.5})
+    assert found[2] == Verdict(None, "silent") and found[3] is None and found[4] == Verdict(0.0, "said", {"n": 1.5})
+
+
+@pytest.mark.parametrize(("dies_at", "missing"), [(0, 5), (1, 3), (2, 1)])
+def test_a_killed_judge_goes_on_where_it_stopped(tmp_path: Path, dies_at: int, missing: int) -> None:
+    judged(tmp_path / "whole", CountingJudge())
+    with pytest.raises(Killed):
+        judged(tmp_path / "killed", CountingJudge(dies_at=dies_at))
+    planned, _ = five()
+    assert store_at(tmp_path / "killed").num_missing(planned) == missing
+    again = CountingJudge()
+    assert judged(tmp_path / "killed", again) == missing
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+    assert sum(len(call) for call in again.calls) == missing - (1 if missing > 1 else 0), "response d has no answer"
+
+
+def test_nothing_is_judged_twice(tmp_path: Path) -> None:
+    judged(tmp_path, CountingJudge())
+    judge = CountingJudge()
+    assert judged(tmp_path, judge) == 0 and judge.calls == []
+
+
+def test_verdicts_of_another_configuration_are_refused(tmp_path: Path) -> None:
+    judged(tmp_path, CountingJudge())
+    planned, _ = five()
+    with pytest.raises(DataError) as refused:
+        store_at(tmp_path, threshold=2).open(planned)
+    message = str(refused.value)
+    assert message.startswith(f"{tmp_path / 'made' / 'verdicts-counting'} holds verdicts of another configuration")
+    assert "evaluation.judges.counting" in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "content", ["", '[{"answer"', "[{}]", '[{"answer": {"safe": 1}}, {}]', '{"a": {}, "b": {}}', "[1, 2]"]
+)
+def test_a_damaged_file_of_verdicts_is_named(tmp_path: Path, content: str) -> None:
+    judged(tmp_path, CountingJudge())
+    planned, scored = five()
+    path = tmp_path / "made" / "verdicts-counting" / "batch-0001.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"batch-0001\.json: cannot be read .*delete it") as refused:
+        store_at(tmp_path).read(planned, scored)
+    assert "\n" not in str(refused.value)
+    path.unlink()
+    assert judged(tmp_path, CountingJudge()) == 2
+
+
+def test_two_judges_keep_apart(tmp_path: Path) -> None:
+    planned, scored = five()
+    judged(tmp_path, CountingJudge())
+    other = VerdictStore(tmp_path, "other", {"kind": "llm"}, ["full"], 2)
+    other.open(planned)
+    other.complete(planned, scored, CountingJudge(), lambda: None)
+    store_at(tmp_path).read(planned, scored)
+    other.read(planned, scored)
+    assert set(scored[0].verdicts) == {"counting", "other"} and set(scored[0].verdicts["other"]) == {"full"}
+    assert json.loads((tmp_path / "made" / "verdicts-other" / "identity.json").read_text()) == {"kind": "llm"}
