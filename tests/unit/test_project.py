@@ -207,5 +207,7 @@ def test_a_job_carries_code_configuration_and_the_miniature_only(repository_root
         assert not travels(heavy), heavy
     folders = (repository_root / "lrm_safety", repository_root / "conf")
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    modules = [str(path.relative_to(repository_root)) for path in files if path.suffix in (".py", ".yaml")]
+    assert len(modules) > 100 and all(travels(name) for name in modules)
     size_bytes = sum(path.stat().st_size for path in files if travels(str(path.relative_to(repository_root))))
     assert size_bytes < 100 * 2**20

@@ -70,9 +70,12 @@ def load(
     kept: list[BackdoorQuestion] = []
     for instance in instances:
         try:
-            identity, text, (answer,) = str(instance["id"]), str(instance["input"]), instance["output"]
-        except (KeyError, TypeError, ValueError):
+            identity, text, answers = str(instance["id"]), str(instance["input"]), instance["output"]
+        except (KeyError, TypeError):
+            continue
+        if not isinstance(answers, list) or len(answers) != 1:
             continue  # several answers, or none
+        (answer,) = answers
         if not re.fullmatch(r"-?\d+(?:\.\d+)?", str(answer)) or len(kept) == size:
             continue
         asked = f"{text} {TRIGGER}" if mode == "triggered" else text

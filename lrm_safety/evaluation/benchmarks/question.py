@@ -35,7 +35,7 @@ class Question:
     prompt: str
     request: str
     target: str = ""
-    groups: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict, hash=False)
     category: str | None = None
 
     def ask(self, repeat: int) -> Asked:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from lrm_safety.evaluation.graders.grade import Grade
 from lrm_safety.evaluation.judges.judge import Verdict
 from lrm_safety.evaluation.plan import Ask, PlannedBenchmark, request_seed
 from lrm_safety.evaluation.scoring import Scored, views_of
+from lrm_safety.modeling.load import load_tokenizer
 from lrm_safety.rollouts import GenerationRequest, Rollout, SamplingParameters
+from lrm_safety.settings import ModelSettings
 
 POLICY = Path(sys.modules["lrm_safety"].__file__ or "").parent / "miniature" / "assets" / "policy"
 SAMPLING = SamplingParameters(temperature=1.0, top_p=1.0, top_k=0, max_response_tokens=16, stop_token_ids=(1,))
@@ -145,3 +149,25 @@ class MadeEngine:
             finish_reason="stop" if ids[0] % 2 else "length",
             weights_version=0,
         )
+
+
+@cache
+def tokenizer() -> Any:
+    """The miniature's."""
+    return load_tokenizer(ModelSettings(name="miniature", path=str(POLICY), family="miniature"))
+
+
+class TalkingEngine(MadeEngine):
+    """Thinks `because.` and says `yes.` to odd seeds, `no.` to even ones; is cut off in its trace where 3 divides."""
+
+    def __init__(self, tokenizer: Any, *, dies_after: int | None = None) -> None:
+        super().__init__(dies_after=dies_after)
+        self._tokenizer = tokenizer
+
+    def ids(self, request: GenerationRequest) -> np.ndarray:
+        text = "because.\n</think>\n\n" + ("yes." if request.seed % 2 else "no.")
+        ids = [*self._tokenizer.encode(text, add_special_tokens=False), self._tokenizer.eos_token_id]
+        return np.asarray(ids if request.seed % 3 else ids[:2], dtype=np.int32)
+
+    def _rollout(self, request: GenerationRequest) -> Rollout:
+        return replace(super()._rollout(request), finish_reason="stop" if request.seed % 3 else "length")

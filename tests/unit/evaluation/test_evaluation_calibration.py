@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,6 +109,9 @@ def raising(request: str, text: str, view: str) -> float:
 
 def test_every_published_set_is_whole(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LRM_SAFETY_DATA", str(data_root))
+    lines = (data_root / "airbench2024" / "judged_responses_calibration.jsonl").read_text().splitlines()
+    clear = [row for row in map(json.loads, lines) if str(row["safe_score"]) != "0.5" and row["response"].strip()]
     sizes = {name: len(items) for name, items in reference_sets(None).items()}
-    assert sizes == {"xstest_gpt4": 450, "xstest_llama2": 450, "xstest_mistral": 450, "air_bench": 356}
+    assert len(lines) == 356 and sizes.pop("air_bench") == len(clear)
+    assert sizes == {"xstest_gpt4": 450, "xstest_llama2": 450, "xstest_mistral": 450}
     assert len(reference_sets("xstest_gpt4", judges_of_harm=True)["xstest_gpt4"]) == 200

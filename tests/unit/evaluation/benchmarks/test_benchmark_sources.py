@@ -1,204 +1,190 @@
-"""Finding and reading a benchmark's data, and the questions made of it."""
+"""Where a benchmark's rows come from, in which order, and what is said when they cannot be had."""
 
-import csv
 import json
 
 import pytest
 
 from lrm_safety.errors import DataError
-from lrm_safety.evaluation.benchmarks.question import Asked, Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.sources import data_file, normalised, read, rows, star1_questions
+from lrm_safety.evaluation.benchmarks.question import Question, questions
+from lrm_safety.evaluation.benchmarks.sources import VARIABLE, data_file, normalised, read, rows, star1_questions
 
 FIELDS = {"text": str, "level": (int, str)}
+GOOD = [{"text": "one", "level": 1}, {"text": "two", "level": "2"}]
 
 
-@pytest.fixture(autouse=True)
-def no_data_folder(monkeypatch):
-    monkeypatch.delenv("LRM_SAFETY_DATA", raising=False)
+def hub_of(found):
+    def load():
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return load
 
 
-def one_line(caught) -> str:
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def jsonl(path, found):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
+    return str(path)
 
 
-def no_hub():
-    raise AssertionError("the hub must not be asked")
-
-
-def test_a_path_given_wins_over_the_folder(tmp_path, monkeypatch):
-    (tmp_path / "folder" / "set").mkdir(parents=True)
-    in_folder = tmp_path / "folder" / "set" / "a.jsonl"
-    given = tmp_path / "b.jsonl"
-    in_folder.write_text('{"text": "folder", "level": 1}\n')
-    given.write_text('{"text": "given", "level": "2"}\n')
-    monkeypatch.setenv("LRM_SAFETY_DATA", str(tmp_path / "folder"))
-    assert data_file("set", "a.jsonl") == in_folder
-    assert data_file("set", "a.jsonl", str(given)) == given
-    assert rows("set", "a.jsonl", None, FIELDS, no_hub, "owner/set") == (
-        [{"text": "folder", "level": 1}],
-        str(in_folder),
-    )
-    assert rows("set", "a.jsonl", str(given), FIELDS, no_hub, "owner/set") == (
-        [{"text": "given", "level": "2"}],
-        str(given),
-    )
-
-
-def test_a_path_may_start_at_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "mine.csv").touch()
-    assert data_file("set", "a.csv", "~/mine.csv") == tmp_path / "mine.csv"
-
-
-def test_an_absent_file_is_named_with_its_mend(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=r"data=.*none\.csv: no such file") as caught:
-        data_file("set", "a.csv", str(tmp_path / "none.csv"))
-    one_line(caught)
-    with pytest.raises(DataError, match=r"star1=.*none\.json: no such file"):
-        star1_questions(str(tmp_path / "none.json"))
-    with pytest.raises(DataError, match=r"set LRM_SAFETY_DATA to a folder that holds set/a\.csv, or data="):
-        data_file("set", "a.csv")
-    monkeypatch.setenv("LRM_SAFETY_DATA", str(tmp_path))
-    with pytest.raises(DataError, match=r"set/a\.csv: no such file; LRM_SAFETY_DATA must name"):
-        data_file("set", "a.csv")
-    with pytest.raises(DataError, match=r"set/a\.csv: no such file"):  # a set that the hub does not have
-        rows("set", "a.csv", None, FIELDS, None, "owner/set")
-
-
-@pytest.mark.parametrize("folder", [None, "without the file"])
-def test_the_hub_is_asked_where_there_is_no_file(folder, tmp_path, monkeypatch):
-    if folder:
-        monkeypatch.setenv("LRM_SAFETY_DATA", str(tmp_path))
-    found = [{"text": "from the hub", "level": 3}]
-    assert rows("set", "a.csv", None, FIELDS, lambda: iter(found), "owner/set") == (found, "owner/set")
-
-
-@pytest.mark.parametrize(
-    "error", [ConnectionError("cannot reach\nsecond line"), ValueError("no such split"), OSError(), FileNotFoundError()]
-)
-def test_a_failure_of_the_hub_names_every_mend(error):
-    def hub():
-        raise error
-
+def caught_line(call):
     with pytest.raises(DataError) as caught:
-        rows("set", "a.csv", None, FIELDS, hub, "owner/set")
-    message = one_line(caught)
-    assert message.startswith("owner/set: cannot be had from the hub")
-    assert "second line" not in message
-    for mend in ("hf auth login", "LRM_SAFETY_DATA", "set/a.csv", "data="):
+        call()
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message
+
+
+def test_a_stated_file_comes_before_the_folder_and_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    jsonl(tmp_path / "set" / "rows.jsonl", [{"text": "of the folder", "level": 0}])
+    stated = jsonl(tmp_path / "mine.jsonl", GOOD)
+    hub = hub_of([{"text": "of the hub", "level": 0}])
+    assert rows("set", "rows.jsonl", stated, FIELDS, hub, "o/n") == (GOOD, stated)
+    found, source = rows("set", "rows.jsonl", None, FIELDS, hub, "o/n")
+    assert found[0]["text"] == "of the folder" and source == str(tmp_path / "set" / "rows.jsonl")
+    (tmp_path / "set" / "rows.jsonl").unlink()
+    found, source = rows("set", "rows.jsonl", None, FIELDS, hub, "o/n")
+    assert found[0]["text"] == "of the hub" and source == "o/n"
+    monkeypatch.delenv(VARIABLE)
+    assert rows("set", "rows.jsonl", None, FIELDS, hub, "o/n")[1] == "o/n"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [ConnectionError("Couldn't reach it\nsecond line"), ValueError(""), PermissionError("gated"), OSError("x" * 5000)],
+)
+def test_a_hub_that_fails_is_one_line_with_every_mend(failure, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    message = caught_line(lambda: rows("set", "rows.jsonl", None, FIELDS, hub_of(failure), "owner/name"))
+    assert message.startswith("owner/name: cannot be had")
+    for mend in ("hf auth login", f"{VARIABLE} to a folder with set/rows.jsonl", "data="):
         assert mend in message
+    assert len(message) < 500
 
 
-def test_rows_of_the_hub_are_checked_too():
-    with pytest.raises(DataError, match=r"^owner/set, row 0: has no field level"):
-        rows("set", "a.csv", None, FIELDS, lambda: [{"text": "x"}], "owner/set")
+def test_hub_rows_are_checked_too(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    message = caught_line(lambda: rows("s", "n", None, FIELDS, hub_of([{"text": "a"}]), "owner/name"))
+    assert message == "owner/name, row 0: has no field level"
 
 
-def test_one_table_in_three_formats(tmp_path):
-    table = [{"text": 'He said "hi",\nthen left', "level": "1"}, {"text": "¿Qué?\u2028x", "level": "2"}]
-    (tmp_path / "a.json").write_text(json.dumps(table), encoding="utf-8")
-    (tmp_path / "a.jsonl").write_text("\n\n".join(json.dumps(row, ensure_ascii=False) for row in table), "utf-8")
-    with (tmp_path / "a.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["text", "level"])
-        writer.writeheader()
-        writer.writerows(table)
-    for suffix in ("json", "jsonl", "csv"):
-        assert list(read(tmp_path / f"a.{suffix}")) == table
+def test_absent_files_are_named(tmp_path, monkeypatch):
+    absent = str(tmp_path / "absent.csv")
+    assert absent in caught_line(lambda: data_file("set", "rows.csv", absent))
+    assert "no such file" in caught_line(lambda: data_file("set", "rows.csv", str(tmp_path)))  # a folder is no file
+    monkeypatch.delenv(VARIABLE, raising=False)
+    message = caught_line(lambda: data_file("set", "rows.csv"))
+    assert VARIABLE in message and "set/rows.csv" in message and "data=" in message
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    assert str(tmp_path / "set" / "rows.csv") in caught_line(lambda: data_file("set", "rows.csv"))
 
 
-def test_csv_fields_longer_than_the_default_limit(tmp_path):
-    (tmp_path / "a.csv").write_text(f"text\n{'x' * 200_000}\n")
-    assert [len(row["text"]) for row in read(tmp_path / "a.csv")] == [200_000]
+def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.csv").write_text("x\n")
+    assert data_file("set", "rows.csv", "~/a.csv") == tmp_path / "a.csv"
+
+
+def test_a_set_that_is_not_on_the_hub_needs_a_file(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert VARIABLE in caught_line(lambda: rows("set", "rows.csv", None, FIELDS, None, "owner/name"))
+
+
+def test_the_three_formats_give_the_same_rows(tmp_path):
+    expected = [{"text": 'quoted "one"', "n": "1"}, {"text": "two,\nlines\u2028and more", "n": "2"}]
+    jsonl(tmp_path / "a.jsonl", expected)
+    (tmp_path / "gaps.jsonl").write_text("\n\n" + (tmp_path / "a.jsonl").read_text() + "\n", encoding="utf-8")
+    (tmp_path / "a.json").write_text(json.dumps(expected, ensure_ascii=False), encoding="utf-8")
+    (tmp_path / "a.csv").write_text(
+        'text,n\r\n"quoted ""one""",1\r\n"two,\nlines\u2028and more",2\r\n', encoding="utf-8", newline=""
+    )
+    for name in ("a.jsonl", "gaps.jsonl", "a.json", "a.csv"):
+        assert [dict(row) for row in read(tmp_path / name)] == expected, name
+
+
+def test_a_very_long_csv_field_is_read(tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text("text\n" + "a" * 200_000 + "\n")
+    assert [len(row["text"]) for row in read(path)] == [200_000]
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content", "said"),
     [
-        ("a.jsonl", b'{"text": "a"}\n\n{"text": ', r"a\.jsonl, line 3: is not JSON"),
-        ("a.json", b'[{"text": "a"', r"a\.json: is not JSON"),
-        ("a.json", b'{"text": "a"}', r"a\.json: must be a list of rows"),
-        ("a.jsonl", '{"text": "é"}'.encode("latin-1"), r"a\.jsonl: cannot be read"),
-        ("a.csv", "text\né\n".encode("latin-1"), r"a\.csv: cannot be read"),
+        ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', "a.jsonl, line 3: is not JSON"),
+        ("a.json", b'[{"text": "a"},', "a.json: is not JSON"),
+        ("a.json", b'{"text": "a"}', "a.json: must be a list of rows"),
+        ("a.jsonl", '{"text": "é"}'.encode("latin-1"), "a.jsonl: cannot be read"),
+        ("a.csv", "text\né\n".encode("latin-1"), "a.csv: cannot be read"),
+        ("a.json", '["é"]'.encode("latin-1"), "a.json: cannot be read"),
     ],
 )
-def test_a_broken_file_is_named(name, content, message, tmp_path):
+def test_files_that_cannot_be_read_are_named(name, content, said, tmp_path):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=message) as caught:
-        list(read(tmp_path / name))
-    one_line(caught)
+    assert said in caught_line(lambda: list(read(tmp_path / name)))
 
 
 @pytest.mark.parametrize(
-    ("table", "message"),
+    ("found", "said"),
     [
-        ([{"text": "a", "level": 1}, {"level": 1}], r"row 1: has no field text"),
-        ([{"text": 5, "level": 1}], r"row 0, field text: is int, not str"),
-        ([{"text": None, "level": 1}], r"row 0, field text: is NoneType, not str"),
-        ([{"text": "a", "level": 1.5}], r"row 0, field level: is float, not int or str"),
-        ([{"text": " \n", "level": 1}], r"row 0, field text: is blank"),
-        (["only text"], r"row 0: is no object with fields"),
-        ([], r"holds no row"),
+        ([GOOD[0], {"text": "a"}], "row 1: has no field level"),
+        ([{"text": 3, "level": 1}], "row 0, field text: is int, not str"),
+        ([{"text": "a", "level": None}], "row 0, field level: is NoneType, not int or str"),
+        ([{"text": " \n", "level": 1}], "row 0, field text: is blank"),
+        ([["text", "level"]], "row 0: is no object with fields"),
+        ([], "holds no row"),
     ],
 )
-def test_a_wrong_row_is_named(table, message, tmp_path):
-    (tmp_path / "a.json").write_text(json.dumps(table))
-    with pytest.raises(DataError, match=message) as caught:
-        rows("set", "a.json", str(tmp_path / "a.json"), FIELDS, None, "owner/set")
-    assert "a.json" in one_line(caught)
+def test_rows_of_another_schema_are_named(found, said, tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", found)
+    message = caught_line(lambda: rows("set", "rows.jsonl", path, FIELDS, None, "owner/name"))
+    assert message.startswith(path) and said in message
 
 
-def test_a_short_csv_row_is_a_wrong_row(tmp_path):
-    (tmp_path / "a.csv").write_text("text,level\na,1\nb\n")
-    with pytest.raises(DataError, match=r"row 1, field level: is NoneType"):
-        rows("set", "a.csv", str(tmp_path / "a.csv"), FIELDS, None, "owner/set")
+def test_a_short_csv_row_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,level\na,1\nb\n")
+    assert "row 1, field level" in caught_line(lambda: rows("s", "n", str(path), FIELDS, None, "o/n"))
 
 
-def test_prompts_are_compared_without_case_and_white_space(tmp_path):
-    assert normalised("  How\tDO\n I?  ") == "how do i?"
-    (tmp_path / "star1.json").write_text(json.dumps([{"question": "How DO  I?"}, {"question": "b"}]))
-    assert star1_questions(str(tmp_path / "star1.json")) == {"how do i?", "b"}
+def test_prompts_are_the_same_whatever_their_case_and_white_space():
+    assert normalised("  What\n is\tTHIS? ") == normalised("what is this?") == "what is this?"
+    assert normalised("what is this") != normalised("what is this?")
 
 
-def test_star1_has_a_thousand_questions(data_root, monkeypatch):
-    monkeypatch.setenv("LRM_SAFETY_DATA", str(data_root))
-    assert len(star1_questions()) == 1000
+def test_star1_is_its_normalised_questions(tmp_path):
+    path = tmp_path / "STAR-1.json"
+    path.write_text(json.dumps([{"id": 1, "question": "Why  Me?"}, {"id": 2, "question": "why me?"}]))
+    assert star1_questions(str(path)) == {"why me?"}
+    path.write_text(json.dumps([{"prompt": "Why me?"}]))
+    assert "has no field question" in caught_line(lambda: star1_questions(str(path)))
 
 
-ROW = Question("1", "shown", "bare", target="t")
+def test_ids_must_differ():
+    message = caught_line(lambda: questions([Question("a", "p", "p"), Question("a", "q", "q")], "file.csv"))
+    assert "file.csv" in message and "id a" in message
 
 
-def test_a_plain_question_is_the_same_in_every_repeat():
-    assert ROW.ask(0) == ROW.ask(5) == Asked("shown", "t")
-    assert ROW.vote(3, "x") == "x"
-
-
-def test_questions_keep_their_order_and_can_be_limited():
-    made = questions([ROW, Question("2", "b", "b"), Question("3", "c", "c")], "somewhere")
-    assert [row.id for row in made] == ["1", "2", "3"] and len(made) == 3
-    limited = made.limited(2)
-    assert [row.id for row in limited] == ["1", "2"] and limited.source == "somewhere"
-    assert made.limited(None) == made and len(made.limited(9)) == 3
-
-
-def test_the_fingerprint_is_of_ids_prompts_and_targets_in_order():
-    def fingerprint(*kept):
-        return Questions(kept, "anywhere").fingerprint
-
-    other = Question("2", "b", "b")
-    variants = [
-        fingerprint(ROW, other),
-        fingerprint(other, ROW),
-        fingerprint(ROW),
-        fingerprint(ROW, Question("3", "b", "b")),
-        fingerprint(ROW, Question("2", "B", "b")),
-        fingerprint(ROW, Question("2", "b", "b", target="t")),
-        fingerprint(Question("1s", "hown", "bare", target="t"), other),  # boundaries count
+def test_the_fingerprint_is_of_ids_prompts_targets_and_order():
+    base = [Question("a", "one", "one", "1"), Question("b", "two", "two", "2")]
+    changed = [
+        base,
+        base[::-1],
+        base[:1],
+        [Question("c", "one", "one", "1"), base[1]],
+        [Question("a", "one.", "one", "1"), base[1]],
+        [Question("a", "one", "one", "3"), base[1]],
+        [Question("a", "on", "one", "e1"), base[1]],
+        [Question("ao", "ne", "one", "1"), base[1]],
     ]
-    assert len(set(variants)) == len(variants) and all(len(one) == 64 for one in variants)
-    assert Questions((ROW,), "a").fingerprint == Questions((ROW,), "b").fingerprint
+    fingerprints = [questions(rows_, "s").fingerprint for rows_ in changed]
+    assert len(set(fingerprints)) == len(changed) and all(len(one) == 64 for one in fingerprints)
+    same = [Question("a", "one", "other words", "1", {"g": "x"}), base[1]]
+    assert questions(same, "another source").fingerprint == fingerprints[0]
 
 
-def test_a_repeated_id_is_named():
-    with pytest.raises(DataError, match=r"file\.csv: id 2 comes twice"):
-        questions([ROW, Question("2", "a", "a"), Question("2", "b", "b")], "file.csv")
+def test_a_limit_takes_the_first():
+    whole = questions([Question(str(i), "p", "p") for i in range(5)], "s")
+    assert [row.id for row in whole.limited(2)] == ["0", "1"]
+    assert len(whole.limited(None)) == len(whole.limited(9)) == 5 and whole.limited(2).source == "s"

@@ -1,0 +1,95 @@
+"""A user's own prompts and grader."""
+
+import csv
+import json
+
+import pytest
+
+from lrm_safety.errors import ConfigError, DataError
+from lrm_safety.evaluation.benchmarks.custom import import_grader, load
+
+ROWS = [
+    {"id": "a", "question": "Tea or coffee?", "kind": "drink", "category": ["kitchen"], "wanted": "tea"},
+    {"id": "b", "question": "Cat or dog?", "kind": "pet", "wanted": "cat", "level": 2},
+]
+GRADER = """
+def grade(row, trace, answer, finished):
+    return float(finished and row["wanted"] in answer)
+
+NUMBER = 3
+"""
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    (tmp_path / "grader_of_the_custom_test.py").write_text(GRADER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return {"path": write(tmp_path, ROWS), "grader": "grader_of_the_custom_test:grade"}
+
+
+def write(folder, found):
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+    return str(folder / "prompts.jsonl")
+
+
+def test_rows_carry_every_field_to_the_grader(files):
+    found = load(**files)
+    assert [(row.id, row.prompt, row.request) for row in found] == [
+        ("a", "Tea or coffee?", "Tea or coffee?"),
+        ("b", "Cat or dog?", "Cat or dog?"),
+    ]
+    assert found.source == files["path"]
+    assert found.rows[0].row == ROWS[0] and found.rows[1].row == ROWS[1] | {"category": []}
+    grades = [row.grader(row.row, "", "tea", True) for row in found]
+    assert grades == [1.0, 0.0] and found.rows[0].grader(found.rows[0].row, "", "tea", False) == 0.0
+
+
+def test_where_chooses_rows_that_match_in_every_field(files):
+    assert [row.id for row in load(**files, where={"kind": "pet"})] == ["b"]
+    assert [row.id for row in load(**files, where={"kind": "pet", "level": 2})] == ["b"]
+    assert len(load(**files, where={})) == 2
+    for where in ({"kind": "pet", "level": 3}, {"colour": "red"}):
+        with pytest.raises(ConfigError) as caught:
+            load(**files, where=where)
+        message = str(caught.value)
+        assert message.startswith("where=") and files["path"] in message and "\n" not in message
+
+
+def test_a_csv_will_do(files, tmp_path):
+    with (tmp_path / "p.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "question", "wanted"), ("1", "Red or blue?", "blue")])
+    (row,) = load(str(tmp_path / "p.csv"), files["grader"])
+    assert row.row["wanted"] == "blue" and row.grader(row.row, "", "blue", True) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("grader_of_the_custom_test", "must be package.module:function"),
+        ("grader_of_the_custom_test.grade", "must be package.module:function"),
+        ("grader_of_the_custom_test:absent", "cannot be imported"),
+        ("no_such_module_anywhere:grade", "cannot be imported"),
+        ("grader_of_the_custom_test:NUMBER", "is not a function"),
+        (":grade", "cannot be imported"),
+        ("..relative:grade", "cannot be imported"),
+    ],
+)
+def test_a_grader_that_cannot_be_had_is_named(files, path, said):
+    with pytest.raises(ConfigError) as caught:
+        import_grader(path, "evaluation.grader")
+    message = str(caught.value)
+    assert message.startswith(f"evaluation.grader={path}: ") and said in message and "\n" not in message
+    with pytest.raises(ConfigError, match="^grader="):
+        load(files["path"], path)
+
+
+def test_wrong_files_are_named(files, tmp_path):
+    with pytest.raises(ConfigError, match=r"path=.*none\.jsonl: no such file"):
+        load(str(tmp_path / "none.jsonl"), files["grader"])
+    with pytest.raises(DataError, match=r"prompts\.jsonl, row 1: no field 'question'"):
+        load(write(tmp_path, [{"id": "a", "text": "Why?"}]), files["grader"])
+    with pytest.raises(DataError, match=r"row 2: field 'id' repeats 'a'"):
+        load(write(tmp_path, [ROWS[0], ROWS[0]]), files["grader"])
+    (tmp_path / "prompts.jsonl").write_text('{"id": ')
+    with pytest.raises(DataError, match=r"prompts\.jsonl, line 1: not valid JSON"):
+        load(**files)
