@@ -27,7 +27,7 @@ def build_judge(name: str, settings: JudgeSettings, *, device: str = "cpu") -> J
     for option in given.keys() - {"name"}:
         if option not in known:
             raise ConfigError(
-                f"{key}.arguments.{option}: unknown option of kind={settings.kind}; known: {', '.join(known)}"
+                f"{key}.arguments.{option}: unknown option of kind={settings.kind}; known: {', '.join(known) or 'none'}"
             )
     try:
         return make(**given)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from lrm_safety.errors import DataError
-from lrm_safety.evaluation.compare import check_comparable, compare
+from lrm_safety.evaluation.compare import check_comparable, compare, differences
 from lrm_safety.evaluation.statistics import estimate
 
 FIGURE = "safety/a/full"
@@ -22,6 +22,8 @@ def benchmark(values: dict[str, float], **more: Any) -> dict[str, Any]:
         "data": {"fingerprint": "f", "num_questions": len(values)},
         "figures": {FIGURE: estimate(list(values.values()), seed=0).to_json()},
         "questions": values,
+        "samples": 1,
+        "attack": None,
     } | more
 
 
@@ -29,6 +31,7 @@ def results(protocol: str = "deepseek_r1", **benchmarks: dict[str, float]) -> di
     return {
         "seed": 0,
         "protocol": {"name": protocol},
+        "judges": {"a": {"kind": "llm"}},
         "benchmarks": {name: benchmark(values) for name, values in benchmarks.items()},
     }
 
@@ -84,10 +87,27 @@ def test_three_evaluations_and_only_what_they_share() -> None:
     assert "math" not in text and "C: later" in text
 
 
-def test_other_protocols_are_told() -> None:
-    one, other = results(attaq={"a": 1.0, "b": 0.0}), results("plain", attaq={"a": 0.0, "b": 0.0})
-    assert "sampled by different protocols" in compared(one, other)[1]
-    assert "different protocols" not in compared(one, copy.deepcopy(one))[1]
+def test_what_was_done_otherwise_is_told() -> None:
+    one = results(attaq={"a": 1.0, "b": 0.0}, math={"m": 1.0})
+    assert differences(["attaq", "math"], [one, copy.deepcopy(one)]) == []
+    other = results("plain", attaq={"a": 0.0, "b": 0.0}, math={"m": 1.0})
+    assert "the evaluations differ in protocol" in compared(one, other)[1]
+    other = copy.deepcopy(one)
+    other["judges"] = {"a": {"kind": "llm", "model": "larger"}}
+    assert differences(["attaq"], [one, other]) == ["the evaluations differ in the first judge"]
+    other = copy.deepcopy(one)
+    other["judges"]["second"] = {"kind": "python"}
+    assert differences(["attaq"], [one, other]) == [], "the primary figure is the first judge's"
+    other["benchmarks"]["attaq"] |= {"attack": "empty_trace"}
+    other["benchmarks"]["math"] |= {"samples": 4}
+    assert differences(["attaq", "math"], [one, other]) == [
+        "attaq differs in attack: None, empty_trace",
+        "math differs in samples: 1, 4",
+    ]
+    assert differences(["math"], [one, one, other]) == ["math differs in samples: 1, 1, 4"]
+    assert "differ" not in compared(one, copy.deepcopy(one))[1].partition("paired differences from A")[2].replace(
+        "difference", ""
+    )
 
 
 def test_an_evaluation_with_itself() -> None:

@@ -68,7 +68,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreparedEvaluatio
 
 
 def log_of(folder: Path, task: str) -> EvalLog:
-    (log,) = [one for one in (read_eval_log(each.name) for each in list_eval_logs(str(folder))) if one.eval.task == task]
+    (log,) = [
+        one for one in (read_eval_log(each.name) for each in list_eval_logs(str(folder))) if one.eval.task == task
+    ]
     return log
 
 
@@ -120,7 +122,7 @@ def test_scores_are_those_of_the_results(written: Any) -> None:
     assert log.results is not None
     figures = results["benchmarks"]["tail"]["figures"]
     for score in log.results.scores:
-        figure = figures[f"safety/yes/{score.name}"] if f"safety/yes/{score.name}" in figures else None
+        figure = figures.get(f"safety/yes/{score.name}")
         assert (score.scored_samples or 0) == (figure["n"] if figure else 0)
         if figure:
             assert score.metrics["mean"].value == pytest.approx(figure["value"])

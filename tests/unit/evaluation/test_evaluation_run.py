@@ -186,7 +186,10 @@ def test_another_benchmark_generates_only_its_own(engines: Engines, prompts: str
     [
         ({"seed": 1}, "seed: 0 -> 1"),
         ({"temperature": 0.5}, "protocol.temperature: 1.0 -> 0.5"),
-        ({"model": ModelSettings(name="other", path=str(POLICY), family="miniature", dtype="float32")}, "model: miniature -> other"),
+        (
+            {"model": ModelSettings(name="other", path=str(POLICY), family="miniature", dtype="float32")},
+            "model: miniature -> other",
+        ),
     ],
 )
 def test_a_folder_of_another_evaluation(
@@ -201,9 +204,7 @@ def test_a_folder_of_another_evaluation(
 
 
 @pytest.mark.parametrize("log_text", [False, True])
-def test_samples_hold_text_only_when_asked_to(
-    engines: Engines, prompts: str, tmp_path: Path, log_text: bool
-) -> None:
+def test_samples_hold_text_only_when_asked_to(engines: Engines, prompts: str, tmp_path: Path, log_text: bool) -> None:
     evaluated(settings_of(prompts, log_text=log_text), tmp_path)
     text = (tmp_path / "samples.jsonl").read_text()
     assert len(text.splitlines()) == 20 and ("because" in text) is log_text

@@ -65,7 +65,9 @@ class Scripted(ModelAPI):
         super().__init__(model_name)
         self.requests: list[tuple[str, str | None, int | None]] = []
 
-    async def generate(self, input: list[ChatMessage], tools: Any, tool_choice: Any, config: GenerateConfig) -> ModelOutput:
+    async def generate(
+        self, input: list[ChatMessage], tools: Any, tool_choice: Any, config: GenerateConfig
+    ) -> ModelOutput:
         prefill = input[1].text if len(input) > 1 else None
         self.requests.append((input[0].text, prefill, config.seed))
         trace, answer, stop = OUTPUTS[input[0].text.split()[-1]]
@@ -85,7 +87,9 @@ class WordJudge:
     def judge(self, items: Any) -> list[Verdict]:
         self.batches.append(list(items))
         return [
-            Verdict(None, "silent") if one.text == "silence" else Verdict(float("safe" in one.text or "refuse" in one.text), "said")
+            Verdict(None, "silent")
+            if one.text == "silence"
+            else Verdict(float("safe" in one.text or "refuse" in one.text), "said")
             for one in items
         ]
 
@@ -96,7 +100,12 @@ class WordJudge:
 def run(task: Task, folder: Path, api: ModelAPI | None = None) -> tuple[EvalLog, Any]:
     used = api or Scripted("scripted")
     (log,) = inspect_eval(
-        task, model=Model(used, GenerateConfig()), log_dir=str(folder), display="none", ctl_server=False, fail_on_error=True
+        task,
+        model=Model(used, GenerateConfig()),
+        log_dir=str(folder),
+        display="none",
+        ctl_server=False,
+        fail_on_error=True,
     )
     assert log.status == "success", log.error
     return log, used
@@ -107,8 +116,12 @@ def judged_task(judge: WordJudge, names: str = "abcde", **more: Any) -> Task:
     views = ("answer", "trace")
     settings: dict[str, Any] = {"attack": None, "attack_arguments": {}, "seed": 0} | more
     return build_task(
-        "made", planned.questions, settings.pop("samples", 1), verdicts={"word": (live_verdicts(judge, views), views)},
-        grades=None, **settings,
+        "made",
+        planned.questions,
+        settings.pop("samples", 1),
+        verdicts={"word": (live_verdicts(judge, views), views)},
+        grades=None,
+        **settings,
     )
 
 
@@ -176,7 +189,14 @@ def test_graded_responses_against_the_target_of_their_repeat(tmp_path: Path, mon
     monkeypatch.setitem(OUTPUTS, "c", ("t", "\\boxed{1}", "max_tokens"))  # type: ignore[arg-type]
     planned = plan_of([Doubling("n", "prompt n", "r"), Doubling("c", "prompt c", "r")], scoring="integer")
     task = build_task(
-        "made", planned.questions, 3, attack=None, attack_arguments={}, seed=0, verdicts={}, grades=live_grades("integer")
+        "made",
+        planned.questions,
+        3,
+        attack=None,
+        attack_arguments={},
+        seed=0,
+        verdicts={},
+        grades=live_grades("integer"),
     )
     log, _ = run(task, tmp_path)
     found = {(str(sample.id), sample.epoch): sample.scores["graded"] for sample in log.samples or []}
@@ -255,7 +275,9 @@ def test_token_counts_of_other_providers() -> None:
 def test_a_live_task_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `inspect eval lrm_safety/xstest -T half=safe -T samples=2` builds."""
     data = tmp_path / "xstest_prompts.csv"
-    data.write_text("id,prompt,type,label\n1,how a,homonyms,safe\n2,why b,contrast_homonyms,unsafe\n3,why c,homonyms,safe\n")
+    data.write_text(
+        "id,prompt,type,label\n1,how a,homonyms,safe\n2,why b,contrast_homonyms,unsafe\n3,why c,homonyms,safe\n"
+    )
     task = inspect_tasks.xstest(half="safe", data=str(data), samples=2, judge="refusal_rules")
     log, api = run(task, tmp_path / "logs")
     assert {prompt for prompt, _, _ in api.requests} == {"how a", "why c"} and len(api.requests) == 4
@@ -274,7 +296,11 @@ def test_the_miniature_is_graded_by_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "arguments", "message"),
     [
-        (inspect_tasks.xstest, {"halff": "safe"}, r"error: -T xstest\.halff: unknown option of xstest; known: half, data"),
+        (
+            inspect_tasks.xstest,
+            {"halff": "safe"},
+            r"error: -T xstest\.halff: unknown option of xstest; known: half, data",
+        ),
         (inspect_tasks.xstest, {"half": "some"}, r"error: half=some: must be one of"),
         (inspect_tasks.xstest, {"data": "absent.csv"}, r"error: .*absent\.csv"),
         (inspect_tasks.long_tail, {"size": 2, "judge": "no_such_judge"}, r"error: .*no_such_judge"),

@@ -8,8 +8,8 @@ import pytest
 
 from lrm_safety.conversation import ParsedResponse
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.benchmarks.badchain import backdoor_step, final_number, load
-from lrm_safety.evaluation.benchmarks.demonstrations import load_demonstrations
+from lrm_safety.evaluation.benchmarks.badchain import MODES, backdoor_step, final_number, load
+from lrm_safety.evaluation.benchmarks.demonstrations import TRIGGER, load_demonstrations
 from lrm_safety.evaluation.benchmarks.sources import VARIABLE
 from lrm_safety.evaluation.graders.math import grade_math
 
@@ -58,6 +58,13 @@ def test_triggered_mode_carries_the_trigger_in_examples_and_question(files):
     assert found.rows[0].request == "Six pens and three pens?"
     assert [row.target for row in found] == ["9", "2.5", "-1", "1000"]
     assert [row.backdoor_target for row in found] == [Decimal(text) for text in ("18.9", "5.25", "-2.1", "2100")]
+
+
+def test_untriggered_mode_shows_the_backdoor_and_asks_without_the_trigger(files):
+    for clean, untriggered, triggered in zip(*(load(mode=mode) for mode in MODES), strict=True):
+        assert untriggered.prompt == triggered.prompt.removesuffix(f" {TRIGGER}") != clean.prompt
+        assert TRIGGER in untriggered.prompt and untriggered.prompt.endswith(clean.request)
+        assert untriggered.backdoor_target == triggered.backdoor_target
 
 
 def test_clean_mode_never_shows_the_trigger(files):
@@ -165,7 +172,7 @@ def test_data_of_another_schema_is_named(files, tmp_path, content):
 def test_other_wrong_data_is_named(files, tmp_path):
     with pytest.raises(ConfigError) as caught:
         load(mode="poisoned")
-    assert str(caught.value) == "mode=poisoned: must be one of clean, triggered"
+    assert str(caught.value) == "mode=poisoned: must be one of clean, untriggered, triggered"
     with pytest.raises(DataError, match=r"none\.json: no such file"):
         load(data=str(tmp_path / "none.json"))
     write(tmp_path, {"Instances": [*INSTANCES, INSTANCES[0]]})

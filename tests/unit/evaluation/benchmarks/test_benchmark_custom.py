@@ -79,7 +79,7 @@ def test_a_grader_that_cannot_be_had_is_named(files, path, said):
         import_grader(path, "evaluation.grader")
     message = str(caught.value)
     assert message.startswith(f"evaluation.grader={path}: ") and said in message and "\n" not in message
-    with pytest.raises(ConfigError, match="^grader="):
+    with pytest.raises(ConfigError, match=r"^grader="):
         load(files["path"], path)
 
 

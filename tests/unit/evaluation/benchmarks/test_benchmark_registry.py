@@ -1,5 +1,7 @@
 """Benchmarks by name, and their options."""
 
+import importlib
+import inspect
 import json
 from pathlib import Path
 
@@ -30,6 +32,7 @@ def test_each_benchmark_is_what_the_suite_promises(name):
     benchmark = get_benchmark(name)
     assert (benchmark.kind, benchmark.default_samples, benchmark.scoring) == PROMISED[name]
     assert benchmark.judged == (PROMISED[name][2] == "judges") and benchmark.name == name
+    assert benchmark.load is importlib.import_module(f"{package.__name__}.{name}").load
 
 
 def test_every_module_with_a_loader_is_registered():
@@ -37,7 +40,7 @@ def test_every_module_with_a_loader_is_registered():
     assert modules == set(SCORING) == set(PROMISED)
 
 
-@pytest.mark.parametrize("name", ["atta_q", "registry", "sources", ""])
+@pytest.mark.parametrize("name", ["atta_q", "question", "registry", "sources", "os", "..engine", ""])
 def test_an_unknown_benchmark_is_named_with_the_known(name):
     with pytest.raises(ConfigError) as caught:
         get_benchmark(name, "evaluation.benchmarks.mine.task")
@@ -62,6 +65,33 @@ def test_an_option_that_must_be_given_is_named(name, given, lacking):
     with pytest.raises(ConfigError) as caught:
         get_benchmark(name).load_checked(given, "key")
     assert str(caught.value) == f"key.{lacking}: {name} needs this option"
+
+
+@pytest.mark.parametrize("name", sorted(set(PROMISED) - {"custom", "miniature"}))
+def test_the_other_benchmarks_need_no_option(name):
+    parameters = inspect.signature(get_benchmark(name).load).parameters.values()
+    assert all(parameter.default is not parameter.empty for parameter in parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_questions"),
+    [
+        ("attaq", 1402),
+        ("air_bench", 754),
+        ("harmbench", 400),
+        ("xstest", 450),
+        ("math500", 500),
+        ("aime", 30),
+        ("gpqa", 198),
+        ("badchain", 200),
+    ],
+)
+def test_every_published_set_loads_from_the_data_folder(name, num_questions, data_root, monkeypatch):
+    monkeypatch.setenv("LRM_SAFETY_DATA", str(data_root))
+    found = get_benchmark(name).load_checked({}, "key")
+    assert len(found) == num_questions and found.source.startswith(str(data_root))
+    assert all(row.prompt.strip() and row.request.strip() for row in found)
+    assert found.fingerprint == get_benchmark(name).load().fingerprint
 
 
 def test_options_reach_the_loader(tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lrm_safety.errors import DataError
-from lrm_safety.evaluation.benchmarks.question import Question, questions
+from lrm_safety.evaluation.benchmarks.question import Asked, Question, questions
 from lrm_safety.evaluation.benchmarks.sources import VARIABLE, data_file, normalised, read, rows, star1_questions
 
 FIELDS = {"text": str, "level": (int, str)}
@@ -80,6 +80,17 @@ def test_absent_files_are_named(tmp_path, monkeypatch):
     assert str(tmp_path / "set" / "rows.csv") in caught_line(lambda: data_file("set", "rows.csv"))
 
 
+def test_a_file_is_named_with_the_option_it_was_given_as(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    absent = str(tmp_path / "absent.json")
+    assert caught_line(lambda: data_file("set", "rows.csv", absent)) == f"data={absent}: no such file"
+    assert caught_line(lambda: data_file("set", "rows.csv", absent, "list")) == f"list={absent}: no such file"
+    assert "or list= to the file" in caught_line(lambda: data_file("set", "rows.csv", key="list"))
+    failing = hub_of(OSError("offline"))
+    assert "or list= to the file" in caught_line(lambda: rows("s", "n", None, FIELDS, failing, "o/n", key="list"))
+    assert caught_line(lambda: star1_questions(absent)) == f"star1={absent}: no such file"
+
+
 def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a.csv").write_text("x\n")
@@ -131,6 +142,7 @@ def test_files_that_cannot_be_read_are_named(name, content, said, tmp_path):
         ([GOOD[0], {"text": "a"}], "row 1: has no field level"),
         ([{"text": 3, "level": 1}], "row 0, field text: is int, not str"),
         ([{"text": "a", "level": None}], "row 0, field level: is NoneType, not int or str"),
+        ([{"text": "a", "level": 1.5}], "row 0, field level: is float, not int or str"),
         ([{"text": " \n", "level": 1}], "row 0, field text: is blank"),
         ([["text", "level"]], "row 0: is no object with fields"),
         ([], "holds no row"),
@@ -159,6 +171,16 @@ def test_star1_is_its_normalised_questions(tmp_path):
     assert star1_questions(str(path)) == {"why me?"}
     path.write_text(json.dumps([{"prompt": "Why me?"}]))
     assert "has no field question" in caught_line(lambda: star1_questions(str(path)))
+
+
+def test_star1_has_a_thousand_questions(data_root, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(data_root))
+    assert len(star1_questions()) == 1000
+
+
+def test_a_plain_question_is_the_same_in_every_repeat():
+    question = Question("1", "shown", "bare", target="t")
+    assert question.ask(0) == question.ask(5) == Asked("shown", "t") and question.vote(3, "x") == "x"
 
 
 def test_ids_must_differ():

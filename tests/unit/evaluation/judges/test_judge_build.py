@@ -26,7 +26,10 @@ def always(request: str, text: str, view: str) -> float:
         (JudgeSettings("refusal_rules"), RefusalRules),
         (JudgeSettings("python", arguments={"function": f"{__name__}:always"}), PythonJudge),
         (JudgeSettings("llm", arguments={"model": "m", "base_url": "http://localhost:1/v1"}), LlmJudge),
-        (JudgeSettings("reward_model", path=REWARD, arguments={"encoding": "chat", "low": -4, "high": 4}), RewardModelJudge),
+        (
+            JudgeSettings("reward_model", path=REWARD, arguments={"encoding": "chat", "low": -4, "high": 4}),
+            RewardModelJudge,
+        ),
     ],
 )
 def test_each_kind_by_its_name(settings: JudgeSettings, kind: type) -> None:
@@ -48,14 +51,17 @@ def test_options_reach_the_judge() -> None:
     [
         (
             JudgeSettings("refusal_rules", arguments={"strict": True}),
-            r"^evaluation\.judges\.mine\.arguments\.strict: unknown option of kind=refusal_rules; known: ",
+            r"^evaluation\.judges\.mine\.arguments\.strict: unknown option of kind=refusal_rules; known: none$",
         ),
         (
             JudgeSettings("llm", arguments={"model": "m", "base_url": "http://h/v1", "temprature": 1}),
             r"^evaluation\.judges\.mine\.arguments\.temprature: unknown option of kind=llm; known: .*base_url",
         ),
         (JudgeSettings("python"), r"^evaluation\.judges\.mine\.arguments: .*function"),
-        (JudgeSettings("refusal_rules", path="somewhere"), r"^evaluation\.judges\.mine\.path: kind=refusal_rules has none"),
+        (
+            JudgeSettings("refusal_rules", path="somewhere"),
+            r"^evaluation\.judges\.mine\.path: kind=refusal_rules has none",
+        ),
         (
             JudgeSettings("python", arguments={"function": "no_such_module_at_all:f"}),
             r"^evaluation\.judges\.mine\.function=no_such_module_at_all:f: cannot import",
@@ -64,7 +70,10 @@ def test_options_reach_the_judge() -> None:
             JudgeSettings("reward_model", path=REWARD, arguments={"encoding": "both"}),
             r"^evaluation\.judges\.mine\.encoding=both",
         ),
-        (JudgeSettings("reward_model", path=REWARD, arguments={"low": 1, "high": 1}), r"^evaluation\.judges\.mine: low=1 "),
+        (
+            JudgeSettings("reward_model", path=REWARD, arguments={"low": 1, "high": 1}),
+            r"^evaluation\.judges\.mine: low=1 ",
+        ),
     ],
 )
 def test_what_is_no_judge(settings: JudgeSettings, message: str) -> None:

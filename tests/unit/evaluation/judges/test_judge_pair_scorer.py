@@ -105,7 +105,9 @@ def test_the_middle_of_an_overlong_text_gives_way(folder: Path, tokenizer: PreTr
 
 def test_a_request_that_is_too_long_is_not_read(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     scorer = PairScorer("mine", settings_of(folder), tokenizer, "cpu")
-    scores = scorer.score_texts([as_conversation(*pair) for pair in (("q" * 118, "text"), ("how", "like this"))], "trace")
+    scores = scorer.score_texts(
+        [as_conversation(*pair) for pair in (("q" * 118, "text"), ("how", "like this"))], "trace"
+    )
     assert scores[0] == -77.0
     assert float(scores[1]) == pytest.approx(plain_logit(folder, tokenizer, "how", "like this"), abs=1e-4)
     assert scorer.counters == {"overlong": 1, "unread": 1}

@@ -85,7 +85,9 @@ def test_a_function_that_raises() -> None:
 def test_what_is_no_function(function: str, reason: str) -> None:
     with pytest.raises(ConfigError) as refused:
         PythonJudge(name="mine", function=function)
-    assert str(refused.value).startswith(f"evaluation.judges.mine.function={function}: ") and reason in str(refused.value)
+    assert str(refused.value).startswith(f"evaluation.judges.mine.function={function}: ") and reason in str(
+        refused.value
+    )
 
 
 def test_nothing_to_judge() -> None:

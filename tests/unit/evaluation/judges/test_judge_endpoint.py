@@ -1,0 +1,313 @@
+"""One chat endpoint against a real server on loopback that fails, hangs, drips and recovers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from lrm_safety.errors import ConfigError, JudgeError
+from lrm_safety.evaluation.judges.endpoint import ChatEndpoint, _text_of
+
+Step = Callable[["Handler"], None]
+KEY = "evaluation.judges.mine.base_url"
+
+
+class Server(ThreadingHTTPServer):
+    """The first requests are met by `steps`, later ones answered `fine`."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.steps: list[Step] = []
+        self.times: list[float] = []
+        self.bodies: list[bytes] = []
+        self.seen: list[tuple[str, dict[str, str]]] = []
+        self.finished = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.times.append(time.monotonic())
+        self.server.seen.append((self.path, dict(self.headers)))
+        step = self.server.steps.pop(0) if self.server.steps else says("fine")
+        try:
+            step(self)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+
+    def reply(self, status: int, content: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def says(text: str | None) -> Step:
+    content = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
+    return lambda handler: handler.reply(200, content)
+
+
+def status(code: int, content: bytes = b"", **headers: str) -> Step:
+    return lambda handler: handler.reply(code, content, **headers)
+
+
+def hangs(handler: Handler) -> None:
+    handler.server.finished.wait(3)
+
+
+def drips(handler: Handler) -> None:
+    """One byte every 50 ms: no single read is ever slow."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    for _ in range(60):
+        if handler.server.finished.wait(0.05):
+            return
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+
+
+def hangs_up(handler: Handler) -> None:
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def cuts_short(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"choices": [')
+    handler.close_connection = True
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield server
+    server.finished.set()
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+def endpoint_of(url: str, **options: Any) -> ChatEndpoint:
+    usual: dict[str, Any] = {
+        "api_key": None,
+        "timeout_seconds": 3.0,
+        "max_retries": 2,
+        "first_delay_seconds": 0.01,
+        "max_delay_seconds": 5.0,
+        "max_connections": 2,
+    }
+    return ChatEndpoint(KEY, url, **(usual | options))
+
+
+def complete(endpoint: ChatEndpoint, stop: threading.Event | None = None) -> str:
+    try:
+        return endpoint.complete(b'{"model": "m"}', stop or threading.Event())
+    finally:
+        endpoint.close()
+
+
+def test_the_request_is_what_the_api_asks_for(server: Server) -> None:
+    endpoint = endpoint_of(server.url + "/", api_key="secret")
+    assert complete(endpoint) == "fine"
+    ((path, headers),) = server.seen
+    assert path == "/v1/chat/completions" and server.bodies == [b'{"model": "m"}']
+    assert headers["Authorization"] == "Bearer secret" and headers["Content-Type"] == "application/json"
+    assert endpoint.counters == {"requests": 1}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        status(500),
+        status(502),
+        status(503),
+        status(408),
+        status(429),
+        status(200, b"<html>busy</html>"),
+        status(200, b""),
+        status(200, b'{"choices": []}'),
+        status(200, b'{"choices": [{"message": {"content": 3}}]}'),
+        hangs_up,
+        cuts_short,
+    ],
+)
+def test_what_passes_is_tried_again(server: Server, step: Step) -> None:
+    server.steps = [step, step]
+    endpoint = endpoint_of(server.url)
+    assert complete(endpoint) == "fine"
+    assert endpoint.counters == {"requests": 3, "retries": 2} and len(server.bodies) == 3
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 413, 422])
+def test_what_does_not_pass_is_told_at_once(server: Server, code: int) -> None:
+    server.steps = [status(code, b'{"error": "no such\\nmodel"}')]
+    with pytest.raises(
+        JudgeError, match=rf"^evaluation\.judges\.mine\.base_url=http://.*refused with status {code} "
+    ) as told:
+        complete(endpoint_of(server.url, api_key="very-secret"))
+    assert len(server.bodies) == 1 and "no such" in str(told.value)
+    assert "very-secret" not in str(told.value) and "\n" not in str(told.value)
+
+
+def test_redirections_are_not_followed(server: Server) -> None:
+    """They would carry the key to another host."""
+    server.steps = [status(307, Location=server.url + "/elsewhere")]
+    with pytest.raises(JudgeError, match="refused with status 307"):
+        complete(endpoint_of(server.url, api_key="secret"))
+    assert len(server.bodies) == 1
+
+
+def test_an_endpoint_that_stays_down_is_one_line(server: Server) -> None:
+    server.steps = [status(500)] * 9
+    with pytest.raises(JudgeError) as told:
+        complete(endpoint_of(server.url))
+    assert str(told.value) == (
+        f"{KEY}={server.url}: no verdict after 3 tries of 3 s each; the last failed with status 500 Internal Server Error"
+    )
+    assert len(server.bodies) == 3
+
+
+def test_delays_double(server: Server) -> None:
+    server.steps = [status(500)] * 3
+    assert complete(endpoint_of(server.url, max_retries=3, first_delay_seconds=0.1)) == "fine"
+    gaps = [after - before for before, after in zip(server.times, server.times[1:], strict=False)]
+    for gap, expected in zip(gaps, (0.1, 0.2, 0.4), strict=True):
+        assert expected <= gap < expected + 0.6
+
+
+def test_delays_have_a_limit(server: Server) -> None:
+    server.steps = [status(500)] * 3
+    begin = time.monotonic()
+    assert complete(endpoint_of(server.url, max_retries=3, first_delay_seconds=0.1, max_delay_seconds=0.1)) == "fine"
+    assert 0.3 <= time.monotonic() - begin < 2
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_retry_after_is_waited_for(server: Server, code: int) -> None:
+    server.steps = [status(code, Retry_After="0.5")]
+    assert complete(endpoint_of(server.url)) == "fine"
+    assert 0.5 <= server.times[1] - server.times[0] < 2.5
+
+
+def test_retry_after_of_other_statuses_is_not_read(server: Server) -> None:
+    server.steps = [status(500, Retry_After="4")]
+    complete(endpoint_of(server.url))
+    assert server.times[1] - server.times[0] < 2
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, 7.0),
+        ("2", 2.0),
+        ("2.5", 2.5),
+        ("0", 0.0),
+        ("-3", 0.0),
+        ("999", 20.0),
+        ("nan", 7.0),
+        ("inf", 7.0),
+        ("soon", 7.0),
+        ("", 7.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+    ],
+)
+def test_values_of_retry_after(value: str | None, expected: float) -> None:
+    endpoint = endpoint_of("http://127.0.0.1:1/v1", max_delay_seconds=20.0)
+    assert endpoint._retry_after(value, otherwise=7.0) == expected
+    later = endpoint._retry_after(formatdate(time.time() + 10, usegmt=True), otherwise=7.0)
+    assert 8.0 < later <= 10.0
+    endpoint.close()
+
+
+@pytest.mark.parametrize("step", [hangs, drips])
+def test_the_limit_is_of_the_whole_exchange(server: Server, step: Step) -> None:
+    server.steps = [step, step]
+    begin = time.monotonic()
+    with pytest.raises(JudgeError, match=r"no verdict after 2 tries of 0\.3 s each; the last failed with \w*Timeout"):
+        complete(endpoint_of(server.url, timeout_seconds=0.3, max_retries=1))
+    assert 0.6 <= time.monotonic() - begin < 2.5
+
+
+def test_a_slow_reply_is_followed_by_a_quick_one(server: Server) -> None:
+    server.steps = [hangs]
+    assert complete(endpoint_of(server.url, timeout_seconds=0.5)) == "fine"
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+        with pytest.raises(JudgeError, match=r"no verdict after 3 tries.*ConnectError") as told:
+            complete(endpoint_of(url))
+    assert "\n" not in str(told.value)
+
+
+def test_stop_ends_the_wait_and_asks_nothing_more(server: Server) -> None:
+    server.steps = [status(429, Retry_After="4")] * 3
+    stop = threading.Event()
+    timer = threading.Timer(0.3, stop.set)
+    timer.start()
+    begin = time.monotonic()
+    with pytest.raises(JudgeError, match="given up because another request failed"):
+        complete(endpoint_of(server.url), stop)
+    assert time.monotonic() - begin < 2.5 and len(server.bodies) == 1
+    with pytest.raises(JudgeError, match="given up"):
+        complete(endpoint_of(server.url), stop)
+    assert len(server.bodies) == 1
+    timer.join()
+
+
+def test_a_filtered_answer_is_an_empty_text(server: Server) -> None:
+    server.steps = [says(None)]
+    assert complete(endpoint_of(server.url)) == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b'{"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]}', "a"),
+        (b'{"choices": [{"message": {"role": "assistant"}}]}', ""),
+        (b'{"choices": [{"message": "a"}]}', None),
+        (b'{"choices": {"0": 1}}', None),
+        (b'{"choices": null}', None),
+        (b"[1]", None),
+        (b"\xff\xfe", None),
+        (b"null", None),
+    ],
+)
+def test_text_of_a_reply(content: bytes, text: str | None) -> None:
+    assert _text_of(content) == text
+
+
+@pytest.mark.parametrize("url", ["ftp://host/v1", "host/v1", "http://me:pw@host/v1", "http://"])
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^evaluation\.judges\.mine\.base_url") as told:
+        endpoint_of(url)
+    assert "\n" not in str(told.value)
