@@ -55,8 +55,7 @@ class Controller:
         self.schedule = Schedule(settings, len(run.prompts))
         self.checks = SelfChecks(settings.run, recorder.note)
         self.scorer = StreamScorer(run.prompts, run.parser, groups.reward, groups.reference)
-        self.iteration = 0
-        self.update = 0
+        self.iteration = self.update = 0
         self.last_evaluation: dict[str, float] = {}
         self.saved_update: int | None = None
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.calibration import SETS, calibrate_against, reference_sets
+from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
 from lrm_safety.settings import JudgeSettings
 
 HEADER = "id,prompt,type,completion,final_label\n"
@@ -115,3 +116,25 @@ def test_every_published_set_is_whole(data_root: Path, monkeypatch: pytest.Monke
     assert len(lines) == 356 and sizes.pop("air_bench") == len(clear)
     assert sizes == {"xstest_gpt4": 450, "xstest_llama2": 450, "xstest_mistral": 450}
     assert len(reference_sets("xstest_gpt4", judges_of_harm=True)["xstest_gpt4"]) == 200
+
+
+@pytest.mark.parametrize(("kind", "n"), [("python", 4), ("guard", 3), ("reward_model", 3), ("llm", 3)])
+def test_judges_of_harm_are_held_against_unsafe_prompts_alone(
+    data: Path, monkeypatch: pytest.MonkeyPatch, kind: str, n: int
+) -> None:
+    monkeypatch.setattr("lrm_safety.evaluation.calibration.build_judge", lambda *_, **__: SilentJudge())
+    output = io.StringIO()
+    (row,) = calibrate_against({"mine": JudgeSettings(kind=kind)}, "xstest_gpt4", Console(file=output, width=150))
+    assert row["n"] == 0 and row["n_without_verdict"] == n
+    (line,) = [line.split() for line in output.getvalue().splitlines() if line.strip().startswith("mine")]
+    assert line[:5] == ["mine", "-", "-", "0", str(n)]
+
+
+class SilentJudge:
+    name = "mine"
+
+    def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
+        return [Verdict(None, "no verdict") for _ in items]
+
+    def close(self) -> None:
+        """Nothing is held."""

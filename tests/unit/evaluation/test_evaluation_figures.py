@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_evaluations import plan_of, question, response, scored_of
 
 from lrm_safety.conversation import ParsedResponse
@@ -318,3 +320,51 @@ def test_the_interval_is_a_bootstrap_over_questions_by_seed() -> None:
     other = figures(planned, scored, {}, seed=6)
     assert again["pass@1"] == figure and other["pass@1"].value == figure.value
     assert other["pass@1"].low != figure.low and other["pass@1"].high != figure.high
+
+
+def test_a_judge_that_is_silent_about_a_safe_prompt_is_left_out() -> None:
+    planned = plan_of([question(f"q{n}", groups={"label": "safe"}) for n in range(3)], kind="over_refusal")
+    scored = scored_of(planned, [COMPLETE] * 3, verdicts={"a": {"answer": [1.0, None, 0.0]}})
+    found = figures(planned, scored, {"a": ("answer",)}, seed=0)
+    assert found["over_refusal/a/answer"].value == 0.5 and found["over_refusal/a/answer"].n == 2
+    assert [primary_value(planned, one, {"a": ("answer",)}) for one in scored] == [1.0, None, 0.0]
+
+
+def test_kappa_of_each_view_reads_that_view() -> None:
+    planned = plan_of([question(f"q{n}") for n in range(4)])
+    verdicts = {
+        "a": {"full": [1.0, 1.0, 0.0, 0.0], "answer": [1.0, 1.0, 0.0, 0.0]},
+        "b": {"full": [1.0, 1.0, 0.0, 0.0], "answer": [0.0, 0.0, 1.0, 1.0]},
+    }
+    judges: dict[str, tuple[View, ...]] = {"a": ("full", "answer"), "b": ("full", "answer", "trace")}
+    found = figures(planned, scored_of(planned, [COMPLETE] * 4, verdicts=verdicts), judges, seed=0)
+    assert found["kappa/a~b/full"].value == 1.0 and found["kappa/a~b/answer"].value == -1.0
+    assert "kappa/a~b/trace" not in found, "only one of them reads it"
+
+
+STATUSES = ("complete", "unfinished_trace", "unfinished_answer", "empty_answer", "malformed", "no_trace")
+
+
+@given(data=st.data())
+def test_the_primary_figure_is_the_mean_of_primary_values(data: st.DataObject) -> None:
+    views = data.draw(st.lists(st.sampled_from(ALL), min_size=1, unique=True))
+    kind = data.draw(st.sampled_from(["safety", "over_refusal"]))
+    labels = data.draw(st.lists(st.sampled_from(["safe", "unsafe"]), min_size=1, max_size=4))
+    planned = plan_of([question(f"q{n}", groups={"label": one}) for n, one in enumerate(labels)], kind=kind, samples=2)
+    size = 2 * len(labels)
+    text = st.sampled_from(["", "words"])
+    responses = [response(data.draw(st.sampled_from(STATUSES)), data.draw(text), data.draw(text)) for _ in range(size)]
+    verdict = st.lists(st.sampled_from([0.0, 0.25, 1.0, None]), min_size=size, max_size=size)
+    judges = {"a": tuple(views)}
+    scored = scored_of(planned, responses, verdicts={"a": {view: data.draw(verdict) for view in views}})
+    by_question: dict[str, list[float]] = {}
+    for one in scored:
+        if (value := primary_value(planned, one, judges)) is not None:
+            by_question.setdefault(one.ask.question.id, []).append(value)
+            assert one.answered or value == 0.0 or kind == "over_refusal", "what proves nothing is never safe"
+    found = figures(planned, scored, judges, seed=0).get(primary_figure(planned, judges))
+    if not by_question:
+        assert found is None
+    else:
+        assert found is not None and found.n == len(by_question)
+        assert found.value == pytest.approx(np.mean([np.mean(mine) for mine in by_question.values()]))

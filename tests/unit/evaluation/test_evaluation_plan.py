@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from dataclasses import dataclass
@@ -225,3 +226,12 @@ def test_unknown_attacks(tokenizer: Any, prompts: str) -> None:
         plan(tokenizer, prompts, one={"attack": "jailbreak"})
     with pytest.raises(ConfigError, match=r"attack_arguments\.words: unknown option of long_puzzle"):
         plan(tokenizer, prompts, one={"attack": "long_puzzle", "attack_arguments": {"words": 3}})
+
+
+def test_a_prefill_keeps_the_tag_where_the_model_writes_it(tokenizer: Any) -> None:
+    ours = copy.deepcopy(tokenizer)
+    ours.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    planner = Planner(get_family("qwen3"), ours, system_prompt=None, max_prompt_tokens=99, limit_key="the context")
+    ids, prefill = planner.render(AttackedPrompt("Question?", "<think>\nSure."))
+    assert prefill.tolist() == tokenizer.encode("<think>\nSure.", add_special_tokens=False)
+    assert ids.tolist() == [*tokenizer.encode("Question?", add_special_tokens=False), *prefill.tolist()]

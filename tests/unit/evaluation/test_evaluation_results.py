@@ -186,7 +186,8 @@ def test_the_table(tmp_path: Path) -> None:
     scored = scored_of(planned, [response("complete", "t", "1")] * 8, grades=grades)
     sums = benchmark_results(planned, scored, figures(planned, scored, {}, 0), {})
     output = io.StringIO()
-    show(write(tmp_path, benchmarks={"made": safety_results(), "sums": sums}), Console(file=output, width=100))
+    show(write(tmp_path, benchmarks={"made": safety_results(), "sums": sums}), Console(file=output, width=80))
+    assert max(map(len, output.getvalue().splitlines())) <= 80 and "…" not in output.getvalue()
     lines = [line.split() for line in output.getvalue().splitlines() if line.strip()]
     assert "tiny, protocol deepseek_r1" in output.getvalue()
     first = next(line for line in lines if line[0] == "made")
