@@ -70,15 +70,17 @@ class Ranks:
     def call_each(self, method, arguments):
         for pipe, one in zip(self.pipes, arguments, strict=True):
             pipe.send((method, one))
-        return [self._result(rank) for rank in range(len(self.pipes))]
+        # Every rank is heard before one's error is raised: an answer left in a pipe would be taken for the next call's.
+        answers = [self._answer(rank) for rank in range(len(self.pipes))]
+        for succeeded, result in answers:
+            if not succeeded:
+                print(result[1])
+                raise result[0]
+        return [result for _, result in answers]
 
-    def _result(self, rank):
+    def _answer(self, rank):
         assert self.pipes[rank].poll(TIMEOUT_SECONDS), f"rank {rank} did not answer"
-        succeeded, result = self.pipes[rank].recv()
-        if not succeeded:
-            print(result[1])
-            raise result[0]
-        return result
+        return self.pipes[rank].recv()
 
     def end(self):
         for process in self.processes:
