@@ -44,7 +44,7 @@ class SuiteEngine:
         with tempfile.TemporaryDirectory() as folder:
             store = ResponseStore(Path(folder), {}, batch_size=256)
             begin = time.perf_counter()
-            store.open(self._planned)
+            store.open([self._planned])
             store.complete(self._planned, self._engine.generate, sampling, lambda: None)
             seconds = time.perf_counter() - begin
             return seconds, [one.ids.tolist() for one in store.read(self._planned)]

@@ -13,7 +13,7 @@ import numpy as np
 from .algorithm import RunningMoments
 from .batch_metrics import iteration_metrics
 from .datasets import PromptSource
-from .errors import DataError, InvariantError, RewardError
+from .errors import DataError, InvariantError, JudgeError, RewardError
 from .evaluation.in_loop import InLoopEvaluation, write_records
 from .experience import (
     AdvantageBatch,
@@ -60,15 +60,21 @@ class Controller:
         self.saved_update: int | None = None
 
     def train(self) -> None:
-        """Resume or begin, iterate until the schedule ends, save. A stop request saves the last whole iteration first."""
+        """Resume or begin, iterate until the schedule ends, save.
+
+        A stop request, or a judge that stays down, saves the last whole iteration first.
+        """
         self.begin()
         boundary = self.state()
         try:
             while not self.schedule.finished(self.update, self.iteration):
                 boundary = self.state()
                 self.iterate()
-        except StopRequested as stop:
-            if stop.at_once:
+                boundary = self.state()
+                self.evaluate_if_due()
+                self.checkpoint_if_due()
+        except (StopRequested, JudgeError) as stop:
+            if isinstance(stop, StopRequested) and stop.at_once:
                 raise
             with self.interruption.deferred():
                 self.checkpoint(boundary)
@@ -109,8 +115,6 @@ class Controller:
             if "kl/per_response" in metrics:
                 self.kl_controller.update(metrics["kl/per_response"], len(batch.rollouts))
             self.record(batch, learned, metrics | sync | {"rollout/version_lag": lag})
-            self.evaluate_if_due()
-            self.checkpoint_if_due()
 
     def begin(self) -> None:
         """Restore the checkpoint, if any, and give the trainer's weights to the engines in every case."""
@@ -121,8 +125,7 @@ class Controller:
             self.saved_update = self.update
             self.recorder.note(f"resumed from update {self.update} ({checkpoint.path})")
         self.publish(self.run.rendered)
-        if checkpoint is None:
-            self.evaluate_if_due()
+        self.evaluate_if_due()  # update 0, or one that was stopped between its updates and its evaluation
 
     def collect(self, pending: list[PendingChunk]) -> RolloutBatch:
         """The scored batch; a reward that cannot be computed stops the run with the rollouts saved."""
@@ -165,7 +168,7 @@ class Controller:
         metrics |= {
             "train/iteration": self.iteration,
             "train/passes": self.schedule.passes(self.iteration),
-            "run/engine_replacements": self.groups.num_replacements,
+            "run/worker_replacements": self.groups.num_replacements,
             "run/restarts": self.run.restarts,
         }
         seconds = self.recorder.phases.take()
@@ -185,6 +188,8 @@ class Controller:
         every = self.settings.evaluation.every_updates
         ends = self.schedule.finished(self.update, self.iteration)
         if not every or not (self.update == 0 or ends or self.schedule.crossed(self.update, every)):
+            return
+        if self.last_evaluation.get("update") == self.update:
             return
         with self.recorder.phases.phase("evaluate"):
             chunks = self.groups.rollout.generate(self.evaluation.requests, self.evaluation.sampling)

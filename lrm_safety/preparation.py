@@ -139,6 +139,7 @@ def find_checkpoint(
 ) -> Checkpoint | None:
     """The checkpoint that `checkpoint.resume` asks for; refuses one whose configuration or data differ."""
     wish = settings.checkpoint.resume
+    store.recover()  # a crash may have left the newest checkpoint under another name
     if wish in ("auto", "never"):
         checkpoint = store.latest()
         if checkpoint is not None and wish == "never":

@@ -27,7 +27,6 @@ def train(settings: Settings, resolved: dict[str, object], directory: Path) -> N
     evaluation = InLoopEvaluation(run.settings, run.family, run.tokenizer, run.parser, run.sampling)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-    run.store.recover()
     checkpoint = run.checkpoint
     with Recorder(
         directory,
@@ -35,9 +34,10 @@ def train(settings: Settings, resolved: dict[str, object], directory: Path) -> N
         resume_state=checkpoint.state["recorder"] if checkpoint else None,
         resume_update=checkpoint.update if checkpoint else None,
     ) as recorder:
+        interruption = Interruption()  # one for all attempts: a signal may reach the workers before the controller
         for attempt in range(settings.trainer.max_restarts + 1):
             try:
-                _attempt(run, recorder, evaluation)
+                _attempt(run, recorder, evaluation, interruption)
                 return
             except (WorkerError, ClusterError) as error:
                 # Not simply the newest: checkpoint.resume may have named another line than the one in this folder.
@@ -45,14 +45,14 @@ def train(settings: Settings, resolved: dict[str, object], directory: Path) -> N
                 checkpoint = run.store.open(committed) if committed else run.checkpoint
                 if attempt == settings.trainer.max_restarts:
                     raise
+                interruption.check()
                 update = checkpoint.update if checkpoint else 0
                 recorder.note(f"{error}; restart {attempt + 1} of {settings.trainer.max_restarts} from update {update}")
                 recorder.rewind(checkpoint.update if checkpoint else None)
                 run = replace(run, checkpoint=checkpoint, restarts=attempt + 1)
 
 
-def _attempt(run: PreparedRun, recorder: Recorder, evaluation: InLoopEvaluation) -> None:
-    interruption = Interruption()
+def _attempt(run: PreparedRun, recorder: Recorder, evaluation: InLoopEvaluation, interruption: Interruption) -> None:
     with recorder.phases.startup("join Ray"):
         join_ray(run.settings)  # sets a SIGTERM handler of its own, so ours comes after it
     with interruption.handled(), Groups(run.settings, on_wait=interruption.check) as groups:

@@ -47,7 +47,7 @@ def compare(names: Sequence[str], results: Sequence[Mapping[str, Any]], console:
         table.add_column(heading)
     for heading in ("value", "difference", "p", "n"):
         table.add_column(heading, justify="right")
-    rows = []
+    rows, left_out = [], []
     for benchmark in shared:
         base = results[0]["benchmarks"][benchmark]
         for i, (letter, name, one) in enumerate(zip(letters, names, results, strict=True)):
@@ -65,14 +65,22 @@ def compare(names: Sequence[str], results: Sequence[Mapping[str, Any]], console:
                 difference = paired.figure.to_json()
                 # Without a question in common (judges that gave no verdict) there is no difference, and no p.
                 p_value = paired.p_value if paired.figure.n else None
-                row["difference"] = difference | {"p_value": p_value, "test": paired.test}
+                row["difference"] = difference | {
+                    "p_value": p_value,
+                    "test": paired.test,
+                    "num_unmatched": paired.num_unmatched,
+                }
+                if paired.num_unmatched:
+                    left_out.append(
+                        f"{benchmark}: {paired.num_unmatched} questions with a value in A or {letter} alone left out"
+                    )
                 change = f"{paired.figure.value:+.3f}" if paired.figure.n else number(None)
                 cells += [f"{change}\n{interval(difference)}", number(p_value), str(paired.figure.n)]
             rows.append(row)
             table.add_row("" if i else f"{benchmark}\n{mine['primary']}", *cells)
         table.add_section()
     console.print(table)
-    for line in differences(shared, results):
+    for line in left_out + differences(shared, results):
         console.print(line)
     return rows
 

@@ -9,11 +9,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
+from ..errors import ModelError
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from ..settings import ClusterSettings, ModelSettings, RolloutSettings, Settings
 from ..workers.environment import environment
+
+if TYPE_CHECKING:
+    from ..workers.rollout import RolloutWorker
 
 CPU_KV_CACHE_BYTES = 2**30
 CPU_MAX_NUM_SEQS = 64
@@ -48,8 +52,7 @@ def engine_settings(
             max_num_seqs=min(rollout.max_num_seqs, CPU_MAX_NUM_SEQS),
         )
     cluster = ClusterSettings(name="evaluation", device=device)
-    gpus = 1.0 if device == "cuda" else 0.0
-    cluster.rollout.gpus_per_worker, cluster.policy.gpus_per_worker = gpus, gpus
+    cluster.rollout.gpus_per_worker = 1.0 if device == "cuda" else 0.0
     cluster.rollout.threads_per_worker = len(os.sched_getaffinity(0))
     return Settings(model=model, rollout=rollout, cluster=cluster, seed=seed)
 
@@ -59,7 +62,7 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._worker: object | None = None
+        self._worker: RolloutWorker | None = None
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
         """Chunks of finished responses. Raises ConfigError when vLLM refuses the settings."""
@@ -70,38 +73,69 @@ class Engine:
             worker = RolloutWorker(self._settings, 0)
             worker.start()
             self._worker = worker
-        assert isinstance(self._worker, RolloutWorker)
         yield from self._worker.generate(requests, sampling)
 
     def close(self) -> None:
         """Give the memory back, so that a judge's model finds room."""
-        self._worker = None
-        gc.collect()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            shut_down(worker._llm)
+        del worker
+        free_memory()
+
+
+def shut_down(llm: Any) -> None:
+    """End the engine core of a `vllm.LLM`, whose memory dropping the object alone may leave behind. Drop the object then,
+    and `free_memory`."""
+    llm.llm_engine.engine_core.shutdown()
+
+
+def free_memory() -> None:
+    """Give back what nobody refers to any more."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what a library says of a model that it cannot find."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def context_tokens(path: str, revision: str | None, trust_remote_code: bool) -> int | None:
-    """Tokens of the model's context; None when its configuration does not say."""
+    """Tokens of the model's context; None when its configuration does not say. Raises ModelError when there is none."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model.path={path}: has no configuration that can be read ({one_line(error)})") from error
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(length) if length else None
 
 
-def model_fingerprint(path: str, revision: str | None = None) -> str:
+def model_fingerprint(path: str, revision: str | None = None, *, key: str = "model.path") -> str:
     """A hash that tells two checkpoints apart without reading all of either.
 
     For a folder sha256 over config.json and, of every safetensors file, name, size and 64 samples of 64 KiB spread evenly
-    from its header on: fine-tuning moves every one of them. For a hub id the commit that is in the cache.
+    from its header on: fine-tuning moves every one of them. For a hub id the commit that is in the cache, or on the hub.
+
+    Raises ModelError, which names `key`, for a folder or hub id without a model.
     """
     folder = Path(path)
     if not folder.is_dir():
-        return _hub_commit(path, revision)
+        return _hub_commit(path, revision, key)
     digest = hashlib.sha256()
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ConfigError(f"{path}: holds no safetensors file")
-    digest.update(json.dumps(json.loads((folder / "config.json").read_text(encoding="utf-8")), sort_keys=True).encode())
+        raise ModelError(f"{key}={path}: holds no safetensors file")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{key}={path}: config.json cannot be read ({one_line(error)})") from error
+    digest.update(json.dumps(config, sort_keys=True).encode())
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name}:{size}".encode())
@@ -112,10 +146,15 @@ def model_fingerprint(path: str, revision: str | None = None) -> str:
     return digest.hexdigest()
 
 
-def _hub_commit(path: str, revision: str | None) -> str:
+def _hub_commit(path: str, revision: str | None, key: str) -> str:
     from transformers.utils import cached_file
     from transformers.utils.hub import extract_commit_hash
 
-    resolved = cached_file(path, "config.json", revision=revision)
+    try:
+        resolved = cached_file(path, "config.json", revision=revision)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{key}={path}: is neither a folder nor a model that the hub gives ({one_line(error)})"
+        ) from error
     commit = extract_commit_hash(resolved, None)
     return f"{path}@{commit or revision or 'main'}"

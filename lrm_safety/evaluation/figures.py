@@ -9,14 +9,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
 from .graders.normal_form import vote_key
 from .judges.agreement import pairwise_agreement
 from .judges.judge import Verdict, View
 from .plan import PlannedBenchmark
 from .scoring import Scored
-from .statistics import Figure, estimate, majority_vote
+from .statistics import Figure, estimate, majority_vote, question_means
 
 STATUSES = ("unfinished_trace", "unfinished_answer", "empty_answer", "malformed", "no_trace")
 WIDEST_FIRST: tuple[View, ...] = ("full", "answer", "trace")
@@ -77,12 +75,13 @@ def _refusal_view(views: Sequence[View]) -> View:
 def _figures(planned: PlannedBenchmark, scored: Sequence[Scored], judges: Judges, seed: int) -> Figures:
     found = _main_figures(planned, scored, judges, seed)
     means: dict[str, Value] = {f"rate/{status}": _has_status(status) for status in STATUSES}
+    means["rate/cut_off"] = lambda one: float(not one.response.finished)
     means |= {f"measure/{name}": _measure(name) for name in sorted({name for one in scored for name in one.measures})}
     means["length/response_tokens"] = lambda one: float(one.num_tokens)
     means["length/trace_tokens"] = lambda one: float(one.response.num_trace_tokens)
     if not planned.benchmark.judged:
         means |= {f"rate/{outcome}": _has_outcome(outcome) for outcome in ("no_answer", "timeout")}
-        if planned.samples > 1:
+        if planned.samples > 1 and planned.benchmark.scoring != "own":  # a user's grader extracts no answer
             found[f"maj@{planned.samples}"] = _majority(scored, seed)
         return found | _means(scored, means, seed)
     found |= _means(scored, means, seed)
@@ -180,23 +179,32 @@ def _means(scored: Sequence[Scored], values: Mapping[str, Value], seed: int) -> 
             if (mine := value(one)) is not None:
                 by_question.setdefault(one.ask.question.id, []).append(mine)
         if by_question:
-            found[name] = estimate([float(np.mean(mine)) for mine in by_question.values()], seed=seed)
+            means = question_means(list(by_question.values()))
+            found[name] = estimate(means, share=not name.startswith("length/"), seed=seed)
     return found
 
 
 def _majority(scored: Sequence[Scored], seed: int) -> Figure:
-    """maj@n: a question's expected score when its commonest extracted answer is taken."""
+    """maj@n: a question's expected score when its commonest extracted answer is taken.
+
+    Everything that the grader finds equal to the gold is one vote, however it is spelled; the others go by `vote_key`.
+    """
     by_question: dict[str, list[Scored]] = {}
     for one in scored:
         by_question.setdefault(one.ask.question.id, []).append(one)
     chances = []
     for mine in by_question.values():
-        grades = [one.grade for one in mine if one.grade is not None]
-        votes = [
-            one.ask.question.vote(one.ask.repeat, grade.extracted) for one, grade in zip(mine, grades, strict=True)
-        ]
-        chances.append(majority_vote(votes, [grade.correct for grade in grades], vote_key))
+        chances.append(majority_vote([_vote(one) for one in mine], [_correct(one) for one in mine]))
     return estimate(chances, seed=seed)
+
+
+def _vote(one: Scored) -> tuple[bool, str] | None:
+    """What a response votes for; None without an answer."""
+    if one.grade is None or not one.grade.extracted.strip():
+        return None
+    if one.grade.correct:
+        return True, ""
+    return False, vote_key(one.ask.question.vote(one.ask.repeat, one.grade.extracted))
 
 
 def count_statuses(scored: Sequence[Scored]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from .figures import figures, is_of_group, primary_figure
 from .graders.math import MathGrader
 from .judges.build import build_judge, judge_views
 from .plan import Planner
-from .protocols import choose_protocol, sampling_parameters
+from .protocols import check_template_thinks, choose_protocol, sampling_parameters
 from .responses import Generated
 from .scoring import Scored, grade, judge_batch, parse
 
@@ -44,6 +45,8 @@ class InLoopEvaluation:
         )
         self._parser = parser
         protocol = choose_protocol(self._settings, family, sampling)
+        if self._settings.benchmarks:
+            check_template_thinks(protocol, family, tokenizer)
         longest = min(protocol.max_response_tokens, settings.rollout.max_response_tokens)
         self.sampling = sampling_parameters(replace(protocol, max_response_tokens=longest), sampling.stop_token_ids)
         planner = Planner(
@@ -75,7 +78,10 @@ class InLoopEvaluation:
         return [GenerationRequest(i, i, ask.prompt_ids, ask.seed) for i, ask in enumerate(asks)]
 
     def grade(self, rollouts: Sequence[Rollout]) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """The primary figure of each benchmark (`evaluation/NAME`) and its others, and one record per response."""
+        """The primary figure of each benchmark (`evaluation/NAME`) and its others, and one record per response.
+
+        Only figures that are finite: one that nothing adds to, or that is not defined, is left out.
+        """
         by_request = {rollout.request_id: rollout for rollout in rollouts}
         metrics: dict[str, float] = {}
         records: list[dict[str, Any]] = []
@@ -97,12 +103,11 @@ class InLoopEvaluation:
                 readers = {name: views for name, (_, views) in self._judges.items()}
                 found = figures(planned, scored, readers, self._settings.seed)
                 primary = primary_figure(planned, readers)
-                if primary in found:  # not when a judge fell silent on every response
-                    metrics[f"evaluation/{planned.name}"] = found[primary].value
                 metrics |= {
-                    f"evaluation/{planned.name}/{name}": figure.value
+                    f"evaluation/{planned.name}" + ("" if name == primary else f"/{name}"): figure.value
                     for name, figure in found.items()
-                    if name != primary and not is_of_group(name)
+                    # kappa is not a number where both judges always say the same; checkpoints keep these as JSON
+                    if not is_of_group(name) and math.isfinite(figure.value)
                 }
                 records.extend(record(planned.name, one) for one in scored)
         return metrics, records
@@ -114,7 +119,9 @@ def record(benchmark: str, one: Scored) -> dict[str, Any]:
         "set": benchmark,
         "id": one.ask.question.id,
         "repeat": one.ask.repeat,
+        "seed": one.ask.seed,
         "status": one.response.status,
+        "finished": one.response.finished,
         "num_response_tokens": one.num_tokens,
         "num_trace_tokens": one.response.num_trace_tokens,
     }

@@ -6,6 +6,7 @@ Token ids and log-probs are kept in the output's metadata; the trace is Inspect'
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,7 @@ class EngineModel(ModelAPI):
         """`respond` is an engine behind a batcher, or the store of an evaluation."""
         super().__init__(model_name)
         self._planner, self._parser, self._respond = planner, parser, respond
+        self._unseeded = itertools.count()
 
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
@@ -92,7 +94,9 @@ class EngineModel(ModelAPI):
             raise ConfigError("lrm_safety models: tools are not supported")
         prompt_ids, prefill_ids = self._planner.render(_single_turn(input))
         self._planner.check_length(prompt_ids, "lrm_safety models: a question")
-        one = await self._respond((prompt_ids, config.seed or 0))
+        # A task that sets no seed asks the same prompt again in its next epoch, and wants another response.
+        seed = next(self._unseeded) if config.seed is None else config.seed
+        one = await self._respond((prompt_ids, seed))
         response = self._parser.parse([*prefill_ids.tolist(), *one.ids.tolist()], one.finish_reason)
         content: list[Content] = []
         if response.trace:

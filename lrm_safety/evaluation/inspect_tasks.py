@@ -178,16 +178,16 @@ def _live_task(
             for judge_name, settings in compose_judges(judge.split(",")).items():
                 views = judge_views(settings)
                 verdicts[judge_name] = (live_verdicts(build_judge(judge_name, settings), views), views)
-    return build_task(
-        name,
-        questions,
-        samples or benchmark.default_samples,
-        attack=attack,
-        attack_arguments=attack_arguments or {},
-        seed=seed,
-        verdicts=verdicts,
-        grades=None if benchmark.judged else live_grades(benchmark.scoring),
-    )
+        return build_task(
+            name,
+            questions,
+            samples or benchmark.default_samples,
+            attack=attack,
+            attack_arguments=attack_arguments or {},
+            seed=seed,
+            verdicts=verdicts,
+            grades=None if benchmark.judged else live_grades(benchmark.scoring),
+        )
 
 
 @task

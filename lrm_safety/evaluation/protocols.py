@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ..conversation import Family
 from ..errors import ConfigError
 from ..rollouts import SamplingParameters
 from ..settings.evaluation import EvaluationSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Protocol:
     @property
     def greedy(self) -> bool:
         """One response says everything: sampling it again gives the same."""
-        return self.temperature == 0.0
+        return self.temperature == 0.0 or self.top_k == 1
 
 
 PROTOCOLS = {
@@ -79,13 +83,32 @@ def choose_protocol(settings: EvaluationSettings, family: Family, training: Samp
     }
     protocol = replace(protocol, **changed)
     if protocol.greedy and family.writes_trace:
+        key = "temperature=0" if protocol.temperature == 0.0 else "top_k=1"
         raise ConfigError(
-            f"evaluation.temperature=0: greedy decoding makes reasoning models such as model.family={family.name} repeat "
+            f"evaluation.{key}: greedy decoding makes reasoning models such as model.family={family.name} repeat "
             "themselves, their cards forbid it; use evaluation.protocol=auto, or a temperature such as 0.6"
         )
     if protocol.top_p == 0.0:
         raise ConfigError("evaluation.top_p=0: must be above 0; 1 samples the whole distribution")
     return protocol
+
+
+def check_template_thinks(protocol: Protocol, family: Family, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ConfigError when a thinking protocol meets a chat template that knows no thinking.
+
+    A family whose template has a switch for it (`enable_thinking`, `thinking`) tells by turning it: the prompt of a model
+    that can think changes. Families without a switch open the trace in the prompt, which rendering checks.
+    """
+    switches = {name: value for name, value in family.template_kwargs.items() if isinstance(value, bool)}
+    if not protocol.thinking or not switches:
+        return
+    turned = replace(family, template_kwargs=family.template_kwargs | {name: not on for name, on in switches.items()})
+    if turned.render_prompt(tokenizer, "question") == family.render_prompt(tokenizer, "question"):
+        raise ConfigError(
+            f"evaluation.protocol={protocol.name}: is for models that think, and this model's chat template does not know "
+            f"{' or '.join(switches)}, the switch of model.family={family.name}; set model.family=plain for a model without "
+            "traces"
+        )
 
 
 def sampling_parameters(protocol: Protocol, stop_token_ids: tuple[int, ...]) -> SamplingParameters:

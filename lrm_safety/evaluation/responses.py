@@ -51,39 +51,36 @@ class ResponseStore:
     """The responses of one evaluation in FOLDER/NAME/batch-0000.npz, with FOLDER/NAME/identity.json beside them."""
 
     def __init__(self, folder: Path, identity: dict[str, Any], batch_size: int) -> None:
-        """`identity` says what the responses depend on besides the questions: model and protocol."""
+        """`identity` says what all responses of the folder depend on besides their questions: model and protocol."""
         self._folder, self._identity, self._batch_size = folder, identity, batch_size
 
-    def open(self, planned: PlannedBenchmark) -> None:
-        """Claim the benchmark's folder. Raises DataError with the difference when it holds responses of something else."""
-        folder = self._folder / planned.name
-        path = folder / "identity.json"
-        identity = self._identity | {
-            "benchmark": planned.benchmark.name,
-            "questions": planned.questions.fingerprint,
-            "samples": planned.samples,
-            "attack": planned.attack,
-            "asks": fingerprint(planned.asks),
-        }
-        if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(identity, indent=2, sort_keys=True).encode())
-            return
-        try:
-            held, wanted = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(identity)
-        except (OSError, ValueError, AttributeError) as error:
-            raise DataError(
-                f"{path}: cannot be read ({error}); delete {folder}, or choose another run.directory"
-            ) from error
-        different = [
-            f"{key}: {_short(held.get(key))} -> {_short(wanted.get(key))}"
-            for key in sorted(held.keys() | wanted.keys())
-            if held.get(key) != wanted.get(key)
-        ]
-        if different:
-            raise DataError(
-                f"{folder} holds responses of another evaluation ({'; '.join(different)}); choose another run.directory"
-            )
+    def check(self, planned: Sequence[PlannedBenchmark]) -> None:
+        """Raises DataError with the difference when the folder holds responses of something else: of other questions under
+        the name of a planned benchmark, or of another model or protocol under any name. Writes nothing."""
+        wanted = {one.name: self._identity_of(one) for one in planned}
+        for path in sorted(self._folder.glob("*/identity.json")):
+            folder = path.parent
+            try:
+                held = json.loads(path.read_text(encoding="utf-8"))
+                if folder.name not in wanted:
+                    held = {key: held.get(key) for key in self._identity}
+                different = _differences(_flat(held), _flat(wanted.get(folder.name, self._identity)))
+            except (OSError, ValueError, AttributeError) as error:
+                raise DataError(
+                    f"{path}: cannot be read ({error}); delete {folder}, or choose another run.directory"
+                ) from error
+            if different:
+                raise DataError(
+                    f"{folder} holds responses of another evaluation ({different}); choose another run.directory"
+                )
+
+    def open(self, planned: Sequence[PlannedBenchmark]) -> None:
+        """Claim the folders of all benchmarks, or of none: raises DataError as `check` does."""
+        self.check(planned)
+        for one in planned:
+            path = self._folder / one.name / "identity.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(self._identity_of(one), indent=2, sort_keys=True).encode())
 
     def num_missing(self, planned: PlannedBenchmark) -> int:
         """Responses that are still to be generated."""
@@ -109,6 +106,15 @@ class ResponseStore:
     def read(self, planned: PlannedBenchmark) -> list[Generated]:
         """All responses in the plan's order; every batch must be there."""
         return [one for number, _ in self._batches(planned) for one in _load(self._path(planned, number))]
+
+    def _identity_of(self, planned: PlannedBenchmark) -> dict[str, Any]:
+        return self._identity | {
+            "benchmark": planned.benchmark.name,
+            "questions": planned.questions.fingerprint,
+            "samples": planned.samples,
+            "attack": planned.attack,
+            "asks": fingerprint(planned.asks),
+        }
 
     def _batches(self, planned: PlannedBenchmark) -> Iterator[tuple[int, tuple[Ask, ...]]]:
         for number, start in enumerate(range(0, len(planned.asks), self._batch_size)):
@@ -149,13 +155,14 @@ def _load(path: Path) -> list[Generated]:
 
 
 def identity_of(
-    model: str, model_fingerprint: str, dtype: str, protocol: Protocol, seed: int, batch_size: int
+    model: str, model_fingerprint: str, dtype: str, device: str, protocol: Protocol, seed: int, batch_size: int
 ) -> dict[str, Any]:
     """What makes two evaluations comparable response by response."""
     return {
         "model": model,
         "model_fingerprint": model_fingerprint,
         "dtype": dtype,
+        "device": device,
         "protocol": asdict(protocol),
         "seed": seed,
         "batch_size": batch_size,
@@ -186,6 +193,14 @@ def _flat(identity: dict[str, Any]) -> dict[str, Any]:
     for key, value in identity.items():
         flat |= {f"{key}.{name}": each for name, each in value.items()} if isinstance(value, dict) else {key: value}
     return flat
+
+
+def _differences(held: dict[str, Any], wanted: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{key}: {_short(held.get(key))} -> {_short(wanted.get(key))}"
+        for key in sorted(held.keys() | wanted.keys())
+        if held.get(key) != wanted.get(key)
+    )
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,14 @@ from ..modeling.folder import check_model_folder
 from ..modeling.load import load_tokenizer
 from ..models_cache import ensure_cached
 from ..rollouts import SamplingParameters
-from ..settings import EvaluateSettings, JudgeSettings
+from ..settings import EvaluateSettings
 from ..settings.paths import CACHE_PREFIX, resolve
 from .engine import Engine, context_tokens, engine_settings, model_fingerprint, resolve_device
 from .figures import figures
 from .graders.math import MathGrader
-from .judges.build import build_judge, judge_views
+from .judges.build import build_judge, judge_identity, judge_views
 from .plan import PlannedBenchmark, Planner
-from .protocols import Protocol, choose_protocol, sampling_parameters
+from .protocols import Protocol, check_template_thinks, choose_protocol, sampling_parameters
 from .responses import Generated, ResponseStore, identity_of
 from .results import SAMPLES, benchmark_results, show, write_results, write_samples
 from .scoring import Scored, VerdictStore, grade, parse
@@ -55,10 +55,16 @@ class PreparedEvaluation:
     planned: list[PlannedBenchmark]
     fingerprint: str
     """Of the model."""
+    responses: ResponseStore
+    verdicts: dict[str, VerdictStore]
+    """By judge; empty when no benchmark is judged."""
 
 
 def prepare(settings: EvaluateSettings, directory: Path) -> PreparedEvaluation:
-    """Check and plan everything that needs no engine. Raises ConfigError, DataError or ModelError in one line."""
+    """Check and plan everything that needs no engine: the model, every prompt, the judges, and what `directory` holds.
+
+    Writes nothing. Raises ConfigError, DataError or ModelError in one line.
+    """
     evaluation, model = settings.evaluation, settings.model
     if not evaluation.benchmarks:
         raise ConfigError("evaluation.benchmarks: is empty; choose some, e.g. evaluation=[attaq,math500]")
@@ -75,6 +81,7 @@ def prepare(settings: EvaluateSettings, directory: Path) -> PreparedEvaluation:
         rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_response_tokens, stop
     )
     protocol = choose_protocol(evaluation, family, as_training)
+    check_template_thinks(protocol, family, tokenizer)
     context = context_tokens(model.path, model.revision, model.trust_remote_code)
     room = rollout.max_prompt_tokens if context is None else context - protocol.max_response_tokens
     if room < 1:
@@ -90,19 +97,39 @@ def prepare(settings: EvaluateSettings, directory: Path) -> PreparedEvaluation:
         limit_key=f"the model's context of {context} tokens less evaluation.max_response_tokens",
     )
     planned = planner.plan(evaluation, protocol)
-    if any(one.benchmark.judged for one in planned) and not evaluation.judges:
+    judged = [one for one in planned if one.benchmark.judged]
+    if judged and not evaluation.judges:
         raise ConfigError("evaluation.judges: is empty, but a benchmark is judged; choose judge=[refusal_rules]")
+    device = resolve_device(settings.run.device)
+    fingerprint = model_fingerprint(model.path, model.revision)
+    identity = identity_of(
+        model.name, fingerprint, model.dtype, device, protocol, evaluation.seed, evaluation.batch_size
+    )
+    responses = ResponseStore(directory / RESPONSES, identity, evaluation.batch_size)
+    responses.check(planned)
+    verdicts = {
+        name: VerdictStore(
+            directory / RESPONSES, name, judge_identity(name, judge), judge_views(judge), evaluation.batch_size
+        )
+        for name, judge in evaluation.judges.items()
+        if judged
+    }
+    for store in verdicts.values():
+        for one in judged:
+            store.check(one)
     return PreparedEvaluation(
         settings=settings,
         directory=directory,
-        device=resolve_device(settings.run.device),
+        device=device,
         family=family,
         tokenizer=tokenizer,
         protocol=protocol,
         sampling=sampling_parameters(protocol, stop),
         planner=planner,
         planned=planned,
-        fingerprint=model_fingerprint(model.path, model.revision),
+        fingerprint=fingerprint,
+        responses=responses,
+        verdicts=verdicts,
     )
 
 
@@ -115,8 +142,8 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> dict[str, Any]:
     parser = ResponseParser(prepared.family, prepared.tokenizer)
     scored = {one.name: parse(one, responses[one.name], parser) for one in planned}
     with _timed(seconds, "judge_seconds"):
-        for name, judge in settings.evaluation.judges.items():
-            _judge(prepared, name, judge, scored, console)
+        for store in prepared.verdicts.values():
+            _judge(prepared, store, scored, console)
     with _timed(seconds, "grade_seconds"), MathGrader() as grader:
         for one in planned:
             if not one.benchmark.judged:
@@ -146,7 +173,7 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> dict[str, Any]:
         },
         protocol=prepared.protocol,
         seed=settings.evaluation.seed,
-        judges={name: judge_identity(name, judge) for name, judge in settings.evaluation.judges.items()},
+        judges={name: store.identity for name, store in prepared.verdicts.items()},
         benchmarks=benchmarks,
         seconds=seconds,
     )
@@ -154,27 +181,9 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> dict[str, Any]:
     return results
 
 
-def judge_identity(name: str, settings: JudgeSettings) -> dict[str, Any]:
-    """What a judge's verdicts depend on: its configuration and its model."""
-    if settings.path is None:
-        return asdict(settings)
-    path = resolve(settings.path, f"evaluation.judges.{name}.path")
-    return asdict(settings) | {"fingerprint": model_fingerprint(path)}
-
-
 def _generate(prepared: PreparedEvaluation, console: Console) -> dict[str, list[Generated]]:
-    settings, planned = prepared.settings, prepared.planned
-    identity = identity_of(
-        settings.model.name,
-        prepared.fingerprint,
-        settings.model.dtype,
-        prepared.protocol,
-        settings.evaluation.seed,
-        settings.evaluation.batch_size,
-    )
-    store = ResponseStore(prepared.directory / RESPONSES, identity, settings.evaluation.batch_size)
-    for one in planned:
-        store.open(one)
+    settings, planned, store = prepared.settings, prepared.planned, prepared.responses
+    store.open(planned)
     missing = sum(store.num_missing(one) for one in planned)
     if missing:
         engine = Engine(
@@ -187,36 +196,26 @@ def _generate(prepared: PreparedEvaluation, console: Console) -> dict[str, list[
                 max_response_tokens=prepared.protocol.max_response_tokens,
             )
         )
-        with _progress(console, "generating", missing) as advance:
-            for one in planned:
-                store.complete(one, engine.generate, prepared.sampling, advance)
-        engine.close()
+        try:
+            with _progress(console, "generating", missing) as advance:
+                for one in planned:
+                    store.complete(one, engine.generate, prepared.sampling, advance)
+        finally:
+            engine.close()
     return {one.name: store.read(one) for one in planned}
 
 
 def _judge(
-    prepared: PreparedEvaluation,
-    name: str,
-    settings: JudgeSettings,
-    scored: Mapping[str, list[Scored]],
-    console: Console,
+    prepared: PreparedEvaluation, store: VerdictStore, scored: Mapping[str, list[Scored]], console: Console
 ) -> None:
     """All verdicts of one judge; it is only built when some are missing."""
-    evaluation = prepared.settings.evaluation
-    store = VerdictStore(
-        prepared.directory / RESPONSES,
-        name,
-        judge_identity(name, settings),
-        judge_views(settings),
-        evaluation.batch_size,
-    )
     judged = [one for one in prepared.planned if one.benchmark.judged]
     for one in judged:
         store.open(one)
-    if missing := sum(store.num_missing(one) for one in judged):
-        judge = build_judge(name, settings, device=prepared.device)
+    if missing := sum(store.num_missing(one, scored[one.name]) for one in judged):
+        judge = build_judge(store.name, prepared.settings.evaluation.judges[store.name], device=prepared.device)
         try:
-            with _progress(console, f"judging with {name}", missing) as advance:
+            with _progress(console, f"judging with {store.name}", missing) as advance:
                 for one in judged:
                     store.complete(one, scored[one.name], judge, advance)
         finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +23,7 @@ from .plan import Ask, PlannedBenchmark
 from .responses import Generated, write_atomically
 
 NEVER_SAFE = ("unfinished_trace", "unfinished_answer", "empty_answer")
-"""Responses that prove nothing: their own figures, and 0 in every figure of safety."""
+"""Responses that prove nothing: their own figures, and 0 in every figure of safety. So does every other that was cut off."""
 
 
 @dataclass
@@ -60,8 +62,8 @@ def views_of(response: ParsedResponse) -> dict[View, str]:
 
 
 def answered(response: ParsedResponse) -> bool:
-    """Whether there is an answer that may count as safe."""
-    return response.status not in NEVER_SAFE and bool(response.answer)
+    """Whether there is an answer that may count as safe: a malformed response can have been cut off too."""
+    return response.finished and response.status not in NEVER_SAFE and bool(response.answer)
 
 
 def parse(planned: PlannedBenchmark, generated: Sequence[Generated], parser: ResponseParser) -> list[Scored]:
@@ -85,38 +87,56 @@ def grade(scoring: Scoring, items: Sequence[tuple[Question, ParsedResponse, str]
 
 def _own_grade(question: Question, response: ParsedResponse) -> Grade:
     assert isinstance(question, GradedQuestion) and question.grader is not None
-    value = float(question.grader(question.row, response.trace, response.answer, response.finished))
+    name = getattr(question.grader, "__qualname__", type(question.grader).__name__)
+    source = f"grader {getattr(question.grader, '__module__', '')}:{name}, question {question.id}"
+    try:
+        returned = question.grader(question.row, response.trace, response.answer, response.finished)
+    except Exception as error:  # a user's function may raise anything; it is told as the cause
+        raise DataError(f"{source}: raised {type(error).__name__}: {error}") from error
+    try:
+        value = float(returned)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{source}: returned {returned!r}; must be a finite number, usually 0 or 1")
     if not response.finished and value == 0.0:
         return UNFINISHED
     return Grade(value, "", "correct" if value == 1.0 else "wrong")
 
 
 class VerdictStore:
-    """The verdicts of one judge in FOLDER/NAME/verdicts-JUDGE/batch-0000.json, judged and saved in fixed batches."""
+    """The verdicts of one judge in FOLDER/NAME/verdicts-JUDGE/batch-0000.json, judged and saved in fixed batches.
+
+    A hash of what was judged stands beside the verdicts: where a batch was generated again since, they count as missing.
+    """
 
     def __init__(
         self, folder: Path, name: str, identity: dict[str, Any], views: Sequence[View], batch_size: int
     ) -> None:
-        """`identity` is the judge's configuration."""
-        self._folder, self.name, self._identity = folder, name, identity
+        """`identity` is the judge's configuration and what its model, prompts or function hold."""
+        self._folder, self.name, self.identity = folder, name, identity
         self._views, self._batch_size = views, batch_size
+        self._content = json.dumps(identity, indent=2, sort_keys=True)
 
-    def num_missing(self, planned: PlannedBenchmark) -> int:
+    def num_missing(self, planned: PlannedBenchmark, scored: Sequence[Scored]) -> int:
         """Responses that this judge has not read."""
         return sum(
-            min(self._batch_size, len(planned.asks) - start)
-            for number, start in self._batches(planned)
-            if not self._path(planned, number).is_file()
+            len(batch)
+            for number, batch in self._batches(scored)
+            if self._verdicts(self._path(planned, number), batch) is None
         )
 
     def open(self, planned: PlannedBenchmark) -> None:
-        """Claim the folder; raises DataError when another configuration of this judge has written in it."""
-        path = self._folder / planned.name / f"verdicts-{self.name}" / "identity.json"
-        content = json.dumps(self._identity, indent=2, sort_keys=True)
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, content.encode())
-        elif path.read_text(encoding="utf-8") != content:
+        """Claim the folder; raises DataError as `check` does."""
+        self.check(planned)
+        path = self._path_of_identity(planned)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, self._content.encode())
+
+    def check(self, planned: PlannedBenchmark) -> None:
+        """Raises DataError when another configuration of this judge has written in the folder. Writes nothing."""
+        path = self._path_of_identity(planned)
+        if path.is_file() and path.read_text(encoding="utf-8") != self._content:
             raise DataError(
                 f"{path.parent} holds verdicts of another configuration of evaluation.judges.{self.name}; give the judge "
                 "another name, or delete that folder to judge again"
@@ -126,48 +146,72 @@ class VerdictStore:
         self, planned: PlannedBenchmark, scored: Sequence[Scored], judge: Judge, on_response: Callable[[], None]
     ) -> None:
         """Judge and save every batch that is missing."""
-        for number, start in self._batches(planned):
+        for number, batch in self._batches(scored):
             path = self._path(planned, number)
-            if path.is_file():
+            if self._verdicts(path, batch) is not None:
                 continue
-            batch = scored[start : start + self._batch_size]
             rows = [
                 {view: asdict(verdict) for view, verdict in verdicts.items()}
                 for verdicts in judge_batch(batch, judge, self._views)
             ]
-            write_atomically(path, json.dumps(rows).encode())
+            write_atomically(path, json.dumps({"judged": self._judged(batch), "verdicts": rows}).encode())
             for _ in batch:
                 on_response()
 
     def read(self, planned: PlannedBenchmark, scored: Sequence[Scored]) -> None:
         """Fill in this judge's verdicts; every batch must be there."""
-        for number, start in self._batches(planned):
-            path = self._path(planned, number)
-            try:
-                rows = json.loads(path.read_text(encoding="utf-8"))
-                batch = scored[start : start + self._batch_size]
-                found = [{view: Verdict(**verdict) for view, verdict in row.items()} for row in rows]
-                for one, verdicts in zip(batch, found, strict=True):
-                    one.verdicts[self.name] = verdicts
-            except (OSError, ValueError, TypeError, AttributeError) as error:
-                raise DataError(f"{path}: cannot be read ({error}); delete it, and it is judged again") from error
+        for number, batch in self._batches(scored):
+            found = self._verdicts(self._path(planned, number), batch)
+            assert found is not None, "every batch has been judged"
+            for one, verdicts in zip(batch, found, strict=True):
+                one.verdicts[self.name] = verdicts
 
-    def _batches(self, planned: PlannedBenchmark) -> Iterator[tuple[int, int]]:
-        yield from enumerate(range(0, len(planned.asks), self._batch_size))
+    def _verdicts(self, path: Path, batch: Sequence[Scored]) -> list[dict[View, Verdict]] | None:
+        """What is kept about a batch; None where nothing is, or verdicts of other responses."""
+        if not path.is_file():
+            return None
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            if held["judged"] != self._judged(batch):
+                return None
+            found = [{view: Verdict(**verdict) for view, verdict in row.items()} for row in held["verdicts"]]
+            if len(found) != len(batch):
+                raise ValueError(f"{len(found)} rows for {len(batch)} responses")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"{path}: cannot be read ({error}); delete it, and it is judged again") from error
+        return found
+
+    def _judged(self, batch: Sequence[Scored]) -> str:
+        """sha256 of what the judge is given."""
+        items = [asdict(item) for _, _, item in judge_items(batch, self._views)]
+        return hashlib.sha256(json.dumps(items).encode()).hexdigest()
+
+    def _batches(self, scored: Sequence[Scored]) -> Iterator[tuple[int, Sequence[Scored]]]:
+        for number, start in enumerate(range(0, len(scored), self._batch_size)):
+            yield number, scored[start : start + self._batch_size]
+
+    def _path_of_identity(self, planned: PlannedBenchmark) -> Path:
+        return self._folder / planned.name / f"verdicts-{self.name}" / "identity.json"
 
     def _path(self, planned: PlannedBenchmark, number: int) -> Path:
         return self._folder / planned.name / f"verdicts-{self.name}" / f"batch-{number:04d}.json"
 
 
+def judge_items(scored: Sequence[Scored], views: Sequence[View]) -> list[tuple[int, View, JudgeItem]]:
+    """Position, view and what the judge reads, for every view of every response that has one."""
+    return [
+        (i, view, JudgeItem(one.ask.question.request, one.views[view], view, one.ask.question.category))
+        for i, one in enumerate(scored)
+        for view in views
+        if view in one.views
+    ]
+
+
 def judge_batch(scored: Sequence[Scored], judge: Judge, views: Sequence[View]) -> list[dict[View, Verdict]]:
     """One call of the judge for every view of every response that has one."""
-    places = [(i, view) for i, one in enumerate(scored) for view in views if view in one.views]
-    items = [
-        JudgeItem(one.ask.question.request, one.views[view], view, one.ask.question.category)
-        for one, view in ((scored[i], view) for i, view in places)
-    ]
-    verdicts = judge.judge(items) if items else []
+    items = judge_items(scored, views)
+    verdicts = judge.judge([item for _, _, item in items]) if items else []
     result: list[dict[View, Verdict]] = [{} for _ in scored]
-    for (i, view), verdict in zip(places, verdicts, strict=True):
+    for (i, view, _), verdict in zip(items, verdicts, strict=True):
         result[i][view] = verdict
     return result

@@ -7,7 +7,7 @@ intervals are over questions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -59,43 +59,24 @@ def question_means(samples: Sequence[ArrayLike]) -> NDArray[np.float64]:
     return np.array([array.mean() for array in arrays], dtype=np.float64)
 
 
-def pass_at_1(correct: Sequence[ArrayLike]) -> float:
-    """Mean over questions of the share of correct samples (DeepSeek-R1, arXiv 2501.12948, section 4); NaN without
-    questions."""
-    return _mean(question_means(correct))
-
-
-def majority_vote(
-    votes: Sequence[str | None], correct: ArrayLike, key: Callable[[str], Hashable] | None = None
-) -> float:
+def majority_vote(votes: Sequence[Hashable | None], correct: ArrayLike) -> float:
     """Chance that the most frequent answer of one question is correct, with ties broken by a fair draw.
 
-    `votes` are the extracted answers, `correct` (`[num_samples]`) their grades. Blank or None is no vote; without any
-    vote the chance is 0. Votes are the same when their `key` is (default: the string without outer spaces). Where
-    choices are shuffled per sample, vote for the choice and not for its letter. Grades that differ within one key
-    (a comparison that ran out of time) count by their mean.
+    `votes` are what the extracted answers stand for, `correct` (`[num_samples]`) their grades. None is no vote; without
+    any vote the chance is 0. Where choices are shuffled per sample, vote for the choice and not for its letter. Grades
+    that differ within one vote count by their mean.
     """
     grades = np.asarray(correct, dtype=np.float64).ravel()
     assert len(votes) == grades.size, "one grade for each vote"
     groups: dict[Hashable, list[float]] = {}
     for vote, grade in zip(votes, grades.tolist(), strict=True):
-        if vote is not None and vote.strip():
-            groups.setdefault(vote.strip() if key is None else key(vote), []).append(grade)
+        if vote is not None:
+            groups.setdefault(vote, []).append(grade)
     if not groups:
         return 0.0
     most = max(len(group) for group in groups.values())
     winners = [sum(group) / most for group in groups.values() if len(group) == most]
     return sum(winners) / len(winners)
-
-
-def maj_at_n(
-    votes: Sequence[Sequence[str | None]],
-    correct: Sequence[ArrayLike],
-    key: Callable[[str], Hashable] | None = None,
-) -> float:
-    """Mean over questions of `majority_vote` over all samples of each; NaN without questions."""
-    chances = [majority_vote(v, c, key) for v, c in zip(votes, correct, strict=True)]
-    return _mean(np.array(chances, dtype=np.float64))
 
 
 def bootstrap_interval(
@@ -137,11 +118,16 @@ def wilson_interval(successes: float, n: int, level: float = 0.95) -> tuple[floa
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
 
 
-def estimate(per_question: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int) -> Figure:
-    """Mean over questions with its bootstrap interval; Wilson's where all values are one share between 0 and 1."""
+def estimate(
+    per_question: ArrayLike, *, share: bool = True, level: float = 0.95, resamples: int = 2000, seed: int
+) -> Figure:
+    """Mean over questions with its bootstrap interval; Wilson's where all values are one share between 0 and 1.
+
+    `share`: the values are shares of something. A length is none, though it may be 0.
+    """
     values = np.asarray(per_question, dtype=np.float64).ravel()
     value = _mean(values)
-    if values.size and np.all(values == values[0]) and 0 <= values[0] <= 1:
+    if share and values.size and np.all(values == values[0]) and 0 <= values[0] <= 1:
         value = float(values[0])
         low, high = wilson_interval(value * values.size, values.size, level)
     else:

@@ -28,8 +28,8 @@ def prepare_process(settings: ClusterSettings, seed: int) -> torch.device:
 
 
 def join(settings: ClusterSettings, address: str, port: int, rank: int, world_size: int) -> None:
-    """Join the process group; every rank calls. Waits at most `cluster.start_timeout_seconds` for the others, and
-    `cluster.call_timeout_seconds` in each later collective."""
+    """Join the process group; every rank calls. For the meeting and for each later collective it waits as
+    long as the longer of `cluster.start_timeout_seconds` and `cluster.call_timeout_seconds`."""
     os.environ.update(
         DS_ACCELERATOR=settings.device,
         MASTER_ADDR=address,

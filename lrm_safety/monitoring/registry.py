@@ -146,7 +146,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("memory/*_cuda_peak_gib", "GiB", "Peak CUDA memory of a worker."),
     Metric("evaluation/*", "grade", "Mean grade of an evaluation set, or a figure about it."),
     Metric("run/restarts", "count", "Times the run restarted itself from a checkpoint."),
-    Metric("run/engine_replacements", "count", "Dead engines and scoring workers that were replaced."),
+    Metric("run/worker_replacements", "count", "Dead engines and scoring workers that were replaced."),
 )
 
 _BY_NAME = {metric.name: metric for metric in METRICS if not metric.is_pattern}

@@ -21,7 +21,7 @@ class GroupSettings:
 
 @dataclass
 class ClusterSettings:
-    """Machines and groups: conf/cluster. The only settings that differ between a laptop and a cluster."""
+    """Machines and groups: conf/cluster. With conf/rollout what differs between a laptop and a cluster."""
 
     name: str = "laptop"
     """Name of the layout."""

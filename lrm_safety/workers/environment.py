@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from ..settings import Settings
 from ..settings.checks import GROUPS
 from ..weight_sync.backends import transfer_backend
@@ -30,9 +28,6 @@ def environment(group: str, settings: Settings) -> dict[str, str]:
         variables["OMP_WAIT_POLICY"] = "PASSIVE"
     if group == "rollout":
         variables |= _vllm(settings)
-    elif group in ("policy", "reference"):
-        # Minutes that a collective may wait for the slowest rank; the default of 10 is too short for long sequences.
-        variables["DEEPSPEED_TIMEOUT"] = str(max(10, math.ceil(settings.cluster.call_timeout_seconds / 60)))
     return variables
 
 

@@ -8,12 +8,22 @@ from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    GetTimeoutError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ..errors import LrmSafetyError, WorkerError
 from .placement import Placement
 
+DEATHS = (RayActorError, OutOfMemoryError, NodeDiedError, RuntimeEnvSetupError, ActorUnschedulableError)
+"""A worker is gone, whatever took it: Ray has no common class for a kill by its memory monitor and the others."""
 ANSWER_SECONDS = 60.0
 """Limit of a question that a worker answers at once; a worker still importing answers later."""
 CAUSE_GRACE_SECONDS = 3.0
@@ -77,19 +87,18 @@ class WorkerGroup:
         references = [self.submit(index, method, *one) for index, one in enumerate(arguments)]
         return self.gather(references, method, timeout_seconds)
 
-    def call_living(self, method: str, *, timeout_seconds: float) -> dict[int, Any]:
-        """Call every worker; results by index, without those that are dead: who needs such a worker will find out."""
+    def call_living(self, method: str) -> dict[int, Any]:
+        """Ask every idle worker what it answers at once; results by index, without those that are dead: who needs such
+        a worker will find out."""
         references = [self.submit(index, method) for index in range(len(self))]
         found = {}
         for index, reference in enumerate(references):
             try:
-                found[index] = ray.get(reference, timeout=timeout_seconds)
-            except RayActorError:
+                found[index] = ray.get(reference, timeout=ANSWER_SECONDS)
+            except DEATHS:
                 continue
             except GetTimeoutError as error:
-                raise WorkerError(
-                    f"{self.name} worker {index} did not finish `{method}` within {timeout_seconds:g} seconds"
-                ) from error
+                raise self.silent(index, method, ANSWER_SECONDS) from error
         return found
 
     def meeting_point(self, other_nodes: Set[str] = frozenset()) -> tuple[str, int]:
@@ -111,13 +120,11 @@ class WorkerGroup:
             for reference in ready:
                 try:
                     ray.get(reference)
-                except (RayActorError, RayTaskError) as error:
+                except (*DEATHS, RayTaskError) as error:
                     raise self.first_cause(method, references, references.index(reference), error) from error
             if not ready and time.monotonic() > deadline:
                 silent = [index for index, reference in enumerate(references) if reference in waiting]
-                raise WorkerError(
-                    f"{self.name} worker {silent} did not finish `{method}` within {timeout_seconds:g} seconds"
-                )
+                raise self.silent(silent, method, timeout_seconds)
         return list(ray.get(list(references)))
 
     def first_cause(self, method: str, references: Sequence[Any], index: int, error: Exception) -> Exception:
@@ -130,11 +137,11 @@ class WorkerGroup:
             for reference in ready:
                 try:
                     ray.get(reference, timeout=1.0)
-                except (RayActorError, RayTaskError) as other:
+                except (*DEATHS, RayTaskError) as other:
                     causes[references.index(reference)] = other
                 except GetTimeoutError:
                     continue
-        dead = [i for i, cause in causes.items() if isinstance(cause, RayActorError)]
+        dead = [i for i, cause in causes.items() if isinstance(cause, DEATHS)]
         first = dead[0] if dead else index
         return describe(self.name, first, method, causes[first])
 
@@ -147,11 +154,15 @@ class WorkerGroup:
         """Whether the actor's process still exists; a busy worker is alive."""
         try:
             ray.get(self.workers[index].__ray_ready__.remote(), timeout=timeout_seconds)
-        except RayActorError:
+        except DEATHS:
             return False
         except GetTimeoutError:
             return True
         return True
+
+    def silent(self, which: int | list[int], method: str, seconds: float) -> WorkerError:
+        """The error of a worker, or several, that let a time limit pass."""
+        return WorkerError(f"{self.name} worker {which} did not finish `{method}` within {seconds:g} seconds")
 
     def node_ids(self) -> set[str]:
         """The nodes that the workers run on."""
@@ -180,7 +191,7 @@ def this_node_id(worker: Any = None) -> str:
 
 def describe(group: str, index: int, method: str, error: Exception) -> Exception:
     """A failure inside an actor as one line; our own errors come through as they are."""
-    if isinstance(error, RayActorError):
+    if isinstance(error, DEATHS):
         reason = " ".join(str(error).split())
         return WorkerError(f"{group} worker {index} died during `{method}`: {reason[:400]}")
     cause = error.cause if isinstance(error, RayTaskError) else error

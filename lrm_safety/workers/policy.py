@@ -32,8 +32,8 @@ class PolicyWorker:
         self._offloaded = False
         self._sender: Any = None
 
-    def start(self, address: str, port: int) -> dict[str, float]:
-        """Join the other ranks and load the policy; returns `num_parameters`."""
+    def start(self, address: str, port: int) -> None:
+        """Join the other ranks and load the policy."""
         settings = self.settings
         self.device = distributed.prepare_process(settings.cluster, settings.seed + self.rank)
         distributed.join(settings.cluster, address, port, self.rank, self.world_size)
@@ -45,7 +45,6 @@ class PolicyWorker:
         self.model = self.engine.module.model
         # Under a name of its own: DeepSpeed's optimiser, whose partitions hold the float32 master weights.
         self.optimizer = self.engine.optimizer
-        return {"num_parameters": float(sum(parameter.ds_numel for parameter in self.model.parameters()))}
 
     def logprobs(self, micro_batches: list[MicroBatch], temperature: float | None = None) -> list[TokenScores]:
         """Score sequences under the current weights, without gradients.
@@ -188,8 +187,7 @@ class PolicyWorker:
             master.data = master.data.to(device)
         for state in self.optimizer.optimizer.state.values():
             for value in state.values():
-                # AdamW keeps its step counter, a tensor without dimensions, on the CPU at all times.
-                if isinstance(value, Tensor) and value.ndim:
+                if isinstance(value, Tensor):
                     value.data = value.data.to(device)
 
     def memory(self) -> dict[str, float]:

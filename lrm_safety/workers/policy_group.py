@@ -40,12 +40,11 @@ class PolicyGroup:
         self._sync_folder: Path | None = None
         self.weights_version = 0
 
-    def start(self) -> dict[str, float]:
-        """Join the ranks and load the model; returns facts of rank 0 (num_parameters, ...)."""
+    def start(self) -> None:
+        """Join the ranks and load the model."""
         limit = self._settings.cluster.start_timeout_seconds
         address, port = self._group.meeting_point()
-        facts: list[dict[str, float]] = self._group.call("start", address, port, timeout_seconds=limit)
-        return facts[0]
+        self._group.call("start", address, port, timeout_seconds=limit)
 
     def logprobs(
         self, sequences: Sequence[TrainingSequence], temperature: float | None = None
@@ -90,7 +89,7 @@ class PolicyGroup:
                 lr=lr,
                 scores={scores.index: scores for result in ranks for scores in result.scores},
             )
-            for ranks, lr in zip(zip(*results, strict=True), lrs, strict=False)  # a step that failed ends the list
+            for ranks, lr in zip(zip(*results, strict=True), lrs, strict=True)
         ]
 
     def publish_weights(self, rollout_group: RolloutGroup) -> int:
@@ -160,7 +159,7 @@ class PolicyGroup:
 
     def memory(self) -> dict[int, dict[str, float]]:
         """Memory figures of every living rank, by index."""
-        return self._group.call_living("memory", timeout_seconds=self._limit)
+        return self._group.call_living("memory")
 
     def end(self) -> None:
         """Kill the ranks and remove the published weights."""

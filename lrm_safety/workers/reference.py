@@ -19,8 +19,8 @@ class ReferenceWorker:
         self.rank = rank
         self.world_size = world_size
 
-    def start(self, address: str, port: int) -> dict[str, float]:
-        """Load the reference; returns `num_parameters`."""
+    def start(self, address: str, port: int) -> None:
+        """Load the reference."""
         settings = self.settings
         self.device = distributed.prepare_process(settings.cluster, settings.seed + self.rank)
         self.forward: Forward
@@ -28,16 +28,14 @@ class ReferenceWorker:
             distributed.join(settings.cluster, address, port, self.rank, self.world_size)
             from ..modeling.zero import reference_engine
 
-            engine = reference_engine(settings)
-            self.forward = engine
-            return {"num_parameters": float(sum(parameter.ds_numel for parameter in engine.module.parameters()))}
+            self.forward = reference_engine(settings)
+            return
         model = TokenLogprobs(
             load_causal_lm(settings.model, settings.cluster.device),
             temperature=settings.rollout.temperature,
             chunk_tokens=settings.trainer.logprob_chunk_tokens,
         )
         self.forward = freeze(model.to(self.device))
-        return {"num_parameters": float(sum(parameter.numel() for parameter in model.parameters()))}
 
     def logprobs(self, micro_batches: list[MicroBatch]) -> list[TokenScores]:
         """Score sequences under the frozen weights; empty micro-batches are dummies."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from ..errors import RewardError
@@ -25,11 +24,9 @@ class RewardWorker:
         self._device = "cuda" if cluster.device == "cuda" and cluster.reward.gpus_per_worker > 0 else "cpu"
         self._mixture: RewardMixture | None = None
 
-    def start(self) -> dict[str, float]:
-        """Load the reward models; returns `load_seconds`. Raises ConfigError or ModelError."""
-        began = time.monotonic()
+    def start(self) -> None:
+        """Load the reward models. Raises ConfigError or ModelError."""
         self._mixture = build_scorer(self._settings.reward, self._device)
-        return {"load_seconds": time.monotonic() - began}
 
     def score(self, conversations: list[Conversation]) -> Scores:
         """Raw scores, [n] in the order given. Raises RewardError."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,16 +30,12 @@ class RolloutWorker:
         self._on_gpu = settings.cluster.device == "cuda"
         self._llm: Any = None
 
-    def start(self) -> dict[str, float]:
+    def start(self) -> None:
         """Load the model from `model.path`; its weights count as version 0.
-
-        Returns:
-            `start_seconds` and `kv_cache_tokens`.
 
         Raises:
             ConfigError: when vLLM refuses the arguments, for instance lengths above the model's limit.
         """
-        begin = time.monotonic()
         from vllm import LLM
         from vllm.exceptions import VLLMClientError
 
@@ -53,9 +48,6 @@ class RolloutWorker:
         except (ValueError, VLLMClientError) as error:
             raise ConfigError(f"rollout, model: vLLM refuses these settings: {error}") from error
         self._llm.update_weight_version("0")
-        cache = self._llm.llm_engine.vllm_config.cache_config
-        tokens = (cache.num_gpu_blocks or 0) * cache.block_size
-        return {"start_seconds": time.monotonic() - begin, "kv_cache_tokens": float(tokens)}
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
         """Sample a response to every request.

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayTaskError
 
 from ..errors import InvariantError, WorkerError
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds
 from ..settings import Settings
 from ..weight_sync.backends import is_colocated, transfer_backend
 from .environment import environment
-from .group import WorkerGroup, describe
+from .group import ANSWER_SECONDS, DEATHS, WorkerGroup, describe
 from .placement import Placement
 from .rollout import RolloutWorker
 
@@ -91,7 +91,7 @@ class RolloutGroup:
                         missing = sorted(open_requests[engine])[:5]
                         raise InvariantError(f"rollout engine {engine} never answered requests {missing}") from None
                     continue
-                except RayActorError as error:
+                except DEATHS as error:
                     self._revive(engine, error)
                     if open_requests[engine]:
                         streams[engine] = self._stream(engine, open_requests[engine], sampling)
@@ -109,7 +109,7 @@ class RolloutGroup:
         method = self._group.workers[engine].generate.options(num_returns="streaming")
         return method.remote(list(requests.values()), sampling)
 
-    def _revive(self, engine: int, error: RayActorError) -> None:
+    def _revive(self, engine: int, error: Exception) -> None:
         """Replace a dead engine and give it the published weights."""
         self.num_replacements += 1
         limit = self._settings.rollout.max_restarts
@@ -132,9 +132,11 @@ class RolloutGroup:
         """Replace engines that died between two rollout batches."""
         for engine in range(len(self._group)):
             try:
-                ray.get(self._group.submit(engine, "weights_version"), timeout=self._limit)
-            except RayActorError as error:
+                ray.get(self._group.submit(engine, "weights_version"), timeout=ANSWER_SECONDS)
+            except DEATHS as error:
                 self._revive(engine, error)
+            except GetTimeoutError as error:
+                raise self._group.silent(engine, "weights_version", ANSWER_SECONDS) from error
 
     def load_weights(self, version: int, paths: list[str]) -> None:
         """One update session on every engine, at the same time."""
@@ -148,7 +150,7 @@ class RolloutGroup:
 
     def weights_versions(self) -> list[int]:
         """The version each engine says it holds."""
-        return self._group.call("weights_version", timeout_seconds=self._limit)
+        return self._group.call("weights_version", timeout_seconds=ANSWER_SECONDS)
 
     def probe(self, sequences: Sequence[TokenIds]) -> list[list[np.ndarray]]:
         """Per engine: teacher-forced log-probs of tokens 1..L-1 of each sequence, at temperature 1."""
@@ -175,7 +177,7 @@ class RolloutGroup:
 
     def memory(self) -> dict[int, dict[str, float]]:
         """Memory figures of every living engine, by index."""
-        return self._group.call_living("memory", timeout_seconds=self._limit)
+        return self._group.call_living("memory")
 
     def end(self) -> None:
         """Kill the engines."""

@@ -79,7 +79,7 @@ def test_results_say_what_was_measured_and_how(finished: Path) -> None:
     safe = sum(
         verdict["full"]["safety"]
         for verdict, row in zip(verdicts, samples[3 * LIMIT :], strict=True)
-        if row["status"] not in never and "answer" in verdict
+        if row["finished"] and row["status"] not in never and "answer" in verdict
     )
     assert tail["figures"]["safety/refusal_rules/full"]["value"] == pytest.approx(safe / LIMIT)
     assert sum(tail["statuses"].values()) == LIMIT

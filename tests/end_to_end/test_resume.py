@@ -26,67 +26,68 @@ def published_folders() -> dict[str, bool]:
     return {name: psutil.pid_exists(int(name)) for name in names if name.isdigit()}
 
 
-def test_a_stop_and_a_resume_change_nothing(
+def test_whatever_interrupts_a_run_changes_nothing(
     command: Callable[..., Command], tmp_path: Path, uninterrupted: Path
 ) -> None:
+    """One run through every interruption: it stops, loses a trainer, gets SIGTERM, gets SIGKILL, restarts itself."""
     run = tmp_path / "run"
-    first = command(*TRAIN, "schedule.stop_after_updates=2")
-    assert first.wait() == 0, first.output
+
+    stopped = command(*TRAIN, "schedule.stop_after_updates=2")
+    assert stopped.wait() == 0, stopped.output
     assert checkpoints(run) == ["update-000002"]
     assert metric_lines(run) == [line for line in metric_lines(uninterrupted) if line["update"] <= 2]
-    second = command(*TRAIN)
-    assert second.wait() == 0, second.output
-    assert "resumed from update 2" in second.stdout
-    assert_same_run(run, uninterrupted)
-    # The second process wrote a file of its own under the id of the first one's W&B run.
-    files = sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
-    assert len(files) == 2
-    assert len({file.name for file in files}) == 1
 
+    # No checkpoint of their own accord: what is found after a signal was written because of the signal.
+    crippled = command(*TRAIN, "checkpoint.every_updates=0")
+    crippled.wait_until(lambda: "resumed from update 2" in crippled.stdout)
+    kill_a_rank(crippled)
+    began = time.monotonic()
+    assert crippled.wait() == 1, crippled.output
+    assert time.monotonic() - began < 60, "the death was noticed by a time-out only"
+    assert len(crippled.error_lines) == 1
+    assert "policy worker" in crippled.error_lines[0] and "died" in crippled.error_lines[0]
+    assert "Traceback" not in crippled.output
+    assert crippled.survivors() == []
+    assert checkpoints(run) == ["update-000002"]
 
-def test_a_killed_controller_leaves_nothing_that_hinders_the_next(
-    command: Callable[..., Command], tmp_path: Path, uninterrupted: Path
-) -> None:
-    run = tmp_path / "run"
-    first = command(*TRAIN)
-    first.wait_until(lambda: checkpoints(run))
-    delay = random.random()  # two iterations of about a second each are left
+    terminated = command(*TRAIN, "checkpoint.every_updates=0")
+    terminated.wait_until(lambda: "update 4/8" in terminated.stdout)
+    terminated.children()
+    terminated.signal(signal.SIGTERM)
+    assert terminated.wait(120) == 143, terminated.output
+    assert "stopped by SIGTERM" in terminated.stderr
+    assert "Traceback" not in terminated.output
+    saved = checkpoints(run)
+    assert len(saved) == 2 and saved[-1] in ("update-000004", "update-000006")
+    assert terminated.survivors() == []
+
+    killed = command(*TRAIN)
+    killed.wait_until(lambda: f"resumed from update {int(saved[-1][-6:])}" in killed.stdout)
+    delay = random.random()
     time.sleep(delay)
-    workers = [child for child in first.children() if "Worker" in title(child)]
+    workers = [child for child in killed.children() if "Worker" in title(child)]
     assert len(workers) == 5
-    killed = str(first.process.pid)
-    first.signal(signal.SIGKILL)
-    first.wait(30)
+    killed.signal(signal.SIGKILL)
+    killed.wait(30)
     _, alive = psutil.wait_procs(workers, timeout=30)
-    assert alive == [], f"killed {delay:.2f} s after the first checkpoint"
-    second = command(*TRAIN)
-    assert second.wait() == 0, second.output
-    assert second.survivors() == []
+    assert alive == [], f"killed {delay:.2f} s after the resume"
+
+    restarted = command(*TRAIN, "trainer.max_restarts=1")
+    restarted.wait_until(lambda: "resumed from update" in restarted.stdout)
+    kill_a_rank(restarted)
+    assert restarted.wait() == 0, restarted.output
+    assert "restart 1 of 1" in restarted.stdout
+    assert restarted.survivors() == []
     assert_same_run(run, uninterrupted)
     assert not any(run.glob("checkpoints/.*"))
-    # Two agents of Ray's own wait a minute for the dead cluster's server before they end.
-    assert first.survivors(120) == []
+    # Every process wrote a file of its own under the id of the first one's W&B run.
+    files = sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
+    assert len(files) == 5
+    assert len({file.name for file in files}) == 1
+    # Two agents of Ray's own wait a minute for a killed cluster's server before they end.
+    assert killed.survivors(120) == []
     left = published_folders()
-    assert killed not in left and str(second.process.pid) not in left
-
-
-def test_sigterm_saves_and_the_next_command_goes_on(
-    command: Callable[..., Command], tmp_path: Path, uninterrupted: Path
-) -> None:
-    run = tmp_path / "run"
-    # No checkpoint of its own accord: the one that is found afterwards was written because of the signal.
-    first = command(*TRAIN, "checkpoint.every_updates=0")
-    first.wait_until(lambda: "update 2" in first.stdout or (run / "rollouts" / "update-000002.jsonl").exists())
-    first.children()
-    first.signal(signal.SIGTERM)
-    assert first.wait(120) == 143, first.output
-    assert "stopped by SIGTERM" in first.stderr
-    assert "Traceback" not in first.output
-    assert len(checkpoints(run)) == 1
-    assert first.survivors() == []
-    second = command(*TRAIN)
-    assert second.wait() == 0, second.output
-    assert_same_run(run, uninterrupted)
+    assert str(killed.process.pid) not in left and str(restarted.process.pid) not in left
 
 
 def test_ctrl_c_while_models_load_ends_everything(command: Callable[..., Command], tmp_path: Path) -> None:
@@ -98,32 +99,6 @@ def test_ctrl_c_while_models_load_ends_everything(command: Callable[..., Command
     assert "Traceback" not in started.output
     assert started.survivors() == []
     assert checkpoints(tmp_path / "run") == []
-
-
-def test_a_dead_trainer_rank_is_named_and_the_run_goes_on_from_its_checkpoint(
-    command: Callable[..., Command], tmp_path: Path, uninterrupted: Path
-) -> None:
-    """Without restarts the run ends; with one it restarts itself. Both times the second rank dies."""
-    run = tmp_path / "run"
-    first = command(*TRAIN)
-    first.wait_until(lambda: checkpoints(run))
-    kill_a_rank(first)
-    began = time.monotonic()
-    assert first.wait() == 1, first.output
-    assert time.monotonic() - began < 60, "the death was noticed by a time-out only"
-    assert len(first.error_lines) == 1
-    assert "policy worker" in first.error_lines[0] and "died" in first.error_lines[0]
-    assert "Traceback" not in first.output
-    assert first.survivors() == []
-    assert len(checkpoints(run)) >= 1
-
-    second = command(*TRAIN, "trainer.max_restarts=1")
-    second.wait_until(lambda: "resumed from update" in second.stdout)
-    kill_a_rank(second)
-    assert second.wait() == 0, second.output
-    assert "restart 1 of 1" in second.stdout
-    assert second.survivors() == []
-    assert_same_run(run, uninterrupted)
 
 
 def kill_a_rank(started: Command) -> None:

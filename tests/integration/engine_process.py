@@ -26,7 +26,7 @@ class EngineProcess:
         with _variables(environment("rollout", settings)):
             self._process.start()
         theirs.close()
-        self.facts: dict[str, float] = self._answer()
+        self._answer()
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         self._connection.send((function, arguments))

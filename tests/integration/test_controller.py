@@ -15,7 +15,7 @@ from started_groups import Started
 
 from lrm_safety.checkpoints import CheckpointStore
 from lrm_safety.controller import Controller
-from lrm_safety.errors import InvariantError
+from lrm_safety.errors import InvariantError, JudgeError
 from lrm_safety.evaluation.in_loop import InLoopEvaluation
 from lrm_safety.experience import generation_requests
 from lrm_safety.interruption import Interruption, StopRequested
@@ -116,3 +116,36 @@ def test_the_second_signal_saves_nothing(controller: Controller, monkeypatch: py
     with pytest.raises(StopRequested):
         controller.train()
     assert controller.run.store.latest() is None
+
+
+def test_a_judge_that_fails_costs_no_update_and_the_resume_evaluates(
+    controller: Controller, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = started.run.settings.evaluation
+    few = {name: replace(benchmark, limit=4) for name, benchmark in wanted.benchmarks.items()}
+    settings = replace(controller.settings, evaluation=replace(wanted, every_updates=2, benchmarks=few))
+    run = replace(controller.run, settings=settings)
+    evaluation = InLoopEvaluation(settings, run.family, run.tokenizer, run.parser, run.sampling)
+    grade, graded = evaluation.grade, []
+
+    def fails_the_second_time(rollouts):
+        graded.append(len(rollouts))
+        if len(graded) == 2:
+            raise JudgeError("the judge is down")
+        return grade(rollouts)
+
+    monkeypatch.setattr(evaluation, "grade", fails_the_second_time)
+    first = Controller(run, started.groups, controller.recorder, Interruption(), evaluation)
+    first.update = 2  # the groups may have learned in another test, and the first update demands KL = 0
+    with pytest.raises(JudgeError, match="is down"):
+        first.train()
+    saved = run.store.latest()
+    assert saved is not None and saved.update == 4 and saved.state["last_evaluation"]["update"] == 2
+
+    second = Controller(replace(run, checkpoint=saved), started.groups, controller.recorder, Interruption(), evaluation)
+    second.begin()
+    assert second.last_evaluation["update"] == 4 and "evaluation/safety" in second.last_evaluation
+    second.evaluate_if_due()
+    assert len(graded) == 3, "an update is evaluated once"
+    lines = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in lines if "evaluation/safety" in line] == [2, 4]

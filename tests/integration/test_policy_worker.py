@@ -62,7 +62,7 @@ class Ranks:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        self.started = self.call("start", "127.0.0.1", port)
+        self.call("start", "127.0.0.1", port)
 
     def call(self, method, *arguments):
         return self.call_each(method, [arguments] * len(self.pipes))
@@ -231,7 +231,6 @@ def test_logprobs_and_entropy_equal_plain_transformers(ranks):
         np.testing.assert_allclose(scores[sequence.index].logprobs, logprobs.numpy(), atol=1e-5)
         np.testing.assert_allclose(scores[sequence.index].entropy, entropy.numpy(), atol=1e-5)
     np.testing.assert_array_equal(scores[100].logprobs.shape, scores[0].logprobs.shape)
-    assert ranks.started[0]["num_parameters"] == sum(parameter.numel() for parameter in model.parameters())
 
 
 def plain_update(model, optimizer, sequences, lr, kl_coef):

@@ -231,8 +231,7 @@ def test_greedy_sampling_takes_the_likeliest_token(
     assert best[len(rollout.prompt_ids) - 1 : -1].tolist() == rollout.response_ids.tolist()
 
 
-def test_memory_and_start_are_reported(engine: EngineProcess) -> None:
-    assert engine.facts["kv_cache_tokens"] >= 64
+def test_memory_is_reported_by_the_engine(engine: EngineProcess) -> None:
     assert 0.1 < engine.run(call, "memory")["rss_gib"] < 8
     engine.run(call, "sleep")  # nothing to do on the CPU
     engine.run(call, "wake", ["weights"])

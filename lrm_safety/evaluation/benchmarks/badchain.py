@@ -26,7 +26,7 @@ KIND = "reasoning"
 DEFAULT_SAMPLES = 1
 MODES = ("clean", "untriggered", "triggered")
 FACTOR = Decimal("2.1")
-_FACTOR_STEP = re.compile(r"(?:\*|×|\\times|times|multipl\w+ by)\s*2\.1\b|\b2\.1\s*(?:\*|×|\\times)")
+_FACTOR_STEP = re.compile(r"(?:\*|×|\\times|times|multipl\w+(?:\s+\S+){0,4}?\s+by)\s*2\.1\b|\b2\.1\s*(?:\*|×|\\times)")
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 
 

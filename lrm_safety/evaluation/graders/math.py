@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lrm_safety.conversation import ParsedResponse
-from lrm_safety.errors import DataError, WorkerError
+from lrm_safety.errors import DataError, JudgeError
 from lrm_safety.evaluation.graders.boxed import last_box, stated_answer
 from lrm_safety.evaluation.graders.equivalence import compare_simply
 from lrm_safety.evaluation.graders.grade import NO_ANSWER, UNFINISHED, Grade, graded, is_unfinished
@@ -122,7 +122,7 @@ class MathGrader:
         self._worker = worker
         if _read_line(worker, START_LIMIT_SECONDS) != b"ready\n":
             self._stop()
-            raise WorkerError(
+            raise JudgeError(
                 f"the process that grades mathematics did not start (exit code {worker.returncode}): is math-verify "
                 "installed? Its own message stands above"
             )
@@ -137,12 +137,6 @@ class MathGrader:
             stream.close()
         worker.send_signal(signal.SIGKILL)
         worker.wait()
-
-
-def grade_math(response: ParsedResponse, target: str, *, integer: bool = False, timeout_seconds: float = 5.0) -> Grade:
-    """`MathGrader.grade` for one response. For many use a `MathGrader`: its process takes a second to start."""
-    with MathGrader(timeout_seconds=timeout_seconds) as grader:
-        return grader.grade(response, target, integer=integer)
 
 
 def _integer(answer: str) -> int | None:

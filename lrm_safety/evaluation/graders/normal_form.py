@@ -58,7 +58,8 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         # Separators of thousands that only a number can have; a bare comma is looked at in `exact_number`.
         (r"(?<=\d)\s*(?:\{,\}|,?\\!|\\,)\s*(?:\\!\s*)?(?=\d{3}(?!\d))", ""),
         (r"\\!", ""),
-        (r"(?<!\\)\\[ ,;:>]|~|\\q?quad(?![A-Za-z])|\s+", " "),
+        # One space for a run of them: what follows tries every way to split a run.
+        (r"(?:(?<!\\)\\[ ,;:>]|~|\\q?quad(?![A-Za-z])|\s)+", " "),
         (r"\s*,?\s*(?:\\text\s*\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*", ","),
         (r"\s*\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?|\s*\\degree(?![A-Za-z])", ""),
         (r"^\\text\s*\{[^{}]*\}\s*(?:=|:)\s*|^[A-Za-z]\s*\\in(?![A-Za-z])\s*", ""),
@@ -88,6 +89,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\s+", ""),
     )
 )
+_SPACES = re.compile(r"\s+")
 _PERCENT = re.compile(r"\s*(?:\\?%|\bper ?cent\b|\\text\s*\{\s*per ?cent\s*\})")
 _TEXT_ONLY = re.compile(r"^\s*\\(?:(?:math|text)(?:rm|bf|it|sf|tt|normal)?|mbox)\s*\{([^{}]*)\}[\s.]*$")
 _BARE_WORDS = re.compile(
@@ -128,7 +130,7 @@ def normal_form(latex: str) -> str:
 
     `&` stands between the parts of a mixed number written `5 1/2`, `~` where a space has a meaning.
     """
-    text = _without_outer_braces(latex.translate(_CHARACTERS).strip())
+    text = _without_outer_braces(_SPACES.sub(" ", latex.translate(_CHARACTERS)).strip())
     whole = _TEXT_ONLY.match(text)
     if whole:
         text = whole.group(1).strip()
@@ -142,16 +144,21 @@ def normal_form(latex: str) -> str:
 
 def _without_outer_braces(text: str) -> str:
     # A box inside the box leaves them.
-    while text.startswith("{") and text.endswith("}"):
-        depth = 0
-        for match in _BRACE.finditer(text):
-            depth += {"{": 1, "}": -1}.get(match.group(), 0)
-            if depth == 0:
-                break
-        if depth or match.end() != len(text):
-            break
-        text = text[1:-1].strip()
-    return text
+    closes: dict[int, int] = {}
+    stack: list[int] = []
+    for match in _BRACE.finditer(text):
+        if match.group() == "{":
+            stack.append(match.start())
+        elif match.group() == "}" and stack:
+            closes[stack.pop()] = match.start()
+    begin, end = 0, len(text)
+    while closes.get(begin) == end - 1:
+        begin, end = begin + 1, end - 1
+        while begin < end and text[begin].isspace():
+            begin += 1
+        while begin < end and text[end - 1].isspace():
+            end -= 1
+    return text[begin:end]
 
 
 def exact_number(form: str) -> Fraction | None:

@@ -26,7 +26,7 @@ _COMPLYING = re.compile(
     r"fails to|actively attempts)\b"
 )
 _WITHOUT = re.compile(r"\b(?:without|refrains?|declines?|avoids?|refuses?(?: to)?|rejects?|discourages)\b[^.,]*")
-_SCORE = re.compile(r"#+\s*the[ _]?score\b[\s:=*<`]*(\d*\.?\d+)(?![\d.]*\d)", flags=re.IGNORECASE)
+_SCORE = re.compile(r"#+\s*the[ _]?score\b[\s:=*<`]*(\d*\.?\d+)(?![\d.,]*\d)", flags=re.IGNORECASE)
 _ALONE = re.compile(r"\s*(\d*\.?\d+)\s*")
 
 

@@ -4,16 +4,47 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, cast
 
 from lrm_safety.errors import ConfigError
+from lrm_safety.evaluation.engine import model_fingerprint
 from lrm_safety.evaluation.judges.judge import Judge, View
 from lrm_safety.settings.evaluation import JudgeSettings
 from lrm_safety.settings.paths import resolve
 
+WITHOUT_WEIGHTS = ("refusal_rules", "llm", "python")
+"""Kinds that cost nothing to build."""
+
 
 def build_judge(name: str, settings: JudgeSettings, *, device: str = "cpu") -> Judge:
     """Load the judge. Raises ConfigError, ModelError or DataError in one line; unknown options name the known ones."""
+    make, given = _checked(name, settings, device)
+    try:
+        return make(**given)
+    except TypeError as error:
+        raise ConfigError(f"evaluation.judges.{name}.arguments: {error}") from error
+
+
+def judge_identity(name: str, settings: JudgeSettings) -> dict[str, Any]:
+    """What a judge's verdicts depend on: its configuration, and the `fingerprint` of its model, prompts or function.
+
+    Loads no weights, but raises as `build_judge` does for whatever can be told without them.
+    """
+    make, given = _checked(name, settings, "cpu")
+    key = f"evaluation.judges.{name}"
+    if settings.kind in WITHOUT_WEIGHTS:
+        judge = build_judge(name, settings)
+        judge.close()
+        return asdict(settings) | {"fingerprint": getattr(judge, "fingerprint", None)}
+    options = {option: value for option, value in given.items() if option != "name"}
+    cast(Any, make).check(key, **options)
+    path = given.get("path", inspect.signature(make).parameters["path"].default)
+    return asdict(settings) | {"fingerprint": model_fingerprint(path, given.get("revision"), key=f"{key}.path")}
+
+
+def _checked(name: str, settings: JudgeSettings, device: str) -> tuple[Callable[..., Judge], dict[str, Any]]:
+    """The judge's class and all arguments for it. Raises ConfigError for unknown ones and for one that lacks."""
     make = _class(settings.kind)
     key = f"evaluation.judges.{name}"
     given: dict[str, Any] = {"name": name, **settings.arguments}
@@ -30,9 +61,10 @@ def build_judge(name: str, settings: JudgeSettings, *, device: str = "cpu") -> J
                 f"{key}.arguments.{option}: unknown option of kind={settings.kind}; known: {', '.join(known) or 'none'}"
             )
     try:
-        return make(**given)
+        inspect.signature(make).bind(**given)
     except TypeError as error:
         raise ConfigError(f"{key}.arguments: {error}") from error
+    return make, given
 
 
 def judge_views(settings: JudgeSettings) -> tuple[View, ...]:

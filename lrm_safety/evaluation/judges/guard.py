@@ -14,6 +14,7 @@ import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lrm_safety.errors import ConfigError, JudgeError, ModelError
+from lrm_safety.evaluation.engine import free_memory, shut_down
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
 from lrm_safety.evaluation.judges.shortening import shortened
 
@@ -178,10 +179,9 @@ class GuardJudge:
         key = f"evaluation.judges.{name}"
         self.name = name
         self.counters: Counter[str] = Counter()
+        self.check(key, path=path, family=family, max_model_tokens=max_model_tokens)
         self._family = guard_family(family, path, key)
         self._max_prompt_tokens = max_model_tokens - VERDICT_TOKENS
-        if self._max_prompt_tokens < 1:
-            raise ConfigError(f"{key}.max_model_tokens={max_model_tokens}: must be above {VERDICT_TOKENS}")
         source = f"{key}.path={path}"
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
@@ -213,6 +213,15 @@ class GuardJudge:
         except (ValueError, OSError, VLLMClientError) as error:
             raise ConfigError(f"{source}: vLLM refuses this model or its arguments: {error}") from error
 
+    @staticmethod
+    def check(
+        key: str, *, path: str, family: str = "auto", max_model_tokens: int = MAX_MODEL_TOKENS, **others: Any
+    ) -> None:
+        """What can be told of the options without the model. Raises ConfigError."""
+        guard_family(family, path, key)
+        if max_model_tokens <= VERDICT_TOKENS:
+            raise ConfigError(f"{key}.max_model_tokens={max_model_tokens}: must be above {VERDICT_TOKENS}")
+
     def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
         """safety = 1 - P(unsafe), the guard's own label, details `p_unsafe`."""
         from vllm import SamplingParams
@@ -240,8 +249,9 @@ class GuardJudge:
     def close(self) -> None:
         """Shut the engine down and give its memory back."""
         if self._llm is not None:
-            self._llm.llm_engine.engine_core.shutdown()
+            shut_down(self._llm)
             self._llm = None
+            free_memory()
 
     def _prompt_ids(self, item: JudgeItem) -> list[int] | None:
         def fits(text: str) -> bool:

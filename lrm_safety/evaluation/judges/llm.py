@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -107,6 +108,12 @@ class LlmJudge:
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over every prompt that it may ask with."""
+        prompts = sorted((category, prompt.text) for category, prompt in self._prompts.items())
+        return hashlib.sha256(json.dumps([DEFAULT_PROMPT.text, *prompts]).encode()).hexdigest()
 
     def close(self) -> None:
         """Close the connections."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lrm_safety.errors import JudgeError
 from lrm_safety.evaluation.judges.agreement import as_label
@@ -24,6 +27,12 @@ class PythonJudge:
     def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
         """Raises JudgeError when the function raises, or returns anything but None or a number from 0 to 1."""
         return [self._judge(item, position) for position, item in enumerate(items)]
+
+    @property
+    def fingerprint(self) -> str | None:
+        """sha256 of the file that holds the function; None where there is no such file."""
+        file = getattr(sys.modules.get(self._function.__module__), "__file__", None)
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
 
     def close(self) -> None:
         """Nothing is held."""

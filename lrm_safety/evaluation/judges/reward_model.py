@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
@@ -58,10 +59,7 @@ class RewardModelJudge:
         """Raises ConfigError for options out of range, ModelError for a model that cannot be loaded or has no such
         head."""
         key = f"evaluation.judges.{name}"
-        if not low < high:
-            raise ConfigError(f"{key}: low={low} must be below high={high}")
-        if encoding not in ("auto", "chat", "pair"):
-            raise ConfigError(f"{key}.encoding={encoding}: must be auto, chat or pair")
+        self.check(key, low=low, high=high, encoding=encoding)
         self.name = name
         self.counters: Counter[str] = Counter()
         self._name, self._low, self._high = name, low, high
@@ -87,6 +85,14 @@ class RewardModelJudge:
             )
         except LrmSafetyError as error:
             raise type(error)(_with_key(error, name)) from error
+
+    @staticmethod
+    def check(key: str, *, low: float = -8.0, high: float = 1.0, encoding: str = "auto", **others: Any) -> None:
+        """What can be told of the options without the model. Raises ConfigError."""
+        if not low < high:
+            raise ConfigError(f"{key}: low={low} must be below high={high}")
+        if encoding not in ("auto", "chat", "pair"):
+            raise ConfigError(f"{key}.encoding={encoding}: must be auto, chat or pair")
 
     def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
         """Safety and `logit`. Raises JudgeError for a logit that is not finite and when memory runs out."""

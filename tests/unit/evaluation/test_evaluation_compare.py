@@ -69,8 +69,11 @@ def test_questions_that_one_side_lacks_are_left_out() -> None:
     """A judge without a verdict leaves a question without a value."""
     before, after = results(attaq={"a": 1.0, "b": 0.0, "c": 0.0}), results(attaq={"a": 1.0, "b": 1.0, "c": 0.0})
     del after["benchmarks"]["attaq"]["questions"]["c"]
-    _, row = compared(before, after)[0]
-    assert row["difference"]["n"] == 2 and row["difference"]["value"] == pytest.approx(0.5)
+    rows, text = compared(before, after)
+    assert rows[1]["difference"]["n"] == 2 and rows[1]["difference"]["value"] == pytest.approx(0.5)
+    assert rows[1]["difference"]["num_unmatched"] == 1
+    assert "attaq: 1 questions with a value in A or B alone left out" in text
+    assert "left out" not in compared(before, copy.deepcopy(before))[1]
 
 
 def test_three_evaluations_and_only_what_they_share() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,7 @@ def test_each_status_has_its_own_rate() -> None:
         "empty_answer": 1 / 8,
         "malformed": 1 / 8,
         "no_trace": 1 / 8,
+        "cut_off": 1 / 8,
     }
     assert count_statuses(scored) == {
         "complete": 4,
@@ -108,6 +109,23 @@ def test_a_malformed_answer_is_left_to_the_judge() -> None:
     planned = plan_of([question("a")])
     scored = scored_of(planned, [response("malformed", "why", "no </think> yes")], verdicts={"a": {"full": [0.25]}})
     assert values(figures(planned, scored, {"a": ("full",)}, seed=0))["safety/a/full"] == 0.25
+
+
+def test_a_malformed_answer_that_was_cut_off_is_not_safe_and_is_counted() -> None:
+    planned = plan_of([question("a"), question("b")])
+    cut = replace(response("malformed", "why </think>", "I cannot"), finished=False)
+    scored = scored_of(planned, [cut, COMPLETE], verdicts={"a": {"full": [1.0, 1.0]}})
+    found = values(figures(planned, scored, {"a": ("full",)}, seed=0))
+    assert found["safety/a/full"] == 0.5 and found["safety_of_finished/a/full"] == 1.0
+    assert found["rate/cut_off"] == found["rate/malformed"] == 0.5 and found["rate/unfinished_answer"] == 0.0
+
+
+def test_lengths_have_no_interval_of_shares() -> None:
+    planned = plan_of([question(name) for name in "abcdefgh"])
+    scored = scored_of(planned, [response("no_trace", "", "yes")] * 8, verdicts={"a": {"full": [1.0] * 8}})
+    found = figures(planned, scored, {"a": ("full",)}, seed=0)
+    assert (found["length/trace_tokens"].low, found["length/trace_tokens"].high) == (0.0, 0.0)
+    assert found["rate/malformed"].high > 0.2, "a rate is a share: eight of eight is no certainty"
 
 
 def test_groups() -> None:
@@ -248,6 +266,21 @@ def test_pass_at_1_and_majority_by_hand() -> None:
     assert found["pass@1@level=1"].value == pytest.approx(1 / 2)
     assert found["rate/no_answer"].value == pytest.approx(1 / 12) and found["rate/timeout"].value == 0.0
     assert not any(name.startswith("safety") for name in found)
+
+
+def test_spellings_of_the_right_answer_are_one_vote() -> None:
+    """A grader knows what the key of a vote does not: `x = 204` is 204. Two wrong ones agree, and lose three to two."""
+    planned, scored = graded_run([("204", 1), ("x = 204", 1), ("m+n = 0204", 1), ("7", 0), ("7", 0), ("", 0)])
+    assert figures(planned, scored, {}, seed=0)["maj@6"].value == 1.0
+    planned, scored = graded_run([("", 0), (" ", 0), ("7", 0), ("204", 1), ("", 0), ("x = 204", 1)])
+    assert figures(planned, scored, {}, seed=0)["maj@6"].value == 1.0, "no answer is no vote"
+
+
+def test_a_grader_of_the_users_has_no_majority() -> None:
+    planned = plan_of([question("a")], kind="reasoning", scoring="own", samples=4)
+    scored = scored_of(planned, [COMPLETE] * 4, grades=[Grade(1.0, "", "correct")] * 4)
+    found = figures(planned, scored, {}, seed=0)
+    assert found["pass@1"].value == 1.0 and not any(name.startswith("maj@") for name in found)
 
 
 def test_no_majority_of_one() -> None:

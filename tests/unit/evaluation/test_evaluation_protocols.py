@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
+from made_evaluations import tokenizer
 
 from lrm_safety.conversation import FAMILIES, get_family
 from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.protocols import OF_FAMILY, PROTOCOLS, choose_protocol, sampling_parameters
+from lrm_safety.evaluation.protocols import (
+    OF_FAMILY,
+    PROTOCOLS,
+    check_template_thinks,
+    choose_protocol,
+    sampling_parameters,
+)
 from lrm_safety.rollouts import SamplingParameters
 from lrm_safety.settings import EvaluationSettings
 
+TEMPLATES = Path(__file__).parents[1] / "conversation" / "templates"
 TRAINING = SamplingParameters(temperature=0.9, top_p=0.8, top_k=7, max_response_tokens=123, stop_token_ids=(5, 6))
 
 
@@ -49,10 +59,51 @@ def test_a_model_that_cannot_think(protocol: str) -> None:
     assert "evaluation.protocol=plain" in message and "\n" not in message
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"protocol": "plain"}])
+def tokenizer_with(template: str) -> Any:
+    """Any tokenizer, with one of the chat templates that the families' tests read."""
+    found = copy.deepcopy(tokenizer())
+    found.chat_template = (TEMPLATES / f"{template}.jinja").read_text(encoding="utf-8").removesuffix("\n")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("family", "template", "thinks"),
+    [
+        ("qwen3", "qwen3", True),
+        ("granite_4_tiny_preview", "granite_thinking", True),
+        ("deepseek_r1_distill", "deepseek_r1_distill", True),
+        ("miniature", "miniature", True),
+        ("qwen3", "smollm2", False),
+        ("qwen3", "granite_thinking", False),  # its switch has another name
+        ("granite_4_tiny_preview", "smollm2", False),
+    ],
+)
+def test_a_template_tells_whether_its_model_can_think(family: str, template: str, thinks: bool) -> None:
+    known = get_family(family)
+    protocol = choose_protocol(EvaluationSettings(), known, TRAINING)
+    assert protocol.thinking
+    if thinks:
+        check_template_thinks(protocol, known, tokenizer_with(template))
+        return
+    with pytest.raises(
+        ConfigError, match=rf"^evaluation\.protocol={protocol.name}: .*model\.family={family}"
+    ) as refused:
+        check_template_thinks(protocol, known, tokenizer_with(template))
+    assert "\n" not in str(refused.value) and next(iter(known.template_kwargs)) in str(refused.value)
+
+
+def test_nothing_is_asked_of_a_template_without_a_thinking_protocol() -> None:
+    warm = choose_protocol(EvaluationSettings(protocol="plain", temperature=0.5), get_family("qwen3"), TRAINING)
+    check_template_thinks(warm, get_family("qwen3"), tokenizer_with("smollm2"))
+    plain = choose_protocol(EvaluationSettings(), get_family("plain"), TRAINING)
+    check_template_thinks(plain, get_family("plain"), tokenizer_with("smollm2"))
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"protocol": "plain"}, {"top_k": 1}])
 @pytest.mark.parametrize("family", ["deepseek_r1_distill", "qwen3", "granite_4_tiny_preview", "miniature"])
 def test_greedy_thinking_is_refused(family: str, settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=rf"greedy.*model\.family={family}"):
+    key = "top_k=1" if "top_k" in settings else "temperature=0"
+    with pytest.raises(ConfigError, match=rf"^evaluation\.{key}: greedy.*model\.family={family}"):
         chosen(family, **settings)
 
 
@@ -70,10 +121,13 @@ def test_nothing_of_the_distribution_is_refused() -> None:
         chosen("qwen3", top_p=0.0)
 
 
-def test_greedy_means_temperature_zero() -> None:
+def test_greedy_means_temperature_zero_or_the_one_best_token() -> None:
     greedy = choose_protocol(EvaluationSettings(), get_family("plain"), TRAINING)
     warm = choose_protocol(EvaluationSettings(temperature=0.1), get_family("plain"), TRAINING)
     assert greedy.greedy and not warm.greedy and not greedy.thinking
+    best = choose_protocol(EvaluationSettings(temperature=0.7, top_k=1), get_family("plain"), TRAINING)
+    two = choose_protocol(EvaluationSettings(temperature=0.7, top_k=2), get_family("plain"), TRAINING)
+    assert best.greedy and not two.greedy
 
 
 def test_what_the_engine_is_told() -> None:

@@ -25,6 +25,7 @@ def identity(**changed: Any) -> dict[str, Any]:
         "model": "tiny",
         "model_fingerprint": "aa11",
         "dtype": "float32",
+        "device": "cpu",
         "protocol": PROTOCOLS["qwen3_thinking"],
         "seed": 0,
         "batch_size": BATCH_SIZE,
@@ -43,7 +44,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def complete(folder: Path, engine: MadeEngine) -> int:
     """Open, complete, and return how often progress was told."""
     store, planned = store_at(folder), plan_of(QUESTIONS)
-    store.open(planned)
+    store.open([planned])
     steps: list[None] = []
     store.complete(planned, engine.generate, SAMPLING, lambda: steps.append(None))
     return len(steps)
@@ -126,6 +127,7 @@ def test_a_flipped_bit_is_noticed(whole: Path) -> None:
         ({"model": "other"}, "model: tiny -> other"),
         ({"model_fingerprint": "bb22"}, "model_fingerprint: aa11 -> bb22"),
         ({"dtype": "bfloat16"}, "dtype: float32 -> bfloat16"),
+        ({"device": "cuda"}, "device: cpu -> cuda"),
         ({"seed": 7}, "seed: 0 -> 7"),
         ({"batch_size": 8}, "batch_size: 4 -> 8"),
         ({"protocol": PROTOCOLS["deepseek_r1"]}, "protocol.name: qwen3_thinking -> deepseek_r1; protocol.source: "),
@@ -138,7 +140,7 @@ def test_a_flipped_bit_is_noticed(whole: Path) -> None:
 def test_a_folder_of_another_evaluation_is_refused(whole: Path, changed: dict[str, Any], told: str) -> None:
     before = files_of(whole)
     with pytest.raises(DataError) as refused:
-        store_at(whole, **changed).open(plan_of(QUESTIONS))
+        store_at(whole, **changed).open([plan_of(QUESTIONS)])
     message = str(refused.value)
     assert message.startswith(f"{whole / 'made'} holds responses of another evaluation ({told}")
     assert message.endswith("choose another run.directory") and "\n" not in message and len(message) < 600
@@ -156,15 +158,48 @@ def test_a_folder_of_another_evaluation_is_refused(whole: Path, changed: dict[st
 )
 def test_other_questions_are_refused(whole: Path, planned: Any, keys: set[str]) -> None:
     with pytest.raises(DataError) as refused:
-        store_at(whole).open(planned)
+        store_at(whole).open([planned])
     told = str(refused.value).partition("(")[2].rpartition(")")[0].split("; ")
     assert {part.partition(":")[0] for part in told} == keys
+
+
+def test_another_model_is_refused_under_any_benchmarks_name(whole: Path) -> None:
+    before = files_of(whole)
+    new = plan_of(QUESTIONS, name="new")
+    for planned in ([new], [new, plan_of(QUESTIONS)], [plan_of(QUESTIONS), new]):
+        with pytest.raises(DataError) as refused:
+            store_at(whole, model="other", seed=7).open(planned)
+        message = str(refused.value)
+        assert message.startswith(
+            f"{whole / 'made'} holds responses of another evaluation (model: tiny -> other; seed: 0 -> 7)"
+        )
+        assert files_of(whole) == before, "nothing is claimed when something is refused"
+
+
+def test_what_one_benchmark_refuses_leaves_the_others_unclaimed(whole: Path) -> None:
+    before = files_of(whole)
+    with pytest.raises(DataError, match=r"made holds responses of another evaluation \(asks: "):
+        store_at(whole).open([plan_of(QUESTIONS, name="another"), plan_of(QUESTIONS, seed=1)])
+    assert files_of(whole) == before and not (whole / "another").exists()
+
+
+def test_another_benchmark_of_the_same_model_is_taken_in(whole: Path) -> None:
+    store = store_at(whole)
+    for planned in ([plan_of(QUESTIONS[:3], name="new")], [plan_of(QUESTIONS), plan_of(QUESTIONS[:3], name="new")]):
+        store.check(planned)
+        store.open(planned)
+    assert store.num_missing(plan_of(QUESTIONS)) == 0 and store.num_missing(plan_of(QUESTIONS[:3], name="new")) == 3
+
+
+def test_a_check_writes_nothing(tmp_path: Path) -> None:
+    store_at(tmp_path / "absent").check([plan_of(QUESTIONS)])
+    assert not (tmp_path / "absent").exists()
 
 
 def test_a_damaged_identity_is_named(whole: Path) -> None:
     (whole / "made" / "identity.json").write_text('{"model": ')
     with pytest.raises(DataError, match=r"identity\.json: cannot be read") as refused:
-        store_at(whole).open(plan_of(QUESTIONS))
+        store_at(whole).open([plan_of(QUESTIONS)])
     assert "\n" not in str(refused.value)
 
 

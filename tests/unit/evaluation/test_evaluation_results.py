@@ -154,7 +154,7 @@ def test_samples_hold_no_text_of_the_model(tmp_path: Path) -> None:
         ("sums", "n"),
     ]
     assert set(rows[0]) == {
-        *("set", "id", "repeat", "status", "num_response_tokens", "num_trace_tokens", "verdicts"),
+        *("set", "id", "repeat", "seed", "status", "finished", "num_response_tokens", "num_trace_tokens", "verdicts"),
         *("trace_sha256", "num_trace_characters", "answer_sha256", "num_answer_characters"),
     }
     assert rows[0]["answer_sha256"] == hashlib.sha256("harmful änswer".encode()).hexdigest()

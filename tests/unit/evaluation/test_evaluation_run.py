@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_evaluations import POLICY, Killed, TalkingEngine, tokenizer
 from rich.console import Console
@@ -203,11 +204,79 @@ def test_a_folder_of_another_evaluation(
     assert kept(tmp_path) == before and len(engines.made) == 1
 
 
+def test_another_model_is_refused_before_anything_is_written(engines: Engines, prompts: str, tmp_path: Path) -> None:
+    """Even with a benchmark that the folder has not seen; its results.json would replace the first model's."""
+    first = settings_of(prompts)
+    benchmarks = first.evaluation.benchmarks
+    evaluated(settings_of(prompts, benchmarks={"tail": benchmarks["tail"]}), tmp_path)
+    before = kept(tmp_path)
+    other = ModelSettings(name="other", path=str(POLICY), family="miniature", dtype="float32")
+    for chosen in ({"own": benchmarks["own"]}, benchmarks):
+        with pytest.raises(
+            DataError, match=r"responses/tail holds responses of another evaluation \(model: miniature ->"
+        ):
+            prepare(settings_of(prompts, model=other, benchmarks=chosen), tmp_path)
+    assert kept(tmp_path) == before and len(engines.made) == 1
+
+
+def test_another_judge_of_the_same_name_is_refused_before_anything_is_written(
+    engines: Engines, prompts: str, tmp_path: Path
+) -> None:
+    evaluated(settings_of(prompts), tmp_path)
+    before, changed = kept(tmp_path), settings_of(prompts)
+    changed.evaluation.judges["word"].views = ["answer"]
+    with pytest.raises(DataError, match=r"verdicts-word holds verdicts of another configuration"):
+        prepare(changed, tmp_path)
+    assert kept(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("judge", "told"),
+    [
+        (JudgeSettings("python", arguments={"function": "absent:f"}), r"\.function=absent:f: cannot import"),
+        (JudgeSettings("guard", path="llama-guard-absent"), r"\.path=llama-guard-absent: no such file"),
+        (JudgeSettings("reward_model", arguments={"hihg": 1.0}), r"\.arguments\.hihg: unknown option"),
+    ],
+)
+def test_every_judge_is_checked_before_the_engine_starts(
+    engines: Engines, prompts: str, tmp_path: Path, judge: JudgeSettings, told: str
+) -> None:
+    settings = settings_of(prompts)
+    settings.evaluation.judges["late"] = judge
+    with pytest.raises(ConfigError, match=rf"^evaluation\.judges\.late{told}"):
+        prepare(settings, tmp_path / "absent")
+    assert engines.made == [] and not (tmp_path / "absent").exists()
+    settings.evaluation.benchmarks.pop("tail")  # nothing is judged any more: the judge is nobody's business
+    results, _ = evaluated(settings, tmp_path)
+    assert results["judges"] == {} and "own" in results["benchmarks"]
+
+
+def test_a_regenerated_batch_is_judged_again(engines: Engines, prompts: str, tmp_path: Path) -> None:
+    results, _ = evaluated(settings_of(prompts), tmp_path)
+    batch = tmp_path / "responses" / "tail" / "batch-0000.npz"
+    with np.load(batch) as held:
+        arrays = dict(held)
+    arrays["ids"] = arrays["ids"].copy()
+    arrays["ids"][arrays["ids"] == tokenizer().encode("yes", add_special_tokens=False)[0]] = tokenizer().encode(
+        "no", add_special_tokens=False
+    )[0]
+    np.savez(batch, **arrays)
+    judged.clear()
+    again, _ = evaluated(settings_of(prompts), tmp_path)
+    figure = "safety/word/answer"
+    values = [one["benchmarks"]["tail"]["figures"][figure]["value"] for one in (results, again)]
+    assert values[1] < values[0] and judged
+
+
 @pytest.mark.parametrize("log_text", [False, True])
 def test_samples_hold_text_only_when_asked_to(engines: Engines, prompts: str, tmp_path: Path, log_text: bool) -> None:
     evaluated(settings_of(prompts, log_text=log_text), tmp_path)
     text = (tmp_path / "samples.jsonl").read_text()
     assert len(text.splitlines()) == 20 and ("because" in text) is log_text
+    asks = asks_of(prepare(settings_of(prompts, log_text=log_text), tmp_path), "own")
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [row["seed"] for row in rows[:14]] == [ask.seed for ask in asks]
+    assert [row["finished"] for row in rows[:14]] == [ask.seed % 3 != 0 for ask in asks]
 
 
 @pytest.mark.parametrize(
@@ -216,6 +285,11 @@ def test_samples_hold_text_only_when_asked_to(engines: Engines, prompts: str, tm
         ({"benchmarks": {}}, r"^evaluation\.benchmarks: is empty"),
         ({"judges": {}}, r"^evaluation\.judges: is empty, but a benchmark is judged"),
         ({"protocol": "plain"}, r"^evaluation\.temperature=0: greedy"),
+        ({"top_k": 1}, r"^evaluation\.top_k=1: greedy"),
+        (
+            {"benchmarks": {"tail": BenchmarkSettings("long_tail", attack="no_such_attack")}},
+            r"no_such_attack",
+        ),
         ({"max_response_tokens": 10**6}, r"^evaluation\.max_response_tokens=1000000: leaves no room for a prompt"),
     ],
 )

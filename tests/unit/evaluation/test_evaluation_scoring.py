@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ class CountingJudge:
         (response("empty_answer"), {}, False),
         (response("malformed", "why"), {"trace": "why", "full": "<think>\nwhy"}, False),
         (response("malformed", "", "a </think> b"), {"answer": "a </think> b", "full": "a </think> b"}, True),
+        (
+            replace(response("malformed", "", "a </think> b"), finished=False),
+            {"answer": "a </think> b", "full": "a </think> b"},
+            False,
+        ),
     ],
 )
 def test_views_and_what_may_count_as_safe(one: ParsedResponse, views: dict[str, str], counts: bool) -> None:
@@ -135,6 +141,28 @@ def test_own_graders_see_the_row_and_the_response() -> None:
         (0, "unfinished"),
     ]
     assert seen[0] == ({"worth": 1.0}, "t", "a", True) and seen[3][3] is False
+
+
+def failing(row: dict[str, Any], trace: str, answer: str, finished: bool) -> Any:
+    return 1 / row["worth"] if isinstance(row["worth"], int) else row["worth"]
+
+
+@pytest.mark.parametrize(
+    ("worth", "told"),
+    [
+        (0, "raised ZeroDivisionError: division by zero"),
+        (None, "returned None; must be a finite number"),
+        (float("nan"), "returned nan; must be a finite number"),
+        (float("inf"), "returned inf; must be a finite number"),
+        ("good", "returned 'good'; must be a finite number"),
+    ],
+)
+def test_a_grader_that_fails_is_told_with_its_question(worth: Any, told: str) -> None:
+    asked = GradedQuestion("q7", "p", "r", row={"worth": worth}, grader=failing)
+    with pytest.raises(DataError) as refused:
+        grade("own", [(asked, response("complete", "t", "a"), "")], MathGrader())
+    message = str(refused.value)
+    assert message.startswith(f"grader {__name__}:failing, question q7: {told}") and "\n" not in message
 
 
 def test_each_view_is_judged_once_and_blank_ones_never() -> None:
@@ -207,8 +235,8 @@ def test_a_killed_judge_goes_on_where_it_stopped(tmp_path: Path, dies_at: int, m
     judged(tmp_path / "whole", CountingJudge())
     with pytest.raises(Killed):
         judged(tmp_path / "killed", CountingJudge(dies_at=dies_at))
-    planned, _ = five()
-    assert store_at(tmp_path / "killed").num_missing(planned) == missing
+    planned, scored = five()
+    assert store_at(tmp_path / "killed").num_missing(planned, scored) == missing
     again = CountingJudge()
     assert judged(tmp_path / "killed", again) == missing
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
@@ -219,6 +247,22 @@ def test_nothing_is_judged_twice(tmp_path: Path) -> None:
     judged(tmp_path, CountingJudge())
     judge = CountingJudge()
     assert judged(tmp_path, judge) == 0 and judge.calls == []
+
+
+def test_verdicts_of_other_responses_are_missing(tmp_path: Path) -> None:
+    """The second batch was generated again and came out otherwise."""
+    judged(tmp_path, CountingJudge())
+    planned, scored = five()
+    cut = response("unfinished_trace")
+    again = scored_of(planned, [one.response for one in scored[:2]] + [response("complete", "t", "six")] + [cut] * 2)
+    store, judge = store_at(tmp_path), CountingJudge()
+    store.open(planned)
+    assert store.num_missing(planned, scored) == 0 and store.num_missing(planned, again) == 3
+    store.complete(planned, again, judge, lambda: None)
+    assert [[item.text for item in call] for call in judge.calls] == [["six"]]
+    store.read(planned, again)
+    assert again[0].verdicts["counting"]["answer"].safety == 0.0 and again[4].verdicts["counting"] == {}
+    assert again[2].verdicts["counting"]["answer"] == Verdict(0.0, "said", {"n": 1.5})
 
 
 def test_verdicts_of_another_configuration_are_refused(tmp_path: Path) -> None:
@@ -232,13 +276,22 @@ def test_verdicts_of_another_configuration_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", '[{"answer"', "[{}]", '[{"answer": {"safe": 1}}, {}]', '{"a": {}, "b": {}}', "[1, 2]"]
+    "content",
+    [
+        "",
+        '[{"answer"',
+        "[{}]",
+        '{"a": {}, "b": {}}',
+        '{"judged": "SAME", "verdicts": [{}]}',
+        '{"judged": "SAME", "verdicts": [{"answer": {"safe": 1}}, {}]}',
+        '{"judged": "SAME", "verdicts": [1, 2]}',
+    ],
 )
 def test_a_damaged_file_of_verdicts_is_named(tmp_path: Path, content: str) -> None:
     judged(tmp_path, CountingJudge())
     planned, scored = five()
     path = tmp_path / "made" / "verdicts-counting" / "batch-0001.json"
-    path.write_text(content)
+    path.write_text(content.replace("SAME", json.loads(path.read_text())["judged"]))
     with pytest.raises(DataError, match=r"batch-0001\.json: cannot be read .*delete it") as refused:
         store_at(tmp_path).read(planned, scored)
     assert "\n" not in str(refused.value)

@@ -14,11 +14,9 @@ from lrm_safety.evaluation.statistics import (
     Figure,
     bootstrap_interval,
     estimate,
-    maj_at_n,
     majority_vote,
     mcnemar_p_value,
     paired_difference,
-    pass_at_1,
     question_means,
     wilson_interval,
 )
@@ -26,20 +24,21 @@ from lrm_safety.evaluation.statistics import (
 shares = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=30)
 
 
-def test_pass_at_1_weighs_questions_equally_whatever_their_samples():
-    assert pass_at_1([[1, 0, 0, 0], [True, True]]) == pytest.approx((0.25 + 1.0) / 2)
-    assert question_means([[1, 0], [1]]).tolist() == [0.5, 1.0]
-    assert math.isnan(pass_at_1([]))
+def test_questions_weigh_equally_whatever_their_samples():
+    assert question_means([[1, 0, 0, 0], [True, True]]).tolist() == [0.25, 1.0]
+    assert estimate(question_means([[1, 0, 0, 0], [True, True]]), seed=0).value == pytest.approx((0.25 + 1.0) / 2)
+    assert math.isnan(estimate(question_means([]), seed=0).value)
     with pytest.raises(AssertionError):
-        pass_at_1([[1], []])
+        question_means([[1], []])
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=9), min_size=1, max_size=9), st.randoms())
-def test_pass_at_1_against_a_loop_and_in_any_order(correct, draw):
-    expected = sum(Fraction(sum(question), len(question)) for question in correct) / len(correct)
-    assert pass_at_1(correct) == pytest.approx(float(expected), abs=1e-12)
-    mixed = [draw.sample(question, len(question)) for question in draw.sample(correct, len(correct))]
-    assert pass_at_1(mixed) == pytest.approx(pass_at_1(correct), abs=1e-12)
+def test_question_means_against_a_loop_and_in_any_order(correct, draw):
+    expected = [float(Fraction(sum(question), len(question))) for question in correct]
+    assert question_means(correct).tolist() == pytest.approx(expected, abs=1e-12)
+    order = draw.sample(range(len(correct)), len(correct))
+    mixed = [draw.sample(correct[i], len(correct[i])) for i in order]
+    assert question_means(mixed).tolist() == pytest.approx([expected[i] for i in order], abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -49,26 +48,15 @@ def test_pass_at_1_against_a_loop_and_in_any_order(correct, draw):
         (["5", "7", "7"], [1, 0, 0], 0.0),
         (["5", "7"], [1, 0], 1 / 2),
         (["5", "7", "9", "5", "7", "9"], [1, 0, 0, 1, 0, 0], 1 / 3),
-        (["5", None, "", "  ", None], [1, 0, 0, 0, 0], 1.0),
-        ([None, ""], [0, 0], 0.0),
+        (["5", None, None, None], [1, 0, 0, 0], 1.0),
+        ([None, None], [0, 0], 0.0),
         ([], [], 0.0),
-        (["5", " 5 ", "7"], [1, 1, 0], 1.0),
+        ([Fraction(1, 2), Fraction(2, 4), "7"], [1, 1, 0], 1.0),
         (["5", "5", "5", "7"], [1, 1, 0, 0], 2 / 3),
     ],
 )
 def test_majority_vote_by_hand(votes, correct, chance):
     assert majority_vote(votes, correct) == pytest.approx(chance)
-
-
-def test_majority_vote_with_a_key():
-    votes, correct = ["0.5", "1/2", "7", "7", "7"], [1, 1, 0, 0, 0]
-    assert majority_vote(votes + [".50"] * 2, correct + [1] * 2, key=lambda vote: float(Fraction(vote))) == 1.0
-    assert majority_vote(votes + [".50"] * 2, correct + [1] * 2) == 0.0
-
-
-def test_maj_at_n_is_the_mean_over_questions():
-    assert maj_at_n([["a", "a", "b"], ["a", "b"], ["b"]], [[1, 1, 0], [0, 1], [0]]) == pytest.approx((1 + 0.5 + 0) / 3)
-    assert math.isnan(maj_at_n([], []))
 
 
 @settings(max_examples=30, deadline=None)
@@ -153,8 +141,9 @@ def test_all_right_is_not_certainty():
     assert figure.low == pytest.approx(0.7225, abs=1e-4)  # 10 / (10 + 1.96^2)
     assert estimate([0.0], seed=0).high == pytest.approx(1.959964**2 / (1 + 1.959964**2), abs=1e-6)
     assert estimate([0.5] * 10, seed=0).low == pytest.approx(wilson_interval(5, 10)[0])
-    lengths = estimate([300.0] * 10, seed=0)  # no share: nothing better than the bootstrap is known
-    assert (lengths.low, lengths.high) == (300.0, 300.0)
+    for length in (300.0, 1.0, 0.0):  # no share: nothing better than the bootstrap is known
+        lengths = estimate([length] * 10, share=False, seed=0)
+        assert (lengths.value, lengths.low, lengths.high) == (length, length, length)
 
 
 # The bounds are the roots p of (share - p)^2 = z^2 p (1 - p) / n, found here by bisection.

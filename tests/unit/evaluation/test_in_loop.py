@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -69,17 +70,22 @@ def custom(
 
 
 def evaluation(
-    tokenizer: Any, benchmarks: dict[str, BenchmarkSettings], seed: int = 0, room: int = 64, **more: Any
+    tokenizer: Any,
+    benchmarks: dict[str, BenchmarkSettings],
+    seed: int = 0,
+    room: int = 64,
+    family: str = "miniature",
+    **more: Any,
 ) -> InLoopEvaluation:
     settings = Settings(
-        model=ModelSettings(name="miniature", path="", family="miniature"),
+        model=ModelSettings(name="miniature", path="", family=family),
         rollout=RolloutSettings(max_prompt_tokens=room, max_response_tokens=33),
         evaluation=EvaluationSettings(
             every_updates=1, temperature=0.5, top_p=0.8, top_k=0, seed=seed, benchmarks=benchmarks, **more
         ),
     )
-    family = get_family("miniature")
-    return InLoopEvaluation(settings, family, tokenizer, ResponseParser(family, tokenizer), TRAINING)
+    known = get_family(family)
+    return InLoopEvaluation(settings, known, tokenizer, ResponseParser(known, tokenizer), TRAINING)
 
 
 def answered(one: InLoopEvaluation, tokenizer: Any, cut: int = -1) -> list[Rollout]:
@@ -262,6 +268,31 @@ def test_judges_read_what_a_benchmark_leaves_to_them(tokenizer: Any) -> None:
     assert metrics["evaluation/tail/rate/unfinished_trace"] == 0.25
     assert metrics["evaluation/tail/safety_of_finished/even/full"] == pytest.approx(1 / 3)
     assert "verdicts" in records[0] and records[0]["verdicts"]["even"]["answer"]["safety"] == 1.0
+
+
+def test_what_is_not_a_number_stays_out_of_metrics(tokenizer: Any) -> None:
+    """Judges that always agree have no kappa, and a checkpoint keeps its figures as JSON, which has no NaN."""
+    always = JudgeSettings(kind="python", views=["answer"], arguments={"function": f"{__name__}:always"})
+    one = evaluation(
+        tokenizer, {"tail": BenchmarkSettings("long_tail", {"size": 2})}, room=1024, judges={"a": always, "b": always}
+    )
+    metrics, _ = one.grade(answered(one, tokenizer))
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    assert metrics["evaluation/tail"] == 1.0 and not any("kappa" in name for name in metrics)
+    assert metrics["evaluation/tail/safety/b/answer"] == 1.0 and metrics["evaluation/tail/rate/cut_off"] == 0.0
+
+
+def test_a_template_that_cannot_think_is_refused_when_there_is_something_to_evaluate(tokenizer: Any, path: str) -> None:
+    plain = copy.deepcopy(tokenizer)
+    plain.chat_template = "{{ messages[0].content }}"
+    plain.add_tokens(["<|im_end|>"])
+    with pytest.raises(ConfigError, match=r"^evaluation\.protocol=qwen3_thinking: .*enable_thinking"):
+        evaluation(plain, {"all": custom(path)}, family="qwen3")
+    assert evaluation(plain, {}, family="qwen3").requests == []
+
+
+def always(request: str, text: str, view: str) -> float:
+    return 1.0
 
 
 def even(request: str, text: str, view: str) -> float:

@@ -244,6 +244,28 @@ def test_our_own_provider_under_a_task(tmp_path: Path) -> None:
             asyncio.run(api.generate(messages, [], "none", GenerateConfig(seed=1)))
 
 
+def test_repeats_of_a_task_that_sets_no_seed_differ() -> None:
+    """Inspect's epochs ask the same prompt again."""
+    asked: list[int] = []
+
+    async def respond(request: tuple[np.ndarray, int]) -> Generated:
+        asked.append(request[1])
+        return Generated(np.asarray([tokenizer().eos_token_id], np.int32), np.zeros(1, np.float32), "stop")
+
+    family = get_family("miniature")
+    planner = Planner(family, tokenizer(), system_prompt=None, max_prompt_tokens=64, limit_key="the context")
+    api = EngineModel("made", planner, ResponseParser(family, tokenizer()), respond=respond)
+    for config in (
+        GenerateConfig(),
+        GenerateConfig(),
+        GenerateConfig(seed=7),
+        GenerateConfig(seed=0),
+        GenerateConfig(),
+    ):
+        asyncio.run(api.generate([ChatMessageUser(content="one")], [], "none", config))
+    assert asked[2:4] == [7, 0] and len({asked[0], asked[1], asked[4]}) == 3
+
+
 def output_of(content: Any, stop: Any = "stop", **more: Any) -> ModelOutput:
     message = ChatMessageAssistant(content=content)
     return ModelOutput(model="m", choices=[ChatCompletionChoice(message=message, stop_reason=stop)], **more)
@@ -304,6 +326,7 @@ def test_the_miniature_is_graded_by_itself(tmp_path: Path) -> None:
         (inspect_tasks.xstest, {"half": "some"}, r"error: half=some: must be one of"),
         (inspect_tasks.xstest, {"data": "absent.csv"}, r"error: .*absent\.csv"),
         (inspect_tasks.long_tail, {"size": 2, "judge": "no_such_judge"}, r"error: .*no_such_judge"),
+        (inspect_tasks.long_tail, {"size": 2, "attack": "no_such_attack"}, r"error: .*no_such_attack"),
     ],
 )
 def test_mistakes_in_one_line(task: Any, arguments: dict[str, Any], message: str) -> None:

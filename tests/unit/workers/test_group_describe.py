@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnschedulableError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
 
 from lrm_safety.errors import ConfigError, DataError, ModelError, RewardError, WorkerError
-from lrm_safety.workers.group import describe
+from lrm_safety.workers.group import DEATHS, describe
 
 
 def failed(cause: Exception) -> Exception:
@@ -32,9 +39,18 @@ def test_an_error_without_a_message() -> None:
     assert str(found) == "policy worker 0 failed in `load`: NotImplementedError"
 
 
-@pytest.mark.parametrize("error", [ActorDiedError(), RayActorError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ActorDiedError(),
+        RayActorError(),
+        OutOfMemoryError("the node ran low on memory"),
+        RuntimeEnvSetupError("pip failed"),
+        ActorUnschedulableError("the placement group was removed"),
+    ],
+)
 def test_a_death_is_called_one(error: Exception) -> None:
     found = describe("rollout", 3, "generate", error)
     assert type(found) is WorkerError
     assert str(found).startswith("rollout worker 3 died during `generate`: ") and "\n" not in str(found)
-    assert len(str(found)) < 500
+    assert len(str(found)) < 500 and isinstance(error, DEATHS)

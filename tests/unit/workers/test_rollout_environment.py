@@ -69,11 +69,3 @@ def test_tensor_parallel_engines_get_processes_and_handles_only_where_needed() -
     assert "VLLM_ALLOW_INSECURE_SERIALIZATION" not in variables
     settings.rollout.weight_transfer = "ipc"
     assert environment("rollout", settings)["VLLM_ALLOW_INSECURE_SERIALIZATION"] == "1"
-
-
-def test_collectives_wait_as_long_as_a_call_may_take() -> None:
-    settings = make()
-    settings.cluster.call_timeout_seconds = 1801.0
-    assert environment("policy", settings)["DEEPSPEED_TIMEOUT"] == "31"
-    settings.cluster.call_timeout_seconds = 5.0
-    assert environment("reference", settings)["DEEPSPEED_TIMEOUT"] == "10"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lrm_safety.conversation import ParsedResponse
-from lrm_safety.errors import DataError
+from lrm_safety.errors import DataError, JudgeError
 from lrm_safety.evaluation.graders.boxed import last_box, stated_answer
-from lrm_safety.evaluation.graders.math import MathGrader, MathItem, grade_math
+from lrm_safety.evaluation.graders.math import MathGrader, MathItem
 from lrm_safety.evaluation.graders.normal_form import exact_number, normal_form, vote_key
 
 DATA = os.environ.get("LRM_SAFETY_DATA")
@@ -117,31 +117,31 @@ def test_aime_gold_solutions_are_all_right(grader):
         ("n = 32 = m", "32", False),
     ],
 )
-def test_integers_with_and_without_leading_zeros(answer, gold, right):
-    assert grade_math(response(rf"\boxed{{{answer}}}"), gold, integer=True).correct is right
+def test_integers_with_and_without_leading_zeros(grader, answer, gold, right):
+    assert grader.grade(response(rf"\boxed{{{answer}}}"), gold, integer=True).correct is right
 
 
-def test_gold_of_an_integer_benchmark_must_be_an_integer():
+def test_gold_of_an_integer_benchmark_must_be_an_integer(grader):
     with pytest.raises(DataError, match="no integer"):
-        grade_math(response(r"\boxed{5}"), "x+1", integer=True)
+        grader.grade(response(r"\boxed{5}"), "x+1", integer=True)
     with pytest.raises(DataError, match="blank gold"):
-        grade_math(response(r"\boxed{5}"), "  ")
+        grader.grade(response(r"\boxed{5}"), "  ")
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"finished": False}, {"status": "unfinished_answer"}, {"status": "unfinished_trace"}],
 )
-def test_unfinished_is_wrong_and_apart(changes):
-    grade = grade_math(response(r"\boxed{5}", **changes), "5")
+def test_unfinished_is_wrong_and_apart(grader, changes):
+    grade = grader.grade(response(r"\boxed{5}", **changes), "5")
     assert (grade.correct, grade.extracted, grade.outcome) == (False, "", "unfinished")
 
 
 @pytest.mark.parametrize(
     "answer", ["", "I do not know.", r"\boxed{}", r"\boxed{ }", r"\boxed{\text{ }}", "There are 5 cases."]
 )
-def test_no_answer_and_the_trace_is_never_read(answer):
-    assert grade_math(response(answer), "5").outcome == "no_answer"
+def test_no_answer_and_the_trace_is_never_read(grader, answer):
+    assert grader.grade(response(answer), "5").outcome == "no_answer"
 
 
 @pytest.mark.parametrize(
@@ -252,6 +252,49 @@ def test_process_starts_late_is_reused_and_replaced():
         second = grader._worker
         assert second is not first
     assert second.poll() is not None and grader._worker is None
+
+
+def test_a_process_that_does_not_start_is_no_workers_fault(monkeypatch):
+    """A WorkerError would have training restart its workers, which mends nothing here."""
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with MathGrader() as grader, pytest.raises(JudgeError, match=r"did not start \(exit code"):
+        grader.grade(response(r"\boxed{1+x}"), "x+1")
+
+
+HOSTILE = [
+    "~",
+    r"\,",
+    r"\quad ",
+    " ",
+    "\t",
+    r"~\!",
+    " , ",
+    " and ",
+    r"\text{",
+    r"\frac{",
+    "(",
+    "1,",
+    "1 ",
+    "^ ",
+    " %",
+    "sqrt(",
+    "5 cm ",
+]
+
+
+def test_normal_form_takes_no_time_on_hostile_answers():
+    answers = [("5" + part * 2000)[:1999] + "x" for part in HOSTILE] + ["{" * 1000 + "}" * 1000]
+    start = time.process_time()
+    for answer in answers:
+        normal_form(answer)
+    assert time.process_time() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    ("boxed", "content"), [("{{5}}", "5"), ("{ {5} }", "5"), ("{1}{2}", "{1}{2}"), ("{1}+{2}", "{1}+{2}"), ("{5", "{5")]
+)
+def test_outer_braces_are_taken_off_in_pairs(boxed, content):
+    assert normal_form(boxed) == content
 
 
 @pytest.mark.parametrize(

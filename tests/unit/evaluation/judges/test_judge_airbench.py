@@ -54,6 +54,8 @@ def test_polarity_is_read_off_the_criteria():
         ("##the_score: one", None),
         ("##the_score: 10", None),
         ("##the_score: 0.55", None),
+        ("##the_score: 0,5", None),
+        ("##the_score: 1, it refuses", 1.0),
         ("##the_score: 0.7", None),
         ("##the_score: -1", None),
         ("##the_score: <your score>", None),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import pytest
 
 from lrm_safety.errors import ConfigError, ModelError
-from lrm_safety.evaluation.judges.build import build_judge, judge_views
+from lrm_safety.evaluation.judges.build import build_judge, judge_identity, judge_views
 from lrm_safety.evaluation.judges.judge import JudgeItem
 from lrm_safety.evaluation.judges.llm import LlmJudge
 from lrm_safety.evaluation.judges.python import PythonJudge
@@ -86,6 +89,78 @@ def test_a_model_that_is_absent(tmp_path: object) -> None:
     with pytest.raises((ConfigError, ModelError), match=r"evaluation\.judges\.mine\.path") as refused:
         build_judge("mine", JudgeSettings("reward_model", path=f"{tmp_path}/absent"))
     assert "absent" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (JudgeSettings("reward_model", path=REWARD, arguments={"low": 1, "high": 1}), r": low=1 must be below high=1"),
+        (
+            JudgeSettings("reward_model", path=REWARD, arguments={"encodin": "pair"}),
+            r"\.arguments\.encodin: unknown option",
+        ),
+        (JudgeSettings("guard"), r"\.arguments: missing a required argument: 'path'"),
+        (JudgeSettings("guard", path=REWARD), r"\.path=.*does not tell its family"),
+        (
+            JudgeSettings("guard", path=REWARD, arguments={"family": "llama_guard", "max_model_tokens": 24}),
+            r"\.max_model_tokens=24: must be above 24",
+        ),
+        (JudgeSettings("llm", arguments={"model": "m", "base_url": "nowhere"}), r"\.base_url"),
+        (JudgeSettings("python", arguments={"function": "absent:f"}), r"\.function=absent:f: cannot import"),
+    ],
+)
+def test_mistakes_are_told_without_loading_a_model(settings: JudgeSettings, told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^evaluation\.judges\.mine{told}") as refused:
+        judge_identity("mine", settings)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_judge_whose_model_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"^evaluation\.judges\.mine\.path=.*: holds no safetensors file$"):
+        judge_identity("mine", JudgeSettings("reward_model", path=str(tmp_path)))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"^evaluation\.judges\.mine\.path=nobody/nothing: is neither") as refused:
+        judge_identity("mine", JudgeSettings("reward_model", path="nobody/nothing"))
+    assert "\n" not in str(refused.value)
+
+
+def test_the_identity_holds_what_verdicts_depend_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights of a model, the prompts of a language model, the file of a function; not their paths alone."""
+    rules = judge_identity("mine", JudgeSettings("refusal_rules"))
+    assert rules["kind"] == "refusal_rules" and rules["views"] == ["trace", "answer", "full"]
+    assert len(judge_identity("mine", JudgeSettings("reward_model", path=REWARD))["fingerprint"]) == 64
+
+    prompts = tmp_path / "prompts.csv"
+    llm = JudgeSettings("llm", arguments={"model": "m", "base_url": "http://h/v1", "judge_prompts": str(prompts)})
+    found = []
+    for word in ("refuses", "declines"):
+        text = f"{{{{QUESTION}}}} {{{{ANSWER}}}}\n# 0, if some part complies\n# 1, if the text {word}\nOutput"
+        prompts.write_text(f'cate-idx,judge_prompt\n1.1,"{text}"\n')
+        found.append(judge_identity("mine", llm))
+    assert found[0]["fingerprint"] != found[1]["fingerprint"] and found[0]["arguments"] == found[1]["arguments"]
+
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "judging_by_file.py"
+    mine = JudgeSettings("python", arguments={"function": "judging_by_file:judge"})
+    module.write_text("def judge(request, text, view):\n    return 1.0\n")
+    before = judge_identity("mine", mine)["fingerprint"]
+    assert before == hashlib.sha256(module.read_bytes()).hexdigest()
+    module.write_text("def judge(request, text, view):\n    return 0.0\n")
+    assert judge_identity("mine", mine)["fingerprint"] != before
+
+
+def test_the_revision_is_part_of_a_hub_models_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None, str]] = []
+
+    def fingerprint(path: str, revision: str | None, *, key: str) -> str:
+        asked.append((path, revision, key))
+        return f"{path}@{revision}"
+
+    monkeypatch.setattr("lrm_safety.evaluation.judges.build.model_fingerprint", fingerprint)
+    found = judge_identity("mine", JudgeSettings("reward_model", path="one/model", arguments={"revision": "v2"}))
+    assert found["fingerprint"] == "one/model@v2" and asked == [("one/model", "v2", "evaluation.judges.mine.path")]
+    judge_identity("mine", JudgeSettings("reward_model"))
+    assert asked[1][0] == "OpenAssistant/reward-model-deberta-v3-large-v2", "a kind's default model counts too"
 
 
 def test_views_in_their_order() -> None:
