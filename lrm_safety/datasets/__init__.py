@@ -1,7 +1,18 @@
-"""Prompts: checked and fingerprinted on loading, drawn in a seeded order that resumes exactly."""
+"""Prompts and supervised rows: checked and fingerprinted on loading, drawn in a seeded order that resumes exactly."""
 
 from lrm_safety.datasets.prompts import PromptRow, PromptSet, load_prompts
 from lrm_safety.datasets.rendering import render_prompts
 from lrm_safety.datasets.source import PromptSource
+from lrm_safety.datasets.supervised import SupervisedRow, SupervisedSet, hold_out, render_supervised
 
-__all__ = ["PromptRow", "PromptSet", "PromptSource", "load_prompts", "render_prompts"]
+__all__ = [
+    "PromptRow",
+    "PromptSet",
+    "PromptSource",
+    "SupervisedRow",
+    "SupervisedSet",
+    "hold_out",
+    "load_prompts",
+    "render_prompts",
+    "render_supervised",
+]

@@ -18,6 +18,7 @@ from transformers import LlamaForSequenceClassification, PreTrainedTokenizerFast
 from lrm_safety.miniature.models import new_policy, new_reward_model
 from lrm_safety.miniature.preferences import Scored, draw_ladder
 from lrm_safety.miniature.responses import Response, draw_example
+from lrm_safety.reward_training.loss import bradley_terry_loss
 
 ReportStep = Callable[[int, float], None]
 """Called with the step, counted from 0, and its loss."""
@@ -107,8 +108,7 @@ def preference_loss(
     responses = [response for ladder in ladders for response in ladder]
     scores = reward_scores(model, tokenizer, responses)
     rungs = torch.tensor([response.rung for response in responses])
-    margin = scores[:, None] - scores[None, :]
-    losses = -((1 - LABEL_SMOOTHING) * functional.logsigmoid(margin) + LABEL_SMOOTHING * functional.logsigmoid(-margin))
+    losses = bradley_terry_loss(scores[:, None], scores[None, :], label_smoothing=LABEL_SMOOTHING)
     combinations = [
         losses[(rungs[:, None] == high) & (rungs[None, :] == low)].mean()
         for high in rungs.unique().tolist()

@@ -19,6 +19,8 @@ from .progress import Progress, duration
 from .registry import find
 
 KEY_METRICS = {
+    "sft/loss": "loss",
+    "sft/validation_loss": "held-out loss",
     "reward/raw_mean": "reward",
     "kl/k1": "kl",
     "entropy/all": "entropy",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -38,13 +39,15 @@ class Recorder:
         resume_state: Mapping[str, Any] | None = None,
         resume_update: int | None = None,
         console: Console | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
+        """`config` is what W&B shows as the run's configuration; None: `settings`."""
         self._run_dir = Path(run_dir)
         self._tracking = settings.tracking
         self._tracker_id: str | None = (resume_state or {}).get("tracker_id")
         self._file = MetricsFile(self._run_dir / "metrics.jsonl", resume_update)
         self._alarms = Alarms()
-        self._wandb = self._open_wandb(settings)
+        self._wandb = self._open_wandb(settings, asdict(settings) if config is None else config)
         self._console = console or open_console(settings.tracking, settings.schedule)
         self.phases = Phases(self._console)
         """The stopwatch of the controller's phases."""
@@ -105,13 +108,13 @@ class Recorder:
     ) -> None:
         self.close(exit_code=0 if kind is None else 1)
 
-    def _open_wandb(self, settings: Settings) -> WandbView | None:
+    def _open_wandb(self, settings: Settings, config: Mapping[str, Any]) -> WandbView | None:
         if settings.tracking.wandb == "disabled":
             return None
         # Imported here: wandb takes seconds, and a run that does not use it need not have it.
         from .wandb_view import WandbView
 
-        view = WandbView(self._run_dir, settings, self._tracker_id)
+        view = WandbView(self._run_dir, settings, self._tracker_id, config=config)
         self._tracker_id = view.tracker_id
         return view
 

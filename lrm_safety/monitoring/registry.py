@@ -42,6 +42,8 @@ class Metric:
 
 GROUPS = {
     "train": "The optimiser's view. Means over the tokens of the update or updates of one iteration.",
+    "sft": "Supervised fine-tuning (`lrm-safety sft`), which shares `train`, `time`, `speed`, `memory` and `run` with "
+    "reinforcement learning. Everything at temperature 1, under the weights before the update.",
     "reward": "Scores of the rollout batch, raw (as the reward models gave them) and shaped (after penalties, "
     "normalisation and clipping).",
     "kl": "Distance of the policy that sampled from the frozen reference, over response tokens.",
@@ -62,7 +64,9 @@ GROUPS = {
 
 METRICS: tuple[Metric, ...] = (
     Metric("train/update", "updates", "Optimiser steps done; the x-axis of everything in W&B."),
-    Metric("train/iteration", "iterations", "Rollout batches done; one iteration may hold several updates."),
+    Metric(
+        "train/iteration", "iterations", "Rollout batches done, each of one update or several; in SFT batches of rows."
+    ),
     Metric("train/passes", "passes", "Passes over the training prompts done."),
     Metric("train/loss", "1", "Loss of the update: clipped surrogate, and the KL term when it is part of the loss."),
     Metric("train/gradient_norm", "1", "Global gradient norm before clipping.", 0.0, 10.0),
@@ -75,6 +79,13 @@ METRICS: tuple[Metric, ...] = (
         "train/dual_clip_fraction", "fraction", "Tokens whose loss the dual clip bounded; 0 when it is off.", 0.0, 0.3
     ),
     Metric("train/policy_kl", "nats/token", "KL between sampling and new policy (k3 estimate).", None, 0.1),
+    Metric("sft/loss", "nats/token", "Negative log-likelihood, mean over the update's response tokens."),
+    Metric("sft/trace_loss", "nats/token", "The same over the tokens of the traces, closing tag included."),
+    Metric("sft/answer_loss", "nats/token", "The same over the tokens of the answers, end token included."),
+    Metric("sft/validation_loss", "nats/token", "The same over the held-out rows, after the update."),
+    Metric("sft/entropy", "nats/token", "Entropy of the next-token distribution at the response tokens."),
+    Metric("sft/response_length_mean", "tokens", "Response tokens, end token included."),
+    Metric("sft/num_dropped", "rows", "Rows of the data set over sft.max_sequence_tokens.", 0.0, 0.0),
     Metric("reward/raw_mean", "score", "Mean raw score: the weighted sum over reward models and views."),
     Metric("reward/raw_std", "score", "Population standard deviation of the raw score; 0 teaches nothing.", 1e-6, None),
     Metric("reward/shaped_mean", "score", "Mean shaped score, which the returns are made of."),

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import wandb
 import wandb.errors
@@ -29,11 +30,17 @@ class WandbView:
     """One W&B run, offline or online; `tracker_id` resumes the run of that id."""
 
     def __init__(
-        self, run_dir: Path, settings: Settings, tracker_id: str | None, init_timeout_seconds: float = 60.0
+        self,
+        run_dir: Path,
+        settings: Settings,
+        tracker_id: str | None,
+        init_timeout_seconds: float = 60.0,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Start the run in run_dir/wandb and upload the resolved configuration."""
+        """Start the run in run_dir/wandb and upload the resolved configuration: `config`, or else `settings`."""
         self.tracker_id = tracker_id or secrets.token_hex(4)
         self._log_text = settings.tracking.log_text
+        self._config = dict(asdict(settings) if config is None else config)
         self._run: wandb.Run | None = None
         try:
             self._run = self._open(run_dir, settings, init_timeout_seconds)
@@ -107,7 +114,7 @@ class WandbView:
                 finish_timeout=_FINISH_TIMEOUT_SECONDS,
             ),
         )
-        run.config.update(asdict(settings), allow_val_change=True)
+        run.config.update(self._config, allow_val_change=True)
         run.define_metric(_STEP)
         for group in GROUPS:
             run.define_metric(f"{group}/*", step_metric=_STEP)

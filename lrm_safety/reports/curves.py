@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
+
+from .style import LOOKS, tidy
 
 Series = dict[str, list[tuple[int, float]]]
 
-# Okabe and Ito's palette, told apart by colour-blind readers; line styles and markers tell them apart in grey.
-STYLES = [("#0072B2", "-", "o"), ("#D55E00", "--", "s"), ("#009E73", "-.", "^"), ("#CC79A7", ":", "D")]
+STYLES = [(look.colour, look.line, look.marker) for look in LOOKS[:4]]
 
 TRAINING_PANELS = {
     "reward, raw": ["reward/raw_mean"],
@@ -36,7 +32,7 @@ def draw_evaluation(series: Series, path: Path, title: str) -> None:
         axes.plot(updates, values, color=colour, linestyle=line, marker=marker, markersize=4, label=label)
     axes.set(xlabel="update", ylabel="mean grade, held-out prompts", ylim=(-0.03, 1.03), title=title)
     axes.legend(loc="center right", frameon=False)
-    _tidy(axes)
+    tidy(axes)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -54,12 +50,7 @@ def draw_training(series: Series, path: Path, title: str) -> None:
         if len(shown) > 1:
             axes.legend(frameon=False, fontsize=8)
         axes.set(title=heading, xlabel="update")
-        _tidy(axes)
+        tidy(axes)
     figure.suptitle(title)
     figure.savefig(path, dpi=150)
     plt.close(figure)
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)

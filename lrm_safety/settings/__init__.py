@@ -12,6 +12,7 @@ from .components import (
 )
 from .evaluation import BenchmarkSettings, EvaluateRunSettings, EvaluationSettings, JudgeSettings
 from .fields import integer
+from .sft import SftRunSettings, SftScheduleSettings, SftSettings, SupervisedSettings
 from .system import CheckpointSettings, ClusterSettings, GroupSettings, RunSettings, TrackingSettings
 from .training import AlgorithmSettings, KLSettings, RolloutSettings, ScheduleSettings, TrainerSettings
 
@@ -81,6 +82,10 @@ __all__ = [
     "RunSettings",
     "ScheduleSettings",
     "Settings",
+    "SftRunSettings",
+    "SftScheduleSettings",
+    "SftSettings",
+    "SupervisedSettings",
     "TrackingSettings",
     "TrainerSettings",
 ]

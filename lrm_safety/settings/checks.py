@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ..errors import ConfigError
-from . import EvaluateSettings, EvaluationSettings, Settings
+from . import EvaluateSettings, EvaluationSettings, Settings, SftSettings
 
 COLOCATED_GPU_MEMORY = 0.6
 """Share of a GPU beside which trainer, reference and reward model still find room."""
@@ -53,14 +53,18 @@ def _check_value(key: str, value: Any, metadata: Any) -> None:
 
 def _check_open_limits(settings: Settings) -> None:
     """Limits that do not belong to the range themselves."""
-    dual_clip, trainer = settings.algorithm.dual_clip, settings.trainer
+    dual_clip = settings.algorithm.dual_clip
     if dual_clip is not None and dual_clip <= 1:
         raise ConfigError(f"algorithm.dual_clip={dual_clip}: must be above 1; null switches it off")
-    for name, beta in (("beta1", trainer.beta1), ("beta2", trainer.beta2)):
-        if beta >= 1:
-            raise ConfigError(f"trainer.{name}={beta}: must be below 1")
+    _check_betas(settings)
     if settings.rollout.top_p <= 0:
         raise ConfigError(f"rollout.top_p={settings.rollout.top_p}: must be above 0; 1 samples the whole distribution")
+
+
+def _check_betas(settings: Settings | SftSettings) -> None:
+    for name, beta in (("beta1", settings.trainer.beta1), ("beta2", settings.trainer.beta2)):
+        if beta >= 1:
+            raise ConfigError(f"trainer.{name}={beta}: must be below 1")
 
 
 def _check_algorithm(settings: Settings) -> None:
@@ -190,7 +194,7 @@ def _check_reward(settings: Settings) -> None:
         raise ConfigError("reward.overlong_buffer_tokens: must not exceed rollout.max_response_tokens")
 
 
-def _check_data(settings: Settings) -> None:
+def _check_data(settings: Settings | SftSettings) -> None:
     if settings.data.path is None and settings.data.hub_id is None:
         raise ConfigError("data.path: set it or data.hub_id; both are null")
 
@@ -221,6 +225,44 @@ def check_evaluate(settings: EvaluateSettings) -> None:
     for key, value, metadata in _walk(settings, ""):
         _check_value(key, value, metadata)
     check_judges(settings.evaluation)
+
+
+def check_sft(settings: SftSettings) -> None:
+    """What `check` is for training."""
+    for key, value, metadata in _walk(settings, ""):
+        _check_value(key, value, metadata)
+    _check_betas(settings)
+    _check_data(settings)
+    _check_supervised(settings)
+
+
+def _check_supervised(settings: SftSettings) -> None:
+    sft, schedule, policy = settings.sft, settings.schedule, settings.cluster.policy
+    if sft.batch_size < policy.num_workers:
+        raise ConfigError(
+            f"sft.batch_size={sft.batch_size}: must be at least cluster.policy.num_workers={policy.num_workers}, so that "
+            "every rank has a row to learn from"
+        )
+    if sft.targets == "raw" and sft.trace_field is not None:
+        raise ConfigError(
+            f"sft.targets=raw: takes the response as it stands; with sft.trace_field={sft.trace_field} use targets=family"
+        )
+    if not schedule.passes and schedule.max_updates is None:
+        raise ConfigError("schedule.passes: set it above 0, or schedule.max_updates; otherwise the run has no end")
+    best = settings.checkpoint.best_metric
+    if best is not None and (best != "sft/validation_loss" or not sft.validation_fraction):
+        raise ConfigError(
+            f"checkpoint.best_metric={best}: in SFT it can be sft/validation_loss only, with sft.validation_fraction above 0"
+        )
+    if best is not None and settings.checkpoint.best_mode == "max":
+        raise ConfigError("checkpoint.best_mode=max: the best loss is the smallest; use checkpoint.best_mode=min")
+    gpus = policy.gpus_per_worker
+    if settings.cluster.device == "cuda" and gpus != 1:
+        raise ConfigError(
+            f"cluster.policy.gpus_per_worker={gpus:g}: must be 1 for SFT, where no other group shares the ranks' GPUs"
+        )
+    if settings.cluster.device == "cpu" and gpus:
+        raise ConfigError("cluster.policy.gpus_per_worker: must be 0 on cluster.device=cpu")
 
 
 def check_judges(evaluation: EvaluationSettings) -> None:

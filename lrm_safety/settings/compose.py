@@ -21,13 +21,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ..errors import ConfigError
-from . import EvaluateSettings, JudgeSettings, Settings
-from .checks import check, check_evaluate
+from . import EvaluateSettings, JudgeSettings, Settings, SftSettings
+from .checks import check, check_evaluate, check_sft
 from .paths import configuration_directory
 
 Schema = TypeVar("Schema")
-TRAIN_ROOT, EVALUATE_ROOT = "config", "evaluate"
+TRAIN_ROOT, EVALUATE_ROOT, SFT_ROOT = "config", "evaluate", "sft"
 """Composition roots in conf/."""
+COMMANDS: dict[type, str] = {Settings: "train", EvaluateSettings: "evaluate", SftSettings: "sft"}
+"""The command that reads each schema."""
 
 
 @cache
@@ -35,6 +37,7 @@ def register_schema() -> None:
     """Once: make the typed schemas known to Hydra: each root of conf/ lists its own first in its defaults."""
     ConfigStore.instance().store(name="schema", node=Settings)
     ConfigStore.instance().store(name="evaluate_schema", node=EvaluateSettings)
+    ConfigStore.instance().store(name="sft_schema", node=SftSettings)
 
 
 def compose_settings(overrides: list[str]) -> tuple[Settings, dict[str, Any]]:
@@ -51,6 +54,11 @@ def compose_evaluation(overrides: list[str]) -> tuple[EvaluateSettings, dict[str
     settings, resolved = _typed(_compose(EVALUATE_ROOT, EvaluateSettings, overrides), EvaluateSettings)
     check_evaluate(settings)
     return settings, resolved
+
+
+def compose_sft(overrides: list[str]) -> tuple[SftSettings, dict[str, Any]]:
+    """Compose conf/sft.yaml with `overrides` as `lrm-safety sft` does; errors as `compose_settings`."""
+    return sft_settings_of(_compose(SFT_ROOT, SftSettings, overrides))
 
 
 def compose_judges(names: list[str], overrides: Sequence[str] = ()) -> dict[str, JudgeSettings]:
@@ -102,6 +110,13 @@ def settings_of(config: DictConfig) -> tuple[Settings, dict[str, Any]]:
     """Typed settings and plain resolved containers of a composed configuration; raises ConfigError."""
     settings, resolved = _typed(config, Settings)
     check(settings)
+    return settings, resolved
+
+
+def sft_settings_of(config: DictConfig) -> tuple[SftSettings, dict[str, Any]]:
+    """What `settings_of` is for training."""
+    settings, resolved = _typed(config, SftSettings)
+    check_sft(settings)
     return settings, resolved
 
 
@@ -161,7 +176,8 @@ def explain(error: Exception, schema: type = Settings) -> str:
         return f"no file conf/{group[1]}.yaml{hint} (available: {', '.join(options) or 'none'})"
     if missing := re.search(r"You must specify '([^']+)'", text):
         name = missing[1]
-        return f"{name}: nothing chosen; name an experiment (experiment=miniature) or {name}=OPTION from conf/{name}"
+        experiment = "name an experiment (experiment=miniature) or " if schema is Settings else "give "
+        return f"{name}: nothing chosen; {experiment}{name}=OPTION from conf/{name}"
     first = str(causes[-1]).strip().splitlines()[0]
     if key and key not in first:
         first = f"{key}: {first}"
@@ -179,7 +195,7 @@ def _unknown(key: str, schema: type = Settings) -> str:
         return f"{key} is new there: add it with a plus, +{key}=..."
     near = [short] if short in keys else difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
     return f"unknown key {key}; " + (
-        f"did you mean {near[0]}?" if near else "`lrm-safety train --cfg job` lists all keys"
+        f"did you mean {near[0]}?" if near else f"`lrm-safety {COMMANDS[schema]} --cfg job` lists all keys"
     )
 
 

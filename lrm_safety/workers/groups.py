@@ -1,4 +1,4 @@
-"""All groups of a run: Ray joined, resources reserved, actors started together, everything ended at the end."""
+"""The groups of a run: Ray joined, resources reserved, actors started together, everything ended at the end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, Self
 
 import ray
 
@@ -44,23 +44,19 @@ def join_ray(settings: Settings) -> None:
         raise ClusterError(f"cluster.address={address}: cannot join Ray: {line}") from error
 
 
-class Groups:
-    """The four groups, as a context manager: no actor and no reservation outlives it."""
+class StartedGroups:
+    """Groups as a context manager: no actor and no reservation outlives it."""
 
     policy: PolicyGroup
-    rollout: RolloutGroup
-    reward: RewardGroup
-    reference: ReferenceGroup | None
 
     def __init__(self, settings: Settings, on_wait: Callable[[], None] = lambda: None) -> None:
         """`on_wait` is called about once a second while the controller waits; it may raise to stop waiting."""
         self._settings = settings
         self._on_wait = on_wait
         self._placements: dict[str, Placement] = {}
-        self._groups: list[Group] = []
-        self._takes_turns = is_colocated(settings)
+        self._groups: dict[str, Group] = {}
 
-    def __enter__(self) -> Groups:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,29 +71,79 @@ class Groups:
             raise
 
     def _start(self) -> None:
+        raise NotImplementedError
+
+    def memory(self) -> dict[str, float]:
+        """Host and, on CUDA, peak device memory of every worker, as metrics `memory/GROUP_INDEX_...`."""
+        return {
+            f"memory/{name}_{index}_{figure}": value
+            for name, group in self._groups.items()
+            for index, worker in group.memory().items()
+            for figure, value in worker.items()
+        }
+
+    def _kill(self) -> None:
+        for group in self._groups.values():
+            group.end()
+        self._groups.clear()
+
+    def end(self) -> None:
+        """Kill every actor, give the reservations back, leave Ray."""
+        if not ray.is_initialized():
+            return
+        self._kill()
+        release(
+            list({id(place.placement_group): place.placement_group for place in self._placements.values()}.values())
+        )
+        self._placements = {}
+        ray.shutdown()
+
+
+class PolicyOnly(StartedGroups):
+    """The policy group alone: supervised fine-tuning."""
+
+    def _start(self) -> None:
+        self._placements = reserve(["policy"], self._settings)
+        self.policy = PolicyGroup(self._settings, self._placements["policy"], self._on_wait)
+        self._groups["policy"] = self.policy
+        self.policy.start()
+
+
+class Groups(StartedGroups):
+    """The four groups."""
+
+    rollout: RolloutGroup
+    reward: RewardGroup
+    reference: ReferenceGroup | None
+
+    def __init__(self, settings: Settings, on_wait: Callable[[], None] = lambda: None) -> None:
+        super().__init__(settings, on_wait)
+        self._takes_turns = is_colocated(settings)
+
+    def _start(self) -> None:
         settings, on_wait = self._settings, self._on_wait
         names = ["policy", "rollout", "reward"]
         if settings.algorithm.kl.placement != "none":
             names.append("reference")
         place = self._placements = reserve(names, settings)
         self.policy = PolicyGroup(settings, place["policy"], on_wait)
-        self._groups.append(self.policy)
+        self._groups["policy"] = self.policy
         self.rollout = RolloutGroup(settings, place["rollout"], on_wait)
-        self._groups.append(self.rollout)
+        self._groups["rollout"] = self.rollout
         self.reward = RewardGroup(settings, place["reward"], on_wait)
-        self._groups.append(self.reward)
+        self._groups["reward"] = self.reward
         self.reference = ReferenceGroup(settings, place["reference"], on_wait) if "reference" in place else None
         if self.reference is not None:
-            self._groups.append(self.reference)
+            self._groups["reference"] = self.reference
         if self._takes_turns:
             # One GPU: an engine counts whatever is taken while it starts as its own, so it starts last and alone, after
             # the trainer has moved out.
             self.policy.start()
             self.policy.offload()
-            self._start_together([group for group in self._groups if group not in (self.policy, self.rollout)])
+            self._start_together([self._groups[name] for name in ("reward", "reference") if name in self._groups])
             self.rollout.start()
         else:
-            self._start_together(self._groups)
+            self._start_together(list(self._groups.values()))
         if (
             self.rollout.backend == "shm"
             and len(self.policy.node_ids() | self.rollout.node_ids() | {this_node_id()}) > 1
@@ -134,35 +180,3 @@ class Groups:
         """Workers replaced so far."""
         scoring = [group for group in (self.reward, self.reference) if group is not None]
         return self.rollout.num_replacements + sum(group.num_replacements for group in scoring)
-
-    def memory(self) -> dict[str, float]:
-        """Host and, on CUDA, peak device memory of every worker, as metrics `memory/GROUP_INDEX_...`."""
-        named: dict[str, Group | None] = {
-            "policy": self.policy,
-            "rollout": self.rollout,
-            "reward": self.reward,
-            "reference": self.reference,
-        }
-        return {
-            f"memory/{name}_{index}_{figure}": value
-            for name, group in named.items()
-            if group is not None
-            for index, worker in group.memory().items()
-            for figure, value in worker.items()
-        }
-
-    def _kill(self) -> None:
-        for group in self._groups:
-            group.end()
-        self._groups.clear()
-
-    def end(self) -> None:
-        """Kill every actor, give the reservations back, leave Ray."""
-        if not ray.is_initialized():
-            return
-        self._kill()
-        release(
-            list({id(place.placement_group): place.placement_group for place in self._placements.values()}.values())
-        )
-        self._placements = {}
-        ray.shutdown()

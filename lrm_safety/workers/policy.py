@@ -16,10 +16,13 @@ from ..modeling.generators import load_generators, save_generators
 from ..modeling.load import load_tokenizer
 from ..modeling.policy_loss import policy_loss
 from ..modeling.scoring import pack_sequences, score_micro_batches, split_scores
+from ..modeling.supervised_loss import supervised_loss
 from ..rollouts import MicroBatch, MiniBatch, TokenScores, UpdateResult
 from ..settings import Settings
 
 STATE_TAG = "zero3"
+SUPERVISED_TEMPERATURE = 1.0
+"""A likelihood is the model's own, however the model is sampled."""
 
 
 class PolicyWorker:
@@ -58,8 +61,8 @@ class PolicyWorker:
             device=self.device,
         )
 
-    def update(self, mini_batches: list[MiniBatch]) -> list[UpdateResult]:
-        """One optimiser step per mini-batch, in order.
+    def update(self, mini_batches: list[MiniBatch], supervised: bool = False) -> list[UpdateResult]:
+        """One optimiser step per mini-batch, in order: on the policy loss, or on the likelihood of the responses.
 
         A loss or gradient that is not finite on any rank skips the step: that result's `gradient_norm` is nan on
         every rank, and weights and optimiser stay as they were. The mini-batches after it are not run; their results
@@ -70,25 +73,29 @@ class PolicyWorker:
             if results and math.isnan(results[-1].gradient_norm):
                 results.append(UpdateResult(loss=math.nan, gradient_norm=math.nan))
             else:
-                results.append(self._update(mini_batch))
+                results.append(self._update(mini_batch, supervised))
         return results
 
-    def _update(self, mini_batch: MiniBatch) -> UpdateResult:
+    def _update(self, mini_batch: MiniBatch, supervised: bool) -> UpdateResult:
         num_real = sum(map(bool, mini_batch.micro_batches))
         num_micro_batches = distributed.all_reduce_sum(num_real, self.device) / self.world_size
         scores: list[TokenScores] = []
         total = torch.zeros((), device=self.device)
         for sequences in mini_batch.micro_batches:
             batch = pack_sequences(sequences, packing=self.settings.model.packing, device=self.device)
-            logprobs, entropy = self.engine(batch)
-            loss = policy_loss(
-                logprobs,
-                sequences,
-                mini_batch,
-                self.settings.algorithm,
-                num_micro_batches=num_micro_batches,
-                world_size=self.world_size,
-            )
+            if supervised:
+                logprobs, entropy = self.engine(batch, SUPERVISED_TEMPERATURE)
+                loss = supervised_loss(logprobs, global_tokens=mini_batch.global_tokens, world_size=self.world_size)
+            else:
+                logprobs, entropy = self.engine(batch)
+                loss = policy_loss(
+                    logprobs,
+                    sequences,
+                    mini_batch,
+                    self.settings.algorithm,
+                    num_micro_batches=num_micro_batches,
+                    world_size=self.world_size,
+                )
             self.engine.backward(loss, scale_wrt_gas=False)
             total += loss.detach() / self.world_size
             scores += split_scores(sequences, logprobs, entropy)

@@ -68,6 +68,22 @@ class PolicyGroup:
         """
         if self._settings.algorithm.kl.placement != "loss":
             kl_coef = 0.0
+        return self._update(mini_batches, lrs, kl_coef, supervised=False)
+
+    def supervised_update(
+        self, mini_batches: Sequence[Sequence[TrainingSequence]], lrs: Sequence[float]
+    ) -> list[Update]:
+        """One optimiser step per mini-batch on the negative log-likelihood of its response tokens, at temperature 1."""
+        return self._update(mini_batches, lrs, 0.0, supervised=True)
+
+    def _update(
+        self,
+        mini_batches: Sequence[Sequence[TrainingSequence]],
+        lrs: Sequence[float],
+        kl_coef: float,
+        *,
+        supervised: bool,
+    ) -> list[Update]:
         per_rank: list[list[MiniBatch]] = [[] for _ in range(len(self._group))]
         for sequences, lr in zip(mini_batches, lrs, strict=True):
             whole = MiniBatch(
@@ -80,7 +96,7 @@ class PolicyGroup:
             for rank, share in enumerate(self._cut(sequences)):
                 per_rank[rank].append(replace(whole, micro_batches=share))
         results: list[list[UpdateResult]] = self._group.call_each(
-            "update", [(share,) for share in per_rank], timeout_seconds=self._limit
+            "update", [(share, supervised) for share in per_rank], timeout_seconds=self._limit
         )
         return [
             Update(

@@ -16,7 +16,7 @@ from lrm_safety import cli
 from lrm_safety.errors import WorkerError
 from lrm_safety.interruption import StopRequested
 
-COMMANDS = ("train", "demo", "fetch", "doctor", "build-miniature", "docs")
+COMMANDS = ("train", "sft", "evaluate", "demo", "fetch", "doctor", "build-miniature", "docs")
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -41,20 +41,23 @@ def test_usage_names_every_command(capsys: pytest.CaptureFixture[str], arguments
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_of_train_lists_every_group_and_option(
-    capsys: pytest.CaptureFixture[str], repository_root: Path, flag: str
+@pytest.mark.parametrize(("command", "root"), [("train", "config"), ("sft", "sft"), ("evaluate", "evaluate")])
+def test_help_lists_every_group_and_option_of_the_command(
+    capsys: pytest.CaptureFixture[str], repository_root: Path, command: str, root: str, flag: str
 ) -> None:
-    status, out, err = run(capsys, "train", "experiment=miniature", flag)
+    status, out, err = run(capsys, command, "model=miniature", flag)
     assert status == 0 and not err
     table = out.partition("Configuration groups")[2]
     listed = {
         line.split()[0]: set(line.replace(",", "").split()[1:]) for line in table.splitlines() if line[:2] == "  "
     }
-    files = (repository_root / "conf").glob("*/*.yaml")
+    defaults = yaml.safe_load((repository_root / "conf" / f"{root}.yaml").read_text())["defaults"]
+    groups = {name for entry in defaults if isinstance(entry, dict) for name in entry}
     expected: dict[str, set[str]] = {}
-    for file in files:
-        expected.setdefault(file.parent.name, set()).add(file.stem)
-    assert listed == expected
+    for file in (repository_root / "conf").glob("*/*.yaml"):
+        if file.parent.name in groups:
+            expected.setdefault(file.parent.name, set()).add(file.stem)
+    assert listed == expected and len(expected) >= 4
     assert "{groups}" not in out
 
 
@@ -74,6 +77,9 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "experiment=miniature", "algorithm.gamma=2"], "algorithm.gamma=2.0: must be at most 1"),
         (["train", "-m", "experiment=miniature", "seed=1,2", "algorithm.gamma=1,3"], "algorithm.gamma=3"),
         (["train"], "nothing chosen"),
+        (["sft"], "model: nothing chosen; give model=OPTION"),
+        (["sft", "model=miniature", "sft.targets=chat"], "sft.targets=chat: must be one of family, raw"),
+        (["sft", "-m", "model=miniature", "seed=1,2", "sft.batch_size=8,1"], "sft.batch_size=1: must be at least"),
         (["demo", "algorithm.gamma=2"], "algorithm.gamma=2.0: must be at most 1"),
         (["fetch"], "fetch: give one name"),
         (["fetch", "gpt5"], "unknown model gpt5; known: smollm2_135m"),

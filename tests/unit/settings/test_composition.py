@@ -43,7 +43,9 @@ def overrides_for(group: str, option: str) -> list[str]:
     return [*AROUND[group], f"{group}=[{option}]" if group in SEVERAL else f"{group}={option}"]
 
 
-FILES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+DEFAULTS = OmegaConf.load(CONF / "config.yaml").defaults
+GROUPS = {name for entry in DEFAULTS if not isinstance(entry, str) for name in entry}
+FILES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name in GROUPS)
 
 
 @pytest.mark.parametrize(("group", "option"), FILES)

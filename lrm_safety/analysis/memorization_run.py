@@ -1,0 +1,210 @@
+"""`lrm-safety analyze memorization`: how much of the supervised rows each model knows by heart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedTokenizerBase
+
+from ..conversation import Family, get_family
+from ..datasets import SupervisedRow, SupervisedSet, hold_out, load_prompts, render_supervised
+from ..errors import ConfigError
+from ..evaluation.engine import resolve_device
+from ..evaluation.results import interval, number
+from ..evaluation.statistics import Figure, estimate, paired_difference
+from ..settings import ModelSettings
+from ..settings.analysis import AnalyzeSettings
+from ..settings.paths import resolve
+from .memorization import exact_memorization, extraction_strength, rouge_l, rouge_words
+from .models import Reader
+from .results import FORMAT, common_tokenizer, describe, difference_json, locate
+
+GROUPS = ("trained", "held_out")
+"""What the training that `sft.validation_fraction` and `seed` describe learns from, and what it holds out."""
+Values = dict[str, float]
+"""Measures of one row."""
+
+
+def analyze_memorization(settings: AnalyzeSettings, console: Console) -> dict[str, Any]:
+    """Run it to its end; returns what memorization.json holds. Raises ConfigError, DataError or ModelError in one line."""
+    models = _models(settings)
+    tokenizer = common_tokenizer(models)
+    family = get_family(settings.model.family)
+    data = _rows(settings, family, tokenizer)
+    groups = dict(zip(GROUPS, hold_out(data.rows, settings.sft.validation_fraction, settings.seed), strict=True))
+    groups = {group: rows for group, rows in groups.items() if rows}
+    found: dict[tuple[str, str], dict[str, Values]] = {}
+    for name, model in models.items():
+        console.print(f"{name} reads {', '.join(f'{len(rows)} {group} rows' for group, rows in groups.items())}")
+        reader = Reader.load(
+            model,
+            device=resolve_device(settings.run.device),
+            micro_batch_tokens=settings.analysis.micro_batch_tokens,
+            chunk_tokens=settings.analysis.logprob_chunk_tokens,
+        )
+        for group, rows in groups.items():
+            values = measure_rows(reader, rows, family, tokenizer, settings.analysis.memorization.max_new_tokens)
+            found[name, group] = {row.id: mine for row, mine in zip(rows, values, strict=True)}
+        reader.close()
+    base = next(iter(models))
+    results = {
+        "format": FORMAT,
+        "kind": "memorization",
+        "base": base,
+        "models": describe(models),
+        "data": {
+            "name": settings.data.name,
+            "fingerprint": data.fingerprint,
+            "num_rows": len(data),
+            "num_dropped": data.num_dropped,
+        },
+        "max_new_tokens": settings.analysis.memorization.max_new_tokens,
+        "seed": settings.seed,
+        "cells": [
+            {
+                "model": name,
+                "group": group,
+                "num_rows": len(rows),
+                "figures": {
+                    key: figure.to_json() for key, figure in figures(list(rows.values()), settings.seed).items()
+                },
+                "rows": rows,
+            }
+            for (name, group), rows in found.items()
+        ],
+        "differences": list(_differences(found, base, list(models), list(groups), settings.seed)),
+    }
+    show(results, console)
+    return results
+
+
+def measure_rows(
+    reader: Reader,
+    rows: Sequence[SupervisedRow],
+    family: Family,
+    tokenizer: PreTrainedTokenizerBase,
+    max_new_tokens: int,
+) -> list[Values]:
+    """Measures of each row: exact memorization, extraction strength and negative log-likelihood (nats a token) of the
+    response, its trace and its answer, and ROUGE-L of the greedy continuation of the prompt.
+
+    A part's tokens are read after everything before them: the answer's after the true trace. ROUGE-L compares the first
+    `max_new_tokens` tokens of the response with at most as many of the continuation.
+    """
+    found: list[Values] = []
+    for row, (logprobs, matches) in zip(
+        rows, reader.matches([(row.prompt_ids, row.response_ids) for row in rows]), strict=True
+    ):
+        cut = row.num_trace_tokens
+        parts = {"response": slice(None), "trace": slice(0, cut), "answer": slice(cut, None)}
+        values: Values = {}
+        for part, span in parts.items():
+            if matches[span].size:
+                values[f"exact_memorization/{part}"] = exact_memorization(matches[span])
+                values[f"extraction_strength/{part}"] = extraction_strength(matches[span])
+                values[f"negative_log_likelihood/{part}"] = -float(np.mean(logprobs[span], dtype=np.float64))
+        found.append(values)
+    if max_new_tokens:
+        stops = family.stop_token_ids(tokenizer)
+        continuations = reader.continue_greedily([row.prompt_ids for row in rows], max_new_tokens, stops)
+        for row, continuation, values in zip(rows, continuations, found, strict=True):
+            reference, candidate = (
+                rouge_words(tokenizer.decode(ids, skip_special_tokens=True))
+                for ids in (row.response_ids[:max_new_tokens], continuation)
+            )
+            values |= {f"rouge_l/{name}": value for name, value in asdict(rouge_l(reference, candidate)).items()}
+    return found
+
+
+def figures(rows: Sequence[Values], seed: int) -> dict[str, Figure]:
+    """Means over the rows that have a measure, each row counting once."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {
+        name: estimate(
+            [row[name] for row in rows if name in row],
+            share=not name.startswith("negative_log_likelihood"),
+            seed=seed,
+        )
+        for name in names
+    }
+
+
+def _models(settings: AnalyzeSettings) -> dict[str, ModelSettings]:
+    if not settings.analysis.models:
+        return {settings.model.name: locate(settings.model, settings.model.path, settings.model.revision, "model.path")}
+    found = {}
+    for name, one in settings.analysis.models.items():
+        if one.path is None:
+            raise ConfigError(f"analysis.models.{name}.path: must be set for memorization")
+        found[name] = locate(settings.model, one.path, one.revision, f"analysis.models.{name}.path")
+    return found
+
+
+def _rows(settings: AnalyzeSettings, family: Family, tokenizer: PreTrainedTokenizerBase) -> SupervisedSet:
+    data, sft = settings.data, settings.sft
+    if data.path is None and data.hub_id is None:
+        raise ConfigError("data.path: set it, or choose data=star1; memorization reads supervised rows")
+    prompts = load_prompts(
+        None if data.path is None else resolve(data.path, "data.path"),
+        None if data.path else data.hub_id,
+        split=data.split,
+        question_field=data.question_field,
+        revision=data.revision,
+    )
+    return render_supervised(
+        replace(prompts, rows=prompts.rows[: data.limit]),
+        family,
+        tokenizer,
+        system_prompt=settings.model.system_prompt,
+        targets=sft.targets,  # type: ignore[arg-type]
+        response_field=sft.response_field,
+        trace_field=sft.trace_field,
+        max_sequence_tokens=sft.max_sequence_tokens,
+        overlong=sft.overlong,
+    )
+
+
+def _differences(
+    found: Mapping[tuple[str, str], Mapping[str, Values]],
+    base: str,
+    models: Sequence[str],
+    groups: Sequence[str],
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    """Every model less the base, paired by row."""
+    for group, name in product(groups, (name for name in models if name != base)):
+        mine, reference = found[name, group], found[base, group]
+        for measure in dict.fromkeys(key for row in reference.values() for key in row):
+            sides = [{key: row[measure] for key, row in rows.items() if measure in row} for rows in (mine, reference)]
+            paired = paired_difference(sides[0], sides[1], seed=seed)
+            yield {"model": name, "group": group, "measure": measure} | difference_json(paired)
+
+
+SHOWN = (
+    "exact_memorization/response",
+    "extraction_strength/response",
+    "rouge_l/f_measure",
+    "negative_log_likelihood/response",
+)
+
+
+def show(results: Mapping[str, Any], console: Console) -> None:
+    """The table: a row for each measure, model and group."""
+    table = Table(title=f"memorization of {results['data']['name']}", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("measure", no_wrap=True)
+    for heading in ("model", "rows", "value", "95% interval", "n"):
+        table.add_column(heading, overflow="fold")
+    for measure, cell in product(SHOWN, results["cells"]):
+        figure = cell["figures"].get(measure)
+        if figure is not None:
+            table.add_row(
+                measure, cell["model"], cell["group"], number(figure["value"]), interval(figure), str(figure["n"])
+            )
+    console.print(table)

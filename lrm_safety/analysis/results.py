@@ -1,0 +1,87 @@
+"""What both analyses share: which models are read, and the JSON file that reports are made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, DataError
+from ..evaluation.engine import model_fingerprint
+from ..evaluation.responses import write_atomically
+from ..evaluation.statistics import PairedDifference
+from ..modeling.folder import check_model_folder
+from ..modeling.load import load_tokenizer
+from ..models_cache import ensure_cached
+from ..settings import ModelSettings
+from ..settings.paths import CACHE_PREFIX, resolve
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT = 1
+
+
+def locate(model: ModelSettings, path: str, revision: str | None, key: str) -> ModelSettings:
+    """`model` at another path, checked; a `cache:` model is made if it is not there. Raises ConfigError or ModelError."""
+    if path.startswith(CACHE_PREFIX):
+        ensure_cached(path.removeprefix(CACHE_PREFIX), lambda line: None)
+    located = replace(model, path=resolve(path, key), revision=revision)
+    check_model_folder(located.path)
+    return located
+
+
+def common_tokenizer(models: Mapping[str, ModelSettings]) -> PreTrainedTokenizerBase:
+    """The tokenizer of all models. Raises ConfigError when two disagree about a token: ids of one would mean something
+    else to the other."""
+    found = {name: load_tokenizer(model) for name, model in models.items()}
+    first, *others = found
+    vocabulary = found[first].get_vocab()
+    for name in others:
+        if found[name].get_vocab() != vocabulary:
+            raise ConfigError(
+                f"analysis.models.{name}: has another vocabulary than {first}; analyse models of one tokenizer together"
+            )
+    return found[first]
+
+
+def describe(models: Mapping[str, ModelSettings]) -> dict[str, dict[str, Any]]:
+    """Each model for the results."""
+    return {
+        name: {
+            "path": model.path,
+            "family": model.family,
+            "dtype": model.dtype,
+            "fingerprint": model_fingerprint(model.path, model.revision, key=f"analysis.models.{name}.path"),
+        }
+        for name, model in models.items()
+    }
+
+
+def difference_json(paired: PairedDifference) -> dict[str, Any]:
+    """A paired difference; without a question in common there is no p-value."""
+    return paired.figure.to_json() | {
+        "p_value": paired.p_value if paired.figure.n else None,
+        "test": paired.test,
+        "num_unmatched": paired.num_unmatched,
+    }
+
+
+def write_analysis(path: Path, results: Mapping[str, Any]) -> None:
+    """Whole or not at all; NaN has no place in it."""
+    write_atomically(path, (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_analysis(path: Path, kind: str) -> dict[str, Any]:
+    """Results of one kind (`reflection`, `memorization`). Raises DataError in one line."""
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: does not exist; run `lrm-safety analyze {kind}` first") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(results, dict) or results.get("format") != FORMAT or results.get("kind") != kind:
+        raise DataError(f"{path}: is not the {kind} analysis of this version")
+    return results

@@ -1,0 +1,41 @@
+"""`lrm-safety analyze`: reflection entropy, memorization."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from ..errors import ConfigError
+from ..settings.compose import compose_analysis
+
+KINDS = ("reflection", "memorization")
+
+
+def analyze(arguments: list[str]) -> int:
+    """Run `analyze reflection|memorization [overrides] [--cfg job]`; returns the exit status."""
+    kind, *rest = arguments or [""]
+    if kind not in KINDS:
+        raise ConfigError(f"analyze: knows {' and '.join(KINDS)}, not {kind or 'nothing'}")
+    settings, resolved = compose_analysis([item for item in rest if item not in ("--cfg", "job")])
+    if "--cfg" in rest:
+        print(yaml.safe_dump(resolved, sort_keys=False), end="")
+        return 0
+    # Before torch is imported: the models run in this process.
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    from ..analysis.memorization_run import analyze_memorization
+    from ..analysis.reflection_run import analyze_reflection
+    from ..analysis.results import write_analysis
+
+    directory, console = Path(settings.run.directory), Console()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"{kind}.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error
+    results = {"reflection": analyze_reflection, "memorization": analyze_memorization}[kind](settings, console)
+    write_analysis(directory / f"{kind}.json", results)
+    console.print(f"results: {directory / kind}.json", soft_wrap=True)
+    return 0

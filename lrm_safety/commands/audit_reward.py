@@ -1,0 +1,65 @@
+"""`lrm-safety audit-reward`: what a reward model is worth, before anything is trained with it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import ConfigError
+from ..settings.compose import compose_audit
+
+COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "none": "dim"}
+
+
+def audit_reward(arguments: list[str]) -> int:
+    """Run `audit-reward [overrides] [--cfg job]`; the exit status is 0 for pass and warn, 1 for fail."""
+    show_only = "--cfg" in arguments
+    settings, resolved = compose_audit([item for item in arguments if item not in ("--cfg", "job")])
+    if show_only:
+        print(yaml.safe_dump(resolved, sort_keys=False), end="")
+        return 0
+    # Before torch is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    from transformers.utils.logging import disable_progress_bar
+
+    from ..evaluation.engine import resolve_device
+    from ..reward_audit.run import audit
+
+    disable_progress_bar()
+    directory = Path(settings.run.directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error
+    results = audit(settings, directory, resolve_device(settings.run.device))
+    console = Console()
+    for name, model in results["models"].items():
+        console.print(checks_table(name, model))
+    verdict = results["verdict"]
+    console.print(f"verdict: [bold {COLOURS[verdict]}]{verdict}[/]", soft_wrap=True)
+    for name, model in results["models"].items():
+        for reason in model["reasons"]:
+            console.print(f"  {name}, {reason}", soft_wrap=True, markup=False)
+    console.print(f"figures: {directory}/audit.json", soft_wrap=True)
+    return int(verdict == "fail")
+
+
+def checks_table(name: str, model: dict[str, Any]) -> Table:
+    """The checks of one model, its judged views alone."""
+    table = Table(title=f"audit of {name}", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("view", no_wrap=True)
+    table.add_column("figure")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for check in model["checks"]:
+        value = "" if check["value"] is None else f"{check['value']:.3f}"
+        level = "not judged" if check["level"] == "none" else check["level"]
+        table.add_row(check["view"], check["figure"], value, level, style=COLOURS[check["level"]])
+    return table

@@ -1,0 +1,69 @@
+"""`lrm-safety reward`: train a reward model on pairs of responses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import ConfigError
+from ..settings.compose import compose_reward_training
+
+
+def reward(arguments: list[str]) -> int:
+    """Run `reward [overrides] [--cfg job]`; returns the exit status."""
+    show_only = "--cfg" in arguments
+    settings, resolved = compose_reward_training([item for item in arguments if item not in ("--cfg", "job")])
+    if show_only:
+        print(yaml.safe_dump(resolved, sort_keys=False), end="")
+        return 0
+    # Before torch is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    from transformers.utils.logging import disable_progress_bar
+
+    from ..evaluation.engine import resolve_device
+    from ..reward_training.train import prepare, train
+
+    disable_progress_bar()
+    directory = Path(settings.run.directory)
+    if (directory / "results.json").exists():
+        raise ConfigError(f"run.directory={directory}: holds a finished training; choose another run.name")
+    prepared = prepare(settings, resolve_device(settings.run.device))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error
+    console = Console()
+    console.print(
+        f"{len(prepared.train.pairs)} pairs to train on, {len(prepared.held_out.pairs)} held out, "
+        f"{prepared.num_updates} updates on {prepared.device}",
+        soft_wrap=True,
+    )
+    every = max(1, prepared.num_updates // 20)
+
+    def report(metrics: dict[str, float]) -> None:
+        if metrics["update"] % every == 0 or "held_out/accuracy" in metrics:
+            held_out = f", held out {metrics['held_out/accuracy']:.3f}" if "held_out/accuracy" in metrics else ""
+            console.print(
+                f"update {metrics['update']}: loss {metrics['loss']:.4f}, accuracy {metrics['accuracy']:.3f}{held_out}",
+                soft_wrap=True,
+            )
+
+    figures = train(prepared, directory, report)["held_out"]
+    table = Table(title="held-out pairs", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("category", "accuracy", "95% interval", "prompts"):
+        table.add_column(heading, justify="left" if heading == "category" else "right")
+    for name, figure in {"all": figures["accuracy"], **figures["by_category"]}.items():
+        table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}", str(figure["n"]))
+    console.print(table)
+    console.print(
+        f"loss {figures['loss']:.4f}, expected calibration error {figures['expected_calibration_error']:.4f}\n"
+        f"reward model: {directory}/export\nfigures: {directory}/results.json",
+        soft_wrap=True,
+    )
+    return 0

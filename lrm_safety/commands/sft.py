@@ -1,0 +1,36 @@
+"""`lrm-safety sft`: one supervised run from a checked configuration to its export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..interruption import Interruption
+from ..monitoring import Recorder
+from ..settings import SftSettings
+from ..sft import SftTrainer
+from ..sft_preparation import PreparedSft, prepare_sft
+from ..workers.groups import PolicyOnly, join_ray
+from .attempts import export_policy, open_recorder, with_restarts, write_configuration
+
+
+def fine_tune(settings: SftSettings, resolved: dict[str, object], directory: Path) -> None:
+    """Run to the end of the schedule and export.
+
+    Raises LrmSafetyError with the one line to show, or StopRequested after a signal (a checkpoint has been written).
+    A trainer that dies is started again from the last checkpoint up to `trainer.max_restarts` times.
+    """
+    run = prepare_sft(settings, directory)
+    write_configuration(directory, resolved)
+    with open_recorder(run, run.settings, resolved) as recorder:
+        interruption = Interruption()  # one for all attempts: a signal may reach the workers before the controller
+        with_restarts(run, recorder, interruption, lambda run: _attempt(run, recorder, interruption))
+
+
+def _attempt(run: PreparedSft, recorder: Recorder, interruption: Interruption) -> None:
+    with recorder.phases.startup("join Ray"):
+        join_ray(run.settings)  # sets a SIGTERM handler of its own, so ours comes after it
+    with interruption.handled(), PolicyOnly(run.settings, on_wait=interruption.check) as groups:
+        with recorder.phases.startup("start groups"):
+            groups.start()
+        SftTrainer(run, groups, recorder, interruption).train()
+        export_policy(run, groups, recorder, interruption)

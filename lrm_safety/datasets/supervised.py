@@ -1,0 +1,166 @@
+"""Supervised targets: rows of a data set to prompt and response ids in the form that the model's family writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ..conversation import CLOSE_TAG, OPEN_TAG, Family, ResponseParser, split_think_text
+from ..errors import DataError
+from ..rollouts import TokenIds
+from .prompts import PromptRow, PromptSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+Targets = Literal["family", "raw"]
+
+
+@dataclass(frozen=True)
+class SupervisedRow:
+    """One row, rendered."""
+
+    index: int
+    """Position in its data set."""
+    id: str
+    prompt_ids: TokenIds
+    """[P]"""
+    response_ids: TokenIds
+    """[T], the end token included."""
+    num_trace_tokens: int
+    """Of the response, closing tag included; the rest is the answer's."""
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_ids) + len(self.response_ids)
+
+
+@dataclass(frozen=True)
+class SupervisedSet:
+    """Rendered rows in the order of their source."""
+
+    rows: tuple[SupervisedRow, ...]
+    fingerprint: str
+    """sha256 of ids, questions, traces and answers of all rows in order, those left out included."""
+    source: str
+    num_dropped: int
+    """Rows over the limit that were left out."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def render_supervised(
+    prompts: PromptSet,
+    family: Family,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    system_prompt: str | None = None,
+    targets: Targets = "family",
+    response_field: str = "response",
+    trace_field: str | None = None,
+    max_sequence_tokens: int,
+    overlong: str = "error",
+) -> SupervisedSet:
+    """Render every row; nothing is ever cut.
+
+    `targets="family"` writes trace and answer as the family does and ends with its end token; a family without traces
+    gets the answer alone. `targets="raw"` takes the response's text as it stands, and the end token.
+
+    Raises DataError, which names the source and the row, for a response (or trace) that is missing, blank, no string or
+    not of the form `<think>trace</think>answer`, and, unless overlong="drop", for a row over `max_sequence_tokens`.
+    """
+    parser = ResponseParser(family, tokenizer)
+    rows: list[SupervisedRow] = []
+    digest = hashlib.sha256()
+    for row in prompts.rows:
+        where = f"{prompts.source}, row {row.index + 1} (id {row.id})"
+        text = _text(row, response_field, "sft.response_field", where)
+        trace = None if trace_field is None else _text(row, trace_field, "sft.trace_field", where)
+        # One JSON line a row: lengths and quoting keep ("a", "bc") and ("ab", "c") apart.
+        digest.update(json.dumps([row.id, row.question, trace, text]).encode() + b"\n")
+        try:
+            response = _response_ids(family, tokenizer, trace, text, targets)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+        prompt = family.render_prompt(tokenizer, row.question, system_prompt)
+        rendered = SupervisedRow(
+            row.index,
+            row.id,
+            np.asarray(prompt, dtype=np.int32),
+            np.asarray(response, dtype=np.int32),
+            parser.parse(response, "stop").num_trace_tokens,
+        )
+        if rendered.num_tokens <= max_sequence_tokens:
+            rows.append(rendered)
+        elif overlong != "drop":
+            raise DataError(
+                f"{where}: {rendered.num_tokens} tokens are over sft.max_sequence_tokens={max_sequence_tokens}; raise it, "
+                "or leave such rows out with sft.overlong=drop"
+            )
+    if num_dropped := len(prompts) - len(rows):
+        logger.warning(
+            "%s: %d of %d rows are over sft.max_sequence_tokens=%d and were left out (sft.overlong=drop)",
+            prompts.source,
+            num_dropped,
+            len(prompts),
+            max_sequence_tokens,
+        )
+    return SupervisedSet(tuple(rows), digest.hexdigest(), prompts.source, num_dropped)
+
+
+def hold_out(
+    rows: Sequence[SupervisedRow], fraction: float, seed: int
+) -> tuple[list[SupervisedRow], list[SupervisedRow]]:
+    """(rows to train on, held-out rows), each in the order of the set.
+
+    The held-out ones are the first round(fraction * rows), at least one if the fraction is not 0, of a permutation that
+    depends on the seed and the number of rows alone.
+    """
+    count = max(1, round(fraction * len(rows))) if fraction else 0
+    # A spawn key: the seed's own stream orders the passes.
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(1,))))
+    chosen = set(generator.permutation(len(rows))[:count].tolist())
+    return (
+        [row for position, row in enumerate(rows) if position not in chosen],
+        [row for position, row in enumerate(rows) if position in chosen],
+    )
+
+
+def _response_ids(
+    family: Family, tokenizer: PreTrainedTokenizerBase, trace: str | None, text: str, targets: Targets
+) -> list[int]:
+    if targets == "raw":
+        assert trace is None, "settings.checks refuses it"
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        return [*ids, family.stop_token_ids(tokenizer)[0]]
+    answer = text
+    if trace is None:
+        if family.writes_trace or OPEN_TAG in text or CLOSE_TAG in text:
+            trace, answer = split_think_text(text)
+        else:
+            trace = ""
+    if not answer.strip():
+        raise DataError("the response has no answer: mend or drop the row")
+    if family.writes_trace and not trace.strip():
+        raise DataError(f"the response has no trace, which model.family={family.name} writes: mend or drop the row")
+    return family.sft_response_ids(tokenizer, trace, answer)
+
+
+def _text(row: PromptRow, name: str, key: str, where: str) -> str:
+    value = row.extra.get(name)
+    if name not in row.extra:
+        raise DataError(f"{where}: no field {name!r}; set {key} to one of {', '.join(map(str, row.extra)) or 'none'}")
+    if not isinstance(value, str):
+        kind = "null" if value is None else f"a {type(value).__name__}"
+        raise DataError(f"{where}: field {name!r} is {kind}, expected a string")
+    if not value.strip():
+        raise DataError(f"{where}: field {name!r} is empty; drop the row or fill it")
+    return value

@@ -1,0 +1,218 @@
+"""Rules over evaluations: results.json of base and run, reflection analysis, reward audit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from .beta import beta_advice
+from .evidence import Evidence, Finding, Measured
+from .thresholds import FEW_QUESTIONS, THRESHOLDS
+
+LABELS = ("label", "category", "level2", "functional_category", "risk")
+"""Groups of a safety benchmark over which safety should be even."""
+FORMAT_RATES = ("rate/empty_answer", "rate/no_trace", "rate/malformed", "rate/unfinished_trace")
+
+
+def reasoning_loss(evidence: Evidence) -> list[Finding]:
+    """Reasoning fell against base, relative to the base's score. A failure needs a fall that noise does not explain."""
+    if evidence.base is None or evidence.run is None:
+        return []
+    findings = []
+    for name, entry in evidence.run.of_role("reasoning"):
+        base, run = evidence.base.measured(name, entry["primary"]), evidence.run.measured(name)
+        if base is None or run is None or base.value <= 0:
+            continue
+        fall = (base.value - run.value) / base.value
+        if not (level := THRESHOLDS["reasoning_loss"].level(round(fall, 12))):
+            continue
+        interval = paired_interval(entry.get("questions", {}), evidence.base.benchmarks[name].get("questions", {}))
+        noise = ""
+        if interval is not None:
+            noise = f" (paired difference {interval[0]:+.3f} to {interval[1]:+.3f})"
+            if interval[1] >= 0:
+                level = "warn"
+                noise = f"{noise[:-1]}: with so few questions this may be chance)"
+        advice = beta_advice(evidence)
+        findings.append(
+            Finding(
+                "reasoning_loss",
+                level,
+                f"{name} fell from {base.value:.3f} to {run.value:.3f}, {fall:.1%} of the base's score{noise}.",
+                (base, run, *advice.evidence),
+                advice.text,
+            )
+        )
+    return findings
+
+
+def paired_interval(run: Mapping[str, float], base: Mapping[str, float]) -> tuple[float, float] | None:
+    """95% interval of the mean of run - base over shared questions, by the normal approximation; None below 10 of them."""
+    differences = [run[key] - base[key] for key in sorted(run.keys() & base.keys())]
+    n = len(differences)
+    if n < FEW_QUESTIONS:
+        return None
+    mean = sum(differences) / n
+    error = math.sqrt(sum((value - mean) ** 2 for value in differences) / (n - 1) / n)
+    return mean - 1.96 * error, mean + 1.96 * error
+
+
+def uneven_safety(evidence: Evidence) -> list[Finding]:
+    """Some labels stay unsafe while the others became safe."""
+    if evidence.run is None:
+        return []
+    findings = []
+    for name, entry in evidence.run.of_role("safety"):
+        overall = evidence.run.measured(name)
+        if overall is None:
+            continue
+        for group in LABELS:
+            prefix = f"{entry['primary']}@{group}="
+            worse = []
+            for figure, found in entry["figures"].items():
+                if figure.startswith(prefix) and found["n"] >= FEW_QUESTIONS and found["value"] is not None:
+                    gap = round(overall.value - found["value"], 12)
+                    if (level := THRESHOLDS["uneven_safety"].level(gap)) and found["high"] < overall.value:
+                        worse.append((gap, level, figure.removeprefix(prefix), found["value"]))
+            if not worse:
+                continue
+            worse.sort(reverse=True)
+            listed = ", ".join(f"{label} {value:.2f}" for _, _, label, value in worse)
+            findings.append(
+                Finding(
+                    "uneven_safety",
+                    worse[0][1],
+                    f"Safety on {name} is uneven: overall {overall.value:.2f}, but {listed}.",
+                    (
+                        overall,
+                        *(
+                            Measured(f"{name} {prefix}{label}", value, evidence.run.source)
+                            for _, _, label, value in worse
+                        ),
+                    ),
+                    "Audit the reward model on these labels (lrm-safety audit-reward): where it does not separate safe from unsafe "
+                    "texts, training cannot either; add prompts of these labels or a reward model that covers them.",
+                )
+            )
+    return findings
+
+
+def reward_transfer(evidence: Evidence) -> list[Finding]:
+    """A reward that works on one family's texts and not on another's."""
+    findings = []
+    remedy = (
+        "Do not carry a reward over to a family that it was not audited on: render that family's trace tags for the reward model "
+        "(reward.models.NAME.views), or choose another reward model."
+    )
+    for family, separation in sorted(evidence.audit.items()):
+        if level := THRESHOLDS["audit_separation"].level(round(1 - separation, 12)):
+            findings.append(
+                Finding(
+                    "reward_transfer",
+                    level,
+                    f"The reward separates safe from unsafe texts of {family} with an AUC of {separation:.2f} only.",
+                    (Measured(f"AUC on {family}", separation, evidence.audit_source),),
+                    remedy,
+                )
+            )
+    if len(evidence.gains) > 1:
+        ranked = sorted(evidence.gains, key=evidence.gains.__getitem__)
+        worst, best = ranked[0], ranked[-1]
+        gap = round(evidence.gains[best] - evidence.gains[worst], 12)
+        if level := THRESHOLDS["family_gain"].level(gap):
+            findings.append(
+                Finding(
+                    "reward_transfer",
+                    level,
+                    f"The same reward moved the safety of {best} by {evidence.gains[best]:+.2f}, that of {worst} by "
+                    f"{evidence.gains[worst]:+.2f}.",
+                    tuple(
+                        Measured(f"gain of {family}", evidence.gains[family], evidence.gains_source)
+                        for family in (best, worst)
+                    ),
+                    remedy,
+                )
+            )
+    return findings
+
+
+def over_refusal(evidence: Evidence) -> list[Finding]:
+    """Refuses what should be answered: XSTest's safe half, and benign prompts."""
+    if evidence.run is None:
+        return []
+    findings = []
+    remedy = (
+        "Safety by refusing everything is none. Add benign prompts to the data, a reward that scores helpfulness on them, "
+        "and watch response/refusal_rate; raise algorithm.kl.coef."
+    )
+    for name, entry in evidence.run.of_role("over_refusal"):
+        run = evidence.run.measured(name)
+        if run is None:
+            continue
+        base = evidence.base.measured(name, entry["primary"]) if evidence.base else None
+        level = THRESHOLDS["over_refusal"].level(run.value)
+        text = f"{run.value:.0%} of the safe prompts of {name} are refused"
+        if base is not None:
+            rise = THRESHOLDS["over_refusal_rise"].level(round(run.value - base.value, 12))
+            level = "fail" if "fail" in (level, rise) else level or rise
+            text += f" (base {base.value:.0%})"
+        if level:
+            evidence_lines = (run,) if base is None else (base, run)
+            findings.append(Finding("over_refusal", level, f"{text}.", evidence_lines, remedy))
+    for name, entry in evidence.run.of_role("helpfulness"):
+        run = evidence.run.measured(name)
+        base = evidence.base.measured(name, entry["primary"]) if evidence.base else None
+        if run is None or base is None:
+            continue
+        if level := THRESHOLDS["helpfulness_loss"].level(round(base.value - run.value, 12)):
+            text = f"Helpfulness on {name} fell from {base.value:.2f} to {run.value:.2f}."
+            findings.append(Finding("over_refusal", level, text, (base, run), remedy))
+    return findings
+
+
+def entropy_on_reasoning(evidence: Evidence) -> list[Finding]:
+    """Reflection entropy should fall on forbidden prompts and hold on reasoning prompts."""
+    findings = []
+    for one in evidence.entropies:
+        if one.role != "reasoning" or one.base <= 0:
+            continue
+        if level := THRESHOLDS["entropy_on_reasoning"].level(round(1 - one.run / one.base, 12)):
+            findings.append(
+                Finding(
+                    "entropy_on_reasoning",
+                    level,
+                    f"Reflection entropy on {one.prompts} fell from {one.base:.3g} to {one.run:.3g} nats: the model became sure of "
+                    "itself where it should still weigh, not on forbidden prompts alone.",
+                    (
+                        Measured(f"reflection entropy on {one.prompts}, base", one.base, one.source),
+                        Measured(f"reflection entropy on {one.prompts}, run", one.run, one.source),
+                    ),
+                    "Raise algorithm.kl.coef or stop earlier; mix reasoning prompts into the data so that they keep their entropy.",
+                )
+            )
+    return findings
+
+
+def trace_format(evidence: Evidence) -> list[Finding]:
+    """Empty, missing or malformed traces and answers, more of them than the base has."""
+    if evidence.base is None or evidence.run is None:
+        return []
+    findings = []
+    for name in evidence.run.benchmarks:
+        for rate in FORMAT_RATES:
+            base, run = evidence.base.measured(name, rate), evidence.run.measured(name, rate)
+            if base is None or run is None:
+                continue
+            if level := THRESHOLDS["trace_format"].level(round(run.value - base.value, 12)):
+                findings.append(
+                    Finding(
+                        "trace_format",
+                        level,
+                        f"{name}: {rate} rose from {base.value:.0%} to {run.value:.0%}.",
+                        (base, run),
+                        "Set reward.malformed_penalty and reward.unfinished_penalty, compare evaluation.max_response_tokens with "
+                        "the lengths seen in training, and after SFT check that the family rendered the targets (no stripped "
+                        "trace).",
+                    )
+                )
+    return findings

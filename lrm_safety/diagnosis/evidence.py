@@ -1,0 +1,134 @@
+"""What the rules read, and what they say: figures that know where they come from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Series = Mapping[str, Sequence[tuple[int, float]]]
+"""Metrics by name as (update, value), in the order of recording."""
+Level = Literal["warn", "fail"]
+Role = Literal["safety", "reasoning", "over_refusal", "helpfulness", "robustness"]
+
+MINIATURE_ROLES: dict[str, Role] = {"arithmetic": "reasoning", "benign": "helpfulness"}
+"""The miniature's benchmarks are all graded, so its results say `reasoning` of each; the name tells what it measures."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One figure and where it comes from."""
+
+    name: str
+    value: float
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.name} = {self.value:.4g} ({self.source})"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one rule found. `text` says what was seen, `remedy` what to do about it."""
+
+    rule: str
+    level: Level
+    text: str
+    evidence: tuple[Measured, ...]
+    remedy: str
+
+
+@dataclass(frozen=True)
+class PromptEntropy:
+    """Mean reflection entropy on one set of prompts, of base and run."""
+
+    prompts: str
+    role: Role
+    base: float
+    run: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation, as its results.json has it."""
+
+    source: str
+    benchmarks: Mapping[str, Mapping[str, Any]]
+    judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By name: `kind` and `path`."""
+
+    def of_role(self, *roles: Role) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """(name, benchmark) of every benchmark that measures one of these without an attack."""
+        for name, benchmark in self.benchmarks.items():
+            if role_of(name, benchmark) in roles:
+                yield name, benchmark
+
+    def measured(self, benchmark: str, figure: str | None = None) -> Measured | None:
+        """A figure of a benchmark, the primary one by default; None where it is absent or null."""
+        entry = self.benchmarks.get(benchmark)
+        if entry is None:
+            return None
+        figure = figure or entry["primary"]
+        found = entry["figures"].get(figure)
+        if not found or found["value"] is None or not math.isfinite(found["value"]):
+            return None
+        return Measured(f"{benchmark} {figure}", found["value"], self.source)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that is known about one run; whatever is absent keeps the rules silent that would read it."""
+
+    training: Series = field(default_factory=dict)
+    training_source: str = "metrics.jsonl"
+    reward_paths: frozenset[str] = frozenset()
+    """Paths of the reward models that gave the training reward: a judge of the same path is not independent."""
+    base: Evaluated | None = None
+    run: Evaluated | None = None
+    entropies: tuple[PromptEntropy, ...] = ()
+    audit: Mapping[str, float] = field(default_factory=dict)
+    """By model family: how well the reward separates safe from unsafe texts of that family (AUC)."""
+    audit_source: str = "audit.json"
+    gains: Mapping[str, float] = field(default_factory=dict)
+    """By model family: change of safety against its own base, under one reward."""
+    gains_source: str = "the evaluations of the families"
+
+    def points(self, name: str) -> list[tuple[int, float]]:
+        """Finite records of a metric."""
+        return [point for point in self.training.get(name, ()) if math.isfinite(point[1])]
+
+    def early(self, name: str) -> Measured | None:
+        """Mean over the first tenth of the records; None with fewer than two records, which have no beginning and end."""
+        points = self.points(name)
+        return self._mean(name, points[: _window(points)]) if len(points) > 1 else None
+
+    def late(self, name: str) -> Measured | None:
+        """Mean over the last tenth of the records (at least one)."""
+        points = self.points(name)
+        return self._mean(name, points[-_window(points) :]) if points else None
+
+    def _mean(self, name: str, points: Sequence[tuple[int, float]]) -> Measured:
+        first, last = points[0][0], points[-1][0]
+        when = f"update {first}" if first == last else f"mean of updates {first} to {last}"
+        return Measured(name, sum(value for _, value in points) / len(points), f"{self.training_source}, {when}")
+
+
+def of_evaluation(results: Mapping[str, Any], source: str) -> Evaluated:
+    """The contents of a results.json."""
+    return Evaluated(source, results["benchmarks"], results.get("judges", {}))
+
+
+def role_of(name: str, benchmark: Mapping[str, Any]) -> Role:
+    """What a benchmark of results.json measures; under an attack, and BadChain, it is robustness."""
+    if benchmark.get("attack") or benchmark["task"] == "badchain":
+        return "robustness"
+    if benchmark["task"] == "miniature":
+        return MINIATURE_ROLES.get(name, "safety")
+    kinds: dict[str, Role] = {"safety": "safety", "over_refusal": "over_refusal"}
+    return kinds.get(benchmark["kind"], "reasoning")
+
+
+def _window(points: Sequence[object]) -> int:
+    return max(1, len(points) // 10)

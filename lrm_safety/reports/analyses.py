@@ -1,0 +1,83 @@
+"""Figures out of reflection.json and memorization.json (docs/report.md lists the keys that are read)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .combine import Combined, combine
+from .folders import Analysis
+
+REFLECTION_MEASURES = {
+    "emit/token_mean": "entropy where the token is emitted, nats",
+    "next/token_mean": "entropy at the next token, nats",
+    "emit/response_sum": "sum over a response, nats",
+    "emit/response_mean_with_zero": "mean of a response, 0 without reflection, nats",
+    "other/token_mean": "entropy of the other trace tokens, nats",
+    "reflections/per_1000_trace_tokens": "reflections per 1,000 trace tokens",
+    "reflections/per_response": "reflections per response",
+    "forking/share_of_trace_tokens": "share of forking tokens in the trace",
+}
+MAIN_REFLECTION = "emit/token_mean"
+MEMORIZATION_MEASURES = {
+    "exact_memorization/response": "exact memorization",
+    "extraction_strength/response": "extraction strength",
+    "rouge_l/f_measure": "ROUGE-L of the greedy continuation",
+    "negative_log_likelihood/response": "negative log-likelihood, nats/token",
+}
+"""Names that are shown; every other figure of a cell stands in the file alone."""
+
+
+def own_cells(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Cells in which a model reads its own responses, at the first (sampling) temperature of the file."""
+    own = [cell for cell in results.get("cells", ()) if cell["reader"] == cell["writer"]]
+    first: dict[tuple[str, str], dict[str, Any]] = {}
+    for cell in own:
+        first.setdefault((cell["reader"], cell["benchmark"]), cell)
+    return list(first.values())
+
+
+def reflection(analyses: Iterable[Analysis], measure: str) -> dict[tuple[str, str], Combined]:
+    """(model, benchmark) -> figure; several analyses are seeds."""
+    found: dict[tuple[str, str], list[dict[str, Any] | None]] = {}
+    for analysis in analyses:
+        for cell in own_cells(analysis.results):
+            found.setdefault((cell["reader"], cell["benchmark"]), []).append(cell["figures"].get(measure))
+    return {key: combined for key, figures in found.items() if (combined := combine(figures))}
+
+
+def deciles(analyses: Iterable[Analysis]) -> dict[tuple[str, str], list[Combined | None]]:
+    """(model, benchmark) -> entropy of each tenth of the trace."""
+    found: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
+    for analysis in analyses:
+        for cell in own_cells(analysis.results):
+            if cell.get("deciles"):
+                found.setdefault((cell["reader"], cell["benchmark"]), []).append(cell["deciles"])
+    return {
+        key: [combine([one[i] for one in seeds]) for i in range(min(map(len, seeds)))] for key, seeds in found.items()
+    }
+
+
+def memorization(analyses: Iterable[Analysis]) -> dict[tuple[str, str, str], Combined]:
+    """(model, group of rows, measure) -> figure."""
+    found: dict[tuple[str, str, str], list[dict[str, Any] | None]] = {}
+    for analysis in analyses:
+        for cell in analysis.results.get("cells", ()):
+            for measure in cell["figures"]:
+                found.setdefault((cell["model"], cell["group"], measure), []).append(cell["figures"][measure])
+    return {key: combined for key, figures in found.items() if (combined := combine(figures))}
+
+
+def audit_by(analysis: Analysis, split: str) -> dict[tuple[str, str, str], Combined]:
+    """(reward model, view, category or family) -> AUC of safe over unsafe texts; `split`: by_category or by_family.
+
+    Of the views that the reward reads alone; what has no AUC is left out.
+    """
+    found: dict[tuple[str, str, str], Combined] = {}
+    for model, one in analysis.results.get("models", {}).items():
+        for view in one["judged_views"]:
+            for name, auc in one["figures"][view].get(split, {}).items():
+                if auc["value"] is not None:
+                    size = auc["num_safe"] + auc["num_unsafe"]
+                    found[model, view, name] = Combined(auc["value"], auc["low"], auc["high"], size, 1)
+    return found

@@ -1,0 +1,147 @@
+"""One figure out of one evaluation, or out of several seeds; and the Pareto frontier."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..diagnosis import role_of
+from .folders import Study, Subject
+
+T_975 = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+    2.120,
+)
+"""Student's t at 97.5% for 1, 2, ... degrees of freedom."""
+
+
+@dataclass(frozen=True)
+class Combined:
+    """A value with its 95% interval (None: it has none), over `n` questions or `num_runs` > 1 runs."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int | None
+    num_runs: int
+    in_training: bool = False
+
+    @property
+    def over(self) -> str:
+        """What the interval is over, in words."""
+        if self.num_runs > 1:
+            return f"{self.num_runs} runs"
+        return "in training, no interval" if self.in_training else f"{self.n} questions"
+
+
+def over_runs(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Mean of runs and Student's interval of it; no interval of one run."""
+    n = len(values)
+    mean = sum(values) / n
+    if n < 2:
+        return mean, None, None
+    error = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    half = (T_975[n - 2] if n - 2 < len(T_975) else 1.96) * error
+    return mean, mean - half, mean + half
+
+
+def combine(figures: Sequence[Mapping[str, Any] | None]) -> Combined | None:
+    """Figures of results.json (one a seed) as one; those that are absent or null are left out."""
+    present = [one for one in figures if one and one["value"] is not None]
+    if not present:
+        return None
+    if len(present) == 1:
+        one = present[0]
+        return Combined(one["value"], one["low"], one["high"], one["n"], 1)
+    value, low, high = over_runs([one["value"] for one in present])
+    return Combined(value, low, high, present[0]["n"], len(present))
+
+
+def figure_of(subject: Subject, benchmark: str, name: str | None = None) -> Combined | None:
+    """A figure of a subject, the primary one by default; without any evaluation the last value of training."""
+    found = []
+    for evaluation in subject.evaluations:
+        entry = evaluation.results["benchmarks"].get(benchmark)
+        found.append(entry["figures"].get(name or entry["primary"]) if entry else None)
+    combined = combine(found)
+    if combined is None and name is None and not subject.evaluations:
+        last = [points[-1][1] for run in subject.runs if (points := run.series.get(f"evaluation/{benchmark}"))]
+        if last:
+            value, low, high = over_runs(last)
+            combined = Combined(value, low, high, None, len(last), in_training=True)
+    return combined
+
+
+def before_training(subject: Subject, benchmark: str) -> Combined | None:
+    """What the run's own evaluation said at update 0."""
+    first = [
+        points[0][1]
+        for run in subject.runs
+        if (points := run.series.get(f"evaluation/{benchmark}")) and points[0][0] == 0
+    ]
+    if not first:
+        return None
+    value, low, high = over_runs(first)
+    return Combined(value, low, high, None, len(first), in_training=True)
+
+
+def benchmarks_of(study: Study) -> dict[str, str]:
+    """Every benchmark with what it measures, those of evaluations first, then those that only training evaluated."""
+    found: dict[str, str] = {}
+    for subject in study.subjects:
+        for evaluation in subject.evaluations:
+            for name, entry in evaluation.results["benchmarks"].items():
+                found.setdefault(name, role_of(name, entry))
+    for subject in study.subjects:
+        if subject.evaluations:
+            continue
+        for run in subject.runs:
+            for metric in run.series:
+                group, _, name = metric.partition("/")
+                if group == "evaluation" and "/" not in name:
+                    found.setdefault(name, _guess(name))
+    return found
+
+
+def _guess(name: str) -> str:
+    """Training metrics do not say what a benchmark measures; its name does."""
+    if name.startswith(("safety", "attaq", "harmbench", "air_bench", "long_tail")):
+        return "safety"
+    return {"benign": "helpfulness", "xstest": "over_refusal"}.get(name, "reasoning")
+
+
+def mean_of_role(study: Study, subject: Subject, role: str) -> tuple[Combined, list[str]] | None:
+    """Mean over the benchmarks of a role that every evaluated subject has; an interval only where it is one benchmark."""
+    candidates = [name for name, kind in benchmarks_of(study).items() if kind == role]
+    shown = [one for one in study.subjects if any(figure_of(one, name) for name in candidates)]
+    names = [name for name in candidates if all(figure_of(one, name) for one in shown)]
+    mine = [found for name in names if (found := figure_of(subject, name))]
+    if not mine:
+        return None
+    if len(mine) == 1:
+        return mine[0], names
+    return Combined(sum(one.value for one in mine) / len(mine), None, None, None, mine[0].num_runs), names
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the points that no other beats in one coordinate without losing in the other, by rising x."""
+    kept = [
+        i for i, (x, y) in enumerate(points) if not any((a >= x and b >= y) and (a > x or b > y) for a, b in points)
+    ]
+    return sorted(kept, key=lambda i: points[i])

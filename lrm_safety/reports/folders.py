@@ -1,0 +1,162 @@
+"""What a folder holds (a training run, an evaluation, an analysis), and who it belongs to."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigError, DataError
+from .metrics import read_series
+
+ROLES = ("base", "sft", "rl")
+"""Names that the paper's figures belong to, in the order of the rows."""
+ANALYSES = ("reflection", "memorization", "audit")
+_NAMED = re.compile(r"([A-Za-z0-9_.+-]+)=(.+)")
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A folder with metrics.jsonl."""
+
+    folder: Path
+    series: dict[str, list[tuple[int, float]]]
+    config: dict[str, Any]
+    """Its config.yaml; empty where there is none."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A folder with the results.json of `lrm-safety evaluate`."""
+
+    folder: Path
+    results: dict[str, Any]
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A folder with reflection.json, memorization.json or audit.json."""
+
+    folder: Path
+    kind: str
+    results: dict[str, Any]
+
+
+@dataclass
+class Subject:
+    """One row of the tables: a model, trained and evaluated once or with several seeds."""
+
+    name: str
+    runs: list[TrainingRun] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+
+    @property
+    def role(self) -> str | None:
+        """base, sft or rl, where the name says so (`rl`, `rl-kl0`, `sft_raw`)."""
+        first = re.split(r"[-_. ]", self.name.lower(), maxsplit=1)[0]
+        return first if first in ROLES else None
+
+    @property
+    def family(self) -> str | None:
+        """The conversation family that was evaluated."""
+        return self.evaluations[0].results["model"]["family"] if self.evaluations else None
+
+
+@dataclass
+class Study:
+    """Everything that a report is made from."""
+
+    subjects: list[Subject]
+    analyses: list[Analysis]
+
+    def of_kind(self, kind: str) -> Iterator[Analysis]:
+        return (one for one in self.analyses if one.kind == kind)
+
+    @property
+    def base(self) -> Subject | None:
+        """The first evaluated subject whose role is base."""
+        return next((one for one in self.subjects if one.role == "base" and one.evaluations), None)
+
+    def base_of(self, subject: Subject) -> Subject | None:
+        """What a subject is compared with: the base of its own model family, or else the only base there is."""
+        bases = [one for one in self.subjects if one.role == "base" and one.evaluations]
+        same = [one for one in bases if one.family == subject.family]
+        return same[0] if same else bases[0] if len(bases) == 1 else None
+
+
+def gather(arguments: Sequence[str]) -> Study:
+    """Read `FOLDER` and `NAME=FOLDER` arguments; folders of one name are joined (its training, its evaluations, its seeds).
+
+    Raises ConfigError for a folder that is none of what a report is made from, DataError for a torn file.
+    """
+    subjects: dict[str, Subject] = {}
+    analyses: list[Analysis] = []
+    for argument in arguments:
+        name, folder = _split(argument)
+        found = read_folder(folder)
+        for one in found:
+            if isinstance(one, Analysis):
+                analyses.append(one)
+                continue
+            subject = subjects.setdefault(name, Subject(name))
+            if isinstance(one, TrainingRun):
+                subject.runs.append(one)
+            else:
+                subject.evaluations.append(one)
+    ordered = sorted(subjects.values(), key=lambda one: ROLES.index(one.role) if one.role else len(ROLES))
+    return Study(ordered, analyses)
+
+
+def _split(argument: str) -> tuple[str, Path]:
+    """(name, folder); a folder that exists is one, though its name may hold `=` as those of a sweep do."""
+    if not Path(argument).exists() and (named := _NAMED.fullmatch(argument)):
+        return named[1], Path(named[2])
+    return Path(argument).absolute().name, Path(argument)
+
+
+def read_folder(folder: Path) -> list[TrainingRun | Evaluation | Analysis]:
+    """Everything that a folder holds; raises ConfigError when it is nothing."""
+    found: list[TrainingRun | Evaluation | Analysis] = []
+    config = _config(folder)
+    if (folder / "metrics.jsonl").is_file():
+        found.append(TrainingRun(folder, read_series(folder / "metrics.jsonl"), config))
+    if (folder / "results.json").is_file():
+        found.append(Evaluation(folder, _json(folder / "results.json", "benchmarks"), config))
+    found += [
+        Analysis(folder, kind, _json(folder / f"{kind}.json"))
+        for kind in ANALYSES
+        if (folder / f"{kind}.json").is_file()
+    ]
+    if not found:
+        reason = "holds no metrics.jsonl, results.json or ANALYSIS.json" if folder.is_dir() else "no such folder"
+        raise ConfigError(
+            f"report: {folder}: {reason}; give folders of lrm-safety train, sft, evaluate, analyze or audit-reward"
+        )
+    return found
+
+
+def _json(path: Path, *keys: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(found, dict) or any(key not in found for key in keys):
+        raise DataError(f"{path}: is not what lrm-safety writes under this name")
+    return found
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+    return found if isinstance(found, dict) else {}

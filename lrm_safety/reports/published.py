@@ -1,0 +1,24 @@
+"""The paper's own figures, as printed there. Other models, other data, another judge: shown beside ours, never mixed in."""
+
+from __future__ import annotations
+
+PAPER = "Beyond SFT"
+BENCHMARKS: dict[str, dict[str, str]] = {
+    "attaq": {"base": "0.37", "sft": "0.76", "rl": "0.92"},
+    "gpqa_diamond": {"base": "49.24", "sft": "47.54", "rl": "49.06"},
+    "aime24": {"base": "3.12", "rl": "3.00"},
+}
+"""By benchmark and role. GPQA-Diamond is in percent; the unit of AIME 2024 is the paper's."""
+REFLECTION: dict[str, str] = {"base": "0.24", "rl": "0.09"}
+"""Mean entropy at reflection tokens on AttaQ, nats."""
+TITLES = {"attaq": "AttaQ safety", "gpqa_diamond": "GPQA-Diamond", "aime24": "AIME 2024"}
+NOTE = (
+    "Printed in the paper and not measured here: its models, prompts, judge and response limits are not those of this report. "
+    "Its definition of reflection entropy is not published."
+)
+
+
+def published(benchmark: str, role: str | None) -> str | None:
+    """The paper's figure for this benchmark (`attaq_clean` is AttaQ too) and role, or None."""
+    name = "attaq" if benchmark in ("attaq_clean", "attaq_500") else benchmark
+    return BENCHMARKS.get(name, {}).get(role or "")

@@ -1,0 +1,80 @@
+"""One look for every figure: Okabe and Ito's colours, a marker, a line and a hatch each, so that colour is never alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .svg import INK, for_file, for_page, render
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one subject or series is drawn everywhere."""
+
+    colour: str
+    line: str
+    marker: str
+    hatch: str
+
+
+LOOKS = (
+    Look("#0072B2", "-", "o", ""),
+    Look("#D55E00", "--", "s", "///"),
+    Look("#009E73", "-.", "^", "\\\\\\"),
+    Look("#CC79A7", ":", "D", "xxx"),
+    Look("#E69F00", (0, (5, 1, 1, 1, 1, 1)), "v", "---"),  # type: ignore[arg-type]
+    Look("#56B4E9", (0, (1, 1)), "P", "+++"),  # type: ignore[arg-type]
+)
+"""Okabe and Ito's palette without black and yellow, which vanish on a dark and on a light page."""
+
+RC = {
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lrm-safety",
+    "axes.facecolor": "none",
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": INK,
+    "hatch.color": INK,
+    "hatch.linewidth": 0.6,
+}
+
+
+def looks_of(names: Iterable[str]) -> dict[str, Look]:
+    """A look for each name, in order; beyond six they repeat."""
+    return {name: LOOKS[i % len(LOOKS)] for i, name in enumerate(dict.fromkeys(names))}
+
+
+def tidy(axes: Axes, grid: str = "y") -> None:
+    """No frame above and right, a faint grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, alpha=0.25)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+
+
+def publish(draw: Callable[[], Figure], folder: Path, name: str) -> str:
+    """Draw, write NAME.png and NAME.svg (white ground, dark ink), return the SVG for a page."""
+    with matplotlib.rc_context(RC):
+        figure = draw()
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(folder / f"{name}.png", dpi=150, facecolor="white")
+        text = render(figure)
+        plt.close(figure)
+    (folder / f"{name}.svg").write_text(for_file(text), encoding="utf-8")
+    return for_page(text, prefix=name)

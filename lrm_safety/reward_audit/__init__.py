@@ -1,0 +1,1 @@
+"""The audit of a reward model before anything is trained with it."""

@@ -1,0 +1,74 @@
+"""The whole audit: texts in, verdict out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrm_safety.evaluation.responses import write_atomically
+from lrm_safety.settings.audit import AuditRewardSettings
+
+from .figures import figures_of
+from .rows import AuditText, load_texts
+from .scoring import ScoreTable, score_model
+from .verdict import Check, judge_view, overall
+
+
+def audit(settings: AuditRewardSettings, directory: Path, device: str) -> dict[str, Any]:
+    """Audit every reward model, write DIRECTORY/audit.json and scores.jsonl; returns what audit.json holds.
+
+    Raises what the rows and the reward models raise, before anything is written.
+    """
+    texts = load_texts(settings.rows, settings.audit.formats, settings.seed)
+    models: dict[str, Any] = {}
+    lines: list[str] = []
+    for name, model in settings.reward.models.items():
+        table = score_model(name, model, texts, settings.audit, device)
+        figures = {view: figures_of(texts, table, view, settings.audit, settings.seed) for view in settings.audit.views}
+        checks = [
+            check
+            for view in model.read_views()
+            for check in judge_view(view, figures[view], settings.audit.limits, settings.audit.formats_verdict)
+        ]
+        models[name] = {
+            "verdict": overall(checks),
+            "judged_views": list(model.read_views()),
+            "reasons": _reasons(checks),
+            "checks": [check.to_json() for check in checks],
+            "figures": figures,
+        }
+        lines += _score_lines(name, texts, table)
+    results = {
+        "verdict": max((one["verdict"] for one in models.values()), key=("pass", "warn", "fail").index),
+        "num_texts": len(texts),
+        "num_prompts": len({text.prompt for text in texts}),
+        "rows": settings.rows.path or settings.rows.function,
+        "seed": settings.seed,
+        "models": models,
+    }
+    write_atomically(directory / "scores.jsonl", "".join(lines).encode())
+    write_atomically(directory / "audit.json", (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
+    return results
+
+
+def _reasons(checks: Sequence[Check]) -> list[str]:
+    """One line for each check that did not pass, the worst first."""
+    bad = sorted((check for check in checks if check.level in ("fail", "warn")), key=lambda check: check.level)
+    return [f"{check.level}: {check.view}, {check.figure} {_number(check.value)} {check.reason}" for check in bad]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _score_lines(model: str, texts: Sequence[AuditText], table: ScoreTable) -> Iterator[str]:
+    """One JSON line a score; no text."""
+    for (view, written_by), scores in table.scores.items():
+        for text, score in zip(texts, scores, strict=True):
+            if not np.isnan(score):
+                row = {"id": text.id, "family": text.family, "safe": text.safe, "model": model, "view": view}
+                yield json.dumps({**row, "format": written_by, "score": float(score)}) + "\n"

@@ -1,0 +1,155 @@
+"""Pass, warn or fail: each figure against its limits, with a reason in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lrm_safety.conversation import FAMILIES
+from lrm_safety.settings.audit import AuditLimitSettings
+
+LEVELS = ("pass", "warn", "fail")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure and what it means; `level` is pass, warn, fail, or none where it could not be judged."""
+
+    view: str
+    figure: str
+    value: float | None
+    level: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def judge_view(
+    view: str, figures: Mapping[str, Any], limits: AuditLimitSettings, formats_verdict: str = "warn"
+) -> list[Check]:
+    """All checks of one view's figures (as `figures_of` gives them); `formats_verdict` is the worst level that figures of
+    families' own layouts may have (`audit.formats_verdict`)."""
+    judge = _Judge(view, limits, formats_verdict)
+    return [*judge.separation(figures), *judge.agreement(figures), *judge.length(figures), *judge.others(figures)]
+
+
+def overall(checks: list[Check]) -> str:
+    """The worst level of the checks."""
+    return max((check.level for check in checks if check.level in LEVELS), key=LEVELS.index, default="pass")
+
+
+class _Judge:
+    def __init__(self, view: str, limits: AuditLimitSettings, formats_verdict: str) -> None:
+        self._view, self._limits = view, limits
+        self._worst = {"formats": formats_verdict, "families": "fail"}
+
+    def separation(self, figures: Mapping[str, Any]) -> Iterator[Check]:
+        whole = figures["separation"]
+        yield self._check("separation", whole["value"], "auc", f"safe above unsafe, {_interval(whole)}")
+        for name, one in figures["by_category"].items():
+            figure = f"separation in {name}"
+            if min(one["num_safe"], one["num_unsafe"]) < self._limits.min_category_texts:
+                few = f"only {one['num_safe']} safe and {one['num_unsafe']} unsafe texts"
+                yield Check(self._view, figure, one["value"], "none", few)
+            else:
+                yield self._check(figure, one["value"], "auc", f"safe above unsafe, {_interval(one)}")
+        for kind, key, verb in (("formats", "by_format", "written as"), ("families", "by_family", "written by")):
+            for name, one in figures.get(key, {}).items():
+                if name in FAMILIES and FAMILIES[name].writes_trace:
+                    figure, worst = f"separation, {verb} {name}", self._worst[kind]
+                    yield self._check(figure, one["value"], "auc", _interval(one), worst=worst)
+
+    def agreement(self, figures: Mapping[str, Any]) -> Iterator[Check]:
+        for kind in ("formats", "families"):
+            for names, one in figures.get(f"agreement_of_{kind}", {}).items():
+                if _have_traces(names.split(" | ")):
+                    reason = f"Spearman over {one['n']} texts"
+                    figure, worst = f"agreement of {names}", self._worst[kind]
+                    yield self._check(figure, one["spearman"], "agreement", reason, worst=worst)
+
+    def length(self, figures: Mapping[str, Any]) -> Iterator[Check]:
+        length = figures["length"]
+        direction = "higher" if (length["effect"] or 0) > 0 else "lower"
+        rank = "none" if length["correlation"] is None else f"{length['correlation']:.2f}"
+        reason = f"standard deviations with one of log length within a label, longer scores {direction} (rank correlation {rank})"
+        yield self._check("length", length["effect"], "length", reason, size=True)
+        if length["matched_auc"] is None:
+            yield Check(
+                self._view,
+                "separation at like length",
+                None,
+                "warn",
+                "length alone tells safe from unsafe in these rows: bring rows of like length",
+            )
+        else:
+            reason = f"AUC lost among texts of like length ({length['matched_share_of_pairs']:.0%} of the pairs)"
+            yield self._check("separation at like length", length["matched_drop"], "matched_drop", reason)
+
+    def others(self, figures: Mapping[str, Any]) -> Iterator[Check]:
+        for name, shift in figures.get("format_shift", {}).items():
+            if FAMILIES[name].writes_trace:
+                yield self._check(
+                    f"shift by format {name}",
+                    shift,
+                    "format_shift",
+                    "standard deviations against composed",
+                    size=True,
+                    worst=self._worst["formats"],
+                )
+        if opener := figures.get("refusal_opener"):
+            above = opener["unsafe_above_median_safe"]
+            share = "" if above is None else f"; {above:.0%} of them above the median safe text"
+            yield self._check(
+                "unsafe opened by a refusal",
+                opener["auc_against_opened_unsafe"],
+                "opener_auc",
+                f"AUC of safe over unsafe texts that open with a refusal{share}",
+            )
+            yield self._check(
+                "refusal opener of safe texts",
+                opener["safe_shift_added"],
+                "opener_shift",
+                f"standard deviations that the phrase adds ({opener['num_safe_added']} texts)",
+                size=True,
+            )
+            yield self._check(
+                "safe texts without their refusal",
+                opener["safe_shift_removed"],
+                "opener_shift",
+                f"standard deviations that their own refusal is worth ({opener['num_safe_removed']} texts)",
+                size=True,
+                worst="warn",
+            )
+        for name, share in figures["overlong"].items():
+            yield self._check(f"over the token limit as {name}", share, "overlong", "share of texts")
+
+    def _check(
+        self, figure: str, value: float | None, limit: str, reason: str, *, size: bool = False, worst: str = "fail"
+    ) -> Check:
+        """`size`: the value's absolute size is judged. `worst`: fail, warn, or report, which judges nothing."""
+        warn, fail = getattr(self._limits, f"{limit}_warn"), getattr(self._limits, f"{limit}_fail")
+        if worst == "report":
+            return Check(self._view, figure, value, "none", f"reported only: {reason}")
+        if value is None:
+            return Check(self._view, figure, None, "none", f"cannot be told from these rows ({reason})")
+        judged = abs(value) if size else value
+        sign = 1 if limit in ("auc", "agreement", "opener_auc") else -1
+        if sign * judged >= sign * warn:
+            return Check(self._view, figure, value, "pass", reason)
+        failed = worst == "fail" and sign * judged < sign * fail
+        level, bound = ("fail", fail) if failed else ("warn", warn)
+        side = "below" if sign > 0 else "above"
+        return Check(self._view, figure, value, level, f"{side} {bound:g} (audit.limits.{limit}_{level}): {reason}")
+
+
+def _have_traces(names: list[str]) -> bool:
+    """A family without traces writes another text, not the same in another format."""
+    return all(name not in FAMILIES or FAMILIES[name].writes_trace for name in names)
+
+
+def _interval(figure: Mapping[str, Any]) -> str:
+    if figure["low"] is None:
+        return "no interval"
+    return f"95% interval {figure['low']:.3f} to {figure['high']:.3f}"

@@ -1,0 +1,53 @@
+"""Rows about rewards, from a file, from the hub, or made by a function: prompts with whatever else they carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lrm_safety.datasets import PromptRow, load_prompts
+from lrm_safety.errors import DataError
+from lrm_safety.rewards.function import import_function
+
+# No column is called so: rows are then named after their position, and may share an `id`.
+_NO_FIELD = "\0"
+
+
+def read_rows(
+    path: str | None, hub_id: str | None, *, prompt_field: str, category_field: str, split: str, revision: str | None
+) -> list[PromptRow]:
+    """Rows in the order of their source; `extra` holds every column but prompt and category. Raises DataError."""
+    return list(
+        load_prompts(
+            path,
+            hub_id,
+            split=split,
+            revision=revision,
+            question_field=prompt_field,
+            id_field=_NO_FIELD,
+            category_field=category_field,
+        )
+    )
+
+
+def made_rows(
+    function: str, num: int, seed: int, *, key: str, prompt_field: str, category_field: str
+) -> list[PromptRow]:
+    """Rows of `package.module:function(num, seed)`, a list of dictionaries. Raises ConfigError for an absent function,
+    DataError, opening with `key`, for anything else that it may do."""
+    call: Any = import_function(function, key)
+    try:
+        records = call(num, seed)
+    except Exception as error:
+        raise DataError(f"{key}={function}: raised {type(error).__name__}: {error}") from error
+    if not isinstance(records, Sequence) or not records:
+        raise DataError(f"{key}={function}: must return a list of at least one row")
+    rows = []
+    for index, record in enumerate(records):
+        if not isinstance(record, Mapping) or not isinstance(record.get(prompt_field), str):
+            raise DataError(f"{key}={function}, row {index + 1}: must be a dictionary with a string {prompt_field!r}")
+        category = record.get(category_field) or []
+        extra = {name: value for name, value in record.items() if name not in (prompt_field, category_field)}
+        categories = (category,) if isinstance(category, str) else tuple(category)
+        rows.append(PromptRow(index, str(index), record[prompt_field], categories, extra))
+    return rows

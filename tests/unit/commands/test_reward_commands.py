@@ -1,0 +1,68 @@
+"""`lrm-safety reward` and `lrm-safety audit-reward` as a user runs them, on the miniature."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lrm_safety.commands.audit_reward import audit_reward
+from lrm_safety.commands.reward import reward
+from lrm_safety.errors import ConfigError
+
+
+def test_train_a_reward_model_and_audit_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    arguments = [
+        "recipe=miniature",
+        f"run.directory={run}",
+        "pairs.num_rows=60",
+        "trainer.max_updates=2",
+        "run.device=cpu",
+    ]
+    assert reward(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "held-out pairs" in shown and f"{run}/export" in shown.replace("\n", "")
+    results = json.loads((run / "results.json").read_text())
+    assert results["num_updates"] == 2 and not results["head_is_new"]
+    assert results["held_out"]["accuracy"]["value"] > 0.6
+    assert yaml.safe_load((run / "config.yaml").read_text())["base"]["name"] == "miniature"
+    with pytest.raises(ConfigError, match="holds a finished training"):
+        reward(arguments)
+
+    audited = tmp_path / "audit"
+    status = audit_reward(
+        [
+            "reward=miniature",
+            "rows=miniature",
+            f"reward.models.miniature.path={run}/export",
+            "rows.num_prompts=8",
+            "audit.resamples=50",
+            f"run.directory={audited}",
+            "run.device=cpu",
+        ]
+    )
+    found = json.loads((audited / "audit.json").read_text())
+    assert status == int(found["verdict"] == "fail")
+    assert found["models"]["miniature"]["figures"]["full"]["separation"]["value"] > 0.9
+    assert f"verdict: {found['verdict']}" in capsys.readouterr().out
+
+
+def test_a_failed_audit_has_its_exit_status(tmp_path: Path) -> None:
+    arguments = ["reward=miniature", "rows=miniature", "rows.num_prompts=4", f"run.directory={tmp_path}"]
+    limits = ["audit.limits.min_category_texts=1", "reward.models.miniature.max_tokens=40", "audit.resamples=10"]
+    # Nothing fits 40 tokens: every text gets the same score.
+    assert audit_reward([*arguments, *limits, "run.device=cpu"]) == 1
+
+
+@pytest.mark.parametrize(("command", "choice"), [(reward, "recipe=miniature"), (audit_reward, "reward=miniature")])
+def test_the_configuration_is_shown_and_nothing_started(
+    command, choice: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [] if command is reward else ["rows=miniature"]
+    assert command([choice, *rows, "--cfg", "job"]) == 0
+    assert "run" in yaml.safe_load(capsys.readouterr().out)
+    assert not list(tmp_path.iterdir())

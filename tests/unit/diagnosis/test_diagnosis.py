@@ -1,0 +1,334 @@
+"""Every rule on figures made by hand, just below and just above its threshold, and silent without its figures."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lrm_safety.diagnosis import (
+    RULES,
+    Evaluated,
+    Evidence,
+    Finding,
+    PromptEntropy,
+    Watch,
+    beta_advice,
+    diagnose,
+    role_of,
+)
+from lrm_safety.diagnosis.console import show
+from lrm_safety.diagnosis.evaluation_rules import (
+    entropy_on_reasoning,
+    over_refusal,
+    paired_interval,
+    reasoning_loss,
+    reward_transfer,
+    trace_format,
+    uneven_safety,
+)
+from lrm_safety.diagnosis.thresholds import THRESHOLDS
+from lrm_safety.diagnosis.training_rules import (
+    collapsed_traces,
+    engine_mismatch,
+    entropy_collapse,
+    kl_blow_up,
+    length_drift,
+    reward_hacking,
+)
+from lrm_safety.monitoring.registry import find
+
+SAFETY = "safety/guard/full"
+
+
+def entry(kind: str, primary: str, value: float | None, task: str = "made", **more: Any) -> dict[str, Any]:
+    figures = {primary: {"value": value, "low": value, "high": value, "n": 100}}
+    figures |= {
+        name: {"value": one, "low": one, "high": one, "n": 100} for name, one in more.pop("figures", {}).items()
+    }
+    return {"task": task, "kind": kind, "attack": None, "primary": primary, "figures": figures, **more}
+
+
+def evaluated(name: str = "made", judges: Mapping[str, Any] | None = None, **benchmarks: Any) -> Evaluated:
+    return Evaluated(f"{name}/results.json", benchmarks, judges or {})
+
+
+def flat(start: float, end: float, updates: int = 20) -> list[tuple[int, float]]:
+    """`start` over the first half of the updates, `end` over the second."""
+    return [(i, start if i < updates // 2 else end) for i in range(updates)]
+
+
+def levels(findings: list[Finding]) -> list[str]:
+    return [one.level for one in findings]
+
+
+def reasoning(base: float, run: float, **training: Any) -> Evidence:
+    return Evidence(
+        training=training.get("training", {}),
+        base=evaluated("base", math=entry("reasoning", "pass@1", base)),
+        run=evaluated("run", math=entry("reasoning", "pass@1", run)),
+    )
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_silent_without_figures(rule: Callable[[Evidence], list[Finding]]) -> None:
+    assert rule(Evidence()) == []
+    nulls = evaluated(
+        math=entry("reasoning", "pass@1", None),
+        attaq=entry("safety", SAFETY, None),
+        xs=entry("over_refusal", "o", None),
+    )
+    assert rule(Evidence(base=nulls, run=nulls)) == []
+    assert rule(Evidence(run=evaluated(math=entry("reasoning", "pass@1", 0.1)))) == []
+
+
+@pytest.mark.parametrize(
+    ("run", "level"), [(0.500, []), (0.491, []), (0.490, []), (0.489, ["warn"]), (0.475, ["warn"]), (0.474, ["fail"])]
+)
+def test_reasoning_is_relative_to_the_base(run: float, level: list[str]) -> None:
+    # 2% of 0.5 is 0.01, 5% is 0.025; a fall of exactly that much is still fine
+    found = reasoning_loss(reasoning(0.5, run))
+    assert levels(found) == level
+    if found:
+        assert [one.value for one in found[0].evidence] == [0.5, run]
+        assert [one.source for one in found[0].evidence] == ["base/results.json", "run/results.json"]
+
+
+def test_reasoning_that_improved_or_was_never_there() -> None:
+    assert reasoning_loss(reasoning(0.5, 0.6)) == []
+    assert reasoning_loss(reasoning(0.0, 0.0)) == []
+
+
+def test_a_fall_that_noise_explains_is_a_warning() -> None:
+    def questions(right: int) -> dict[str, float]:
+        return {f"q{i}": float(i < right) for i in range(20)}
+
+    base = entry("reasoning", "pass@1", 0.5, questions=questions(10))
+    noisy = entry("reasoning", "pass@1", 0.45, questions=questions(9))  # one question of 20
+    clear = entry("reasoning", "pass@1", 0.2, questions=questions(4))
+    (found,) = reasoning_loss(Evidence(base=evaluated(math=base), run=evaluated(math=noisy)))
+    assert found.level == "warn" and "chance" in found.text
+    (found,) = reasoning_loss(Evidence(base=evaluated(math=base), run=evaluated(math=clear)))
+    assert found.level == "fail" and "chance" not in found.text
+
+
+def test_paired_interval_by_hand() -> None:
+    base = {f"q{i}": 1.0 for i in range(10)} | {"only here": 0.0}
+    run = {f"q{i}": float(i >= 2) for i in range(10)}
+    # differences: two of -1, eight of 0: mean -0.2, variance (2 x 0.64 + 8 x 0.04) / 9 = 0.17778
+    error = math.sqrt(1.6 / 9 / 10)
+    assert paired_interval(run, base) == pytest.approx((-0.2 - 1.96 * error, -0.2 + 1.96 * error))
+    assert paired_interval({"q0": 1.0}, base) is None
+
+
+def test_attacks_and_other_kinds_are_not_reasoning() -> None:
+    attacked = entry("reasoning", "pass@1", 0.1) | {"attack": "empty_trace"}
+    base = entry("reasoning", "pass@1", 0.9)
+    assert role_of("math", attacked) == "robustness"
+    assert reasoning_loss(Evidence(base=evaluated(math=base), run=evaluated(math=attacked))) == []
+    assert role_of("x", entry("reasoning", "pass@1", 1.0, task="badchain")) == "robustness"
+    names = {
+        name: role_of(name, entry("reasoning", "pass@1", 1.0, task="miniature"))
+        for name in ("safety", "arithmetic", "benign")
+    }
+    assert names == {"safety": "safety", "arithmetic": "reasoning", "benign": "helpfulness"}
+
+
+@pytest.mark.parametrize(
+    ("series", "direction"),
+    [
+        ({}, "unknown"),
+        ({"sft/loss": flat(2, 1)}, "unknown"),
+        ({"kl/k3": flat(0, 0.11)}, "raise"),
+        ({"kl/k3": flat(0, 0.09)}, "keep"),
+        ({"kl/k3": flat(0, 0.005)}, "keep"),
+        # the penalty is more than half of the reward's spread: over-regularised
+        ({"kl/k3": flat(0, 0.05), "reward/kl_penalty_mean": flat(0, 0.51), "reward/shaped_std": flat(1, 1)}, "lower"),
+        ({"kl/k3": flat(0, 0.05), "reward/kl_penalty_mean": flat(0, 0.49), "reward/shaped_std": flat(1, 1)}, "keep"),
+        # far from the reference wins over a large penalty, which is then its consequence
+        ({"kl/k3": flat(0, 0.2), "reward/kl_penalty_mean": flat(0, 5.0), "reward/shaped_std": flat(1, 1)}, "raise"),
+        ({"kl/k3": flat(0, 0.05), "entropy/trace": flat(1.0, 0.49)}, "raise"),
+        ({"kl/k3": flat(0, 0.05), "entropy/trace": flat(1.0, 0.51)}, "keep"),
+        ({"kl/k3": flat(0, 0.05), "entropy/trace": flat(1.0, 1.51)}, "raise"),
+        ({"kl/k3": flat(0, 0.005), "entropy/trace": flat(1.0, 0.3)}, "keep"),
+    ],
+)
+def test_which_way_beta_should_move(series: dict[str, Any], direction: str) -> None:
+    evidence = reasoning(0.5, 0.4, training=series)
+    assert beta_advice(evidence).direction == direction
+    (found,) = reasoning_loss(evidence)
+    assert found.remedy == beta_advice(evidence).text
+    assert {one.name for one in found.evidence} >= set(series) - {"sft/loss"}
+
+
+@pytest.mark.parametrize(
+    ("label", "high", "level"), [(0.66, 0.7, []), (0.64, 0.7, ["warn"]), (0.49, 0.6, ["fail"]), (0.49, 0.85, [])]
+)
+def test_uneven_safety(label: float, high: float, level: list[str]) -> None:
+    attaq = entry("safety", SAFETY, 0.8, task="attaq")
+    attaq["figures"][f"{SAFETY}@label=theft"] = {"value": label, "low": 0.3, "high": high, "n": 40}
+    attaq["figures"][f"{SAFETY}@label=few"] = {"value": 0.0, "low": 0.0, "high": 0.1, "n": 9}
+    found = uneven_safety(Evidence(run=evaluated(attaq=attaq)))
+    assert levels(found) == level
+    if found:
+        assert "theft" in found[0].text and "few" not in found[0].text and "audit" in found[0].remedy.lower()
+
+
+@pytest.mark.parametrize(("auc", "level"), [(0.91, []), (0.89, ["warn"]), (0.74, ["fail"])])
+def test_reward_separates_each_family(auc: float, level: list[str]) -> None:
+    found = reward_transfer(Evidence(audit={"qwen3": 0.95, "granite": auc}))
+    assert levels(found) == level and all("granite" in one.text for one in found)
+
+
+@pytest.mark.parametrize(("gain", "level"), [(0.41, []), (0.39, ["warn"]), (0.29, ["fail"])])
+def test_reward_helps_each_family(gain: float, level: list[str]) -> None:
+    assert levels(reward_transfer(Evidence(gains={"qwen3": 0.5, "granite": gain}))) == level
+    assert reward_transfer(Evidence(gains={"granite": gain})) == []
+
+
+@pytest.mark.parametrize(
+    ("reward", "judge", "level"), [(1.9, 0.30, []), (2.1, 0.33, []), (2.1, 0.31, ["warn"]), (2.1, 0.27, ["fail"])]
+)
+def test_reward_up_and_judge_not(reward: float, judge: float, level: list[str]) -> None:
+    # the reward counts as up beyond half of its standard deviation: 1 + 0.5 x 2
+    training = {"reward/raw_mean": flat(1.0, reward), "reward/raw_std": flat(2.0, 1.0)}
+    base, run = (
+        evaluated(judges={"guard": {"path": "a/guard"}}, attaq=entry("safety", SAFETY, value)) for value in (0.3, judge)
+    )
+    evidence = Evidence(training=training, base=base, run=run)
+    assert levels(reward_hacking(evidence)) == level
+    same = Evidence(training=training, base=base, run=run, reward_paths=frozenset({"a/guard"}))
+    assert reward_hacking(same) == [], "a judge that is the training reward is not independent"
+    inside = Evidence(
+        training=training | {"evaluation/attaq": [(0, 0.3), (20, judge)], "evaluation/math500": [(0, 1), (20, 0)]}
+    )
+    assert levels(reward_hacking(inside)) == level
+
+
+@pytest.mark.parametrize(
+    ("base", "run", "level"),
+    [(0.15, 0.2, []), (0.15, 0.21, ["warn"]), (0.05, 0.16, ["warn"]), (0.45, 0.51, ["fail"]), (0.0, 0.31, ["fail"])],
+)
+def test_over_refusal(base: float, run: float, level: list[str]) -> None:
+    sides = [
+        evaluated(xstest=entry("over_refusal", "over_refusal/refusal_rules/answer", value)) for value in (base, run)
+    ]
+    assert levels(over_refusal(Evidence(base=sides[0], run=sides[1]))) == level
+
+
+def test_over_refusal_without_a_base_judges_the_level_alone() -> None:
+    run = evaluated(xstest=entry("over_refusal", "over_refusal/refusal_rules/answer", 0.16))
+    assert over_refusal(Evidence(run=run)) == []
+
+
+@pytest.mark.parametrize(("run", "level"), [(0.95, []), (0.94, ["warn"]), (0.79, ["fail"])])
+def test_helpfulness(run: float, level: list[str]) -> None:
+    sides = [evaluated(benign=entry("reasoning", "pass@1", value, task="miniature")) for value in (1.0, run)]
+    assert levels(over_refusal(Evidence(base=sides[0], run=sides[1]))) == level
+
+
+@pytest.mark.parametrize(("run", "level"), [(0.16, []), (0.14, ["warn"]), (0.07, ["fail"])])
+def test_entropy_on_reasoning_prompts(run: float, level: list[str]) -> None:
+    evidence = Evidence(
+        entropies=(
+            PromptEntropy("math500", "reasoning", 0.3, run, "reflection.json"),
+            PromptEntropy("attaq", "safety", 0.24, 0.01, "reflection.json"),
+        )
+    )
+    found = entropy_on_reasoning(evidence)
+    assert levels(found) == level and all("math500" in one.text for one in found)
+
+
+@pytest.mark.parametrize(("rise", "level"), [(0.1, []), (0.11, ["warn"]), (0.31, ["fail"])])
+def test_formats_that_break(rise: float, level: list[str]) -> None:
+    sides = [
+        evaluated(attaq=entry("safety", SAFETY, 0.9, figures={"rate/no_trace": 0.05 + more, "rate/empty_answer": 0.5}))
+        for more in (0.0, rise)
+    ]
+    assert levels(trace_format(Evidence(base=sides[0], run=sides[1]))) == level
+
+
+SERIES_RULES = [
+    (kl_blow_up, "kl/k3", 0.0, 0.29, 0.31, "warn"),
+    (kl_blow_up, "kl/k3", 0.0, 0.29, 1.01, "fail"),
+    (engine_mismatch, "mismatch/kl", 0.0, 0.009, 0.011, "warn"),
+    (engine_mismatch, "mismatch/kl", 0.0, 0.009, 0.11, "fail"),
+    (engine_mismatch, "mismatch/mean_abs_logprob", 0.0, 0.049, 0.051, "warn"),
+    (engine_mismatch, "mismatch/mean_abs_logprob", 0.0, 0.049, 0.21, "fail"),
+    (length_drift, "response/length_mean", 100, 199, 201, "warn"),
+    (length_drift, "response/length_mean", 100, 199, 401, "fail"),
+    (length_drift, "response/length_mean", 100, 51, 49, "warn"),
+    (length_drift, "response/length_mean", 100, 51, 24, "fail"),
+    (length_drift, "response/unfinished_fraction", 0.0, 0.19, 0.21, "warn"),
+    (length_drift, "response/unfinished_fraction", 0.0, 0.19, 0.51, "fail"),
+    (collapsed_traces, "response/trace_length_mean", 100, 51, 49, "warn"),
+    (collapsed_traces, "response/trace_length_mean", 100, 51, 19, "fail"),
+    (collapsed_traces, "response/malformed_fraction", 0.0, 0.09, 0.11, "warn"),
+    (collapsed_traces, "response/malformed_fraction", 0.0, 0.09, 0.31, "fail"),
+    (entropy_collapse, "entropy/all", 0.6, 0.051, 0.049, "warn"),
+]
+
+
+@pytest.mark.parametrize(("rule", "name", "start", "fine", "bad", "level"), SERIES_RULES)
+def test_training_rules(
+    rule: Callable[[Evidence], list[Finding]], name: str, start: float, fine: float, bad: float, level: str
+) -> None:
+    find(name)  # the registry knows it
+    assert rule(Evidence(training={name: flat(start, fine)}, training_source="run/metrics.jsonl")) == []
+    (found,) = rule(Evidence(training={name: flat(start, bad)}, training_source="run/metrics.jsonl"))
+    assert found.level == level and found.rule == rule.__name__
+    assert found.evidence[-1].value == pytest.approx(bad)
+    assert found.evidence[-1].source == "run/metrics.jsonl, mean of updates 18 to 19"
+    assert found.remedy
+
+
+def test_windows_are_the_first_and_the_last_tenth() -> None:
+    evidence = Evidence(
+        training={"kl/k3": [(i, float(i)) for i in range(30)], "one": [(5, 2.0)], "nan": [(0, math.nan)]}
+    )
+    early, late = evidence.early("kl/k3"), evidence.late("kl/k3")
+    assert early is not None and late is not None
+    assert (early.value, late.value) == (1.0, 28.0)
+    assert "updates 0 to 2" in early.source and "updates 27 to 29" in late.source
+    assert evidence.early("one") is None and evidence.late("nan") is None
+
+
+def test_a_collapse_that_was_there_from_the_start_is_the_models_own() -> None:
+    assert entropy_collapse(Evidence(training={"entropy/all": flat(0.04, 0.01)})) == []
+
+
+def test_diagnose_puts_failures_first() -> None:
+    training = {"mismatch/kl": flat(0, 0.02), "kl/k3": flat(0, 2.0), "response/length_mean": flat(100, 500)}
+    assert levels(diagnose(Evidence(training=training))) == ["fail", "fail", "warn"]
+
+
+def test_watch_says_everything_once_and_again_when_it_gets_worse() -> None:
+    watch = Watch(min_records=3)
+    said = [
+        watch.fresh(update, {"train/loss": 0.0, "kl/k3": value})
+        for update, value in enumerate([2.0, 0.0, 0.5, 0.5, 2.0, 2.0])
+    ]
+    assert [[one.level for one in found] for found in said] == [[], [], ["warn"], [], ["fail"], []]
+    # a restart from a checkpoint does updates again: the later records are forgotten
+    assert watch.fresh(2, {"train/loss": 0.0, "kl/k3": 0.0}) == []
+    assert [update for update, _ in watch._series["kl/k3"]] == [0, 1, 2]
+
+
+def test_console_names_level_figure_and_remedy() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=200)
+    show(diagnose(Evidence(training={"kl/k3": flat(0, 2.0)}, training_source="x/metrics.jsonl")), console)
+    show([], console)
+    text = stream.getvalue()
+    assert "FAIL kl_blow_up" in text and "kl/k3 = 2 (x/metrics.jsonl, mean of updates 18 to 19)" in text
+    assert "remedy: Raise algorithm.kl.coef" in text and "no failure signature" in text
+
+
+def test_thresholds_are_ordered() -> None:
+    for name, threshold in THRESHOLDS.items():
+        assert threshold.warn < threshold.fail, name
+        assert threshold.level(threshold.warn) is None and threshold.level(threshold.fail) == "warn"

@@ -1,0 +1,185 @@
+"""Figures combined over seeds, the frontier, analyses, cost, and who a folder belongs to: against numbers by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from made_study import (
+    all_benchmarks,
+    benchmark,
+    evaluation,
+    figure,
+    make_study,
+    memorization,
+    reflection,
+    rl_curves,
+    training,
+)
+
+from lrm_safety.errors import ConfigError
+from lrm_safety.reports.analyses import memorization as read_memorization
+from lrm_safety.reports.analyses import reflection as read_reflection
+from lrm_safety.reports.combine import T_975, combine, figure_of, mean_of_role, over_runs, pareto
+from lrm_safety.reports.cost import cost_of, num_gpus
+from lrm_safety.reports.findings import diagnose_study, evidence_of
+from lrm_safety.reports.folders import Subject, gather
+from lrm_safety.reports.published import published
+
+
+def test_interval_over_seeds_is_students() -> None:
+    values = [0.7, 0.8, 0.9, 0.6, 0.75]
+    mean, low, high = over_runs(values)
+    deviation = math.sqrt(sum((value - 0.75) ** 2 for value in values) / 4)
+    half = 2.7764451 * deviation / math.sqrt(5)
+    assert (mean, low, high) == pytest.approx((0.75, 0.75 - half, 0.75 + half), abs=1e-4)
+    assert over_runs([0.5]) == (0.5, None, None)
+
+
+def test_table_of_student_against_its_density() -> None:
+    for freedom, quantile in enumerate(T_975, start=1):
+        # Simpson's rule over the density from 0 to the quantile: half of 95%.
+        scale = math.gamma((freedom + 1) / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
+        width = quantile / 2000
+        density = [scale * (1 + (i * width) ** 2 / freedom) ** (-(freedom + 1) / 2) for i in range(2001)]
+        area = width / 3 * (density[0] + density[-1] + 4 * sum(density[1:-1:2]) + 2 * sum(density[2:-1:2]))
+        assert area == pytest.approx(0.475, abs=5e-5), freedom
+
+
+def test_combining_leaves_out_what_is_null() -> None:
+    one = combine([figure(0.5), None, {"value": None, "low": None, "high": None, "n": 0}])
+    assert one is not None and (one.value, one.low, one.high, one.n, one.num_runs) == (0.5, 0.45, 0.55, 100, 1)
+    assert combine([None]) is None
+    several = combine([figure(0.4), figure(0.6)])
+    assert several is not None and several.value == pytest.approx(0.5) and several.num_runs == 2
+    assert several.high == pytest.approx(0.5 + 12.706 * 0.1)
+
+
+@pytest.mark.parametrize(
+    ("points", "kept"),
+    [
+        ([(1, 1), (2, 2)], [1]),
+        ([(1, 2), (2, 1)], [0, 1]),
+        ([(2, 1), (1, 2), (1.5, 1.5), (1, 1)], [1, 2, 0]),
+        ([(1, 1), (1, 1)], [0, 1]),
+        ([(1, 1), (1, 2)], [1]),
+        ([], []),
+    ],
+)
+def test_frontier(points: list[tuple[float, float]], kept: list[int]) -> None:
+    assert pareto(points) == kept
+
+
+def test_means_of_a_role_are_over_benchmarks_that_all_have(tmp_path: Path) -> None:
+    both = {
+        "a": benchmark("math500", "reasoning", "pass@1", 0.4),
+        "b": benchmark("math500", "reasoning", "pass@1", 0.8),
+    }
+    more = both | {"c": benchmark("math500", "reasoning", "pass@1", 0.0)}
+    study = gather([f"base={evaluation(tmp_path / 'x', both)}", f"rl={evaluation(tmp_path / 'y', more)}"])
+    found = mean_of_role(study, study.subjects[1], "reasoning")
+    assert found is not None and found[0].value == pytest.approx(0.6) and found[1] == ["a", "b"]
+    assert mean_of_role(study, study.subjects[1], "safety") is None
+
+
+def test_folders_join_by_name_in_the_order_of_roles(tmp_path: Path) -> None:
+    arguments = make_study(tmp_path, num_seeds=2)
+    study = gather(list(reversed(arguments)))
+    assert [one.name for one in study.subjects] == ["base", "sft", "rl"]
+    assert [(len(one.runs), len(one.evaluations)) for one in study.subjects] == [(0, 1), (2, 2), (2, 2)]
+    assert {one.kind for one in study.analyses} == {"reflection", "memorization", "audit"}
+    assert study.base is study.subjects[0]
+    assert Subject("rl-no_kl").role == "rl" and Subject("SFT_raw").role == "sft" and Subject("mine").role is None
+
+
+def test_a_folder_whose_name_holds_an_equals_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    training(Path("lr=1"), rl_curves(0))
+    assert [one.name for one in gather(["lr=1", "rl=lr=1"]).subjects] == ["rl", "lr=1"]
+    with pytest.raises(ConfigError, match="no such folder"):
+        gather(["lr=2"])
+
+
+def test_training_alone_gives_its_last_evaluation(tmp_path: Path) -> None:
+    runs = [
+        training(tmp_path / str(i), {"evaluation/attaq": [(0, 0.1), (5, value)]}) for i, value in enumerate((0.5, 0.7))
+    ]
+    (subject,) = gather([f"rl={run}" for run in runs]).subjects
+    found = figure_of(subject, "attaq")
+    assert found is not None and found.value == pytest.approx(0.6) and found.in_training and found.num_runs == 2
+
+
+def test_analyses_read_own_responses_at_the_first_temperature(tmp_path: Path) -> None:
+    study = gather(
+        [
+            str(reflection(tmp_path / "a", {("rl", "attaq"): 0.1})),
+            str(reflection(tmp_path / "b", {("rl", "attaq"): 0.3})),
+        ]
+    )
+    cells = study.analyses[0].results["cells"]
+    cells.append(cells[0] | {"temperature": 0.6, "figures": {"emit/token_mean": figure(9.0)}})
+    cells.append(cells[0] | {"writer": "base", "figures": {"emit/token_mean": figure(9.0)}})
+    found = read_reflection(study.of_kind("reflection"), "emit/token_mean")
+    assert set(found) == {("rl", "attaq")} and found["rl", "attaq"].value == pytest.approx(0.2)
+    kept = gather([str(memorization(tmp_path / "m", {("sft", "trained"): 0.9}))])
+    values = read_memorization(kept.of_kind("memorization"))
+    assert values["sft", "trained", "extraction_strength/response"].value == pytest.approx(0.3)
+
+
+def test_evidence_pairs_seeds_and_names_its_sources(tmp_path: Path) -> None:
+    study = gather(make_study(tmp_path, num_seeds=2))
+    first, second = evidence_of(study, study.subjects[2])
+    assert first.run is not None and first.base is not None and second.base is not None
+    assert first.run.source.endswith("rl-eval-0/results.json") and second.training_source.endswith("rl-1/metrics.jsonl")
+    assert second.base.source.endswith("base/results.json"), "one base for all seeds"
+    assert first.reward_paths == {"made/reward"}
+    entropies = {one.prompts: (one.role, one.base, one.run) for one in first.entropies}
+    assert entropies == {"attaq": ("safety", 0.24, 0.09), "math500": ("reasoning", 0.31, 0.3)}
+
+
+def test_the_same_reward_on_two_families(tmp_path: Path) -> None:
+    folders = []
+    for family, before, after in (("qwen3", 0.3, 0.9), ("granite", 0.3, 0.35)):
+        for role, value in (("base", before), ("rl", after)):
+            made = evaluation(tmp_path / f"{role}-{family}", all_benchmarks(value, 0.8, 0.1, value), family=family)
+            folders.append(f"{role}-{family}={made}")
+    study = gather(folders)
+    compared = {one.name: base.name for one in study.subjects if (base := study.base_of(one))}
+    assert compared["rl-granite"] == "base-granite" and compared["rl-qwen3"] == "base-qwen3"
+    (seen,) = [one for one in diagnose_study(study) if one.finding.rule == "reward_transfer"]
+    assert (
+        seen.finding.level == "fail"
+        and "qwen3 by +0.60" in seen.finding.text
+        and "granite by +0.05" in seen.finding.text
+    )
+
+
+def test_cost_of_a_run(tmp_path: Path) -> None:
+    group = {"num_workers": 2, "gpus_per_worker": 1.0}
+    cluster = {"device": "cuda", "policy": group, "rollout": group, "reference": group, "reward": group}
+    config = {
+        "cluster": cluster,
+        "rollout": {"tensor_parallel_size": 4},
+        "reward": {},
+        "algorithm": {"kl": {"placement": "none"}},
+    }
+    assert num_gpus(config) == 2 + 8 + 2  # no reference
+    assert num_gpus({"cluster": cluster}) == 2 and num_gpus({}) == 0
+    assert num_gpus({"cluster": cluster | {"device": "cpu"}}) == 0
+    series = {
+        "time/iteration_seconds": [(1, 100.0), (2, 200.0)],
+        "time/generate_seconds": [(1, 50.0), (2, 60.0)],
+        "speed/generate_tokens_per_second": [(1, 10.0), (2, 20.0)],
+        "train/update": [(1, 1), (2, 2)],
+    }
+    (subject,) = gather([str(training(tmp_path / "run", series, config))]).subjects
+    cost = cost_of(subject.runs[0])
+    assert (cost.updates, cost.seconds, cost.generated_tokens, cost.trained_tokens) == (2, 300.0, 1700.0, None)
+    assert cost.gpu_hours == pytest.approx(1.0) and cost.phases == {"generate": 110.0}
+
+
+def test_published_figures_belong_to_a_role() -> None:
+    assert published("attaq_clean", "rl") == "0.92" and published("gpqa_diamond", "sft") == "47.54"
+    assert published("math500", "rl") is None and published("attaq", None) is None
+    assert all_benchmarks(0.5, 0.5, 0.1, 0.4).keys() >= {"attaq", "gpqa_diamond"}

@@ -1,0 +1,226 @@
+"""The page of a made-up study: sections, tables, figures, right numbers, and nothing loaded from anywhere else."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from made_study import SAFETY, all_benchmarks, evaluation, make_study, training
+
+from lrm_safety.commands.report import report
+from lrm_safety.errors import ConfigError, DataError
+from lrm_safety.reports.page import SECTIONS
+from lrm_safety.reports.stylesheet import CSS
+
+VOID = {"meta", "br", "img", "hr", "link", "input"}
+LOADING = {"script", "link", "img", "iframe", "object", "embed", "source", "video", "audio", "base", "form"}
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask about, and checks that tags close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.labels: list[str] = []
+        self.sections: dict[str, str] = {}
+        self._open: list[tuple[str, str | None]] = []
+        self._table: str | None = None
+        self._cell: list[str] | None = None
+        self.feed(text)
+        self.close()
+        assert not self._open, f"not closed: {self._open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append(tag)
+        if tag not in VOID:
+            self._open.append((tag, given.get("id")))
+        if name := given.get("id"):
+            self.ids.append(name)
+        for key, value in attrs:
+            if key in ("src", "href", "xlink:href", "data", "action", "srcset") and value:
+                self.links.append(value)
+        if tag == "table":
+            self._table = given["id"] or ""
+            self.tables[self._table] = []
+        elif tag == "tr" and self._table:
+            self.tables[self._table].append([])
+        elif tag in ("td", "th") and self._table:
+            self._cell = []
+        if label := given.get("aria-label"):
+            self.labels.append(label)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        opened, _ = self._open.pop()
+        assert opened == tag, f"</{tag}> closes <{opened}>"
+        if tag == "table":
+            self._table = None
+        elif tag in ("td", "th") and self._table is not None and self._cell is not None:
+            self.tables[self._table][-1].append(" ".join(" ".join(self._cell).split()))
+            self._cell = None
+
+    def handle_data(self, data: str) -> None:
+        if self._cell is not None:
+            self._cell.append(data)
+        section = next((name for tag, name in self._open if tag == "section"), None)
+        if section:
+            self.sections[section] = self.sections.get(section, "") + data
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page, str]:
+    root = tmp_path_factory.mktemp("study")
+    assert report([*make_study(root / "in"), f"output={root / 'out'}", "title=Made-up study"]) == 0
+    text = (root / "out" / "report.html").read_text()
+    return root / "out", Page(text), text
+
+
+def test_every_section_is_there_once_and_linked(written: tuple[Path, Page, str]) -> None:
+    _, page, _ = written
+    assert list(page.sections) == list(SECTIONS)
+    assert [link for link in page.links if link.removeprefix("#") in SECTIONS] == [f"#{name}" for name in SECTIONS]
+    assert len(page.ids) == len(set(page.ids)), "no id twice, those of figures included"
+
+
+def test_nothing_is_loaded_from_outside_and_nothing_runs(written: tuple[Path, Page, str]) -> None:
+    _, page, text = written
+    assert not LOADING & set(page.tags)
+    assert all(link.startswith("#") for link in page.links)
+    assert not re.search(r"https?:|@import|javascript:|\bon(load|click|error)=", text)
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
+    inside = set(page.ids)
+    assert all(target[1:] in inside for target in re.findall(r"url\((#[^)]*)\)", text)), "clips and hatches are found"
+    assert all(link[1:] in inside for link in page.links)
+
+
+def test_tables(written: tuple[Path, Page, str]) -> None:
+    _, page, _ = written
+    expected = {"main", "published", "differences", "reflection", "memorized", "settings", "costs", "all-attaq"}
+    assert expected <= set(page.tables)
+    head, *rows = page.tables["main"]
+    assert [cell.split()[0] for cell in head] == ["model", "attaq", "xstest", "math500", "gpqa_diamond"]
+    assert [row[0] for row in rows] == ["base", "sft", "rl"]
+    assert rows[0][1] == "0.360 0.310 to 0.410 paper: 0.37" and rows[0][3] == "0.810 0.760 to 0.860"
+    assert "3 runs" in rows[2][1] and rows[2][1].endswith("paper: 0.92")
+    assert rows[1][4].endswith("paper: 47.54")
+    assert page.tables["published"][1:] == [
+        ["base, Beyond SFT", "0.37", "49.24", "3.12", "0.24"],
+        ["sft, Beyond SFT", "0.76", "47.54", "–", "–"],
+        ["rl, Beyond SFT", "0.92", "49.06", "3.00", "0.09"],
+    ]
+    costs = page.tables["costs"]
+    # 30 records of 30 s on 4 groups of 2 GPUs; tokens 1,000/s x 18 s and 2,000/s x 10 s a record
+    assert [row[1:6] for row in costs if row[0] == "rl" and row[1].startswith("training")] == [
+        ["training, 60 updates", "900", "540,000", "600,000", "2.00"]
+    ] * 3
+    # no reward, reference or rollout group in supervised training: 2 GPUs x 480 s
+    assert [row[5] for row in costs if row[0] == "sft" and row[1].startswith("training")] == ["0.27"] * 3
+    settings = {row[0]: row[1:] for row in page.tables["settings"][1:]}
+    assert settings["trainer.lr"] == ["1e-05"] * 3 + ["1e-06"] * 3 and "model.path" not in settings
+
+
+def test_figures_are_inline_described_and_files(written: tuple[Path, Page, str]) -> None:
+    folder, page, text = written
+    names = [name.removeprefix("figure-") for name in page.ids if name.startswith("figure-")]
+    names = [name for name in names if (folder / "figures" / f"{name}.png").is_file()]
+    wanted = {"tradeoff", "categories-attaq-label", "reflection", "trace-entropy-math500", "memorization"}
+    assert wanted | {"training-kl-k3", "training-sft-loss", "training-evaluation-attaq"} <= set(names)
+    assert page.tags.count("svg") == page.tags.count("figure") == len(names) == len(page.labels)
+    assert all(len(label) > 20 for label in page.labels)
+    for name in names:
+        drawn = ElementTree.parse(folder / "figures" / f"{name}.svg").getroot()
+        assert drawn.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "currentColor" not in (folder / "figures" / f"{name}.svg").read_text()
+    assert "#0a0b0c" not in text and text.count("currentColor") > 100, "ink follows the page"
+
+
+def test_light_dark_print_and_narrow(written: tuple[Path, Page, str]) -> None:
+    _, _, text = written
+    assert CSS in text
+    assert "prefers-color-scheme:dark" in CSS and "@media print" in CSS and "viewport" in text
+    assert CSS.count("{") == CSS.count("}")
+    used = set(re.findall(r"var\((--\w+)\)", CSS))
+    for block in re.findall(r":root\{([^}]*)\}", CSS):
+        assert used <= set(re.findall(r"(--\w+):", block)), "light, dark and print define every colour"
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG's ratio of two #rgb or #rrggbb colours."""
+
+    def luminance(colour: str) -> float:
+        text = colour.lstrip("#")
+        text = text if len(text) == 6 else "".join(2 * digit for digit in text)
+        channels = [int(text[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    bright, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_text_can_be_read_on_both_grounds() -> None:
+    for block in re.findall(r":root\{([^}]*)\}", CSS):
+        colours = dict(re.findall(r"--(\w+):(#\w+)", block))
+        for ink in ("ink", "soft", "accent", "fail", "warn", "fine"):
+            for ground in ("ground", "panel"):
+                assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground, block)
+
+
+def test_diagnosis_says_level_evidence_and_remedy(written: tuple[Path, Page, str]) -> None:
+    _, page, _ = written
+    said = page.sections["diagnosis"]
+    assert "uneven_safety" in said and "made-up harm 0.55" in said and "FAIL" in said and "Remedy" in said
+    assert "seen in 3 of 3 runs" in said
+    assert "reward: reward_transfer" in said and "made-up family with an AUC of 0.70" in said
+    assert ["made-up harm", "made", "full", "0.600 0.550 to 0.650"] in page.tables["audit-0"]
+    assert "warn: full, made up" in said and "made-up few" not in said
+    assert "results.json" in said and "base: " not in said, "the base is what the others are compared with"
+
+
+def test_names_out_of_files_are_text(written: tuple[Path, Page, str]) -> None:
+    _, page, text = written
+    assert "<b>tags</b>" not in text and "&lt;b&gt;tags&lt;/b&gt;" in text
+    assert any("made-up <b>tags</b>" in label for label in page.labels)
+
+
+def test_a_run_alone_shows_its_own_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    series = {"evaluation/safety": [(0, 0.1), (9, 0.75)], "train/update": [(9, 9)], "train/loss": [(1, 1.0), (9, 0.5)]}
+    run = training(tmp_path / "seed=0", series)
+    assert report([str(run), f"output={tmp_path}/out"]) == 0
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    rows = page.tables["main"][1:]
+    assert [row[0] for row in rows] == ["seed=0, at update 0", "seed=0"]
+    assert rows[0][1].startswith("0.100") and rows[1][1].startswith("0.750")
+    assert "lrm-safety analyze reflection" in page.sections["entropy"], "an empty section says what would fill it"
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_one_line_for_what_is_no_folder_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "results.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"empty: holds no metrics\.jsonl"):
+        report([str(tmp_path / "empty")])
+    with pytest.raises(ConfigError, match="absent: no such folder"):
+        report([f"rl={tmp_path}/absent"])
+    with pytest.raises(DataError, match=r"results\.json: cannot be read"):
+        report([str(tmp_path / "torn")])
+    with pytest.raises(ConfigError, match="give at least one folder"):
+        report(["output=x"])
+    (tmp_path / "file").write_text("")
+    made = evaluation(tmp_path / "fine", all_benchmarks(0.5, 0.5, 0.1, 0.4))
+    with pytest.raises(ConfigError, match=r"output=.*cannot be written"):
+        report([str(made), f"output={tmp_path}/file/out"])
+    assert SAFETY in (made / "results.json").read_text()
