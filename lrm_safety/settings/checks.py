@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ..errors import ConfigError
-from . import EvaluateSettings, EvaluationSettings, Settings, SftSettings
+from . import AnalyzeSettings, EvaluateSettings, EvaluationSettings, Settings, SftSettings
 
 COLOCATED_GPU_MEMORY = 0.6
 """Share of a GPU beside which trainer, reference and reward model still find room."""
@@ -218,6 +218,12 @@ def _check_evaluation(settings: Settings) -> None:
             f"checkpoint.best_metric={best}: no such benchmark; evaluation.benchmarks has "
             f"{', '.join(evaluation.benchmarks)}"
         )
+
+
+def check_analyze(settings: AnalyzeSettings) -> None:
+    """What `check` is for training."""
+    for key, value, metadata in _walk(settings, ""):
+        _check_value(key, value, metadata)
 
 
 def check_evaluate(settings: EvaluateSettings) -> None:

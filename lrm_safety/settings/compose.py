@@ -21,14 +21,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ..errors import ConfigError
-from . import EvaluateSettings, JudgeSettings, Settings, SftSettings
-from .checks import check, check_evaluate, check_sft
+from . import AnalyzeSettings, EvaluateSettings, JudgeSettings, Settings, SftSettings
+from .audit import AuditRewardSettings
+from .checks import check, check_analyze, check_evaluate, check_sft
 from .paths import configuration_directory
+from .reward_checks import check_audit, check_reward_training
+from .reward_training import RewardTrainingSettings
 
 Schema = TypeVar("Schema")
-TRAIN_ROOT, EVALUATE_ROOT, SFT_ROOT = "config", "evaluate", "sft"
+TRAIN_ROOT, EVALUATE_ROOT, SFT_ROOT, ANALYZE_ROOT = "config", "evaluate", "sft", "analyze"
 """Composition roots in conf/."""
-COMMANDS: dict[type, str] = {Settings: "train", EvaluateSettings: "evaluate", SftSettings: "sft"}
+COMMANDS: dict[type, str] = {
+    Settings: "train",
+    EvaluateSettings: "evaluate",
+    SftSettings: "sft",
+    AnalyzeSettings: "analyze",
+    RewardTrainingSettings: "reward",
+    AuditRewardSettings: "audit-reward",
+}
 """The command that reads each schema."""
 
 
@@ -38,6 +48,9 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="schema", node=Settings)
     ConfigStore.instance().store(name="evaluate_schema", node=EvaluateSettings)
     ConfigStore.instance().store(name="sft_schema", node=SftSettings)
+    ConfigStore.instance().store(name="analyze_schema", node=AnalyzeSettings)
+    ConfigStore.instance().store(name="reward_training_schema", node=RewardTrainingSettings)
+    ConfigStore.instance().store(name="audit_reward_schema", node=AuditRewardSettings)
 
 
 def compose_settings(overrides: list[str]) -> tuple[Settings, dict[str, Any]]:
@@ -59,6 +72,27 @@ def compose_evaluation(overrides: list[str]) -> tuple[EvaluateSettings, dict[str
 def compose_sft(overrides: list[str]) -> tuple[SftSettings, dict[str, Any]]:
     """Compose conf/sft.yaml with `overrides` as `lrm-safety sft` does; errors as `compose_settings`."""
     return sft_settings_of(_compose(SFT_ROOT, SftSettings, overrides))
+
+
+def compose_reward_training(overrides: list[str]) -> tuple[RewardTrainingSettings, dict[str, Any]]:
+    """Compose conf/reward_training.yaml with `overrides` as `lrm-safety reward` does; errors as `compose_settings`."""
+    settings, resolved = _typed(_compose("reward_training", RewardTrainingSettings, overrides), RewardTrainingSettings)
+    check_reward_training(settings)
+    return settings, resolved
+
+
+def compose_audit(overrides: list[str]) -> tuple[AuditRewardSettings, dict[str, Any]]:
+    """Compose conf/audit_reward.yaml with `overrides` as `lrm-safety audit-reward` does; errors as `compose_settings`."""
+    settings, resolved = _typed(_compose("audit_reward", AuditRewardSettings, overrides), AuditRewardSettings)
+    check_audit(settings)
+    return settings, resolved
+
+
+def compose_analysis(overrides: list[str]) -> tuple[AnalyzeSettings, dict[str, Any]]:
+    """Compose conf/analyze.yaml with `overrides` as `lrm-safety analyze` does; errors as `compose_settings`."""
+    settings, resolved = _typed(_compose(ANALYZE_ROOT, AnalyzeSettings, overrides), AnalyzeSettings)
+    check_analyze(settings)
+    return settings, resolved
 
 
 def compose_judges(names: list[str], overrides: Sequence[str] = ()) -> dict[str, JudgeSettings]:
