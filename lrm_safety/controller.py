@@ -74,13 +74,10 @@ class Controller:
                 self.evaluate_if_due()
                 self.checkpoint_if_due()
         except (StopRequested, JudgeError) as stop:
-            if isinstance(stop, StopRequested) and stop.at_once:
-                raise
-            with self.interruption.deferred():
+            if not (isinstance(stop, StopRequested) and stop.at_once):
                 self.checkpoint(boundary)
             raise
-        with self.interruption.deferred():
-            self.checkpoint(self.state())
+        self.checkpoint(self.state())
 
     def iterate(self) -> None:
         """One rollout batch through the loop."""
@@ -187,9 +184,8 @@ class Controller:
         """Held-out sets at update 0, every `every_updates`, and at the end."""
         every = self.settings.evaluation.every_updates
         ends = self.schedule.finished(self.update, self.iteration)
-        if not every or not (self.update == 0 or ends or self.schedule.crossed(self.update, every)):
-            return
-        if self.last_evaluation.get("update") == self.update:
+        due = self.update == 0 or ends or self.schedule.crossed(self.update, every)
+        if not every or not due or self.last_evaluation.get("update") == self.update:
             return
         with self.recorder.phases.phase("evaluate"):
             chunks = self.groups.rollout.generate(self.evaluation.requests, self.evaluation.sampling)
@@ -240,7 +236,7 @@ class Controller:
             return
         last = state["last_evaluation"]
         evaluated = last if last.get("update") == state["update"] else {}  # figures of these very weights
-        with self.recorder.phases.phase("checkpoint"):
+        with self.interruption.deferred(), self.recorder.phases.phase("checkpoint"):
             folder = self.run.store.begin(state["update"])
             self.groups.policy.save(folder)
             self.run.store.commit(

@@ -33,7 +33,7 @@ TINY = (
     "tracking.console=plain",
 )
 """A run of two updates an iteration, in seconds besides its start."""
-REPEATED = (*TINY, "schedule.max_updates=8", "tracking.wandb=offline", "tracking.log_text=true")
+REPEATED = (*TINY, "schedule.max_updates=10", "tracking.wandb=offline", "tracking.log_text=true")
 """The run that is interrupted in every way; its end must not depend on that."""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running import REPEATED, Command, assert_same_run, checkpoints, metric_lines, title
+from running import REPEATED, Command, assert_same_run, checkpoints, title
 
 from lrm_safety.weight_sync.shm import SHARED_MEMORY
 
@@ -29,17 +29,17 @@ def published_folders() -> dict[str, bool]:
 def test_whatever_interrupts_a_run_changes_nothing(
     command: Callable[..., Command], tmp_path: Path, uninterrupted: Path
 ) -> None:
-    """One run through every interruption: it stops, loses a trainer, gets SIGTERM, gets SIGKILL, restarts itself."""
+    """One run through every interruption: it loses a trainer, gets SIGTERM, gets SIGKILL, restarts itself.
+
+    A stop at a chosen update and its resume are part of test_cluster.py.
+    """
     run = tmp_path / "run"
 
-    stopped = command(*TRAIN, "schedule.stop_after_updates=2")
-    assert stopped.wait() == 0, stopped.output
-    assert checkpoints(run) == ["update-000002"]
-    assert metric_lines(run) == [line for line in metric_lines(uninterrupted) if line["update"] <= 2]
+    def last() -> int:
+        return int(checkpoints(run)[-1].removeprefix("update-"))
 
-    # No checkpoint of their own accord: what is found after a signal was written because of the signal.
-    crippled = command(*TRAIN, "checkpoint.every_updates=0")
-    crippled.wait_until(lambda: "resumed from update 2" in crippled.stdout)
+    crippled = command(*TRAIN)
+    crippled.wait_until(lambda: checkpoints(run))
     kill_a_rank(crippled)
     began = time.monotonic()
     assert crippled.wait() == 1, crippled.output
@@ -48,21 +48,22 @@ def test_whatever_interrupts_a_run_changes_nothing(
     assert "policy worker" in crippled.error_lines[0] and "died" in crippled.error_lines[0]
     assert "Traceback" not in crippled.output
     assert crippled.survivors() == []
-    assert checkpoints(run) == ["update-000002"]
 
+    # No checkpoint of its own accord: the one that is found afterwards was written because of the signal.
+    before = last()
     terminated = command(*TRAIN, "checkpoint.every_updates=0")
-    terminated.wait_until(lambda: "update 4/8" in terminated.stdout)
+    terminated.wait_until(lambda: f"update {before + 2}/10" in terminated.stdout)
     terminated.children()
     terminated.signal(signal.SIGTERM)
     assert terminated.wait(120) == 143, terminated.output
     assert "stopped by SIGTERM" in terminated.stderr
     assert "Traceback" not in terminated.output
-    saved = checkpoints(run)
-    assert len(saved) == 2 and saved[-1] in ("update-000004", "update-000006")
+    saved = last()
+    assert saved > before
     assert terminated.survivors() == []
 
     killed = command(*TRAIN)
-    killed.wait_until(lambda: f"resumed from update {int(saved[-1][-6:])}" in killed.stdout)
+    killed.wait_until(lambda: f"resumed from update {saved}" in killed.stdout)
     delay = random.random()
     time.sleep(delay)
     workers = [child for child in killed.children() if "Worker" in title(child)]
@@ -82,7 +83,7 @@ def test_whatever_interrupts_a_run_changes_nothing(
     assert not any(run.glob("checkpoints/.*"))
     # Every process wrote a file of its own under the id of the first one's W&B run.
     files = sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
-    assert len(files) == 5
+    assert len(files) == 4
     assert len({file.name for file in files}) == 1
     # Two agents of Ray's own wait a minute for a killed cluster's server before they end.
     assert killed.survivors(120) == []

@@ -31,8 +31,8 @@ def test_a_sweep_is_as_many_runs_one_after_the_other(sweep: Sweep) -> None:
     assert sorted(sweep.directory.glob("seed=*")) == runs
     for seed, run in enumerate(runs):
         assert yaml.safe_load((run / "config.yaml").read_text())["seed"] == seed
-        assert [line["update"] for line in metric_lines(run)] == [2, 4, 6, 8]
-        assert checkpoints(run) == ["update-000006", "update-000008"]
+        assert [line["update"] for line in metric_lines(run)] == [2, 4, 6, 8, 10]
+        assert checkpoints(run) == ["update-000008", "update-000010"]
     one, two = (load_file(run / "export" / "model.safetensors") for run in runs)
     assert any(not torch.equal(one[name], two[name]) for name in one)
 
@@ -61,7 +61,7 @@ def test_wandb_file_holds_the_resolved_configuration(uninterrupted: Path) -> Non
     for pattern in (rb'"rollout_batch_size":\s*16\D', rb'"views":\s*{"full":\s*1', rb'"name":\s*"miniature"'):
         assert re.search(pattern, content), pattern
     tables = list(folder.glob("files/media/table/*.json"))
-    assert len(tables) == 4, "one table of samples for every iteration"
+    assert len(tables) == 5, "one table of samples for every iteration"
 
 
 def test_metrics_tell_what_happened(uninterrupted: Path) -> None:
