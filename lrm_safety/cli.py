@@ -21,6 +21,7 @@ USAGE = """usage: lrm-safety COMMAND [overrides]
   analyze KIND      reflection: entropy at reflection tokens; memorization: of supervised rows
   reward            train a reward model on pairs of responses (Bradley-Terry), with accuracy and calibration
   audit-reward      ask a reward model about safe and unsafe texts before training with it: pass, warn or fail
+  study             base, SFT and RL of one model: trained, evaluated, analysed, reported
   report            one page, figures and a diagnosis out of finished runs, evaluations and analyses
   plan              memory per GPU, tokens and hours of a run; refuses what cannot fit
   demo              train the miniature, evaluate before and after, draw the curves into outputs/demo
@@ -96,6 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         "analyze": _analyze,
         "reward": _reward,
         "audit-reward": _audit_reward,
+        "study": _study,
         "report": _report,
         "plan": _plan,
         "demo": _demo,
@@ -174,6 +176,12 @@ def _audit_reward(arguments: list[str]) -> int:
     from .commands.audit_reward import audit_reward
 
     return audit_reward(arguments)
+
+
+def _study(arguments: list[str]) -> int:
+    from .commands.study import study
+
+    return study(arguments)
 
 
 def _report(arguments: list[str]) -> int:

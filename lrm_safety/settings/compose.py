@@ -27,6 +27,7 @@ from .checks import check, check_analyze, check_evaluate, check_sft
 from .paths import configuration_directory
 from .reward_checks import check_audit, check_reward_training
 from .reward_training import RewardTrainingSettings
+from .study import StudySettings
 
 Schema = TypeVar("Schema")
 TRAIN_ROOT, EVALUATE_ROOT, SFT_ROOT, ANALYZE_ROOT = "config", "evaluate", "sft", "analyze"
@@ -38,6 +39,7 @@ COMMANDS: dict[type, str] = {
     AnalyzeSettings: "analyze",
     RewardTrainingSettings: "reward",
     AuditRewardSettings: "audit-reward",
+    StudySettings: "study",
 }
 """The command that reads each schema."""
 
@@ -51,6 +53,7 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="analyze_schema", node=AnalyzeSettings)
     ConfigStore.instance().store(name="reward_training_schema", node=RewardTrainingSettings)
     ConfigStore.instance().store(name="audit_reward_schema", node=AuditRewardSettings)
+    ConfigStore.instance().store(name="study_schema", node=StudySettings)
 
 
 def compose_settings(overrides: list[str]) -> tuple[Settings, dict[str, Any]]:
@@ -93,6 +96,11 @@ def compose_analysis(overrides: list[str]) -> tuple[AnalyzeSettings, dict[str, A
     settings, resolved = _typed(_compose(ANALYZE_ROOT, AnalyzeSettings, overrides), AnalyzeSettings)
     check_analyze(settings)
     return settings, resolved
+
+
+def compose_study(overrides: list[str]) -> tuple[StudySettings, dict[str, Any]]:
+    """Compose conf/study.yaml with `overrides` as `lrm-safety study` does; errors as `compose_settings`."""
+    return _typed(_compose("study", StudySettings, overrides), StudySettings)
 
 
 def compose_judges(names: list[str], overrides: Sequence[str] = ()) -> dict[str, JudgeSettings]:

@@ -14,7 +14,7 @@ class BenchmarkSettings:
 
     task: str = MISSING
     """Module in lrm_safety/evaluation/benchmarks: attaq, air_bench, harmbench, xstest, math500, aime, gpqa, badchain,
-    long_tail, miniature, custom."""
+    long_tail, miniature, miniature_forbidden, custom."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Options of the benchmark's loader, such as `subset`, or `data` for the path of its file."""
     samples: int | None = integer(None, low=1)

@@ -25,6 +25,7 @@ SCORING: dict[str, Scoring] = {
     "gpqa": "choice",
     "badchain": "math",
     "miniature": "own",
+    "miniature_forbidden": "judges",
     "custom": "own",
 }
 

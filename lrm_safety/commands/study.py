@@ -1,0 +1,67 @@
+"""`lrm-safety study`: base, SFT and RL of one model, compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import ConfigError
+from ..settings.compose import compose_study
+from ..study.run import run_steps
+from ..study.steps import models_of, steps_of
+from ..study.summary import summarise
+
+
+def study(arguments: list[str]) -> int:
+    """Run `study [study=OPTION] [key=value ...] [--cfg job] [--steps]`; returns the exit status."""
+    flags = [item for item in arguments if item.startswith("--") or item == "job"]
+    settings, resolved = compose_study([item for item in arguments if item not in flags])
+    if unknown := [item for item in flags if item not in ("--cfg", "job", "--steps")]:
+        raise ConfigError(f"study: knows --cfg job and --steps, not {unknown[0]}")
+    if "--cfg" in flags:
+        print(yaml.safe_dump(resolved, sort_keys=False), end="")
+        return 0
+    if "--steps" in flags:
+        for step in steps_of(settings):
+            print("lrm-safety", *step.arguments)
+        return 0
+    directory = Path(settings.run.directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    console = Console()
+    run_steps(settings, console)
+    summary = summarise(settings)
+    (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    from .report import report
+
+    folders = []
+    for model in models_of(settings):
+        folders.append(f"{model.method}={model.evaluation}")
+        if model.export is not None:
+            folders.append(f"{model.method}={model.export.parent}")
+    folders += [str(path) for path in sorted((directory / "analysis").glob("seed-*"))]
+    report([*folders, f"output={directory}", f"title=Study: {settings.run.name}"])
+    _show(summary, console)
+    console.print(f"summary: {directory}/summary.json", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _show(summary: dict[str, dict[str, dict[str, float]]], console: Console) -> None:
+    table = Table(title="means over seeds with 95% intervals")
+    table.add_column("figure")
+    for method in summary:
+        table.add_column(method, justify="right")
+    for name in dict.fromkeys(name for figures in summary.values() for name in figures):
+        table.add_row(name, *(_cell(figures.get(name)) for figures in summary.values()))
+    console.print(table)
+
+
+def _cell(figure: dict[str, float] | None) -> str:
+    if figure is None:
+        return ""
+    mean = f"{figure['mean']:.3f}"
+    return mean if figure["low"] is None else f"{mean} ({figure['low']:.3f} to {figure['high']:.3f})"

@@ -1,0 +1,55 @@
+"""Schema of `lrm-safety study`: the commands a study is made of, and what its summary tells."""
+
+from dataclasses import dataclass, field
+
+from .fields import integer
+
+
+@dataclass
+class StudyRunSettings:
+    """Where a study goes."""
+
+    name: str = "study"
+    """Name of the study; its folder is outputs/NAME unless `directory` says otherwise."""
+    directory: str = "outputs/${run.name}"
+    """Folder of all runs, evaluations and analyses, report.html and summary.json."""
+
+
+@dataclass
+class SummarySettings:
+    """Which benchmark stands for what in summary.json."""
+
+    safety: str = "attaq"
+    """A judged benchmark: its trace, answer and full views, and the entropy of reflection on it."""
+    reasoning: list[str] = field(default_factory=list)
+    """Reasoning benchmarks: accuracy, and the entropy of reflection on them."""
+    helpfulness: str | None = None
+    """A benchmark of harmless requests; null: none."""
+
+
+@dataclass
+class StudySettings:
+    """The whole resolved configuration of `lrm-safety study`. Lists hold overrides of other commands, as typed there."""
+
+    run: StudyRunSettings = field(default_factory=StudyRunSettings)
+    """Identity of the study."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """Seeds of SFT and of RL; one run of each a seed."""
+    model: list[str] = field(default_factory=list)
+    """The base model, for `sft`, `evaluate` and `analyze` (an experiment of `train` names its own)."""
+    sft: list[str] = field(default_factory=list)
+    """Further overrides of `lrm-safety sft`; empty: no SFT."""
+    rl: list[str] = field(default_factory=list)
+    """Overrides of `lrm-safety train`; empty: no RL."""
+    evaluate: list[str] = field(default_factory=list)
+    """Further overrides of `lrm-safety evaluate`, the same for all models."""
+    analyze: list[str] = field(default_factory=list)
+    """Further overrides of both analyses; empty: none."""
+    memorization: list[str] = field(default_factory=list)
+    """Further overrides of `lrm-safety analyze memorization`: the supervised rows; empty: no such analysis."""
+    summary: SummarySettings = field(default_factory=SummarySettings)
+    """What the summary tells."""
+    step_timeout_seconds: float = 86_400.0
+    """Limit of one step."""
+    retries: int = integer(0)
+    """Times a failed step is tried again; every command goes on where it stopped."""

@@ -1,0 +1,1 @@
+"""Base, SFT and RL of one model: trained, evaluated, analysed, reported by the ordinary commands."""
