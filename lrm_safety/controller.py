@@ -62,7 +62,7 @@ class Controller:
     def train(self) -> None:
         """Resume or begin, iterate until the schedule ends, save.
 
-        A stop request, or a judge that stays down, saves the last whole iteration first.
+        A stop request, or a judge or grader that fails, saves the last whole iteration first.
         """
         self.begin()
         boundary = self.state()

@@ -41,4 +41,9 @@ class WorkerError(LrmSafetyError):
 
 
 class JudgeError(LrmSafetyError):
-    """A judge of safety cannot work: its endpoint stays down, or its model is not one that judges."""
+    """A judge or grader cannot work: an endpoint stays down, a model is not one that judges, a user's function raises."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, or the error's name where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lrm_safety.errors import ClusterError, ConfigError
+from lrm_safety.errors import ClusterError, ConfigError, first_line
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -103,7 +103,7 @@ def connect(address: str) -> JobSubmissionClient:
             "RAY_AUTH_TOKEN_PATH) to the cluster's, which `ray get-auth-token` prints on its head"
         ) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"what answers at {address} is not a Ray job server: {_first_line(error)}") from None
+        raise ClusterError(f"what answers at {address} is not a Ray job server: {first_line(error)}") from None
 
 
 def submit(client: JobSubmissionClient, job: Job) -> str:
@@ -119,7 +119,7 @@ def submit(client: JobSubmissionClient, job: Job) -> str:
         try:
             return client.submit_job(entrypoint=job.entrypoint, runtime_env=job.runtime_env())
         except (RuntimeError, ValueError, ConnectionError) as error:
-            refusal = _first_line(error)
+            refusal = first_line(error)
         if NO_AGENT not in refusal:
             raise ClusterError(
                 f"the cluster did not take the job: {refusal} (a large file under {job.working_dir} belongs "
@@ -144,7 +144,7 @@ def follow(client: JobSubmissionClient, submission_id: str) -> int:
         return _final_exit_code(client, submission_id)
     except (RuntimeError, OSError) as error:
         raise ClusterError(
-            f"lost the log of {submission_id} ({_first_line(error)}); the job goes on: ray job logs -f {submission_id}"
+            f"lost the log of {submission_id} ({first_line(error)}); the job goes on: ray job logs -f {submission_id}"
         ) from None
 
 
@@ -172,11 +172,6 @@ def _final_exit_code(client: JobSubmissionClient, submission_id: str) -> int:
     hint = "; is lrm-safety on the PATH of the cluster's nodes?" if code == NOT_FOUND_EXIT_CODE else ""
     print(f"job {submission_id} failed with exit code {code}{hint}", file=sys.stderr)
     return code
-
-
-def _first_line(message: object) -> str:
-    text = str(message).strip()
-    return text.splitlines()[0] if text else type(message).__name__
 
 
 def run_job(command: str, overrides: Sequence[str], *, address: str | None, working_dir: Path, wait: bool) -> int:

@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from ..settings import ClusterSettings, ModelSettings, RolloutSettings, Settings
 from ..workers.environment import environment
@@ -79,15 +79,8 @@ class Engine:
         """Give the memory back, so that a judge's model finds room."""
         worker, self._worker = self._worker, None
         if worker is not None:
-            shut_down(worker._llm)
-        del worker
+            worker.close()
         free_memory()
-
-
-def shut_down(llm: Any) -> None:
-    """End the engine core of a `vllm.LLM`, whose memory dropping the object alone may leave behind. Drop the object then,
-    and `free_memory`."""
-    llm.llm_engine.engine_core.shutdown()
 
 
 def free_memory() -> None:
@@ -99,11 +92,6 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def one_line(error: BaseException) -> str:
-    """The first line of what a library says of a model that it cannot find."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
 def context_tokens(path: str, revision: str | None, trust_remote_code: bool) -> int | None:
     """Tokens of the model's context; None when its configuration does not say. Raises ModelError when there is none."""
     from transformers import AutoConfig
@@ -111,7 +99,7 @@ def context_tokens(path: str, revision: str | None, trust_remote_code: bool) -> 
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise ModelError(f"model.path={path}: has no configuration that can be read ({one_line(error)})") from error
+        raise ModelError(f"model.path={path}: has no configuration that can be read ({first_line(error)})") from error
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(length) if length else None
 
@@ -134,7 +122,7 @@ def model_fingerprint(path: str, revision: str | None = None, *, key: str = "mod
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{key}={path}: config.json cannot be read ({one_line(error)})") from error
+        raise ModelError(f"{key}={path}: config.json cannot be read ({first_line(error)})") from error
     digest.update(json.dumps(config, sort_keys=True).encode())
     for file in files:
         size = file.stat().st_size
@@ -154,7 +142,7 @@ def _hub_commit(path: str, revision: str | None, key: str) -> str:
         resolved = cached_file(path, "config.json", revision=revision)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{key}={path}: is neither a folder nor a model that the hub gives ({one_line(error)})"
+            f"{key}={path}: is neither a folder nor a model that the hub gives ({first_line(error)})"
         ) from error
     commit = extract_commit_hash(resolved, None)
     return f"{path}@{commit or revision or 'main'}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conversation import ParsedResponse, ResponseParser, compose_response
-from ..errors import DataError
+from ..errors import DataError, JudgeError
 from .benchmarks.custom import GradedQuestion
 from .benchmarks.question import Question
 from .benchmarks.registry import Scoring
@@ -92,13 +92,13 @@ def _own_grade(question: Question, response: ParsedResponse) -> Grade:
     try:
         returned = question.grader(question.row, response.trace, response.answer, response.finished)
     except Exception as error:  # a user's function may raise anything; it is told as the cause
-        raise DataError(f"{source}: raised {type(error).__name__}: {error}") from error
+        raise JudgeError(f"{source}: raised {type(error).__name__}: {error}") from error
     try:
         value = float(returned)
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{source}: returned {returned!r}; must be a finite number, usually 0 or 1")
+        raise JudgeError(f"{source}: returned {returned!r}; must be a finite number, usually 0 or 1")
     if not response.finished and value == 0.0:
         return UNFINISHED
     return Grade(value, "", "correct" if value == 1.0 else "wrong")

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from ..settings import ModelSettings
 from . import packed_attention
 from .folder import check_model_folder
@@ -35,7 +35,7 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
             settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
         )
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"no tokenizer could be loaded from {settings.path}: {_first_line(error)}") from error
+        raise ModelError(f"no tokenizer could be loaded from {settings.path}: {first_line(error)}") from error
 
 
 def load_causal_lm(settings: ModelSettings, device: str) -> PreTrainedModel:
@@ -62,7 +62,7 @@ def load_causal_lm(settings: ModelSettings, device: str) -> PreTrainedModel:
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ModelError(f"the model {settings.path} could not be loaded: {_first_line(error)}") from error
+        raise ModelError(f"the model {settings.path} could not be loaded: {first_line(error)}") from error
     _check_report(settings.path, report)
     _check_packing(settings, model.config.get_text_config())
     _disable_dropout(model)
@@ -107,7 +107,3 @@ def _disable_dropout(model: nn.Module) -> None:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             setattr(module, "attention_dropout", 0.0)  # noqa: B010  (an attribute that nn.Module does not declare)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -16,6 +16,7 @@ from typing import Any
 import wandb
 import wandb.errors
 
+from lrm_safety.errors import first_line
 from lrm_safety.settings import Settings
 
 from .registry import GROUPS
@@ -86,7 +87,7 @@ class WandbView:
                     return self._init("online", run_dir, settings, init_timeout_seconds)
                 reason = "no API key is configured; run `wandb login`"
             except (wandb.errors.Error, OSError, TimeoutError) as error:
-                reason = _first_line(error)
+                reason = first_line(error)
                 # The failed run still holds its id in wandb's own process, until that process ends.
                 wandb.teardown()
             _logger.warning("W&B cannot be reached (%s): the run goes on offline, upload it with `wandb sync`", reason)
@@ -131,8 +132,4 @@ class WandbView:
 
     def _fail(self, what: str, error: Exception) -> None:
         self._run = None
-        _logger.warning("W&B failed to %s (%s): metrics.jsonl alone goes on", what, _first_line(error))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        _logger.warning("W&B failed to %s (%s): metrics.jsonl alone goes on", what, first_line(error))

@@ -139,6 +139,12 @@ class RolloutWorker:
         """Version of the weights the engine holds."""
         return int(self._llm.get_weight_version())
 
+    def close(self) -> None:
+        """End the engine core, whose memory dropping the object alone may leave behind. An actor is killed instead."""
+        if self._llm is not None:
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
+
     def sleep(self) -> None:
         """CUDA: move the weights to host memory and drop the KV cache."""
         if self._on_gpu:

@@ -25,14 +25,7 @@ def last_box(text: str) -> str | None:
     if not openings:
         unbraced = _UNBRACED.findall(text)
         return unbraced[-1].rstrip(".,;") if unbraced else None
-    # Each brace with its partner, in one pass; a backslash takes the next character with it, so `\{` is no brace.
-    closes: dict[int, int] = {}
-    stack: list[int] = []
-    for match in _BRACE.finditer(text):
-        if match.group() == "{":
-            stack.append(match.start())
-        elif match.group() == "}" and stack:
-            closes[stack.pop()] = match.start()
+    closes = brace_pairs(text)
     last: tuple[int, int] | None = None
     for brace in sorted(openings):
         if brace in closes and (last is None or brace > last[1]):
@@ -41,6 +34,18 @@ def last_box(text: str) -> str | None:
         return None
     # `\boxed{x = \boxed{5}}` says the same as `\boxed{x = {5}}`.
     return _OPENING.sub("{", text[last[0] + 1 : last[1]]).strip()
+
+
+def brace_pairs(text: str) -> dict[int, int]:
+    r"""Position of each brace that is closed -> position of its partner, in one pass; `\{` is no brace."""
+    closes: dict[int, int] = {}
+    stack: list[int] = []
+    for match in _BRACE.finditer(text):
+        if match.group() == "{":
+            stack.append(match.start())
+        elif match.group() == "}" and stack:
+            closes[stack.pop()] = match.start()
+    return closes
 
 
 def stated_answer(text: str) -> str | None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from lrm_safety.evaluation.graders.boxed import brace_pairs
+
 _CHARACTERS = str.maketrans(
     {
         "−": "-",
@@ -96,7 +98,6 @@ _BARE_WORDS = re.compile(
     r"^(?:an? |the )?(?!(?:sin|cos|tan|cot|sec|csc|arc|log|exp|sqrt|inf))[A-Za-z]{4,}(?: [A-Za-z']+)*$"
 )
 _LETTER_CHOICE = re.compile(r"\(?([A-Z])\)?")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _UNSIGNED = r"(?:\d{1,3}(?:[,~]\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
 _NUMBER = re.compile(
     rf"(?P<sign>[+-]*)(?:"
@@ -144,13 +145,7 @@ def normal_form(latex: str) -> str:
 
 def _without_outer_braces(text: str) -> str:
     # A box inside the box leaves them.
-    closes: dict[int, int] = {}
-    stack: list[int] = []
-    for match in _BRACE.finditer(text):
-        if match.group() == "{":
-            stack.append(match.start())
-        elif match.group() == "}" and stack:
-            closes[stack.pop()] = match.start()
+    closes = brace_pairs(text)
     begin, end = 0, len(text)
     while closes.get(begin) == end - 1:
         begin, end = begin + 1, end - 1

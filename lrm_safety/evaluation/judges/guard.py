@@ -14,7 +14,7 @@ import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lrm_safety.errors import ConfigError, JudgeError, ModelError
-from lrm_safety.evaluation.engine import free_memory, shut_down
+from lrm_safety.evaluation.engine import free_memory
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
 from lrm_safety.evaluation.judges.shortening import shortened
 
@@ -249,7 +249,7 @@ class GuardJudge:
     def close(self) -> None:
         """Shut the engine down and give its memory back."""
         if self._llm is not None:
-            shut_down(self._llm)
+            self._llm.llm_engine.engine_core.shutdown()
             self._llm = None
             free_memory()
 

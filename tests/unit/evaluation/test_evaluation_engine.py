@@ -10,13 +10,16 @@ import pytest
 
 from lrm_safety.errors import ModelError
 from lrm_safety.evaluation.engine import Engine, context_tokens, engine_settings, model_fingerprint
-from lrm_safety.settings import ModelSettings, RolloutSettings
+from lrm_safety.settings import ModelSettings, RolloutSettings, Settings
+from lrm_safety.workers.rollout import RolloutWorker
 
 
 def test_closing_ends_the_engine_core_once() -> None:
     """A judge's model needs the memory."""
     calls: list[str] = []
     core = SimpleNamespace(shutdown=lambda: calls.append("shutdown"))
+    worker: Any = RolloutWorker(Settings(), 0)
+    worker._llm = SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core))
     engine: Any = Engine(
         engine_settings(
             ModelSettings(name="m", path="p", family="plain"),
@@ -29,7 +32,7 @@ def test_closing_ends_the_engine_core_once() -> None:
     )
     engine.close()
     assert calls == [], "what never started has nothing to end"
-    engine._worker = SimpleNamespace(_llm=SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core)))
+    engine._worker = worker
     engine.close()
     engine.close()
     assert calls == ["shutdown"] and engine._worker is None

@@ -13,7 +13,7 @@ import pytest
 from made_evaluations import POLICY, Killed, plan_of, question, response, scored_of
 
 from lrm_safety.conversation import ParsedResponse, ResponseParser, get_family
-from lrm_safety.errors import DataError
+from lrm_safety.errors import DataError, JudgeError
 from lrm_safety.evaluation.benchmarks.custom import GradedQuestion
 from lrm_safety.evaluation.graders.math import MathGrader
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict, View
@@ -159,7 +159,7 @@ def failing(row: dict[str, Any], trace: str, answer: str, finished: bool) -> Any
 )
 def test_a_grader_that_fails_is_told_with_its_question(worth: Any, told: str) -> None:
     asked = GradedQuestion("q7", "p", "r", row={"worth": worth}, grader=failing)
-    with pytest.raises(DataError) as refused:
+    with pytest.raises(JudgeError) as refused:
         grade("own", [(asked, response("complete", "t", "a"), "")], MathGrader())
     message = str(refused.value)
     assert message.startswith(f"grader {__name__}:failing, question q7: {told}") and "\n" not in message
