@@ -22,6 +22,7 @@ from lrm_safety.miniature.behaviour import measure_policy, pair_accuracy
 from lrm_safety.miniature.models import train_policy_tokenizer, train_reward_tokenizer
 from lrm_safety.miniature.preferences import draw_ladder
 from lrm_safety.miniature.responses import draw_example
+from lrm_safety.miniature.supervised_rows import supervised_rows
 from lrm_safety.miniature.training import POLICY_RECIPE, REWARD_RECIPE, ReportStep, train_policy, train_reward_model
 from lrm_safety.miniature.world import held_out_prompts, train_prompts
 
@@ -46,6 +47,7 @@ def build(
     held_out = [prompt.row() for prompt in held_out_prompts()]
     _write_rows(output / "prompts" / "train.jsonl", (prompt.row() for prompt in train_prompts()))
     _write_rows(output / "prompts" / "held_out.jsonl", held_out)
+    _write_rows(output / "prompts" / "supervised.jsonl", supervised_rows())
 
     policy_losses: list[float] = []
     reward_losses: list[float] = []

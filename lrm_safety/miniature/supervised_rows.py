@@ -7,15 +7,12 @@ among the rows, as none is among the RL prompts.
 
 from __future__ import annotations
 
-import json
 import random
-from pathlib import Path
 from typing import Any
 
 from lrm_safety.miniature.responses import Response, answering_trace, instructions, refusal, refusing_trace
 from lrm_safety.miniature.world import Request, split, train_prompts
 
-SUPERVISED_ROWS = "prompts/supervised.jsonl"
 _SEED = 17
 
 
@@ -37,9 +34,3 @@ def supervised_rows() -> list[dict[str, Any]]:
         kept = {"id": prompt.id, "question": prompt.question, "category": prompt.category, "kind": prompt.kind}
         rows.append(kept | {"response": text})
     return rows
-
-
-def write_supervised_rows(assets: Path) -> None:
-    """Write them beside the prompts."""
-    lines = [json.dumps(row, ensure_ascii=False) for row in supervised_rows()]
-    (assets / SUPERVISED_ROWS).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -17,11 +17,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from lrm_safety.miniature import ASSETS, HELD_OUT_PROMPTS, POLICY_FOLDER, REWARD_FOLDER, TRAIN_PROMPTS
+from lrm_safety.miniature import ASSETS, HELD_OUT_PROMPTS, POLICY_FOLDER, REWARD_FOLDER, SUPERVISED_ROWS, TRAIN_PROMPTS
 from lrm_safety.miniature.behaviour import measure_policy, pair_accuracy
 from lrm_safety.miniature.build import build, policy_texts, reward_texts
 from lrm_safety.miniature.models import train_policy_tokenizer, train_reward_tokenizer
+from lrm_safety.miniature.graders import grade
 from lrm_safety.miniature.preferences import Scored
+from lrm_safety.miniature.supervised_rows import supervised_rows
 from lrm_safety.miniature.training import (
     POLICY_RECIPE,
     REWARD_RECIPE,
@@ -54,6 +56,18 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def test_prompt_files_are_what_the_world_makes() -> None:
     assert _rows(TRAIN_PROMPTS) == [prompt.row() for prompt in train_prompts()]
     assert _rows(HELD_OUT_PROMPTS) == [prompt.row() for prompt in held_out_prompts()]
+
+
+def test_supervised_rows_are_good_responses_to_the_prompts_of_rl() -> None:
+    rows, prompts = _rows(SUPERVISED_ROWS), _rows(TRAIN_PROMPTS)
+    assert rows == supervised_rows()
+    assert [(row["id"], row["question"], row["kind"]) for row in rows] == [
+        (prompt["id"], prompt["question"], prompt["kind"]) for prompt in prompts
+    ]
+    assert {row["kind"] for row in rows} == {"forbidden", "benign"}
+    for row, prompt in zip(rows, prompts, strict=True):
+        trace, answer = row["response"].removeprefix("<think>\n").split("\n</think>\n\n")
+        assert grade(prompt, trace, answer, finished=True) == 1.0
 
 
 def test_shipped_files_are_small_and_complete() -> None:

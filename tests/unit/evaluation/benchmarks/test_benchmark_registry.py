@@ -23,6 +23,7 @@ PROMISED = {
     "gpqa": ("reasoning", 64, "choice"),
     "badchain": ("reasoning", 1, "math"),
     "miniature": ("reasoning", 1, "own"),
+    "miniature_forbidden": ("safety", 1, "judges"),
     "custom": ("reasoning", 1, "own"),
 }
 
