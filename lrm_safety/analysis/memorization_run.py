@@ -39,7 +39,8 @@ def analyze_memorization(settings: AnalyzeSettings, console: Console) -> dict[st
     family = get_family(settings.model.family)
     data = _rows(settings, family, tokenizer)
     groups = dict(zip(GROUPS, hold_out(data.rows, settings.sft.validation_fraction, settings.seed), strict=True))
-    groups = {group: rows for group, rows in groups.items() if rows}
+    limit = settings.analysis.memorization.max_rows
+    groups = {group: sample_rows(rows, limit, settings.seed) for group, rows in groups.items() if rows}
     found: dict[tuple[str, str], dict[str, Values]] = {}
     for name, model in models.items():
         console.print(f"{name} reads {', '.join(f'{len(rows)} {group} rows' for group, rows in groups.items())}")
@@ -121,6 +122,15 @@ def measure_rows(
             )
             values |= {f"rouge_l/{name}": value for name, value in asdict(rouge_l(reference, candidate)).items()}
     return found
+
+
+def sample_rows(rows: list[SupervisedRow], limit: int | None, seed: int) -> list[SupervisedRow]:
+    """At most `limit` of the rows, in their order; which ones depends on the seed and the number of rows alone."""
+    if limit is None or len(rows) <= limit:
+        return rows
+    # A spawn key: the seed's own stream orders training, and the first key chooses what it holds out.
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(2,))))
+    return [rows[position] for position in sorted(generator.permutation(len(rows))[:limit].tolist())]
 
 
 def figures(rows: Sequence[Values], seed: int) -> dict[str, Figure]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import yaml
@@ -11,9 +12,12 @@ from rich.table import Table
 
 from ..errors import ConfigError
 from ..settings.compose import compose_study
-from ..study.run import run_steps
-from ..study.steps import models_of, steps_of
+from ..settings.study import StudySettings
+from ..study.check import check_steps
+from ..study.run import finished_steps, run_steps
+from ..study.steps import analysis_of, models_of, steps_of
 from ..study.summary import summarise
+from .report import report
 
 
 def study(arguments: list[str]) -> int:
@@ -25,29 +29,39 @@ def study(arguments: list[str]) -> int:
     if "--cfg" in flags:
         print(yaml.safe_dump(resolved, sort_keys=False), end="")
         return 0
+    steps = steps_of(settings)
     if "--steps" in flags:
-        for step in steps_of(settings):
-            print("lrm-safety", *step.arguments)
+        for step in steps:
+            print(shlex.join(["lrm-safety", *step.arguments]))
         return 0
+    check_steps(steps)
     directory = Path(settings.run.directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    done = finished_steps(steps, directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error
     console = Console()
-    run_steps(settings, console)
+    run_steps(steps, done, settings, console)
     summary = summarise(settings)
     (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    from .report import report
-
-    folders = []
-    for model in models_of(settings):
-        folders.append(f"{model.method}={model.evaluation}")
-        if model.export is not None:
-            folders.append(f"{model.method}={model.export.parent}")
-    folders += [str(path) for path in sorted((directory / "analysis").glob("seed-*"))]
-    report([*folders, f"output={directory}", f"title=Study: {settings.run.name}"])
+    report([*_folders(settings), f"output={directory}", f"title=Study: {settings.run.name}"])
     _show(summary, console)
     console.print(f"summary: {directory}/summary.json", soft_wrap=True, highlight=False)
     return 0
+
+
+def _folders(settings: StudySettings) -> list[str]:
+    """What the report reads, as its command takes it."""
+    folders = []
+    for model in models_of(settings):
+        folders += [f"{model.method}={path}" for path in (model.run, model.evaluation) if path is not None]
+    return folders + [
+        str(analysis_of(settings, seed))
+        for seed in settings.seeds
+        if settings.overrides.analyze or settings.overrides.memorization
+    ]
 
 
 def _show(summary: dict[str, dict[str, dict[str, float]]], console: Console) -> None:

@@ -49,6 +49,8 @@ class MemorizationSettings:
 
     max_new_tokens: int = integer(512, low=0)
     """Longest greedy continuation for ROUGE-L, and the part of the row's response that it is compared with; 0: no ROUGE-L."""
+    max_rows: int | None = integer(None, low=1)
+    """Most rows that are read of each group, chosen by the seed; null: all."""
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from . import AnalyzeSettings, EvaluateSettings, EvaluationSettings, Settings, SftSettings
+from .study import StudySettings
 
 COLOCATED_GPU_MEMORY = 0.6
 """Share of a GPU beside which trainer, reference and reward model still find room."""
@@ -231,6 +232,17 @@ def check_evaluate(settings: EvaluateSettings) -> None:
     for key, value, metadata in _walk(settings, ""):
         _check_value(key, value, metadata)
     check_judges(settings.evaluation)
+
+
+def check_study(settings: StudySettings) -> None:
+    """What `check` is for training; its commands are composed by `study.check`."""
+    for key, value, metadata in _walk(settings, ""):
+        _check_value(key, value, metadata)
+    seeds = settings.seeds
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ConfigError(f"seeds={seeds}: needs one or more different numbers from 0 up")
+    if not (settings.overrides.sft or settings.overrides.rl):
+        raise ConfigError("overrides.sft=[] and overrides.rl=[]: nothing is trained; give at least one")
 
 
 def check_sft(settings: SftSettings) -> None:

@@ -23,7 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from ..errors import ConfigError
 from . import AnalyzeSettings, EvaluateSettings, JudgeSettings, Settings, SftSettings
 from .audit import AuditRewardSettings
-from .checks import check, check_analyze, check_evaluate, check_sft
+from .checks import check, check_analyze, check_evaluate, check_sft, check_study
 from .paths import configuration_directory
 from .reward_checks import check_audit, check_reward_training
 from .reward_training import RewardTrainingSettings
@@ -100,7 +100,9 @@ def compose_analysis(overrides: list[str]) -> tuple[AnalyzeSettings, dict[str, A
 
 def compose_study(overrides: list[str]) -> tuple[StudySettings, dict[str, Any]]:
     """Compose conf/study.yaml with `overrides` as `lrm-safety study` does; errors as `compose_settings`."""
-    return _typed(_compose("study", StudySettings, overrides), StudySettings)
+    settings, resolved = _typed(_compose("study", StudySettings, overrides), StudySettings)
+    check_study(settings)
+    return settings, resolved
 
 
 def compose_judges(names: list[str], overrides: Sequence[str] = ()) -> dict[str, JudgeSettings]:

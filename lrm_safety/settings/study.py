@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .fields import integer
+from .fields import integer, number
 
 
 @dataclass
@@ -28,28 +28,36 @@ class SummarySettings:
 
 
 @dataclass
+class StudyOverridesSettings:
+    """What the commands of a study are given, as typed on their own command lines."""
+
+    model: list[str] = field(default_factory=list)
+    """The base model, for `sft`, `evaluate` and `analyze` (an experiment of `train` names its own, the same one)."""
+    sft: list[str] = field(default_factory=list)
+    """Of `lrm-safety sft`; empty: no SFT."""
+    rl: list[str] = field(default_factory=list)
+    """Of `lrm-safety train`; empty: no RL."""
+    evaluate: list[str] = field(default_factory=list)
+    """Of `lrm-safety evaluate`, the same for all models."""
+    analyze: list[str] = field(default_factory=list)
+    """Of both analyses; empty: no reflection analysis."""
+    memorization: list[str] = field(default_factory=list)
+    """Of `lrm-safety analyze memorization`: the supervised rows; empty: no such analysis."""
+
+
+@dataclass
 class StudySettings:
-    """The whole resolved configuration of `lrm-safety study`. Lists hold overrides of other commands, as typed there."""
+    """The whole resolved configuration of `lrm-safety study`."""
 
     run: StudyRunSettings = field(default_factory=StudyRunSettings)
     """Identity of the study."""
     seeds: list[int] = field(default_factory=lambda: [0])
-    """Seeds of SFT and of RL; one run of each a seed."""
-    model: list[str] = field(default_factory=list)
-    """The base model, for `sft`, `evaluate` and `analyze` (an experiment of `train` names its own)."""
-    sft: list[str] = field(default_factory=list)
-    """Further overrides of `lrm-safety sft`; empty: no SFT."""
-    rl: list[str] = field(default_factory=list)
-    """Overrides of `lrm-safety train`; empty: no RL."""
-    evaluate: list[str] = field(default_factory=list)
-    """Further overrides of `lrm-safety evaluate`, the same for all models."""
-    analyze: list[str] = field(default_factory=list)
-    """Further overrides of both analyses; empty: none."""
-    memorization: list[str] = field(default_factory=list)
-    """Further overrides of `lrm-safety analyze memorization`: the supervised rows; empty: no such analysis."""
+    """Seeds of training and of sampling: base, SFT and RL are evaluated with each, trained with each where they train."""
+    overrides: StudyOverridesSettings = field(default_factory=StudyOverridesSettings)
+    """The commands."""
     summary: SummarySettings = field(default_factory=SummarySettings)
     """What the summary tells."""
-    step_timeout_seconds: float = 86_400.0
+    step_timeout_seconds: float = number(86_400.0, low=1e-3)
     """Limit of one step."""
     retries: int = integer(0)
     """Times a failed step is tried again; every command goes on where it stopped."""

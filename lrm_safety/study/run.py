@@ -16,43 +16,53 @@ from rich.console import Console
 from ..errors import ConfigError, WorkerError
 from ..interruption import StopRequested
 from ..settings.study import StudySettings
-from .steps import Step, steps_of
+from .steps import Step
 
+RECORD = "steps.json"
 GRACE_SECONDS = 300.0
 """After Ctrl-C, how long a step may take to save what it has."""
 
 
-def run_steps(settings: StudySettings, console: Console) -> None:
-    """Every step in a process of its own, so that Ray, vLLM and DeepSpeed begin clean.
-
-    A step whose product is there is skipped, if it was made by the same arguments. Raises ConfigError for a folder made by
-    other ones, WorkerError with the step's own error line when it fails, StopRequested after a signal.
-    """
-    steps = steps_of(settings)
-    record = Path(settings.run.directory) / "steps.json"
+def finished_steps(steps: list[Step], directory: Path) -> dict[str, list[str]]:
+    """Steps that were done in this folder, with their arguments; raises ConfigError if they were other ones than now."""
+    record = directory / RECORD
     done: dict[str, list[str]] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     for step in steps:
         if step.name in done and done[step.name] != list(step.arguments):
             raise ConfigError(
-                f"run.directory={settings.run.directory}: step `{step.name}` was made by other settings; choose another "
-                "run.name, or delete the folder"
+                f"run.directory={directory}: step `{step.name}` was made by other settings; choose another run.name, or "
+                "delete the folder"
             )
-    durations: list[float] = []
+    return done
+
+
+def run_steps(steps: list[Step], done: dict[str, list[str]], settings: StudySettings, console: Console) -> None:
+    """Every step in a process of its own, so that Ray, vLLM and DeepSpeed begin clean.
+
+    A step that is `done` and whose product is there is skipped. Raises WorkerError with the step's own error line when it
+    fails, StopRequested after a signal.
+    """
+    record = Path(settings.run.directory) / RECORD
+    durations: dict[str, list[float]] = {}
     for number, step in enumerate(steps, start=1):
         if step.name in done and step.produces.exists():
-            console.print(f"[{number}/{len(steps)}] {step.name}: done before", highlight=False)
+            console.print(f"[{number}/{len(steps)}] {step.name}: done before", markup=False, highlight=False)
             continue
-        left = (
-            f", about {sum(durations) / len(durations) * (len(steps) - number + 1) / 60:.0f} min left"
-            if durations
-            else ""
-        )
+        left = _minutes_left(steps[number - 1 :], durations)
         console.print(f"[{number}/{len(steps)}] {step.name}{left}", markup=False, highlight=False)
         began = time.monotonic()
         _run(step, settings)
-        durations.append(time.monotonic() - began)
-        done[step.name] = list(step.arguments)
+        durations.setdefault(step.kind, []).append(time.monotonic() - began)
+        done = done | {step.name: list(step.arguments)}
         record.write_text(json.dumps(done, indent=1), encoding="utf-8")
+
+
+def _minutes_left(steps: list[Step], durations: dict[str, list[float]]) -> str:
+    """What steps of each kind took, once every kind that is left has been seen."""
+    if any(step.kind not in durations for step in steps):
+        return ""
+    seconds = sum(sum(durations[step.kind]) / len(durations[step.kind]) for step in steps)
+    return f", about {seconds / 60:.0f} min left"
 
 
 def _run(step: Step, settings: StudySettings) -> None:
@@ -63,7 +73,8 @@ def _run(step: Step, settings: StudySettings) -> None:
         if status == 0 and step.produces.exists():
             return
         if attempt == settings.retries:
-            raise WorkerError(f"study: step `{step.name}` failed ({_last_error(log, status)}); its log is {log}")
+            cause = _last_error(log, status) if status else f"it made no {step.produces.name}"
+            raise WorkerError(f"study: step `{step.name}` failed ({cause}); its log is {log}")
 
 
 def _once(step: Step, log: Path, seconds: float) -> int:

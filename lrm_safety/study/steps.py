@@ -8,7 +8,9 @@ from pathlib import Path
 
 from ..settings.study import StudySettings
 
+BASE = "base"
 METHODS = ("sft", "rl")
+"""What is trained, each by the commands of that name in StudyOverridesSettings."""
 
 
 @dataclass(frozen=True)
@@ -20,87 +22,95 @@ class Step:
     produces: Path
     """There once the step is done."""
 
+    @property
+    def kind(self) -> str:
+        """What steps of different seeds share: `train sft`."""
+        return self.name.partition(",")[0]
+
 
 @dataclass(frozen=True)
-class Trained:
-    """A model of the study."""
+class Model:
+    """A model of the study: one method, one seed."""
 
     method: str
     """base, sft or rl."""
-    seed: int | None
+    seed: int
+    """Of training and of sampling."""
     folder: Path
 
     @property
     def name(self) -> str:
-        return self.method if self.seed is None else f"{self.method}, seed {self.seed}"
+        return f"{self.method}, seed {self.seed}"
 
     @property
-    def export(self) -> Path | None:
-        """The trained weights; None: the base model's own."""
-        return None if self.seed is None else self.folder / "run" / "export"
+    def run(self) -> Path | None:
+        """The folder of its training; None: the base model."""
+        return None if self.method == BASE else self.folder / "run"
 
     @property
     def evaluation(self) -> Path:
         return self.folder / "evaluation"
 
 
-def models_of(settings: StudySettings) -> list[Trained]:
-    """The base, then every seed of every method that is asked for."""
+def models_of(settings: StudySettings) -> list[Model]:
+    """Base, SFT and RL of the first seed, then of the next: an early look at the folder shows a whole comparison."""
     root = Path(settings.run.directory)
-    trained = [Trained("base", None, root / "base")]
-    for method in METHODS:
-        if getattr(settings, method):
-            trained += [Trained(method, seed, root / method / f"seed-{seed}") for seed in settings.seeds]
-    return trained
+    methods = [BASE, *(method for method in METHODS if getattr(settings.overrides, method))]
+    return [Model(method, seed, root / method / f"seed-{seed}") for seed in settings.seeds for method in methods]
+
+
+def analysis_of(settings: StudySettings, seed: int) -> Path:
+    """The folder of both analyses of a seed's models."""
+    return Path(settings.run.directory) / "analysis" / f"seed-{seed}"
 
 
 def steps_of(settings: StudySettings) -> list[Step]:
-    """Every step, seed by seed, so that an early look at the folder shows a whole comparison."""
-    root = Path(settings.run.directory)
-    base, *others = models_of(settings)
-    steps = [_evaluation(settings, base)]
+    """Every command of the study, in order."""
+    steps: list[Step] = []
     for seed in settings.seeds:
-        mine = [model for model in others if model.seed == seed]
-        for model in mine:
-            steps += [_training(settings, model), _evaluation(settings, model)]
-        steps += _analyses(settings, [base, *mine], root / "analysis" / f"seed-{seed}")
+        models = [model for model in models_of(settings) if model.seed == seed]
+        for model in models:
+            steps += [*_training(settings, model), _evaluation(settings, model)]
+        steps += _analyses(settings, models, seed)
     return steps
 
 
-def _training(settings: StudySettings, model: Trained) -> Step:
-    assert model.export is not None
-    folder = model.folder / "run"
+def _training(settings: StudySettings, model: Model) -> Iterator[Step]:
+    if model.run is None:
+        return
     place = (
         f"seed={model.seed}",
         f"run.name={settings.run.name}-{model.method}-{model.seed}",
-        f"run.directory={folder}",
+        f"run.directory={model.run}",
     )
-    if model.method == "sft":
-        command: tuple[str, ...] = ("sft", *settings.model, *settings.sft)
-    else:
-        command = ("train", *settings.rl)
-    return Step(f"train {model.name}", (*command, *place), model.export / "config.json")
+    commands = {
+        "sft": ("sft", *settings.overrides.model, *settings.overrides.sft),
+        "rl": ("train", *settings.overrides.rl),
+    }
+    yield Step(f"train {model.name}", (*commands[model.method], *place), model.run / "export" / "config.json")
 
 
-def _evaluation(settings: StudySettings, model: Trained) -> Step:
-    weights = () if model.export is None else (f"model.path={model.export}",)
-    place = (f"run.name={settings.run.name}-{model.method}", f"run.directory={model.evaluation}")
-    arguments = ("evaluate", *settings.model, *settings.evaluate, *weights, *place)
+def _evaluation(settings: StudySettings, model: Model) -> Step:
+    weights = () if model.run is None else (f"model.path={model.run / 'export'}",)
+    place = (
+        f"evaluation.seed={model.seed}",
+        f"run.name={settings.run.name}-{model.method}-{model.seed}-evaluation",
+        f"run.directory={model.evaluation}",
+    )
+    arguments = ("evaluate", *settings.overrides.model, *settings.overrides.evaluate, *weights, *place)
     return Step(f"evaluate {model.name}", arguments, model.evaluation / "results.json")
 
 
-def _analyses(settings: StudySettings, models: list[Trained], folder: Path) -> Iterator[Step]:
-    if not settings.analyze:
-        return
-    shared = (*settings.model, *settings.analyze, f"run.directory={folder}")
-    seed = models[-1].seed or 0
-    read = [f"+analysis.models.{one.method}.evaluation={one.evaluation}" for one in models]
-    yield Step(f"reflection, seed {seed}", ("analyze", "reflection", *shared, *read), folder / "reflection.json")
-    if settings.memorization:
-        paths = [f"+analysis.models.{one.method}.path={one.export}" for one in models if one.export]
-        arguments = ("analyze", "memorization", *shared, *settings.memorization, f"seed={seed}", BASE_AS_IS, *paths)
+def _analyses(settings: StudySettings, models: list[Model], seed: int) -> Iterator[Step]:
+    folder = analysis_of(settings, seed)
+    shared = (*settings.overrides.model, *settings.overrides.analyze, f"seed={seed}", f"run.directory={folder}")
+    if settings.overrides.analyze:
+        read = [f"+analysis.models.{one.method}.evaluation={one.evaluation}" for one in models]
+        yield Step(f"reflection, seed {seed}", ("analyze", "reflection", *shared, *read), folder / "reflection.json")
+    if settings.overrides.memorization:
+        paths = [
+            f"+analysis.models.{one.method}.path={'${model.path}' if one.run is None else one.run / 'export'}"
+            for one in models
+        ]
+        arguments = ("analyze", "memorization", *shared, *settings.overrides.memorization, *paths)
         yield Step(f"memorization, seed {seed}", arguments, folder / "memorization.json")
-
-
-BASE_AS_IS = "+analysis.models.base.path=${model.path}"
-"""The base model of an analysis that reads no evaluation."""

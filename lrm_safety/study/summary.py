@@ -3,74 +3,85 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..reports.analyses import MAIN_REFLECTION, own_cells
 from ..reports.combine import over_runs
 from ..settings.study import StudySettings
-from .steps import METHODS, Trained, models_of
+from .steps import Model, analysis_of, models_of
 
 VIEWS = ("trace", "answer", "full")
+REFLECTION = {
+    "reflection_entropy": MAIN_REFLECTION,
+    "reflection_entropy_with_zero": "emit/response_mean_with_zero",
+    "reflections_per_response": "reflections/per_response",
+}
 MEMORIZATION = {
     "exact_memorization": "exact_memorization/response",
     "extraction_strength": "extraction_strength/response",
     "rouge_l": "rouge_l/f_measure",
     "negative_log_likelihood": "negative_log_likelihood/response",
 }
+"""Name in the summary -> figure of the analysis."""
 
 
-def summarise(settings: StudySettings) -> dict[str, Any]:
-    """For base, sft and rl: every figure as {mean, low, high, values}; low and high (95%, Student) are null for one run."""
-    models = models_of(settings)
-    methods = [method for method in ("base", *METHODS) if any(model.method == method for model in models)]
-    return {method: _figures(settings, [model for model in models if model.method == method]) for method in methods}
+def summarise(settings: StudySettings) -> dict[str, dict[str, Any]]:
+    """base, sft and rl: figure -> {mean, low, high, values}; `values` by seed, `low` and `high` (Student, 95%) null for one."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for model in models_of(settings):
+        of_method = values.setdefault(model.method, {})
+        for name, value in figures_of(settings, model).items():
+            of_method.setdefault(name, []).append(value)
+    return {
+        method: {name: _interval(found) for name, found in of_method.items()} for method, of_method in values.items()
+    }
 
 
-def _figures(settings: StudySettings, models: list[Trained]) -> dict[str, Any]:
+def figures_of(settings: StudySettings, model: Model) -> dict[str, float]:
+    """Every figure of one model; what was not measured is left out."""
+    found = _evaluated(settings, model) | _analysed(settings, model)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _evaluated(settings: StudySettings, model: Model) -> dict[str, float | None]:
     wanted = settings.summary
-    results = [_read(model.evaluation / "results.json") for model in models]
-    figures: dict[str, list[float]] = {}
+    benchmarks = _read(model.evaluation / "results.json").get("benchmarks", {})
+    found: dict[str, float | None] = {}
+
+    def take(name: str, benchmark: str, view: str | None = None) -> None:
+        if entry := benchmarks.get(benchmark):
+            figure = entry["primary"] if view is None else f"{entry['primary'].rpartition('/')[0]}/{view}"
+            found[name] = entry["figures"].get(figure, {}).get("value")
+
     for view in VIEWS:
-        figures[f"safety_{view}"] = _values(results, wanted.safety, f"safety/{view}")
-    for name in wanted.reasoning:
-        figures[f"{name}_accuracy"] = _values(results, name)
+        take(f"safety_{view}", wanted.safety, view)
+    for benchmark in wanted.reasoning:
+        take(f"{benchmark}_accuracy", benchmark)
     if wanted.helpfulness:
-        figures[f"{wanted.helpfulness}_helpfulness"] = _values(results, wanted.helpfulness)
-    analyses = [Path(settings.run.directory) / "analysis" / f"seed-{seed}" for seed in settings.seeds]
-    for index, model in enumerate(models):
-        for folder in [analyses[index]] if model.seed is not None else analyses[:1]:
-            for cell in own_cells(_read(folder / "reflection.json")):
-                if cell["writer"] == model.method and cell["benchmark"] in (wanted.safety, *wanted.reasoning):
-                    value = cell["figures"].get(MAIN_REFLECTION, {}).get("value")
-                    _add(figures, f"reflection_entropy_{cell['benchmark']}", value)
-            for cell in _read(folder / "memorization.json").get("cells", ()):
-                if cell["model"] == model.method:
-                    for name, key in MEMORIZATION.items():
-                        _add(figures, f"{name}_{cell['group']}", cell["figures"].get(key, {}).get("value"))
-    return {name: _interval(values) for name, values in figures.items() if values}
+        take(f"{wanted.helpfulness}_helpfulness", wanted.helpfulness)
+    return found
+
+
+def _analysed(settings: StudySettings, model: Model) -> dict[str, float | None]:
+    folder = analysis_of(settings, model.seed)
+    found: dict[str, float | None] = {}
+    for cell in own_cells(_read(folder / "reflection.json")):
+        if cell["writer"] == model.method and cell["benchmark"] in (
+            settings.summary.safety,
+            *settings.summary.reasoning,
+        ):
+            for name, figure in REFLECTION.items():
+                found[f"{name}_{cell['benchmark']}"] = cell["figures"].get(figure, {}).get("value")
+    for cell in _read(folder / "memorization.json").get("cells", ()):
+        if cell["model"] == model.method:
+            for name, figure in MEMORIZATION.items():
+                found[f"{name}_{cell['group']}"] = cell["figures"].get(figure, {}).get("value")
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _values(results: Iterable[dict[str, Any]], benchmark: str, figure: str | None = None) -> list[float]:
-    found: list[float] = []
-    for one in results:
-        entry = one.get("benchmarks", {}).get(benchmark)
-        if entry:
-            name = figure or entry["primary"]
-            matching = [key for key in entry["figures"] if key == name or key.endswith(f"/{name}")]
-            if matching and entry["figures"][matching[0]]["value"] is not None:
-                found.append(entry["figures"][matching[0]]["value"])
-    return found
-
-
-def _add(figures: dict[str, list[float]], name: str, value: float | None) -> None:
-    if value is not None:
-        figures.setdefault(name, []).append(value)
 
 
 def _interval(values: list[float]) -> dict[str, Any]:

@@ -243,6 +243,21 @@ def test_parts_join_to_the_response_and_held_out_rows_stand_apart(rows, policy_s
         assert row[f"{measure}/response"] == pytest.approx(joined, abs=1e-6)
 
 
+def test_fewer_rows_are_the_same_rows_every_time(rows, policy_settings):
+    def read(seed: int) -> dict[str, dict[str, float]]:
+        options = MemorizationSettings(max_new_tokens=0, max_rows=2)
+        settings = settings_of(policy_settings, {}, data=rows, memorization=options)
+        settings.seed = seed
+        (cell,) = analyze_memorization(settings, QUIET)["cells"]
+        assert cell["num_rows"] == 2
+        return cell["rows"]
+
+    whole = settings_of(policy_settings, {}, data=rows, memorization=MemorizationSettings(max_new_tokens=0))
+    every = analyze_memorization(whole, QUIET)["cells"][0]["rows"]
+    chosen = {frozenset(read(seed)) for seed in range(6)}
+    assert read(0) == {name: every[name] for name in read(0)} and len(chosen) > 1
+
+
 def test_rouge_of_a_short_continuation_is_against_as_short_a_response(rows, policy_settings):
     values = []
     for max_new_tokens in (6, 48):

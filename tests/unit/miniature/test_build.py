@@ -20,8 +20,8 @@ from transformers import (
 from lrm_safety.miniature import ASSETS, HELD_OUT_PROMPTS, POLICY_FOLDER, REWARD_FOLDER, SUPERVISED_ROWS, TRAIN_PROMPTS
 from lrm_safety.miniature.behaviour import measure_policy, pair_accuracy
 from lrm_safety.miniature.build import build, policy_texts, reward_texts
-from lrm_safety.miniature.models import train_policy_tokenizer, train_reward_tokenizer
 from lrm_safety.miniature.graders import grade
+from lrm_safety.miniature.models import train_policy_tokenizer, train_reward_tokenizer
 from lrm_safety.miniature.preferences import Scored
 from lrm_safety.miniature.supervised_rows import supervised_rows
 from lrm_safety.miniature.training import (

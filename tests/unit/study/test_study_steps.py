@@ -1,0 +1,96 @@
+"""The commands of a study: which, in which order, and that each is checked before the first starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lrm_safety.errors import ConfigError
+from lrm_safety.settings.compose import compose_study
+from lrm_safety.study.check import check_steps
+from lrm_safety.study.steps import Step, models_of, steps_of
+
+
+def steps(*overrides: str) -> list[Step]:
+    settings, _ = compose_study(["run.directory=made", *overrides])
+    return steps_of(settings)
+
+
+def test_a_seed_is_three_models_and_two_analyses() -> None:
+    assert [step.name for step in steps("seeds=[3,4]")] == [
+        f"{name}, seed {seed}"
+        for seed in (3, 4)
+        for name in (
+            "evaluate base",
+            "train sft",
+            "evaluate sft",
+            "train rl",
+            "evaluate rl",
+            "reflection",
+            "memorization",
+        )
+    ]
+
+
+def test_every_evaluation_is_the_same_but_for_weights_seed_and_place() -> None:
+    settings, _ = compose_study(["run.directory=made", "seeds=[3]"])
+    evaluations = [step.arguments for step in steps_of(settings) if step.kind.startswith("evaluate")]
+    own = ("model.path=", "evaluation.seed=", "run.")
+    assert len({tuple(item for item in one if not item.startswith(own)) for one in evaluations}) == 1
+    weights = [[item for item in one if item.startswith("model.path=")] for one in evaluations]
+    assert weights == [[], ["model.path=made/sft/seed-3/run/export"], ["model.path=made/rl/seed-3/run/export"]]
+    assert all("evaluation.seed=3" in one for one in evaluations)
+
+
+def test_each_step_reads_what_an_earlier_one_makes() -> None:
+    made: set[Path] = set()
+    for step in steps("seeds=[0,1]"):
+        read = {
+            Path(value)
+            for value in (item.partition("=")[2] for item in step.arguments if not item.startswith("run."))
+            if value.startswith("made/")
+        }
+        assert all(any(path == product or path in product.parents for product in made) for path in read), step
+        made.add(step.produces)
+    assert len(made) == 14
+
+
+def test_a_method_without_overrides_is_left_out() -> None:
+    assert [
+        step.name
+        for step in steps("seeds=[0]", *(f"overrides.{name}=[]" for name in ("sft", "analyze", "memorization")))
+    ] == [
+        "evaluate base, seed 0",
+        "train rl, seed 0",
+        "evaluate rl, seed 0",
+    ]
+    settings, _ = compose_study(["seeds=[0]", "overrides.rl=[]"])
+    assert [model.method for model in models_of(settings)] == ["base", "sft"]
+
+
+def test_the_shipped_study_composes() -> None:
+    check_steps(steps())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rl=['experiment=miniature','trainer.larning_rate=1']", "study, step `train rl, seed 0`: .*larning_rate"),
+        ("sft=['sft=miniature','data=nowhere']", "study, step `train sft, seed 0`: .*nowhere"),
+        ("evaluate=['evaluation=miniature_study','judge=[nobody]']", "study, step `evaluate base, seed 0`: .*nobody"),
+        ("model=['model=smollm2_135m']", "step `train rl, seed 0`: model.path=.* is not the base model .*smollm2"),
+    ],
+)
+def test_a_mistake_in_any_step_is_told_before_the_first(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        check_steps(steps(f"overrides.{override}"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides", [["seeds=[]"], ["seeds=[0,0]"], ["seeds=[-1]"], ["overrides.sft=[]", "overrides.rl=[]"]]
+)
+def test_a_study_of_nothing_is_refused(overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"^(seeds|overrides.sft)="):
+        compose_study(overrides)

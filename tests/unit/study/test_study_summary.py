@@ -1,0 +1,85 @@
+"""The summary: figures of finished folders, means and intervals over seeds worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrm_safety.settings.study import StudyOverridesSettings, StudyRunSettings, StudySettings, SummarySettings
+from lrm_safety.study.steps import analysis_of, models_of
+from lrm_safety.study.summary import summarise
+
+SAFETY = {"base": (0.1, 0.2), "sft": (0.8, 0.9), "rl": (0.9, 1.0)}
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def cell(reader: str, writer: str, benchmark: str, value: float) -> dict[str, Any]:
+    figures = {"emit/token_mean": {"value": value}, "reflections/per_response": {"value": None}}
+    return {"reader": reader, "writer": writer, "benchmark": benchmark, "figures": figures}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudySettings:
+    settings = StudySettings(
+        run=StudyRunSettings(directory=str(tmp_path)),
+        seeds=[5, 6],
+        overrides=StudyOverridesSettings(sft=["x"], rl=["x"]),
+        summary=SummarySettings(safety="forbidden", reasoning=["sums"], helpfulness="benign"),
+    )
+    for model in models_of(settings):
+        safe = SAFETY[model.method][model.seed - 5]
+        figures = {
+            f"safety/mine/{view}": {"value": safe - 0.01 * i} for i, view in enumerate(("full", "trace", "answer"))
+        }
+        right = {"primary": "pass@1", "figures": {"pass@1": {"value": 0.5}, "rate/cut_off": {"value": 0.1}}}
+        benchmarks = {"forbidden": {"primary": "safety/mine/full", "figures": figures}, "sums": right, "benign": right}
+        write(model.evaluation / "results.json", {"benchmarks": benchmarks})
+    for seed in settings.seeds:
+        folder = analysis_of(settings, seed)
+        # A model's entropy is the one on its own responses; the first of two temperatures.
+        cells = [cell("rl", "rl", "forbidden", 0.1 * seed), cell("rl", "rl", "forbidden", 9.0)]
+        cells += [
+            cell("base", "rl", "forbidden", 7.0),
+            cell("rl", "base", "forbidden", 8.0),
+            cell("rl", "rl", "other", 6.0),
+        ]
+        write(folder / "reflection.json", {"cells": cells})
+        known = {"exact_memorization/response": {"value": 0.25 * (seed - 4)}}
+        write(folder / "memorization.json", {"cells": [{"model": "sft", "group": "held_out", "figures": known}]})
+    return settings
+
+
+def test_means_and_students_interval_over_seeds(study: StudySettings) -> None:
+    summary = summarise(study)
+    assert list(summary) == ["base", "sft", "rl"]
+    safety = summary["rl"]["safety_full"]
+    # Two seeds, 0.9 and 1.0: mean 0.95, standard error 0.05, Student's t at 97.5% with one degree of freedom 12.706.
+    assert safety["mean"] == pytest.approx(0.95) and safety["values"] == [0.9, 1.0]
+    assert safety["high"] - safety["mean"] == pytest.approx(12.706 * math.sqrt(((0.05**2) * 2 / 1) / 2))
+    assert safety["mean"] - safety["low"] == pytest.approx(12.706 * 0.05)
+    assert summary["base"]["safety_trace"]["values"] == pytest.approx([0.09, 0.19])
+    assert summary["sft"]["safety_answer"]["values"] == pytest.approx([0.78, 0.88])
+    assert summary["base"]["sums_accuracy"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "values": [0.5, 0.5]}
+    assert summary["base"]["benign_helpfulness"]["mean"] == 0.5
+
+
+def test_analyses_of_each_seed_go_to_their_model(study: StudySettings) -> None:
+    summary = summarise(study)
+    assert summary["rl"]["reflection_entropy_forbidden"]["values"] == pytest.approx([0.5, 0.6])
+    assert not [name for figures in summary.values() for name in figures if "other" in name or "per_response" in name]
+    assert "reflection_entropy_forbidden" not in summary["base"]
+    assert summary["sft"]["exact_memorization_held_out"]["values"] == [0.25, 0.5]
+
+
+def test_a_figure_nobody_measured_is_absent(study: StudySettings) -> None:
+    study.summary.helpfulness = None
+    study.summary.reasoning = ["nothing"]
+    assert not [name for name in summarise(study)["rl"] if "benign" in name or "nothing" in name]
