@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export RAY_USAGE_STATS_ENABLED ?= 0
 export VLLM_NO_USAGE_STATS ?= 1
 
-.PHONY: help setup doctor demo test test-unit lint format bench docs build-miniature clean
+.PHONY: help setup doctor demo study test test-unit lint format bench docs build-miniature clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -50,11 +50,14 @@ doctor: setup ## check this machine and environment
 demo: setup ## align the miniature model on this machine and show before and after
 	@$(BIN)/lrm-safety demo
 
+study: setup ## base, SFT and RL of the miniature over five seeds, and a report (about half an hour)
+	@$(BIN)/lrm-safety study
+
 test: setup ## every test: unit, integration, end to end
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-unit: setup ## the fast tests only
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest tests/unit -n 2
 
 lint: setup ## style, types, import contracts, generated pages up to date
 	@$(BIN)/ruff check $(CODE)

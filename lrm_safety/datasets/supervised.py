@@ -105,6 +105,18 @@ def render_supervised(
                 f"{where}: {rendered.num_tokens} tokens are over sft.max_sequence_tokens={max_sequence_tokens}; raise it, "
                 "or leave such rows out with sft.overlong=drop"
             )
+    if (
+        targets == "family"
+        and not family.writes_trace
+        and (traced := _num_traced(prompts, response_field, trace_field))
+    ):
+        logger.warning(
+            "%s: model.family=%s writes no traces, so those of %d rows are left out and answers alone are learned; "
+            "sft.targets=raw learns the traces as text",
+            prompts.source,
+            family.name,
+            traced,
+        )
     if num_dropped := len(prompts) - len(rows):
         logger.warning(
             "%s: %d of %d rows are over sft.max_sequence_tokens=%d and were left out (sft.overlong=drop)",
@@ -152,6 +164,11 @@ def _response_ids(
     if family.writes_trace and not trace.strip():
         raise DataError(f"the response has no trace, which model.family={family.name} writes: mend or drop the row")
     return family.sft_response_ids(tokenizer, trace, answer)
+
+
+def _num_traced(prompts: PromptSet, response_field: str, trace_field: str | None) -> int:
+    """Rows that have a trace, in a field of its own or in their response."""
+    return len(prompts) if trace_field else sum(OPEN_TAG in str(row.extra[response_field]) for row in prompts.rows)
 
 
 def _text(row: PromptRow, name: str, key: str, where: str) -> str:

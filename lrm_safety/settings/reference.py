@@ -24,7 +24,9 @@ def markdown() -> str:
     for schema, command in COMMANDS.items():
         nodes = list(_dataclasses("", schema))
         own = [node for node in nodes if node not in told]
-        known = [prefix.removesuffix(".") for prefix, node in nodes if (prefix, node) in told and prefix.count(".") == 1]
+        known = [
+            prefix.removesuffix(".") for prefix, node in nodes if (prefix, node) in told and prefix.count(".") == 1
+        ]
         parts.append(f"\n# `lrm-safety {command}`\n")
         if known:
             parts.append(f"\nAs above: {', '.join(f'`{name}`' for name in known)}. Its own:\n")

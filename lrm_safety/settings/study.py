@@ -23,8 +23,8 @@ class SummarySettings:
     """A judged benchmark: its trace, answer and full views, and the entropy of reflection on it."""
     reasoning: list[str] = field(default_factory=list)
     """Reasoning benchmarks: accuracy, and the entropy of reflection on them."""
-    helpfulness: str | None = None
-    """A benchmark of harmless requests; null: none."""
+    harmless: str | None = None
+    """A benchmark of harmless requests, of helpfulness or of over-refusal; null: none."""
 
 
 @dataclass

@@ -14,6 +14,8 @@ from lrm_safety.settings.compose import sweep
 ROOT = Path(__file__).parents[2]
 RUN_ELSEWHERE = {
     "make demo": ("end_to_end/test_runs.py", "test_the_demo_shows_before_and_after"),
+    "make study": ("end_to_end/test_study.py", "test_a_study_from_base_to_report"),
+    "lrm-safety report": ("unit/reports/test_report_page.py", "test_a_run_alone_shows_its_own_evaluation"),
     "make test": ("end_to_end/test_readme.py", "test_the_makefile_knows_the_targets"),
     "lrm-safety fetch smollm2_135m": ("end_to_end/test_runs.py", "test_a_real_model_on_real_prompts"),
     "lrm-safety evaluate compare": ("end_to_end/test_evaluate.py", "test_compare"),
@@ -21,6 +23,9 @@ RUN_ELSEWHERE = {
     "python launchers/ray_job.py": ("end_to_end/test_cluster.py", "test_jobs_on_a_cluster_are_the_run_of_one_machine"),
 }
 """Beginnings of commands that cannot be composed, with the test that runs the same."""
+
+COMPOSED = ("evaluate", "sft", "analyze", "audit-reward", "study")
+"""Commands that print what they would run with `--cfg job`."""
 
 
 def commands() -> list[str]:
@@ -38,8 +43,10 @@ def test_a_command_of_the_readme(line: str, capfd: pytest.CaptureFixture[str]) -
     if "train" in words:
         overrides = words[words.index("train") + 1 :]
         assert composes(overrides), capfd.readouterr().err
-    if words[:2] == ["lrm-safety", "evaluate"] and "compare" not in words:
+    if words[0] == "lrm-safety" and words[1] in COMPOSED and "compare" not in words:
         assert main([*words[1:], "--cfg", "job"]) == 0, capfd.readouterr().err
+    elif words[0] == "lrm-safety" and words[1] == "plan":
+        assert main(words[1:]) == 0, capfd.readouterr().err
     elif words[:2] != ["lrm-safety", "train"] or inner != line:
         (test,) = [test for beginning, test in RUN_ELSEWHERE.items() if line.startswith(beginning)]
         file, name = test

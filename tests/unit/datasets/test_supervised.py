@@ -79,6 +79,19 @@ def test_a_family_without_traces_takes_a_bare_answer(tokenizer_of, tmp_path: Pat
     assert row.num_trace_tokens == 0
 
 
+def test_traces_that_a_family_does_not_write_are_left_out_aloud(tokenizer_of, tmp_path: Path, caplog) -> None:
+    rows = rows_of(tmp_path, {"response": STAR1}, {"response": " So. "})
+    with caplog.at_level(logging.WARNING):
+        assert len({row.response_ids.tobytes() for row in rendered(tokenizer_of, rows, "plain").rows}) == 1
+        (record,) = caplog.records
+        assert "those of 1 rows are left out" in record.message and "sft.targets=raw" in record.message
+        caplog.clear()
+        rendered(tokenizer_of, rows, "plain", targets="raw")
+        rendered(tokenizer_of, rows_of(tmp_path, {"response": " So. "}), "plain")
+        rendered(tokenizer_of, rows_of(tmp_path, {"response": STAR1}), "qwen3")
+        assert not caplog.records
+
+
 GOOD = {"response": STAR1}
 MISTAKES = {
     "no field": ({"reply": "So."}, {}, r"no field 'response'; set sft\.response_field to one of reply"),

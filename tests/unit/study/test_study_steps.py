@@ -8,6 +8,7 @@ import pytest
 
 from lrm_safety.errors import ConfigError
 from lrm_safety.settings.compose import compose_study
+from lrm_safety.settings.paths import configuration_directory
 from lrm_safety.study.check import check_steps
 from lrm_safety.study.steps import Step, models_of, steps_of
 
@@ -69,8 +70,11 @@ def test_a_method_without_overrides_is_left_out() -> None:
     assert [model.method for model in models_of(settings)] == ["base", "sft"]
 
 
-def test_the_shipped_study_composes() -> None:
-    check_steps(steps())
+@pytest.mark.parametrize(
+    "study", sorted(path.stem for path in (configuration_directory() / "study").glob("*.yaml") if path.stem != "star1")
+)
+def test_every_shipped_study_composes(study: str) -> None:
+    check_steps(steps(f"study={study}", "seeds=[0]"))
 
 
 @pytest.mark.parametrize(

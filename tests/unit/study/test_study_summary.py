@@ -32,15 +32,20 @@ def study(tmp_path: Path) -> StudySettings:
         run=StudyRunSettings(directory=str(tmp_path)),
         seeds=[5, 6],
         overrides=StudyOverridesSettings(sft=["x"], rl=["x"]),
-        summary=SummarySettings(safety="forbidden", reasoning=["sums"], helpfulness="benign"),
+        summary=SummarySettings(safety="forbidden", reasoning=["sums"], harmless="benign"),
     )
     for model in models_of(settings):
         safe = SAFETY[model.method][model.seed - 5]
         figures = {
             f"safety/mine/{view}": {"value": safe - 0.01 * i} for i, view in enumerate(("full", "trace", "answer"))
         }
-        right = {"primary": "pass@1", "figures": {"pass@1": {"value": 0.5}, "rate/cut_off": {"value": 0.1}}}
+        right = {
+            "kind": "reasoning",
+            "primary": "pass@1",
+            "figures": {"pass@1": {"value": 0.5}, "rate/cut_off": {"value": 0.1}},
+        }
         benchmarks = {"forbidden": {"primary": "safety/mine/full", "figures": figures}, "sums": right, "benign": right}
+        benchmarks["asked"] = right | {"kind": "over_refusal"}
         write(model.evaluation / "results.json", {"benchmarks": benchmarks})
     for seed in settings.seeds:
         folder = analysis_of(settings, seed)
@@ -80,6 +85,12 @@ def test_analyses_of_each_seed_go_to_their_model(study: StudySettings) -> None:
 
 
 def test_a_figure_nobody_measured_is_absent(study: StudySettings) -> None:
-    study.summary.helpfulness = None
+    study.summary.harmless = None
     study.summary.reasoning = ["nothing"]
     assert not [name for name in summarise(study)["rl"] if "benign" in name or "nothing" in name]
+
+
+def test_over_refusal_is_not_called_helpfulness(study: StudySettings) -> None:
+    study.summary.harmless = "asked"
+    summary = summarise(study)["sft"]
+    assert summary["asked_over_refusal"]["mean"] == 0.5 and "asked_helpfulness" not in summary
