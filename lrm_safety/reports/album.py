@@ -37,17 +37,17 @@ class Album:
         """
         groups = {group: {one: values[one] for one in names if one in values} for group, names in self._groups.items()}
         groups = {group: mine for group, mine in groups.items() if mine}
-        several = len(self._groups) > 1
+        named, side_by_side = len(self._groups) > 1, len(groups) > 1
         figures = "".join(
             self._figure(
-                slug(name, group if several else ""),
-                lambda mine=mine, group=group: draw(mine, group if several else ""),  # type: ignore[misc]
-                escape(group) if several else caption,
+                slug(name, group if named else ""),
+                lambda mine=mine, group=group: draw(mine, group if named else ""),  # type: ignore[misc]
+                escape(group) if side_by_side else caption,
                 tell(mine),
             )
             for group, mine in groups.items()
         )
-        return f'<p class="note">{caption}</p>{figures}' if several else figures
+        return f'<p class="note">{caption}</p>{figures}' if side_by_side else figures
 
     def _figure(self, name: str, draw: Callable[[], Figure], caption: str, label: str) -> str:
         drawing = publish(draw, self._folder, name)

@@ -102,7 +102,17 @@ def bars(
             continue
         places, widths = [place for place, _ in present], [one.value for _, one in present]
         if dots:
-            axes.plot(widths, places, marker=style.marker, color=style.colour, linestyle="", markersize=4.5, label=name)
+            axes.plot(
+                widths,
+                places,
+                marker=style.marker,
+                color=style.colour,
+                markeredgecolor=_ink(axes),
+                markeredgewidth=0.4,
+                linestyle="",
+                markersize=4.5,
+                label=name,
+            )
         else:
             axes.barh(
                 places,
@@ -172,6 +182,8 @@ def _line(axes: Axes, points: Points, style: Look, label: str) -> None:
         marker=style.marker,
         markevery=max(1, len(x) // 8),
         markersize=4.5,
+        markeredgecolor=_ink(axes),
+        markeredgewidth=0.4,
         linewidth=1.8,
         label=label,
     )

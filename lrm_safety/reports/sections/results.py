@@ -173,4 +173,5 @@ def figures_table(study: Study, benchmark: str, names: Sequence[str]) -> str:
         if any(values):
             rows.append([f"<code>{escape(name)}</code>", *map(cell, values)])
     head = ["figure", *(escape(one.name) for one in shown)]
-    return table(escape(benchmark), head, rows, identity=f"all-{slug(benchmark)}") if rows else ""
+    caption = f"Scores, rates and lengths of {escape(benchmark)}, with 95% intervals."
+    return table(caption, head, rows, identity=f"all-{slug(benchmark)}") if rows else ""

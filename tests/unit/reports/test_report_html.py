@@ -178,7 +178,7 @@ def test_text_can_be_read_on_both_grounds() -> None:
     for block in re.findall(r":root\{([^}]*)\}", CSS):
         colours = dict(re.findall(r"--(\w+):(#\w+)", block))
         for ink in ("ink", "soft", "accent", "fail", "warn", "fine"):
-            for ground in ("ground", "panel"):
+            for ground in ("ground", "panel", "paper"):
                 assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground, block)
 
 
