@@ -84,6 +84,7 @@ code{font-family:ui-monospace,"DejaVu Sans Mono",Menlo,monospace;font-size:.9em;
 td code,th code{overflow-wrap:break-word}
 @media (max-width:40rem){
 tbody th{white-space:normal;max-width:11rem}
+td:not(.figure):last-child{min-width:11rem}
 tbody th code{overflow-wrap:anywhere;font-size:.82em}
 }
 @media print{
@@ -95,7 +96,7 @@ html{color-scheme:light;font-size:10pt}
 body{padding:0;max-width:none;font-size:1rem}
 nav{display:none}
 figure,.finding,tr{break-inside:avoid}
-h2,h3,.caption{break-after:avoid}
+h2,h3,.caption,summary{break-after:avoid}
 .scroll,pre{overflow:visible}
 table{font-size:.85rem}
 td small,th small{font-size:.75rem}
