@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export RAY_USAGE_STATS_ENABLED ?= 0
 export VLLM_NO_USAGE_STATS ?= 1
 
-.PHONY: help setup doctor demo study test test-unit lint format bench docs build-miniature clean
+.PHONY: help setup browser doctor demo study test test-unit lint format bench docs build-miniature clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -43,6 +43,14 @@ install-cpu:
 
 install-gpu:
 	@$(BIN)/python -m pip install --quiet -c constraints/gpu.txt -e ".[gpu,dev]"
+
+browser: ## install headless Chromium, for the test of the report's page (Debian's package, as root)
+	@if $(PYTHON) tests/end_to_end/browser.py; then exit 0; fi; \
+	command -v apt-get >/dev/null || { \
+	  echo "make: no apt-get here: install Chromium or Chrome, or name one in LRM_SAFETY_BROWSER" >&2; exit 1; }; \
+	echo "installing chromium-headless-shell (100 MB)"; \
+	apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium-headless-shell >/dev/null
 
 doctor: setup ## check this machine and environment
 	@$(BIN)/lrm-safety doctor

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .combine import Combined, combine
@@ -37,21 +38,48 @@ def own_cells(results: dict[str, Any]) -> list[dict[str, Any]]:
     return list(first.values())
 
 
+def _models_once(analyses: Iterable[Analysis]) -> Iterator[tuple[Analysis, set[str]]]:
+    """Each analysis with the names of the models that no earlier one measured: the seeds of a method may share one base
+    and one evaluation of it, which is then not a seed each time. The same weights on other responses or rows are."""
+    seen: set[tuple[str, str, str]] = set()
+    for analysis in analyses:
+        measured = {
+            (name, one["fingerprint"], _values_of(analysis.results, name))
+            for name, one in analysis.results.get("models", {}).items()
+            if one.get("fingerprint") is not None
+        }
+        repeated = {name for name, *_ in measured & seen}
+        yield analysis, set(analysis.results.get("models", {})) - repeated
+        seen |= measured
+
+
+def _values_of(results: dict[str, Any], name: str) -> str:
+    """What an analysis measured of a model by itself, for comparison; intervals depend on the bootstrap's seed."""
+    return json.dumps(
+        [
+            [cell.get("benchmark"), cell.get("group"), {key: one["value"] for key, one in cell["figures"].items()}]
+            for cell in results["cells"]
+            if cell.get("reader", cell.get("model")) == name == cell.get("writer", name)
+        ]
+    )
+
+
 def reflection(analyses: Iterable[Analysis], measure: str) -> dict[tuple[str, str], Combined]:
     """(model, benchmark) -> figure; several analyses are seeds."""
     found: dict[tuple[str, str], list[dict[str, Any] | None]] = {}
-    for analysis in analyses:
+    for analysis, models in _models_once(analyses):
         for cell in own_cells(analysis.results):
-            found.setdefault((cell["reader"], cell["benchmark"]), []).append(cell["figures"].get(measure))
+            if cell["reader"] in models:
+                found.setdefault((cell["reader"], cell["benchmark"]), []).append(cell["figures"].get(measure))
     return {key: combined for key, figures in found.items() if (combined := combine(figures))}
 
 
 def deciles(analyses: Iterable[Analysis]) -> dict[tuple[str, str], list[Combined | None]]:
     """(model, benchmark) -> entropy of each tenth of the trace."""
     found: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
-    for analysis in analyses:
+    for analysis, models in _models_once(analyses):
         for cell in own_cells(analysis.results):
-            if cell.get("deciles"):
+            if cell["reader"] in models and cell.get("deciles"):
                 found.setdefault((cell["reader"], cell["benchmark"]), []).append(cell["deciles"])
     return {
         key: [combine([one[i] for one in seeds]) for i in range(min(map(len, seeds)))] for key, seeds in found.items()
@@ -61,9 +89,9 @@ def deciles(analyses: Iterable[Analysis]) -> dict[tuple[str, str], list[Combined
 def memorization(analyses: Iterable[Analysis]) -> dict[tuple[str, str, str], Combined]:
     """(model, group of rows, measure) -> figure."""
     found: dict[tuple[str, str, str], list[dict[str, Any] | None]] = {}
-    for analysis in analyses:
+    for analysis, models in _models_once(analyses):
         for cell in analysis.results.get("cells", ()):
-            for measure in cell["figures"]:
+            for measure in cell["figures"] if cell["model"] in models else ():
                 found.setdefault((cell["model"], cell["group"], measure), []).append(cell["figures"][measure])
     return {key: combined for key, figures in found.items() if (combined := combine(figures))}
 

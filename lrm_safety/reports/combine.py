@@ -127,7 +127,10 @@ def _guess(name: str) -> str:
 
 
 def mean_of_role(study: Study, subject: Subject, role: str) -> tuple[Combined, list[str]] | None:
-    """Mean over the benchmarks of a role that every evaluated subject has; an interval only where it is one benchmark."""
+    """Mean over the benchmarks of a role that every evaluated subject has, and their names.
+
+    Of several runs: Student's interval over the means of each. Of one: the half-widths of independent intervals add in squares.
+    """
     candidates = [name for name, kind in benchmarks_of(study).items() if kind == role]
     shown = [one for one in study.subjects if any(figure_of(one, name) for name in candidates)]
     names = [name for name in candidates if all(figure_of(one, name) for one in shown)]
@@ -136,7 +139,27 @@ def mean_of_role(study: Study, subject: Subject, role: str) -> tuple[Combined, l
         return None
     if len(mine) == 1:
         return mine[0], names
-    return Combined(sum(one.value for one in mine) / len(mine), None, None, None, mine[0].num_runs), names
+    runs = means_of_runs(subject, names)
+    if len(runs) > 1:
+        return Combined(*over_runs(runs), None, len(runs)), names
+    mean = sum(one.value for one in mine) / len(mine)
+    bounded = [(one.value, one.low, one.high) for one in mine if one.low is not None and one.high is not None]
+    if len(bounded) < len(mine):
+        return Combined(mean, None, None, None, mine[0].num_runs, mine[0].in_training), names
+    below = math.hypot(*(value - low for value, low, _ in bounded)) / len(mine)
+    above = math.hypot(*(high - value for value, _, high in bounded)) / len(mine)
+    return Combined(mean, mean - below, mean + above, sum(one.n or 0 for one in mine), 1), names
+
+
+def means_of_runs(subject: Subject, benchmarks: Sequence[str]) -> list[float]:
+    """Each evaluation's mean over the primary figures of these benchmarks; one that lacks any is left out."""
+    found = []
+    for evaluation in subject.evaluations:
+        entries = [entry for name in benchmarks if (entry := evaluation.results["benchmarks"].get(name))]
+        values = [figure["value"] for one in entries if (figure := one["figures"].get(one["primary"]))]
+        if len(values) == len(benchmarks) and None not in values:
+            found.append(sum(values) / len(values))
+    return found
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:

@@ -59,13 +59,18 @@ class Subject:
     @property
     def role(self) -> str | None:
         """base, sft or rl, where the name says so (`rl`, `rl-kl0`, `sft_raw`)."""
-        first = re.split(r"[-_. ]", self.name.lower(), maxsplit=1)[0]
-        return first if first in ROLES else None
+        return role_and_rest(self.name)[0]
 
     @property
     def family(self) -> str | None:
         """The conversation family that was evaluated."""
         return self.evaluations[0].results["model"]["family"] if self.evaluations else None
+
+
+def role_and_rest(name: str) -> tuple[str | None, str]:
+    """(`rl`, `qwen3-no_kl`) of `rl-qwen3-no_kl`; (None, the name) where it begins with no role."""
+    first, *rest = re.split(r"[-_. ]", name.lower(), maxsplit=1)
+    return (first, "".join(rest)) if first in ROLES else (None, name.lower())
 
 
 @dataclass
@@ -74,6 +79,11 @@ class Study:
 
     subjects: list[Subject]
     analyses: list[Analysis]
+
+    def __post_init__(self) -> None:
+        """Rows of a base stand together, in the order of roles."""
+        self.subjects.sort(key=lambda one: ROLES.index(one.role) if one.role else len(ROLES))
+        self.subjects = [one for group in self.groups().values() for one in group]
 
     def of_kind(self, kind: str) -> Iterator[Analysis]:
         return (one for one in self.analyses if one.kind == kind)
@@ -84,10 +94,25 @@ class Study:
         return next((one for one in self.subjects if one.role == "base" and one.evaluations), None)
 
     def base_of(self, subject: Subject) -> Subject | None:
-        """What a subject is compared with: the base of its own model family, or else the only base there is."""
+        """What a subject is compared with: the base of its name (`base-7b` of `rl-7b-no_kl`), or of its model family, or the
+        only base there is."""
         bases = [one for one in self.subjects if one.role == "base" and one.evaluations]
+        if subject in bases:
+            return subject
+        rest = role_and_rest(subject.name)[1]
+        named = [one for one in bases if (own := role_and_rest(one.name)[1]) and re.match(rf"{re.escape(own)}\b", rest)]
         same = [one for one in bases if one.family == subject.family]
+        if named:
+            return max(named, key=lambda one: len(one.name))
         return same[0] if same else bases[0] if len(bases) == 1 else None
+
+    def groups(self) -> dict[str, list[Subject]]:
+        """Subjects that are compared with each other, by the name of their base (without `base`; empty: none)."""
+        found: dict[str, list[Subject]] = {}
+        for subject in self.subjects:
+            base = self.base_of(subject)
+            found.setdefault(role_and_rest(base.name)[1] or base.name if base else "", []).append(subject)
+        return found
 
 
 def gather(arguments: Sequence[str]) -> Study:
@@ -109,8 +134,7 @@ def gather(arguments: Sequence[str]) -> Study:
                 subject.runs.append(one)
             else:
                 subject.evaluations.append(one)
-    ordered = sorted(subjects.values(), key=lambda one: ROLES.index(one.role) if one.role else len(ROLES))
-    return Study(ordered, analyses)
+    return Study(list(subjects.values()), analyses)
 
 
 def _split(argument: str) -> tuple[str, Path]:

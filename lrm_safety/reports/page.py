@@ -6,37 +6,40 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-from . import sections
-from .folders import Study
-from .sections import Album
-from .style import looks_of
+from .album import Album
+from .folders import Study, Subject
+from .sections.analyses import entropy, memorized
+from .sections.diagnosis import diagnosis
+from .sections.results import every_figure, results
+from .sections.runs import configuration, cost
+from .sections.tradeoff import categories, tradeoff
+from .sections.training import training
 from .stylesheet import CSS
 
 SECTIONS: dict[str, tuple[str, Callable[[Study, Album], str]]] = {
-    "results": ("Results", sections.results),
-    "tradeoff": ("Safety against reasoning", sections.tradeoff),
-    "diagnosis": ("Diagnosis", sections.diagnosis),
-    "training": ("Training", sections.training),
-    "categories": ("Safety by category", sections.categories),
-    "entropy": ("Entropy of reflection", sections.entropy),
-    "memorization": ("Memorization", sections.memorized),
-    "figures": ("All figures of the evaluations", sections.every_figure),
-    "configuration": ("Configuration", sections.configuration),
-    "cost": ("Cost", sections.cost),
+    "results": ("Results", results),
+    "tradeoff": ("Safety against reasoning", tradeoff),
+    "diagnosis": ("Diagnosis", diagnosis),
+    "training": ("Training", training),
+    "categories": ("Safety by category", categories),
+    "entropy": ("Entropy of reflection", entropy),
+    "memorization": ("Memorization", memorized),
+    "figures": ("All figures of the evaluations", every_figure),
+    "configuration": ("Configuration", configuration),
+    "cost": ("Cost", cost),
 }
 
 
 def write_report(study: Study, folder: Path, title: str = "Safety and reasoning") -> Path:
     """Write FOLDER/report.html and FOLDER/figures/*.png, *.svg; returns the page's path."""
-    models = [name for analysis in study.analyses for name in analysis.results.get("models", {})]
-    album = Album(folder / "figures", looks_of([*(one.name for one in study.subjects), *models]))
+    album = Album(folder / "figures", _groups(study))
     folder.mkdir(parents=True, exist_ok=True)
     body = "".join(
         f'<section id="{name}"><h2>{heading}</h2>{make(study, album)}</section>'
         for name, (heading, make) in SECTIONS.items()
     )
     links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, (heading, _) in SECTIONS.items())
-    rows = ", ".join(escape(one.name) for one in study.subjects) or "no model"
+    rows = "; ".join(_named(one) for one in study.subjects) or "no model"
     path = folder / "report.html"
     path.write_text(
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -47,6 +50,21 @@ def write_report(study: Study, folder: Path, title: str = "Safety and reasoning"
         encoding="utf-8",
     )
     return path
+
+
+def _groups(study: Study) -> dict[str, list[str]]:
+    """Names that are drawn together: the study's groups; models that only an analysis read stand with the first."""
+    groups = {name: [one.name for one in mine] for name, mine in study.groups().items()}
+    known = {name for mine in groups.values() for name in mine}
+    read = [name for one in study.analyses if one.kind != "audit" for name in one.results.get("models", {})]
+    first = next(iter(groups), "")
+    groups[first] = [*groups.get(first, []), *(name for name in dict.fromkeys(read) if name not in known)]
+    return groups
+
+
+def _named(subject: Subject) -> str:
+    runs = max(len(subject.runs), len(subject.evaluations))
+    return escape(subject.name) + (f", {runs} runs" if runs > 1 else "")
 
 
 def _sources(study: Study) -> str:

@@ -8,10 +8,12 @@ BENCHMARKS: dict[str, dict[str, str]] = {
     "gpqa_diamond": {"base": "49.24", "sft": "47.54", "rl": "49.06"},
     "aime24": {"base": "3.12", "rl": "3.00"},
 }
-"""By benchmark and role. GPQA-Diamond is in percent; the unit of AIME 2024 is the paper's."""
+"""By benchmark and role."""
+UNITS = {"gpqa_diamond": "%"}
+"""Where the paper's unit is not ours; that of AIME 2024 is not said there."""
 REFLECTION: dict[str, str] = {"base": "0.24", "rl": "0.09"}
 """Mean entropy at reflection tokens on AttaQ, nats."""
-TITLES = {"attaq": "AttaQ safety", "gpqa_diamond": "GPQA-Diamond", "aime24": "AIME 2024"}
+TITLES = {"attaq": "AttaQ safety", "gpqa_diamond": "GPQA-Diamond, %", "aime24": "AIME 2024"}
 NOTE = (
     "Printed in the paper and not measured here: its models, prompts, judge and response limits are not those of this report. "
     "Its definition of reflection entropy is not published."
@@ -19,6 +21,7 @@ NOTE = (
 
 
 def published(benchmark: str, role: str | None) -> str | None:
-    """The paper's figure for this benchmark (`attaq_clean` is AttaQ too) and role, or None."""
+    """The paper's figure with its unit for this benchmark (`attaq_clean` is AttaQ too) and role, or None."""
     name = "attaq" if benchmark in ("attaq_clean", "attaq_500") else benchmark
-    return BENCHMARKS.get(name, {}).get(role or "")
+    found = BENCHMARKS.get(name, {}).get(role or "")
+    return found and f"{found}{UNITS.get(name, '')}"

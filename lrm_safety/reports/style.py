@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib
@@ -14,6 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .folders import ROLES, role_and_rest
 from .svg import INK, for_file, for_page, render
 
 
@@ -39,6 +41,11 @@ LOOKS = (
 
 RC = {
     "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "figure.titlesize": 11,
+    "figure.titleweight": "bold",
+    "legend.fontsize": 10,
     "font.family": "DejaVu Sans",
     "svg.fonttype": "none",
     "svg.hashsalt": "lrm-safety",
@@ -56,15 +63,30 @@ RC = {
 }
 
 
-def looks_of(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each name, in order; beyond six they repeat."""
-    return {name: LOOKS[i % len(LOOKS)] for i, name in enumerate(dict.fromkeys(names))}
+def looks_of(names: Sequence[str]) -> dict[str, Look]:
+    """A look for each name: the first base, sft and rl have the first three, so that they look alike in every group of
+    models. Beyond six, colours come back with another line, marker and hatch."""
+    places: dict[str, int] = {}
+    for place, role in enumerate(ROLES):
+        mine = next((name for name in names if role_and_rest(name)[0] == role), None)
+        if mine is not None:
+            places[mine] = place
+    for name in names:
+        if name not in places:
+            places[name] = next(place for place in itertools.count() if place not in places.values())
+    return {name: _look(places[name]) for name in names}
+
+
+def _look(place: int) -> Look:
+    """The place's colour; line, marker and hatch are shifted by one for each time that the colours were used up."""
+    shifted = LOOKS[(place + place // len(LOOKS)) % len(LOOKS)]
+    return replace(shifted, colour=LOOKS[place % len(LOOKS)].colour)
 
 
 def tidy(axes: Axes, grid: str = "y") -> None:
     """No frame above and right, a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis=grid, alpha=0.25)  # type: ignore[arg-type]
+    axes.grid(axis=grid, alpha=0.18)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
 
 
@@ -73,7 +95,7 @@ def publish(draw: Callable[[], Figure], folder: Path, name: str) -> str:
     with matplotlib.rc_context(RC):
         figure = draw()
         folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / f"{name}.png", dpi=150, facecolor="white")
+        figure.savefig(folder / f"{name}.png", dpi=200, facecolor="white")
         text = render(figure)
         plt.close(figure)
     (folder / f"{name}.svg").write_text(for_file(text), encoding="utf-8")

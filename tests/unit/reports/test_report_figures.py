@@ -17,15 +17,27 @@ from made_study import (
     rl_curves,
     training,
 )
+from matplotlib import pyplot as plt
 
 from lrm_safety.errors import ConfigError
 from lrm_safety.reports.analyses import memorization as read_memorization
 from lrm_safety.reports.analyses import reflection as read_reflection
-from lrm_safety.reports.combine import T_975, combine, figure_of, mean_of_role, over_runs, pareto
+from lrm_safety.reports.combine import (
+    T_975,
+    Combined,
+    combine,
+    figure_of,
+    mean_of_role,
+    means_of_runs,
+    over_runs,
+    pareto,
+)
 from lrm_safety.reports.cost import cost_of, num_gpus
+from lrm_safety.reports.figures import bars
 from lrm_safety.reports.findings import diagnose_study, evidence_of
 from lrm_safety.reports.folders import Subject, gather
 from lrm_safety.reports.published import published
+from lrm_safety.reports.style import looks_of
 
 
 def test_interval_over_seeds_is_students() -> None:
@@ -81,6 +93,81 @@ def test_means_of_a_role_are_over_benchmarks_that_all_have(tmp_path: Path) -> No
     found = mean_of_role(study, study.subjects[1], "reasoning")
     assert found is not None and found[0].value == pytest.approx(0.6) and found[1] == ["a", "b"]
     assert mean_of_role(study, study.subjects[1], "safety") is None
+
+
+def test_interval_of_a_mean_of_benchmarks(tmp_path: Path) -> None:
+    def both(first: float, second: float) -> dict[str, object]:
+        return {
+            "a": benchmark("math500", "reasoning", "pass@1", first),
+            "b": benchmark("math500", "reasoning", "pass@1", second),
+        }
+
+    one = gather([f"base={evaluation(tmp_path / 'x', both(0.4, 0.8))}"])
+    found = mean_of_role(one, one.subjects[0], "reasoning")
+    # two independent half-widths of 0.05: (0.05^2 + 0.05^2)^0.5 / 2
+    assert found is not None and found[0].low == pytest.approx(0.6 - 0.0353553) and found[0].n == 200
+    seeds = [evaluation(tmp_path / str(i), both(0.4 + 0.1 * i, 0.8)) for i in range(2)]
+    several = gather([f"rl={seed}" for seed in seeds])
+    assert means_of_runs(several.subjects[0], ["a", "b"]) == pytest.approx([0.6, 0.65])
+    found = mean_of_role(several, several.subjects[0], "reasoning")
+    assert found is not None and (found[0].value, found[0].num_runs) == (pytest.approx(0.625), 2)
+    assert found[0].high == pytest.approx(0.625 + 12.706 * 0.025)
+
+
+def test_the_base_is_that_of_the_name_before_that_of_the_family(tmp_path: Path) -> None:
+    names = ["base-1b", "base-7b", "rl-7b", "rl-1b-no_kl", "rl-70b", "sft"]
+    made = [f"{name}={evaluation(tmp_path / name, all_benchmarks(0.5, 0.5, 0.1, 0.4))}" for name in names]
+    study = gather(made)
+    compared = {one.name: base and base.name for one in study.subjects for base in [study.base_of(one)]}
+    assert compared == {
+        **{"base-1b": "base-1b", "base-7b": "base-7b", "rl-7b": "base-7b", "rl-1b-no_kl": "base-1b"},
+        **{"rl-70b": "base-1b", "sft": "base-1b"},  # no base of that name: the first of the family
+    }
+    assert [one.name for one in study.groups()["7b"]] == ["base-7b", "rl-7b"]
+
+
+def test_a_base_that_every_seed_read_is_one_model(tmp_path: Path) -> None:
+    study = gather(
+        [str(reflection(tmp_path / str(i), {("base", "attaq"): 0.2, ("rl", "attaq"): 0.1 * i})) for i in (1, 3)]
+    )
+    for i, analysis in enumerate(study.analyses):
+        analysis.results["models"] = {"base": {"fingerprint": "same"}, "rl": {"fingerprint": f"seed {i}"}}
+    found = read_reflection(study.of_kind("reflection"), "emit/token_mean")
+    assert found["base", "attaq"].num_runs == 1 and found["base", "attaq"].low == pytest.approx(0.18)
+    assert found["rl", "attaq"].num_runs == 2 and found["rl", "attaq"].value == pytest.approx(0.2)
+
+
+def test_a_base_sampled_with_every_seed_is_as_many_runs(tmp_path: Path) -> None:
+    study = gather([str(reflection(tmp_path / str(i), {("base", "attaq"): 0.1 * i})) for i in (1, 3)])
+    for analysis in study.analyses:
+        analysis.results["models"] = {"base": {"fingerprint": "same"}}
+    found = read_reflection(study.of_kind("reflection"), "emit/token_mean")["base", "attaq"]
+    assert (found.num_runs, found.value) == (2, pytest.approx(0.2))
+
+
+def test_looks() -> None:
+    every = looks_of(["base", "sft", "rl"])
+    assert looks_of(["base-x", "rl-x"]) == {"base-x": every["base"], "rl-x": every["rl"]}, "roles look alike everywhere"
+    many = looks_of([f"rl-{i}" for i in range(36)])
+    assert len({(one.colour, one.marker) for one in many.values()}) == 36
+    assert len({(one.colour, str(one.line)) for one in many.values()}) == 36
+    assert len({one.colour for one in list(many.values())[:6]}) == 6
+
+
+@pytest.mark.parametrize(("groups", "dots"), [(7, False), (44, True)])
+def test_many_bars_become_dots(groups: int, dots: bool) -> None:
+    looks = looks_of(["base", "rl"])
+    values = {name: [Combined(0.5, 0.4, 0.6, 10, 1)] * groups for name in looks}
+    figure = bars(
+        [f"a category with number {i} and a long name" for i in range(groups)], values, looks, title="", x_label=""
+    )
+    (axes,) = figure.axes
+    assert len(axes.patches) == (0 if dots else 2 * groups)
+    markers = [line for line in axes.get_lines() if line.get_marker() in ("o", "^")]
+    assert [len(line.get_xdata()) for line in markers] == ([groups] * 2 if dots else [])
+    assert figure.get_size_inches()[1] < 20
+    assert all(label.get_text().count("\n") == 1 for label in axes.get_yticklabels())
+    plt.close(figure)
 
 
 def test_folders_join_by_name_in_the_order_of_roles(tmp_path: Path) -> None:
@@ -180,6 +267,6 @@ def test_cost_of_a_run(tmp_path: Path) -> None:
 
 
 def test_published_figures_belong_to_a_role() -> None:
-    assert published("attaq_clean", "rl") == "0.92" and published("gpqa_diamond", "sft") == "47.54"
+    assert published("attaq_clean", "rl") == "0.92" and published("gpqa_diamond", "sft") == "47.54%"
     assert published("math500", "rl") is None and published("attaq", None) is None
     assert all_benchmarks(0.5, 0.5, 0.1, 0.4).keys() >= {"attaq", "gpqa_diamond"}

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_study import SAFETY, all_benchmarks, evaluation, make_study, training
+from made_study import SAFETY, all_benchmarks, evaluation, make_families, make_study, training
 
 from lrm_safety.commands.report import report
 from lrm_safety.errors import ConfigError, DataError
@@ -114,21 +114,25 @@ def test_tables(written: tuple[Path, Page, str]) -> None:
     assert [row[0] for row in rows] == ["base", "sft", "rl"]
     assert rows[0][1] == "0.360 0.310 to 0.410 paper: 0.37" and rows[0][3] == "0.810 0.760 to 0.860"
     assert "3 runs" in rows[2][1] and rows[2][1].endswith("paper: 0.92")
-    assert rows[1][4].endswith("paper: 47.54")
+    assert rows[1][4].endswith("paper: 47.54%")
     assert page.tables["published"][1:] == [
-        ["base, Beyond SFT", "0.37", "49.24", "3.12", "0.24"],
-        ["sft, Beyond SFT", "0.76", "47.54", "–", "–"],
-        ["rl, Beyond SFT", "0.92", "49.06", "3.00", "0.09"],
+        ["base", "0.37", "49.24", "3.12", "0.24"],
+        ["sft", "0.76", "47.54", "–", "–"],
+        ["rl", "0.92", "49.06", "3.00", "0.09"],
     ]
-    costs = page.tables["costs"]
-    # 30 records of 30 s on 4 groups of 2 GPUs; tokens 1,000/s x 18 s and 2,000/s x 10 s a record
-    assert [row[1:6] for row in costs if row[0] == "rl" and row[1].startswith("training")] == [
-        ["training, 60 updates", "900", "540,000", "600,000", "2.00"]
-    ] * 3
-    # no reward, reference or rollout group in supervised training: 2 GPUs x 480 s
-    assert [row[5] for row in costs if row[0] == "sft" and row[1].startswith("training")] == ["0.27"] * 3
+    assert page.tables["published"][0][:3] == ["Beyond SFT", "AttaQ safety", "GPQA-Diamond, %"]
+    assert page.tables["measured"][1] == ["attaq", "safety/refusal_rules/full", "100", "1", "training", "made up"]
+    costs = {(row[0], row[1].split(",")[0]): row[1:6] for row in page.tables["costs"][1:]}
+    # 3 runs of 30 records of 30 s on 4 groups of 2 GPUs; tokens 1,000/s x 18 s and 2,000/s x 10 s a record
+    rl = ["training, 3 runs of 60 updates", "2,700", "1,620,000", "1,800,000", "6.00"]
+    assert costs["rl", "training"] == rl
+    # no reward, reference or rollout group in supervised training: 3 x 480 s on 2 GPUs
+    assert costs["sft", "training"][1:] == ["1,440", "–", "3,960,000", "0.80"]
+    # and 7 evaluations of 63 s
+    assert costs["all", ""][1:] == ["4,581", "", "", "6.80"]
     settings = {row[0]: row[1:] for row in page.tables["settings"][1:]}
-    assert settings["trainer.lr"] == ["1e-05"] * 3 + ["1e-06"] * 3 and "model.path" not in settings
+    assert settings["trainer.lr"] == ["1e-05", "1e-06"] and "model.path" not in settings
+    assert settings["seed"] == ["0, 1, 2"] * 2 and settings["reward.models.made.kind"] == ["–", "classifier"]
 
 
 def test_figures_are_inline_described_and_files(written: tuple[Path, Page, str]) -> None:
@@ -174,7 +178,7 @@ def test_text_can_be_read_on_both_grounds() -> None:
     for block in re.findall(r":root\{([^}]*)\}", CSS):
         colours = dict(re.findall(r"--(\w+):(#\w+)", block))
         for ink in ("ink", "soft", "accent", "fail", "warn", "fine"):
-            for ground in ("ground", "panel"):
+            for ground in ("ground", "panel", "paper"):
                 assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground, block)
 
 
@@ -205,6 +209,17 @@ def test_a_run_alone_shows_its_own_evaluation(tmp_path: Path, capsys: pytest.Cap
     assert rows[0][1].startswith("0.100") and rows[1][1].startswith("0.750")
     assert "lrm-safety analyze reflection" in page.sections["entropy"], "an empty section says what would fill it"
     assert "report.html" in capsys.readouterr().out
+
+
+def test_families_have_figures_of_their_own_and_differ_from_their_own_base(tmp_path: Path) -> None:
+    assert report([*make_families(tmp_path / "in", count=2, num_labels=5), f"output={tmp_path}/out"]) == 0
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    names = {name for name in page.ids if name.startswith("figure-tradeoff")}
+    assert names == {"figure-tradeoff-family0-1b", "figure-tradeoff-family1-2b"}
+    order = ["base-family0-1b", "sft-family0-1b", "rl-family0-1b", "base-family1-2b", "rl-family1-2b"]
+    assert [row[0] for row in page.tables["main"][1:]] == order
+    (told,) = [label for label in page.labels if label.startswith("Scatter") and "sft" not in label]
+    assert "base-family1-2b reasoning" in told and "family0" not in told
 
 
 def test_one_line_for_what_is_no_folder_of_ours(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-LABELS = ("made-up theft", "made-up fraud", "made-up <b>tags</b>", "made-up harm")
+LABELS: tuple[str, ...] = ("made-up theft", "made-up fraud", "made-up <b>tags</b>", "made-up harm")
 SAFETY, REFUSAL, RIGHT = "safety/refusal_rules/full", "over_refusal/refusal_rules/answer", "pass@1"
 
 
@@ -144,15 +144,20 @@ def audit(folder: Path, families: Mapping[str, float], categories: Mapping[str, 
     return folder
 
 
-def all_benchmarks(safety: float, right: float, refused: float, worst_label: float) -> dict[str, Any]:
-    labels = [min(1.0, safety + 0.04 * i) for i in range(len(LABELS) - 1)] + [worst_label]
-    by_label = {
-        f"{SAFETY}@label={label}": figure(value, n=25, half=0.08) for label, value in zip(LABELS, labels, strict=True)
+def by_label(names: Sequence[str], safety: float, worst: float, group: str = "label") -> dict[str, Any]:
+    """Safety of each label, rising to 1 from that of all; the last is the worst."""
+    values = [min(1.0, safety + 0.04 * i) for i in range(len(names) - 1)] + [worst]
+    return {
+        f"{SAFETY}@{group}={name}": figure(value, n=25, half=0.08) for name, value in zip(names, values, strict=True)
     }
+
+
+def all_benchmarks(safety: float, right: float, refused: float, worst_label: float) -> dict[str, Any]:
+    labels = by_label(LABELS, safety, worst_label)
     views = {"safety/refusal_rules/trace": figure(safety - 0.1), "safety/refusal_rules/answer": figure(safety)}
     lengths = {"length/response_tokens": figure(820.0, half=20.0)}
     return {
-        "attaq": benchmark("attaq", "safety", SAFETY, safety, figures=views | by_label | lengths),
+        "attaq": benchmark("attaq", "safety", SAFETY, safety, figures=views | labels | lengths),
         "xstest": benchmark("xstest", "over_refusal", REFUSAL, refused),
         "math500": benchmark("math500", "reasoning", RIGHT, right, figures=lengths),
         "gpqa_diamond": benchmark("gpqa", "reasoning", RIGHT, right - 0.3),
@@ -242,3 +247,30 @@ def make_study(root: Path, num_seeds: int = 3) -> list[str]:
     )
     analyses = [reflection(root / "reflection", entropies), memorization(root / "memorized", heart), audited]
     return [*arguments, *map(str, analyses)]
+
+
+def make_families(root: Path, count: int = 10, num_labels: int = 44) -> list[str]:
+    """Base, SFT and RL of many model families, one seed each, and a benchmark of many long labels; the last has no SFT, only
+    the first has curves.
+    """
+    draw = random.Random(2)
+    names = [
+        f"made-up category number {i} of rather many and rather long ones"[: 14 + 7 * (i % 8)]
+        for i in range(num_labels)
+    ]
+    names = [f"{i} {name}" for i, name in enumerate(names)]
+    arguments = []
+    for family in (f"family{i}-{i + 1}b" for i in range(count)):
+        for role, safety, right in (("base", 0.35, 0.8), ("sft", 0.75, 0.74), ("rl", 0.9, 0.79)):
+            if role == "sft" and family.startswith(f"family{count - 1}"):
+                continue
+            safety, right = safety + draw.gauss(0, 0.05), right + draw.gauss(0, 0.03)
+            made = all_benchmarks(min(1.0, safety), right, 0.1, safety / 2)
+            made["air_bench"] = benchmark(
+                "air_bench", "safety", SAFETY, safety, figures=by_label(names, safety / 2, 0.1, "level2")
+            )
+            folder = evaluation(root / f"{role}-{family}", made, family=family)
+            if role == "rl" and len(arguments) < 3:
+                training(folder, rl_curves(len(arguments)))
+            arguments.append(f"{role}-{family}={folder}")
+    return arguments
