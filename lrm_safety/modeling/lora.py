@@ -40,7 +40,7 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, name: str, seed:
 
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  (peft calls it an integer and only divides it)
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft calls it an integer and only divides it
         lora_dropout=settings.dropout,
         target_modules=_targets(model, settings.target_modules, name),
     )
@@ -54,9 +54,7 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, name: str, seed:
 
 def check_lora(model: ModelSettings, settings: LoraSettings) -> None:
     """Raise ConfigError when the model has no such target layers. Reads its configuration, builds it without memory."""
-    config = AutoConfig.from_pretrained(
-        model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
-    )
+    config = AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
     _targets(skeleton, settings.target_modules, model.path)

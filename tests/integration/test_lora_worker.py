@@ -22,6 +22,7 @@ from test_sft_worker import rows, supervised
 from transformers import AutoModelForCausalLM
 
 from lrm_safety.modeling.lora import adapter_parameters, add_lora
+from lrm_safety.modeling.zero import weights_only
 from lrm_safety.settings import LoraSettings
 from lrm_safety.workers.policy import PolicyWorker
 
@@ -70,9 +71,7 @@ def test_updates_equal_one_process_with_peft_layers(ranks):
 
     model = AutoModelForCausalLM.from_pretrained(ranks.folder / "model", dtype=torch.float32)
     add_lora(model, EXACT, name="tiny", seed=0)
-    optimizer = torch.optim.AdamW(
-        adapter_parameters(model).values(), betas=(0.9, 0.95), eps=1e-4, weight_decay=0.1
-    )
+    optimizer = torch.optim.AdamW(adapter_parameters(model).values(), betas=(0.9, 0.95), eps=1e-4, weight_decay=0.1)
     updates = [(make_sequences(7), 3e-2), (make_sequences(1, seed=3), 1e-2), (make_sequences(5, seed=7), 1e-2)]
     results = run_updates(ranks, *(mini_batches_of(sequences, lr) for sequences, lr in updates))
     for number, (sequences, lr) in enumerate(updates):
@@ -122,8 +121,8 @@ def test_streamed_weights_equal_the_export_and_load_as_a_plain_model(ranks):
             np.testing.assert_allclose(scores[sequence.index].logprobs, logprobs.numpy(), atol=1e-5)
 
 
-def test_fresh_processes_continue_bit_for_bit_with_dropout(tmp_path):
-    """Supervised, bfloat16, mixture and Mamba layers; the checkpoint holds adapters alone, the base comes from its folder."""
+def test_saved_state_continues_bit_for_bit_with_dropout(tmp_path):
+    """Supervised, bfloat16, mixture and Mamba layers; the checkpoint holds adapters alone."""
     ranks = start(tmp_path, "granite-padded", NOISY, dtype="bfloat16")
     batches = [mini_batches_of(rows(6), 3e-2) for _ in range(4)]
     try:
@@ -131,18 +130,20 @@ def test_fresh_processes_continue_bit_for_bit_with_dropout(tmp_path):
         ranks.call("save", str(tmp_path / "middle"))
         losses += [sum(result[0].loss for result in supervised(ranks, batch)) for batch in batches[2:]]
         through = exported(ranks, "through")
+        ranks.call("load", str(tmp_path / "middle"))
+        again = [sum(result[0].loss for result in supervised(ranks, batch)) for batch in batches[2:]]
+        resumed = exported(ranks, "resumed")
     finally:
         ranks.end()
     assert losses[-1] < losses[0]
-    state = torch.load(tmp_path / "middle" / "zero3" / "zero_pp_rank_0_mp_rank_00_model_states.pt", weights_only=False)
-    assert not state["frozen_param_fragments"]
-
-    fresh = start(tmp_path, "granite-padded", NOISY, dtype="bfloat16")
-    try:
-        fresh.call("load", str(tmp_path / "middle"))
-        again = [sum(result[0].loss for result in supervised(fresh, batch)) for batch in batches[2:]]
-        resumed = exported(fresh, "resumed")
-    finally:
-        fresh.end()
     assert again == losses[2:]
     assert all(torch.equal(through[name], resumed[name]) for name in through)
+    model = load_file(tmp_path / "model" / "model.safetensors")
+    assert any(not torch.equal(through[name].float(), model[name].bfloat16().float()) for name in through)
+
+    saved = tmp_path / "middle" / "zero3"
+    (file,) = saved.glob("*_rank_0_mp_rank_00_model_states.pt")
+    with weights_only():
+        state = torch.load(file)
+    assert not state["frozen_param_fragments"]
+    assert all(".lora_" in name for shapes in state["param_shapes"] for name in shapes)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -71,8 +72,6 @@ def test_streamed_weights_are_the_adapted_function(
     assert set(streamed) == names, "the base model's names, each once"
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
-    from safetensors.torch import load_file, save_file
-
     stored = load_file(tmp_path / "model.safetensors")
     assert stored.keys() == streamed.keys()
     save_file(streamed, tmp_path / "model.safetensors", metadata={"format": "pt"})
@@ -128,19 +127,16 @@ def test_only_adapters_train(tiny_qwen) -> None:
 
 
 def test_a_is_drawn_from_the_seed_alone(tiny_qwen) -> None:
+    first, second, third = tiny_qwen(), tiny_qwen(), tiny_qwen()
     torch.manual_seed(1)
-    state = torch.get_rng_state()
-    one = adapter_parameters(adapt(model := tiny_qwen()))
-    assert model is not None
+    one = adapter_parameters(adapt(first))
     torch.manual_seed(2)
-    other = adapter_parameters(adapt(tiny_qwen()))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    third = adapter_parameters(adapt(tiny_qwen(), seed=8))
-    assert not any(torch.equal(one[name], third[name]) for name in one if ".lora_A." in name)
-    model = tiny_qwen()
-    torch.set_rng_state(state)
-    adapt(model)
+    state = torch.get_rng_state()
+    other = adapter_parameters(adapt(second))
     assert torch.equal(torch.get_rng_state(), state), "nobody else's numbers are drawn"
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    third = adapter_parameters(adapt(third, seed=8))
+    assert not any(torch.equal(one[name], third[name]) for name in one if ".lora_A." in name)
 
 
 def test_dropout_is_for_updates_alone(tiny_qwen) -> None:
