@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ModelError, first_line
 from ..settings import LoraSettings, ModelSettings
 
 ADAPTER = "default"
@@ -53,10 +53,17 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, name: str, seed:
 
 
 def check_lora(model: ModelSettings, settings: LoraSettings) -> None:
-    """Raise ConfigError when the model has no such target layers. Reads its configuration, builds it without memory."""
-    config = AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
+    """Raise ConfigError when the model has no such target layers, ModelError when it cannot be built at all.
+
+    Reads its configuration only and builds it without memory.
+    """
+    trust = model.trust_remote_code
+    try:
+        config = AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=trust)
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"the model {model.path} could not be built: {first_line(error)}") from error
     _targets(skeleton, settings.target_modules, model.path)
 
 

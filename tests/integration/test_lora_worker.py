@@ -122,8 +122,8 @@ def test_streamed_weights_equal_the_export_and_load_as_a_plain_model(ranks):
 
 
 def test_saved_state_continues_bit_for_bit_with_dropout(tmp_path):
-    """Supervised, bfloat16, mixture and Mamba layers; the checkpoint holds adapters alone."""
-    ranks = start(tmp_path, "granite-padded", NOISY, dtype="bfloat16")
+    """Supervised, bfloat16, a tied head, padded rows; the checkpoint holds adapters alone."""
+    ranks = start(tmp_path, "tied-padded", NOISY, dtype="bfloat16")
     batches = [mini_batches_of(rows(6), 3e-2) for _ in range(4)]
     try:
         losses = [sum(result[0].loss for result in supervised(ranks, batch)) for batch in batches[:2]]
