@@ -13,6 +13,7 @@ from .datasets import PromptSet, load_prompts, render_prompts
 from .errors import ConfigError
 from .modeling.folder import check_model_folder
 from .modeling.load import load_tokenizer
+from .modeling.lora import check_lora
 from .models_cache import ensure_cached
 from .rewards import check_reward
 from .rollouts import SamplingParameters, TokenIds
@@ -51,7 +52,7 @@ def prepare(settings: Settings, directory: Path) -> PreparedRun:
     identity = asdict(settings)
     settings = resolved(settings)
     family = get_family(settings.model.family)
-    check_model_folder(settings.model.path)
+    check_policy(settings)
     check_reward(settings.reward)
     tokenizer = load_tokenizer(settings.model)
     prompts = load_prompts(
@@ -127,6 +128,13 @@ def resolved(settings: Settings) -> Settings:
         reward=replace(settings.reward, models=models),
         data=replace(settings.data, path=None if data_path is None else resolve(data_path, "data.path")),
     )
+
+
+def check_policy(settings: Settings) -> None:
+    """Raise ModelError for a torn model folder, ConfigError for adapters that the model has no layers for."""
+    check_model_folder(settings.model.path)
+    if settings.trainer.lora.rank:
+        check_lora(settings.model, settings.trainer.lora)
 
 
 def _make_if_cached(path: str) -> None:

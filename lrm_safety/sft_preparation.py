@@ -11,9 +11,8 @@ from .checkpoints import Checkpoint, CheckpointStore
 from .conversation import get_family
 from .datasets import SupervisedRow, hold_out, load_prompts, render_supervised
 from .errors import ConfigError
-from .modeling.folder import check_model_folder
 from .modeling.load import load_tokenizer
-from .preparation import find_checkpoint, resolved
+from .preparation import check_policy, find_checkpoint, resolved
 from .settings import (
     AlgorithmSettings,
     KLSettings,
@@ -54,7 +53,7 @@ def prepare_sft(settings: SftSettings, directory: Path) -> PreparedSft:
     sft = settings.sft
     run = resolved(as_run(settings))
     family = get_family(run.model.family)
-    check_model_folder(run.model.path)
+    check_policy(run)
     tokenizer = load_tokenizer(run.model)
     prompts = load_prompts(
         run.data.path,

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from .lora import merged, save_adapter, scaling
+
 
 def gather_state_dict(model: PreTrainedModel, rank: int) -> dict[str, Tensor]:
-    """Whole weights on the CPU of rank 0 (an empty dictionary elsewhere); every rank calls.
+    """Whole weights and adapters by module name on the CPU of rank 0 (an empty dictionary elsewhere); every rank calls.
 
     One parameter is whole on the devices at a time. Tied parameters appear under both names and share memory.
     """
@@ -36,7 +38,8 @@ def export_model(
 ) -> None:
     """Write configuration, safetensors weights, tokenizer with chat template and generation config; every rank calls.
 
-    Names are the hub's (fused expert weights are split again), and a tied weight is stored once.
+    Names are the hub's (fused expert weights are split again), and a tied weight is stored once. Adapters (LoRA) are merged
+    into the weights; beside the merged model they stand by themselves in `adapter/`, in peft's form.
 
     Args:
         model: the causal language model under ZeRO-3, not its log-prob wrapper.
@@ -47,7 +50,8 @@ def export_model(
     if rank != 0:
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, state_dict=state)
+    save_adapter(model, state, source, Path(folder) / "adapter")
+    model.save_pretrained(folder, state_dict=merged(state, scaling(model)))
     tokenizer.save_pretrained(folder)
     try:
         GenerationConfig.from_pretrained(source).save_pretrained(folder)

@@ -19,6 +19,7 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from ..settings import Settings, TrainerSettings
 from .load import freeze, load_causal_lm
+from .lora import add_lora
 from .packing import pack
 from .token_logprobs import TokenLogprobs
 
@@ -72,11 +73,14 @@ def deepspeed_config(trainer: TrainerSettings, *, dtype: str, device: str, train
 def policy_engine(settings: Settings) -> deepspeed.DeepSpeedEngine:
     """Load the policy partitioned over the ranks, with torch's AdamW; every rank calls.
 
+    With `trainer.lora` the weights are frozen and only adapters, added here, have gradients and optimiser state.
     The engine's module is a `TokenLogprobs`. Raises ModelError as `load_causal_lm` does.
     """
     trainer = settings.trainer
     config = deepspeed_config(trainer, dtype=settings.model.dtype, device=settings.cluster.device)
     module = _load_partitioned(settings, config)
+    if trainer.lora.rank:
+        add_lora(module.model, trainer.lora, name=settings.model.path, seed=settings.seed)
     if trainer.gradient_checkpointing:
         module.model.gradient_checkpointing_enable({"use_reentrant": False})
     optimizer = torch.optim.AdamW(
@@ -101,10 +105,13 @@ def reference_engine(settings: Settings) -> deepspeed.DeepSpeedEngine:
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; vectors (norms, biases) do not. Partitioned parameters are told apart by their whole shape."""
+    """Matrices decay; vectors (norms, biases) do not; frozen parameters are left out. Partitioned parameters are told apart
+    by their whole shape."""
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
     for parameter in module.parameters():
+        if not parameter.requires_grad:
+            continue
         shape = getattr(parameter, "ds_shape", parameter.shape)
         (matrices if len(shape) > 1 else vectors).append(parameter)
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

@@ -49,7 +49,8 @@ class Duration:
 def duration(
     settings: Settings, policy: ModelShape, rewards: Mapping[str, ModelShape], assumed: Assumptions
 ) -> Duration:
-    """Arithmetic of a run. Forward takes 2 operations a parameter and token, backward 4, recomputation 2 more."""
+    """Arithmetic of a run. Forward takes 2 operations a parameter and token, backward 4 (2 through frozen weights, as LoRA
+    has), recomputation 2 more."""
     algorithm, cluster, trainer = settings.algorithm, settings.cluster, settings.trainer
     responses = algorithm.rollout_batch_size * algorithm.samples_per_prompt
     per_iteration = responses // algorithm.mini_batch_size
@@ -59,7 +60,7 @@ def duration(
     trained = responses * (response_tokens + min(assumed.prompt_tokens, settings.rollout.max_prompt_tokens))
     active = policy.active_parameters or num_parameters(policy)
     tensor_parallel = settings.rollout.tensor_parallel_size
-    backward = 8 if trainer.gradient_checkpointing else 6
+    backward = (8 if trainer.gradient_checkpointing else 6) - (2 if trainer.lora.rank else 0)
     recomputed = algorithm.old_logprobs == "recompute" and per_iteration > 1
     seconds = {
         "generate": generated

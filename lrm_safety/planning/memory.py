@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..settings import ClusterSettings, RewardModelSettings, Settings
 from .assumptions import Assumptions
-from .shapes import ModelShape, kv_bytes_per_token, num_parameters
+from .shapes import ModelShape, adapter_parameters, kv_bytes_per_token, num_parameters
 
 GIB = 2**30
 LIVE_PARAMETERS = 1_000_000_000
@@ -46,11 +46,15 @@ class GroupMemory:
 
 
 def policy_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) -> GroupMemory:
-    """One ZeRO-3 rank: shards of weights, float32 masters, AdamW's moments and float32 gradients over `num_workers` ranks."""
+    """One ZeRO-3 rank: shards of weights, float32 masters, AdamW's moments and float32 gradients over `num_workers` ranks.
+
+    With LoRA masters, moments and gradients are the adapters' alone.
+    """
     trainer, ranks, value = settings.trainer, settings.cluster.policy.num_workers, _bytes(settings.model.dtype)
-    count = num_parameters(shape)
-    optimiser = {"master weights": 4 * count // ranks, "Adam moments": 8 * count // ranks}
-    parts = {"weights": value * count // ranks, "gradients": 4 * count // ranks}
+    count, adapters = num_parameters(shape), adapter_parameters(shape, trainer.lora)
+    trained = adapters or count
+    optimiser = {"master weights": 4 * trained // ranks, "Adam moments": 8 * trained // ranks}
+    parts = {"weights": value * (count + adapters) // ranks, "gradients": 4 * trained // ranks}
     host = 0
     if trainer.offload_parameters:
         host += parts.pop("weights")
@@ -61,7 +65,7 @@ def policy_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) -
     tokens = longest_row(settings)
     parts["gathered layers"] = value * min(count, LIVE_PARAMETERS)
     if settings.cluster.device == "cuda":
-        parts["reduce bucket"] = value * min(count, REDUCE_BUCKET)
+        parts["reduce bucket"] = value * min(trained, REDUCE_BUCKET)
         parts["CUDA context"] = round(assumed.cuda_context_gib * GIB)
     parts["activations"] = activation_bytes(shape, tokens, value, checkpointing=trainer.gradient_checkpointing)
     # Logits, their softmax and their gradient of one chunk, float32.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ModelError
+from ..settings import LoraSettings
 from ..settings.paths import resolve
 
 
@@ -53,6 +54,26 @@ def num_parameters(shape: ModelShape) -> int:
     if not shape.head:
         return shape.layers * layer + embedding + 2 * shape.hidden  # final norm, one score
     return shape.layers * layer + embedding * (1 if shape.tied else 2) + shape.hidden
+
+
+def adapter_parameters(shape: ModelShape, lora: LoraSettings) -> int:
+    """Parameters of the adapters of a dense transformer: rank x (inputs + outputs) of every target layer; 0 without LoRA.
+
+    A target that is none of the usual seven layers counts for nothing.
+    """
+    query, key_value = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    ends = {
+        "q_proj": shape.hidden + query,
+        "k_proj": shape.hidden + key_value,
+        "v_proj": shape.hidden + key_value,
+        "o_proj": query + shape.hidden,
+        "gate_proj": shape.hidden + shape.intermediate,
+        "up_proj": shape.hidden + shape.intermediate,
+        "down_proj": shape.intermediate + shape.hidden,
+    }
+    targets = {target.rpartition(".")[2] for target in lora.target_modules}
+    chosen = ends.values() if targets == {"all-linear"} else [ends[name] for name in targets & ends.keys()]
+    return shape.layers * lora.rank * sum(chosen)
 
 
 def kv_bytes_per_token(shape: ModelShape, bytes_per_value: int = 2) -> int:

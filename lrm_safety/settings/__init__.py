@@ -15,7 +15,7 @@ from .evaluation import BenchmarkSettings, EvaluateRunSettings, EvaluationSettin
 from .fields import integer
 from .sft import SftRunSettings, SftScheduleSettings, SftSettings, SupervisedSettings
 from .system import CheckpointSettings, ClusterSettings, GroupSettings, RunSettings, TrackingSettings
-from .training import AlgorithmSettings, KLSettings, RolloutSettings, ScheduleSettings, TrainerSettings
+from .training import AlgorithmSettings, KLSettings, LoraSettings, RolloutSettings, ScheduleSettings, TrainerSettings
 
 
 @dataclass
@@ -80,6 +80,7 @@ __all__ = [
     "GroupSettings",
     "JudgeSettings",
     "KLSettings",
+    "LoraSettings",
     "ModelSettings",
     "RewardModelSettings",
     "RewardSettings",

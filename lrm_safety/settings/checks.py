@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ..errors import ConfigError
-from . import AnalyzeSettings, EvaluateSettings, EvaluationSettings, Settings, SftSettings
+from . import AnalyzeSettings, EvaluateSettings, EvaluationSettings, Settings, SftSettings, TrainerSettings
 from .study import StudySettings
 
 COLOCATED_GPU_MEMORY = 0.6
@@ -66,6 +66,30 @@ def _check_betas(settings: Settings | SftSettings) -> None:
     for name, beta in (("beta1", settings.trainer.beta1), ("beta2", settings.trainer.beta2)):
         if beta >= 1:
             raise ConfigError(f"trainer.{name}={beta}: must be below 1")
+
+
+def _check_lora(trainer: TrainerSettings) -> None:
+    lora = trainer.lora
+    if not lora.rank:
+        return
+    if lora.alpha <= 0:
+        raise ConfigError(f"trainer.lora.alpha={lora.alpha}: must be above 0, or the adapters do nothing")
+    if lora.dropout >= 1:
+        raise ConfigError(f"trainer.lora.dropout={lora.dropout}: must be below 1")
+    if not lora.target_modules:
+        raise ConfigError("trainer.lora.target_modules: is empty; use [all-linear] or names of layers")
+    if "all-linear" in lora.target_modules and len(lora.target_modules) > 1:
+        raise ConfigError("trainer.lora.target_modules: all-linear stands alone, it covers every other name")
+
+
+def _check_policy_lora(settings: Settings) -> None:
+    lora = settings.trainer.lora
+    _check_lora(settings.trainer)
+    if lora.rank and lora.dropout and settings.run.invariants == "strict":
+        raise ConfigError(
+            f"trainer.lora.dropout={lora.dropout}: scoring has no dropout, so rho would not be 1 at the first update; use 0, or "
+            "run.invariants=warn"
+        )
 
 
 def _check_algorithm(settings: Settings) -> None:
@@ -250,6 +274,7 @@ def check_sft(settings: SftSettings) -> None:
     for key, value, metadata in _walk(settings, ""):
         _check_value(key, value, metadata)
     _check_betas(settings)
+    _check_lora(settings.trainer)
     _check_data(settings)
     _check_supervised(settings)
 
@@ -302,6 +327,7 @@ def check_judges(evaluation: EvaluationSettings) -> None:
 
 RULES = (
     _check_open_limits,
+    _check_policy_lora,
     _check_algorithm,
     _check_kl,
     _check_rollout,

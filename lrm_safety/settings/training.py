@@ -77,6 +77,22 @@ class ScheduleSettings:
 
 
 @dataclass
+class LoraSettings:
+    """Low-rank adapters on a frozen policy: only they train and are saved; engines and exports get merged weights."""
+
+    rank: int = integer(0)
+    """Rank of every adapter; 0: off, all weights train."""
+    alpha: float = number(16.0, low=0.0)
+    """The adapters' product is scaled by alpha / rank."""
+    dropout: float = number(0.0, low=0.0, high=1.0)
+    """Dropout on the adapters' input in updates; scoring has none. In RL it makes rho differ from 1: refused unless
+    run.invariants=warn."""
+    target_modules: list[str] = field(default_factory=lambda: ["all-linear"])
+    """Layers that get an adapter, by (the end of) their name, e.g. [q_proj,v_proj]; [all-linear]: every linear layer but
+    the head."""
+
+
+@dataclass
 class TrainerSettings:
     """The policy group: optimiser, ZeRO-3, micro-batches: conf/trainer."""
 
@@ -114,6 +130,8 @@ class TrainerSettings:
     """Times the run restarts itself from the last checkpoint after a trainer rank died."""
     deepspeed: dict[str, Any] = field(default_factory=dict)
     """Further DeepSpeed keys, merged over ours; passed through unchecked."""
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    """Low-rank adapters instead of all weights."""
 
 
 @dataclass

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..modeling.lora import merged, plain_name, scaling
+
 Tensors = dict[str, torch.Tensor]
 
 
@@ -26,7 +28,8 @@ class ZeroThreeSource:
 
     Names and shapes are the checkpoint's, not the module's: transformers 5 fuses the experts of a mixture into one
     parameter, while vLLM's loaders read what `save_pretrained` writes. A tensor tied to an earlier one is left out, and
-    persistent buffers are sent along, because vLLM's reload waits for every tensor of a layer.
+    persistent buffers are sent along, because vLLM's reload waits for every tensor of a layer. Adapters (LoRA) are merged
+    into their weights, one tensor at a time and on the rank that keeps them; the trained weights stay as they are.
 
     Fits vLLM's `WeightSource` protocol (`metadata()` and iteration over (name, tensor)) without importing vLLM.
 
@@ -42,6 +45,7 @@ class ZeroThreeSource:
     def __init__(self, model: nn.Module, bucket_bytes: int, rank: int, *, every_rank: bool = False) -> None:
         self._model = model
         self._keep = every_rank or rank == 0
+        self._scaling = scaling(model)
         self._buckets = _cut(_layers(_unique_tensors(model)), bucket_bytes)
         self._described = [
             self._checkpoint_form({name: _placeholder(tensor) for name, tensor in bucket.items()})
@@ -88,10 +92,10 @@ class ZeroThreeSource:
                 yield bucket.pop()
 
     def _checkpoint_form(self, tensors: Tensors) -> Tensors:
-        """Module names and fused shapes into the checkpoint's; the order depends on the names alone."""
+        """Module names, adapters and fused shapes into the checkpoint's; the order depends on the names alone."""
         from transformers.core_model_loading import revert_weight_conversion
 
-        return revert_weight_conversion(self._model, tensors)
+        return revert_weight_conversion(self._model, merged(tensors, self._scaling))
 
 
 def _unique_tensors(model: nn.Module) -> Tensors:
@@ -106,12 +110,13 @@ def _unique_tensors(model: nn.Module) -> Tensors:
 
 
 def _layers(tensors: Tensors) -> list[Tensors]:
-    """Group neighbours that belong to one layer: the name up to its first number; what has none stands alone."""
+    """Group what belongs to one layer: the name up to its first number; what has none stands alone, with its adapters."""
     layers: dict[str, Tensors] = {}
     for name, tensor in tensors.items():
-        parts = name.split(".")
+        plain = plain_name(name)
+        parts = plain.split(".")
         number = next((position for position, part in enumerate(parts) if part.isdigit()), None)
-        key = name if number is None else ".".join(parts[: number + 1])
+        key = plain if number is None else ".".join(parts[: number + 1])
         layers.setdefault(key, {})[name] = tensor
     return list(layers.values())
 

@@ -14,6 +14,7 @@ from ..errors import DataError
 from ..modeling import distributed
 from ..modeling.generators import load_generators, save_generators
 from ..modeling.load import load_tokenizer
+from ..modeling.lora import without_dropout
 from ..modeling.policy_loss import policy_loss
 from ..modeling.scoring import pack_sequences, score_micro_batches, split_scores
 from ..modeling.supervised_loss import supervised_loss
@@ -54,12 +55,13 @@ class PolicyWorker:
 
         `temperature` replaces the sampling temperature for this call: 1 compares with an engine's prompt log-probs.
         """
-        return score_micro_batches(
-            lambda batch: self.engine(batch, temperature),
-            micro_batches,
-            packing=self.settings.model.packing,
-            device=self.device,
-        )
+        with without_dropout(self.model):
+            return score_micro_batches(
+                lambda batch: self.engine(batch, temperature),
+                micro_batches,
+                packing=self.settings.model.packing,
+                device=self.device,
+            )
 
     def update(self, mini_batches: list[MiniBatch], supervised: bool = False) -> list[UpdateResult]:
         """One optimiser step per mini-batch, in order: on the policy loss, or on the likelihood of the responses.
@@ -138,8 +140,11 @@ class PolicyWorker:
         self._sender.send(version)
 
     def save(self, folder: str) -> None:
-        """Write this rank's ZeRO-3 state (weights, optimiser) and random number generators into `folder`."""
-        self.engine.save_checkpoint(folder, tag=STATE_TAG, save_latest=False)
+        """Write this rank's ZeRO-3 state (weights, optimiser) and random number generators into `folder`.
+
+        Frozen weights, which LoRA has, are left out: they are those of `model.path`.
+        """
+        self.engine.save_checkpoint(folder, tag=STATE_TAG, save_latest=False, exclude_frozen_parameters=True)
         save_generators(_generator_file(folder, self.rank))
         torch.distributed.barrier()
 
@@ -159,7 +164,9 @@ class PolicyWorker:
 
         try:
             with weights_only():
-                loaded, _ = self.engine.load_checkpoint(folder, tag=STATE_TAG)
+                loaded, _ = self.engine.load_checkpoint(
+                    folder, tag=STATE_TAG, load_module_strict=not self.settings.trainer.lora.rank
+                )
         except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
             raise DataError(f"the trainer state in {folder} cannot be read: {error}") from error
         if loaded is None:

@@ -63,6 +63,15 @@ def test_how_long_a_run_is(overrides: list[str], expected: int) -> None:
     assert num_updates(composed("x.json", *overrides), num_rows=20) == expected
 
 
+def test_adapters_that_the_model_has_no_layers_for(tmp_path: Path, data: Path) -> None:
+    lora = ["trainer=zero3_lora", "trainer.lora.target_modules=[q_proj,fc1]"]
+    with pytest.raises(
+        ConfigError, match=r"trainer\.lora\.target_modules: fc1 is no linear layer .*; it has down_proj, "
+    ):
+        prepare_sft(composed(data, *lora), tmp_path / "run")
+    assert prepare_sft(composed(data, "trainer=zero3_lora"), tmp_path / "run").settings.trainer.lora.rank == 32
+
+
 def test_star1_takes_forty_updates() -> None:
     """1,000 rows, 5 passes, 128 a batch: 39.06 batches."""
     assert num_updates(compose_sft(["model=miniature"])[0], 1000) == 40

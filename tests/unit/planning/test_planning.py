@@ -32,6 +32,9 @@ SEVEN = "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
 N = 7_615_616_512  # the safetensors index of the published checkpoint: 15,231,233,024 bytes in bfloat16
 
 
+GIVEN_LORA = ("cluster=node_8gpu_colocated", "rollout=vllm_colocated", "trainer=zero3_lora")
+
+
 @cache
 def settings(*overrides: str) -> Settings:
     return compose_settings(["experiment=r1_distill_qwen_7b_star1", *overrides])[0]
@@ -75,6 +78,25 @@ def test_zero3_shards_of_7b_on_8_gpus() -> None:
     assert parts["log-probs"] == 3 * 4 * 1024 * 152_064
     # 28 layer inputs of 16,384 x 3,584 in bfloat16, and one layer of 10 x 3,584 + 4 x 18,944 a token
     assert parts["activations"] == 28 * 2 * 16_384 * 3_584 + 2 * 16_384 * (35_840 + 75_776)
+
+
+def test_adapters_train_a_hundredth_of_7b() -> None:
+    """Rank 32 on every linear layer of R1-Distill-Qwen-7B: H 3,584, keys and values 512, I 18,944, 28 layers."""
+    given = settings(*GIVEN_LORA)
+    trained = 28 * 32 * (2 * (3_584 + 3_584) + 2 * (3_584 + 512) + 3 * (3_584 + 18_944))
+    assert trained == 80_740_352
+    parts = policy_memory(given, KNOWN[SEVEN], Assumptions()).parts
+    assert parts["weights"] == 2 * (N + trained) // 8
+    assert parts["gradients"] == parts["master weights"] == 40_370_176  # 4 x trained / 8
+    assert parts["Adam moments"] == 80_740_352
+    assert parts["reduce bucket"] == 2 * trained
+
+    few = settings(*GIVEN_LORA, "trainer.lora.target_modules=[q_proj,self_attn.v_proj]")
+    assert policy_memory(few, KNOWN[SEVEN], Assumptions()).parts["Adam moments"] == 28 * 32 * (7_168 + 4_096)
+    slower = plan(settings("cluster=node_8gpu_colocated", "rollout=vllm_colocated"), Assumptions())
+    faster = plan(given, Assumptions())
+    # forward 2, recomputation 2, backward 2 instead of 4
+    assert faster.duration.seconds["update"] == pytest.approx(slower.duration.seconds["update"] * 6 / 8)
 
 
 def test_activations_without_checkpointing_are_all_layers() -> None:

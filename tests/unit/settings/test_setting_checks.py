@@ -36,6 +36,18 @@ BROKEN = {
     "infinite": (["reward.clip_high=inf"], ["reward.clip_high=inf", "finite", "null"]),
     "limit of a benchmark": (["evaluation.benchmarks.safety.limit=0"], ["evaluation.benchmarks.safety.limit=0"]),
     "dual clip at 1": (["algorithm.dual_clip=1"], ["algorithm.dual_clip=1", "above 1"]),
+    "an alpha that does nothing": (["trainer=zero3_lora", "trainer.lora.alpha=0"], ["trainer.lora.alpha=0", "above 0"]),
+    "everything dropped": (["trainer=zero3_lora", "trainer.lora.dropout=1"], ["trainer.lora.dropout=1", "below 1"]),
+    "no layer for adapters": (["trainer=zero3_lora", "trainer.lora.target_modules=[]"], ["target_modules", "empty"]),
+    "all layers and more": (
+        ["trainer=zero3_lora", "trainer.lora.target_modules=[all-linear,q_proj]"],
+        ["trainer.lora.target_modules", "alone"],
+    ),
+    "a negative rank": (["trainer.lora.rank=-1"], ["trainer.lora.rank=-1", "at least 0"]),
+    "dropout against strict checks": (
+        ["trainer=zero3_lora", "trainer.lora.dropout=0.05"],
+        ["trainer.lora.dropout=0.05", "rho", "run.invariants=warn"],
+    ),
     "beta1 at 1": (["trainer.beta1=1"], ["trainer.beta1=1", "below 1"]),
     "beta2 at 1": (["trainer.beta2=1"], ["trainer.beta2=1", "below 1"]),
     "empty nucleus": (

@@ -68,6 +68,13 @@ def test_a_preset_stands_above_the_trainer_and_the_command_line_above_both() -> 
     assert settings.trainer.offload_optimizer and settings.trainer.lr == 1e-5 and settings.trainer.beta2 == 0.99
 
 
+def test_adapters_may_have_dropout_in_sft_and_keep_the_learning_rate_of_the_preset() -> None:
+    settings = composed("trainer=zero3_lora", "trainer.lora.dropout=0.05", "trainer.lora.target_modules=[q_proj]")
+    lora = settings.trainer.lora
+    assert (lora.rank, lora.alpha, lora.dropout, lora.target_modules) == (32, 64.0, 0.05, ["q_proj"])
+    assert settings.trainer.lr == 1e-5 and composed().trainer.lora.rank == 0
+
+
 GPU = ["cluster=node_8gpu_split"]
 REFUSED = {
     "unknown key": (["sft.batchsize=1"], "unknown key sft.batchsize; did you mean sft.batch_size?"),
@@ -83,6 +90,10 @@ REFUSED = {
     "no end": (["schedule.passes=null"], "schedule.passes: set it above 0, or schedule.max_updates"),
     "half held out": (["sft.validation_fraction=0.6"], "sft.validation_fraction=0.6: must be at most 0.5"),
     "beta": (["trainer.beta1=1"], "trainer.beta1=1.0: must be below 1"),
+    "adapters that do nothing": (
+        ["trainer=zero3_lora", "trainer.lora.alpha=0"],
+        "trainer.lora.alpha=0.0: must be above 0",
+    ),
     "no data": (["data.hub_id=null"], "data.path: set it or data.hub_id"),
     "foreign best": (["checkpoint.best_metric=evaluation/safety"], "in SFT it can be sft/validation_loss only"),
     "best without rows": (["checkpoint.best_metric=sft/validation_loss"], "with sft.validation_fraction above 0"),
