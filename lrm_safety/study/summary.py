@@ -58,7 +58,7 @@ def _evaluated(settings: StudySettings, model: Model) -> dict[str, float | None]
         take(f"safety_{view}", wanted.safety, view)
     for benchmark in wanted.reasoning:
         take(f"{benchmark}_accuracy", benchmark)
-    if wanted.harmless in benchmarks:
+    if wanted.harmless is not None and wanted.harmless in benchmarks:
         name = "over_refusal" if benchmarks[wanted.harmless]["kind"] == "over_refusal" else "helpfulness"
         take(f"{wanted.harmless}_{name}", wanted.harmless)
     return found
