@@ -24,6 +24,8 @@ from .placement import Placement
 
 DEATHS = (RayActorError, OutOfMemoryError, NodeDiedError, RuntimeEnvSetupError, ActorUnschedulableError)
 """A worker is gone, whatever took it: Ray has no common class for a kill by its memory monitor and the others."""
+IMPORT_SECONDS = 600.0
+"""A new process imports torch, DeepSpeed or vLLM before it answers anything, which takes minutes on a loaded machine."""
 ANSWER_SECONDS = 60.0
 """Limit of a question that a worker answers at once; a worker still importing answers later."""
 CAUSE_GRACE_SECONDS = 3.0
@@ -105,9 +107,8 @@ class WorkerGroup:
         """Address and free port of worker 0 for the group (and workers on `other_nodes`) to meet at: loopback where all
         are on one node, otherwise the address by which Ray reaches that node."""
         one_node = len(self.node_ids() | other_nodes) == 1
-        address: tuple[str, int] = ray.get(
-            self.workers[0].__ray_call__.remote(free_address, one_node), timeout=ANSWER_SECONDS
-        )
+        asked = [self.workers[0].__ray_call__.remote(free_address, one_node)]
+        address: tuple[str, int] = self.gather(asked, "free_address", IMPORT_SECONDS)[0]
         return address
 
     def gather(self, references: Sequence[Any], method: str, timeout_seconds: float) -> list[Any]:
@@ -166,9 +167,8 @@ class WorkerGroup:
 
     def node_ids(self) -> set[str]:
         """The nodes that the workers run on."""
-        return set(
-            ray.get([worker.__ray_call__.remote(this_node_id) for worker in self.workers], timeout=ANSWER_SECONDS)
-        )
+        asked = [worker.__ray_call__.remote(this_node_id) for worker in self.workers]
+        return set(self.gather(asked, "this_node_id", IMPORT_SECONDS))
 
     def end(self) -> None:
         """Kill every worker."""
