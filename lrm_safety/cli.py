@@ -155,7 +155,7 @@ def _group_table(root: str) -> str:
     entries = yaml.safe_load((configuration_directory() / f"{root}.yaml").read_text(encoding="utf-8"))["defaults"]
     for name in sorted(name for entry in entries if isinstance(entry, dict) for name in entry):
         folder = configuration_directory() / name
-        options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        options = ", ".join(sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")))
         lines.append(f"  {folder.name:<11} {options}")
     return "\n".join(lines)
 
