@@ -46,7 +46,8 @@ def build(
     held_out = [prompt.row() for prompt in held_out_prompts()]
     _write_rows(output / "prompts" / "train.jsonl", (prompt.row() for prompt in train_prompts()))
     _write_rows(
-        output / "prompts" / "forbidden.jsonl", (prompt.row() for prompt in train_prompts() if prompt.kind == "forbidden")
+        output / "prompts" / "forbidden.jsonl",
+        (prompt.row() for prompt in train_prompts() if prompt.kind == "forbidden"),
     )
     _write_rows(output / "prompts" / "held_out.jsonl", held_out)
 

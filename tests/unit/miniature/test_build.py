@@ -17,7 +17,14 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from lrm_safety.miniature import ASSETS, FORBIDDEN_PROMPTS, HELD_OUT_PROMPTS, POLICY_FOLDER, REWARD_FOLDER, TRAIN_PROMPTS
+from lrm_safety.miniature import (
+    ASSETS,
+    FORBIDDEN_PROMPTS,
+    HELD_OUT_PROMPTS,
+    POLICY_FOLDER,
+    REWARD_FOLDER,
+    TRAIN_PROMPTS,
+)
 from lrm_safety.miniature.behaviour import measure_policy, pair_accuracy
 from lrm_safety.miniature.build import build, policy_texts, reward_texts
 from lrm_safety.miniature.models import train_policy_tokenizer, train_reward_tokenizer
