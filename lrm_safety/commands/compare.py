@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..errors import ConfigError
 from ..reports.sweep import compare as compare_runs
@@ -31,7 +32,7 @@ def compare(arguments: list[str]) -> int:
         raise ConfigError(f"output={output}: cannot be written ({error.strerror}); choose another") from error
     # Wide tables are not folded in a log file: each of their lines stays a line.
     console = Console() if Console().is_terminal else Console(width=240)
-    title = "means over seeds with 95% intervals"
+    title = "means over seeds ± half of the 95% interval"
     console.print(_table(title, ["run", "changed", "seeds", *found.headings], table_rows(found)))
     if rows := difference_rows(found):
         title = f"difference from {found.reference.name}, paired by seed"
@@ -47,5 +48,5 @@ def _table(title: str, head: list[str], rows: list[list[str]]) -> Table:
     for i, name in enumerate(head):
         table.add_column(name, justify="left" if i < 2 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # no markup: a value may hold square brackets
     return table

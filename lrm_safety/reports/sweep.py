@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
 def markdown(comparison: Comparison) -> str:
     """The tables as Markdown."""
     parts = [
-        "Mean over seeds (95% Student interval). KL, tokens and refusals: median of the last records of training.\n",
+        "Mean over seeds ± half of Student's 95% interval. KL, tokens and refusals: median of the last records of training.\n",
         _table(["run", "changed", "seeds", *comparison.headings], table_rows(comparison)),
     ]
     if differences := difference_rows(comparison):
@@ -195,14 +195,18 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def cell(one: Interval | None, *, signed: bool = False) -> str:
-    """`0.93 (0.90 to 0.96)`; a dash where there is no figure, no interval of one run."""
+    """`0.93 ± 0.03`: mean and half of the interval; a dash where there is no figure, the mean alone of one run."""
     if one is None:
         return "–"
+    mean, _, high = one
     sign = "+" if signed else ""
-    shown: Callable[[float], str] = lambda value: f"{value:{sign}.0f}" if abs(one[0]) >= 100 else f"{value:{sign}.3g}"  # noqa: E731
-    if one[1] is None or one[2] is None:
-        return shown(one[0])
-    return f"{shown(one[0])} ({shown(one[1])} to {shown(one[2])})"
+    text = f"{mean:{sign}.0f}" if abs(mean) >= 100 else f"{mean:{sign}.3g}"
+    return text if high is None else f"{text} ± {_half(high - mean)}"
+
+
+def _half(value: float) -> str:
+    # Equal values differ from their mean by rounding.
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}" if value > 1e-12 else "0"
 
 
 def _runs(folders: Sequence[Path]) -> Iterator[TrainingRun]:
@@ -251,6 +255,8 @@ def _parsed(identity: str) -> dict[str, Any]:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
     return "null" if value is None else str(value)
 
 

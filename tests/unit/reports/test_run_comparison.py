@@ -126,10 +126,11 @@ def test_changes(old: dict[str, Any], new: dict[str, Any], expected: dict[str, A
     [
         (None, False, "–"),
         ((0.93, None, None), False, "0.93"),
-        ((0.9314, 0.9, 0.96), False, "0.931 (0.9 to 0.96)"),
-        ((-0.1, -0.15, -0.05), True, "-0.1 (-0.15 to -0.05)"),
-        ((0.02, -0.01, 0.05), True, "+0.02 (-0.01 to +0.05)"),
-        ((133.4, 99.6, 170.0), False, "133 (100 to 170)"),
+        ((0.9314, 0.9014, 0.9614), False, "0.931 ± 0.03"),
+        ((-0.1, -0.15, -0.05), True, "-0.1 ± 0.05"),
+        ((0.02, -0.01, 0.05), True, "+0.02 ± 0.03"),
+        ((0.97, 0.97, 0.97 + 3e-16), False, "0.97 ± 0"),
+        ((133.4, 3.2, 263.6), False, "133 ± 130"),
     ],
 )
 def test_cells(one: Any, signed: bool, text: str) -> None:
@@ -139,16 +140,25 @@ def test_cells(one: Any, signed: bool, text: str) -> None:
 def test_the_command_prints_and_writes(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["compare", str(sweep)]) == 0
     out = capsys.readouterr().out
-    assert "algorithm.kl.coef=0.0" in out and "0.93 (0.84 to 1.02)" in out and "before training" in out
-    assert "paired by seed" in out and "-0.1 (-0.15 to -0.0503)" in out
+    assert "algorithm.kl.coef=0.0" in out and "0.93 ± 0.09" in out and "before training" in out
+    assert "paired by seed" in out and "-0.1 ± 0.05" in out
     text = (sweep / "comparison.md").read_text()
-    assert "| no_kl | algorithm.kl.coef=0.0 | 3 | 0.83 (0.764 to 0.896) | 0.02 (0.02 to 0.02) |" in text
+    assert "| no_kl | algorithm.kl.coef=0.0 | 3 | 0.83 ± 0.066 | 0.02 ± 0 |" in text
     data = json.loads((sweep / "comparison.json").read_text())
     assert [row["name"] for row in data["rows"]] == ["tiny", "no_kl", "wide"]
     assert data["rows"][1]["seeds"] == [0, 1, 2]
     assert data["rows"][1]["figures"]["safety"]["mean"] == pytest.approx(0.83)
     assert cli.main(["compare", str(sweep), f"output={sweep.parent / 'elsewhere'}"]) == 0
     assert (sweep.parent / "elsewhere" / "comparison.md").is_file()
+
+
+def test_brackets_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, models in enumerate(({"guard": {}}, {"phrases": {}})):
+        folder = made_run(tmp_path / str(i), 0, [0.1, 0.2])
+        config = {**BASE, "seed": 0, "run": {"directory": f"outputs/{i}"}, "reward": {"models": models}}
+        (folder / "config.yaml").write_text(json.dumps(config))
+    assert cli.main(["compare", str(tmp_path)]) == 0
+    assert "reward.models=[phrases]" in capsys.readouterr().out
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
