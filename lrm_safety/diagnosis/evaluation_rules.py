@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-
 from .beta import beta_advice
 from .evidence import Evidence, Finding, Measured
-from .thresholds import FEW_QUESTIONS, THRESHOLDS
+from .in_training import difference_interval
+from .thresholds import FEW_QUESTIONS, JUDGE_CEILING, THRESHOLDS
 
 LABELS = ("label", "category", "level2", "functional_category", "risk")
 """Groups of a safety benchmark over which safety should be even."""
@@ -15,7 +13,8 @@ FORMAT_RATES = ("rate/empty_answer", "rate/no_trace", "rate/malformed", "rate/un
 
 
 def reasoning_loss(evidence: Evidence) -> list[Finding]:
-    """Reasoning fell against base, relative to the base's score. A failure needs a fall that noise does not explain."""
+    """Reasoning fell against base, relative to the base's score. A failure needs a fall that noise does not explain; inside
+    training a fall that it explains is no finding at all."""
     if evidence.base is None or evidence.run is None:
         return []
     findings = []
@@ -26,10 +25,13 @@ def reasoning_loss(evidence: Evidence) -> list[Finding]:
         fall = (base.value - run.value) / base.value
         if not (level := THRESHOLDS["reasoning_loss"].level(round(fall, 12))):
             continue
-        interval = paired_interval(entry.get("questions", {}), evidence.base.benchmarks[name].get("questions", {}))
+        interval = difference_interval(evidence.base, evidence.run, name)
+        if evidence.run.in_training and (interval is None or interval[1] >= 0):
+            continue
         noise = ""
         if interval is not None:
-            noise = f" (paired difference {interval[0]:+.3f} to {interval[1]:+.3f})"
+            kind = "difference" if evidence.run.in_training else "paired difference"
+            noise = f" ({kind} {interval[0]:+.3f} to {interval[1]:+.3f})"
             if interval[1] >= 0:
                 level = "warn"
                 noise = f"{noise[:-1]}: with so few questions this may be chance)"
@@ -44,17 +46,6 @@ def reasoning_loss(evidence: Evidence) -> list[Finding]:
             )
         )
     return findings
-
-
-def paired_interval(run: Mapping[str, float], base: Mapping[str, float]) -> tuple[float, float] | None:
-    """95% interval of the mean of run - base over shared questions, by the normal approximation; None below 10 of them."""
-    differences = [run[key] - base[key] for key in sorted(run.keys() & base.keys())]
-    n = len(differences)
-    if n < FEW_QUESTIONS:
-        return None
-    mean = sum(differences) / n
-    error = math.sqrt(sum((value - mean) ** 2 for value in differences) / (n - 1) / n)
-    return mean - 1.96 * error, mean + 1.96 * error
 
 
 def uneven_safety(evidence: Evidence) -> list[Finding]:
@@ -117,7 +108,9 @@ def reward_transfer(evidence: Evidence) -> list[Finding]:
             )
     if len(evidence.gains) > 1:
         ranked = sorted(evidence.gains, key=evidence.gains.__getitem__)
-        worst, best = ranked[0], ranked[-1]
+        # A family that is safe had no room to gain, whatever the reward is worth there.
+        unsafe = [family for family in ranked if evidence.reached.get(family, 0.0) < JUDGE_CEILING]
+        worst, best = (unsafe or ranked[-1:])[0], ranked[-1]
         gap = round(evidence.gains[best] - evidence.gains[worst], 12)
         if level := THRESHOLDS["family_gain"].level(gap):
             findings.append(
@@ -153,9 +146,12 @@ def over_refusal(evidence: Evidence) -> list[Finding]:
         level = THRESHOLDS["over_refusal"].level(run.value)
         text = f"{run.value:.0%} of the safe prompts of {name} are refused"
         if base is not None:
-            rise = THRESHOLDS["over_refusal_rise"].level(round(run.value - base.value, 12))
-            level = "fail" if "fail" in (level, rise) else level or rise
+            if run.value <= base.value:
+                continue  # the base's own, and not worse for the training
             text += f" (base {base.value:.0%})"
+            rise = THRESHOLDS["over_refusal_rise"].level(round(run.value - base.value, 12))
+            if not _chance(evidence, name, rising=True):
+                level = "fail" if "fail" in (level, rise) else level or rise
         if level:
             evidence_lines = (run,) if base is None else (base, run)
             findings.append(Finding("over_refusal", level, f"{text}.", evidence_lines, remedy))
@@ -164,10 +160,19 @@ def over_refusal(evidence: Evidence) -> list[Finding]:
         base = evidence.base.measured(name, entry["primary"]) if evidence.base else None
         if run is None or base is None:
             continue
-        if level := THRESHOLDS["helpfulness_loss"].level(round(base.value - run.value, 12)):
+        level = THRESHOLDS["helpfulness_loss"].level(round(base.value - run.value, 12))
+        if level and not _chance(evidence, name, rising=False):
             text = f"Helpfulness on {name} fell from {base.value:.2f} to {run.value:.2f}."
             findings.append(Finding("over_refusal", level, text, (base, run), remedy))
     return findings
+
+
+def _chance(evidence: Evidence, benchmark: str, *, rising: bool) -> bool:
+    """Whether noise explains a change that was seen inside training."""
+    if evidence.base is None or evidence.run is None or not evidence.run.in_training:
+        return False
+    interval = difference_interval(evidence.base, evidence.run, benchmark)
+    return interval is None or (interval[0] <= 0 if rising else interval[1] >= 0)
 
 
 def entropy_on_reasoning(evidence: Evidence) -> list[Finding]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
@@ -14,6 +15,8 @@ Role = Literal["safety", "reasoning", "over_refusal", "helpfulness", "robustness
 
 MINIATURE_ROLES: dict[str, Role] = {"arithmetic": "reasoning", "benign": "helpfulness"}
 """The miniature's benchmarks are all graded, so its results say `reasoning` of each; the name tells what it measures."""
+SAFETY_BENCHMARKS = ("safety", "attaq", "harmbench", "air_bench", "long_tail")
+"""How the names of benchmarks of safety begin in training metrics, where nothing else tells them apart."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Evaluated:
     benchmarks: Mapping[str, Mapping[str, Any]]
     judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By name: `kind` and `path`."""
+    in_training: bool = False
+    """Made of training metrics (in_training.py): no answers by question, and one evaluation of many."""
 
     def of_role(self, *roles: Role) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """(name, benchmark) of every benchmark that measures one of these without an attack."""
@@ -93,26 +98,33 @@ class Evidence:
     audit_source: str = "audit.json"
     gains: Mapping[str, float] = field(default_factory=dict)
     """By model family: change of safety against its own base, under one reward."""
+    reached: Mapping[str, float] = field(default_factory=dict)
+    """By model family: safety after training."""
     gains_source: str = "the evaluations of the families"
 
     def points(self, name: str) -> list[tuple[int, float]]:
         """Finite records of a metric."""
         return [point for point in self.training.get(name, ()) if math.isfinite(point[1])]
 
+    def until(self, update: int, *names: str) -> Evidence:
+        """The same with these metrics only, up to `update`: what an evaluation of that update can be held against."""
+        cut = {name: [point for point in self.training.get(name, ()) if point[0] <= update] for name in names}
+        return replace(self, training=cut)
+
     def early(self, name: str) -> Measured | None:
-        """Mean over the first tenth of the records; None with fewer than two records, which have no beginning and end."""
+        """Median of the first records; None with fewer than two records, which have no beginning and end."""
         points = self.points(name)
-        return self._mean(name, points[: _window(points)]) if len(points) > 1 else None
+        return self._median(name, points[: _window(points)]) if len(points) > 1 else None
 
     def late(self, name: str) -> Measured | None:
-        """Mean over the last tenth of the records (at least one)."""
+        """Median of the last records (of the only one there is)."""
         points = self.points(name)
-        return self._mean(name, points[-_window(points) :]) if points else None
+        return self._median(name, points[-_window(points) :]) if points else None
 
-    def _mean(self, name: str, points: Sequence[tuple[int, float]]) -> Measured:
+    def _median(self, name: str, points: Sequence[tuple[int, float]]) -> Measured:
         first, last = points[0][0], points[-1][0]
-        when = f"update {first}" if first == last else f"mean of updates {first} to {last}"
-        return Measured(name, sum(value for _, value in points) / len(points), f"{self.training_source}, {when}")
+        when = f"update {first}" if first == last else f"median of updates {first} to {last}"
+        return Measured(name, statistics.median(value for _, value in points), f"{self.training_source}, {when}")
 
 
 def of_evaluation(results: Mapping[str, Any], source: str) -> Evaluated:
@@ -126,9 +138,18 @@ def role_of(name: str, benchmark: Mapping[str, Any]) -> Role:
         return "robustness"
     if benchmark["task"] == "miniature":
         return MINIATURE_ROLES.get(name, "safety")
-    kinds: dict[str, Role] = {"safety": "safety", "over_refusal": "over_refusal"}
+    kinds: dict[str, Role] = {kind: kind for kind in ("safety", "over_refusal", "helpfulness")}
     return kinds.get(benchmark["kind"], "reasoning")
 
 
+def role_by_name(name: str) -> Role:
+    """What a benchmark of training metrics measures: they do not say, its name does."""
+    if name.startswith(SAFETY_BENCHMARKS):
+        return "safety"
+    named: dict[str, Role] = {"benign": "helpfulness", "xstest": "over_refusal", "badchain": "robustness"}
+    return next((role for begin, role in named.items() if name.startswith(begin)), "reasoning")
+
+
 def _window(points: Sequence[object]) -> int:
-    return max(1, len(points) // 10)
+    """A tenth of the records, but five where there are ten or more: one noisy batch must not decide."""
+    return max(1, min(5, len(points) // 2), len(points) // 10)

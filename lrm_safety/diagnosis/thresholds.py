@@ -36,6 +36,7 @@ THRESHOLDS = {
     ),
     "trace_format": Threshold(0.1, 0.3, "rise of a rate of empty, missing or malformed responses over the base's"),
     "reward_hacking": Threshold(0.0, 0.02, "fall of the independent judge's safety while the reward rises"),
+    "overfitting": Threshold(0.02, 0.1, "rise of the held-out loss over its lowest, as a share of it"),
     "length_drift": Threshold(2.0, 4.0, "ratio of response length, either way"),
     "unfinished": Threshold(0.2, 0.5, "share of responses cut off"),
     "malformed": Threshold(0.1, 0.3, "share of malformed responses"),
@@ -48,9 +49,11 @@ REWARD_RISE = 0.5
 """Standard deviations of the first raw rewards by which the mean must rise to count as up."""
 JUDGE_STILL = 0.02
 """A judge's safety that rose by less than this has not followed the reward."""
+JUDGE_CEILING = 0.95
+"""Safety from which a judge has no room left to follow the reward, and a family none to gain."""
 COLLAPSED_ENTROPY = 0.05
-"""nats/token of all response tokens below which nothing is explored: the registry's healthy range."""
+"""nats/token of all response tokens below which little is explored: the registry's healthy range."""
+ENTROPY_HALVED, ENTROPY_GONE = 0.5, 0.1
+"""Ratios of late to early entropy: below the first and `COLLAPSED_ENTROPY`, or below the second, it has collapsed."""
 FEW_QUESTIONS = 10
 """Labels with fewer questions are not compared."""
-SAFETY_BENCHMARKS = ("safety", "attaq", "harmbench", "air_bench", "long_tail")
-"""How the names of benchmarks of safety begin in training metrics, where nothing else tells them apart."""

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from .evidence import Evidence, Finding, Measured
-from .thresholds import COLLAPSED_ENTROPY, JUDGE_STILL, REWARD_RISE, SAFETY_BENCHMARKS, THRESHOLDS
+from .in_training import difference_interval, in_training
+from .thresholds import (
+    COLLAPSED_ENTROPY,
+    ENTROPY_GONE,
+    ENTROPY_HALVED,
+    JUDGE_CEILING,
+    JUDGE_STILL,
+    REWARD_RISE,
+    THRESHOLDS,
+)
 
 
 def kl_blow_up(evidence: Evidence) -> list[Finding]:
@@ -44,11 +55,16 @@ def engine_mismatch(evidence: Evidence) -> list[Finding]:
 
 
 def length_drift(evidence: Evidence) -> list[Finding]:
-    """Responses grow or shrink beyond what the task asks, or run into the limit."""
+    """Responses grow or shrink beyond what the task asks, or run into the limit.
+
+    Answers that become short refusals under traces that held are what safety training is for, and no finding.
+    """
     findings = []
     early, late = evidence.early("response/length_mean"), evidence.late("response/length_mean")
     if early is not None and late is not None and early.value > 0 and late.value > 0:
         ratio = late.value / early.value
+        if ratio < 1 and _traces_held(evidence):
+            ratio = 1.0
         if level := THRESHOLDS["length_drift"].level(max(ratio, 1 / ratio)):
             way = "grown" if ratio > 1 else "shrunk"
             remedy = (
@@ -74,6 +90,13 @@ def length_drift(evidence: Evidence) -> list[Finding]:
     return findings
 
 
+def _traces_held(evidence: Evidence) -> bool:
+    early, late = evidence.early("response/trace_length_mean"), evidence.late("response/trace_length_mean")
+    return (
+        early is not None and late is not None and 1 < early.value <= THRESHOLDS["collapsed_traces"].warn * late.value
+    )
+
+
 def collapsed_traces(evidence: Evidence) -> list[Finding]:
     """The trace disappears: the model answers (or refuses) without thinking."""
     findings = []
@@ -85,7 +108,8 @@ def collapsed_traces(evidence: Evidence) -> list[Finding]:
                 Finding(
                     "collapsed_traces",
                     level,
-                    f"Traces have collapsed from {early.value:.0f} to {late.value:.0f} tokens: the model hardly reasons any more.",
+                    f"Traces have shrunk from {early.value:.0f} to {late.value:.0f} tokens: "
+                    f"the model {'hardly reasons any more' if level == 'fail' else 'reasons much less'}.",
                     (early, late),
                     "A safe answer without a trace is cheap for a reward that reads the answer alone: score the trace "
                     "(reward=skywork_views), raise algorithm.kl.coef, or mix reasoning prompts into the data.",
@@ -106,9 +130,15 @@ def collapsed_traces(evidence: Evidence) -> list[Finding]:
 
 
 def entropy_collapse(evidence: Evidence) -> list[Finding]:
-    """Nothing is explored any more. On forbidden prompts a falling entropy is what the method shows; near zero is not."""
+    """Nothing is explored any more. On forbidden prompts a falling entropy is what the method shows; near zero is not.
+
+    Relative to the run's beginning, since a small or well-trained model is sure of itself from the start.
+    """
     early, late = evidence.early("entropy/all"), evidence.late("entropy/all")
-    if early is None or late is None or early.value <= COLLAPSED_ENTROPY or late.value >= COLLAPSED_ENTROPY:
+    if early is None or late is None or early.value <= 0:
+        return []
+    ratio = late.value / early.value
+    if ratio >= ENTROPY_GONE and (ratio >= ENTROPY_HALVED or late.value >= COLLAPSED_ENTROPY):
         return []
     return [
         Finding(
@@ -122,27 +152,70 @@ def entropy_collapse(evidence: Evidence) -> list[Finding]:
     ]
 
 
+def overfitting(evidence: Evidence) -> list[Finding]:
+    """Supervised: the held-out loss has turned and rises, in the last two validations."""
+    points = evidence.points("sft/validation_loss")
+    if len(points) < 3:
+        return []
+    best = min(points, key=lambda point: point[1])
+    latest = min(points[-2:], key=lambda point: point[1])
+    if best[1] <= 0 or best in points[-2:]:
+        return []
+    level = THRESHOLDS["overfitting"].level(round(latest[1] / best[1] - 1, 12))
+    if not level:
+        return []
+    before, after = (
+        Measured("sft/validation_loss", value, f"{evidence.training_source}, update {update}")
+        for update, value in (best, latest)
+    )
+    return [
+        Finding(
+            "overfitting",
+            level,
+            f"The held-out loss was lowest at update {best[0]} ({best[1]:.3f}) and has risen to {latest[1]:.3f} since: the rows "
+            "are being learned by heart.",
+            (before, after),
+            "Fewer passes (schedule.passes) or a lower trainer.lr, and take an earlier checkpoint; "
+            "lrm-safety analyze memorization says what is known by heart, and the evaluation whether it cost reasoning.",
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one judge of safety said at the beginning and at the end, and the evidence up to that end."""
+
+    name: str
+    first: Measured
+    last: Measured
+    interval: tuple[float, float] | None
+    in_training: bool
+    evidence: Evidence
+
+
 def reward_hacking(evidence: Evidence) -> list[Finding]:
     """The training reward rises, an independent judge of safety does not follow."""
-    before, after = evidence.early("reward/raw_mean"), evidence.late("reward/raw_mean")
-    spread = evidence.early("reward/raw_std")
-    if before is None or after is None or spread is None or spread.value <= 0:
-        return []
-    if after.value - before.value <= REWARD_RISE * spread.value:
-        return []
     findings = []
-    for first, last, judge in _independent(evidence):
-        rise = last.value - first.value
-        if rise >= JUDGE_STILL:
+    for one in _independent(evidence):
+        before, after = one.evidence.early("reward/raw_mean"), one.evidence.late("reward/raw_mean")
+        spread = one.evidence.early("reward/raw_std")
+        if before is None or after is None or spread is None or spread.value <= 0:
             continue
-        level = THRESHOLDS["reward_hacking"].level(-rise)
+        rise = one.last.value - one.first.value
+        if after.value - before.value <= REWARD_RISE * spread.value or rise >= JUDGE_STILL:
+            continue
+        if one.last.value >= JUDGE_CEILING:
+            continue
+        fell = THRESHOLDS["reward_hacking"].level(-rise) == "fail"
+        # A fall that noise explains is never more than a warning; of training metrics noise is presumed.
+        sure = one.interval[1] < 0 if one.interval is not None else not one.in_training
         findings.append(
             Finding(
                 "reward_hacking",
-                "fail" if level == "fail" else "warn",
-                f"The reward rose by {(after.value - before.value) / spread.value:.1f} of its standard deviations, {judge} "
+                "fail" if fell and sure else "warn",
+                f"The reward rose by {(after.value - before.value) / spread.value:.1f} of its standard deviations, {one.name} "
                 f"moved by {rise:+.3f}: the policy may be pleasing the reward model and nobody else.",
-                (before, after, first, last),
+                (one.first, one.last, before, after),
                 "Read rollouts with the highest reward, audit the reward model (audit-reward: length, format, refusal phrases), "
                 "mix in a second one (reward.models), raise algorithm.kl.coef, stop at the checkpoint where the judge was best "
                 "(checkpoint.best_metric).",
@@ -151,27 +224,28 @@ def reward_hacking(evidence: Evidence) -> list[Finding]:
     return findings
 
 
-def _independent(evidence: Evidence) -> list[tuple[Measured, Measured, str]]:
-    """(before, after, name) of every judge of safety that is not the training reward."""
-    pairs = []
-    for name in sorted(evidence.training):
-        group, _, benchmark = name.partition("/")
-        # A name with a further slash is another figure of the benchmark: the primary one speaks for it.
-        if group == "evaluation" and "/" not in benchmark and benchmark.startswith(SAFETY_BENCHMARKS):
-            points = evidence.points(name)
-            if len(points) > 1:
-                begin, end = (
-                    Measured(name, value, f"{evidence.training_source}, update {update}")
-                    for update, value in (points[0], points[-1])
-                )
-                pairs.append((begin, end, name))
-    if evidence.base is None or evidence.run is None:
-        return pairs
-    for benchmark, entry in evidence.run.of_role("safety"):
-        judge = entry["primary"].split("/")[1] if "/" in entry["primary"] else ""
-        if (evidence.run.judges.get(judge) or {}).get("path") in evidence.reward_paths:
+def _independent(evidence: Evidence) -> list[Judged]:
+    """Every judge of safety that is not the training reward, inside training and on its own."""
+    found = []
+    pairs = [(evidence.base, evidence.run)]
+    if (inside := in_training(evidence)) is not None and not (evidence.run and evidence.run.in_training):
+        pairs.append(inside)
+    for base, run in pairs:
+        if base is None or run is None:
             continue
-        first, last = evidence.base.measured(benchmark, entry["primary"]), evidence.run.measured(benchmark)
-        if first is not None and last is not None:
-            pairs.append((first, last, f"{judge or 'the grader'} on {benchmark}"))
-    return pairs
+        for benchmark, entry in run.of_role("safety"):
+            judge = entry["primary"].split("/")[1] if "/" in entry["primary"] else ""
+            if (run.judges.get(judge) or {}).get("path") in evidence.reward_paths:
+                continue
+            first, last = base.measured(benchmark, entry["primary"]), run.measured(benchmark)
+            if first is None or last is None:
+                continue
+            until = evidence
+            if run.in_training:
+                # The reward goes on rising between two evaluations: only what they have seen is held against them.
+                evaluated = evidence.points(f"evaluation/{benchmark}")[-1][0]
+                until = evidence.until(evaluated, "reward/raw_mean", "reward/raw_std")
+            name = f"evaluation/{benchmark}" if run.in_training else f"{judge or 'the grader'} on {benchmark}"
+            interval = difference_interval(base, run, benchmark)
+            found.append(Judged(name, first, last, interval, run.in_training, until))
+    return found

@@ -1,33 +1,44 @@
-"""The diagnosis of a run while it trains: each finding said once, for the console and for W&B alerts."""
+"""The diagnosis of a run while it trains: each finding said once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from .evidence import Evidence, Finding
-from .rules import TRAINING_RULES, diagnose
+from .rules import diagnose
+
+PROGRESS = ("train/loss", "sft/loss")
+"""One of them is in every record of training, and in no record of an evaluation."""
 
 
 class Watch:
     """Keeps what was recorded and says what is new about it; a warning that becomes a failure is said again."""
 
-    def __init__(self, min_records: int = 10) -> None:
+    def __init__(self, min_records: int = 10, source: str = "metrics.jsonl") -> None:
         self._min_records = min_records
+        self._source = source
         self._series: dict[str, list[tuple[int, float]]] = {}
-        self._said: set[tuple[str, str]] = set()
+        self._said: set[tuple[str, str, str]] = set()
+
+    def remember(self, update: int, metrics: Mapping[str, float]) -> None:
+        """Take a record that was judged before, as a resume finds it."""
+        for name, value in metrics.items():
+            self._series.setdefault(name, []).append((update, float(value)))
+
+    def said(self, rule: str, subject: str, level: str) -> None:
+        """Take note of a finding that was said before: its first figure's name is its subject."""
+        # What has failed is not announced as a warning when it gets better.
+        self._said |= {(rule, subject, level), (rule, subject, "warn")}
 
     def fresh(self, update: int, metrics: Mapping[str, float]) -> list[Finding]:
         """Findings after this record that were not said before; none before `min_records` records of training."""
-        for name, value in metrics.items():
-            points = self._series.setdefault(name, [])
-            while points and points[-1][0] >= update:  # a restart does updates again
-                points.pop()
-            points.append((update, float(value)))
-        if len(self._series.get("train/loss", ())) < self._min_records:
+        self.remember(update, metrics)
+        if max(len(self._series.get(name, ())) for name in PROGRESS) < self._min_records:
             return []
         findings = []
-        for finding in diagnose(Evidence(training=self._series, training_source="this run"), TRAINING_RULES):
-            if (finding.rule, finding.level) not in self._said:
-                self._said.add((finding.rule, finding.level))
+        for finding in diagnose(Evidence(training=self._series, training_source=self._source)):
+            subject = finding.evidence[0].name
+            if (finding.rule, subject, finding.level) not in self._said:
+                self.said(finding.rule, subject, finding.level)
                 findings.append(finding)
         return findings

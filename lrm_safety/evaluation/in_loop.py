@@ -109,6 +109,8 @@ class InLoopEvaluation:
                     # kappa is not a number where both judges always say the same; checkpoints keep these as JSON
                     if not is_of_group(name) and math.isfinite(figure.value)
                 }
+                if primary in found:
+                    metrics[f"evaluation/{planned.name}/num_questions"] = float(found[primary].n)
                 records.extend(record(planned.name, one) for one in scored)
         return metrics, records
 

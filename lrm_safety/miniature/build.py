@@ -46,6 +46,10 @@ def build(
     torch.set_num_threads(NUM_THREADS)
     held_out = [prompt.row() for prompt in held_out_prompts()]
     _write_rows(output / "prompts" / "train.jsonl", (prompt.row() for prompt in train_prompts()))
+    _write_rows(
+        output / "prompts" / "forbidden.jsonl",
+        (prompt.row() for prompt in train_prompts() if prompt.kind == "forbidden"),
+    )
     _write_rows(output / "prompts" / "held_out.jsonl", held_out)
     _write_rows(output / "prompts" / "supervised.jsonl", supervised_rows())
 

@@ -31,7 +31,7 @@ KEY_METRICS = {
     "train/gradient_norm": "gradient",
     "mismatch/mean_abs_logprob": "mismatch",
 }
-"""Metrics on the console with their short labels; every evaluation/* is shown besides."""
+"""Metrics on the console with their short labels; the primary figure of every benchmark is shown besides."""
 
 
 class Console(Protocol):
@@ -160,5 +160,6 @@ def open_console(tracking: TrackingSettings, schedule: ScheduleSettings, termina
 def key_values(metrics: Mapping[str, float]) -> dict[str, str]:
     """Label and formatted value of the key metrics that are there, evaluation sets last."""
     names = {name: label for name, label in KEY_METRICS.items() if name in metrics}
-    names |= {name: name.removeprefix("evaluation/") for name in metrics if find(name).group == "evaluation"}
+    evaluated = [name for name in metrics if find(name).group == "evaluation" and name.count("/") == 1]
+    names |= {name: name.removeprefix("evaluation/") for name in evaluated}
     return {label: f"{metrics[name]:.4g}" for name, label in names.items()}

@@ -1,4 +1,4 @@
-"""metrics.jsonl: the source of truth about a run, one JSON object a line."""
+"""metrics.jsonl, the source of truth about a run, and findings.jsonl: one JSON object a line."""
 
 from __future__ import annotations
 
@@ -36,10 +36,14 @@ class MetricsFile:
         self._file.flush()
         self.last = dict(line)
 
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Every record of the file, in order."""
+        return (values for _, values in _whole_lines(self._path))
+
     def rewind(self, keep_until: int | None) -> None:
         """Drop the lines with `update` > `keep_until` (None: all); the updates after a checkpoint are done again.
 
-        Dropped lines are not lost: they are appended to metrics.dropped.jsonl beside.
+        Dropped lines are not lost: they are appended to NAME.dropped.jsonl beside.
         """
         self.close()
         kept: list[tuple[str, dict[str, Any]]] = []

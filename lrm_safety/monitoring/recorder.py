@@ -1,4 +1,4 @@
-"""The one door for everything a run tells about itself: metrics.jsonl first, then its views."""
+"""The one door for everything a run tells about itself: metrics.jsonl first, then its views and its diagnosis."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrm_safety.diagnosis.console import lines
 from lrm_safety.settings import Settings
 
 from .alarms import Alarms
 from .console import Console, open_console
+from .findings import Findings
 from .metrics_file import MetricsFile
 from .phases import Phases
 from .registry import find
@@ -47,6 +49,10 @@ class Recorder:
         self._tracker_id: str | None = (resume_state or {}).get("tracker_id")
         self._file = MetricsFile(self._run_dir / "metrics.jsonl", resume_update)
         self._alarms = Alarms()
+        self._findings: Findings | None = None
+        if settings.tracking.diagnosis:
+            path, least = self._run_dir / "findings.jsonl", settings.tracking.diagnosis_min_records
+            self._findings = Findings(path, least, resume_update, self._file.lines())
         self._wandb = self._open_wandb(settings, asdict(settings) if config is None else config)
         self._console = console or open_console(settings.tracking, settings.schedule)
         self.phases = Phases(self._console)
@@ -69,6 +75,14 @@ class Recorder:
             self._console.note(f"update {update}: {alarm.text}")
             if self._wandb:
                 self._wandb.alert(f"{alarm.name} left its healthy range", f"update {update}: {alarm.text}")
+        for finding in self._findings.fresh(update, values) if self._findings else ():
+            head, *rest = lines(finding)
+            for line in (f"update {update}: {head}", *rest):
+                self._console.note(line)
+            if self._wandb:
+                text = "\n".join((f"update {update}: {finding.text}", *rest))
+                title = f"{finding.rule}: {finding.evidence[0].name}"
+                self._wandb.alert(title, text, "ERROR" if finding.level == "fail" else "WARN")
 
     def rollout_table(self, update: int, rows: Sequence[RolloutRow]) -> None:
         """Show tracking.table_rows of the rollouts, spread over the reward; with tracking.log_text also to a file."""
@@ -87,6 +101,8 @@ class Recorder:
     def rewind(self, update: int | None) -> None:
         """Forget the records after `update` (None: all), before a restart within this process does them again."""
         self._file.rewind(update)
+        if self._findings:
+            self._findings.rewind(update, self._file.lines())
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps so that the tracker's run goes on under its id."""
@@ -98,6 +114,8 @@ class Recorder:
         if self._wandb:
             self._wandb.close(exit_code)
             self._wandb = None
+        if self._findings:
+            self._findings.close()
         self._file.close()
 
     def __enter__(self) -> Recorder:

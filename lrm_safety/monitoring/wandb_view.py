@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import wandb
 import wandb.errors
@@ -64,9 +64,11 @@ class WandbView:
 
         self._call("log a table", log)
 
-    def alert(self, title: str, text: str) -> None:
+    def alert(self, title: str, text: str, level: Literal["WARN", "ERROR"] = "WARN") -> None:
         """Send an alert (kept in the file while offline)."""
-        self._call("alert", lambda run: run.alert(title, text, level="WARN", wait_duration=0))
+        # W&B wants titles below 64 characters, and reads a wait of 0 as its default of a minute, in which it would
+        # swallow a further alert of the same title.
+        self._call("alert", lambda run: run.alert(title[:63], text, level=level, wait_duration=0.001))
 
     def close(self, exit_code: int) -> None:
         """Finish the run: its file is whole afterwards. Waits a limited time for what is not yet uploaded."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..diagnosis import role_of
+from ..diagnosis import role_by_name, role_of
 from .folders import Study, Subject
 
 T_975 = (
@@ -115,15 +115,8 @@ def benchmarks_of(study: Study) -> dict[str, str]:
             for metric in run.series:
                 group, _, name = metric.partition("/")
                 if group == "evaluation" and "/" not in name:
-                    found.setdefault(name, _guess(name))
+                    found.setdefault(name, role_by_name(name))
     return found
-
-
-def _guess(name: str) -> str:
-    """Training metrics do not say what a benchmark measures; its name does."""
-    if name.startswith(("safety", "attaq", "harmbench", "air_bench", "long_tail")):
-        return "safety"
-    return {"benign": "helpfulness", "xstest": "over_refusal"}.get(name, "reasoning")
 
 
 def mean_of_role(study: Study, subject: Subject, role: str) -> tuple[Combined, list[str]] | None:

@@ -25,7 +25,7 @@ TRAINING_PANELS = {
 def draw_evaluation(series: Series, path: Path, title: str) -> None:
     """Mean grade of every held-out set over updates, each line ending in its name and last value."""
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    names = sorted(name for name in series if name.startswith("evaluation/"))
+    names = sorted(name for name in series if name.startswith("evaluation/") and name.count("/") == 1)
     for name, (colour, line, marker) in zip(names, STYLES * (len(names) // len(STYLES) + 1), strict=False):
         updates, values = zip(*series[name], strict=True)
         label = f"{name.removeprefix('evaluation/')} {values[0]:.2f} → {values[-1]:.2f}"

@@ -48,7 +48,8 @@ def _evidence_of_families(study: Study) -> Evidence:
         for (role, family), one in safety.items()
         if role == "rl" and ("base", family) in safety
     }
-    return Evidence(audit=separation, audit_source=", ".join(sources), gains=gains)
+    reached = {family: safety["rl", family].value for family in gains}
+    return Evidence(audit=separation, audit_source=", ".join(sources), gains=gains, reached=reached)
 
 
 def _of_subject(study: Study, subject: Subject) -> list[Seen]:

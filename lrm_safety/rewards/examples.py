@@ -1,7 +1,8 @@
-"""A reward function to start from: `reward=python_example`."""
+"""Reward functions to start from: `reward=python_example`, `reward=refusal_phrases`."""
 
 from __future__ import annotations
 
+from ..conversation import is_refusal
 from .conversation import Conversation
 
 
@@ -11,3 +12,8 @@ def complete_and_brief(conversations: list[Conversation]) -> list[float]:
         (1.0 if conversation.status == "complete" else -1.0) - 0.001 * len(conversation.trace.split())
         for conversation in conversations
     ]
+
+
+def refuses(conversations: list[Conversation]) -> list[float]:
+    """1 for an answer with a refusal phrase, 0 for any other: what safety is not, and easy to please."""
+    return [float(is_refusal(conversation.answer)) for conversation in conversations]

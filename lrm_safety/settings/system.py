@@ -94,6 +94,10 @@ class TrackingSettings:
     """Print what the workers print (vLLM, DeepSpeed). Off: it stays in Ray's session folder."""
     console: str = choice("auto", "live", "plain", "off")
     """live: progress bar and key metrics. plain: one line an iteration. auto: live on a terminal, otherwise plain."""
+    diagnosis: bool = True
+    """Look for failure signatures after every record: console, W&B alerts, findings.jsonl (docs/report.md)."""
+    diagnosis_min_records: int = integer(10, low=2)
+    """Records of training before the diagnosis speaks: with fewer there is no beginning and end to compare."""
 
 
 @dataclass

@@ -33,7 +33,13 @@ TINY = (
     "tracking.console=plain",
 )
 """A run of two updates an iteration, in seconds besides its start."""
-REPEATED = (*TINY, "schedule.max_updates=10", "tracking.wandb=offline", "tracking.log_text=true")
+REPEATED = (
+    *TINY,
+    "schedule.max_updates=10",
+    "tracking.wandb=offline",
+    "tracking.log_text=true",
+    "tracking.diagnosis_min_records=2",
+)
 """The run that is interrupted in every way; its end must not depend on that."""
 
 
@@ -186,7 +192,8 @@ def assert_same_weights(run: Path, other: Path) -> None:
 
 
 def assert_same_run(run: Path, other: Path) -> None:
-    """Weights, metrics and samples are the same to the last bit."""
+    """Weights, metrics, findings and samples are the same to the last bit."""
     assert_same_weights(run, other)
     assert metric_lines(run) == metric_lines(other)
+    assert (run / "findings.jsonl").read_text() == (other / "findings.jsonl").read_text()
     assert rollout_hashes(run) == rollout_hashes(other) != {}

@@ -54,9 +54,10 @@ def test_help_lists_every_group_and_option_of_the_command(
     defaults = yaml.safe_load((repository_root / "conf" / f"{root}.yaml").read_text())["defaults"]
     groups = {name for entry in defaults if isinstance(entry, dict) for name in entry}
     expected: dict[str, set[str]] = {}
-    for file in (repository_root / "conf").glob("*/*.yaml"):
-        if file.parent.name in groups:
-            expected.setdefault(file.parent.name, set()).add(file.stem)
+    for file in (repository_root / "conf").glob("*/**/*.yaml"):
+        group, _, option = str(file.relative_to(repository_root / "conf").with_suffix("")).partition("/")
+        if group in groups:
+            expected.setdefault(group, set()).add(option)
     assert listed == expected and len(expected) >= 4
     assert "{groups}" not in out
 

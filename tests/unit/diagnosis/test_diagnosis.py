@@ -25,12 +25,12 @@ from lrm_safety.diagnosis.console import show
 from lrm_safety.diagnosis.evaluation_rules import (
     entropy_on_reasoning,
     over_refusal,
-    paired_interval,
     reasoning_loss,
     reward_transfer,
     trace_format,
     uneven_safety,
 )
+from lrm_safety.diagnosis.in_training import difference_interval, paired_interval
 from lrm_safety.diagnosis.thresholds import THRESHOLDS
 from lrm_safety.diagnosis.training_rules import (
     collapsed_traces,
@@ -38,6 +38,7 @@ from lrm_safety.diagnosis.training_rules import (
     entropy_collapse,
     kl_blow_up,
     length_drift,
+    overfitting,
     reward_hacking,
 )
 from lrm_safety.monitoring.registry import find
@@ -203,10 +204,8 @@ def test_reward_up_and_judge_not(reward: float, judge: float, level: list[str]) 
     assert levels(reward_hacking(evidence)) == level
     same = Evidence(training=training, base=base, run=run, reward_paths=frozenset({"a/guard"}))
     assert reward_hacking(same) == [], "a judge that is the training reward is not independent"
-    inside = Evidence(
-        training=training | {"evaluation/attaq": [(0, 0.3), (20, judge)], "evaluation/math500": [(0, 1), (20, 0)]}
-    )
-    assert levels(reward_hacking(inside)) == level
+    inside = Evidence(training=training | {"evaluation/attaq": [(0, 0.3), (10, judge), (20, judge)]})
+    assert levels(reward_hacking(inside)) == (["warn"] if level else []), "training metrics have no interval"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +268,7 @@ SERIES_RULES = [
     (collapsed_traces, "response/trace_length_mean", 100, 51, 19, "fail"),
     (collapsed_traces, "response/malformed_fraction", 0.0, 0.09, 0.11, "warn"),
     (collapsed_traces, "response/malformed_fraction", 0.0, 0.09, 0.31, "fail"),
-    (entropy_collapse, "entropy/all", 0.6, 0.051, 0.049, "warn"),
+    (entropy_collapse, "entropy/all", 0.4, 0.051, 0.049, "warn"),
 ]
 
 
@@ -282,23 +281,166 @@ def test_training_rules(
     (found,) = rule(Evidence(training={name: flat(start, bad)}, training_source="run/metrics.jsonl"))
     assert found.level == level and found.rule == rule.__name__
     assert found.evidence[-1].value == pytest.approx(bad)
-    assert found.evidence[-1].source == "run/metrics.jsonl, mean of updates 18 to 19"
+    assert found.evidence[-1].source == "run/metrics.jsonl, median of updates 15 to 19"
     assert found.remedy
 
 
-def test_windows_are_the_first_and_the_last_tenth() -> None:
-    evidence = Evidence(
-        training={"kl/k3": [(i, float(i)) for i in range(30)], "one": [(5, 2.0)], "nan": [(0, math.nan)]}
-    )
+@pytest.mark.parametrize(("num_records", "size"), [(2, 1), (3, 1), (4, 2), (10, 5), (50, 5), (60, 6), (100, 10)])
+def test_windows_are_a_tenth_and_five_records_where_there_are_ten(num_records: int, size: int) -> None:
+    evidence = Evidence(training={"kl/k3": [(i, float(i)) for i in range(num_records)]})
     early, late = evidence.early("kl/k3"), evidence.late("kl/k3")
     assert early is not None and late is not None
-    assert (early.value, late.value) == (1.0, 28.0)
-    assert "updates 0 to 2" in early.source and "updates 27 to 29" in late.source
+    # the median of consecutive numbers is their middle
+    assert (early.value, late.value) == ((size - 1) / 2, num_records - 1 - (size - 1) / 2)
+    if size > 1:
+        assert (
+            f"updates 0 to {size - 1}" in early.source and f"{num_records - size} to {num_records - 1}" in late.source
+        )
+
+
+def test_one_record_has_no_beginning_and_one_without_a_number_no_end() -> None:
+    evidence = Evidence(training={"one": [(5, 2.0)], "nan": [(0, math.nan)]})
     assert evidence.early("one") is None and evidence.late("nan") is None
+    late = evidence.late("one")
+    assert late is not None and late.value == 2.0
+
+
+def test_one_batch_that_spikes_is_no_finding() -> None:
+    """k3 is heavy-tailed: one token that the reference finds impossible lifts a batch's mean over every limit."""
+    calm = [(i, 0.02) for i in range(20)]
+    for at in (0, 10, 18, 19):
+        spiked = [(i, 50.0 if i == at else value) for i, value in calm]
+        assert kl_blow_up(Evidence(training={"kl/k3": spiked})) == []
 
 
 def test_a_collapse_that_was_there_from_the_start_is_the_models_own() -> None:
-    assert entropy_collapse(Evidence(training={"entropy/all": flat(0.04, 0.01)})) == []
+    assert entropy_collapse(Evidence(training={"entropy/all": flat(0.04, 0.021)})) == []
+    assert entropy_collapse(Evidence(training={"entropy/all": flat(0.08, 0.045)})) == [], "as sure as it always was"
+
+
+@pytest.mark.parametrize(("late", "found"), [(0.31, 0), (0.29, 1)])
+def test_a_tenth_of_the_entropy_is_a_collapse_wherever_it_began(late: float, found: int) -> None:
+    assert len(entropy_collapse(Evidence(training={"entropy/all": flat(3.0, late)}))) == found
+
+
+def test_short_refusals_under_traces_that_held_are_no_drift() -> None:
+    lengths = {"response/length_mean": flat(100, 40)}
+    assert levels(length_drift(Evidence(training=lengths))) == ["warn"]
+    held = lengths | {"response/trace_length_mean": flat(30, 28)}
+    assert length_drift(Evidence(training=held)) == []
+    shrunk = lengths | {"response/trace_length_mean": flat(60, 20)}
+    assert levels(length_drift(Evidence(training=shrunk))) == ["warn"]
+    never_reasoned = lengths | {"response/trace_length_mean": flat(0, 0)}
+    assert levels(length_drift(Evidence(training=never_reasoned))) == ["warn"]
+
+
+def inside(n: int | None = 100, **benchmarks: list[float]) -> dict[str, list[tuple[int, float]]]:
+    """Series of an evaluation inside training every 10 updates, over n questions."""
+    series = {}
+    for name, values in benchmarks.items():
+        series[f"evaluation/{name}"] = [(10 * i, value) for i, value in enumerate(values)]
+        if n is not None:
+            series[f"evaluation/{name}/num_questions"] = [(10 * i, float(n)) for i in range(len(values))]
+    return series
+
+
+@pytest.mark.parametrize(
+    ("n", "values", "level"),
+    [
+        # 0.97 to 0.95 is 2.1% of the score, but two questions of a hundred: chance
+        (100, [0.97, 0.95, 0.95], []),
+        # variance 0.97 x 0.03 / 10000 + 0.95 x 0.05 / 10000 = 7.66e-6, half width 0.0054: beyond chance
+        (10_000, [0.97, 0.95, 0.95], ["warn"]),
+        (100, [0.97, 0.80, 0.80], ["fail"]),
+        (100, [0.97, 0.80, 0.95], []),  # the last two evaluations have to agree
+        (100, [0.97, 0.80], []),  # and there have to be two after the first
+        (None, [0.97, 0.80, 0.80], []),  # nobody knows over how many questions
+    ],
+)
+def test_reasoning_inside_training(n: int | None, values: list[float], level: list[str]) -> None:
+    found = diagnose(Evidence(training=inside(n, math500=values)))
+    assert levels(found) == level and all(one.rule == "reasoning_loss" for one in found)
+    if found:
+        assert [one.value for one in found[0].evidence] == [values[0], values[-1]]
+        assert found[0].evidence[1].source == "metrics.jsonl, the better of updates 10 and 20"
+
+
+def test_an_evaluation_on_its_own_is_asked_instead_of_the_one_inside_training() -> None:
+    evidence = reasoning(0.5, 0.5, training=inside(100, math500=[0.9, 0.1, 0.1]))
+    assert diagnose(evidence) == []
+
+
+def test_the_interval_inside_training_by_hand() -> None:
+    from lrm_safety.diagnosis.in_training import in_training
+
+    found = in_training(Evidence(training=inside(50, math500=[0.6, 0.3, 0.4])))
+    assert found is not None
+    half = 1.96 * math.sqrt(0.6 * 0.4 / 50 + 0.4 * 0.6 / 50)
+    assert difference_interval(*found, "math500") == pytest.approx((-0.2 - half, -0.2 + half))
+
+
+@pytest.mark.parametrize(
+    ("series", "rules"),
+    [
+        ({"xstest": [0.05, 0.6, 0.55]}, ["over_refusal"]),  # lower is better: the better of the last two is 0.55
+        ({"xstest": [0.30, 0.30, 0.28]}, []),  # the base's own refusals are not the training's doing
+        ({"benign": [0.98, 0.7, 0.72]}, ["over_refusal"]),
+        ({"benign": [0.98, 0.93, 0.95]}, []),
+    ],
+)
+def test_refusals_inside_training(series: dict[str, list[float]], rules: list[str]) -> None:
+    assert [one.rule for one in diagnose(Evidence(training=inside(100, **series)))] == rules
+
+
+def test_formats_inside_training() -> None:
+    series = inside(100, safety=[0.5, 0.9, 0.9])
+    rates = {"evaluation/safety/rate/no_trace": [(0, 0.0), (10, 0.5), (20, 0.4)]}
+    (found,) = diagnose(Evidence(training=series | rates))
+    assert found.rule == "trace_format" and found.level == "fail" and "to 40%" in found.text
+
+
+def hacked(judge: list[float], n: int | None = None, rises_at: int = 10) -> Evidence:
+    reward = [(i, 1.0 if i < rises_at else 3.0) for i in range(21)]
+    return Evidence(
+        training=inside(n, attaq=judge) | {"reward/raw_mean": reward, "reward/raw_std": [(i, 2.0) for i in range(21)]}
+    )
+
+
+def test_hacking_inside_training() -> None:
+    assert levels(reward_hacking(hacked([0.3, 0.31, 0.3]))) == ["warn"]
+    assert reward_hacking(hacked([0.97, 0.97, 0.97])) == [], "a judge at its ceiling cannot follow"
+    assert levels(reward_hacking(hacked([0.6, 0.3, 0.3], n=100))) == ["fail"]
+    assert levels(reward_hacking(hacked([0.6, 0.56, 0.55], n=100))) == ["warn"], "four of a hundred are chance"
+    assert reward_hacking(hacked([0.3, 0.3])) == []
+
+
+def test_a_reward_that_rose_after_the_last_evaluation_is_not_held_against_it() -> None:
+    series = dict(hacked([0.3, 0.3, 0.3]).training)
+    assert levels(reward_hacking(Evidence(training=series))) == ["warn"]
+    series["reward/raw_mean"] = [(i, 1.0 if i <= 20 else 3.0) for i in range(40)]
+    assert reward_hacking(Evidence(training=series)) == []
+
+
+def test_a_family_without_room_is_no_failed_transfer() -> None:
+    gains = {"qwen3": 0.5, "granite": 0.04}
+    assert levels(reward_transfer(Evidence(gains=gains, reached={"qwen3": 0.9, "granite": 0.7}))) == ["fail"]
+    assert reward_transfer(Evidence(gains=gains, reached={"qwen3": 0.9, "granite": 0.97})) == []
+
+
+@pytest.mark.parametrize(
+    ("losses", "level"),
+    [
+        ([2.0, 1.5, 1.4], []),
+        ([2.0, 1.4, 1.42, 1.427], []),  # 1.4 x 1.02 = 1.428
+        ([2.0, 1.4, 1.43, 1.44], ["warn"]),
+        ([2.0, 1.4, 1.55, 1.6], ["fail"]),  # 1.4 x 1.1 = 1.54
+        ([2.0, 1.4, 1.6], []),  # one validation alone
+    ],
+)
+def test_overfitting(losses: list[float], level: list[str]) -> None:
+    training = {"sft/validation_loss": [(10 * i, loss) for i, loss in enumerate(losses)]}
+    found = overfitting(Evidence(training=training))
+    assert levels(found) == level and all("update 10" in one.text for one in found)
 
 
 def test_diagnose_puts_failures_first() -> None:
@@ -306,16 +448,37 @@ def test_diagnose_puts_failures_first() -> None:
     assert levels(diagnose(Evidence(training=training))) == ["fail", "fail", "warn"]
 
 
-def test_watch_says_everything_once_and_again_when_it_gets_worse() -> None:
+@pytest.mark.parametrize("progress", ["train/loss", "sft/loss"])
+def test_watch_says_everything_once_and_again_when_it_gets_worse(progress: str) -> None:
     watch = Watch(min_records=3)
-    said = [
-        watch.fresh(update, {"train/loss": 0.0, "kl/k3": value})
-        for update, value in enumerate([2.0, 0.0, 0.5, 0.5, 2.0, 2.0])
-    ]
-    assert [[one.level for one in found] for found in said] == [[], [], ["warn"], [], ["fail"], []]
-    # a restart from a checkpoint does updates again: the later records are forgotten
-    assert watch.fresh(2, {"train/loss": 0.0, "kl/k3": 0.0}) == []
-    assert [update for update, _ in watch._series["kl/k3"]] == [0, 1, 2]
+    series = [2.0, 0.0, 0.5, 0.5, 2.0, 2.0, 2.0, 0.5, 0.5, 0.5, 0.5]
+    said = [[one.level for one in watch.fresh(i, {progress: 0.0, "kl/k3": value})] for i, value in enumerate(series)]
+    # late: of 3 records the last (0.5), of 5 the middle of two (1.25), of 11 the median of five (0.5, and no news after a failure)
+    assert said == [[], [], ["warn"], [], ["fail"], [], [], [], [], [], []]
+
+
+def test_watch_does_not_count_records_of_evaluations() -> None:
+    watch = Watch(min_records=3)
+    for update in range(9):
+        assert watch.fresh(update, {"evaluation/safety": 0.0, "kl/k3": 2.0}) == []
+
+
+def test_watch_tells_one_subject_from_another() -> None:
+    watch = Watch(min_records=2)
+    names = []
+    for update in range(6):
+        values = {"train/loss": 0.0, "mismatch/kl": 0.05, "mismatch/mean_abs_logprob": 0.1 if update > 2 else 0.0}
+        names += [one.evidence[0].name for one in watch.fresh(update, values)]
+    assert names == ["mismatch/kl", "mismatch/mean_abs_logprob"]
+
+
+def test_watch_goes_on_where_it_stood() -> None:
+    watch = Watch(min_records=3)
+    for update in range(5):
+        watch.remember(update, {"train/loss": 0.0, "kl/k3": 0.5, "mismatch/kl": 0.05})
+    watch.said("kl_blow_up", "kl/k3", "warn")
+    (found,) = watch.fresh(5, {"train/loss": 0.0, "kl/k3": 0.5, "mismatch/kl": 0.05})
+    assert found.rule == "engine_mismatch"
 
 
 def test_console_names_level_figure_and_remedy() -> None:
@@ -324,7 +487,7 @@ def test_console_names_level_figure_and_remedy() -> None:
     show(diagnose(Evidence(training={"kl/k3": flat(0, 2.0)}, training_source="x/metrics.jsonl")), console)
     show([], console)
     text = stream.getvalue()
-    assert "FAIL kl_blow_up" in text and "kl/k3 = 2 (x/metrics.jsonl, mean of updates 18 to 19)" in text
+    assert "FAIL kl_blow_up" in text and "kl/k3 = 2 (x/metrics.jsonl, median of updates 15 to 19)" in text
     assert "remedy: Raise algorithm.kl.coef" in text and "no failure signature" in text
 
 

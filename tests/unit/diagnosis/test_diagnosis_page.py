@@ -6,7 +6,16 @@ from pathlib import Path
 
 from lrm_safety.diagnosis import RULES
 from lrm_safety.diagnosis.beta import ENTROPY_FALL, ENTROPY_RISE, KL_FAR, KL_NEAR, PENALTY_SHARE
-from lrm_safety.diagnosis.thresholds import COLLAPSED_ENTROPY, FEW_QUESTIONS, JUDGE_STILL, REWARD_RISE, THRESHOLDS
+from lrm_safety.diagnosis.thresholds import (
+    COLLAPSED_ENTROPY,
+    ENTROPY_GONE,
+    ENTROPY_HALVED,
+    FEW_QUESTIONS,
+    JUDGE_CEILING,
+    JUDGE_STILL,
+    REWARD_RISE,
+    THRESHOLDS,
+)
 
 ROWS = {
     "reasoning_loss": [("reasoning_loss", "2%", "5%, and the paired interval lies below 0")],
@@ -24,6 +33,7 @@ ROWS = {
     "length_drift": [("length_drift", "2", "4"), ("unfinished", "0.2", "0.5")],
     "collapsed_traces": [("collapsed_traces", "2", "5"), ("malformed", "0.1", "0.3")],
     "entropy_collapse": [("", "yes", "never")],
+    "overfitting": [("overfitting", "2%", "10%")],
 }
 
 
@@ -50,6 +60,7 @@ def test_table_of_rules(repository_root: Path) -> None:
     assert (rise.warn, rise.fail, mismatch.warn, mismatch.fail) == (0.1, 0.3, 0.05, 0.2)
     assert THRESHOLDS["reward_hacking"].fail == JUDGE_STILL == 0.02
     assert (REWARD_RISE, COLLAPSED_ENTROPY, FEW_QUESTIONS) == (0.5, 0.05, 10)
+    assert (ENTROPY_HALVED, ENTROPY_GONE, JUDGE_CEILING) == (0.5, 0.1, 0.95)
     assert (KL_FAR, KL_NEAR, PENALTY_SHARE, ENTROPY_FALL, ENTROPY_RISE) == (0.1, 0.01, 0.5, 0.5, 1.5)
-    for number in ("above 0.1 nats/token", "of 0.01 or more", "below 0.01", "above half of"):
+    for number in ("above 0.1 nats/token", "of 0.01 or more", "below 0.01", "above half of", "0.95 or more"):
         assert number in page

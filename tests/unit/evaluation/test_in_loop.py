@@ -164,6 +164,7 @@ def test_means_of_the_grades(tokenizer: Any, path: str) -> None:
     # Request 1 is the second of `even`; its grader, not the harness, says what an unfinished response is worth.
     metrics, records = one.grade(list(reversed(answered(one, tokenizer, cut=1))))
     assert metrics["evaluation/even"] == pytest.approx(0.2) and metrics["evaluation/odd"] == pytest.approx(0.2)
+    assert (metrics["evaluation/even/num_questions"], metrics["evaluation/odd/num_questions"]) == (3.0, 2.0)
     assert metrics["evaluation/even/rate/unfinished_trace"] == pytest.approx(1 / 3)
     assert metrics["evaluation/odd/rate/unfinished_trace"] == metrics["evaluation/even/rate/no_answer"] == 0.0
     assert [(record["set"], record["id"], record["grade"]) for record in records] == [

@@ -17,7 +17,15 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from lrm_safety.miniature import ASSETS, HELD_OUT_PROMPTS, POLICY_FOLDER, REWARD_FOLDER, SUPERVISED_ROWS, TRAIN_PROMPTS
+from lrm_safety.miniature import (
+    ASSETS,
+    FORBIDDEN_PROMPTS,
+    HELD_OUT_PROMPTS,
+    POLICY_FOLDER,
+    REWARD_FOLDER,
+    SUPERVISED_ROWS,
+    TRAIN_PROMPTS,
+)
 from lrm_safety.miniature.behaviour import measure_policy, pair_accuracy
 from lrm_safety.miniature.build import build, policy_texts, reward_texts
 from lrm_safety.miniature.graders import grade
@@ -55,6 +63,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def test_prompt_files_are_what_the_world_makes() -> None:
     assert _rows(TRAIN_PROMPTS) == [prompt.row() for prompt in train_prompts()]
+    assert _rows(FORBIDDEN_PROMPTS) == [row for row in _rows(TRAIN_PROMPTS) if row["kind"] == "forbidden"]
     assert _rows(HELD_OUT_PROMPTS) == [prompt.row() for prompt in held_out_prompts()]
 
 

@@ -124,6 +124,26 @@ def test_an_offline_run_and_its_resume(tmp_path: Path, settings: Settings, make_
     assert not holds_secret(first_folder), "text must not leave unless tracking.log_text says so"
 
 
+@pytest.mark.usefixtures("clean_environment")
+def test_findings_are_alerts_of_an_offline_run(
+    tmp_path: Path, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.tracking.wandb = "offline"
+    settings.tracking.diagnosis_min_records = 3
+    with caplog.at_level(logging.WARNING), Recorder(tmp_path, settings) as recorder:
+        for update, kl in enumerate([0.5, 0.5, 0.5, 0.9, 0.9, 5.0, 5.0, 5.0], start=1):
+            recorder.record(update, {"train/loss": 0.0, "kl/k3": kl})
+    assert not [record for record in caplog.records if record.name.startswith("lrm_safety")]
+    ((_, records),) = read(tmp_path)
+    alerts = [alert for alert in of_kind(records, "alert") if alert.title.startswith("kl_blow_up")]
+    assert [(alert.title, alert.level) for alert in alerts] == [
+        ("kl_blow_up: kl/k3", "WARN"),
+        ("kl_blow_up: kl/k3", "ERROR"),
+    ]
+    assert "remedy: Raise algorithm.kl.coef" in alerts[0].text and "kl/k3 = 0.5" in alerts[0].text
+    assert all(alert.wait_duration < 60_000 for alert in alerts), "the second would be swallowed within the minute"
+
+
 def uploaded_config(records: list[Any]) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for part in [run.config for run in of_kind(records, "run")] + of_kind(records, "config"):

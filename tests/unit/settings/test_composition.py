@@ -27,6 +27,7 @@ AROUND = {
     "evaluation": [*PARTS, *CPU],
     "judge": [*PARTS, *CPU],
     "tracking": [*PARTS, *CPU],
+    "ablation": [*PARTS, *CPU],
     "experiment": [],
 }
 SEVERAL = ("evaluation", "judge")  # groups of which several options are chosen at once
@@ -45,7 +46,8 @@ def overrides_for(group: str, option: str) -> list[str]:
 
 DEFAULTS = OmegaConf.load(CONF / "config.yaml").defaults
 GROUPS = {name for entry in DEFAULTS if not isinstance(entry, str) for name in entry}
-FILES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name in GROUPS)
+OPTIONS = [str(path.relative_to(CONF).with_suffix("")).partition("/")[::2] for path in CONF.glob("*/**/*.yaml")]
+FILES = sorted((group, option) for group, option in OPTIONS if group in GROUPS)
 
 
 @pytest.mark.parametrize(("group", "option"), FILES)

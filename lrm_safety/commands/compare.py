@@ -1,0 +1,52 @@
+"""`lrm-safety compare`: the runs of a multirun as one table, with intervals over seeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import ConfigError
+from ..reports.sweep import compare as compare_runs
+from ..reports.sweep import difference_rows, markdown, table_rows, to_json
+
+
+def compare(arguments: list[str]) -> int:
+    """Run `compare FOLDER [FOLDER ...] [output=FOLDER]`; returns the exit status."""
+    folders = [Path(item) for item in arguments if not item.startswith(("output=", "-"))]
+    if unknown := [item for item in arguments if item.startswith("-")]:
+        raise ConfigError(f"compare: knows FOLDER and output=FOLDER, not {unknown[0]}")
+    if not folders:
+        raise ConfigError("compare: give at least one folder of runs, e.g. outputs/sweep")
+    outputs = [item.partition("=")[2] for item in arguments if item.startswith("output=")]
+    found = compare_runs(folders)
+    output = Path(outputs[-1]) if outputs else folders[0]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "comparison.md").write_text(markdown(found), encoding="utf-8")
+        (output / "comparison.json").write_text(json.dumps(to_json(found), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"output={output}: cannot be written ({error.strerror}); choose another") from error
+    # Wide tables are not folded in a log file: each of their lines stays a line.
+    console = Console() if Console().is_terminal else Console(width=240)
+    title = "means over seeds ± half of the 95% interval"
+    console.print(_table(title, ["run", "changed", "seeds", *found.headings], table_rows(found)))
+    if rows := difference_rows(found):
+        title = f"difference from {found.reference.name}, paired by seed"
+        console.print(_table(title, ["run", *found.headings], rows))
+    for line in found.left_out:
+        console.print(f"left out: {line}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"tables: {output}/comparison.md, {output}/comparison.json", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _table(title: str, head: list[str], rows: list[list[str]]) -> Table:
+    table = Table(title=title)
+    for i, name in enumerate(head):
+        table.add_column(name, justify="left" if i < 2 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # no markup: a value may hold square brackets
+    return table

@@ -1,0 +1,125 @@
+"""The diagnosis of a run while it trains: console, findings.jsonl, and what a resume makes of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrm_safety.monitoring import Recorder
+from lrm_safety.settings import Settings
+
+
+class Notes:
+    """A console that remembers its notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def phase(self, name: str | None) -> None: ...
+
+    def record(self, update: int, metrics: Any) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def close(self) -> None: ...
+
+
+def run(folder: Path, settings: Settings, kl: dict[int, float], resume: int | None = None) -> list[str]:
+    """Record these values of kl/k3; what the console said of the diagnosis."""
+    console = Notes()
+    with Recorder(folder, settings, resume_update=resume, console=console) as recorder:
+        for update, value in kl.items():
+            recorder.record(update, {"train/loss": 0.0, "kl/k3": value})
+    return [note for note in console.notes if "kl_blow_up" in note]
+
+
+def found(folder: Path, name: str = "findings.jsonl") -> list[tuple[int, str, str]]:
+    lines = [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
+    return [(line["update"], line["rule"], line["level"]) for line in lines]
+
+
+BAD = dict.fromkeys(range(1, 13), 0.5)
+
+
+def test_a_finding_is_said_once_with_figures_and_remedy(tmp_path: Path, settings: Settings) -> None:
+    console = Notes()
+    with Recorder(tmp_path, settings, console=console) as recorder:
+        for update in range(1, 10):
+            recorder.record(update, {"train/loss": 0.0, "kl/k3": 0.5})
+        assert console.notes == [] and found(tmp_path) == []
+        recorder.record(10, {"train/loss": 0.0, "kl/k3": 0.5})
+        assert found(tmp_path) == [(10, "kl_blow_up", "warn")], "on disk at once"
+        for update in range(11, 14):
+            recorder.record(update, {"train/loss": 0.0, "kl/k3": 0.5})
+    head, figure, remedy = console.notes
+    assert head.startswith("update 10: WARN kl_blow_up: KL to the reference has reached 0.5 nats/token")
+    assert figure == "     kl/k3 = 0.5 (metrics.jsonl, median of updates 6 to 10)"
+    assert remedy.startswith("     remedy: Raise algorithm.kl.coef")
+    (line,) = (tmp_path / "findings.jsonl").read_text().splitlines()
+    entry = json.loads(line)
+    assert entry["evidence"] == [{"name": "kl/k3", "value": 0.5, "source": "metrics.jsonl, median of updates 6 to 10"}]
+    assert entry["remedy"] and entry["text"]
+
+
+def test_a_resume_repeats_nothing_and_remembers_the_history(tmp_path: Path, settings: Settings) -> None:
+    assert len(run(tmp_path, settings, BAD)) == 1
+    assert run(tmp_path, settings, {13: 0.5}, resume=12) == []
+    assert found(tmp_path) == [(10, "kl_blow_up", "warn")]
+    # it got worse: of 15 records the median of the last five is 2 after three of them
+    said = run(tmp_path, settings, {14: 2.0, 15: 2.0, 16: 2.0}, resume=13)
+    assert [note.split(":")[0] for note in said] == ["update 16"] and "FAIL" in said[0]
+    assert found(tmp_path) == [(10, "kl_blow_up", "warn"), (16, "kl_blow_up", "fail")]
+
+
+def test_updates_that_are_done_again_are_judged_again(tmp_path: Path, settings: Settings) -> None:
+    run(tmp_path, settings, BAD)
+    assert run(tmp_path, settings, dict.fromkeys(range(6, 13), 0.01), resume=5) == []
+    assert found(tmp_path) == [] and found(tmp_path, "findings.dropped.jsonl") == [(10, "kl_blow_up", "warn")]
+
+
+def test_rewind_within_the_process(tmp_path: Path, settings: Settings) -> None:
+    console = Notes()
+    with Recorder(tmp_path, settings, console=console) as recorder:
+        for update, value in BAD.items():
+            recorder.record(update, {"train/loss": 0.0, "kl/k3": value})
+        recorder.rewind(9)
+        recorder.record(10, {"train/loss": 0.0, "kl/k3": 0.5})
+        assert found(tmp_path) == [(10, "kl_blow_up", "warn")]
+        recorder.rewind(None)
+        assert found(tmp_path) == []
+        recorder.record(1, {"train/loss": 0.0, "kl/k3": 0.5})
+    assert sum("kl_blow_up" in note for note in console.notes) == 2
+
+
+def test_numbers_that_were_not_finite_do_not_break_the_resume(tmp_path: Path, settings: Settings) -> None:
+    run(tmp_path, settings, {update: math.nan if update < 3 else 0.01 for update in range(1, 12)})
+    assert run(tmp_path, settings, {12: 0.01}, resume=11) == [] and found(tmp_path) == []
+
+
+@pytest.mark.parametrize(("least", "first"), [(3, 3), (12, 12)])
+def test_it_speaks_from_the_record_that_the_settings_name(
+    tmp_path: Path, settings: Settings, least: int, first: int
+) -> None:
+    settings.tracking.diagnosis_min_records = least
+    run(tmp_path, settings, BAD)
+    assert found(tmp_path) == [(first, "kl_blow_up", "warn")]
+
+
+def test_switched_off_it_writes_nothing(tmp_path: Path, settings: Settings) -> None:
+    settings.tracking.diagnosis = False
+    assert run(tmp_path, settings, BAD) == []
+    assert not (tmp_path / "findings.jsonl").exists()
+
+
+def test_supervised_runs_are_watched_too(tmp_path: Path, settings: Settings) -> None:
+    with Recorder(tmp_path, settings) as recorder:
+        for update in range(1, 13):
+            recorder.record(update, {"sft/loss": 1.0 / update})
+            if update % 3 == 0:
+                recorder.record(update, {"sft/validation_loss": {3: 1.0, 6: 0.9, 9: 1.1, 12: 1.2}[update]})
+    assert found(tmp_path) == [(12, "overfitting", "fail")]

@@ -1,0 +1,171 @@
+"""The runs of a multirun as one table; every expected number is worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_study import training
+
+from lrm_safety import cli
+from lrm_safety.errors import ConfigError
+from lrm_safety.reports.sweep import cell, changes, compare, markdown
+
+BASE = {
+    "model": {"name": "tiny"},
+    "algorithm": {"kl": {"coef": 0.05}, "clip_high": 0.2},
+    "schedule": {"max_updates": 4},
+}
+
+
+def made_run(folder: Path, seed: int, safety: list[float], name: str = "tiny", **algorithm: Any) -> Path:
+    """A run with an evaluation every two updates; seconds are 10 an iteration, lengths and KL constant."""
+    config = {**BASE, "seed": seed, "run": {"directory": f"outputs/{name}"}}
+    config["algorithm"] = {**BASE["algorithm"], **algorithm}
+    updates = [2 * i for i in range(len(safety))]
+    series = {
+        "evaluation/safety": list(zip(updates, safety, strict=True)),
+        "evaluation/safety/rate/cut_off": [(0, 0.1)],
+    }
+    for metric, value in (
+        ("train/update", None),
+        ("time/iteration_seconds", 10.0),
+        ("kl/k3", 0.02),
+        ("response/length_mean", 50.0 + seed),
+    ):
+        series[metric] = [(update, float(update) if value is None else value) for update in updates]
+    return training(folder, series, config)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    for seed, (plain, free, wide) in enumerate([(0.90, 0.80, 0.91), (0.92, 0.84, 0.93), (0.97, 0.85, 0.98)]):
+        folder = tmp_path / "sweep"
+        made_run(folder / f"experiment=ablation/no_kl,seed={seed}", seed, [0.1, 0.5, free], "no_kl", kl={"coef": 0.0})
+        made_run(folder / f"experiment=tiny,seed={seed}", seed, [0.1, 0.6, plain])
+        made_run(folder / f"experiment=ablation/wide,seed={seed}", seed, [0.1, 0.6, wide], "wide", clip_high=0.28)
+    return tmp_path / "sweep"
+
+
+def test_seeds_are_one_row_and_the_unchanged_runs_the_reference(sweep: Path) -> None:
+    found = compare([sweep])
+    assert [row.name for row in found.rows] == ["tiny", "no_kl", "wide"]
+    assert [dict(row.changed) for row in found.rows] == [{}, {"algorithm.kl.coef": 0.0}, {"algorithm.clip_high": 0.28}]
+    assert [len(row.runs) for row in found.rows] == [3, 3, 3] and not found.left_out
+    assert found.headings == ["safety", "KL, nats/token", "response tokens", "seconds"]
+
+
+def test_mean_and_interval_over_seeds(sweep: Path) -> None:
+    found = compare([sweep])
+    mean, low, high = found.reference.cells()["safety"]
+    # 0.90, 0.92, 0.97: mean 0.93, deviations -0.03, -0.01, 0.04: variance 0.0026 / 2; t of two degrees 4.303
+    half = 4.303 * math.sqrt(0.0013 / 3)
+    assert (mean, low, high) == pytest.approx((0.93, 0.93 - half, 0.93 + half))
+    cells = found.reference.cells()
+    assert cells["response tokens"][0] == pytest.approx(51) and cells["KL, nats/token"] == pytest.approx((0.02,) * 3)
+    assert cells["seconds"] == pytest.approx((30.0,) * 3)
+    assert found.before()["safety"] == pytest.approx((0.1,) * 3)
+
+
+def test_differences_are_paired_by_seed(sweep: Path) -> None:
+    found = compare([sweep])
+    # -0.10, -0.08, -0.12: mean -0.10, variance 0.0008 / 2
+    half = 4.303 * math.sqrt(0.0004 / 3)
+    assert found.differences(found.rows[1])["safety"] == pytest.approx((-0.1, -0.1 - half, -0.1 + half))
+    assert found.differences(found.rows[2])["safety"] == pytest.approx((0.01, 0.01, 0.01)), (
+        "seeds vary, the gain does not"
+    )
+
+
+def test_seeds_that_only_one_has_are_not_paired(sweep: Path) -> None:
+    made_run(sweep / "one more", 9, [0.1, 0.1, 0.1], "no_kl", kl={"coef": 0.0})
+    found = compare([sweep])
+    assert len(found.rows[1].runs) == 4
+    assert found.differences(found.rows[1])["safety"][0] == pytest.approx(-0.1)
+
+
+def test_a_run_that_stopped_early_is_left_out_and_named(sweep: Path) -> None:
+    made_run(sweep / "experiment=tiny,seed=0", 0, [0.1, 0.6])
+    found = compare([sweep])
+    (line,) = found.left_out
+    assert "experiment=tiny,seed=0: stopped at update 2 of 4" in line
+    assert len(found.reference.runs) == 2 and "Left out" in markdown(found)
+
+
+def test_one_run_has_no_interval_and_names_that_repeat_are_numbered(tmp_path: Path) -> None:
+    for i, clip in enumerate((0.2, 0.3)):
+        made_run(tmp_path / str(i), 0, [0.1, 0.2, 0.3], clip_high=clip)
+    found = compare([tmp_path / "0", tmp_path / "1"])
+    assert [row.name for row in found.rows] == ["tiny (1)", "tiny (2)"]
+    assert found.rows[1].cells()["safety"] == (0.3, None, None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}}, {"b.c": 3}),
+        ({"a": 1}, {}, {"a": None}),
+        ({}, {"a": 1}, {"a": 1}),
+        # another reward is one change, not every key of both
+        (
+            {"models": {"skywork": {"path": "x", "kind": "y"}}},
+            {"models": {"phrases": {"kind": "z"}}},
+            {"models": ["phrases"]},
+        ),
+    ],
+)
+def test_changes(old: dict[str, Any], new: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert changes(old, new) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "signed", "text"),
+    [
+        (None, False, "–"),
+        ((0.93, None, None), False, "0.93"),
+        ((0.9314, 0.9014, 0.9614), False, "0.931 ± 0.03"),
+        ((-0.1, -0.15, -0.05), True, "-0.1 ± 0.05"),
+        ((0.02, -0.01, 0.05), True, "+0.02 ± 0.03"),
+        ((0.97, 0.97, 0.97 + 3e-16), False, "0.97 ± 0"),
+        ((133.4, 3.2, 263.6), False, "133 ± 130"),
+    ],
+)
+def test_cells(one: Any, signed: bool, text: str) -> None:
+    assert cell(one, signed=signed) == text
+
+
+def test_the_command_prints_and_writes(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", str(sweep)]) == 0
+    out = capsys.readouterr().out
+    assert "algorithm.kl.coef=0.0" in out and "0.93 ± 0.09" in out and "before training" in out
+    assert "paired by seed" in out and "-0.1 ± 0.05" in out
+    text = (sweep / "comparison.md").read_text()
+    assert "| no_kl | algorithm.kl.coef=0.0 | 3 | 0.83 ± 0.066 | 0.02 ± 0 |" in text
+    data = json.loads((sweep / "comparison.json").read_text())
+    assert [row["name"] for row in data["rows"]] == ["tiny", "no_kl", "wide"]
+    assert data["rows"][1]["seeds"] == [0, 1, 2]
+    assert data["rows"][1]["figures"]["safety"]["mean"] == pytest.approx(0.83)
+    assert cli.main(["compare", str(sweep), f"output={sweep.parent / 'elsewhere'}"]) == 0
+    assert (sweep.parent / "elsewhere" / "comparison.md").is_file()
+
+
+def test_brackets_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, models in enumerate(({"guard": {}}, {"phrases": {}})):
+        folder = made_run(tmp_path / str(i), 0, [0.1, 0.2])
+        config = {**BASE, "seed": 0, "run": {"directory": f"outputs/{i}"}, "reward": {"models": models}}
+        (folder / "config.yaml").write_text(json.dumps(config))
+    assert cli.main(["compare", str(tmp_path)]) == 0
+    assert "reward.models=[phrases]" in capsys.readouterr().out
+
+
+def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match="no run of lrm-safety train or sft"):
+        compare([tmp_path])
+    with pytest.raises(ConfigError, match="no such folder"):
+        compare([tmp_path / "absent"])
+    for arguments, said in ((["compare"], "at least one folder"), (["compare", "--all", "x"], "not --all")):
+        assert cli.main(arguments) == 1
+        assert said in capsys.readouterr().err
