@@ -192,6 +192,27 @@ def _check_reward(settings: Settings) -> None:
         raise ConfigError(f"reward.clip_low={reward.clip_low}: must be below reward.clip_high={reward.clip_high}")
     if reward.overlong_buffer_tokens > settings.rollout.max_response_tokens:
         raise ConfigError("reward.overlong_buffer_tokens: must not exceed rollout.max_response_tokens")
+    if reward.granularity == "segment":
+        _check_segments(settings)
+
+
+def _check_segments(settings: Settings) -> None:
+    gamma, baseline = settings.algorithm.gamma, settings.algorithm.baseline
+    if gamma != 1:
+        raise ConfigError(
+            f"reward.granularity=segment: needs algorithm.gamma=1, not {gamma:g}: discounted, the shares of a score no longer "
+            "sum to it and the best policy moves"
+        )
+    if baseline == "group_zscore":
+        raise ConfigError(
+            "reward.granularity=segment: algorithm.baseline=group_zscore divides each group's scores by a deviation that their "
+            "prefixes do not have; use another baseline"
+        )
+    if not any(model.prefix_views() for model in settings.reward.models.values()):
+        raise ConfigError(
+            "reward.granularity=segment: no reward model scores prefixes; one needs a view full or trace, and a python "
+            "function or endpoint needs reward.models.NAME.prefixes=true"
+        )
 
 
 def _check_data(settings: Settings | SftSettings) -> None:
