@@ -71,7 +71,7 @@ def shaping_rewards(segments: Segments, lengths: Sequence[int], like_scores: Cal
     mean = float(values.mean()) if values.size else 0.0
     parts = []
     for steps, own, length in zip(segments.steps, potentials, lengths, strict=True):
-        shares = step_rewards([*(own - mean), 0.0]) if steps else []
+        shares = step_rewards(np.append(own - mean, 0.0)) if steps else np.empty(0)
         parts.append(token_rewards(shares, steps, length))
     return torch.from_numpy(np.concatenate(parts))
 

@@ -298,10 +298,17 @@ def check_judges(evaluation: EvaluationSettings) -> None:
         if not name.replace("_", "").isalnum():
             raise ConfigError(f"evaluation.judges.{name}: a name may hold letters, digits and _ only")
         for view in judge.views:
-            if view not in ("trace", "answer", "full"):
-                raise ConfigError(f"evaluation.judges.{name}.views: {view} is none of trace, answer, full")
-        if not judge.views or len(set(judge.views)) < len(judge.views):
-            raise ConfigError(f"evaluation.judges.{name}.views: must name each view at most once, and at least one")
+            if view not in ("trace", "answer", "full", "prefix"):
+                raise ConfigError(f"evaluation.judges.{name}.views: {view} is none of trace, answer, full, prefix")
+        if not set(judge.views) - {"prefix"} or len(set(judge.views)) < len(judge.views):
+            raise ConfigError(
+                f"evaluation.judges.{name}.views: must name each view at most once, and at least one beside prefix"
+            )
+        if judge.kind == "refusal_rules" and "prefix" in judge.views:
+            raise ConfigError(
+                f"evaluation.judges.{name}.views: prefix needs a judge of harm; by kind=refusal_rules no beginning is safe "
+                "before it refuses"
+            )
         if judge.kind in ("reward_model", "guard") and judge.path is None:
             raise ConfigError(f"evaluation.judges.{name}.path: must be set for kind={judge.kind}")
     for name in evaluation.benchmarks:

@@ -111,6 +111,7 @@ class RewardSettings:
     """response: the score is paid at the last token. segment: it is shared among the steps of the trace by the scores of
     its prefixes; needs algorithm.gamma=1."""
     segment: SegmentSettings = field(default_factory=SegmentSettings)
+    """The steps, with granularity=segment."""
     unfinished_penalty: float = number(0.0, low=0.0)
     """Subtracted from the score of a response that hit the token limit."""
     malformed_penalty: float = number(0.0, low=0.0)

@@ -47,6 +47,14 @@ BROKEN = {
         ["evaluation.judges.refusal_rules.views=[prompt]"],
         ["views", "prompt", "trace, answer, full"],
     ),
+    "a judge of beginnings alone": (
+        ["evaluation.judges.refusal_rules.kind=llm", "evaluation.judges.refusal_rules.views=[prefix]"],
+        ["refusal_rules.views", "beside prefix"],
+    ),
+    "beginnings that refuse": (
+        ["evaluation.judges.refusal_rules.views=[trace,prefix]"],
+        ["refusal_rules.views", "judge of harm"],
+    ),
     "a judge without views": (["evaluation.judges.refusal_rules.views=[]"], ["refusal_rules.views"]),
     "a judge without its model": (
         ["evaluation.judges.refusal_rules.kind=guard"],
