@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from batches import batch, floats, response
@@ -331,6 +332,7 @@ def test_prefixes_that_all_score_the_same_change_nothing() -> None:
     assert flat(learn(configured({"granularity": "segment"}, kl="none", normalisation="batch"), of)) == flat(whole)
 
 
+@hypothesis.settings(deadline=None)
 @given(st.data())
 def test_every_responses_rewards_sum_to_its_score(data: st.DataObject) -> None:
     score = st.floats(-100, 100, width=32)
