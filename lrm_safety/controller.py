@@ -54,7 +54,7 @@ class Controller:
         self.moments = RunningMoments()
         self.schedule = Schedule(settings, len(run.prompts))
         self.checks = SelfChecks(settings.run, recorder.note)
-        self.scorer = StreamScorer(run.prompts, run.parser, groups.reward, groups.reference)
+        self.scorer = StreamScorer(run.prompts, run.parser, settings.reward, groups.reward, groups.reference)
         self.iteration = self.update = 0
         self.last_evaluation: dict[str, float] = {}
         self.saved_update: int | None = None
@@ -137,7 +137,7 @@ class Controller:
         try:
             self.checks.starts_at_reference(self.update, batch)
             return advantages(batch, self.settings, self.kl_controller, self.moments)
-        except InvariantError:
+        except (InvariantError, RewardError):
             self.save_offending(batch)
             raise
 

@@ -28,6 +28,7 @@ from .conversation import ParsedResponse
 from .errors import InvariantError
 from .rewards import Scores
 from .rollouts import GenerationRequest, Rollout, TokenIds, TokenScores, TokenValues, TrainingSequence
+from .segment_rewards import Segments, segment_metrics, shaping_rewards
 from .settings import KLSettings, Settings
 
 
@@ -43,6 +44,8 @@ class RolloutBatch:
     """The trainer's log-probs and entropies under the weights that sampled; empty when that pass is skipped."""
     reference: dict[int, TokenScores] = field(default_factory=dict)
     """The frozen reference's; empty without a reference group."""
+    segments: Segments | None = None
+    """Steps and their prefixes' scores; None with reward.granularity=response."""
 
     @property
     def lengths(self) -> Tensor:
@@ -146,6 +149,10 @@ def advantages(
         moments=moments,
     )
 
+    shaping = None
+    if batch.segments is not None:
+        shaping = shaping_rewards(batch.segments, lengths.tolist(), shaped.like_scores)
+
     old = batch.old_logprobs(algorithm.old_logprobs)
     log_ratio = reference_log_ratio(batch, old)
     assert log_ratio is not None or algorithm.kl.placement != "reward", "the KL in the reward needs both log-probs"
@@ -156,6 +163,7 @@ def advantages(
         lengths,
         kl=kl_estimate(log_ratio, "k1") if log_ratio is not None and algorithm.kl.placement == "reward" else None,
         kl_coef=kl_controller.coef,
+        shaping=shaping,
         group_ids=group_ids(batch, algorithm.samples_per_prompt),
         baseline=algorithm.baseline,  # type: ignore[arg-type]
         gamma=algorithm.gamma,
@@ -177,6 +185,8 @@ def advantages(
         "return/mean": result.stats["return_mean"],
     }
     metrics |= {f"reward/penalty/{name}": shaped.stats[f"penalty_{name}_mean"] for name in penalties}
+    if batch.segments is not None:
+        metrics |= segment_metrics(batch.segments)
     if "uninformative_group_fraction" in result.stats:
         metrics["advantage/uninformative_group_fraction"] = result.stats["uninformative_group_fraction"]
     return AdvantageBatch(_training_sequences(batch, settings, result.advantages, old), shaped.scores, metrics)

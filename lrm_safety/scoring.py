@@ -10,8 +10,11 @@ import numpy as np
 from .conversation import ParsedResponse, ResponseParser, compose_response
 from .datasets import PromptSet
 from .experience import RolloutBatch
-from .rewards import Conversation, Scores
+from .rewards import Conversation, PrefixScores, Scores
+from .rewards.segments import Step
 from .rollouts import Rollout, TokenScores, TrainingSequence
+from .segment_rewards import Segments, cut
+from .settings import RewardSettings
 from .workers.scoring_group import ReferenceGroup, RewardGroup, Ticket
 
 
@@ -21,6 +24,8 @@ class PendingChunk:
 
     rollouts: list[Rollout]
     responses: list[ParsedResponse]
+    steps: list[list[Step]]
+    """Of each response; empty without segment rewards and where one fell back."""
     reward: Ticket
     reference: object | None
 
@@ -36,11 +41,13 @@ class StreamScorer:
         self,
         prompts: PromptSet,
         parser: ResponseParser,
+        settings: RewardSettings,
         reward: RewardGroup,
         reference: ReferenceGroup | None,
     ) -> None:
         self._prompts = prompts
         self._parser = parser
+        self._settings = settings
         self._reward = reward
         self._reference = reference
 
@@ -55,7 +62,16 @@ class StreamScorer:
             reference = None
             if self._reference is not None:
                 reference = self._reference.submit([training_sequence(rollout) for rollout in rollouts])
-            pending.append(PendingChunk(rollouts, responses, self._reward.submit(conversations), reference))
+            steps: list[list[Step]] = [[] for _ in rollouts]
+            prefixes: list[list[Conversation]] | None = None
+            if self._settings.granularity == "segment":
+                parts = [
+                    cut(*triple, self._parser, self._settings.segment)
+                    for triple in zip(rollouts, responses, conversations, strict=True)
+                ]
+                steps, prefixes = [part[0] for part in parts], [part[1] for part in parts]
+            ticket = self._reward.submit(conversations, prefixes)
+            pending.append(PendingChunk(rollouts, responses, steps, ticket, reference))
         return pending
 
     def collect(self, pending: list[PendingChunk]) -> RolloutBatch:
@@ -93,11 +109,21 @@ def _batch(pending: list[PendingChunk], scores: Scores, reference: dict[int, Tok
     responses = [response for chunk in pending for response in chunk.responses]
     order = np.argsort([rollout.request_id for rollout in rollouts], kind="stable")
     by_view = {name: values[order] for name, values in scores.by_model_and_view.items()}
+    segments = None
+    if scores.prefixes is not None:
+        steps = [steps for chunk in pending for steps in chunk.steps]
+        segments = Segments(
+            steps=[steps[i] for i in order],
+            prefix_scores=[scores.prefixes.by_response[i] for i in order],
+            seconds=scores.prefixes.seconds,
+            response_seconds=scores.prefixes.response_seconds,
+        )
     return RolloutBatch(
         rollouts=[rollouts[i] for i in order],
         responses=[responses[i] for i in order],
-        scores=replace(scores, total=scores.total[order], by_model_and_view=by_view),
+        scores=replace(scores, total=scores.total[order], by_model_and_view=by_view, prefixes=None),
         reference=reference,
+        segments=segments,
     )
 
 
@@ -112,4 +138,16 @@ def _join(parts: list[Scores]) -> Scores:
         num_unread=sum(part.num_unread for part in parts),
         num_respelled=sum(part.num_respelled for part in parts),
         num_retries=sum(part.num_retries for part in parts),
+        prefixes=_join_prefixes([part.prefixes for part in parts if part.prefixes is not None]),
+    )
+
+
+def _join_prefixes(parts: list[PrefixScores]) -> PrefixScores | None:
+    """None without segment rewards."""
+    if not parts:
+        return None
+    return PrefixScores(
+        by_response=[scores for part in parts for scores in part.by_response],
+        seconds=sum(part.seconds for part in parts),
+        response_seconds=sum(part.response_seconds for part in parts),
     )

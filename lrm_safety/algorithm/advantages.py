@@ -134,6 +134,7 @@ def compute_advantages(
     *,
     kl: Tensor | None = None,
     kl_coef: float = 0.0,
+    shaping: Tensor | None = None,
     group_ids: Tensor | None = None,
     baseline: Baseline = "none",
     gamma: float = 1.0,
@@ -146,13 +147,21 @@ def compute_advantages(
         lengths: int64 `[N]`, action tokens per response.
         kl: float32 `[total_tokens]` estimate when the KL is part of the reward, else None.
         kl_coef: coefficient of that KL.
+        shaping: `[total_tokens]` rewards between the tokens of a response, which sum to 0 in each, so that its rewards
+            still sum to its score (segment rewards, rewards/segments.py); needs gamma = 1. None: none.
         group_ids: int64 `[N]`, prompt of each response; needed by group baselines and group normalisation.
 
     Raises:
-        ValueError: shapes that disagree, unknown modes, or groups too small for the baseline.
+        ValueError: shapes that disagree, unknown modes, groups too small for the baseline, or shaping with gamma below 1.
     """
     baselined = subtract_baseline(scores, group_ids, baseline)
-    returns = returns_to_go(token_rewards(baselined, kl, lengths, kl_coef), lengths, gamma)
+    rewards = token_rewards(baselined, kl, lengths, kl_coef)
+    if shaping is not None:
+        check_ragged(shaping, lengths, "shaping")
+        if gamma != 1.0:
+            raise ValueError(f"shaping moves the optimum unless gamma is 1, got {gamma}")
+        rewards = rewards + shaping.to(rewards.dtype)
+    returns = returns_to_go(rewards, lengths, gamma)
     advantages = normalise(returns, lengths, normalisation, group_ids)
     stats = {
         "kl_penalty_mean": 0.0 if kl is None else kl_coef * float(segment_sum(kl, lengths).double().mean()),

@@ -96,10 +96,22 @@ class RunningMoments:
 
 @dataclass(frozen=True)
 class ShapedScores:
-    """`scores`: float32 `[N]`. `stats`: the score before and after, in the units of the reward."""
+    """`scores`: float32 `[N]`. `stats`: the score before and after, in the units of the reward.
+
+    `mean` and `std` standardised the scores (0 and 1: not at all), `clip` bounded them.
+    """
 
     scores: Tensor
     stats: dict[str, float]
+    mean: float = 0.0
+    std: float = 1.0
+    clip: tuple[float, float] | None = None
+
+    def like_scores(self, raw_scores: Tensor) -> Tensor:
+        """Other raw scores of the same reward in the units of `scores`: standardised and clipped as they were, without a
+        penalty; float64, any shape."""
+        values = (raw_scores.double() - self.mean) / self.std
+        return values if self.clip is None else values.clamp(*self.clip)
 
 
 def shape_scores(
@@ -140,7 +152,8 @@ def shape_scores(
         stats[f"penalty_{name}_mean"] = penalty.double().mean()
     stats["penalised_mean"] = scores.mean()
 
-    scores = _standardise(scores, normalise, moments)
+    mean, std = _mean_and_std(scores, normalise, moments)
+    scores = (scores - mean) / std
     clipped = torch.zeros_like(scores, dtype=torch.bool)
     if clip is not None:
         low, high = clip
@@ -151,17 +164,19 @@ def shape_scores(
     stats["shaped_mean"] = scores.mean()
     stats["shaped_std"] = scores.std(correction=0)
     stats["clipped_fraction"] = clipped.double().mean()
-    return ShapedScores(scores.to(raw_scores.dtype), {name: float(value) for name, value in stats.items()})
+    figures = {name: float(value) for name, value in stats.items()}
+    return ShapedScores(scores.to(raw_scores.dtype), figures, mean, std, clip)
 
 
-def _standardise(scores: Tensor, mode: ScoreNormalisation, moments: RunningMoments | None) -> Tensor:
+def _mean_and_std(scores: Tensor, mode: ScoreNormalisation, moments: RunningMoments | None) -> tuple[float, float]:
+    """What standardises the scores; 0 and 1 leave them as they are."""
     if mode == "none":
-        return scores
+        return 0.0, 1.0
     if mode == "batch":
-        return (scores - scores.mean()) / scores.var(correction=0).clamp(min=MIN_VARIANCE).sqrt()
+        return float(scores.mean()), math.sqrt(max(float(scores.var(correction=0)), MIN_VARIANCE))
     if mode == "running":
         if moments is None:
             raise ValueError("running normalisation needs the run's RunningMoments")
         moments.update(scores)
-        return (scores - moments.mean) / math.sqrt(max(moments.variance, MIN_VARIANCE))
+        return moments.mean, math.sqrt(max(moments.variance, MIN_VARIANCE))
     raise ValueError(f"unknown score normalisation {mode!r}: choose none, running or batch")

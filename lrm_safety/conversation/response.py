@@ -82,7 +82,7 @@ class ResponseParser:
         stop = next((i for i, token in enumerate(response_ids) if token in self._stop_ids), len(response_ids))
         body = list(response_ids[:stop])
         if not self._family.writes_trace:
-            trace, answer, num_trace_tokens = "", self._decode(body), 0
+            trace, answer, num_trace_tokens = "", self.decode(body), 0
             status: Status = _status(trace, answer, finished, writes_trace=False)
         elif (split := self._split_at_close(body)) is not None:
             before, after, num_trace_tokens = split
@@ -98,7 +98,7 @@ class ResponseParser:
 
     def _parse_unclosed(self, body: list[int], num_tokens: int, finished: bool) -> tuple[str, str, int, Status]:
         """Trace, answer, number of trace tokens and status of a response without a closing tag."""
-        text = self._decode(body)
+        text = self.decode(body)
         trace, opened = self._strip_opening(text)
         cut_in_tag = not finished and OPEN_TAG.startswith(text.strip())
         if opened or cut_in_tag:
@@ -115,13 +115,13 @@ class ResponseParser:
             if self._close_id not in body:
                 return None
             position = body.index(self._close_id)
-            return self._decode(body[:position]), self._decode(body[position + 1 :]), position + 1
-        text = self._decode(body)
+            return self.decode(body[:position]), self.decode(body[position + 1 :]), position + 1
+        text = self.decode(body)
         if CLOSE_TAG not in text:
             return None
         before, _, after = text.partition(CLOSE_TAG)
         # A longer prefix never loses the tag, so the first prefix that holds it is found by bisection.
-        num_tokens = bisect_left(range(len(body)), True, key=lambda n: CLOSE_TAG in self._decode(body[:n]))
+        num_tokens = bisect_left(range(len(body)), True, key=lambda n: CLOSE_TAG in self.decode(body[:n]))
         return before, after, num_tokens
 
     def _strip_opening(self, text: str) -> tuple[str, bool]:
@@ -131,7 +131,8 @@ class ResponseParser:
         text = text.lstrip()
         return text.removeprefix(OPEN_TAG), text.startswith(OPEN_TAG)
 
-    def _decode(self, ids: list[int]) -> str:
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, control tokens left out."""
         kept = [token for token in ids if token not in self._control_ids]
         text = self._tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)

@@ -23,7 +23,7 @@ from .scoring import Scored
 
 RESULTS, SAMPLES = "results.json", "samples.jsonl"
 FORMAT = 1
-SCORES = ("safety/", "over_refusal/", "pass@", "maj@", "measure/", "kappa/")
+SCORES = ("safety/", "over_refusal/", "pass@", "maj@", "unsafe_trace/", "first_unsafe/", "measure/", "kappa/")
 RATES = ("rate/", "no_verdict/")
 """How the names of figures begin that the table shows."""
 

@@ -19,6 +19,7 @@ from .graders.choice import grade_choice
 from .graders.grade import UNFINISHED, Grade
 from .graders.math import MathGrader, MathItem
 from .judges.judge import Judge, JudgeItem, Verdict, View
+from .judges.prefixes import first_unsafe, prefixes_of
 from .plan import Ask, PlannedBenchmark
 from .responses import Generated, write_atomically
 
@@ -198,20 +199,33 @@ class VerdictStore:
 
 
 def judge_items(scored: Sequence[Scored], views: Sequence[View]) -> list[tuple[int, View, JudgeItem]]:
-    """Position, view and what the judge reads, for every view of every response that has one."""
+    """Position, view and what the judge reads, for every view of every response that has one; of `prefix` several."""
     return [
-        (i, view, JudgeItem(one.ask.question.request, one.views[view], view, one.ask.question.category))
+        (i, view, JudgeItem(one.ask.question.request, text, view, one.ask.question.category))
         for i, one in enumerate(scored)
         for view in views
-        if view in one.views
+        for text in _texts(one, view)
     ]
 
 
+def _texts(one: Scored, view: View) -> list[str]:
+    if view == "prefix":
+        return prefixes_of(one.response.trace)
+    return [one.views[view]] if view in one.views else []
+
+
 def judge_batch(scored: Sequence[Scored], judge: Judge, views: Sequence[View]) -> list[dict[View, Verdict]]:
-    """One call of the judge for every view of every response that has one."""
+    """One call of the judge for every view of every response that has one; its verdicts on the prefixes of a trace are
+    made one, of where the trace first is unsafe."""
     items = judge_items(scored, views)
     verdicts = judge.judge([item for _, _, item in items]) if items else []
     result: list[dict[View, Verdict]] = [{} for _ in scored]
-    for (i, view, _), verdict in zip(items, verdicts, strict=True):
-        result[i][view] = verdict
+    prefixes: dict[int, list[tuple[str, Verdict]]] = {}
+    for (i, view, item), verdict in zip(items, verdicts, strict=True):
+        if view == "prefix":
+            prefixes.setdefault(i, []).append((item.text, verdict))
+        else:
+            result[i][view] = verdict
+    for i, read in prefixes.items():
+        result[i]["prefix"] = first_unsafe([text for text, _ in read], [verdict for _, verdict in read])
     return result

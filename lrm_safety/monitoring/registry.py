@@ -104,6 +104,19 @@ METRICS: tuple[Metric, ...] = (
         "reward/num_respelled", "responses", "Texts that spelled out a control token of the reward model.", 0.0, 0.0
     ),
     Metric("reward/num_retries", "requests", "Requests to reward endpoints that were repeated.", 0.0, 0.0),
+    Metric(
+        "reward/segment_fallback_rate",
+        "fraction",
+        "Responses rewarded as a whole under reward.granularity=segment: malformed, or of one step.",
+        0.0,
+        0.5,
+    ),
+    Metric("reward/prefixes_per_response", "texts", "Prefixes scored beside a response, mean; segment rewards only."),
+    Metric(
+        "reward/prefix_score_std", "score", "Population standard deviation of the prefixes' raw scores.", 1e-6, None
+    ),
+    Metric("reward/segment_seconds", "seconds", "Scoring prefixes, over all calls of all reward workers."),
+    Metric("reward/segment_cost", "1", "Those seconds over the seconds of scoring the responses themselves."),
     Metric("reward/score/*", "score", "Mean score of one reward model and view, named MODEL/VIEW."),
     Metric("kl/k1", "nats/token", "Mean of k1, the log-ratio of policy and reference; of either sign.", -0.1, 1.0),
     Metric("kl/k3", "nats/token", "Mean of k3 = exp(-k1) - 1 + k1: never negative, less noisy.", None, 1.0),

@@ -88,7 +88,10 @@ def _score_seconds(
 ) -> float:
     reward = 0.0
     for name, shape in rewards.items():
-        views = len(settings.reward.models[name].read_views())
+        model = settings.reward.models[name]
+        views: float = len(model.read_views())
+        if settings.reward.granularity == "segment":  # n - 1 prefixes, half a response long in the mean
+            views += len(model.prefix_views()) * (settings.reward.segment.max_steps - 1) / 2
         reward += 2 * num_parameters(shape) * tokens * views / _operations(settings, "reward", assumed)
     if settings.algorithm.kl.placement == "none":
         return reward

@@ -2,12 +2,13 @@
 
 from .check import check_reward
 from .conversation import VIEWS, Conversation, View
-from .mixture import RewardMixture, Scores, build_scorer
+from .mixture import PrefixScores, RewardMixture, Scores, build_scorer
 from .scorer import ScoreArray, Scorer, checked_scores
 
 __all__ = [
     "VIEWS",
     "Conversation",
+    "PrefixScores",
     "RewardMixture",
     "ScoreArray",
     "Scorer",

@@ -33,6 +33,20 @@ class Scores:
     """Texts in which a tag or a control token of the classifier was broken by a space."""
     num_retries: int
     """Requests to http endpoints that were repeated."""
+    prefixes: PrefixScores | None = None
+    """The prefixes' scores, where they were asked for."""
+
+
+@dataclass
+class PrefixScores:
+    """Raw scores of the prefixes of n responses, for segment rewards, and what they cost."""
+
+    by_response: list[ScoreArray]
+    """float32 [num_prefixes] for each response, summed over models and views as `Scores.total`."""
+    seconds: float
+    """Spent on the prefixes."""
+    response_seconds: float
+    """Spent on the responses themselves."""
 
 
 class RewardMixture:
@@ -64,6 +78,21 @@ class RewardMixture:
             num_respelled=counters["respelled"],
             num_retries=counters["retries"],
         )
+
+    def score_prefixes(self, prefixes: Sequence[Sequence[Conversation]]) -> list[ScoreArray]:
+        """Raw scores of the prefixes of n responses, in one batch: a float32 array for each response.
+
+        A model that reads no prefixes adds 0, and so does the view `answer`, of which a prefix has nothing. What
+        happens to a text here is not counted in any `Scores`. Raises RewardError.
+        """
+        flat = [conversation for of_response in prefixes for conversation in of_response]
+        total = np.zeros(len(flat), dtype=np.float64)
+        for name, model in self._settings.models.items():
+            for view, view_weight in model.prefix_views().items() if flat else ():
+                scores = self._scorers[name].score_texts(flat, view)
+                total += model.weight * view_weight * scores.astype(np.float64)
+        checked = checked_scores(total, len(flat), "reward.models (weighted sum over prefixes)")
+        return np.split(checked, np.cumsum([len(of_response) for of_response in prefixes])[:-1])
 
 
 def build_scorer(settings: RewardSettings, device: str) -> RewardMixture:

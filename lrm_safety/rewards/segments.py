@@ -7,7 +7,7 @@ before the first token and after the last: whatever phi is, every response's rew
 changes, and neither does the best policy. With gamma below 1 it would: discounting and segment rewards exclude each other.
 
 Rule for the empty prefix: it is not scored. Its score would be the same for every response to a prompt; counting it as
-nought gives the first step phi_1 whole.
+nought gives the first step phi_1 whole. Training therefore takes the prefixes' mean off phi first (segment_rewards.py).
 
 Pure functions of text, token ids and numbers; nothing here knows a tokenizer or a model.
 """

@@ -10,6 +10,7 @@ from .components import (
     ModelSettings,
     RewardModelSettings,
     RewardSettings,
+    SegmentSettings,
 )
 from .evaluation import BenchmarkSettings, EvaluateRunSettings, EvaluationSettings, JudgeSettings
 from .fields import integer
@@ -87,6 +88,7 @@ __all__ = [
     "RolloutSettings",
     "RunSettings",
     "ScheduleSettings",
+    "SegmentSettings",
     "Settings",
     "SftRunSettings",
     "SftScheduleSettings",

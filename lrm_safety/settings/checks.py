@@ -217,6 +217,27 @@ def _check_reward(settings: Settings) -> None:
         raise ConfigError(f"reward.clip_low={reward.clip_low}: must be below reward.clip_high={reward.clip_high}")
     if reward.overlong_buffer_tokens > settings.rollout.max_response_tokens:
         raise ConfigError("reward.overlong_buffer_tokens: must not exceed rollout.max_response_tokens")
+    if reward.granularity == "segment":
+        _check_segments(settings)
+
+
+def _check_segments(settings: Settings) -> None:
+    gamma, baseline = settings.algorithm.gamma, settings.algorithm.baseline
+    if gamma != 1:
+        raise ConfigError(
+            f"reward.granularity=segment: needs algorithm.gamma=1, not {gamma:g}: discounted, the shares of a score no longer "
+            "sum to it and the best policy moves"
+        )
+    if baseline == "group_zscore":
+        raise ConfigError(
+            "reward.granularity=segment: algorithm.baseline=group_zscore divides each group's scores by a deviation that their "
+            "prefixes do not have; use another baseline"
+        )
+    if not any(model.prefix_views() for model in settings.reward.models.values()):
+        raise ConfigError(
+            "reward.granularity=segment: no reward model scores prefixes; one needs a view full or trace, and a python "
+            "function or endpoint needs reward.models.NAME.prefixes=true"
+        )
 
 
 def _check_data(settings: Settings | SftSettings) -> None:
@@ -314,10 +335,17 @@ def check_judges(evaluation: EvaluationSettings) -> None:
         if not name.replace("_", "").isalnum():
             raise ConfigError(f"evaluation.judges.{name}: a name may hold letters, digits and _ only")
         for view in judge.views:
-            if view not in ("trace", "answer", "full"):
-                raise ConfigError(f"evaluation.judges.{name}.views: {view} is none of trace, answer, full")
-        if not judge.views or len(set(judge.views)) < len(judge.views):
-            raise ConfigError(f"evaluation.judges.{name}.views: must name each view at most once, and at least one")
+            if view not in ("trace", "answer", "full", "prefix"):
+                raise ConfigError(f"evaluation.judges.{name}.views: {view} is none of trace, answer, full, prefix")
+        if not set(judge.views) - {"prefix"} or len(set(judge.views)) < len(judge.views):
+            raise ConfigError(
+                f"evaluation.judges.{name}.views: must name each view at most once, and at least one beside prefix"
+            )
+        if judge.kind == "refusal_rules" and "prefix" in judge.views:
+            raise ConfigError(
+                f"evaluation.judges.{name}.views: prefix needs a judge of harm; by kind=refusal_rules no beginning is safe "
+                "before it refuses"
+            )
         if judge.kind in ("reward_model", "guard") and judge.path is None:
             raise ConfigError(f"evaluation.judges.{name}.path: must be set for kind={judge.kind}")
     for name in evaluation.benchmarks:

@@ -74,10 +74,31 @@ class RewardModelSettings:
     """http: further tries after a failed request, with exponential back-off."""
     batch_size: int = integer(32, low=1)
     """http: conversations per request."""
+    prefixes: bool | None = None
+    """With reward.granularity=segment: score the beginnings of responses, whose status is unfinished_trace. null: a
+    classifier does; a python function or an endpoint does not, as it may be about finished responses alone. A model that
+    does not gives its whole score to the last step."""
 
     def read_views(self) -> dict[str, float]:
         """The views that are scored, with their weights."""
         return {view: weight for view, weight in self.views.items() if weight} if self.views else {"full": 1.0}
+
+    def prefix_views(self) -> dict[str, float]:
+        """Those of them that prefixes of a trace are scored in, with their weights: a prefix has no answer."""
+        if not (self.kind == "classifier" if self.prefixes is None else self.prefixes):
+            return {}
+        return {view: weight for view, weight in self.read_views().items() if view != "answer"}
+
+
+@dataclass
+class SegmentSettings:
+    """Steps of a response, for reward.granularity=segment (docs/reward_models.md)."""
+
+    unit: str = choice("sentences", "lines")
+    """What the trace is cut into; the answer is one step."""
+    max_steps: int = integer(8, low=2)
+    """Most steps of a response, the answer among them; neighbours are joined. A response of n steps costs n - 1 further
+    texts to score."""
 
 
 @dataclass
@@ -86,6 +107,11 @@ class RewardSettings:
 
     models: dict[str, RewardModelSettings] = field(default_factory=dict)
     """Reward models by name; the raw score is the weighted sum of their views."""
+    granularity: str = choice("response", "segment")
+    """response: the score is paid at the last token. segment: it is shared among the steps of the trace by the scores of
+    its prefixes; needs algorithm.gamma=1."""
+    segment: SegmentSettings = field(default_factory=SegmentSettings)
+    """The steps, with granularity=segment."""
     unfinished_penalty: float = number(0.0, low=0.0)
     """Subtracted from the score of a response that hit the token limit."""
     malformed_penalty: float = number(0.0, low=0.0)

@@ -36,7 +36,8 @@ class JudgeSettings:
     """refusal_rules: no model. reward_model: a classifier with unitxt's AttaQ formula. guard: Llama Guard or Granite
     Guardian in vLLM. llm: an OpenAI-compatible endpoint with AIR-Bench's prompts. python: a function."""
     views: list[str] = field(default_factory=lambda: ["trace", "answer", "full"])
-    """Views of a response that this judge reads, each on its own."""
+    """Views of a response that this judge reads, each on its own: trace, answer, full; prefix reads the trace's beginnings
+    too, for where unsafe text first appears."""
     path: str | None = None
     """reward_model, guard: Hugging Face id, folder, `package:` or `cache:` path."""
     arguments: dict[str, Any] = field(default_factory=dict)

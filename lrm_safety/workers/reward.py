@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import RewardError
 from ..modeling import distributed
-from ..rewards import Conversation, Scores, build_scorer
+from ..rewards import Conversation, PrefixScores, Scores, build_scorer
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -28,11 +31,23 @@ class RewardWorker:
         """Load the reward models. Raises ConfigError or ModelError."""
         self._mixture = build_scorer(self._settings.reward, self._device)
 
-    def score(self, conversations: list[Conversation]) -> Scores:
-        """Raw scores, [n] in the order given. Raises RewardError."""
+    def score(
+        self, conversations: list[Conversation], prefixes: Sequence[Sequence[Conversation]] | None = None
+    ) -> Scores:
+        """Raw scores, [n] in the order given, and those of each one's prefixes if there are any. Raises RewardError.
+
+        The prefixes form a batch of their own: whether there are any changes no score of a response.
+        """
         if self._mixture is None:
             raise RewardError("the reward worker was asked for scores before start()")
-        return self._mixture.score(conversations)
+        started = time.perf_counter()
+        scores = self._mixture.score(conversations)
+        if prefixes is None:
+            return scores
+        responses_done = time.perf_counter()
+        by_response = self._mixture.score_prefixes(prefixes)
+        seconds = time.perf_counter() - responses_done
+        return replace(scores, prefixes=PrefixScores(by_response, seconds, responses_done - started))
 
     def memory(self) -> dict[str, float]:
         """`rss_gib`, `rss_peak_gib` and on CUDA `cuda_peak_gib` of this process."""

@@ -113,9 +113,10 @@ class RewardGroup(ScoringGroup):
         """Load the models."""
         self._start([()] * len(self._group))
 
-    def submit(self, conversations: list[Conversation]) -> Ticket:
-        """Begin to score; the composition of the call decides the numbers, not the worker or the moment."""
-        return self._submit("score", conversations)
+    def submit(self, conversations: list[Conversation], prefixes: list[list[Conversation]] | None = None) -> Ticket:
+        """Begin to score, each conversation's prefixes too if given; the composition of the call decides the numbers, not
+        the worker or the moment."""
+        return self._submit("score", conversations, prefixes)
 
     def result(self, ticket: Ticket) -> Scores:
         """Scores in the order of the submitted conversations."""

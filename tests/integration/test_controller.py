@@ -20,6 +20,7 @@ from lrm_safety.evaluation.in_loop import InLoopEvaluation
 from lrm_safety.experience import generation_requests
 from lrm_safety.interruption import Interruption, StopRequested
 from lrm_safety.monitoring import Recorder
+from lrm_safety.rewards import Conversation
 from lrm_safety.rollouts import GenerationRequest, Update
 from lrm_safety.scoring import training_sequence
 from lrm_safety.settings import Settings
@@ -75,6 +76,42 @@ def test_an_iteration_syncs_counts_and_writes_one_line(controller: Controller) -
     (line,) = map(json.loads, (controller.run.directory / "metrics.jsonl").read_text().splitlines())
     assert line["update"] == 4 and line["rollout/version_lag"] == 0 and line["sync/probe_max_abs"] < 1e-4
     assert all(math.isfinite(value) for value in line.values() if isinstance(value, float))
+
+
+def test_an_iteration_with_segment_rewards(controller: Controller, started: Started) -> None:
+    """The same groups: workers need no setting of it. The very first prefix is scored as the reward group scores it."""
+    settings = replace(controller.settings, reward=replace(controller.settings.reward, granularity="segment"))
+    run = replace(controller.run, settings=settings)
+    by_segment = Controller(run, started.groups, controller.recorder, Interruption(), controller.evaluation)
+    by_segment.begin()
+    by_segment.update = 2  # as above
+    by_segment.iterate()
+    (line,) = map(json.loads, (controller.run.directory / "metrics.jsonl").read_text().splitlines())
+    assert 1 < line["reward/prefixes_per_response"] <= 7 and 0 <= line["reward/segment_fallback_rate"] < 1
+    assert (
+        line["reward/segment_seconds"] > 0 and line["reward/segment_cost"] > 0 and line["reward/prefix_score_std"] > 0
+    )
+
+    prompts = by_segment.prompt_source.next_batch()
+    batch = by_segment.collect(
+        by_segment.scorer.submit(started.groups.rollout.generate(requests(by_segment, prompts), run.sampling))
+    )
+    assert batch.segments is not None
+    ends = [len(rollout.response_ids) for rollout in batch.rollouts]
+    assert all(not steps or steps[-1].end == end for steps, end in zip(batch.segments.steps, ends, strict=True))
+    index = next(i for i, steps in enumerate(batch.segments.steps) if steps)
+    step, response = batch.segments.steps[index][0], batch.responses[index]
+    trace = run.parser.decode(batch.rollouts[index].response_ids[: step.end].tolist()).strip()
+    read = Conversation(
+        run.prompts.rows[batch.rollouts[index].prompt_index].question,
+        trace,
+        "",
+        f"<think>\n{trace}",
+        "unfinished_trace",
+    )
+    assert response.trace.startswith(trace)
+    alone = started.groups.reward.result(started.groups.reward.submit([read])).total[0]
+    assert batch.segments.prefix_scores[index][0] == pytest.approx(alone, abs=1e-4)
 
 
 def test_a_policy_that_does_not_start_at_its_reference_is_refused(controller: Controller) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from batches import batch, floats, response
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lrm_safety.algorithm import FixedKL, RunningMoments
 from lrm_safety.errors import InvariantError
@@ -20,7 +24,9 @@ from lrm_safety.experience import (
     shuffled_mini_batches,
 )
 from lrm_safety.monitoring.registry import find
+from lrm_safety.rewards.segments import Step
 from lrm_safety.rollouts import TrainingSequence
+from lrm_safety.segment_rewards import Segments
 from lrm_safety.settings import AlgorithmSettings, KLSettings, RewardSettings, RolloutSettings, Settings
 
 # Three responses of 2, 3 and 1 tokens, scored 2, -1 and 0.5. Their k1, log pi_old - log pi_ref, is
@@ -265,6 +271,89 @@ def test_a_logprob_that_is_no_number(side: str) -> None:
 def test_an_advantage_that_is_no_number() -> None:
     with pytest.raises(InvariantError, match="of 6 advantage values"):
         learn(configured(kl="reward"), beta=1e38 * 10)
+
+
+# Response 0 has steps of 2, 1 and 1 tokens, response 1 of 1 and 2, response 2 fell back. The mean of the prefixes'
+# scores, 2, -4 and -1, is -1, so the potentials are 3, -3 and 0.
+STEPPED_LENGTHS = [4, 3, 1]
+SEGMENTS = Segments(
+    steps=[[Step(0, 2, 9), Step(2, 3, 12), Step(3, 4, None)], [Step(0, 1, 5), Step(1, 3, None)], []],
+    prefix_scores=[floats([2.0, -4.0]), floats([-1.0]), floats([])],
+    seconds=3.0,
+    response_seconds=1.5,
+)
+
+
+def stepped(**values: Any) -> RolloutBatch:
+    return replace(batch(RAW, STEPPED_LENGTHS, **values), segments=SEGMENTS)
+
+
+def test_segment_rewards_by_hand() -> None:
+    # Rewards of response 0: 3 at the second token, -6 at the third, 2 + 3 at the last: 2 in all. From the second step on
+    # 2 - 3 is to be had, at the last 2 + 3.
+    learned = learn(configured({"granularity": "segment"}, kl="none"), stepped())
+    assert flat(learned) == pytest.approx([2.0, 2.0, -1.0, 5.0, -1.0, -1.0, -1.0, 0.5], abs=1e-6)
+    assert learned.metrics["reward/raw_mean"] == pytest.approx(0.5), "what is shared is the responses' own score"
+    assert learned.metrics["reward/segment_fallback_rate"] == pytest.approx(1 / 3)
+    assert learned.metrics["reward/prefixes_per_response"] == 1.0
+    assert learned.metrics["reward/segment_cost"] == 2.0
+    assert all(find(name).name == name for name in learned.metrics)
+
+
+def test_the_share_of_a_step_is_what_its_prefix_adds_beside_kl_and_penalties() -> None:
+    # k1 of 0.1 at every token costs 0.01 of all that come after; the answer that was cut off costs the last step 0.5.
+    answers = [response(4), response(3, status="unfinished_answer", finished=False), response(1)]
+    of = stepped(
+        responses=answers,
+        policy=[[-1.0] * n for n in STEPPED_LENGTHS],
+        reference=[[-1.1] * n for n in STEPPED_LENGTHS],
+    )
+    learned = learn(configured({"granularity": "segment", "unfinished_penalty": 0.5}), of)
+    expected = [2 - 0.04, 2 - 0.03, -1 - 0.02, 5 - 0.01, -1.5 - 0.03, -1.5 - 0.02, -1.5 - 0.01, 0.5 - 0.01]
+    assert flat(learned) == pytest.approx(expected, abs=1e-6)
+
+
+def test_prefixes_are_standardised_and_clipped_as_the_scores_are() -> None:
+    # The scores 2, -1, 0.5 have mean 0.5 and deviation sqrt(1.5); the prefixes' become 1.5, -4.5 and -1.5 times 1 over
+    # it, of which the clip at -2 bounds the second: 1.225, -2 and -1.225, less their mean.
+    unit = 1 / math.sqrt(1.5)
+    mean = -2 / 3
+    settings = configured({"granularity": "segment", "normalise": "batch", "clip_low": -2.0}, kl="none")
+    values = flat(learn(settings, stepped()))
+    score, first, second, third = 1.5 * unit, 1.5 * unit - mean, -2 - mean, -1.5 * unit - mean
+    expected = [score, score, score - first, score - second, -score, -score - third, -score - third, 0.0]
+    assert values == pytest.approx(expected, abs=1e-6)
+
+
+def test_prefixes_that_all_score_the_same_change_nothing() -> None:
+    same = replace(SEGMENTS, prefix_scores=[floats([-4.0, -4.0]), floats([-4.0]), floats([])])
+    of = replace(stepped(), segments=same)
+    whole = learn(configured(kl="none", normalisation="batch"), replace(of, segments=None))
+    assert flat(learn(configured({"granularity": "segment"}, kl="none", normalisation="batch"), of)) == flat(whole)
+
+
+@hypothesis.settings(deadline=None)
+@given(st.data())
+def test_every_responses_rewards_sum_to_its_score(data: st.DataObject) -> None:
+    score = st.floats(-100, 100, width=32)
+    lengths = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=5))
+    steps, prefixes = [], []
+    for length in lengths:
+        inner = sorted(data.draw(st.sets(st.integers(1, max(1, length - 1)), max_size=length - 1)))
+        ends = [*inner, length] if inner else []
+        steps.append([Step(a, b, None) for a, b in itertools.pairwise([0, *ends])])
+        prefixes.append(floats(data.draw(st.lists(score, min_size=len(inner), max_size=len(inner)))))
+    raw = data.draw(st.lists(score, min_size=len(lengths), max_size=len(lengths)))
+    of = replace(batch(raw, lengths), segments=Segments(steps, prefixes, 0.0, 1.0))
+    learned = learn(configured({"granularity": "segment"}, kl="none"), of)
+    for sequence, whole in zip(learned.sequences, raw, strict=True):
+        assert sequence.advantages is not None
+        assert sequence.advantages[0] == pytest.approx(whole, abs=1e-3), "the first token's return is all there is"
+
+
+def test_segment_rewards_need_an_undiscounted_return() -> None:
+    with pytest.raises(ValueError, match="gamma"):
+        learn(configured({"granularity": "segment"}, kl="none", gamma=0.9), stepped())
 
 
 def test_every_metric_is_declared() -> None:

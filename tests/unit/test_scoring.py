@@ -11,9 +11,11 @@ from batches import floats, miniature_tokenizer, sampled
 
 from lrm_safety.conversation import ResponseParser, get_family
 from lrm_safety.datasets import PromptRow, PromptSet
-from lrm_safety.rewards import Conversation, Scores
+from lrm_safety.rewards import Conversation, PrefixScores, Scores
 from lrm_safety.rollouts import Rollout, TokenScores, TrainingSequence
 from lrm_safety.scoring import StreamScorer
+from lrm_safety.segment_rewards import segment_metrics
+from lrm_safety.settings import RewardSettings
 
 TEXTS = [
     "the plan is to help.\n</think>\n\nyes.",
@@ -31,16 +33,23 @@ class Reward:
 
     def __init__(self) -> None:
         self.calls: list[list[Conversation]] = []
+        self.prefixes: list[list[list[Conversation]] | None] = []
         self.collected: list[int] = []
 
-    def submit(self, conversations: list[Conversation]) -> int:
+    def submit(self, conversations: list[Conversation], prefixes: list[list[Conversation]] | None = None) -> int:
         self.calls.append(conversations)
+        self.prefixes.append(prefixes)
         return len(self.calls) - 1
 
     def result(self, ticket: int) -> Scores:
         self.collected.append(ticket)
         lengths = floats([len(conversation.answer) for conversation in self.calls[ticket]])
-        return Scores(lengths, {"judge/answer": lengths, "judge/trace": -lengths}, 1, 2, 3, 4)
+        scores = Scores(lengths, {"judge/answer": lengths, "judge/trace": -lengths}, 1, 2, 3, 4)
+        if (prefixes := self.prefixes[ticket]) is not None:
+            scores.prefixes = PrefixScores(
+                [floats([len(one.trace) for one in of_response]) for of_response in prefixes], 0.5, 0.25
+            )
+        return scores
 
 
 class Reference:
@@ -68,9 +77,10 @@ def rollouts() -> list[Rollout]:
     ]
 
 
-def scorer(reward: Any, reference: Any) -> StreamScorer:
+def scorer(reward: Any, reference: Any, granularity: str = "response") -> StreamScorer:
     family = get_family("miniature")
-    return StreamScorer(PROMPTS, ResponseParser(family, miniature_tokenizer()), reward, reference)
+    settings = RewardSettings(granularity=granularity)
+    return StreamScorer(PROMPTS, ResponseParser(family, miniature_tokenizer()), settings, reward, reference)
 
 
 ORDERS = pytest.mark.parametrize(
@@ -139,6 +149,51 @@ def test_what_a_reward_reads() -> None:
         "complete",
     )
     assert cut == Conversation("question 5?", "the sum of two", "", "<think>\nthe sum of two", "unfinished_trace")
+
+
+STEPPED = [
+    "One. Two.\n</think>\n\nyes.",  # two steps and the answer
+    "one.\n</think>\n\nno.",
+    "One. The sum",  # cut off: the second step is the response itself
+    "a.</think>b.</think>\n\nyes.",  # malformed
+    "\n</think>\n\nno.",  # no trace: one step
+]
+
+
+@ORDERS
+def test_steps_and_their_prefixes(chunks: list[list[int]]) -> None:
+    reward, of = Reward(), [sampled(i, text, finish=FINISHES[i]) for i, text in enumerate(STEPPED)]
+    one = scorer(reward, None, "segment")
+    batch = one.collect(one.submit([of[i] for i in chunk] for chunk in chunks))
+    sent = {
+        call[k].prompt: prefixes[k]
+        for call, prefixes in zip(reward.calls, reward.prefixes, strict=True)
+        if prefixes is not None
+        for k in range(len(call))
+    }
+    read = [[one.full for one in sent[f"question {i}?"]] for i in range(5)]
+    assert read == [["<think>\nOne.", "<think>\nOne. Two."], ["<think>\none."], ["<think>\nOne."], [], []]
+    assert {one.status for of_response in sent.values() for one in of_response} == {"unfinished_trace"}
+    assert batch.segments is not None
+    assert [scores.tolist() for scores in batch.segments.prefix_scores] == [[4, 9], [4], [4], [], []]
+    assert [len(steps) for steps in batch.segments.steps] == [3, 2, 2, 0, 0]
+    for steps, rollout in zip(batch.segments.steps, batch.rollouts, strict=True):
+        assert not steps or steps[-1].end == len(rollout.response_ids)
+    assert (batch.segments.seconds, batch.segments.response_seconds) == (len(chunks) * 0.5, len(chunks) * 0.25)
+    assert segment_metrics(batch.segments) == {
+        "reward/segment_fallback_rate": 0.4,
+        "reward/prefixes_per_response": 0.8,
+        "reward/prefix_score_std": pytest.approx(5 * 3**0.5 / 4),  # of 4, 9, 4, 4
+        "reward/segment_seconds": len(chunks) * 0.5,
+        "reward/segment_cost": 2.0,
+    }
+
+
+def test_without_segment_rewards_nothing_is_cut() -> None:
+    reward = Reward()
+    one = scorer(reward, None)
+    batch = one.collect(one.submit([rollouts()]))
+    assert reward.prefixes == [None] and batch.segments is None and batch.scores.prefixes is None
 
 
 def test_without_a_reference_group() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-View = Literal["trace", "answer", "full"]
+View = Literal["trace", "answer", "full", "prefix"]
+"""`prefix`: the trace's beginnings, to find where it turns unsafe (judges/prefixes.py)."""
 VIEWS: tuple[View, ...] = ("trace", "answer", "full")
 
 

@@ -165,6 +165,17 @@ def test_scoring_counts_where_it_is_longer_than_generating() -> None:
     assert time.iteration_seconds == pytest.approx(sum(phases.values()) - phases["generate"])
 
 
+def test_prefixes_take_their_time() -> None:
+    """8B of policy and reward: 2 steps add a text of half the length to each response, 8 steps seven of them."""
+
+    def score(*overrides: str) -> float:
+        return plan(settings("algorithm.kl.placement=none", *overrides), Assumptions()).duration.seconds["score"]
+
+    segments = "reward.granularity=segment"
+    assert score(segments, "reward.segment.max_steps=2") == pytest.approx(1.5 * score())
+    assert score(segments, "reward.segment.max_steps=8") == pytest.approx(4.5 * score())
+
+
 def test_one_update_an_iteration_needs_no_further_logprobs() -> None:
     given = settings("algorithm.mini_batch_size=256")
     assert plan(given, Assumptions()).duration.seconds["log-probs"] == 0

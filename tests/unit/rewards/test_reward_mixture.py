@@ -66,6 +66,30 @@ def test_view_of_weight_zero_is_not_read() -> None:
         check_reward(settings_of(one=RewardModelSettings(views={"full": 0.0})))
 
 
+def test_prefixes_are_scored_by_classifiers_in_the_views_that_they_have() -> None:
+    settings = settings_of(
+        one=RewardModelSettings(weight=2.0, views={"trace": 0.5, "answer": -1.0}),
+        rule=RewardModelSettings(kind="python", function="a:b"),
+        steps=RewardModelSettings(kind="python", function="a:b", prefixes=True, weight=3.0),
+        silent=RewardModelSettings(prefixes=False),
+    )
+    mixture = RewardMixture({name: LengthScorer(10.0**i) for i, name in enumerate(settings.models)}, settings)
+    first, second = (Conversation("p", text, "", f"<think>\n{text}", "unfinished_trace") for text in ("t", "ttt"))
+    scores = mixture.score_prefixes([[first, second], [], [first]])
+    # 2 * 0.5 * trace + 3 * 100 * full, which is 8 longer than the trace
+    assert [one.tolist() for one in scores] == [[1 + 2700, 3 + 3300], [], [2701]]
+    assert all(one.dtype == np.float32 for one in scores)
+    assert [one.tolist() for one in mixture.score_prefixes([[], []])] == [[], []]
+    mixture.score_prefixes([[first]])
+    assert mixture.score(CONVERSATIONS).num_overlong == 5, "what happens to a prefix is counted nowhere"
+
+
+def test_a_prefix_score_that_is_no_number() -> None:
+    mixture = RewardMixture({"one": LengthScorer(float("nan"))}, settings_of(one=RewardModelSettings()))
+    with pytest.raises(RewardError, match=r"prefixes.* score of conversation 0 is nan"):
+        mixture.score_prefixes([CONVERSATIONS])
+
+
 def test_default_is_the_score_itself() -> None:
     mixture = RewardMixture({"one": LengthScorer(1.0)}, settings_of(one=RewardModelSettings()))
     assert mixture.score(CONVERSATIONS).total.tolist() == [len(c.full) for c in CONVERSATIONS]

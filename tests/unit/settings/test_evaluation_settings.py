@@ -73,7 +73,7 @@ def test_values_out_of_range_name_their_key(settings: dict[str, Any], key: str) 
         ({"../a": JudgeSettings()}, r"^evaluation\.judges\.\.\./a: a name may hold"),
         (
             {"a": JudgeSettings(views=["answers"])},
-            r"^evaluation\.judges\.a\.views: answers is none of trace, answer, full$",
+            r"^evaluation\.judges\.a\.views: answers is none of trace, answer, full, prefix$",
         ),
         ({"a": JudgeSettings(views=[])}, r"^evaluation\.judges\.a\.views: must name each view at most once"),
         (
@@ -121,7 +121,7 @@ def test_every_evaluation_file_composes_into_known_benchmarks(option: str) -> No
 @pytest.mark.parametrize("option", options("judge"))
 def test_every_judge_file_composes(option: str) -> None:
     (judge,) = compose_judges([option]).values()
-    assert set(judge.views) <= {"trace", "answer", "full"} and judge.views
+    assert set(judge.views) <= {"trace", "answer", "full", "prefix"} and judge.views
 
 
 def test_several_benchmarks_and_judges_in_the_order_they_are_named() -> None:

@@ -25,6 +25,7 @@ BASE = (
 )
 CUDA = ("cluster=node_8gpu_split", "rollout=vllm")
 ADAPTIVE = "algorithm.kl.controller=adaptive"
+SEGMENT = "reward.granularity=segment"
 
 BROKEN = {
     "choice": (["trainer.lr_schedule=step"], ["trainer.lr_schedule=step", "cosine, constant, linear"]),
@@ -57,6 +58,14 @@ BROKEN = {
     "a view that is none": (
         ["evaluation.judges.refusal_rules.views=[prompt]"],
         ["views", "prompt", "trace, answer, full"],
+    ),
+    "a judge of beginnings alone": (
+        ["evaluation.judges.refusal_rules.kind=llm", "evaluation.judges.refusal_rules.views=[prefix]"],
+        ["refusal_rules.views", "beside prefix"],
+    ),
+    "beginnings that refuse": (
+        ["evaluation.judges.refusal_rules.views=[trace,prefix]"],
+        ["refusal_rules.views", "judge of harm"],
     ),
     "a judge without views": (["evaluation.judges.refusal_rules.views=[]"], ["refusal_rules.views"]),
     "a judge without its model": (
@@ -113,6 +122,22 @@ BROKEN = {
         ["reward.models.miniature.views.full=nan", "finite"],
     ),
     "clip bounds crossed": (["reward.clip_low=2", "reward.clip_high=2"], ["reward.clip_low=2", "reward.clip_high=2"]),
+    "granularity that is none": (["reward.granularity=token"], ["reward.granularity=token", "response, segment"]),
+    "unit that is none": (["reward.segment.unit=words"], ["reward.segment.unit=words", "sentences, lines"]),
+    "one step only": (["reward.segment.max_steps=1"], ["reward.segment.max_steps=1", "at least 2"]),
+    "segments discounted": ([SEGMENT, "algorithm.gamma=0.99"], [SEGMENT, "algorithm.gamma=1, not 0.99"]),
+    "segments of a z-score": (
+        [SEGMENT, "algorithm.baseline=group_zscore", "algorithm.samples_per_prompt=2"],
+        [SEGMENT, "algorithm.baseline=group_zscore"],
+    ),
+    "segments of answers": (
+        [SEGMENT, "reward.models.miniature.views.full=0", "+reward.models.miniature.views.answer=1"],
+        [SEGMENT, "no reward model scores prefixes"],
+    ),
+    "segments of a function about whole responses": (
+        [SEGMENT, "reward.models.miniature.kind=python", "reward.models.miniature.function=a:b"],
+        [SEGMENT, "reward.models.NAME.prefixes=true"],
+    ),
     "buffer over the limit": (["reward.overlong_buffer_tokens=97"], ["reward.overlong_buffer_tokens"]),
     "no data": (["data.path=null"], ["data.path", "data.hub_id"]),
     "nothing to evaluate": (
@@ -196,6 +221,14 @@ WHOLE = {
     ],
     "an adaptive controller": [ADAPTIVE, "algorithm.kl.horizon=13"],
     "equal groups colocated": ["cluster.colocate=[[reward,reference]]"],
+    "segments of two samples": [SEGMENT, "algorithm.baseline=group_mean", "algorithm.samples_per_prompt=2"],
+    "segments of a function that reads prefixes": [
+        SEGMENT,
+        "reward.models.miniature.kind=python",
+        "reward.models.miniature.function=a:b",
+        "reward.models.miniature.prefixes=true",
+    ],
+    "discounting of whole responses": ["algorithm.gamma=0.99"],
     "a buffer as long as a response": ["reward.overlong_buffer_tokens=96"],
     "a prompt set on the hub": ["data.path=null", "data.hub_id=someone/prompts"],
     "the best of a secondary figure": ["checkpoint.best_metric=evaluation/safety/rate"],

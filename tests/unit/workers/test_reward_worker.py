@@ -10,6 +10,7 @@ from lrm_safety.settings import RewardModelSettings, RewardSettings, Settings
 from lrm_safety.workers.reward import RewardWorker
 
 FUNCTION = RewardModelSettings(kind="python", function="lrm_safety.rewards.examples:complete_and_brief", weight=3.0)
+PREFIX = Conversation("p", "one", "", "<think>\none", "unfinished_trace")
 WHOLE = Conversation("p", "one two", "yes", "<think>\none two\n</think>\n\nyes", "complete")
 
 
@@ -21,5 +22,18 @@ def test_start_score_and_memory() -> None:
     scores = worker.score([WHOLE, WHOLE])
     assert scores.total.tolist() == pytest.approx([3 * 0.998] * 2)
     assert scores.by_model_and_view["rule/full"].tolist() == pytest.approx([0.998] * 2)
+    assert scores.prefixes is None
     memory = worker.memory()
     assert 0.01 < memory["rss_gib"] <= memory["rss_peak_gib"] < 100
+
+
+def test_prefixes_change_no_score_and_tell_their_cost() -> None:
+    judge = RewardModelSettings(kind="python", function="lrm_safety.rewards.examples:complete_and_brief", prefixes=True)
+    worker = RewardWorker(Settings(reward=RewardSettings(models={"rule": judge})))
+    worker.start()
+    plain, cut = worker.score([WHOLE, WHOLE]), worker.score([WHOLE, WHOLE], [[PREFIX], []])
+    assert cut.total.tolist() == plain.total.tolist()
+    assert cut.prefixes is not None
+    assert [scores.tolist() for scores in cut.prefixes.by_response] == [worker.score([PREFIX]).total.tolist(), []]
+    assert cut.prefixes.by_response[0] != plain.total[0]
+    assert 0 < cut.prefixes.seconds < 5 and 0 < cut.prefixes.response_seconds < 5
