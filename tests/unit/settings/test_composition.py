@@ -11,8 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from lrm_safety.errors import ConfigError
-from lrm_safety.settings import BenchmarkSettings, JudgeSettings, Settings
-from lrm_safety.settings.compose import compose_settings, known_keys
+from lrm_safety.settings import BenchmarkSettings, JudgeSettings, Settings, SftSettings
+from lrm_safety.settings.compose import compose_settings, compose_sft, known_keys
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 PARTS = ["model=miniature", "reward=miniature", "data=miniature"]
@@ -55,8 +55,9 @@ def test_every_file_composes(group: str, option: str) -> None:
     text = (CONF / group / f"{option}.yaml").read_text()
     comment = next(line for line in text.splitlines() if not line.startswith("# @package"))
     assert comment.startswith("# ") and len(comment) > 20, "a file says what it is for"
-    settings, resolved = compose_settings(overrides_for(group, option))
-    assert isinstance(settings, Settings)
+    supervised = group == "experiment" and option.startswith("sft/")
+    settings, resolved = (compose_sft if supervised else compose_settings)(overrides_for(group, option))
+    assert isinstance(settings, SftSettings if supervised else Settings)
     assert resolved == asdict(settings), "the typed and the plain configuration are one"
     if group in ("model", "data", "cluster"):
         assert getattr(settings, group).name == option

@@ -167,7 +167,7 @@ def test_rate_limit_waits_as_told(server):
     assert 0.4 <= time.monotonic() - begin < 3
 
 
-@pytest.mark.parametrize("asked", ["3600", formatdate(time.time() + 3600, usegmt=True)])
+@pytest.mark.parametrize("asked", ["3600", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"])
 def test_rate_limit_is_capped(server, asked):
     server.script = lambda number, body: (429, {"Retry-After": asked}, b"") if number == 0 else "##the_score: 1"
     begin = time.monotonic()
