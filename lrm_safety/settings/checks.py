@@ -1,15 +1,12 @@
-"""Checks of a composed configuration that need no model and no cluster. Every failure is one line naming the key."""
+"""Checks of the configuration of `lrm-safety train` that need no model and no cluster; every failure names the key."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from typing import Any
 
 from ..errors import ConfigError
-from . import AnalyzeSettings, EvaluateSettings, EvaluationSettings, Settings, SftSettings, TrainerSettings
-from .study import StudySettings
+from . import Settings
+from .shared_checks import check_betas, check_data, check_judges, check_lora, check_values
 
 COLOCATED_GPU_MEMORY = 0.6
 """Share of a GPU beside which trainer, reference and reward model still find room."""
@@ -18,38 +15,9 @@ GROUPS = ("policy", "rollout", "reference", "reward")
 
 def check(settings: Settings) -> None:
     """Raise ConfigError for the first value out of its limits or combination that cannot work."""
-    for key, value, metadata in _walk(settings, ""):
-        _check_value(key, value, metadata)
+    check_values(settings)
     for rule in RULES:
         rule(settings)
-
-
-def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
-    for item in fields(node):
-        key, value = f"{prefix}{item.name}", getattr(node, item.name)
-        if is_dataclass(value):
-            yield from _walk(value, f"{key}.")
-        elif isinstance(value, dict):
-            for name, entry in value.items():
-                if is_dataclass(entry):
-                    yield from _walk(entry, f"{key}.{name}.")
-        else:
-            yield key, value, item.metadata
-
-
-def _check_value(key: str, value: Any, metadata: Any) -> None:
-    choices = metadata.get("choices")
-    if choices is not None and value not in choices:
-        raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}")
-    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
-        return
-    if value != value or value in (float("inf"), float("-inf")):
-        raise ConfigError(f"{key}={value}: must be a finite number (null switches a limit off)")
-    low, high = metadata.get("low"), metadata.get("high")
-    if low is not None and value < low:
-        raise ConfigError(f"{key}={value}: must be at least {low}")
-    if high is not None and value > high:
-        raise ConfigError(f"{key}={value}: must be at most {high}")
 
 
 def _check_open_limits(settings: Settings) -> None:
@@ -57,34 +25,14 @@ def _check_open_limits(settings: Settings) -> None:
     dual_clip = settings.algorithm.dual_clip
     if dual_clip is not None and dual_clip <= 1:
         raise ConfigError(f"algorithm.dual_clip={dual_clip}: must be above 1; null switches it off")
-    _check_betas(settings)
+    check_betas(settings)
     if settings.rollout.top_p <= 0:
         raise ConfigError(f"rollout.top_p={settings.rollout.top_p}: must be above 0; 1 samples the whole distribution")
 
 
-def _check_betas(settings: Settings | SftSettings) -> None:
-    for name, beta in (("beta1", settings.trainer.beta1), ("beta2", settings.trainer.beta2)):
-        if beta >= 1:
-            raise ConfigError(f"trainer.{name}={beta}: must be below 1")
-
-
-def _check_lora(trainer: TrainerSettings) -> None:
-    lora = trainer.lora
-    if not lora.rank:
-        return
-    if lora.alpha <= 0:
-        raise ConfigError(f"trainer.lora.alpha={lora.alpha}: must be above 0, or the adapters do nothing")
-    if lora.dropout >= 1:
-        raise ConfigError(f"trainer.lora.dropout={lora.dropout}: must be below 1")
-    if not lora.target_modules:
-        raise ConfigError("trainer.lora.target_modules: is empty; use [all-linear] or names of layers")
-    if "all-linear" in lora.target_modules and len(lora.target_modules) > 1:
-        raise ConfigError("trainer.lora.target_modules: all-linear stands alone, it covers every other name")
-
-
 def _check_policy_lora(settings: Settings) -> None:
     lora = settings.trainer.lora
-    _check_lora(settings.trainer)
+    check_lora(settings.trainer)
     if lora.rank and lora.dropout and settings.run.invariants == "strict":
         raise ConfigError(
             f"trainer.lora.dropout={lora.dropout}: scoring has no dropout, so rho would not be 1 at the first update; use 0, or "
@@ -240,11 +188,6 @@ def _check_segments(settings: Settings) -> None:
         )
 
 
-def _check_data(settings: Settings | SftSettings) -> None:
-    if settings.data.path is None and settings.data.hub_id is None:
-        raise ConfigError("data.path: set it or data.hub_id; both are null")
-
-
 def _check_evaluation(settings: Settings) -> None:
     evaluation, best = settings.evaluation, settings.checkpoint.best_metric or ""
     if evaluation.every_updates and not evaluation.benchmarks:
@@ -266,93 +209,6 @@ def _check_evaluation(settings: Settings) -> None:
         )
 
 
-def check_analyze(settings: AnalyzeSettings) -> None:
-    """What `check` is for training."""
-    for key, value, metadata in _walk(settings, ""):
-        _check_value(key, value, metadata)
-
-
-def check_evaluate(settings: EvaluateSettings) -> None:
-    """What `check` is for training."""
-    for key, value, metadata in _walk(settings, ""):
-        _check_value(key, value, metadata)
-    check_judges(settings.evaluation)
-
-
-def check_study(settings: StudySettings) -> None:
-    """What `check` is for training; its commands are composed by `study.check`."""
-    for key, value, metadata in _walk(settings, ""):
-        _check_value(key, value, metadata)
-    seeds = settings.seeds
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ConfigError(f"seeds={seeds}: needs one or more different numbers from 0 up")
-    if not (settings.overrides.sft or settings.overrides.rl):
-        raise ConfigError("overrides.sft=[] and overrides.rl=[]: nothing is trained; give at least one")
-
-
-def check_sft(settings: SftSettings) -> None:
-    """What `check` is for training."""
-    for key, value, metadata in _walk(settings, ""):
-        _check_value(key, value, metadata)
-    _check_betas(settings)
-    _check_lora(settings.trainer)
-    _check_data(settings)
-    _check_supervised(settings)
-
-
-def _check_supervised(settings: SftSettings) -> None:
-    sft, schedule, policy = settings.sft, settings.schedule, settings.cluster.policy
-    if sft.batch_size < policy.num_workers:
-        raise ConfigError(
-            f"sft.batch_size={sft.batch_size}: must be at least cluster.policy.num_workers={policy.num_workers}, so that "
-            "every rank has a row to learn from"
-        )
-    if sft.targets == "raw" and sft.trace_field is not None:
-        raise ConfigError(
-            f"sft.targets=raw: takes the response as it stands; with sft.trace_field={sft.trace_field} use targets=family"
-        )
-    if not schedule.passes and schedule.max_updates is None:
-        raise ConfigError("schedule.passes: set it above 0, or schedule.max_updates; otherwise the run has no end")
-    best = settings.checkpoint.best_metric
-    if best is not None and (best != "sft/validation_loss" or not sft.validation_fraction):
-        raise ConfigError(
-            f"checkpoint.best_metric={best}: in SFT it can be sft/validation_loss only, with sft.validation_fraction above 0"
-        )
-    if best is not None and settings.checkpoint.best_mode == "max":
-        raise ConfigError("checkpoint.best_mode=max: the best loss is the smallest; use checkpoint.best_mode=min")
-    gpus = policy.gpus_per_worker
-    if settings.cluster.device == "cuda" and gpus != 1:
-        raise ConfigError(
-            f"cluster.policy.gpus_per_worker={gpus:g}: must be 1 for SFT, where no other group shares the ranks' GPUs"
-        )
-    if settings.cluster.device == "cpu" and gpus:
-        raise ConfigError("cluster.policy.gpus_per_worker: must be 0 on cluster.device=cpu")
-
-
-def check_judges(evaluation: EvaluationSettings) -> None:
-    """Names and views of judges."""
-    for name, judge in evaluation.judges.items():
-        if not name.replace("_", "").isalnum():
-            raise ConfigError(f"evaluation.judges.{name}: a name may hold letters, digits and _ only")
-        for view in judge.views:
-            if view not in ("trace", "answer", "full", "prefix"):
-                raise ConfigError(f"evaluation.judges.{name}.views: {view} is none of trace, answer, full, prefix")
-        if not set(judge.views) - {"prefix"} or len(set(judge.views)) < len(judge.views):
-            raise ConfigError(
-                f"evaluation.judges.{name}.views: must name each view at most once, and at least one beside prefix"
-            )
-        if judge.kind == "refusal_rules" and "prefix" in judge.views:
-            raise ConfigError(
-                f"evaluation.judges.{name}.views: prefix needs a judge of harm; by kind=refusal_rules no beginning is safe "
-                "before it refuses"
-            )
-        if judge.kind in ("reward_model", "guard") and judge.path is None:
-            raise ConfigError(f"evaluation.judges.{name}.path: must be set for kind={judge.kind}")
-    for name in evaluation.benchmarks:
-        if not name.replace("_", "").isalnum():
-            raise ConfigError(f"evaluation.benchmarks.{name}: a name may hold letters, digits and _ only")
-
-
 RULES = (
     _check_open_limits,
     _check_policy_lora,
@@ -361,6 +217,6 @@ RULES = (
     _check_rollout,
     _check_cluster,
     _check_reward,
-    _check_data,
+    check_data,
     _check_evaluation,
 )

@@ -23,7 +23,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from ..errors import ConfigError
 from . import AnalyzeSettings, EvaluateSettings, JudgeSettings, Settings, SftSettings
 from .audit import AuditRewardSettings
-from .checks import check, check_analyze, check_evaluate, check_sft, check_study
+from .checks import check
+from .command_checks import check_analyze, check_evaluate, check_sft, check_study
 from .paths import configuration_directory
 from .reward_checks import check_audit, check_reward_training
 from .reward_training import RewardTrainingSettings

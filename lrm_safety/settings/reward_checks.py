@@ -6,8 +6,8 @@ from typing import Any
 
 from ..errors import ConfigError
 from .audit import AuditLimitSettings, AuditRewardSettings
-from .checks import _check_value, _walk
 from .reward_training import RewardTrainingSettings
+from .shared_checks import check_values
 
 VIEWS = ("full", "answer", "trace")
 # figure -> whether a larger one is better.
@@ -69,5 +69,4 @@ def _check_one_source(path: str | None, hub_id: str | None, function: str | None
 
 
 def _check_limits(settings: Any) -> None:
-    for key, value, metadata in _walk(settings, ""):
-        _check_value(key, value, metadata)
+    check_values(settings)

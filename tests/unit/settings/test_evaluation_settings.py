@@ -14,8 +14,9 @@ from lrm_safety.evaluation.attacks import ATTACKS
 from lrm_safety.evaluation.benchmarks.registry import SCORING, get_benchmark
 from lrm_safety.evaluation.protocols import PROTOCOLS
 from lrm_safety.settings import BenchmarkSettings, EvaluateSettings, EvaluationSettings, JudgeSettings, ModelSettings
-from lrm_safety.settings.checks import check_evaluate, check_judges
+from lrm_safety.settings.command_checks import check_evaluate
 from lrm_safety.settings.compose import compose_evaluation, compose_judges
+from lrm_safety.settings.shared_checks import check_judges
 
 BASE = ["model=miniature", "evaluation=attaq"]
 

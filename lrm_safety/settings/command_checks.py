@@ -1,0 +1,67 @@
+"""Checks of the configurations of `evaluate`, `analyze`, `sft` and `study`; every failure names the key."""
+
+from __future__ import annotations
+
+from ..errors import ConfigError
+from . import AnalyzeSettings, EvaluateSettings, SftSettings
+from .shared_checks import check_betas, check_data, check_judges, check_lora, check_values
+from .study import StudySettings
+
+
+def check_analyze(settings: AnalyzeSettings) -> None:
+    """What `checks.check` is for training."""
+    check_values(settings)
+
+
+def check_evaluate(settings: EvaluateSettings) -> None:
+    """What `checks.check` is for training."""
+    check_values(settings)
+    check_judges(settings.evaluation)
+
+
+def check_sft(settings: SftSettings) -> None:
+    """What `checks.check` is for training."""
+    check_values(settings)
+    check_betas(settings)
+    check_lora(settings.trainer)
+    check_data(settings)
+    _check_supervised(settings)
+
+
+def _check_supervised(settings: SftSettings) -> None:
+    sft, schedule, policy = settings.sft, settings.schedule, settings.cluster.policy
+    if sft.batch_size < policy.num_workers:
+        raise ConfigError(
+            f"sft.batch_size={sft.batch_size}: must be at least cluster.policy.num_workers={policy.num_workers}, so that "
+            "every rank has a row to learn from"
+        )
+    if sft.targets == "raw" and sft.trace_field is not None:
+        raise ConfigError(
+            f"sft.targets=raw: takes the response as it stands; with sft.trace_field={sft.trace_field} use targets=family"
+        )
+    if not schedule.passes and schedule.max_updates is None:
+        raise ConfigError("schedule.passes: set it above 0, or schedule.max_updates; otherwise the run has no end")
+    best = settings.checkpoint.best_metric
+    if best is not None and (best != "sft/validation_loss" or not sft.validation_fraction):
+        raise ConfigError(
+            f"checkpoint.best_metric={best}: in SFT it can be sft/validation_loss only, with sft.validation_fraction above 0"
+        )
+    if best is not None and settings.checkpoint.best_mode == "max":
+        raise ConfigError("checkpoint.best_mode=max: the best loss is the smallest; use checkpoint.best_mode=min")
+    gpus = policy.gpus_per_worker
+    if settings.cluster.device == "cuda" and gpus != 1:
+        raise ConfigError(
+            f"cluster.policy.gpus_per_worker={gpus:g}: must be 1 for SFT, where no other group shares the ranks' GPUs"
+        )
+    if settings.cluster.device == "cpu" and gpus:
+        raise ConfigError("cluster.policy.gpus_per_worker: must be 0 on cluster.device=cpu")
+
+
+def check_study(settings: StudySettings) -> None:
+    """What `checks.check` is for training; its commands are composed by `study.check`."""
+    check_values(settings)
+    seeds = settings.seeds
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ConfigError(f"seeds={seeds}: needs one or more different numbers from 0 up")
+    if not (settings.overrides.sft or settings.overrides.rl):
+        raise ConfigError("overrides.sft=[] and overrides.rl=[]: nothing is trained; give at least one")

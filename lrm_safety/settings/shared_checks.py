@@ -1,0 +1,96 @@
+"""Checks that the configurations of several commands share: limits and choices of values, optimiser, data, judges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from ..errors import ConfigError
+from . import EvaluationSettings, Settings, SftSettings, TrainerSettings
+
+
+def check_values(settings: Any) -> None:
+    """Raise ConfigError for the first value that is none of its choices or out of its limits."""
+    for key, value, metadata in _walk(settings, ""):
+        _check_value(key, value, metadata)
+
+
+def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
+    for item in fields(node):
+        key, value = f"{prefix}{item.name}", getattr(node, item.name)
+        if is_dataclass(value):
+            yield from _walk(value, f"{key}.")
+        elif isinstance(value, dict):
+            for name, entry in value.items():
+                if is_dataclass(entry):
+                    yield from _walk(entry, f"{key}.{name}.")
+        else:
+            yield key, value, item.metadata
+
+
+def _check_value(key: str, value: Any, metadata: Any) -> None:
+    choices = metadata.get("choices")
+    if choices is not None and value not in choices:
+        raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}")
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ConfigError(f"{key}={value}: must be a finite number (null switches a limit off)")
+    low, high = metadata.get("low"), metadata.get("high")
+    if low is not None and value < low:
+        raise ConfigError(f"{key}={value}: must be at least {low}")
+    if high is not None and value > high:
+        raise ConfigError(f"{key}={value}: must be at most {high}")
+
+
+def check_betas(settings: Settings | SftSettings) -> None:
+    """Limits that do not belong to the range themselves."""
+    for name, beta in (("beta1", settings.trainer.beta1), ("beta2", settings.trainer.beta2)):
+        if beta >= 1:
+            raise ConfigError(f"trainer.{name}={beta}: must be below 1")
+
+
+def check_lora(trainer: TrainerSettings) -> None:
+    """Adapters, where there are any."""
+    lora = trainer.lora
+    if not lora.rank:
+        return
+    if lora.alpha <= 0:
+        raise ConfigError(f"trainer.lora.alpha={lora.alpha}: must be above 0, or the adapters do nothing")
+    if lora.dropout >= 1:
+        raise ConfigError(f"trainer.lora.dropout={lora.dropout}: must be below 1")
+    if not lora.target_modules:
+        raise ConfigError("trainer.lora.target_modules: is empty; use [all-linear] or names of layers")
+    if "all-linear" in lora.target_modules and len(lora.target_modules) > 1:
+        raise ConfigError("trainer.lora.target_modules: all-linear stands alone, it covers every other name")
+
+
+def check_data(settings: Settings | SftSettings) -> None:
+    """A place where the rows come from."""
+    if settings.data.path is None and settings.data.hub_id is None:
+        raise ConfigError("data.path: set it or data.hub_id; both are null")
+
+
+def check_judges(evaluation: EvaluationSettings) -> None:
+    """Names and views of judges."""
+    for name, judge in evaluation.judges.items():
+        if not name.replace("_", "").isalnum():
+            raise ConfigError(f"evaluation.judges.{name}: a name may hold letters, digits and _ only")
+        for view in judge.views:
+            if view not in ("trace", "answer", "full", "prefix"):
+                raise ConfigError(f"evaluation.judges.{name}.views: {view} is none of trace, answer, full, prefix")
+        if not set(judge.views) - {"prefix"} or len(set(judge.views)) < len(judge.views):
+            raise ConfigError(
+                f"evaluation.judges.{name}.views: must name each view at most once, and at least one beside prefix"
+            )
+        if judge.kind == "refusal_rules" and "prefix" in judge.views:
+            raise ConfigError(
+                f"evaluation.judges.{name}.views: prefix needs a judge of harm; by kind=refusal_rules no beginning is safe "
+                "before it refuses"
+            )
+        if judge.kind in ("reward_model", "guard") and judge.path is None:
+            raise ConfigError(f"evaluation.judges.{name}.path: must be set for kind={judge.kind}")
+    for name in evaluation.benchmarks:
+        if not name.replace("_", "").isalnum():
+            raise ConfigError(f"evaluation.benchmarks.{name}: a name may hold letters, digits and _ only")
