@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import yaml
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +16,8 @@ from ..errors import ConfigError
 from ..settings.compose import compose_study
 from ..settings.study import StudySettings
 from ..study.check import check_steps
-from ..study.run import finished_steps, run_steps
+from ..study.record import StepRecord, owned
+from ..study.run import run_steps
 from ..study.steps import analysis_of, models_of, steps_of
 from ..study.summary import summarise
 from .report import report
@@ -34,16 +37,24 @@ def study(arguments: list[str]) -> int:
         for step in steps:
             print(shlex.join(["lrm-safety", *step.arguments]))
         return 0
-    check_steps(steps)
-    directory = Path(settings.run.directory)
-    done = finished_steps(steps, directory)
+    fingerprints = check_steps(steps, settings)
+    directory, console = Path(settings.run.directory), Console()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+        with owned(directory) as lock:
+            record = StepRecord(directory)
+            record.match(fingerprints)
+            (directory / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+            run_steps(steps, fingerprints, record, settings, console, lock)
+            return _finish(settings, directory, console)
     except OSError as error:
-        raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error
-    console = Console()
-    run_steps(steps, done, settings, console)
+        raise ConfigError(
+            f"run.directory={directory}: cannot be written ({error.strerror}); mend it or choose another, the same command goes on"
+        ) from error
+
+
+def _finish(settings: StudySettings, directory: Path, console: Console) -> int:
+    """Summary and report of a study whose steps are done."""
     summary = summarise(settings)
     (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     report([*_folders(settings), f"output={directory}", f"title=Study: {settings.run.name}"])
@@ -64,18 +75,18 @@ def _folders(settings: StudySettings) -> list[str]:
     ]
 
 
-def _show(summary: dict[str, dict[str, dict[str, float]]], console: Console) -> None:
-    table = Table(title="means over seeds with 95% intervals")
-    table.add_column("figure")
+def _show(summary: dict[str, dict[str, Any]], console: Console) -> None:
+    table = Table(title="means over seeds, ± half of the 95% interval", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("figure", overflow="fold")
     for method in summary:
-        table.add_column(method, justify="right")
+        table.add_column(method, justify="right", no_wrap=True)
     for name in dict.fromkeys(name for figures in summary.values() for name in figures):
         table.add_row(name, *(_cell(figures.get(name)) for figures in summary.values()))
     console.print(table)
 
 
-def _cell(figure: dict[str, float] | None) -> str:
+def _cell(figure: dict[str, Any] | None) -> str:
     if figure is None:
         return ""
     mean = f"{figure['mean']:.3f}"
-    return mean if figure["low"] is None else f"{mean} ({figure['low']:.3f} to {figure['high']:.3f})"
+    return mean if figure["low"] is None else f"{mean} ± {figure['high'] - figure['mean']:.3f}"

@@ -1,4 +1,4 @@
-"""Before the first step of a study starts: is every one of its commands well formed, and do all train one model?"""
+"""Before the first step of a study starts: is every command well formed, and do all of them make one comparison?"""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..settings.compose import compose_analysis, compose_evaluation, compose_settings, compose_sft
+from ..settings.study import StudySettings
+from .record import fingerprint_of
 from .steps import Step
 
 COMPOSE: dict[str, Callable[[list[str]], tuple[Any, dict[str, Any]]]] = {
@@ -17,23 +19,42 @@ COMPOSE: dict[str, Callable[[list[str]], tuple[Any, dict[str, Any]]]] = {
 }
 
 
-def check_steps(steps: list[Step]) -> None:
-    """Raise ConfigError, which names the step, for a command that cannot be composed or that starts from another model."""
+def check_steps(steps: list[Step], settings: StudySettings) -> dict[str, str]:
+    """Compose every command; returns step name -> fingerprint of its whole configuration.
+
+    Raises ConfigError, which names the step or the key, for a command that cannot be composed, that trains another model than
+    the base or exports nothing, and for a benchmark of the summary that is not evaluated.
+    """
+    fingerprints: dict[str, str] = {}
     base: str | None = None
-    checked: set[str] = set()
     for step in steps:
-        if step.kind in checked:
-            continue  # another seed of the same command
-        checked.add(step.kind)
         command, *overrides = step.arguments
         try:
-            settings, _ = COMPOSE[command](overrides[1:] if command == "analyze" else overrides)
+            composed, resolved = COMPOSE[command](overrides[1:] if command == "analyze" else overrides)
         except ConfigError as error:
             raise ConfigError(f"study, step `{step.name}`: {error}") from error
-        if base is None:
-            base = settings.model.path
-        elif command in ("train", "sft") and settings.model.path != base:
+        fingerprints[step.name] = fingerprint_of(resolved)
+        if base is None:  # the first step evaluates the base model
+            base = composed.model.path
+            _check_summary(settings, set(composed.evaluation.benchmarks))
+        if command not in ("train", "sft"):
+            continue
+        if composed.model.path != base:
             raise ConfigError(
-                f"study, step `{step.name}`: model.path={settings.model.path} is not the base model {base}; "
+                f"study, step `{step.name}`: model.path={composed.model.path} is not the base model {base}; "
                 "overrides.model and the experiment of overrides.rl must name one model"
+            )
+        if not composed.checkpoint.export:
+            raise ConfigError(f"study, step `{step.name}`: checkpoint.export=false: a study evaluates the export")
+    return fingerprints
+
+
+def _check_summary(settings: StudySettings, evaluated: set[str]) -> None:
+    wanted = settings.summary
+    named = [("safety", wanted.safety), *(("reasoning", name) for name in wanted.reasoning)]
+    named += [("harmless", wanted.harmless)] if wanted.harmless is not None else []
+    for key, name in named:
+        if name not in evaluated:
+            raise ConfigError(
+                f"summary.{key}={name}: overrides.evaluate has no such benchmark (it has {', '.join(sorted(evaluated))})"
             )

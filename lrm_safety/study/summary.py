@@ -27,15 +27,18 @@ MEMORIZATION = {
 
 
 def summarise(settings: StudySettings) -> dict[str, dict[str, Any]]:
-    """base, sft and rl: figure -> {mean, low, high, values}; `values` by seed, `low` and `high` (Student, 95%) null for one."""
-    values: dict[str, dict[str, list[float]]] = {}
-    for model in models_of(settings):
-        of_method = values.setdefault(model.method, {})
-        for name, value in figures_of(settings, model).items():
-            of_method.setdefault(name, []).append(value)
-    return {
-        method: {name: _interval(found) for name, found in of_method.items()} for method, of_method in values.items()
-    }
+    """base, sft and rl: figure -> {mean, low, high, values}.
+
+    `values` are in the order of `seeds`, null where a seed has none; mean and interval (Student, 95%) are over the others, the
+    interval null for one.
+    """
+    models = models_of(settings)
+    summary: dict[str, dict[str, Any]] = {}
+    for method in dict.fromkeys(model.method for model in models):
+        found = [figures_of(settings, model) for model in models if model.method == method]
+        names = dict.fromkeys(name for figures in found for name in figures)
+        summary[method] = {name: _interval([figures.get(name) for figures in found]) for name in names}
+    return summary
 
 
 def figures_of(settings: StudySettings, model: Model) -> dict[str, float]:
@@ -85,6 +88,6 @@ def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _interval(values: list[float]) -> dict[str, Any]:
-    mean, low, high = over_runs(values)
+def _interval(values: list[float | None]) -> dict[str, Any]:
+    mean, low, high = over_runs([value for value in values if value is not None])
     return {"mean": mean, "low": low, "high": high, "values": values}

@@ -1,31 +1,43 @@
-"""Running steps: what is done stays done, a failure is told in one line, other settings are refused."""
+"""Running steps: what is done stays done, a failure is told in one line, a signal reaches the step, a folder has one owner."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from lrm_safety.errors import ConfigError, WorkerError
+from lrm_safety.interruption import StopRequested
 from lrm_safety.settings.study import StudyRunSettings, StudySettings
-from lrm_safety.study.run import finished_steps, run_steps
+from lrm_safety.study import process
+from lrm_safety.study.record import StepRecord, fingerprint_of, owned
+from lrm_safety.study.run import run_steps
 from lrm_safety.study.steps import Step
 
 
-def show(folder: Path, name: str = "show", *, seed: int = 0) -> Step:
+def show(folder: Path, *, seed: int = 0) -> Step:
     """A real command that takes a moment and makes no file of its own."""
     return Step(
-        f"{name}, seed {seed}", ("train", "experiment=miniature", f"seed={seed}", "--cfg", "job"), folder / "there"
+        f"show, seed {seed}", ("train", "experiment=miniature", f"seed={seed}", "--cfg", "job"), folder / "there"
     )
+
+
+def bad(folder: Path, reason: str = "seed=-1") -> Step:
+    return Step("train rl, seed 0", ("train", "experiment=miniature", reason), folder / "never")
 
 
 def run(folder: Path, steps: list[Step], **settings: float) -> str:
     console = Console(file=io.StringIO(), width=200)
     study = StudySettings(run=StudyRunSettings(directory=str(folder)), **settings)  # type: ignore[arg-type]
-    run_steps(steps, finished_steps(steps, folder), study, console)
+    with owned(folder) as lock:
+        run_steps(steps, {step.name: "x" for step in steps}, StepRecord(folder), study, console, lock)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -47,22 +59,69 @@ def test_a_step_whose_product_is_gone_is_done_again(tmp_path: Path) -> None:
         run(tmp_path, [show(tmp_path)])
 
 
-def test_a_failing_step_gives_its_own_error_line(tmp_path: Path) -> None:
-    bad = Step("train rl, seed 0", ("train", "experiment=miniature", "seed=-1"), tmp_path / "never")
-    with pytest.raises(
-        WorkerError, match=r"`train rl, seed 0` failed \(seed=-1: must be at least 0\); its log is"
-    ) as caught:
-        run(tmp_path, [bad, show(tmp_path)])
+def test_a_failing_step_gives_its_own_error_line_and_not_an_older_one(tmp_path: Path) -> None:
+    line = r"`train rl, seed 0` failed \(seed=-1: must be at least 0\); its log is"
+    with pytest.raises(WorkerError, match=line) as caught:
+        run(tmp_path, [bad(tmp_path), show(tmp_path)])
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "steps.json").exists()
+    assert StepRecord(tmp_path).done == {}
+    with pytest.raises(WorkerError, match=r"failed \(it made no never\)"):
+        run(tmp_path, [Step("train rl, seed 0", show(tmp_path).arguments, tmp_path / "never")])
 
 
-def test_a_step_that_hangs_is_ended(tmp_path: Path) -> None:
-    with pytest.raises(WorkerError, match=r"took over step_timeout_seconds=0\.01"):
-        run(tmp_path, [show(tmp_path)], step_timeout_seconds=0.01)
+def test_a_step_that_hangs_is_ended_and_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match=r"it took over step_timeout_seconds=0\.01"):
+        run(tmp_path, [show(tmp_path)], step_timeout_seconds=0.01, retries=1)
+    with pytest.raises(WorkerError, match=r"seed=-1"):
+        run(tmp_path, [bad(tmp_path)], retries=2)
+    assert (tmp_path / "logs" / "train-rl-seed-0.log").read_text().count("error: seed=-1") == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """The step is a real process that waits for ever unless it is asked to end."""
+    waiting = "import pathlib, sys, time; pathlib.Path(sys.argv[-1]).touch(); time.sleep(600)"
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\nexec {process.sys.executable} -c '{waiting}' {tmp_path}/started\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(process.sys, "executable", str(program))
+
+    def kill() -> None:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    began = time.monotonic()
+    with pytest.raises(StopRequested) as stop:
+        run(tmp_path, [show(tmp_path)])
+    thread.join()
+    assert stop.value.signal_number == number and time.monotonic() - began < 60
+    with owned(tmp_path):
+        pass  # nobody who inherited the lock is left
+
+
+def test_a_folder_has_one_owner(tmp_path: Path) -> None:
+    with owned(tmp_path), pytest.raises(ConfigError, match="is still running there"), owned(tmp_path):
+        pass
+    with owned(tmp_path):
+        pass
 
 
 def test_other_settings_need_another_folder(tmp_path: Path) -> None:
-    (tmp_path / "steps.json").write_text(json.dumps({"show, seed 0": ["train", "seed=1"]}))
+    record = StepRecord(tmp_path)
+    record.add("show, seed 0", "one")
+    StepRecord(tmp_path).match({"show, seed 0": "one", "show, seed 1": "new"})
     with pytest.raises(ConfigError, match=r"step `show, seed 0` was made by other settings; choose another run\.name"):
-        finished_steps([show(tmp_path)], tmp_path)
+        StepRecord(tmp_path).match({"show, seed 0": "other"})
+    assert (
+        fingerprint_of({"a": 1, "b": [2]}) == fingerprint_of({"b": [2], "a": 1}) != fingerprint_of({"a": 1, "b": [3]})
+    )
+
+
+def test_a_broken_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "steps.json").write_text(json.dumps({"show": "x"})[:-3])
+    with pytest.raises(ConfigError, match=r"steps\.json: cannot be read .*; delete it"):
+        StepRecord(tmp_path)

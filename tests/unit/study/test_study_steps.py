@@ -18,6 +18,11 @@ def steps(*overrides: str) -> list[Step]:
     return steps_of(settings)
 
 
+def check(*overrides: str) -> dict[str, str]:
+    settings, _ = compose_study(["run.directory=made", *overrides])
+    return check_steps(steps_of(settings), settings)
+
+
 def test_a_seed_is_three_models_and_two_analyses() -> None:
     assert [step.name for step in steps("seeds=[3,4]")] == [
         f"{name}, seed {seed}"
@@ -74,22 +79,46 @@ def test_a_method_without_overrides_is_left_out() -> None:
     "study", sorted(path.stem for path in (configuration_directory() / "study").glob("*.yaml") if path.stem != "star1")
 )
 def test_every_shipped_study_composes(study: str) -> None:
-    check_steps(steps(f"study={study}", "seeds=[0]"))
+    assert len(check(f"study={study}", "seeds=[0]")) == 7
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("rl=['experiment=miniature','trainer.larning_rate=1']", "study, step `train rl, seed 0`: .*larning_rate"),
-        ("sft=['sft=miniature','data=nowhere']", "study, step `train sft, seed 0`: .*nowhere"),
-        ("evaluate=['evaluation=miniature_study','judge=[nobody]']", "study, step `evaluate base, seed 0`: .*nobody"),
-        ("model=['model=smollm2_135m']", "step `train rl, seed 0`: model.path=.* is not the base model .*smollm2"),
+        (
+            "overrides.rl=['experiment=miniature','trainer.larning_rate=1']",
+            "study, step `train rl, seed 0`: .*larning_rate",
+        ),
+        ("overrides.sft=['sft=miniature','data=nowhere']", "study, step `train sft, seed 0`: .*nowhere"),
+        (
+            "overrides.evaluate=['evaluation=miniature_study','judge=[nobody]']",
+            "study, step `evaluate base, seed 0`: .*nobody",
+        ),
+        (
+            "overrides.model=['model=smollm2_135m']",
+            "step `train rl, seed 0`: model.path=.* is not the base model .*smollm2",
+        ),
+        (
+            "overrides.sft=['sft=miniature','data=miniature_supervised','checkpoint.export=false']",
+            "step `train sft, seed 0`: checkpoint.export=false",
+        ),
+        (
+            "summary.safety=attaq",
+            r"summary\.safety=attaq: overrides.evaluate has no such benchmark \(it has arithmetic, ",
+        ),
+        ("summary.harmless=xstest", r"summary\.harmless=xstest: "),
     ],
 )
 def test_a_mistake_in_any_step_is_told_before_the_first(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        check_steps(steps(f"overrides.{override}"))
+        check(override)
     assert "\n" not in str(caught.value)
+
+
+def test_a_step_is_told_by_its_whole_configuration() -> None:
+    names = ("train rl, seed 0", "evaluate rl, seed 0")
+    before, after = check("seeds=[0]"), check("seeds=[0]", "overrides.rl=['experiment=miniature','trainer.lr=1e-5']")
+    assert [before[name] == after[name] for name in names] == [False, True]
 
 
 @pytest.mark.parametrize(

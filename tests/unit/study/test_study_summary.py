@@ -84,6 +84,13 @@ def test_analyses_of_each_seed_go_to_their_model(study: StudySettings) -> None:
     assert summary["sft"]["exact_memorization_held_out"]["values"] == [0.25, 0.5]
 
 
+def test_values_stand_at_their_seeds(study: StudySettings) -> None:
+    path = analysis_of(study, 5) / "reflection.json"
+    path.write_text(path.read_text().replace("0.5", "null"))
+    figure = summarise(study)["rl"]["reflection_entropy_forbidden"]
+    assert figure == {"mean": pytest.approx(0.6), "low": None, "high": None, "values": [None, pytest.approx(0.6)]}
+
+
 def test_a_figure_nobody_measured_is_absent(study: StudySettings) -> None:
     study.summary.harmless = None
     study.summary.reasoning = ["nothing"]
