@@ -123,6 +123,8 @@ class Controller:
             self.recorder.note(f"resumed from update {self.update} ({checkpoint.path})")
         self.publish(self.run.rendered)
         self.evaluate_if_due()  # update 0, or one that was stopped between its updates and its evaluation
+        if checkpoint is not None:
+            self.checkpoint_if_due()
 
     def collect(self, pending: list[PendingChunk]) -> RolloutBatch:
         """The scored batch; a reward that cannot be computed stops the run with the rollouts saved."""
@@ -193,6 +195,8 @@ class Controller:
         write_records(self.run.directory / "evaluation", self.update, records, log_text=self.settings.tracking.log_text)
         self.last_evaluation = {"update": float(self.update)} | metrics
         self.recorder.record(self.update, metrics)
+        if self.settings.checkpoint.best_metric is not None:
+            self.saved_update = None  # a checkpoint of this update lacks its figures
 
     def state(self) -> dict[str, Any]:
         """Everything the controller must know to go on; JSON."""
@@ -226,8 +230,10 @@ class Controller:
         self.last_evaluation = state["last_evaluation"]
 
     def checkpoint_if_due(self) -> None:
-        """Every `checkpoint.every_updates`; the end of the run saves by itself."""
-        if self.schedule.crossed(self.update, self.settings.checkpoint.every_updates):
+        """Every `checkpoint.every_updates`, and whatever `checkpoint.best_metric` compares; the end saves by itself."""
+        settings = self.settings.checkpoint
+        compared = settings.best_metric is not None and self.last_evaluation.get("update") == self.update > 0
+        if compared or self.schedule.crossed(self.update, settings.every_updates):
             self.checkpoint(self.state())
 
     def checkpoint(self, state: dict[str, Any]) -> None:

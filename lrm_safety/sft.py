@@ -88,6 +88,8 @@ class SftTrainer:
                 self.load_state(checkpoint.state)
             self.recorder.note(f"resumed from update {self.update} ({checkpoint.path})")
         self.validate_if_due()  # update 0, or one that was stopped between its update and its validation
+        if checkpoint is not None:
+            self.checkpoint_if_due()
 
     def validate_if_due(self) -> None:
         """Loss of the held-out rows before the first update, after every pass, and at the end."""
@@ -102,6 +104,8 @@ class SftTrainer:
         loss = -mean([scores[index].logprobs for index in range(len(self.run.validation))])
         self.last_validation = {"update": float(self.update), "sft/validation_loss": loss}
         self.recorder.record(self.update, {"sft/validation_loss": loss})
+        if self.run.settings.checkpoint.best_metric is not None:
+            self.saved_update = None  # a checkpoint of this update lacks its figure
 
     def state(self) -> dict[str, Any]:
         """Everything the trainer must know to go on; JSON."""
@@ -124,8 +128,10 @@ class SftTrainer:
             self.recorder.note(f"{error}; a new pass begins (checkpoint.allow_changes=true)")
 
     def checkpoint_if_due(self) -> None:
-        """Every `checkpoint.every_updates`; the end of the run saves by itself."""
-        if self.schedule.crossed(self.update, self.run.settings.checkpoint.every_updates):
+        """Every `checkpoint.every_updates`, and whatever `checkpoint.best_metric` compares; the end saves by itself."""
+        settings = self.run.settings.checkpoint
+        compared = settings.best_metric is not None and self.last_validation.get("update") == self.update > 0
+        if compared or self.schedule.crossed(self.update, settings.every_updates):
             with self.interruption.deferred():
                 self.checkpoint()
 

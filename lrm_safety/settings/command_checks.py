@@ -39,8 +39,12 @@ def _check_supervised(settings: SftSettings) -> None:
         raise ConfigError(
             f"sft.targets=raw: takes the response as it stands; with sft.trace_field={sft.trace_field} use targets=family"
         )
-    if not schedule.passes and schedule.max_updates is None:
-        raise ConfigError("schedule.passes: set it above 0, or schedule.max_updates; otherwise the run has no end")
+    if schedule.passes is not None and schedule.passes <= 0:
+        raise ConfigError(
+            f"schedule.passes={schedule.passes:g}: must be above 0; null leaves the end to schedule.max_updates"
+        )
+    if schedule.passes is None and schedule.max_updates is None:
+        raise ConfigError("schedule.passes: set it, or schedule.max_updates; otherwise the run has no end")
     best = settings.checkpoint.best_metric
     if best is not None and (best != "sft/validation_loss" or not sft.validation_fraction):
         raise ConfigError(

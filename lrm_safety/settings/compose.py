@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
@@ -47,7 +48,9 @@ COMMANDS: dict[type, str] = {
 
 @cache
 def register_schema() -> None:
-    """Once: make the typed schemas known to Hydra: each root of conf/ lists its own first in its defaults."""
+    """Once: make known to Hydra the typed schemas, of which each root of conf/ lists its own first in its defaults, and
+    `${product:a,b}`."""
+    OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
     ConfigStore.instance().store(name="schema", node=Settings)
     ConfigStore.instance().store(name="evaluate_schema", node=EvaluateSettings)
     ConfigStore.instance().store(name="sft_schema", node=SftSettings)

@@ -60,7 +60,8 @@ class CheckpointSettings:
     keep_last: int = integer(2, low=1)
     """Most recent checkpoints to keep."""
     best_metric: str | None = None
-    """Metric whose best checkpoint is kept besides; null: none. Example: evaluation/safety."""
+    """Metric whose best checkpoint is kept besides, written whenever the metric is measured after update 0; null: none.
+    Example: evaluation/safety."""
     best_mode: str = choice("max", "min")
     """Whether a larger or a smaller best_metric is better."""
     resume: str = "auto"

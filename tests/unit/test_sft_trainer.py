@@ -178,8 +178,31 @@ def test_held_out_rows_are_scored_before_after_every_pass_and_at_the_end(tmp_pat
     values = {line["update"]: line["sft/validation_loss"] for line in done.lines if "sft/validation_loss" in line}
     tokens = [position for row in done.run.validation for position in range(len(row.response_ids))]
     assert values == dict.fromkeys([0, 5, 9], pytest.approx(sum(tokens) / len(tokens)))
+    # Every held-out loss after update 0 belongs to a checkpoint, or the best one could be lost (checkpoint.every_updates=50).
+    folder = done.run.directory / "checkpoints"
+    kept = {one.update: one.metric for one in map(done.run.store.open, sorted(folder.glob("update-*")))}
+    assert kept == {5: values[5], 9: values[9]}
     best = done.run.store.best()
-    assert best is not None and best.update == 9 and best.metric == pytest.approx(values[9])
+    assert best is not None and best.update == 9
+
+
+def test_a_checkpoint_saved_before_its_validation_gets_the_figure_on_resume(tmp_path: Path) -> None:
+    options = ("sft.validation_fraction=0.1", "sft.batch_size=4", "checkpoint.best_metric=sft/validation_loss")
+    options = (*options, "checkpoint.best_mode=min")
+    stopped = Attempt(tmp_path, *options)
+
+    def stop_in_validation() -> None:
+        if stopped.policy.validations == [0] and len(stopped.policy.weights) == 5:
+            raise StopRequested(15)
+
+    stopped.policy.on_call = stop_in_validation
+    with pytest.raises(StopRequested):
+        stopped.train()
+    saved = stopped.run.store.latest()
+    assert saved is not None and (saved.update, saved.metric) == (5, None)
+    resumed = Attempt(tmp_path, *options).train()
+    again = resumed.run.store.open(tmp_path / "run" / "checkpoints" / "update-000005")
+    assert again.metric is not None and resumed.policy.validations[0] == 5
 
 
 @pytest.mark.parametrize("overrides", [(), ("sft.validation_fraction=0.1",)])

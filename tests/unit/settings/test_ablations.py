@@ -58,6 +58,12 @@ def test_an_ablation_changes_what_it_names_and_nothing_else(name: str) -> None:
     assert found["run.directory"] == f"outputs/miniature-{name}" and found["tracking.tags"] == [name]
 
 
+def test_one_update_takes_every_response_of_the_batch() -> None:
+    settings, _ = compose_settings(["experiment=r1_distill_qwen_7b_star1", "algorithm=rloo", "ablation=one_update"])
+    algorithm = settings.algorithm
+    assert algorithm.mini_batch_size == algorithm.rollout_batch_size * algorithm.samples_per_prompt == 256
+
+
 @pytest.mark.parametrize("name", OF_THE_MINIATURE)
 def test_the_files_say_what_differs(name: str) -> None:
     """Whoever adds an ablation: its own keys are the difference, and nothing comes with them unseen."""

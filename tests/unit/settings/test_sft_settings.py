@@ -87,7 +87,8 @@ REFUSED = {
     "targets": (["sft.targets=chat"], "sft.targets=chat: must be one of family, raw"),
     "raw and a trace": (["sft.targets=raw", "sft.trace_field=t"], "sft.targets=raw: takes the response as it stands"),
     "batch below the ranks": (["sft.batch_size=1"], "sft.batch_size=1: must be at least cluster.policy.num_workers=2"),
-    "no end": (["schedule.passes=null"], "schedule.passes: set it above 0, or schedule.max_updates"),
+    "no end": (["schedule.passes=null"], "schedule.passes: set it, or schedule.max_updates"),
+    "no pass": (["schedule.passes=0", "schedule.max_updates=9"], "schedule.passes=0: must be above 0; null leaves"),
     "half held out": (["sft.validation_fraction=0.6"], "sft.validation_fraction=0.6: must be at most 0.5"),
     "beta": (["trainer.beta1=1"], "trainer.beta1=1.0: must be below 1"),
     "adapters that do nothing": (
