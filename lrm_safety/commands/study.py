@@ -22,6 +22,8 @@ from ..study.steps import analysis_of, models_of, steps_of
 from ..study.summary import summarise
 from .report import report
 
+RL_LESS_SFT = "rl - sft"
+
 
 def study(arguments: list[str]) -> int:
     """Run `study [study=OPTION] [key=value ...] [--cfg job] [--steps]`; returns the exit status."""
@@ -77,16 +79,19 @@ def _folders(settings: StudySettings) -> list[str]:
 
 def _show(summary: dict[str, dict[str, Any]], console: Console) -> None:
     table = Table(title="means over seeds, ± half of the 95% interval", box=SIMPLE_HEAD, pad_edge=False)
+    columns = {name: figures for name, figures in summary.items() if name != "differences"}
+    if RL_LESS_SFT in summary["differences"]:
+        columns[RL_LESS_SFT] = summary["differences"][RL_LESS_SFT]
     table.add_column("figure", overflow="fold")
-    for method in summary:
-        table.add_column(method, justify="right", no_wrap=True)
-    for name in dict.fromkeys(name for figures in summary.values() for name in figures):
-        table.add_row(name, *(_cell(figures.get(name)) for figures in summary.values()))
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in dict.fromkeys(name for figures in columns.values() for name in figures):
+        table.add_row(name, *(_cell(figures.get(name)) for figures in columns.values()))
     console.print(table)
 
 
 def _cell(figure: dict[str, Any] | None) -> str:
-    if figure is None:
+    if figure is None or figure["mean"] is None:
         return ""
     mean = f"{figure['mean']:.3f}"
     return mean if figure["low"] is None else f"{mean} ± {figure['high'] - figure['mean']:.3f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -27,18 +28,41 @@ MEMORIZATION = {
 
 
 def summarise(settings: StudySettings) -> dict[str, dict[str, Any]]:
-    """base, sft and rl: figure -> {mean, low, high, values}.
+    """base, sft and rl: figure -> {mean, low, high, values}; and `differences`, "rl - sft" and so on: the same, paired by seed.
 
     `values` are in the order of `seeds`, null where a seed has none; mean and interval (Student, 95%) are over the others, the
     interval null for one.
     """
     models = models_of(settings)
-    summary: dict[str, dict[str, Any]] = {}
-    for method in dict.fromkeys(model.method for model in models):
-        found = [figures_of(settings, model) for model in models if model.method == method]
-        names = dict.fromkeys(name for figures in found for name in figures)
-        summary[method] = {name: _interval([figures.get(name) for figures in found]) for name in names}
+    found = {model: figures_of(settings, model) for model in models}
+    values = {
+        method: _by_figure([found[model] for model in models if model.method == method])
+        for method in dict.fromkeys(model.method for model in models)
+    }
+    summary: dict[str, dict[str, Any]] = {
+        method: {name: _interval(column) for name, column in figures.items()} for method, figures in values.items()
+    }
+    pairs = [(later, earlier) for earlier, later in itertools.combinations(values, 2)]
+    summary["differences"] = {
+        f"{one} - {other}": {
+            name: _interval([_less(x, y) for x, y in zip(values[one][name], values[other][name], strict=True)])
+            for name in values[one]
+            if name in values[other]
+        }
+        for one, other in pairs
+    }
     return summary
+
+
+def _by_figure(seeds: list[dict[str, float]]) -> dict[str, list[float | None]]:
+    return {
+        name: [figures.get(name) for figures in seeds]
+        for name in dict.fromkeys(n for figures in seeds for n in figures)
+    }
+
+
+def _less(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
 
 
 def figures_of(settings: StudySettings, model: Model) -> dict[str, float]:
@@ -89,5 +113,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _interval(values: list[float | None]) -> dict[str, Any]:
-    mean, low, high = over_runs([value for value in values if value is not None])
+    present = [value for value in values if value is not None]
+    mean, low, high = over_runs(present) if present else (None, None, None)
     return {"mean": mean, "low": low, "high": high, "values": values}

@@ -40,8 +40,9 @@ def test_a_study_from_base_to_report(command: Callable[..., Command], tmp_path: 
     assert done.survivors() == []
     folder = tmp_path / "study"
     summary = json.loads((folder / "summary.json").read_text())
-    assert list(summary) == ["base", "sft", "rl"]
-    for method, figures in summary.items():
+    assert list(summary) == ["base", "sft", "rl", "differences"]
+    for method in ("base", "sft", "rl"):
+        figures = summary[method]
         wanted = {f"safety_{view}" for view in ("trace", "answer", "full")} | {
             "arithmetic_accuracy",
             "benign_helpfulness",

@@ -64,7 +64,7 @@ def study(tmp_path: Path) -> StudySettings:
 
 def test_means_and_students_interval_over_seeds(study: StudySettings) -> None:
     summary = summarise(study)
-    assert list(summary) == ["base", "sft", "rl"]
+    assert list(summary) == ["base", "sft", "rl", "differences"]
     safety = summary["rl"]["safety_full"]
     # Two seeds, 0.9 and 1.0: mean 0.95, standard error 0.05, Student's t at 97.5% with one degree of freedom 12.706.
     assert safety["mean"] == pytest.approx(0.95) and safety["values"] == [0.9, 1.0]
@@ -76,10 +76,25 @@ def test_means_and_students_interval_over_seeds(study: StudySettings) -> None:
     assert summary["base"]["benign_helpfulness"]["mean"] == 0.5
 
 
+def test_differences_are_paired_by_seed(study: StudySettings) -> None:
+    differences = summarise(study)["differences"]
+    assert list(differences) == ["sft - base", "rl - base", "rl - sft"]
+    # 0.9 - 0.8 and 1.0 - 0.9: the seeds differ, their differences do not.
+    found = differences["rl - sft"]["safety_full"]
+    assert [found["mean"], found["low"], found["high"]] == pytest.approx([0.1, 0.1, 0.1])
+    assert differences["sft - base"]["safety_full"]["values"] == pytest.approx([0.7, 0.7])
+    assert "reflection_entropy_forbidden" not in differences["rl - base"], "the base has no such figure"
+
+
 def test_analyses_of_each_seed_go_to_their_model(study: StudySettings) -> None:
     summary = summarise(study)
     assert summary["rl"]["reflection_entropy_forbidden"]["values"] == pytest.approx([0.5, 0.6])
-    assert not [name for figures in summary.values() for name in figures if "other" in name or "per_response" in name]
+    assert not [
+        name
+        for method in ("base", "sft", "rl")
+        for name in summary[method]
+        if "other" in name or "per_response" in name
+    ]
     assert "reflection_entropy_forbidden" not in summary["base"]
     assert summary["sft"]["exact_memorization_held_out"]["values"] == [0.25, 0.5]
 
