@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..diagnosis import Evidence, Finding, PromptEntropy, diagnose, of_evaluation, role_of
 from .analyses import MAIN_REFLECTION, audit_by, own_cells
 from .combine import Combined, mean_of_role
-from .folders import Analysis, Study, Subject, TrainingRun
+from .folders import Analysis, Evaluation, Study, Subject, TrainingRun, paired
 
 
 @dataclass(frozen=True)
@@ -66,15 +65,13 @@ def _of_subject(study: Study, subject: Subject) -> list[Seen]:
 
 
 def evidence_of(study: Study, subject: Subject) -> list[Evidence]:
-    """One for each seed: the i-th training run with the i-th evaluation and the i-th reflection analysis, as far as there
-    are so many; what there is one of belongs to every seed."""
-    seeds = max(len(subject.runs), len(subject.evaluations), 1)
-    base, reflections = study.base_of(subject), list(study.of_kind("reflection"))
+    """One for each seed: its training run, its evaluation and the base's, and its reflection analysis, as far as there are."""
+    base, rows = study.base_of(subject), _runs_and_evaluations(subject)
+    leading = [evaluation or run for run, evaluation in rows]
+    others = paired(leading, base.evaluations if base else [])
+    analyses = paired(leading, [one for one in study.of_kind("reflection") if subject.name in one.results["models"]])
     found = []
-    for i in range(seeds):
-        run = _of_seed(subject.runs, i)
-        evaluation = _of_seed(subject.evaluations, i)
-        other = _of_seed(base.evaluations, i) or base.evaluations[0] if base else None
+    for (run, evaluation), other, analysis in zip(rows, others, analyses, strict=True):
         evidence = Evidence()
         if run is not None:
             evidence = replace(
@@ -89,16 +86,23 @@ def evidence_of(study: Study, subject: Subject) -> list[Evidence]:
                 base=None if other is None else of_evaluation(other.results, str(other.folder / "results.json")),
                 run=of_evaluation(evaluation.results, str(evaluation.folder / "results.json")),
             )
-        analysis = _of_seed(reflections, i)
         if analysis is not None and base is not None:
             evidence = replace(evidence, entropies=tuple(_entropies(analysis, base, subject)))
         found.append(evidence)
     return found
 
 
-def _of_seed(items: list[Any], i: int) -> Any:
-    """The i-th, or the only one."""
-    return items[i] if i < len(items) else items[0] if len(items) == 1 else None
+def _runs_and_evaluations(subject: Subject) -> list[tuple[TrainingRun | None, Evaluation | None]]:
+    """Each training run with its evaluation, and what of either has no other."""
+    runs, evaluations = subject.runs, subject.evaluations
+    rows: list[tuple[TrainingRun | None, Evaluation | None]] = (
+        list(zip(runs, paired(runs, evaluations), strict=True))
+        if len(runs) > len(evaluations)
+        else list(zip(paired(evaluations, runs), evaluations, strict=True))
+    )
+    rows += [(run, None) for run in runs if all(run is not one for one, _ in rows)]
+    rows += [(None, evaluation) for evaluation in evaluations if all(evaluation is not one for _, one in rows)]
+    return rows
 
 
 def _reward_paths(run: TrainingRun) -> list[str]:

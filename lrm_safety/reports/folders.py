@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -29,6 +29,10 @@ class TrainingRun:
     config: dict[str, Any]
     """Its config.yaml; empty where there is none."""
 
+    @property
+    def seed(self) -> int | None:
+        return self.config.get("seed")
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -38,6 +42,10 @@ class Evaluation:
     results: dict[str, Any]
     config: dict[str, Any]
 
+    @property
+    def seed(self) -> int | None:
+        return self.results.get("seed")
+
 
 @dataclass(frozen=True)
 class Analysis:
@@ -46,6 +54,27 @@ class Analysis:
     folder: Path
     kind: str
     results: dict[str, Any]
+
+    @property
+    def seed(self) -> int | None:
+        return self.results.get("seed")
+
+
+Seeded = TypeVar("Seeded", TrainingRun, Evaluation, Analysis)
+
+
+def paired(mine: Sequence[TrainingRun | Evaluation | Analysis], theirs: Sequence[Seeded]) -> list[Seeded | None]:
+    """For each of mine that of theirs which belongs to its seed, None where there is none; an only one belongs to every seed.
+
+    Where seeds are absent or repeat they tell nothing apart, and the place in the list decides.
+    """
+    if len(theirs) == 1:
+        return [theirs[0]] * len(mine)
+    for seeds in ([one.seed for one in mine], [one.seed for one in theirs]):
+        if None in seeds or len(set(seeds)) < len(seeds):
+            return [theirs[i] if i < len(theirs) else None for i in range(len(mine))]
+    of_seed = {one.seed: one for one in theirs}
+    return [of_seed.get(one.seed) for one in mine]
 
 
 @dataclass

@@ -37,6 +37,7 @@ from lrm_safety.reports.figures import bars
 from lrm_safety.reports.findings import diagnose_study, evidence_of
 from lrm_safety.reports.folders import Subject, gather
 from lrm_safety.reports.published import published
+from lrm_safety.reports.sections.results import _differences
 from lrm_safety.reports.style import looks_of
 
 
@@ -223,6 +224,38 @@ def test_evidence_pairs_seeds_and_names_its_sources(tmp_path: Path) -> None:
     assert first.reward_paths == {"made/reward"}
     entropies = {one.prompts: (one.role, one.base, one.run) for one in first.entropies}
     assert entropies == {"attaq": ("safety", 0.24, 0.09), "math500": ("reasoning", 0.31, 0.3)}
+
+
+def test_seeds_are_paired_by_seed_and_not_by_place(tmp_path: Path) -> None:
+    def made(name: str, seed: int, right: float) -> str:
+        return f"{name}={evaluation(tmp_path / f'{name}-{seed}', all_benchmarks(0.5, right, 0.1, 0.4), seed)}"
+
+    right = {seed: 0.5 + 0.1 * seed for seed in range(4)}
+    runs = [f"rl={training(tmp_path / f'run-{seed}', rl_curves(seed), {'seed': seed})}" for seed in (2, 0)]
+    study = gather(
+        [*(made("base", seed, value) for seed, value in right.items()), *runs]
+        + [made("rl", seed, right[seed]) for seed in (3, 0, 2)]
+    )
+    base, subject = study.subjects
+    assert [one["value"] for one in _differences(base, subject, "math500")] == [0.0, 0.0, 0.0]
+    seen = [
+        (Path(one.training_source).parent.name, Path(one.run.source).parent.name, Path(one.base.source).parent.name)
+        for one in evidence_of(study, subject)
+        if one.run and one.base
+    ]
+    assert seen == [("", "rl-3", "base-3"), ("run-0", "rl-0", "base-0"), ("run-2", "rl-2", "base-2")]
+    del base.evaluations[3]
+    assert len(_differences(base, subject, "math500")) == 2, "a seed that the base lacks is compared with nothing"
+
+
+def test_seeds_that_repeat_are_paired_by_place(tmp_path: Path) -> None:
+    folders = [
+        f"{name}={evaluation(tmp_path / f'{name}-{i}', all_benchmarks(0.5, value, 0.1, 0.4))}"
+        for name in ("base", "rl")
+        for i, value in enumerate((0.5, 0.6))
+    ]
+    base, subject = gather(folders).subjects
+    assert [one["value"] for one in _differences(base, subject, "math500")] == [0.0, 0.0]
 
 
 def test_the_same_reward_on_two_families(tmp_path: Path) -> None:
