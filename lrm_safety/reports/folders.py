@@ -123,17 +123,21 @@ class Study:
         return next((one for one in self.subjects if one.role == "base" and one.evaluations), None)
 
     def base_of(self, subject: Subject) -> Subject | None:
-        """What a subject is compared with: the base of its name (`base-7b` of `rl-7b-no_kl`), or of its model family, or the
-        only base there is."""
+        """What a subject is compared with: the base of its name (`base-7b` of `rl-7b-no_kl`), or the only one of its model
+        family, or the only one there is. None where several could be meant."""
         bases = [one for one in self.subjects if one.role == "base" and one.evaluations]
         if subject in bases:
             return subject
         rest = role_and_rest(subject.name)[1]
-        named = [one for one in bases if (own := role_and_rest(one.name)[1]) and re.match(rf"{re.escape(own)}\b", rest)]
+        named = [
+            one
+            for one in bases
+            if (own := role_and_rest(one.name)[1]) and re.match(rf"{re.escape(own)}(?![a-z0-9])", rest)
+        ]
         same = [one for one in bases if one.family == subject.family]
         if named:
             return max(named, key=lambda one: len(one.name))
-        return same[0] if same else bases[0] if len(bases) == 1 else None
+        return same[0] if len(same) == 1 else bases[0] if len(bases) == 1 else None
 
     def groups(self) -> dict[str, list[Subject]]:
         """Subjects that are compared with each other, by the name of their base (without `base`; empty: none)."""

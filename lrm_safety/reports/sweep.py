@@ -98,7 +98,8 @@ def final_figures(run: TrainingRun) -> dict[str, float]:
 def compare(folders: Sequence[Path]) -> Comparison:
     """Every training run in or below the folders, by configuration.
 
-    The reference is the configuration that the others differ least from: in a sweep of single changes the unchanged one.
+    The reference is the configuration that the others differ least from: in a sweep of single changes the unchanged one. Of
+    two that differ from the others alike, as any two alone do, it is the one that is no ablation.
     Raises ConfigError for a folder without runs, DataError for a torn file.
     """
     groups: dict[str, list[TrainingRun]] = {}
@@ -107,7 +108,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
         groups.setdefault(json.dumps(compared, sort_keys=True), []).append(run)
     identities = list(groups)
     distance = [sum(len(changes(_parsed(a), _parsed(b))) for b in identities) for a in identities]
-    reference = identities[distance.index(min(distance))]
+    reference = min(zip(distance, map(_ablated, groups.values()), range(len(identities)), identities, strict=True))[-1]
     ordered = [reference, *(one for one in identities if one != reference)]
     names = _names([groups[one] for one in ordered])
     rows, left_out = [], []
@@ -238,6 +239,11 @@ def _names(groups: Sequence[Sequence[TrainingRun]]) -> list[str]:
         seen[name] += 1
         unique.append(name if names.count(name) == 1 else f"{name} ({seen[name]})")
     return unique
+
+
+def _ablated(runs: Sequence[TrainingRun]) -> bool:
+    """Whether the runs say of themselves what they change: conf/ablation names it in the tags."""
+    return bool((runs[0].config.get("tracking") or {}).get("tags"))
 
 
 def _seed(run: TrainingRun) -> int:

@@ -116,15 +116,16 @@ def test_interval_of_a_mean_of_benchmarks(tmp_path: Path) -> None:
 
 
 def test_the_base_is_that_of_the_name_before_that_of_the_family(tmp_path: Path) -> None:
-    names = ["base-1b", "base-7b", "rl-7b", "rl-1b-no_kl", "rl-70b", "sft"]
+    names = ["base-1b", "base-7b", "base_3_1_7b", "rl-7b", "rl-1b-no_kl", "rl_7b_no_kl", "rl_3_1_7b_x", "rl-70b", "sft"]
     made = [f"{name}={evaluation(tmp_path / name, all_benchmarks(0.5, 0.5, 0.1, 0.4))}" for name in names]
     study = gather(made)
     compared = {one.name: base and base.name for one in study.subjects for base in [study.base_of(one)]}
     assert compared == {
-        **{"base-1b": "base-1b", "base-7b": "base-7b", "rl-7b": "base-7b", "rl-1b-no_kl": "base-1b"},
-        **{"rl-70b": "base-1b", "sft": "base-1b"},  # no base of that name: the first of the family
+        **{"base-1b": "base-1b", "base-7b": "base-7b", "base_3_1_7b": "base_3_1_7b"},
+        **{"rl-7b": "base-7b", "rl-1b-no_kl": "base-1b", "rl_7b_no_kl": "base-7b", "rl_3_1_7b_x": "base_3_1_7b"},
+        **{"rl-70b": None, "sft": None},  # no base of that name, and three of the family
     }
-    assert [one.name for one in study.groups()["7b"]] == ["base-7b", "rl-7b"]
+    assert [one.name for one in study.groups()["7b"]] == ["base-7b", "rl-7b", "rl_7b_no_kl"]
 
 
 def test_a_base_that_every_seed_read_is_one_model(tmp_path: Path) -> None:

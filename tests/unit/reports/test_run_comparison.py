@@ -22,8 +22,10 @@ BASE = {
 
 
 def made_run(folder: Path, seed: int, safety: list[float], name: str = "tiny", **algorithm: Any) -> Path:
-    """A run with an evaluation every two updates; seconds are 10 an iteration, lengths and KL constant."""
-    config = {**BASE, "seed": seed, "run": {"directory": f"outputs/{name}"}}
+    """A run with an evaluation every two updates; seconds are 10 an iteration, lengths and KL constant. One of another name
+    than `tiny` is an ablation."""
+    tags = [] if name == "tiny" else [name]
+    config = {**BASE, "seed": seed, "run": {"directory": f"outputs/{name}"}, "tracking": {"tags": tags}}
     config["algorithm"] = {**BASE["algorithm"], **algorithm}
     updates = [2 * i for i in range(len(safety))]
     series = {
@@ -56,6 +58,14 @@ def test_seeds_are_one_row_and_the_unchanged_runs_the_reference(sweep: Path) -> 
     assert [dict(row.changed) for row in found.rows] == [{}, {"algorithm.kl.coef": 0.0}, {"algorithm.clip_high": 0.28}]
     assert [len(row.runs) for row in found.rows] == [3, 3, 3] and not found.left_out
     assert found.headings == ["safety", "KL, nats/token", "response tokens", "seconds"]
+
+
+def test_of_two_configurations_the_reference_is_the_one_that_is_no_ablation(tmp_path: Path) -> None:
+    made_run(tmp_path / "ablation", 0, [0.1, 0.2], "no_kl", kl={"coef": 0.0})
+    made_run(tmp_path / "plain", 0, [0.1, 0.5])
+    found = compare([tmp_path])
+    assert [row.name for row in found.rows] == ["tiny", "no_kl"]
+    assert found.differences(found.rows[1])["safety"][0] == pytest.approx(-0.3)
 
 
 def test_mean_and_interval_over_seeds(sweep: Path) -> None:
