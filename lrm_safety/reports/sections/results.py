@@ -126,7 +126,8 @@ def difference_table(study: Study) -> str:
     if not rows:
         return ""
     shown = table(
-        "Over the questions that both a model and its base of the same seed answered. p: McNemar's or the sign-flip test, of one evaluation each.",
+        "Over the questions that both a model and its base of the same seed answered. p: McNemar's or the sign-flip test, of one "
+        "evaluation each.",
         ["model", "benchmark", "difference", "95% interval", "p", "over"],
         rows,
         identity="differences",

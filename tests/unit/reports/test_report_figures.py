@@ -261,7 +261,9 @@ def test_seeds_that_repeat_are_paired_by_place(tmp_path: Path) -> None:
 
 def test_the_same_reward_on_two_families(tmp_path: Path) -> None:
     folders = []
-    for family, before, after in (("qwen3", 0.3, 0.9), ("granite", 0.3, 0.35)):
+    for family, before, after in (("qwen3", 0.3, 0.9), ("granite", 0.3, 0.35), ("other", 0.3, 0.3)):
+        reward = {"models": {"mine": {"path": "another" if family == "other" else "one", "views": {family: 1.0}}}}
+        folders.append(f"rl-{family}={training(tmp_path / family, {}, {'reward': reward})}")
         for role, value in (("base", before), ("rl", after)):
             made = evaluation(tmp_path / f"{role}-{family}", all_benchmarks(value, 0.8, 0.1, value), family=family)
             folders.append(f"{role}-{family}={made}")
@@ -274,6 +276,47 @@ def test_the_same_reward_on_two_families(tmp_path: Path) -> None:
         and "qwen3 by +0.60" in seen.finding.text
         and "granite by +0.05" in seen.finding.text
     )
+
+
+def test_a_gain_is_against_the_base_of_the_name(tmp_path: Path) -> None:
+    """Two sizes of one family: the first base of the family would give qwen3 a gain of 0."""
+    folders = []
+    rows = (("8b", "qwen3", 0.9, None), ("4b", "qwen3", 0.3, 0.9), ("2b", "granite", 0.3, 0.85))
+    for size, family, before, after in rows:
+        folders.append(
+            f"base-{size}={evaluation(tmp_path / f'base-{size}', all_benchmarks(before, 0.8, 0.1, before), family=family)}"
+        )
+        if after is not None:
+            made = evaluation(tmp_path / f"rl-{size}", all_benchmarks(after, 0.8, 0.1, after), family=family)
+            run = training(tmp_path / f"run-{size}", {}, {"reward": {"models": {"mine": {"path": "one"}}}})
+            folders += [f"rl-{size}={made}", f"rl-{size}={run}"]
+    assert not [one for one in diagnose_study(gather(folders)) if one.finding.rule == "reward_transfer"]
+
+
+def test_each_family_has_a_reflection_analysis_of_its_own(tmp_path: Path) -> None:
+    folders = []
+    for size, after in (("1b", 0.3), ("8b", 0.05)):
+        for role in ("base", "rl"):
+            folders.append(
+                f"{role}-{size}={evaluation(tmp_path / f'{role}-{size}', all_benchmarks(0.5, 0.8, 0.1, 0.5))}"
+            )
+        values = {(f"base-{size}", "math500"): 0.3, (f"rl-{size}", "math500"): after}
+        folders.append(str(reflection(tmp_path / f"reflection-{size}", values)))
+    (seen,) = [one for one in diagnose_study(gather(folders)) if one.finding.rule == "entropy_on_reasoning"]
+    assert (seen.subject, seen.num_seen, seen.num_runs) == ("rl-8b", 1, 1) and "from 0.3 to 0.05" in seen.finding.text
+
+
+def test_seen_counts_the_runs_that_have_the_figures_and_shows_the_worst(tmp_path: Path) -> None:
+    folders = [f"base={evaluation(tmp_path / 'base', all_benchmarks(0.5, 0.8, 0.1, 0.5))}"]
+    for seed, kl in enumerate((0.4, 0.9, 0.5, 0.1)):
+        run = training(tmp_path / f"run-{seed}", {"kl/k3": [(1, kl), (2, kl)]}, {"seed": seed})
+        folders.append(f"rl={run}")
+    folders.append(f"rl={training(tmp_path / 'silent', {'train/loss': [(1, 0.0)]}, {'seed': 4})}")
+    folders.append(f"rl={evaluation(tmp_path / 'rl', all_benchmarks(0.5, 0.4, 0.1, 0.5))}")
+    found = {(one.finding.rule, one.finding.evidence[0].name): one for one in diagnose_study(gather(folders))}
+    kl, lost = found["kl_blow_up", "kl/k3"], found["reasoning_loss", "math500 pass@1"]
+    assert (kl.num_seen, kl.num_runs, kl.finding.evidence[0].value) == (3, 4, 0.9)
+    assert (lost.num_seen, lost.num_runs) == (1, 1), "one evaluation, whatever the number of training runs"
 
 
 def test_cost_of_a_run(tmp_path: Path) -> None:
