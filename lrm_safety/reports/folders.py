@@ -180,11 +180,16 @@ def _split(argument: str) -> tuple[str, Path]:
 def read_folder(folder: Path) -> list[TrainingRun | Evaluation | Analysis]:
     """Everything that a folder holds; raises ConfigError when it is nothing."""
     found: list[TrainingRun | Evaluation | Analysis] = []
-    config = _config(folder)
+    results = folder / "results.json"
+    if results.is_file() and "head_is_new" in _json(results):
+        raise ConfigError(
+            f"report: {folder}: is the training of a reward model (lrm-safety reward), which a report does not "
+            "show; give the folder of its lrm-safety audit-reward"
+        )
     if (folder / "metrics.jsonl").is_file():
-        found.append(TrainingRun(folder, read_series(folder / "metrics.jsonl"), config))
-    if (folder / "results.json").is_file():
-        found.append(Evaluation(folder, _json(folder / "results.json", "benchmarks"), config))
+        found.append(read_run(folder))
+    if results.is_file():
+        found.append(Evaluation(folder, _json(results, "benchmarks"), _config(folder)))
     found += [
         Analysis(folder, kind, _json(folder / f"{kind}.json"))
         for kind in ANALYSES
@@ -196,6 +201,11 @@ def read_folder(folder: Path) -> list[TrainingRun | Evaluation | Analysis]:
             f"report: {folder}: {reason}; give folders of lrm-safety train, sft, evaluate, analyze or audit-reward"
         )
     return found
+
+
+def read_run(folder: Path) -> TrainingRun:
+    """What metrics.jsonl and config.yaml of a folder say."""
+    return TrainingRun(folder, read_series(folder / "metrics.jsonl"), _config(folder))
 
 
 def _json(path: Path, *keys: str) -> dict[str, Any]:

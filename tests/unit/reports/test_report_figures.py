@@ -33,10 +33,11 @@ from lrm_safety.reports.combine import (
     pareto,
 )
 from lrm_safety.reports.cost import cost_of, num_gpus
-from lrm_safety.reports.figures import bars
+from lrm_safety.reports.figures import bars, curves
 from lrm_safety.reports.findings import diagnose_study, evidence_of
 from lrm_safety.reports.folders import Subject, gather
 from lrm_safety.reports.published import published
+from lrm_safety.reports.sections.analyses import reflection_table
 from lrm_safety.reports.sections.results import _differences
 from lrm_safety.reports.style import looks_of
 
@@ -48,6 +49,9 @@ def test_interval_over_seeds_is_students() -> None:
     half = 2.7764451 * deviation / math.sqrt(5)
     assert (mean, low, high) == pytest.approx((0.75, 0.75 - half, 0.75 + half), abs=1e-4)
     assert over_runs([0.5]) == (0.5, None, None)
+    # 40 values of 0 and 40 of 1: deviation (20 / 79)^0.5; no t is below that of 30 degrees, and none is the normal's
+    many = over_runs([0.0, 1.0] * 40)
+    assert many[2] == pytest.approx(0.5 + 2.042 * math.sqrt(20 / 79 / 80))
 
 
 def test_table_of_student_against_its_density() -> None:
@@ -115,6 +119,22 @@ def test_interval_of_a_mean_of_benchmarks(tmp_path: Path) -> None:
     assert found[0].high == pytest.approx(0.625 + 12.706 * 0.025)
 
 
+def test_a_mean_of_benchmarks_inside_training_is_over_runs(tmp_path: Path) -> None:
+    rows = [(0.4, 0.8), (0.6, 0.7)]
+    runs = [
+        training(tmp_path / str(i), {"evaluation/math500": [(0, 0.1), (5, a)], "evaluation/gsm8k": [(0, 0.1), (5, b)]})
+        for i, (a, b) in enumerate(rows)
+    ]
+    several = gather([f"rl={run}" for run in runs])
+    found = mean_of_role(several, several.subjects[0], "reasoning")
+    # the benchmarks of a run are not independent: means of 0.6 and 0.65, and Student over these two
+    assert found is not None and (found[0].value, found[0].num_runs) == (pytest.approx(0.625), 2)
+    assert found[0].high == pytest.approx(0.625 + 12.706 * 0.025) and found[0].in_training
+    alone = gather([f"rl={runs[0]}"])
+    found = mean_of_role(alone, alone.subjects[0], "reasoning")
+    assert found is not None and (found[0].value, found[0].low) == (pytest.approx(0.6), None) and found[0].in_training
+
+
 def test_the_base_is_that_of_the_name_before_that_of_the_family(tmp_path: Path) -> None:
     names = ["base-1b", "base-7b", "base_3_1_7b", "rl-7b", "rl-1b-no_kl", "rl_7b_no_kl", "rl_3_1_7b_x", "rl-70b", "sft"]
     made = [f"{name}={evaluation(tmp_path / name, all_benchmarks(0.5, 0.5, 0.1, 0.4))}" for name in names]
@@ -170,6 +190,16 @@ def test_many_bars_become_dots(groups: int, dots: bool) -> None:
     assert figure.get_size_inches()[1] < 20
     assert all(label.get_text().count("\n") == 1 for label in axes.get_yticklabels())
     plt.close(figure)
+
+
+def test_runs_without_a_common_update_have_no_mean() -> None:
+    drawn = curves({"rl": [[(1, 0.1), (3, 0.2)], [(2, 0.5), (4, 0.6)]]}, looks_of(["rl"]), title="", y_label="")
+    (axes,) = drawn.axes
+    lines = [list(zip(*line.get_data(), strict=True)) for line in axes.get_lines()]
+    assert lines == [[(1, 0.1), (3, 0.2)], [(2, 0.5), (4, 0.6)], []]
+    (label,) = axes.get_legend_handles_labels()[1]
+    assert "mean" not in label
+    plt.close(drawn)
 
 
 def test_folders_join_by_name_in_the_order_of_roles(tmp_path: Path) -> None:
@@ -319,6 +349,12 @@ def test_seen_counts_the_runs_that_have_the_figures_and_shows_the_worst(tmp_path
     assert (lost.num_seen, lost.num_runs) == (1, 1), "one evaluation, whatever the number of training runs"
 
 
+def test_the_papers_entropy_stands_beside_attaq_and_not_beside_an_attack_on_it(tmp_path: Path) -> None:
+    for name, beside in (("attaq_500", True), ("attaq_empty_trace", False)):
+        made = reflection(tmp_path / name, {("base", name): 0.3, ("rl", name): 0.1})
+        assert ("paper: 0.09" in reflection_table(gather([str(made)]))) is beside, name
+
+
 def test_cost_of_a_run(tmp_path: Path) -> None:
     group = {"num_workers": 2, "gpus_per_worker": 1.0}
     cluster = {"device": "cuda", "policy": group, "rollout": group, "reference": group, "reward": group}
@@ -345,5 +381,9 @@ def test_cost_of_a_run(tmp_path: Path) -> None:
 
 def test_published_figures_belong_to_a_role() -> None:
     assert published("attaq_clean", "rl") == "0.92" and published("gpqa_diamond", "sft") == "47.54%"
-    assert published("math500", "rl") is None and published("attaq", None) is None
+    assert (
+        published("attaq_empty_trace", "rl") is None
+        and published("math500", "rl") is None
+        and published("attaq", None) is None
+    )
     assert all_benchmarks(0.5, 0.5, 0.1, 0.4).keys() >= {"attaq", "gpqa_diamond"}
