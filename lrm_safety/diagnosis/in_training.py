@@ -42,8 +42,10 @@ def in_training(evidence: Evidence) -> tuple[Evaluated, Evaluated] | None:
         return None
     source = evidence.training_source
     return (
-        Evaluated(f"{source}, update {updates[0]}", first, in_training=True),
-        Evaluated(f"{source}, the better of updates {updates[-2]} and {updates[-1]}", last, in_training=True),
+        Evaluated(f"{source}, update {updates[0]}", first, evidence.judges, in_training=True),
+        Evaluated(
+            f"{source}, the better of updates {updates[-2]} and {updates[-1]}", last, evidence.judges, in_training=True
+        ),
     )
 
 

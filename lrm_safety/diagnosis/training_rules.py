@@ -234,6 +234,8 @@ def _independent(evidence: Evidence) -> list[Judged]:
             continue
         for benchmark, entry in run.of_role("safety"):
             judge = entry["primary"].split("/")[1] if "/" in entry["primary"] else ""
+            if run.in_training:
+                judge = next(iter(run.judges), "")
             if (run.judges.get(judge) or {}).get("path") in evidence.reward_paths:
                 continue
             first, last = base.measured(benchmark, entry["primary"]), run.measured(benchmark)

@@ -116,6 +116,7 @@ def evidence_of(study: Study, subject: Subject) -> list[Evidence]:
                 training=run.series,
                 training_source=str(run.folder / "metrics.jsonl"),
                 reward_paths=frozenset(_reward_paths(run)),
+                judges=(run.config.get("evaluation") or {}).get("judges") or {},
             )
         if evaluation is not None:
             evidence = replace(

@@ -252,7 +252,7 @@ def test_evidence_pairs_seeds_and_names_its_sources(tmp_path: Path) -> None:
     assert first.run is not None and first.base is not None and second.base is not None
     assert first.run.source.endswith("rl-eval-0/results.json") and second.training_source.endswith("rl-1/metrics.jsonl")
     assert second.base.source.endswith("base/results.json"), "one base for all seeds"
-    assert first.reward_paths == {"made/reward"}
+    assert first.reward_paths == {"made/reward"} and first.judges == {"rules": {"kind": "refusal_rules", "path": None}}
     entropies = {one.prompts: (one.role, one.base, one.run) for one in first.entropies}
     assert entropies == {"attaq": ("safety", 0.24, 0.09), "math500": ("reasoning", 0.31, 0.3)}
 
