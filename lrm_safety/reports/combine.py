@@ -151,7 +151,8 @@ def mean_of_role(study: Study, subject: Subject, role: str) -> tuple[Combined, l
         return Combined(*over_runs(runs), None, len(runs), mine[0].in_training), names
     mean = sum(one.value for one in mine) / len(mine)
     bounded = [(one.value, one.low, one.high) for one in mine if one.low is not None and one.high is not None]
-    if len(bounded) < len(mine):
+    # Intervals over the same runs are not independent, so they do not add in squares.
+    if len(bounded) < len(mine) or any(one.num_runs > 1 for one in mine):
         return Combined(mean, None, None, None, mine[0].num_runs, mine[0].in_training), names
     below = math.hypot(*(value - low for value, low, _ in bounded)) / len(mine)
     above = math.hypot(*(high - value for value, _, high in bounded)) / len(mine)
@@ -159,8 +160,8 @@ def mean_of_role(study: Study, subject: Subject, role: str) -> tuple[Combined, l
 
 
 def means_of_runs(subject: Subject, benchmarks: Sequence[str]) -> list[float]:
-    """Each evaluation's mean over the primary figures of these benchmarks, without any that of each training run's last ones; what
-    lacks a benchmark is left out."""
+    """Each evaluation's mean over the primary figures of these benchmarks; without evaluations that of each training run's last
+    figures. What lacks a benchmark is left out."""
     if not subject.evaluations:
         inside = [[run.series.get(f"evaluation/{name}") for name in benchmarks] for run in subject.runs]
         return [sum(points[-1][1] for points in one if points) / len(one) for one in inside if one and all(one)]

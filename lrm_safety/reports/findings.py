@@ -104,9 +104,11 @@ def _change(finding: Finding) -> float:
 def evidence_of(study: Study, subject: Subject) -> list[Evidence]:
     """One for each seed: its training run, its evaluation and the base's, and its reflection analysis, as far as there are."""
     base, rows = study.base_of(subject), _runs_and_evaluations(subject)
-    leading = [evaluation or run for run, evaluation in rows]
+    leading = [one for run, evaluation in rows if (one := evaluation or run)]
     others = paired(leading, base.evaluations if base else [])
-    analyses = paired(leading, [one for one in study.of_kind("reflection") if subject.name in one.results["models"]])
+    analyses = paired(
+        leading, [one for one in study.of_kind("reflection") if subject.name in one.results.get("models", {})]
+    )
     found = []
     for (run, evaluation), other, analysis in zip(rows, others, analyses, strict=True):
         evidence = Evidence()

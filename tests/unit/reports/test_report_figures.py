@@ -130,6 +130,9 @@ def test_a_mean_of_benchmarks_inside_training_is_over_runs(tmp_path: Path) -> No
     # the benchmarks of a run are not independent: means of 0.6 and 0.65, and Student over these two
     assert found is not None and (found[0].value, found[0].num_runs) == (pytest.approx(0.625), 2)
     assert found[0].high == pytest.approx(0.625 + 12.706 * 0.025) and found[0].in_training
+    del several.subjects[0].runs[1].series["evaluation/gsm8k"]
+    found = mean_of_role(several, several.subjects[0], "reasoning")
+    assert found is not None and found[0].low is None, "one run has both, so nothing says how the mean varies over runs"
     alone = gather([f"rl={runs[0]}"])
     found = mean_of_role(alone, alone.subjects[0], "reasoning")
     assert found is not None and (found[0].value, found[0].low) == (pytest.approx(0.6), None) and found[0].in_training
