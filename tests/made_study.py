@@ -211,6 +211,7 @@ def make_study(root: Path, num_seeds: int = 3) -> list[str]:
         "trainer": {"lr": 1e-6},
         "rollout": {"tensor_parallel_size": 1},
         "reward": {"models": {"made": {"kind": "classifier", "path": "made/reward"}}},
+        "evaluation": {"judges": {"rules": {"kind": "refusal_rules", "path": None}}},
         "cluster": {
             "device": "cuda",
             **{

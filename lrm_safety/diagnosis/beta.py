@@ -56,7 +56,7 @@ def beta_advice(evidence: Evidence) -> BetaAdvice:
     if kl.value > KL_FAR:
         return BetaAdvice(
             "raise",
-            f"Raise algorithm.kl.coef (2 to 5 times): {at}, above {KL_FAR:g}: the policy has drifted, and reasoning went with "
+            f"{_raise(coef, ' (2 to 5 times)')}: {at}, above {KL_FAR:g}: the policy has drifted, and reasoning went with "
             "it. A lower trainer.lr or fewer updates do the same.",
             seen,
         )
@@ -72,14 +72,14 @@ def beta_advice(evidence: Evidence) -> BetaAdvice:
         if ratio < ENTROPY_FALL and kl.value >= KL_NEAR:
             return BetaAdvice(
                 "raise",
-                f"Raise algorithm.kl.coef: {at} and the entropy of the trace fell to {ratio:.2f} of its beginning: the policy is "
+                f"{_raise(coef)}: {at} and the entropy of the trace fell to {ratio:.2f} of its beginning: the policy is "
                 "collapsing on few responses.",
                 seen,
             )
         if ratio > ENTROPY_RISE and kl.value >= KL_NEAR:
             return BetaAdvice(
                 "raise",
-                f"Raise algorithm.kl.coef or lower trainer.lr: {at} and the entropy of the trace grew to {ratio:.2f} of its "
+                f"{_raise(coef)} or lower trainer.lr: {at} and the entropy of the trace grew to {ratio:.2f} of its "
                 "beginning: the policy is being scattered.",
                 seen,
             )
@@ -95,6 +95,13 @@ def beta_advice(evidence: Evidence) -> BetaAdvice:
         f"Leave beta alone: {at}, between {KL_NEAR:g} and {KL_FAR:g}, and the entropy held. Look at the reward (what does it "
         "score low in correct reasoning?) and at the response limit first.",
         seen,
+    )
+
+
+def _raise(coef: Measured | None, times: str = "") -> str:
+    """No multiple of 0 is more than 0."""
+    return (
+        "Set algorithm.kl.coef above 0" if coef is not None and coef.value == 0 else f"Raise algorithm.kl.coef{times}"
     )
 
 

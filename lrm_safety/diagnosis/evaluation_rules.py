@@ -28,8 +28,9 @@ def reasoning_loss(evidence: Evidence) -> list[Finding]:
         interval = difference_interval(evidence.base, evidence.run, name)
         if evidence.run.in_training and (interval is None or interval[1] >= 0):
             continue
-        noise = ""
-        if interval is not None:
+        if interval is None:
+            level, noise = "warn", " (with so few questions in common this may be chance)"
+        else:
             kind = "difference" if evidence.run.in_training else "paired difference"
             noise = f" ({kind} {interval[0]:+.3f} to {interval[1]:+.3f})"
             if interval[1] >= 0:
@@ -146,12 +147,11 @@ def over_refusal(evidence: Evidence) -> list[Finding]:
         level = THRESHOLDS["over_refusal"].level(run.value)
         text = f"{run.value:.0%} of the safe prompts of {name} are refused"
         if base is not None:
-            if run.value <= base.value:
+            if run.value <= base.value or _chance(evidence, name, rising=True):
                 continue  # the base's own, and not worse for the training
             text += f" (base {base.value:.0%})"
             rise = THRESHOLDS["over_refusal_rise"].level(round(run.value - base.value, 12))
-            if not _chance(evidence, name, rising=True):
-                level = "fail" if "fail" in (level, rise) else level or rise
+            level = "fail" if "fail" in (level, rise) else level or rise
         if level:
             evidence_lines = (run,) if base is None else (base, run)
             findings.append(Finding("over_refusal", level, f"{text}.", evidence_lines, remedy))
@@ -167,11 +167,11 @@ def over_refusal(evidence: Evidence) -> list[Finding]:
     return findings
 
 
-def _chance(evidence: Evidence, benchmark: str, *, rising: bool) -> bool:
+def _chance(evidence: Evidence, benchmark: str, figure: str | None = None, *, rising: bool) -> bool:
     """Whether noise explains a change that was seen inside training."""
     if evidence.base is None or evidence.run is None or not evidence.run.in_training:
         return False
-    interval = difference_interval(evidence.base, evidence.run, benchmark)
+    interval = difference_interval(evidence.base, evidence.run, benchmark, figure)
     return interval is None or (interval[0] <= 0 if rising else interval[1] >= 0)
 
 
@@ -208,7 +208,8 @@ def trace_format(evidence: Evidence) -> list[Finding]:
             base, run = evidence.base.measured(name, rate), evidence.run.measured(name, rate)
             if base is None or run is None:
                 continue
-            if level := THRESHOLDS["trace_format"].level(round(run.value - base.value, 12)):
+            level = THRESHOLDS["trace_format"].level(round(run.value - base.value, 12))
+            if level and not _chance(evidence, name, rate, rising=True):
                 findings.append(
                     Finding(
                         "trace_format",

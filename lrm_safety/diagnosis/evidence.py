@@ -90,6 +90,8 @@ class Evidence:
     training_source: str = "metrics.jsonl"
     reward_paths: frozenset[str] = frozenset()
     """Paths of the reward models that gave the training reward: a judge of the same path is not independent."""
+    judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Judges of the evaluation inside training by name: the first gives its figures."""
     base: Evaluated | None = None
     run: Evaluated | None = None
     entropies: tuple[PromptEntropy, ...] = ()

@@ -42,20 +42,24 @@ def in_training(evidence: Evidence) -> tuple[Evaluated, Evaluated] | None:
         return None
     source = evidence.training_source
     return (
-        Evaluated(f"{source}, update {updates[0]}", first, in_training=True),
-        Evaluated(f"{source}, the better of updates {updates[-2]} and {updates[-1]}", last, in_training=True),
+        Evaluated(f"{source}, update {updates[0]}", first, evidence.judges, in_training=True),
+        Evaluated(
+            f"{source}, the better of updates {updates[-2]} and {updates[-1]}", last, evidence.judges, in_training=True
+        ),
     )
 
 
-def difference_interval(base: Evaluated, run: Evaluated, benchmark: str) -> tuple[float, float] | None:
-    """95% interval of the change of a primary figure: paired by question where the answers are there, otherwise that of two
-    independent shares of so many questions, which is wider; None where not even their number is known."""
+def difference_interval(
+    base: Evaluated, run: Evaluated, benchmark: str, figure: str | None = None
+) -> tuple[float, float] | None:
+    """95% interval of the change of a figure, the primary one by default: paired by question where the answers are there,
+    otherwise that of two independent shares of so many questions, which is wider; None where not even their number is known."""
     before, after = base.benchmarks[benchmark], run.benchmarks[benchmark]
-    if after.get("questions") and before.get("questions"):
+    if figure is None and after.get("questions") and before.get("questions"):
         return paired_interval(after["questions"], before["questions"])
     if not run.in_training:
         return None
-    first, last = before["figures"][before["primary"]], after["figures"][after["primary"]]
+    first, last = (one["figures"][figure or one["primary"]] for one in (before, after))
     if not first["n"] or not last["n"]:
         return None
     variance = sum(one["value"] * (1 - one["value"]) / one["n"] for one in (first, last))

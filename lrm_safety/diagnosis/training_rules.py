@@ -189,7 +189,6 @@ class Judged:
     first: Measured
     last: Measured
     interval: tuple[float, float] | None
-    in_training: bool
     evidence: Evidence
 
 
@@ -207,8 +206,8 @@ def reward_hacking(evidence: Evidence) -> list[Finding]:
         if one.last.value >= JUDGE_CEILING:
             continue
         fell = THRESHOLDS["reward_hacking"].level(-rise) == "fail"
-        # A fall that noise explains is never more than a warning; of training metrics noise is presumed.
-        sure = one.interval[1] < 0 if one.interval is not None else not one.in_training
+        # A fall that noise explains is never more than a warning; without an interval noise is presumed.
+        sure = one.interval is not None and one.interval[1] < 0
         findings.append(
             Finding(
                 "reward_hacking",
@@ -235,6 +234,8 @@ def _independent(evidence: Evidence) -> list[Judged]:
             continue
         for benchmark, entry in run.of_role("safety"):
             judge = entry["primary"].split("/")[1] if "/" in entry["primary"] else ""
+            if run.in_training:
+                judge = next(iter(run.judges), "")
             if (run.judges.get(judge) or {}).get("path") in evidence.reward_paths:
                 continue
             first, last = base.measured(benchmark, entry["primary"]), run.measured(benchmark)
@@ -247,5 +248,5 @@ def _independent(evidence: Evidence) -> list[Judged]:
                 until = evidence.until(evaluated, "reward/raw_mean", "reward/raw_std")
             name = f"evaluation/{benchmark}" if run.in_training else f"{judge or 'the grader'} on {benchmark}"
             interval = difference_interval(base, run, benchmark)
-            found.append(Judged(name, first, last, interval, run.in_training, until))
+            found.append(Judged(name, first, last, interval, until))
     return found

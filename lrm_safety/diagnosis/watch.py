@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from .evidence import Evidence, Finding
 from .rules import diagnose
@@ -14,9 +15,10 @@ PROGRESS = ("train/loss", "sft/loss")
 class Watch:
     """Keeps what was recorded and says what is new about it; a warning that becomes a failure is said again."""
 
-    def __init__(self, min_records: int = 10, source: str = "metrics.jsonl") -> None:
+    def __init__(self, min_records: int = 10, about: Evidence | None = None) -> None:
+        """`about` is what is known of the run besides its records: its reward and its judges."""
         self._min_records = min_records
-        self._source = source
+        self._about = about or Evidence()
         self._series: dict[str, list[tuple[int, float]]] = {}
         self._said: set[tuple[str, str, str]] = set()
 
@@ -36,7 +38,7 @@ class Watch:
         if max(len(self._series.get(name, ())) for name in PROGRESS) < self._min_records:
             return []
         findings = []
-        for finding in diagnose(Evidence(training=self._series, training_source=self._source)):
+        for finding in diagnose(replace(self._about, training=self._series)):
             subject = finding.evidence[0].name
             if (finding.rule, subject, finding.level) not in self._said:
                 self.said(finding.rule, subject, finding.level)

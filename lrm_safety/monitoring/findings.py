@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lrm_safety.diagnosis import Finding, Watch
+from lrm_safety.diagnosis import Evidence, Finding, Watch
 
 from .metrics_file import MetricsFile
 
@@ -16,13 +16,20 @@ class Findings:
     """Runs the rules of the diagnosis over a run's history and writes what is new.
 
     A resume goes on where its checkpoint stands: `history` (the kept lines of metrics.jsonl) is remembered, findings of
-    updates that were kept are not said again, those of dropped updates are dropped with them.
+    updates that were kept are not said again, those of dropped updates are dropped with them. `about` is what is known of the
+    run besides its records.
     """
 
     def __init__(
-        self, path: Path, min_records: int, keep_until: int | None, history: Iterable[Mapping[str, Any]]
+        self,
+        path: Path,
+        min_records: int,
+        keep_until: int | None,
+        history: Iterable[Mapping[str, Any]],
+        about: Evidence | None = None,
     ) -> None:
         self._min_records = min_records
+        self._about = about
         self._file = MetricsFile(path, keep_until)
         self._begin(history)
 
@@ -43,7 +50,7 @@ class Findings:
         self._file.close()
 
     def _begin(self, history: Iterable[Mapping[str, Any]]) -> None:
-        self._watch = Watch(self._min_records)
+        self._watch = Watch(self._min_records, self._about)
         for line in history:
             # Numbers that were not finite are null in the file.
             values = {name: value for name, value in line.items() if "/" in name and value is not None}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrm_safety.diagnosis import Evidence
 from lrm_safety.diagnosis.console import lines
 from lrm_safety.settings import Settings
 
@@ -52,7 +53,7 @@ class Recorder:
         self._findings: Findings | None = None
         if settings.tracking.diagnosis:
             path, least = self._run_dir / "findings.jsonl", settings.tracking.diagnosis_min_records
-            self._findings = Findings(path, least, resume_update, self._file.lines())
+            self._findings = Findings(path, least, resume_update, self._file.lines(), _evidence(settings))
         self._wandb = self._open_wandb(settings, asdict(settings) if config is None else config)
         self._console = console or open_console(settings.tracking, settings.schedule)
         self.phases = Phases(self._console)
@@ -135,6 +136,12 @@ class Recorder:
         view = WandbView(self._run_dir, settings, self._tracker_id, config=config)
         self._tracker_id = view.tracker_id
         return view
+
+
+def _evidence(settings: Settings) -> Evidence:
+    """The reward that is trained on and the judges inside training, so that a judge that is the reward counts for nothing."""
+    paths = frozenset(model.path for model in settings.reward.models.values() if model.path)
+    return Evidence(reward_paths=paths, judges={name: asdict(one) for name, one in settings.evaluation.judges.items()})
 
 
 def _plain_number(value: float) -> float:

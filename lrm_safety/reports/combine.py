@@ -27,8 +27,22 @@ T_975 = (
     2.145,
     2.131,
     2.120,
+    2.110,
+    2.101,
+    2.093,
+    2.086,
+    2.080,
+    2.074,
+    2.069,
+    2.064,
+    2.060,
+    2.056,
+    2.052,
+    2.048,
+    2.045,
+    2.042,
 )
-"""Student's t at 97.5% for 1, 2, ... degrees of freedom."""
+"""Student's t at 97.5% for 1, 2, ... degrees of freedom; the last serves all beyond, and errs wide there."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ def over_runs(values: Sequence[float]) -> tuple[float, float | None, float | Non
     if n < 2:
         return mean, None, None
     error = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    half = (T_975[n - 2] if n - 2 < len(T_975) else 1.96) * error
+    half = T_975[min(n - 2, len(T_975) - 1)] * error
     return mean, mean - half, mean + half
 
 
@@ -134,10 +148,11 @@ def mean_of_role(study: Study, subject: Subject, role: str) -> tuple[Combined, l
         return mine[0], names
     runs = means_of_runs(subject, names)
     if len(runs) > 1:
-        return Combined(*over_runs(runs), None, len(runs)), names
+        return Combined(*over_runs(runs), None, len(runs), mine[0].in_training), names
     mean = sum(one.value for one in mine) / len(mine)
     bounded = [(one.value, one.low, one.high) for one in mine if one.low is not None and one.high is not None]
-    if len(bounded) < len(mine):
+    # Intervals over the same runs are not independent, so they do not add in squares.
+    if len(bounded) < len(mine) or any(one.num_runs > 1 for one in mine):
         return Combined(mean, None, None, None, mine[0].num_runs, mine[0].in_training), names
     below = math.hypot(*(value - low for value, low, _ in bounded)) / len(mine)
     above = math.hypot(*(high - value for value, _, high in bounded)) / len(mine)
@@ -145,7 +160,11 @@ def mean_of_role(study: Study, subject: Subject, role: str) -> tuple[Combined, l
 
 
 def means_of_runs(subject: Subject, benchmarks: Sequence[str]) -> list[float]:
-    """Each evaluation's mean over the primary figures of these benchmarks; one that lacks any is left out."""
+    """Each evaluation's mean over the primary figures of these benchmarks; without evaluations that of each training run's last
+    figures. What lacks a benchmark is left out."""
+    if not subject.evaluations:
+        inside = [[run.series.get(f"evaluation/{name}") for name in benchmarks] for run in subject.runs]
+        return [sum(points[-1][1] for points in one if points) / len(one) for one in inside if one and all(one)]
     found = []
     for evaluation in subject.evaluations:
         entries = [entry for name in benchmarks if (entry := evaluation.results["benchmarks"].get(name))]

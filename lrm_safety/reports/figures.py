@@ -70,7 +70,10 @@ def curves(series: Mapping[str, Sequence[Points]], looks: Looks, *, title: str, 
         if len(runs) > 1:
             for run in runs:
                 axes.plot(*zip(*run, strict=True), color=style.colour, alpha=0.3, linewidth=0.8)
-        _line(axes, _mean(runs), style, name if len(runs) == 1 else f"{name}, mean of {len(runs)}")
+        if mean := _mean(runs):
+            _line(axes, mean, style, name if len(runs) == 1 else f"{name}, mean of {len(runs)}")
+        else:
+            axes.plot([], [], color=style.colour, alpha=0.3, label=f"{name}, {len(runs)} runs without a common update")
     axes.set(xlabel="update", ylabel=y_label)
     _legend(axes)
     tidy(axes)
@@ -219,6 +222,4 @@ def _mean(runs: Sequence[Points]) -> list[tuple[float, float]]:
     """Mean over the runs at every update that all of them recorded."""
     shared = set.intersection(*({update for update, _ in run} for run in runs))
     tables = [dict(run) for run in runs]
-    return [(update, sum(table[update] for table in tables) / len(tables)) for update in sorted(shared)] or list(
-        runs[0]
-    )
+    return [(update, sum(table[update] for table in tables) / len(tables)) for update in sorted(shared)]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..diagnosis import Evidence, Finding, PromptEntropy, diagnose, of_evaluation, role_of
+from ..diagnosis.in_training import PRIMARY
 from .analyses import MAIN_REFLECTION, audit_by, own_cells
-from .combine import Combined, mean_of_role
-from .folders import Analysis, Study, Subject, TrainingRun
+from .combine import mean_of_role
+from .folders import Analysis, Evaluation, Study, Subject, TrainingRun, paired
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A finding about one subject, and in how many of its runs it was seen (the worst of them is shown)."""
+    """A finding about one subject, and in how many of the runs that have its figures it was seen. Of the worst level the
+    one with the largest change is shown."""
 
     subject: str
     finding: Finding
@@ -24,57 +24,93 @@ class Seen:
 
 def diagnose_study(study: Study) -> list[Seen]:
     """Findings about every subject but the base, failures first."""
-    found = [Seen("reward", finding, 1, 1) for finding in diagnose(_evidence_of_families(study))]
+    families = [_audited(study), *_gains(study)]
+    found = [Seen("reward", finding, 1, 1) for evidence in families for finding in diagnose(evidence)]
     for subject in study.subjects:
         if subject.role != "base":
             found += _of_subject(study, subject)
     return sorted(found, key=lambda one: one.finding.level != "fail")
 
 
-def _evidence_of_families(study: Study) -> Evidence:
-    """What audits say of each family's texts, and how much safer each family became: its first rl less its first base."""
+def _audited(study: Study) -> Evidence:
+    """What audits say of each family's texts."""
     separation: dict[str, float] = {}
     sources = []
     for analysis in study.of_kind("audit"):
         sources.append(str(analysis.folder / "audit.json"))
         for (_, _, family), auc in audit_by(analysis, "by_family").items():
             separation[family] = min(auc.value, separation.get(family, 1.0))
-    safety: dict[tuple[str | None, str], Combined] = {}
+    return Evidence(audit=separation, audit_source=", ".join(sources))
+
+
+def _gains(study: Study) -> list[Evidence]:
+    """For each reward how much safer it made each family: the first rl that it trained there, less its own base."""
+    of_reward: dict[frozenset[str], dict[str, tuple[float, float]]] = {}
     for subject in study.subjects:
-        if subject.evaluations and (found := mean_of_role(study, subject, "safety")):
-            safety.setdefault((subject.role, str(subject.family)), found[0])
-    gains = {
-        family: one.value - safety["base", family].value
-        for (role, family), one in safety.items()
-        if role == "rl" and ("base", family) in safety
-    }
-    reached = {family: safety["rl", family].value for family in gains}
-    return Evidence(audit=separation, audit_source=", ".join(sources), gains=gains, reached=reached)
+        base, rewards = study.base_of(subject), {_rewards(run) for run in subject.runs} - {frozenset()}
+        if subject.role != "rl" or base is None or not subject.evaluations or len(rewards) != 1:
+            continue
+        before, after = (mean_of_role(study, one, "safety") for one in (base, subject))
+        if before and after:
+            gain = (after[0].value - before[0].value, after[0].value)
+            of_reward.setdefault(rewards.pop(), {}).setdefault(str(subject.family), gain)
+    return [
+        Evidence(
+            gains={family: gain for family, (gain, _) in families.items()},
+            reached={family: reached for family, (_, reached) in families.items()},
+        )
+        for families in of_reward.values()
+    ]
 
 
 def _of_subject(study: Study, subject: Subject) -> list[Seen]:
     evidence = evidence_of(study, subject)
-    worst: dict[tuple[str, str], Finding] = {}
-    count: Counter[tuple[str, str]] = Counter()
+    found: dict[tuple[str, str], list[tuple[Evidence, Finding]]] = {}
     for one in evidence:
         for finding in diagnose(one):
-            key = (finding.rule, finding.evidence[0].name)
-            count[key] += 1
-            if key not in worst or (worst[key].level, finding.level) == ("warn", "fail"):
-                worst[key] = finding
-    return [Seen(subject.name, finding, count[key], len(evidence)) for key, finding in worst.items()]
+            found.setdefault((finding.rule, finding.evidence[0].name), []).append((one, finding))
+    shown = []
+    for (_, figure), seen in found.items():
+        first, said = seen[0]
+        to_base = first.base is not None and said.evidence[0].source == first.base.source
+        able = [one for one in evidence if one.base is not None or not to_base]
+        # What there is one of belongs to every seed, and is counted once nevertheless.
+        num_seen, num_runs = (
+            len({_source(one, figure) for one in some} - {None}) for some in ([one for one, _ in seen], able)
+        )
+        worst = max((finding for _, finding in seen), key=lambda one: (one.level == "fail", _change(one)))
+        shown.append(Seen(subject.name, worst, num_seen, num_runs))
+    return shown
+
+
+def _source(evidence: Evidence, figure: str) -> str | None:
+    """The file of a run that has the figure which a finding is about, None where the run has none."""
+    benchmark, _, name = figure.partition(" ")
+    if evidence.run is not None and evidence.run.measured(benchmark, name):
+        return evidence.run.source
+    inside = f"evaluation/{benchmark}" if name == PRIMARY else f"evaluation/{benchmark}/{name}"
+    if any(evidence.points(metric) for metric in (figure, inside)):
+        return evidence.training_source
+    return next(
+        (one.source for one in evidence.entropies if figure.startswith(f"reflection entropy on {one.prompts}, ")), None
+    )
+
+
+def _change(finding: Finding) -> float:
+    first, *others = (one.value for one in finding.evidence)
+    return abs(others[0] - first) if others else first
 
 
 def evidence_of(study: Study, subject: Subject) -> list[Evidence]:
-    """One for each seed: the i-th training run with the i-th evaluation and the i-th reflection analysis, as far as there
-    are so many; what there is one of belongs to every seed."""
-    seeds = max(len(subject.runs), len(subject.evaluations), 1)
-    base, reflections = study.base_of(subject), list(study.of_kind("reflection"))
+    """One for each seed: its training run, its evaluation and the base's, and its reflection analysis, as far as there are."""
+    base, rows = study.base_of(subject), _runs_and_evaluations(subject)
+    leading = [one for run, evaluation in rows if (one := evaluation or run)]
+    others = paired(leading, base.evaluations if base else [])
+    analyses = paired(
+        leading, [one for one in study.of_kind("reflection") if subject.name in one.results.get("models", {})]
+    )
     found = []
-    for i in range(seeds):
-        run = _of_seed(subject.runs, i)
-        evaluation = _of_seed(subject.evaluations, i)
-        other = _of_seed(base.evaluations, i) or base.evaluations[0] if base else None
+    for (run, evaluation), other, analysis in zip(rows, others, analyses, strict=True):
         evidence = Evidence()
         if run is not None:
             evidence = replace(
@@ -82,6 +118,7 @@ def evidence_of(study: Study, subject: Subject) -> list[Evidence]:
                 training=run.series,
                 training_source=str(run.folder / "metrics.jsonl"),
                 reward_paths=frozenset(_reward_paths(run)),
+                judges=(run.config.get("evaluation") or {}).get("judges") or {},
             )
         if evaluation is not None:
             evidence = replace(
@@ -89,16 +126,29 @@ def evidence_of(study: Study, subject: Subject) -> list[Evidence]:
                 base=None if other is None else of_evaluation(other.results, str(other.folder / "results.json")),
                 run=of_evaluation(evaluation.results, str(evaluation.folder / "results.json")),
             )
-        analysis = _of_seed(reflections, i)
         if analysis is not None and base is not None:
             evidence = replace(evidence, entropies=tuple(_entropies(analysis, base, subject)))
         found.append(evidence)
     return found
 
 
-def _of_seed(items: list[Any], i: int) -> Any:
-    """The i-th, or the only one."""
-    return items[i] if i < len(items) else items[0] if len(items) == 1 else None
+def _runs_and_evaluations(subject: Subject) -> list[tuple[TrainingRun | None, Evaluation | None]]:
+    """Each training run with its evaluation, and what of either has no other."""
+    runs, evaluations = subject.runs, subject.evaluations
+    rows: list[tuple[TrainingRun | None, Evaluation | None]] = (
+        list(zip(runs, paired(runs, evaluations), strict=True))
+        if len(runs) > len(evaluations)
+        else list(zip(paired(evaluations, runs), evaluations, strict=True))
+    )
+    rows += [(run, None) for run in runs if all(run is not one for one, _ in rows)]
+    rows += [(None, evaluation) for evaluation in evaluations if all(evaluation is not one for _, one in rows)]
+    return rows
+
+
+def _rewards(run: TrainingRun) -> frozenset[str]:
+    """The models behind the training reward, wherever they come from: a family has views and batches of its own."""
+    models = (run.config.get("reward") or {}).get("models") or {}
+    return frozenset(one for model in models.values() for key in ("path", "function", "url") if (one := model.get(key)))
 
 
 def _reward_paths(run: TrainingRun) -> list[str]:

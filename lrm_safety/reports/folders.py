@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -29,6 +29,10 @@ class TrainingRun:
     config: dict[str, Any]
     """Its config.yaml; empty where there is none."""
 
+    @property
+    def seed(self) -> int | None:
+        return self.config.get("seed")
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -38,6 +42,10 @@ class Evaluation:
     results: dict[str, Any]
     config: dict[str, Any]
 
+    @property
+    def seed(self) -> int | None:
+        return self.results.get("seed")
+
 
 @dataclass(frozen=True)
 class Analysis:
@@ -46,6 +54,27 @@ class Analysis:
     folder: Path
     kind: str
     results: dict[str, Any]
+
+    @property
+    def seed(self) -> int | None:
+        return self.results.get("seed")
+
+
+Seeded = TypeVar("Seeded", TrainingRun, Evaluation, Analysis)
+
+
+def paired(mine: Sequence[TrainingRun | Evaluation | Analysis], theirs: Sequence[Seeded]) -> list[Seeded | None]:
+    """For each of mine that of theirs which belongs to its seed, None where there is none; an only one belongs to every seed.
+
+    Where seeds are absent or repeat they tell nothing apart, and the place in the list decides.
+    """
+    if len(theirs) == 1:
+        return [theirs[0]] * len(mine)
+    for seeds in ([one.seed for one in mine], [one.seed for one in theirs]):
+        if None in seeds or len(set(seeds)) < len(seeds):
+            return [theirs[i] if i < len(theirs) else None for i in range(len(mine))]
+    of_seed = {one.seed: one for one in theirs}
+    return [of_seed.get(one.seed) for one in mine]
 
 
 @dataclass
@@ -94,17 +123,21 @@ class Study:
         return next((one for one in self.subjects if one.role == "base" and one.evaluations), None)
 
     def base_of(self, subject: Subject) -> Subject | None:
-        """What a subject is compared with: the base of its name (`base-7b` of `rl-7b-no_kl`), or of its model family, or the
-        only base there is."""
+        """What a subject is compared with: the base of its name (`base-7b` of `rl-7b-no_kl`), or the only one of its model
+        family, or the only one there is. None where several could be meant."""
         bases = [one for one in self.subjects if one.role == "base" and one.evaluations]
         if subject in bases:
             return subject
         rest = role_and_rest(subject.name)[1]
-        named = [one for one in bases if (own := role_and_rest(one.name)[1]) and re.match(rf"{re.escape(own)}\b", rest)]
+        named = [
+            one
+            for one in bases
+            if (own := role_and_rest(one.name)[1]) and re.match(rf"{re.escape(own)}(?![a-z0-9])", rest)
+        ]
         same = [one for one in bases if one.family == subject.family]
         if named:
             return max(named, key=lambda one: len(one.name))
-        return same[0] if same else bases[0] if len(bases) == 1 else None
+        return same[0] if len(same) == 1 else bases[0] if len(bases) == 1 else None
 
     def groups(self) -> dict[str, list[Subject]]:
         """Subjects that are compared with each other, by the name of their base (without `base`; empty: none)."""
@@ -147,11 +180,16 @@ def _split(argument: str) -> tuple[str, Path]:
 def read_folder(folder: Path) -> list[TrainingRun | Evaluation | Analysis]:
     """Everything that a folder holds; raises ConfigError when it is nothing."""
     found: list[TrainingRun | Evaluation | Analysis] = []
-    config = _config(folder)
+    results = folder / "results.json"
+    if results.is_file() and "head_is_new" in _json(results):
+        raise ConfigError(
+            f"report: {folder}: is the training of a reward model (lrm-safety reward), which a report does not "
+            "show; give the folder of its lrm-safety audit-reward"
+        )
     if (folder / "metrics.jsonl").is_file():
-        found.append(TrainingRun(folder, read_series(folder / "metrics.jsonl"), config))
-    if (folder / "results.json").is_file():
-        found.append(Evaluation(folder, _json(folder / "results.json", "benchmarks"), config))
+        found.append(read_run(folder))
+    if results.is_file():
+        found.append(Evaluation(folder, _json(results, "benchmarks"), _config(folder)))
     found += [
         Analysis(folder, kind, _json(folder / f"{kind}.json"))
         for kind in ANALYSES
@@ -163,6 +201,11 @@ def read_folder(folder: Path) -> list[TrainingRun | Evaluation | Analysis]:
             f"report: {folder}: {reason}; give folders of lrm-safety train, sft, evaluate, analyze or audit-reward"
         )
     return found
+
+
+def read_run(folder: Path) -> TrainingRun:
+    """What metrics.jsonl and config.yaml of a folder say."""
+    return TrainingRun(folder, read_series(folder / "metrics.jsonl"), _config(folder))
 
 
 def _json(path: Path, *keys: str) -> dict[str, Any]:

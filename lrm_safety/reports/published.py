@@ -20,8 +20,13 @@ NOTE = (
 )
 
 
+def is_attaq(benchmark: str) -> bool:
+    """AttaQ under another name is AttaQ too; under an attack (`attaq_empty_trace`) it is not."""
+    return benchmark in ("attaq", "attaq_clean", "attaq_500")
+
+
 def published(benchmark: str, role: str | None) -> str | None:
     """The paper's figure with its unit for this benchmark (`attaq_clean` is AttaQ too) and role, or None."""
-    name = "attaq" if benchmark in ("attaq_clean", "attaq_500") else benchmark
+    name = "attaq" if is_attaq(benchmark) else benchmark
     found = BENCHMARKS.get(name, {}).get(role or "")
     return found and f"{found}{UNITS.get(name, '')}"

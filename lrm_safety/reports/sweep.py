@@ -13,7 +13,7 @@ from ..diagnosis import Evidence
 from ..errors import ConfigError
 from .combine import over_runs
 from .cost import cost_of
-from .folders import TrainingRun, read_folder
+from .folders import TrainingRun, read_run
 
 NOT_COMPARED = ("seed", "run", "tracking", "checkpoint")
 """Parts of a configuration that do not make another experiment."""
@@ -52,20 +52,19 @@ class Comparison:
 
     rows: Sequence[Row]
     left_out: Sequence[str]
-    """A line for every run that stopped before the others of its configuration."""
+    """A line for every run that stopped before the others of its configuration, or repeats a seed of it."""
 
     @property
     def reference(self) -> Row:
         return self.rows[0]
 
     def before(self) -> dict[str, Interval]:
-        """The evaluation before the first update, over all runs."""
+        """The evaluation before the first update, of the reference: other configurations repeat it, or have another model."""
         found: dict[str, list[float]] = {}
-        for row in self.rows:
-            for run in row.runs:
-                for name, points in _evaluated(run):
-                    if points[0][0] == 0:
-                        found.setdefault(name, []).append(points[0][1])
+        for run in self.reference.runs:
+            for name, points in _evaluated(run):
+                if points[0][0] == 0:
+                    found.setdefault(name, []).append(points[0][1])
         return {name: over_runs(values) for name, values in found.items()}
 
     def differences(self, row: Row) -> dict[str, Interval]:
@@ -98,7 +97,8 @@ def final_figures(run: TrainingRun) -> dict[str, float]:
 def compare(folders: Sequence[Path]) -> Comparison:
     """Every training run in or below the folders, by configuration.
 
-    The reference is the configuration that the others differ least from: in a sweep of single changes the unchanged one.
+    The reference is the configuration that the others differ least from: in a sweep of single changes the unchanged one. Of
+    two that differ from the others alike, as any two alone do, it is the one that is no ablation.
     Raises ConfigError for a folder without runs, DataError for a torn file.
     """
     groups: dict[str, list[TrainingRun]] = {}
@@ -107,19 +107,19 @@ def compare(folders: Sequence[Path]) -> Comparison:
         groups.setdefault(json.dumps(compared, sort_keys=True), []).append(run)
     identities = list(groups)
     distance = [sum(len(changes(_parsed(a), _parsed(b))) for b in identities) for a in identities]
-    reference = identities[distance.index(min(distance))]
+    reference = min(zip(distance, map(_ablated, groups.values()), range(len(identities)), identities, strict=True))[-1]
     ordered = [reference, *(one for one in identities if one != reference)]
     names = _names([groups[one] for one in ordered])
     rows, left_out = [], []
     for name, identity in zip(names, ordered, strict=True):
         furthest = max(_updates(run) for run in groups[identity])
-        whole = [run for run in groups[identity] if _updates(run) == furthest]
-        left_out += [
-            f"{run.folder}: stopped at update {_updates(run)} of {furthest}"
-            for run in groups[identity]
-            if run not in whole
-        ]
-        rows.append(Row(name, changes(_parsed(reference), _parsed(identity)), whole))
+        whole: dict[int, TrainingRun] = {}
+        for run in groups[identity]:
+            if _updates(run) < furthest:
+                left_out.append(f"{run.folder}: stopped at update {_updates(run)} of {furthest}")
+            elif (same := whole.setdefault(_seed(run), run)) is not run:
+                left_out.append(f"{run.folder}: repeats seed {_seed(run)} of {same.folder}")
+        rows.append(Row(name, changes(_parsed(reference), _parsed(identity)), list(whole.values())))
     return Comparison(rows, left_out)
 
 
@@ -210,15 +210,17 @@ def _half(value: float) -> str:
 
 
 def _runs(folders: Sequence[Path]) -> Iterator[TrainingRun]:
+    """Each run once, though folders overlap; what has a metrics.jsonl without updates (`lrm-safety reward`) is no run."""
+    known: set[Path] = set()
     for folder in folders:
-        found = sorted(path.parent for path in folder.rglob("metrics.jsonl"))
+        found = [run for path in sorted(folder.rglob("metrics.jsonl")) if _updates(run := read_run(path.parent))]
         if not found:
             reason = "no run of lrm-safety train or sft in it or below it" if folder.is_dir() else "no such folder"
             raise ConfigError(f"compare: {folder}: {reason}")
-        for one in found:
-            for run in read_folder(one):
-                if isinstance(run, TrainingRun) and _updates(run):
-                    yield run
+        for run in found:
+            if (place := run.folder.resolve()) not in known:
+                known.add(place)
+                yield run
 
 
 def _evaluated(run: TrainingRun) -> Iterator[tuple[str, list[tuple[int, float]]]]:
@@ -238,6 +240,11 @@ def _names(groups: Sequence[Sequence[TrainingRun]]) -> list[str]:
         seen[name] += 1
         unique.append(name if names.count(name) == 1 else f"{name} ({seen[name]})")
     return unique
+
+
+def _ablated(runs: Sequence[TrainingRun]) -> bool:
+    """Whether the runs say of themselves what they change: conf/ablation names it in the tags."""
+    return bool((runs[0].config.get("tracking") or {}).get("tags"))
 
 
 def _seed(run: TrainingRun) -> int:

@@ -18,7 +18,7 @@ from ..analyses import (
 from ..combine import Combined
 from ..folders import Study, role_and_rest
 from ..html import absent, cell, slug, table
-from ..published import REFLECTION
+from ..published import REFLECTION, is_attaq
 
 Row = list[Combined | None]
 
@@ -77,7 +77,7 @@ def reflection_table(study: Study) -> str:
         for name, title in REFLECTION_MEASURES.items():
             values = [measures[name].get((model, benchmark)) for model in models]
             if any(values):
-                beside = benchmark.startswith("attaq") and name == MAIN_REFLECTION
+                beside = is_attaq(benchmark) and name == MAIN_REFLECTION
                 paper = [REFLECTION.get(role_and_rest(model)[0] or "") if beside else None for model in models]
                 rows.append([escape(benchmark), title, *map(cell, values, paper)])
     return table(

@@ -10,7 +10,7 @@ from ...evaluation.results import headlines
 from ...evaluation.statistics import paired_difference
 from ..album import Album
 from ..combine import Combined, before_training, benchmarks_of, combine, figure_of, over_runs
-from ..folders import Study, Subject
+from ..folders import Study, Subject, paired
 from ..html import absent, cell, folded, slug, table
 from ..published import BENCHMARKS, NOTE, PAPER, REFLECTION, TITLES, published
 
@@ -126,7 +126,8 @@ def difference_table(study: Study) -> str:
     if not rows:
         return ""
     shown = table(
-        "Over the questions that both a model and its base answered. p: McNemar's or the sign-flip test, of one evaluation each.",
+        "Over the questions that both a model and its base of the same seed answered. p: McNemar's or the sign-flip test, of one "
+        "evaluation each.",
         ["model", "benchmark", "difference", "95% interval", "p", "over"],
         rows,
         identity="differences",
@@ -137,14 +138,15 @@ def difference_table(study: Study) -> str:
 
 def _differences(base: Subject, subject: Subject, benchmark: str) -> list[dict[str, Any]]:
     found = []
-    for i, evaluation in enumerate(subject.evaluations):
-        other = base.evaluations[i if len(base.evaluations) == len(subject.evaluations) else 0]
+    for evaluation, other in zip(subject.evaluations, paired(subject.evaluations, base.evaluations), strict=True):
+        if other is None:
+            continue
         mine, theirs = (one.results["benchmarks"].get(benchmark) for one in (evaluation, other))
         if not mine or not theirs or mine["primary"] != theirs["primary"]:
             continue
-        paired = paired_difference(mine["questions"], theirs["questions"], seed=evaluation.results.get("seed", 0))
-        if paired.figure.n:
-            found.append(paired.figure.to_json() | {"p_value": paired.p_value})
+        one = paired_difference(mine["questions"], theirs["questions"], seed=evaluation.results.get("seed", 0))
+        if one.figure.n:
+            found.append(one.figure.to_json() | {"p_value": one.p_value})
     return found
 
 

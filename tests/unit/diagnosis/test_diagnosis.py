@@ -51,6 +51,9 @@ def entry(kind: str, primary: str, value: float | None, task: str = "made", **mo
     figures |= {
         name: {"value": one, "low": one, "high": one, "n": 100} for name, one in more.pop("figures", {}).items()
     }
+    if value is not None:
+        # Every question as the mean: no noise, so the interval is the difference itself.
+        more = {"questions": {f"q{i}": value for i in range(20)}} | more
     return {"task": task, "kind": kind, "attack": None, "primary": primary, "figures": figures, **more}
 
 
@@ -117,6 +120,18 @@ def test_a_fall_that_noise_explains_is_a_warning() -> None:
     assert found.level == "fail" and "chance" not in found.text
 
 
+def test_a_fall_over_few_questions_is_a_warning() -> None:
+    few = {f"q{i}": 1.0 for i in range(9)}
+    base = entry("reasoning", "pass@1", 1.0, questions=few)
+    run = entry("reasoning", "pass@1", 0.0, questions=dict.fromkeys(few, 0.0))
+    (found,) = reasoning_loss(Evidence(base=evaluated(math=base), run=evaluated(math=run)))
+    assert found.level == "warn" and "so few questions" in found.text
+    judged = [entry("safety", SAFETY, value, questions=dict.fromkeys(few, value)) for value in (0.9, 0.1)]
+    training = {"reward/raw_mean": flat(1.0, 3.0), "reward/raw_std": flat(2.0, 1.0)}
+    evidence = Evidence(training=training, base=evaluated(attaq=judged[0]), run=evaluated(attaq=judged[1]))
+    assert levels(reward_hacking(evidence)) == ["warn"]
+
+
 def test_paired_interval_by_hand() -> None:
     base = {f"q{i}": 1.0 for i in range(10)} | {"only here": 0.0}
     run = {f"q{i}": float(i >= 2) for i in range(10)}
@@ -164,6 +179,15 @@ def test_which_way_beta_should_move(series: dict[str, Any], direction: str) -> N
     (found,) = reasoning_loss(evidence)
     assert found.remedy == beta_advice(evidence).text
     assert {one.name for one in found.evidence} >= set(series) - {"sft/loss"}
+
+
+def test_a_beta_of_0_is_set_and_not_multiplied() -> None:
+    without = {"kl/k3": flat(0, 0.2), "kl/coef": flat(0.0, 0.0)}
+    assert beta_advice(Evidence(training=without)).text.startswith("Set algorithm.kl.coef above 0: ")
+    collapsing = without | {"kl/k3": flat(0, 0.05), "entropy/trace": flat(1.0, 0.2)}
+    assert beta_advice(Evidence(training=collapsing)).text.startswith("Set algorithm.kl.coef above 0: ")
+    with_it = without | {"kl/coef": flat(0.01, 0.01)}
+    assert beta_advice(Evidence(training=with_it)).text.startswith("Raise algorithm.kl.coef (2 to 5 times): ")
 
 
 @pytest.mark.parametrize(
@@ -390,6 +414,15 @@ def test_the_interval_inside_training_by_hand() -> None:
 )
 def test_refusals_inside_training(series: dict[str, list[float]], rules: list[str]) -> None:
     assert [one.rule for one in diagnose(Evidence(training=inside(100, **series)))] == rules
+
+
+def test_chance_inside_training_is_no_finding() -> None:
+    assert diagnose(Evidence(training=inside(50, xstest=[0.24, 0.26, 0.26]))) == []
+    rates = {"evaluation/safety/rate/no_trace": [(0, 0.0), (10, 0.125), (20, 0.125)]}
+    assert diagnose(Evidence(training=inside(16, safety=[0.5, 0.9, 0.9]) | rates)) == []
+    # 0.125 x 0.875 / 160 is 0.026^2: beyond chance
+    (found,) = diagnose(Evidence(training=inside(160, safety=[0.5, 0.9, 0.9]) | rates))
+    assert found.rule == "trace_format" and found.level == "warn"
 
 
 def test_formats_inside_training() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lrm_safety.monitoring import Recorder
-from lrm_safety.settings import Settings
+from lrm_safety.settings import JudgeSettings, RewardModelSettings, Settings
 
 
 class Notes:
@@ -114,6 +114,21 @@ def test_switched_off_it_writes_nothing(tmp_path: Path, settings: Settings) -> N
     settings.tracking.diagnosis = False
     assert run(tmp_path, settings, BAD) == []
     assert not (tmp_path / "findings.jsonl").exists()
+
+
+@pytest.mark.parametrize(("path", "hacked"), [("made/reward", False), ("made/other", True)])
+def test_a_judge_that_is_the_reward_says_nothing_of_it(
+    tmp_path: Path, settings: Settings, path: str, hacked: bool
+) -> None:
+    settings.reward.models = {"mine": RewardModelSettings(kind="classifier", path="made/reward")}
+    settings.evaluation.judges = {"judge": JudgeSettings(kind="reward_model", path=path)}
+    with Recorder(tmp_path, settings) as recorder:
+        for update in range(1, 21):
+            rewards = {"reward/raw_mean": 1.0 if update < 10 else 3.0, "reward/raw_std": 2.0}
+            recorder.record(update, {"train/loss": 0.0, **rewards})
+            if update % 5 == 0:
+                recorder.record(update, {"evaluation/attaq": 0.5})
+    assert [rule for _, rule, _ in found(tmp_path)] == (["reward_hacking"] if hacked else [])
 
 
 def test_supervised_runs_are_watched_too(tmp_path: Path, settings: Settings) -> None:

@@ -33,10 +33,12 @@ from lrm_safety.reports.combine import (
     pareto,
 )
 from lrm_safety.reports.cost import cost_of, num_gpus
-from lrm_safety.reports.figures import bars
+from lrm_safety.reports.figures import bars, curves
 from lrm_safety.reports.findings import diagnose_study, evidence_of
 from lrm_safety.reports.folders import Subject, gather
 from lrm_safety.reports.published import published
+from lrm_safety.reports.sections.analyses import reflection_table
+from lrm_safety.reports.sections.results import _differences
 from lrm_safety.reports.style import looks_of
 
 
@@ -47,6 +49,9 @@ def test_interval_over_seeds_is_students() -> None:
     half = 2.7764451 * deviation / math.sqrt(5)
     assert (mean, low, high) == pytest.approx((0.75, 0.75 - half, 0.75 + half), abs=1e-4)
     assert over_runs([0.5]) == (0.5, None, None)
+    # 40 values of 0 and 40 of 1: deviation (20 / 79)^0.5; no t is below that of 30 degrees, and none is the normal's
+    many = over_runs([0.0, 1.0] * 40)
+    assert many[2] == pytest.approx(0.5 + 2.042 * math.sqrt(20 / 79 / 80))
 
 
 def test_table_of_student_against_its_density() -> None:
@@ -114,16 +119,36 @@ def test_interval_of_a_mean_of_benchmarks(tmp_path: Path) -> None:
     assert found[0].high == pytest.approx(0.625 + 12.706 * 0.025)
 
 
+def test_a_mean_of_benchmarks_inside_training_is_over_runs(tmp_path: Path) -> None:
+    rows = [(0.4, 0.8), (0.6, 0.7)]
+    runs = [
+        training(tmp_path / str(i), {"evaluation/math500": [(0, 0.1), (5, a)], "evaluation/gsm8k": [(0, 0.1), (5, b)]})
+        for i, (a, b) in enumerate(rows)
+    ]
+    several = gather([f"rl={run}" for run in runs])
+    found = mean_of_role(several, several.subjects[0], "reasoning")
+    # the benchmarks of a run are not independent: means of 0.6 and 0.65, and Student over these two
+    assert found is not None and (found[0].value, found[0].num_runs) == (pytest.approx(0.625), 2)
+    assert found[0].high == pytest.approx(0.625 + 12.706 * 0.025) and found[0].in_training
+    del several.subjects[0].runs[1].series["evaluation/gsm8k"]
+    found = mean_of_role(several, several.subjects[0], "reasoning")
+    assert found is not None and found[0].low is None, "one run has both, so nothing says how the mean varies over runs"
+    alone = gather([f"rl={runs[0]}"])
+    found = mean_of_role(alone, alone.subjects[0], "reasoning")
+    assert found is not None and (found[0].value, found[0].low) == (pytest.approx(0.6), None) and found[0].in_training
+
+
 def test_the_base_is_that_of_the_name_before_that_of_the_family(tmp_path: Path) -> None:
-    names = ["base-1b", "base-7b", "rl-7b", "rl-1b-no_kl", "rl-70b", "sft"]
+    names = ["base-1b", "base-7b", "base_3_1_7b", "rl-7b", "rl-1b-no_kl", "rl_7b_no_kl", "rl_3_1_7b_x", "rl-70b", "sft"]
     made = [f"{name}={evaluation(tmp_path / name, all_benchmarks(0.5, 0.5, 0.1, 0.4))}" for name in names]
     study = gather(made)
     compared = {one.name: base and base.name for one in study.subjects for base in [study.base_of(one)]}
     assert compared == {
-        **{"base-1b": "base-1b", "base-7b": "base-7b", "rl-7b": "base-7b", "rl-1b-no_kl": "base-1b"},
-        **{"rl-70b": "base-1b", "sft": "base-1b"},  # no base of that name: the first of the family
+        **{"base-1b": "base-1b", "base-7b": "base-7b", "base_3_1_7b": "base_3_1_7b"},
+        **{"rl-7b": "base-7b", "rl-1b-no_kl": "base-1b", "rl_7b_no_kl": "base-7b", "rl_3_1_7b_x": "base_3_1_7b"},
+        **{"rl-70b": None, "sft": None},  # no base of that name, and three of the family
     }
-    assert [one.name for one in study.groups()["7b"]] == ["base-7b", "rl-7b"]
+    assert [one.name for one in study.groups()["7b"]] == ["base-7b", "rl-7b", "rl_7b_no_kl"]
 
 
 def test_a_base_that_every_seed_read_is_one_model(tmp_path: Path) -> None:
@@ -168,6 +193,16 @@ def test_many_bars_become_dots(groups: int, dots: bool) -> None:
     assert figure.get_size_inches()[1] < 20
     assert all(label.get_text().count("\n") == 1 for label in axes.get_yticklabels())
     plt.close(figure)
+
+
+def test_runs_without_a_common_update_have_no_mean() -> None:
+    drawn = curves({"rl": [[(1, 0.1), (3, 0.2)], [(2, 0.5), (4, 0.6)]]}, looks_of(["rl"]), title="", y_label="")
+    (axes,) = drawn.axes
+    lines = [list(zip(*line.get_data(), strict=True)) for line in axes.get_lines()]
+    assert lines == [[(1, 0.1), (3, 0.2)], [(2, 0.5), (4, 0.6)], []]
+    (label,) = axes.get_legend_handles_labels()[1]
+    assert "mean" not in label
+    plt.close(drawn)
 
 
 def test_folders_join_by_name_in_the_order_of_roles(tmp_path: Path) -> None:
@@ -220,14 +255,48 @@ def test_evidence_pairs_seeds_and_names_its_sources(tmp_path: Path) -> None:
     assert first.run is not None and first.base is not None and second.base is not None
     assert first.run.source.endswith("rl-eval-0/results.json") and second.training_source.endswith("rl-1/metrics.jsonl")
     assert second.base.source.endswith("base/results.json"), "one base for all seeds"
-    assert first.reward_paths == {"made/reward"}
+    assert first.reward_paths == {"made/reward"} and first.judges == {"rules": {"kind": "refusal_rules", "path": None}}
     entropies = {one.prompts: (one.role, one.base, one.run) for one in first.entropies}
     assert entropies == {"attaq": ("safety", 0.24, 0.09), "math500": ("reasoning", 0.31, 0.3)}
 
 
+def test_seeds_are_paired_by_seed_and_not_by_place(tmp_path: Path) -> None:
+    def made(name: str, seed: int, right: float) -> str:
+        return f"{name}={evaluation(tmp_path / f'{name}-{seed}', all_benchmarks(0.5, right, 0.1, 0.4), seed)}"
+
+    right = {seed: 0.5 + 0.1 * seed for seed in range(4)}
+    runs = [f"rl={training(tmp_path / f'run-{seed}', rl_curves(seed), {'seed': seed})}" for seed in (2, 0)]
+    study = gather(
+        [*(made("base", seed, value) for seed, value in right.items()), *runs]
+        + [made("rl", seed, right[seed]) for seed in (3, 0, 2)]
+    )
+    base, subject = study.subjects
+    assert [one["value"] for one in _differences(base, subject, "math500")] == [0.0, 0.0, 0.0]
+    seen = [
+        (Path(one.training_source).parent.name, Path(one.run.source).parent.name, Path(one.base.source).parent.name)
+        for one in evidence_of(study, subject)
+        if one.run and one.base
+    ]
+    assert seen == [("", "rl-3", "base-3"), ("run-0", "rl-0", "base-0"), ("run-2", "rl-2", "base-2")]
+    del base.evaluations[3]
+    assert len(_differences(base, subject, "math500")) == 2, "a seed that the base lacks is compared with nothing"
+
+
+def test_seeds_that_repeat_are_paired_by_place(tmp_path: Path) -> None:
+    folders = [
+        f"{name}={evaluation(tmp_path / f'{name}-{i}', all_benchmarks(0.5, value, 0.1, 0.4))}"
+        for name in ("base", "rl")
+        for i, value in enumerate((0.5, 0.6))
+    ]
+    base, subject = gather(folders).subjects
+    assert [one["value"] for one in _differences(base, subject, "math500")] == [0.0, 0.0]
+
+
 def test_the_same_reward_on_two_families(tmp_path: Path) -> None:
     folders = []
-    for family, before, after in (("qwen3", 0.3, 0.9), ("granite", 0.3, 0.35)):
+    for family, before, after in (("qwen3", 0.3, 0.9), ("granite", 0.3, 0.35), ("other", 0.3, 0.3)):
+        reward = {"models": {"mine": {"path": "another" if family == "other" else "one", "views": {family: 1.0}}}}
+        folders.append(f"rl-{family}={training(tmp_path / family, {}, {'reward': reward})}")
         for role, value in (("base", before), ("rl", after)):
             made = evaluation(tmp_path / f"{role}-{family}", all_benchmarks(value, 0.8, 0.1, value), family=family)
             folders.append(f"{role}-{family}={made}")
@@ -240,6 +309,53 @@ def test_the_same_reward_on_two_families(tmp_path: Path) -> None:
         and "qwen3 by +0.60" in seen.finding.text
         and "granite by +0.05" in seen.finding.text
     )
+
+
+def test_a_gain_is_against_the_base_of_the_name(tmp_path: Path) -> None:
+    """Two sizes of one family: the first base of the family would give qwen3 a gain of 0."""
+    folders = []
+    rows = (("8b", "qwen3", 0.9, None), ("4b", "qwen3", 0.3, 0.9), ("2b", "granite", 0.3, 0.85))
+    for size, family, before, after in rows:
+        folders.append(
+            f"base-{size}={evaluation(tmp_path / f'base-{size}', all_benchmarks(before, 0.8, 0.1, before), family=family)}"
+        )
+        if after is not None:
+            made = evaluation(tmp_path / f"rl-{size}", all_benchmarks(after, 0.8, 0.1, after), family=family)
+            run = training(tmp_path / f"run-{size}", {}, {"reward": {"models": {"mine": {"path": "one"}}}})
+            folders += [f"rl-{size}={made}", f"rl-{size}={run}"]
+    assert not [one for one in diagnose_study(gather(folders)) if one.finding.rule == "reward_transfer"]
+
+
+def test_each_family_has_a_reflection_analysis_of_its_own(tmp_path: Path) -> None:
+    folders = []
+    for size, after in (("1b", 0.3), ("8b", 0.05)):
+        for role in ("base", "rl"):
+            folders.append(
+                f"{role}-{size}={evaluation(tmp_path / f'{role}-{size}', all_benchmarks(0.5, 0.8, 0.1, 0.5))}"
+            )
+        values = {(f"base-{size}", "math500"): 0.3, (f"rl-{size}", "math500"): after}
+        folders.append(str(reflection(tmp_path / f"reflection-{size}", values)))
+    (seen,) = [one for one in diagnose_study(gather(folders)) if one.finding.rule == "entropy_on_reasoning"]
+    assert (seen.subject, seen.num_seen, seen.num_runs) == ("rl-8b", 1, 1) and "from 0.3 to 0.05" in seen.finding.text
+
+
+def test_seen_counts_the_runs_that_have_the_figures_and_shows_the_worst(tmp_path: Path) -> None:
+    folders = [f"base={evaluation(tmp_path / 'base', all_benchmarks(0.5, 0.8, 0.1, 0.5))}"]
+    for seed, kl in enumerate((0.4, 0.9, 0.5, 0.1)):
+        run = training(tmp_path / f"run-{seed}", {"kl/k3": [(1, kl), (2, kl)]}, {"seed": seed})
+        folders.append(f"rl={run}")
+    folders.append(f"rl={training(tmp_path / 'silent', {'train/loss': [(1, 0.0)]}, {'seed': 4})}")
+    folders.append(f"rl={evaluation(tmp_path / 'rl', all_benchmarks(0.5, 0.4, 0.1, 0.5))}")
+    found = {(one.finding.rule, one.finding.evidence[0].name): one for one in diagnose_study(gather(folders))}
+    kl, lost = found["kl_blow_up", "kl/k3"], found["reasoning_loss", "math500 pass@1"]
+    assert (kl.num_seen, kl.num_runs, kl.finding.evidence[0].value) == (3, 4, 0.9)
+    assert (lost.num_seen, lost.num_runs) == (1, 1), "one evaluation, whatever the number of training runs"
+
+
+def test_the_papers_entropy_stands_beside_attaq_and_not_beside_an_attack_on_it(tmp_path: Path) -> None:
+    for name, beside in (("attaq_500", True), ("attaq_empty_trace", False)):
+        made = reflection(tmp_path / name, {("base", name): 0.3, ("rl", name): 0.1})
+        assert ("paper: 0.09" in reflection_table(gather([str(made)]))) is beside, name
 
 
 def test_cost_of_a_run(tmp_path: Path) -> None:
@@ -268,5 +384,9 @@ def test_cost_of_a_run(tmp_path: Path) -> None:
 
 def test_published_figures_belong_to_a_role() -> None:
     assert published("attaq_clean", "rl") == "0.92" and published("gpqa_diamond", "sft") == "47.54%"
-    assert published("math500", "rl") is None and published("attaq", None) is None
+    assert (
+        published("attaq_empty_trace", "rl") is None
+        and published("math500", "rl") is None
+        and published("attaq", None) is None
+    )
     assert all_benchmarks(0.5, 0.5, 0.1, 0.4).keys() >= {"attaq", "gpqa_diamond"}

@@ -12,6 +12,7 @@ from made_study import training
 
 from lrm_safety import cli
 from lrm_safety.errors import ConfigError
+from lrm_safety.reports.folders import read_folder
 from lrm_safety.reports.sweep import cell, changes, compare, markdown
 
 BASE = {
@@ -22,8 +23,10 @@ BASE = {
 
 
 def made_run(folder: Path, seed: int, safety: list[float], name: str = "tiny", **algorithm: Any) -> Path:
-    """A run with an evaluation every two updates; seconds are 10 an iteration, lengths and KL constant."""
-    config = {**BASE, "seed": seed, "run": {"directory": f"outputs/{name}"}}
+    """A run with an evaluation every two updates; seconds are 10 an iteration, lengths and KL constant. One of another name
+    than `tiny` is an ablation."""
+    tags = [] if name == "tiny" else [name]
+    config = {**BASE, "seed": seed, "run": {"directory": f"outputs/{name}"}, "tracking": {"tags": tags}}
     config["algorithm"] = {**BASE["algorithm"], **algorithm}
     updates = [2 * i for i in range(len(safety))]
     series = {
@@ -58,6 +61,14 @@ def test_seeds_are_one_row_and_the_unchanged_runs_the_reference(sweep: Path) -> 
     assert found.headings == ["safety", "KL, nats/token", "response tokens", "seconds"]
 
 
+def test_of_two_configurations_the_reference_is_the_one_that_is_no_ablation(tmp_path: Path) -> None:
+    made_run(tmp_path / "ablation", 0, [0.1, 0.2], "no_kl", kl={"coef": 0.0})
+    made_run(tmp_path / "plain", 0, [0.1, 0.5])
+    found = compare([tmp_path])
+    assert [row.name for row in found.rows] == ["tiny", "no_kl"]
+    assert found.differences(found.rows[1])["safety"][0] == pytest.approx(-0.3)
+
+
 def test_mean_and_interval_over_seeds(sweep: Path) -> None:
     found = compare([sweep])
     mean, low, high = found.reference.cells()["safety"]
@@ -85,6 +96,31 @@ def test_seeds_that_only_one_has_are_not_paired(sweep: Path) -> None:
     found = compare([sweep])
     assert len(found.rows[1].runs) == 4
     assert found.differences(found.rows[1])["safety"][0] == pytest.approx(-0.1)
+
+
+def test_the_evaluation_before_training_is_counted_once_a_seed(sweep: Path) -> None:
+    for seed, value in enumerate((0.1, 0.2, 0.3)):
+        made_run(sweep / f"experiment=tiny,seed={seed}", seed, [value, 0.6, 0.9])
+    # 0.1, 0.2, 0.3 of the reference alone: variance 0.02 / 2
+    half = 4.303 * math.sqrt(0.01 / 3)
+    assert compare([sweep]).before()["safety"] == pytest.approx((0.2, 0.2 - half, 0.2 + half))
+
+
+def test_a_run_counts_once_and_a_seed_counts_once(sweep: Path) -> None:
+    again = made_run(sweep / "z again", 1, [0.1, 0.6, 0.5])
+    found = compare([sweep, sweep / "experiment=tiny,seed=0"])
+    assert len(found.reference.runs) == 3 and found.reference.cells()["safety"][0] == pytest.approx(0.93)
+    assert found.left_out == [f"{again}: repeats seed 1 of {sweep / 'experiment=tiny,seed=1'}"]
+
+
+def test_a_reward_training_beside_the_runs_is_none_of_them(sweep: Path) -> None:
+    reward = training(sweep / "a reward", {"loss": [(1, 0.7), (2, 0.6)]})
+    (reward / "results.json").write_text(json.dumps({"base": "made/up", "head_is_new": True}))
+    assert [len(row.runs) for row in compare([sweep]).rows] == [3, 3, 3]
+    with pytest.raises(ConfigError, match="no run of lrm-safety train or sft"):
+        compare([reward])
+    with pytest.raises(ConfigError, match=r"a reward: is the training of a reward model \(lrm-safety reward\)"):
+        read_folder(reward)
 
 
 def test_a_run_that_stopped_early_is_left_out_and_named(sweep: Path) -> None:
