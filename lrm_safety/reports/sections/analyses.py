@@ -18,7 +18,7 @@ from ..analyses import (
 from ..combine import Combined
 from ..folders import Study, role_and_rest
 from ..html import absent, cell, slug, table
-from ..published import REFLECTION, is_attaq
+from ..published import published_entropy
 
 Row = list[Combined | None]
 
@@ -37,7 +37,8 @@ def entropy(study: Study, album: Album) -> str:
             benchmarks, mine, album.looks, title=group, x_label="entropy at reflection tokens, nats", share=False
         ),
         "Mean entropy of the distribution that a reflection token was drawn from, with 95% intervals. The paper reports "
-        f"{REFLECTION['base']} → {REFLECTION['rl']} nats on AttaQ (its own definition).",
+        f"{published_entropy('attaq', 'base')} → {published_entropy('attaq', 'rl')} on AttaQ and "
+        f"{published_entropy('aime24', 'base')} → {published_entropy('aime24', 'rl')} on AIME 2024, by a definition of its own.",
         lambda mine: f"Entropy at reflection tokens: {_told(mine, benchmarks)}",
     )
     tenths = deciles(analyses)
@@ -77,8 +78,8 @@ def reflection_table(study: Study) -> str:
         for name, title in REFLECTION_MEASURES.items():
             values = [measures[name].get((model, benchmark)) for model in models]
             if any(values):
-                beside = is_attaq(benchmark) and name == MAIN_REFLECTION
-                paper = [REFLECTION.get(role_and_rest(model)[0] or "") if beside else None for model in models]
+                beside = name == MAIN_REFLECTION
+                paper = [published_entropy(benchmark, role_and_rest(model)[0]) if beside else None for model in models]
                 rows.append([escape(benchmark), title, *map(cell, values, paper)])
     return table(
         "At reflection tokens (wait, but, ...) inside the trace, each model reading its own responses at the sampling temperature.",

@@ -12,7 +12,7 @@ from ..album import Album
 from ..combine import Combined, before_training, benchmarks_of, combine, figure_of, over_runs
 from ..folders import Study, Subject, paired
 from ..html import absent, cell, folded, slug, table
-from ..published import BENCHMARKS, NOTE, PAPER, REFLECTION, TITLES, published
+from ..published import BENCHMARKS, NOTE, PAPER, REFLECTION, REFLECTION_TITLES, TITLES, published
 
 ROLE_NAMES = {
     "safety": "safety",
@@ -95,11 +95,11 @@ def published_table() -> str:
         [
             role,
             *(BENCHMARKS[name].get(role, "–") for name in TITLES),
-            REFLECTION.get(role, "–"),
+            *(REFLECTION[name].get(role, "–") for name in REFLECTION_TITLES),
         ]
         for role in ("base", "sft", "rl")
     ]
-    head = [PAPER, *TITLES.values(), "reflection entropy on AttaQ, nats"]
+    head = [PAPER, *TITLES.values(), *REFLECTION_TITLES.values()]
     return table(NOTE, head, rows, identity="published", kind="published")
 
 

@@ -36,7 +36,7 @@ from lrm_safety.reports.cost import cost_of, num_gpus
 from lrm_safety.reports.figures import bars, curves
 from lrm_safety.reports.findings import diagnose_study, evidence_of
 from lrm_safety.reports.folders import Subject, gather
-from lrm_safety.reports.published import published
+from lrm_safety.reports.published import published, published_entropy
 from lrm_safety.reports.sections.analyses import reflection_table
 from lrm_safety.reports.sections.results import _differences
 from lrm_safety.reports.style import looks_of
@@ -389,4 +389,7 @@ def test_published_figures_belong_to_a_role() -> None:
         and published("math500", "rl") is None
         and published("attaq", None) is None
     )
+    # 3.12 and 3.00 are entropies on AIME 2024, not accuracies.
+    assert published("aime24", "rl") is None and published_entropy("aime24", "rl") == "3.00"
+    assert published_entropy("attaq_500", "base") == "0.24" and published_entropy("attaq", "sft") is None
     assert all_benchmarks(0.5, 0.5, 0.1, 0.4).keys() >= {"attaq", "gpqa_diamond"}

@@ -116,11 +116,12 @@ def test_tables(written: tuple[Path, Page, str]) -> None:
     assert "3 runs" in rows[2][1] and rows[2][1].endswith("paper: 0.92")
     assert rows[1][4].endswith("paper: 47.54%")
     assert page.tables["published"][1:] == [
-        ["base", "0.37", "49.24", "3.12", "0.24"],
+        ["base", "0.37", "49.24", "0.24", "3.12"],
         ["sft", "0.76", "47.54", "–", "–"],
-        ["rl", "0.92", "49.06", "3.00", "0.09"],
+        ["rl", "0.92", "49.06", "0.09", "3.00"],
     ]
-    assert page.tables["published"][0][:3] == ["Beyond SFT", "AttaQ safety", "GPQA-Diamond, %"]
+    measured = ["AttaQ safety", "GPQA-Diamond, %", "reflection entropy on AttaQ", "reflection entropy on AIME 2024"]
+    assert page.tables["published"][0] == ["Beyond SFT", *measured]
     assert page.tables["measured"][1] == ["attaq", "safety/refusal_rules/full", "100", "1", "training", "made up"]
     costs = {(row[0], row[1].split(",")[0]): row[1:6] for row in page.tables["costs"][1:]}
     # 3 runs of 30 records of 30 s on 4 groups of 2 GPUs; tokens 1,000/s x 18 s and 2,000/s x 10 s a record
