@@ -95,11 +95,12 @@ def load_pairs(settings: PairSettings, seed: int) -> PairSplit:
             category_field=settings.category_field,
         )
     else:
-        rows = _read(settings.path, settings.hub_id, settings)
+        rows = _read(settings.path, settings.hub_id, settings, "pairs.path")
     pairs = [_pair(row, settings, str(source)) for row in rows[: settings.limit]]
     if settings.held_out_path is not None:
         held_out = [
-            _pair(row, settings, settings.held_out_path) for row in _read(settings.held_out_path, None, settings)
+            _pair(row, settings, settings.held_out_path)
+            for row in _read(settings.held_out_path, None, settings, "pairs.held_out_path")
         ]
         prompts = {pair.prompt_key for pair in held_out}
     else:
@@ -178,11 +179,13 @@ def _ids(
     return rendered.ids
 
 
-def _read(path: str | None, hub_id: str | None, settings: PairSettings) -> list[PromptRow]:
+def _read(path: str | None, hub_id: str | None, settings: PairSettings, path_key: str) -> list[PromptRow]:
     return read_rows(
         path,
         None if path is not None else hub_id,
+        path_key=path_key,
         prompt_field=settings.prompt_field,
+        prompt_key="pairs.prompt_field",
         category_field=settings.category_field,
         split=settings.split,
         revision=settings.revision,

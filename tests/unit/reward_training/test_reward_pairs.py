@@ -97,6 +97,32 @@ def test_rows_that_are_no_pairs(tmp_path: Path, change: dict, message: str) -> N
         load_pairs(PairSettings(path=str(write_rows(tmp_path / "p.jsonl", rows)), margin_field="margin"), 0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"path": "package:lrm_safety/none.jsonl"}, r"^pairs\.path=package:lrm_safety/none\.jsonl: no such file"),
+        ({"path": "outputs/none.jsonl"}, r"set pairs\.path to a \.json, "),
+        ({"held_out_path": "./none.jsonl"}, r"^pairs\.held_out_path=\./none\.jsonl: no such file"),
+        ({"path": "package:lrm_safety/miniature/assets/prompts/forbidden.jsonl"}, r"set pairs\.prompt_field to one of"),
+    ],
+)
+def test_mistaken_paths_name_their_own_key(tmp_path: Path, settings: dict, message: str) -> None:
+    rows = write_rows(tmp_path / "p.jsonl", toy_rows(4))
+    with pytest.raises((ConfigError, DataError), match=message):
+        load_pairs(PairSettings(**{"path": str(rows), **settings}), 0)
+
+
+@pytest.mark.parametrize("category", [5, ["a", 5], {"a": 1}])
+def test_made_rows_with_a_category_that_is_none(monkeypatch: pytest.MonkeyPatch, category: object) -> None:
+    monkeypatch.setattr(
+        "lrm_safety.miniature.reward_rows.preference_rows",
+        lambda num, seed: [{**row, "category": category} for row in toy_rows(num)],
+    )
+    settings = PairSettings(function="lrm_safety.miniature.reward_rows:preference_rows", num_rows=4)
+    with pytest.raises(DataError, match=r"^pairs\.function=.*, row 1: 'category' must be a string or a list of strings"):
+        load_pairs(settings, 0)
+
+
 def test_absent_field_is_named(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "chosen": "b"}, {"prompt": "c", "chosen": "d"}]
     with pytest.raises(DataError, match=r"row 1: no field 'rejected'"):
