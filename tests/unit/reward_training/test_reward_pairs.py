@@ -143,7 +143,7 @@ def test_training_reads_the_token_ids_that_scoring_reads(tmp_path: Path, view: s
     found = {one.index: [one.chosen, one.rejected] for one in reading.pairs}
     for index, pair in enumerate(pairs):
         read = [scorer._read(pair.chosen, view), scorer._read(pair.rejected, view)]
-        assert found.get(index) == (None if None in read else read)
+        assert found.get(index) == (None if None in read or read[0] == read[1] else read)
     expected = {"overlong_responses": scorer.counters["overlong"], "respelled_responses": scorer.counters["respelled"]}
     assert {key: reading.counts()[key] for key in expected} == expected
     assert reading.num_respelled > 0 or view == "trace" or max_tokens == 60
@@ -162,3 +162,15 @@ def test_rules_for_long_pairs(tmp_path: Path) -> None:
         assert (len(reading.pairs), reading.num_dropped, reading.num_overlong) == (3, 1, 1)
     with pytest.raises(DataError, match=r"pair r0: \d+ tokens are over base.max_tokens=100"):
         tokenise(pairs, renderer, view="full", max_tokens=100, overlong="error")
+
+
+def test_pairs_that_read_the_same_are_left_out(tmp_path: Path) -> None:
+    split = load_pairs(PairSettings(path=str(write_rows(tmp_path / "p.jsonl", toy_rows(8)))), 0)
+    pairs = [*split.train, *split.held_out]
+    renderer = Renderer(AutoTokenizer.from_pretrained(REWARD_FOLDER), "test")
+    reading = tokenise(pairs, renderer, view="trace", max_tokens=128, overlong="error")
+    # The rows of even number have no traces.
+    assert {pairs[one.index].id for one in reading.pairs} == {"r1", "r3", "r5", "r7"}
+    assert (reading.num_dropped, reading.num_equal, reading.counts()["equal_pairs"]) == (4, 4, 4)
+    whole = tokenise(pairs, renderer, view="full", max_tokens=128, overlong="error")
+    assert (len(whole.pairs), whole.num_equal) == (8, 0)
