@@ -119,7 +119,9 @@ def test_made_rows_with_a_category_that_is_none(monkeypatch: pytest.MonkeyPatch,
         lambda num, seed: [{**row, "category": category} for row in toy_rows(num)],
     )
     settings = PairSettings(function="lrm_safety.miniature.reward_rows:preference_rows", num_rows=4)
-    with pytest.raises(DataError, match=r"^pairs\.function=.*, row 1: 'category' must be a string or a list of strings"):
+    with pytest.raises(
+        DataError, match=r"^pairs\.function=.*, row 1: 'category' must be a string or a list of strings"
+    ):
         load_pairs(settings, 0)
 
 
