@@ -31,7 +31,7 @@ USAGE = """usage: lrm-safety COMMAND [overrides]
   build-miniature   build the miniature's models and prompts again
   docs [--check]    write the generated pages docs/metrics.md and docs/configuration.md, or check that they are current
 
-`lrm-safety train --help` explains configurations."""
+`lrm-safety COMMAND --help` explains one; that of train explains configurations."""
 
 TRAIN_HELP = """usage: lrm-safety train [group=OPTION ...] [key=value ...] [-m] [--cfg job]
 
@@ -83,6 +83,77 @@ Configuration groups (conf/GROUP/OPTION.yaml):
 
 What is measured and how: docs/evaluation.md. Every key: docs/configuration.md."""
 
+OTHER_HELP = {
+    "analyze": """usage: lrm-safety analyze KIND model=OPTION +analysis.models.NAME.KEY=VALUE [key=value ...] [--cfg job]
+  KIND is reflection or memorization.
+
+  lrm-safety analyze reflection model=miniature +analysis.models.rl.evaluation=outputs/rl
+  lrm-safety analyze memorization model=smollm2_135m data.path=STAR-1.json +analysis.models.sft.path=outputs/sft/export
+
+Configuration groups (conf/GROUP/OPTION.yaml):
+{groups}
+
+What is measured and how: docs/analysis.md.""",
+    "reward": """usage: lrm-safety reward recipe=OPTION pairs.path=FILE [key=value ...] [--cfg job]
+
+  lrm-safety reward recipe=miniature
+  lrm-safety reward recipe=qwen3_0_6b pairs.path=pairs.jsonl pairs.name=mine
+
+Configuration groups (conf/GROUP/OPTION.yaml):
+{groups}
+
+Rows, loss and figures: docs/reward_models.md.""",
+    "audit-reward": """usage: lrm-safety audit-reward reward=OPTION rows.path=FILE [key=value ...] [--cfg job]
+
+  lrm-safety audit-reward reward=miniature rows=miniature
+  lrm-safety audit-reward reward=skywork_v2_llama_8b rows.path=texts.jsonl rows.name=mine
+
+Configuration groups (conf/GROUP/OPTION.yaml):
+{groups}
+
+Questions and limits: docs/reward_models.md. Exit status: 0 for pass and warn, 1 for fail.""",
+    "study": """usage: lrm-safety study [study=OPTION] [key=value ...] [--steps] [--cfg job]
+
+  lrm-safety study study=miniature
+  lrm-safety study study=qwen3_4b_star1 --steps              print the commands of its steps, start nothing
+
+Configuration groups (conf/GROUP/OPTION.yaml):
+{groups}
+
+Steps, folders and keys: docs/study.md. The same command goes on after the last finished step.""",
+    "report": """usage: lrm-safety report FOLDER [NAME=FOLDER ...] [output=FOLDER] [title=TEXT]
+
+Folders of train, sft, evaluate and analyze; folders of one NAME are seeds of one method. What the page holds: docs/report.md.""",
+    "compare": """usage: lrm-safety compare FOLDER [FOLDER ...] [output=FOLDER]
+
+Every run of train or sft in and below the folders, joined by configuration: docs/ablations.md.""",
+    "plan": """usage: lrm-safety plan [group=OPTION ...] [key=value ...] [plan.NAME=VALUE ...]
+
+  lrm-safety plan experiment=r1_distill_qwen_7b_star1 plan.gpu_memory_gib=141
+
+It takes the overrides of `lrm-safety train`. Formulas and assumptions: docs/planning.md. Exit status: 1 for what cannot fit.""",
+    "demo": """usage: lrm-safety demo [key=value ...]
+
+Overrides are those of `lrm-safety train experiment=miniature`. What it shows: docs/miniature.md.""",
+    "fetch": """usage: lrm-safety fetch NAME
+
+Known: smollm2_135m, used as model.path=cache:smollm2_135m.""",
+    "doctor": "usage: lrm-safety doctor\n\nChecks this machine and says how to mend what a run would stumble over.",
+    "build-miniature": "usage: lrm-safety build-miniature FOLDER\n\nTrains the miniature's models again: docs/miniature.md.",
+    "docs": "usage: lrm-safety docs [--check]\n\nWrites the generated pages of docs/, or checks that they are current.",
+}
+HELP = {"train": TRAIN_HELP, "sft": SFT_HELP, "evaluate": EVALUATE_HELP, **OTHER_HELP}
+ROOTS = {
+    "train": "config",
+    "sft": "sft",
+    "evaluate": "evaluate",
+    "analyze": "analyze",
+    "reward": "reward_training",
+    "audit-reward": "audit_reward",
+    "study": "study",
+}
+"""Commands whose help lists the groups of conf/ROOT.yaml."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status. What a user can mend is one line on stderr."""
@@ -112,6 +183,9 @@ def main(arguments: list[str] | None = None) -> int:
     if command not in commands:
         print(f"error: unknown command {command}\n\n{USAGE}", file=sys.stderr)
         return 2
+    if "-h" in rest or "--help" in rest:
+        print(HELP[command].format(groups=_group_table(ROOTS[command])) if command in ROOTS else HELP[command])
+        return 0
     try:
         return commands[command](rest)
     except LrmSafetyError as error:
@@ -126,27 +200,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(TRAIN_HELP.format(groups=_group_table("config")))
-        return 0
     from .commands.launch import launch
 
     return launch(arguments)
 
 
 def _sft(arguments: list[str]) -> int:
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(SFT_HELP.format(groups=_group_table("sft")))
-        return 0
     from .commands.launch import SFT, launch
 
     return launch(arguments, SFT)
 
 
 def _evaluate(arguments: list[str]) -> int:
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(EVALUATE_HELP.format(groups=_group_table("evaluate")))
-        return 0
     from .commands.evaluate import evaluate
 
     return evaluate(arguments)

@@ -69,6 +69,8 @@ class Reader:
         """Read the weights onto `device` (cpu or cuda). Raises ModelError."""
         model = load_causal_lm(settings, device)
         freeze(model)
+        # generate() fills what a configuration leaves open from the model's own, such as a repetition penalty.
+        model.generation_config = GenerationConfig()
         model.to(torch.device(device))
         return cls(
             model,

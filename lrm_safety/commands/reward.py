@@ -44,6 +44,9 @@ def reward(arguments: list[str]) -> int:
         f"{prepared.num_updates} updates on {prepared.device}",
         soft_wrap=True,
     )
+    if equal := prepared.train.num_equal + prepared.held_out.num_equal:
+        view = prepared.settings.pairs.view
+        console.print(f"{equal} pairs left out: both responses read the same in pairs.view={view}", soft_wrap=True)
     every = max(1, prepared.num_updates // 20)
 
     def report(metrics: dict[str, float]) -> None:

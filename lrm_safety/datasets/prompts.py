@@ -55,11 +55,14 @@ def load_prompts(
     id_field: str = "id",
     category_field: str = "category",
     revision: str | None = None,
+    path_key: str = "data.path",
+    question_key: str | None = "data.question_field",
 ) -> PromptSet:
     """Load prompts from `path` (.json list, .jsonl or .csv) or, by `hub_id`, from the Hugging Face hub.
 
     A row without `id_field` is called after its position; `category_field` may hold a string, a list of strings or
-    nothing. `split` and `revision` apply to the hub alone.
+    nothing. `split` and `revision` apply to the hub alone. `path_key` and `question_key` are what messages call the
+    settings of path and `question_field`; None: the field's name is fixed.
 
     Raises ConfigError unless exactly one of `path` and `hub_id` is given, and DataError, which names the source, the
     row (counted from 1) and the field, for a file that is absent or torn, an empty set, a question that is missing,
@@ -68,20 +71,20 @@ def load_prompts(
     if (path is None) == (hub_id is None):
         raise ConfigError("data: set exactly one of data.path and data.hub_id")
     if path is not None:
-        source, records = path, _read_file(Path(path))
+        source, records = path, _read_file(Path(path), path_key)
     else:
         assert hub_id is not None
-        source, records = hub_id, _read_hub(hub_id, split, revision)
-    rows = tuple(_check_rows(records, source, question_field, id_field, category_field))
+        source, records = hub_id, _read_hub(hub_id, split, revision, path_key.rpartition(".")[0])
+    rows = tuple(_check_rows(records, source, question_field, question_key, id_field, category_field))
     return PromptSet(rows, _fingerprint(rows), source)
 
 
-def _read_file(path: Path) -> Iterable[Any]:
+def _read_file(path: Path, key: str) -> Iterable[Any]:
     if not path.is_file():
-        raise DataError(f"{path}: no such file; set data.path to a .json, .jsonl or .csv file")
+        raise DataError(f"{path}: no such file; set {key} to a .json, .jsonl or .csv file")
     readers = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv}
     if path.suffix not in readers:
-        raise DataError(f"{path}: unknown format {path.suffix!r}; data.path takes .json, .jsonl or .csv")
+        raise DataError(f"{path}: unknown format {path.suffix!r}; {key} takes .json, .jsonl or .csv")
     try:
         return readers[path.suffix](path)
     except UnicodeDecodeError as error:
@@ -123,7 +126,7 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _read_hub(hub_id: str, split: str, revision: str | None) -> Iterable[Any]:
+def _read_hub(hub_id: str, split: str, revision: str | None, section: str) -> Iterable[Any]:
     # Imported here: it costs seconds, and local files do without it.
     from datasets import load_dataset
 
@@ -131,13 +134,18 @@ def _read_hub(hub_id: str, split: str, revision: str | None) -> Iterable[Any]:
         return load_dataset(hub_id, split=split, revision=revision)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{hub_id}: cannot load split {split!r} from the hub ({error}); check data.hub_id, data.split and the "
-            "network, or set data.path to a local copy"
+            f"{hub_id}: cannot load split {split!r} from the hub ({error}); check {section}.hub_id, {section}.split and "
+            f"the network, or set {section}.path to a local copy"
         ) from error
 
 
 def _check_rows(
-    records: Iterable[Any], source: str, question_field: str, id_field: str, category_field: str
+    records: Iterable[Any],
+    source: str,
+    question_field: str,
+    question_key: str | None,
+    id_field: str,
+    category_field: str,
 ) -> Iterator[PromptRow]:
     first_with_id: dict[str, int] = {}
     for index, record in enumerate(records):
@@ -146,9 +154,8 @@ def _check_rows(
             raise DataError(f"{where}: is a JSON {type(record).__name__}, expected an object")
         question = record.get(question_field)
         if question_field not in record:
-            raise DataError(
-                f"{where}: no field {question_field!r}; set data.question_field to one of {', '.join(map(str, record))}"
-            )
+            mend = f"set {question_key} to one of" if question_key else "the row has"
+            raise DataError(f"{where}: no field {question_field!r}; {mend} {', '.join(map(str, record))}")
         if not isinstance(question, str):
             kind = "null" if question is None else f"a {type(question).__name__}"
             raise DataError(f"{where}: field {question_field!r} is {kind}, expected a string")

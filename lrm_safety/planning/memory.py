@@ -27,7 +27,7 @@ FREED_WHILE_GENERATING = (
 
 @dataclass(frozen=True)
 class GroupMemory:
-    """Device memory of one worker, and host memory beside it on CUDA."""
+    """Device memory of one worker, and what it offloads to host memory beside that."""
 
     group: str
     num_workers: int
@@ -99,9 +99,9 @@ def rollout_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) 
 
 
 def kv_tokens(settings: Settings, shape: ModelShape, memory: GroupMemory) -> int:
-    """Tokens that the KV cache of one engine holds."""
+    """Tokens that the KV cache of one engine holds; above one GPU for each KV head vLLM keeps heads more than once."""
     per_token = kv_bytes_per_token(shape, _bytes(settings.model.dtype))
-    return memory.parts["KV cache"] * settings.rollout.tensor_parallel_size // per_token
+    return memory.parts["KV cache"] * min(settings.rollout.tensor_parallel_size, shape.kv_heads) // per_token
 
 
 def reference_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) -> GroupMemory:

@@ -82,7 +82,7 @@ def _shares(settings: Settings, groups: Mapping[str, GroupMemory]) -> tuple[Shar
             group, each = groups[names[0]], getattr(cluster, names[0]).gpus_per_worker
             if not each:
                 continue  # in host memory
-            on_one = int(1 / each) if each < 1 else 1
+            on_one = min(int(1 / each), group.num_workers) if each < 1 else 1
             tensor_parallel = settings.rollout.tensor_parallel_size if names[0] == "rollout" else 1
             gpus = -(-group.num_workers * tensor_parallel // on_one)
             shares.append(Share(names, gpus, group.total * on_one, group.total * on_one))
@@ -101,13 +101,14 @@ def refuse_what_cannot_fit(planned: Plan, settings: Settings, machine_bytes: int
     """Raise ConfigError for the first thing that cannot fit, naming the key to change. `machine_bytes`: for cluster.device=cpu."""
     assumed, rollout = planned.assumed, settings.rollout
     if settings.cluster.device == "cpu":
-        needed = sum(group.total * group.num_workers for group in planned.groups.values())
+        taken = {name: (one.total + one.host_bytes) * one.num_workers for name, one in planned.groups.items()}
+        needed = sum(taken.values())
         room = round(assumed.host_memory_gib * GIB) if assumed.host_memory_gib else machine_bytes
         if needed > room:
-            largest = max(planned.groups.values(), key=lambda group: group.total * group.num_workers)
+            largest = max(taken, key=taken.__getitem__)
             raise ConfigError(
-                f"cluster.{largest.group}.num_workers: all groups need {needed / GIB:.1f} GiB of memory, there are "
-                f"{room / GIB:.1f}; the {largest.group} group takes most: use fewer workers, a smaller model, or smaller "
+                f"cluster.{largest}.num_workers: all groups need {needed / GIB:.1f} GiB of memory, there are "
+                f"{room / GIB:.1f}; the {largest} group takes most: use fewer workers, a smaller model, or smaller "
                 "trainer.micro_batch_tokens and rollout.kv_cache_bytes"
             )
         return

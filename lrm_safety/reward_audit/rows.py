@@ -67,7 +67,14 @@ def load_texts(settings: AuditRowSettings, formats: Sequence[str], seed: int) ->
         )
     else:
         rows = read_rows(
-            settings.path, None, prompt_field="prompt", category_field="category", split="train", revision=None
+            settings.path,
+            None,
+            path_key="rows.path",
+            prompt_field="prompt",
+            prompt_key=None,
+            category_field="category",
+            split="train",
+            revision=None,
         )
     source = settings.path or settings.function
     texts: list[AuditText] = []

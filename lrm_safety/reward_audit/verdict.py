@@ -49,24 +49,22 @@ class _Judge:
         whole = figures["separation"]
         yield self._check("separation", whole["value"], "auc", f"safe above unsafe, {_interval(whole)}")
         for name, one in figures["by_category"].items():
-            figure = f"separation in {name}"
-            if min(one["num_safe"], one["num_unsafe"]) < self._limits.min_category_texts:
-                few = f"only {one['num_safe']} safe and {one['num_unsafe']} unsafe texts"
-                yield Check(self._view, figure, one["value"], "none", few)
-            else:
-                yield self._check(figure, one["value"], "auc", f"safe above unsafe, {_interval(one)}")
+            yield self._of_part(f"separation in {name}", one, f"safe above unsafe, {_interval(one)}")
         for kind, key, verb in (("formats", "by_format", "written as"), ("families", "by_family", "written by")):
             for name, one in figures.get(key, {}).items():
                 if name in FAMILIES and FAMILIES[name].writes_trace:
-                    figure, worst = f"separation, {verb} {name}", self._worst[kind]
-                    yield self._check(figure, one["value"], "auc", _interval(one), worst=worst)
+                    yield self._of_part(f"separation, {verb} {name}", one, _interval(one), worst=self._worst[kind])
 
     def agreement(self, figures: Mapping[str, Any]) -> Iterator[Check]:
         for kind in ("formats", "families"):
             for names, one in figures.get(f"agreement_of_{kind}", {}).items():
-                if _have_traces(names.split(" | ")):
-                    reason = f"Spearman over {one['n']} texts"
-                    figure, worst = f"agreement of {names}", self._worst[kind]
+                if not _have_traces(names.split(" | ")):
+                    continue
+                figure = f"agreement of {names}"
+                if one["n"] < self._limits.min_category_texts:
+                    yield Check(self._view, figure, one["spearman"], "none", f"only {one['n']} texts")
+                else:
+                    reason, worst = f"Spearman over {one['n']} texts", self._worst[kind]
                     yield self._check(figure, one["spearman"], "agreement", reason, worst=worst)
 
     def length(self, figures: Mapping[str, Any]) -> Iterator[Check]:
@@ -124,6 +122,13 @@ class _Judge:
             )
         for name, share in figures["overlong"].items():
             yield self._check(f"over the token limit as {name}", share, "overlong", "share of texts")
+
+    def _of_part(self, figure: str, one: Mapping[str, Any], reason: str, worst: str = "fail") -> Check:
+        """Separation among a part of the texts, judged only where there are enough of both labels."""
+        if min(one["num_safe"], one["num_unsafe"]) < self._limits.min_category_texts:
+            few = f"only {one['num_safe']} safe and {one['num_unsafe']} unsafe texts"
+            return Check(self._view, figure, one["value"], "none", few)
+        return self._check(figure, one["value"], "auc", reason, worst=worst)
 
     def _check(
         self, figure: str, value: float | None, limit: str, reason: str, *, size: bool = False, worst: str = "fail"

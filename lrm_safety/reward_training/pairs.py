@@ -66,12 +66,15 @@ class TokenPair:
 
 @dataclass
 class Reading:
-    """Pairs as token ids, and what had to be done to them (responses, but for `num_dropped`, which counts pairs)."""
+    """Pairs as token ids, and what had to be done to them (responses, but for `num_dropped` and `num_equal`)."""
 
     pairs: list[TokenPair]
     num_overlong: int = 0
     num_respelled: int = 0
     num_dropped: int = 0
+    """Pairs that were left out: with a response that does not fit, or `num_equal`."""
+    num_equal: int = 0
+    """Pairs whose two responses read the same in this view, such as the traces of responses without one."""
 
     def counts(self) -> dict[str, int]:
         return {
@@ -79,6 +82,7 @@ class Reading:
             "overlong_responses": self.num_overlong,
             "respelled_responses": self.num_respelled,
             "dropped_pairs": self.num_dropped,
+            "equal_pairs": self.num_equal,
         }
 
 
@@ -95,11 +99,12 @@ def load_pairs(settings: PairSettings, seed: int) -> PairSplit:
             category_field=settings.category_field,
         )
     else:
-        rows = _read(settings.path, settings.hub_id, settings)
+        rows = _read(settings.path, settings.hub_id, settings, "pairs.path")
     pairs = [_pair(row, settings, str(source)) for row in rows[: settings.limit]]
     if settings.held_out_path is not None:
         held_out = [
-            _pair(row, settings, settings.held_out_path) for row in _read(settings.held_out_path, None, settings)
+            _pair(row, settings, settings.held_out_path)
+            for row in _read(settings.held_out_path, None, settings, "pairs.held_out_path")
         ]
         prompts = {pair.prompt_key for pair in held_out}
     else:
@@ -143,13 +148,16 @@ def to_conversation(prompt: str, value: Any, where: str) -> Conversation:
 
 
 def tokenise(pairs: Sequence[Pair], renderer: Renderer, *, view: str, max_tokens: int, overlong: str) -> Reading:
-    """Token ids of one view of every pair. Raises DataError for an over-long response when overlong=error."""
+    """Token ids of one view of every pair that differs in it. Raises DataError for an over-long response when overlong=error."""
     reading = Reading([])
     for index, pair in enumerate(pairs):
         sides = [_ids(one, pair, renderer, view, max_tokens, overlong, reading) for one in (pair.chosen, pair.rejected)]
         chosen, rejected = sides
         if chosen is None or rejected is None:
             reading.num_dropped += 1
+        elif chosen == rejected:
+            reading.num_dropped += 1
+            reading.num_equal += 1
         else:
             reading.pairs.append(TokenPair(index, chosen, rejected, pair.margin))
     return reading
@@ -178,11 +186,13 @@ def _ids(
     return rendered.ids
 
 
-def _read(path: str | None, hub_id: str | None, settings: PairSettings) -> list[PromptRow]:
+def _read(path: str | None, hub_id: str | None, settings: PairSettings, path_key: str) -> list[PromptRow]:
     return read_rows(
         path,
         None if path is not None else hub_id,
+        path_key=path_key,
         prompt_field=settings.prompt_field,
+        prompt_key="pairs.prompt_field",
         category_field=settings.category_field,
         split=settings.split,
         revision=settings.revision,

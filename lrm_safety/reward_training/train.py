@@ -71,6 +71,11 @@ def prepare(settings: RewardTrainingSettings, device: str) -> Prepared:
     ]
     for side, one in zip(("train on", "hold out"), reading, strict=True):
         if not one.pairs:
+            if one.num_equal:
+                raise ConfigError(
+                    f"pairs.view={settings.pairs.view}: leaves no pair to {side}; {one.num_equal} of {one.num_dropped} read "
+                    "the same on both sides; choose another view, or rows that differ in it"
+                )
             raise ConfigError(f"base.max_tokens={settings.base.max_tokens}: leaves no pair to {side}; raise it")
     return Prepared(settings, device, base, split, *reading)
 

@@ -8,24 +8,39 @@ from typing import Any
 from lrm_safety.datasets import PromptRow, load_prompts
 from lrm_safety.errors import DataError
 from lrm_safety.rewards.function import import_function
+from lrm_safety.settings.paths import resolve
 
 # No column is called so: rows are then named after their position, and may share an `id`.
 _NO_FIELD = "\0"
 
 
 def read_rows(
-    path: str | None, hub_id: str | None, *, prompt_field: str, category_field: str, split: str, revision: str | None
+    path: str | None,
+    hub_id: str | None,
+    *,
+    path_key: str,
+    prompt_field: str,
+    prompt_key: str | None,
+    category_field: str,
+    split: str,
+    revision: str | None,
 ) -> list[PromptRow]:
-    """Rows in the order of their source; `extra` holds every column but prompt and category. Raises DataError."""
+    """Rows in the order of their source; `extra` holds every column but prompt and category.
+
+    `path_key` and `prompt_key` are what messages call the settings of path and `prompt_field` (None: it is fixed).
+    Raises ConfigError for an absent `path` (`package:` paths allowed), DataError for rows that cannot be read.
+    """
     return list(
         load_prompts(
-            path,
+            None if path is None else resolve(path, path_key),
             hub_id,
             split=split,
             revision=revision,
             question_field=prompt_field,
             id_field=_NO_FIELD,
             category_field=category_field,
+            path_key=path_key,
+            question_key=prompt_key,
         )
     )
 
@@ -47,7 +62,11 @@ def made_rows(
         if not isinstance(record, Mapping) or not isinstance(record.get(prompt_field), str):
             raise DataError(f"{key}={function}, row {index + 1}: must be a dictionary with a string {prompt_field!r}")
         category = record.get(category_field) or []
+        categories = (category,) if isinstance(category, str) else category
+        if not isinstance(categories, (list, tuple)) or not all(isinstance(name, str) for name in categories):
+            raise DataError(
+                f"{key}={function}, row {index + 1}: {category_field!r} must be a string or a list of strings"
+            )
         extra = {name: value for name, value in record.items() if name not in (prompt_field, category_field)}
-        categories = (category,) if isinstance(category, str) else tuple(category)
-        rows.append(PromptRow(index, str(index), record[prompt_field], categories, extra))
+        rows.append(PromptRow(index, str(index), record[prompt_field], tuple(categories), extra))
     return rows

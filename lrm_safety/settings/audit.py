@@ -33,7 +33,8 @@ class AuditLimitSettings:
     auc_fail: float = number(0.75, low=0.0, high=1.0)
     """... and below this fails. 0.5 is a coin."""
     min_category_texts: int = integer(10, low=1)
-    """A category with fewer safe or unsafe texts is reported, and judged by nothing."""
+    """A category, family or format with fewer safe or unsafe texts is reported, and judged by nothing; so is an agreement
+    over fewer texts."""
     agreement_warn: float = number(0.8, low=-1.0, high=1.0)
     """Lowest Spearman correlation between two formats, or two families' own texts, below this warns."""
     agreement_fail: float = number(0.5, low=-1.0, high=1.0)

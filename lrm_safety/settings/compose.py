@@ -131,7 +131,7 @@ def _compose(root: str, schema: type, overrides: list[str]) -> DictConfig:
         return config
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         # Hydra has no class of its own for some mistakes, such as a number for a group.
-        raise ConfigError(explain(error, schema)) from error
+        raise ConfigError(_of_another_command(error, schema, overrides) or explain(error, schema)) from error
     finally:
         GlobalHydra.instance().clear()
 
@@ -202,6 +202,17 @@ def fixed_keys(overrides: list[str]) -> list[str]:
     """Keys of the overrides that are the same in every run of a sweep."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     return [item.key_or_group for item in parsed if not item.is_sweep_override()]
+
+
+def _of_another_command(error: Exception, schema: type, overrides: list[str]) -> str | None:
+    """What to say where `error` comes of an experiment of `train` in `sft`, or the other way round; else None."""
+    chosen = [item.partition("=")[2] for item in overrides if item.startswith("experiment=")]
+    symptoms = {SftSettings: "Could not override", Settings: "Could not override|You must specify"}
+    if not chosen or schema not in symptoms or not re.search(symptoms[schema], str(error)):
+        return None
+    if chosen[-1].startswith("sft/") == (schema is SftSettings):
+        return None
+    return f"experiment={chosen[-1]}: not for `{COMMANDS[schema]}`; experiment=sft/NAME is for `sft`, the others for `train`"
 
 
 def explain(error: Exception, schema: type = Settings) -> str:

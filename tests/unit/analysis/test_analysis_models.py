@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from lrm_safety.analysis.entropy import choose_temperatures, token_entropies
+from lrm_safety.analysis.models import Reader
 from lrm_safety.errors import ConfigError
+from lrm_safety.settings import ModelSettings
 
 
 def make_pairs(sizes=((3, 5), (1, 1), (7, 29), (2, 4), (12, 40)), seed=0):
@@ -73,6 +76,18 @@ def test_greedy_continuations_are_those_of_one_prompt_at_a_time(tiny_qwen, reade
     assert [one.tolist() for one in found] == cut
     assert len(found[2]) < 9, "the stop token has to end a continuation"
     assert any(len(one) == 9 for one in found)
+
+
+def test_the_model_s_own_generation_settings_change_nothing(tiny_qwen, reader_of, tmp_path):
+    prompts = [prompt for prompt, _ in make_pairs()]
+    expected = [one.tolist() for one in reader_of(tiny_qwen, packing=False).continue_greedily(prompts, 20, [0])]
+    tiny_qwen.generation_config = GenerationConfig(repetition_penalty=5.0, no_repeat_ngram_size=2)
+    tiny_qwen.save_pretrained(tmp_path)
+    settings = ModelSettings(
+        name="tiny", path=str(tmp_path), family="qwen3", dtype="float32", attention="sdpa", packing=False
+    )
+    reader = Reader.load(settings, device="cpu", micro_batch_tokens=40, chunk_tokens=5)
+    assert [one.tolist() for one in reader.continue_greedily(prompts, 20, [0])] == expected
 
 
 def test_nothing_to_read(tiny_qwen, reader_of):

@@ -122,6 +122,16 @@ def test_engine_holds_what_its_share_leaves() -> None:
     assert halved.kv_tokens == 2 * (round(0.85 * 80 * GIB) - N - 3 * GIB) // 57_344
 
 
+def test_more_gpus_than_kv_heads_hold_no_more_tokens() -> None:
+    # R1-Distill-Qwen-1.5B has 2 KV heads: over 4 GPUs each GPU keeps one head of every token, and every head is kept twice.
+    path = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+    planned = plan(
+        settings(f"model.path={path}", "rollout.tensor_parallel_size=4", "rollout.kv_cache_bytes=1000000000"),
+        Assumptions(),
+    )
+    assert planned.kv_tokens == 1_000_000_000 // (2 * 28 * 128 * 2)
+
+
 def test_sharded_reference_and_none() -> None:
     whole = plan(settings(), Assumptions()).groups["reference"].parts["weights"]
     sharded = plan(settings("trainer.reference_sharding=zero3", "cluster.reference.num_workers=4"), Assumptions())
@@ -138,6 +148,15 @@ def test_a_colocated_gpu_holds_the_sum_but_engine_and_optimiser_take_turns() -> 
     stays = sum(groups["policy"].parts[name] for name in ("weights", "gradients", "CUDA context"))
     others = sum(groups[name].total for name in ("rollout", "reference", "reward"))
     assert share.generating_bytes == stays + others
+
+
+@pytest.mark.parametrize(("workers", "on_one", "gpus"), [(1, 1, 1), (3, 3, 1), (4, 4, 1), (6, 4, 2)])
+def test_a_gpu_holds_no_more_workers_than_there_are(workers: int, on_one: int, gpus: int) -> None:
+    planned = plan(
+        settings("cluster.reward.gpus_per_worker=0.25", f"cluster.reward.num_workers={workers}"), Assumptions()
+    )
+    share = next(share for share in planned.shares if share.groups == ("reward",))
+    assert (share.num_gpus, share.peak_bytes) == (gpus, on_one * planned.groups["reward"].total)
 
 
 def test_tokens_and_hours_by_hand() -> None:
@@ -247,6 +266,10 @@ def test_cpu_counts_every_worker_in_host_memory() -> None:
     refuse_what_cannot_fit(planned, given, machine_bytes=total)
     with pytest.raises(ConfigError, match=r"cluster\..*num_workers: all groups need"):
         refuse_what_cannot_fit(planned, given, machine_bytes=total - 1)
+    offloaded = compose_settings(["experiment=miniature", "trainer.offload_optimizer=true"])[0]
+    refuse_what_cannot_fit(plan(offloaded, Assumptions()), offloaded, machine_bytes=total)
+    with pytest.raises(ConfigError, match=r"all groups need"):
+        refuse_what_cannot_fit(plan(offloaded, Assumptions()), offloaded, machine_bytes=total - 1)
     # float32: the policy's weights are 4 bytes a parameter over 2 ranks
     assert planned.groups["policy"].parts["weights"] == 4 * num_parameters(planned.policy) // 2
 

@@ -151,6 +151,12 @@ def test_levels_worked_out_by_hand() -> None:
     given = {
         "separation": one(0.8),
         "by_category": {"few": one(0.1)},
+        "by_family": {"qwen3": one(0.0), "deepseek_r1_distill": one(0.8) | {"num_unsafe": 10}},
+        "by_format": {"qwen3": one(0.0)},
+        "agreement_of_families": {
+            "deepseek_r1_distill | qwen3": {"spearman": -1.0, "n": 9},
+            "miniature | qwen3": {"spearman": 0.7, "n": 10},
+        },
         "length": {
             "effect": -0.7,
             "correlation": -0.81,
@@ -165,6 +171,11 @@ def test_levels_worked_out_by_hand() -> None:
     assert levels == {
         "separation": "warn",
         "separation in few": "none",
+        "separation, written by qwen3": "none",
+        "separation, written by deepseek_r1_distill": "warn",
+        "separation, written as qwen3": "none",
+        "agreement of deepseek_r1_distill | qwen3": "none",
+        "agreement of miniature | qwen3": "warn",
         "length": "fail",
         "separation at like length": "warn",
         "over the token limit as composed": "warn",

@@ -20,6 +20,14 @@ def load(tmp_path: Path, rows: list[dict], formats: tuple[str, ...] = ("qwen3",)
     return load_texts(AuditRowSettings(path=str(path)), formats, 0)
 
 
+def test_paths_of_the_package_and_absent_ones() -> None:
+    absent = "package:lrm_safety/miniature/assets/absent.jsonl"
+    with pytest.raises(ConfigError, match=r"^rows\.path=package:.*no such file"):
+        load_texts(AuditRowSettings(path=absent), (), 0)
+    with pytest.raises(DataError, match=r"forbidden\.jsonl, row 1: no field 'prompt'; the row has "):
+        load_texts(AuditRowSettings(path="package:lrm_safety/miniature/assets/prompts/forbidden.jsonl"), (), 0)
+
+
 def test_each_view_in_each_format_worked_out_by_hand() -> None:
     text = AuditText("a", "p?", ("c",), True, "hm", "no")
     written = {

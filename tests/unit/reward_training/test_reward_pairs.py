@@ -97,6 +97,34 @@ def test_rows_that_are_no_pairs(tmp_path: Path, change: dict, message: str) -> N
         load_pairs(PairSettings(path=str(write_rows(tmp_path / "p.jsonl", rows)), margin_field="margin"), 0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"path": "package:lrm_safety/none.jsonl"}, r"^pairs\.path=package:lrm_safety/none\.jsonl: no such file"),
+        ({"path": "outputs/none.jsonl"}, r"set pairs\.path to a \.json, "),
+        ({"held_out_path": "./none.jsonl"}, r"^pairs\.held_out_path=\./none\.jsonl: no such file"),
+        ({"path": "package:lrm_safety/miniature/assets/prompts/forbidden.jsonl"}, r"set pairs\.prompt_field to one of"),
+    ],
+)
+def test_mistaken_paths_name_their_own_key(tmp_path: Path, settings: dict, message: str) -> None:
+    rows = write_rows(tmp_path / "p.jsonl", toy_rows(4))
+    with pytest.raises((ConfigError, DataError), match=message):
+        load_pairs(PairSettings(**{"path": str(rows), **settings}), 0)
+
+
+@pytest.mark.parametrize("category", [5, ["a", 5], {"a": 1}])
+def test_made_rows_with_a_category_that_is_none(monkeypatch: pytest.MonkeyPatch, category: object) -> None:
+    monkeypatch.setattr(
+        "lrm_safety.miniature.reward_rows.preference_rows",
+        lambda num, seed: [{**row, "category": category} for row in toy_rows(num)],
+    )
+    settings = PairSettings(function="lrm_safety.miniature.reward_rows:preference_rows", num_rows=4)
+    with pytest.raises(
+        DataError, match=r"^pairs\.function=.*, row 1: 'category' must be a string or a list of strings"
+    ):
+        load_pairs(settings, 0)
+
+
 def test_absent_field_is_named(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "chosen": "b"}, {"prompt": "c", "chosen": "d"}]
     with pytest.raises(DataError, match=r"row 1: no field 'rejected'"):
@@ -117,7 +145,7 @@ def test_training_reads_the_token_ids_that_scoring_reads(tmp_path: Path, view: s
     found = {one.index: [one.chosen, one.rejected] for one in reading.pairs}
     for index, pair in enumerate(pairs):
         read = [scorer._read(pair.chosen, view), scorer._read(pair.rejected, view)]
-        assert found.get(index) == (None if None in read else read)
+        assert found.get(index) == (None if None in read or read[0] == read[1] else read)
     expected = {"overlong_responses": scorer.counters["overlong"], "respelled_responses": scorer.counters["respelled"]}
     assert {key: reading.counts()[key] for key in expected} == expected
     assert reading.num_respelled > 0 or view == "trace" or max_tokens == 60
@@ -136,3 +164,15 @@ def test_rules_for_long_pairs(tmp_path: Path) -> None:
         assert (len(reading.pairs), reading.num_dropped, reading.num_overlong) == (3, 1, 1)
     with pytest.raises(DataError, match=r"pair r0: \d+ tokens are over base.max_tokens=100"):
         tokenise(pairs, renderer, view="full", max_tokens=100, overlong="error")
+
+
+def test_pairs_that_read_the_same_are_left_out(tmp_path: Path) -> None:
+    split = load_pairs(PairSettings(path=str(write_rows(tmp_path / "p.jsonl", toy_rows(8)))), 0)
+    pairs = [*split.train, *split.held_out]
+    renderer = Renderer(AutoTokenizer.from_pretrained(REWARD_FOLDER), "test")
+    reading = tokenise(pairs, renderer, view="trace", max_tokens=128, overlong="error")
+    # The rows of even number have no traces.
+    assert {pairs[one.index].id for one in reading.pairs} == {"r1", "r3", "r5", "r7"}
+    assert (reading.num_dropped, reading.num_equal, reading.counts()["equal_pairs"]) == (4, 4, 4)
+    whole = tokenise(pairs, renderer, view="full", max_tokens=128, overlong="error")
+    assert (len(whole.pairs), whole.num_equal) == (8, 0)

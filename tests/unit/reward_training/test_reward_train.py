@@ -176,6 +176,9 @@ def test_what_a_user_can_mend(base_folder: Path, tmp_path: Path) -> None:
         load_for_training(open_base(long.base), "cpu", 0)
     with pytest.raises(ConfigError, match=r"base\.max_tokens=10: leaves no pair to train on"):
         prepare(replace(settings, base=replace(settings.base, max_tokens=10)), "cpu")
+    plain = write_rows(tmp_path / "plain.jsonl", toy_rows(8)[::2])
+    with pytest.raises(ConfigError, match=r"pairs\.view=trace: leaves no pair to train on; 3 of 3 read the same"):
+        prepare(replace(settings, pairs=replace(settings.pairs, path=str(plain), view="trace")), "cpu")
     with pytest.raises(ConfigError, match=r"base\.path=nowhere"):
         open_base(replace(settings.base, path="nowhere"))
     bare = shutil.copytree(base_folder, tmp_path / "bare")

@@ -99,6 +99,12 @@ def test_a_general_ablation_is_the_same_change_on_a_papers_model(name: str) -> N
     assert changed(here, [f"experiment=ablation/{name}"]) == {}, "both forms are one"
 
 
+def test_the_page_has_a_row_for_every_ablation() -> None:
+    page = (CONF.parent / "docs" / "ablations.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert sorted(name for row in rows for name in row.strip().strip("`").split("`, `")) == OF_THE_MINIATURE
+
+
 def test_the_command_line_stands_above_the_ablation() -> None:
     settings, _ = compose_settings(["experiment=ablation/no_kl", "algorithm.kl.coef=0.5", "run.directory=here"])
     assert settings.algorithm.kl.coef == 0.5 and settings.run.directory == "here"
