@@ -62,7 +62,7 @@ study: setup ## base, SFT and RL of the miniature over five seeds, and a report 
 	@$(BIN)/lrm-safety study
 
 test: setup ## every test: unit, integration, end to end
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-unit: setup ## the fast tests only
 	@$(BIN)/python -m pytest tests/unit -n 2

@@ -26,18 +26,12 @@ FOLDER_MARKERS = ("integration", "end_to_end")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test by the folder it lives in, so that `-m integration` needs no decorator.
-
-    Unit tests come first, and share the cores when pytest-xdist runs several workers (`make test`); those that start Ray,
-    DeepSpeed or vLLM are one group, so that they follow one after the other with the machine to themselves.
-    """
+    """Mark every test by the folder it lives in, so that `-m integration` needs no decorator."""
     tests = Path(__file__).resolve().parent
     for item in items:
         folder = item.path.relative_to(tests).parts[0] if item.path.is_relative_to(tests) else ""
         if folder in FOLDER_MARKERS:
             item.add_marker(folder)
-            item.add_marker(pytest.mark.xdist_group("cluster"))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is not None)
 
 
 @pytest.fixture(scope="session")

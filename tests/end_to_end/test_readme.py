@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 RUN_ELSEWHERE = {
     "make demo": ("end_to_end/test_runs.py", "test_the_demo_shows_before_and_after"),
     "make study": ("end_to_end/test_study.py", "test_a_study_from_base_to_report"),
-    "lrm-safety report": ("unit/reports/test_report_page.py", "test_a_run_alone_shows_its_own_evaluation"),
+    "lrm-safety report": ("unit/reports/test_report_html.py", "test_a_run_alone_shows_its_own_evaluation"),
     "make test": ("end_to_end/test_readme.py", "test_the_makefile_knows_the_targets"),
     "lrm-safety fetch smollm2_135m": ("end_to_end/test_runs.py", "test_a_real_model_on_real_prompts"),
     "lrm-safety evaluate compare": ("end_to_end/test_evaluate.py", "test_compare"),

@@ -2,55 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-START_SECONDS = 90
-SERVER = (
-    "import ray, sys; ray.init(address='local', num_cpus=1, include_dashboard=True, dashboard_port=int(sys.argv[1]));"
-    "print('ready', flush=True); sys.stdin.read()"
-)
+START_SECONDS = 120
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+def free_ports(count: int) -> list[int]:
+    listeners = [socket.socket() for _ in range(count)]
+    for listener in listeners:
+        listener.bind(("127.0.0.1", 0))
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports
 
 
 @pytest.fixture(scope="module", params=["disabled", "token"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, str]]]:
     """Address and variables of a cluster without, and of one with token authentication."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port, dashboard, client, agent = free_ports(4)  # its own: other clusters may run on this machine
     # Jobs find `lrm-safety` where the cluster's processes do.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     variables = {"RAY_AUTH_MODE": request.param, "PATH": path}
     if request.param == "token":
         variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(port)],
-        env=os.environ | variables,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdin and process.stdout
-    assert process.stdout.readline().strip() == "ready"
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:  # the job server comes up a little after the cluster
-        with socket.socket() as attempt:
-            if attempt.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.5)
-    yield f"http://127.0.0.1:{port}", variables
-    process.stdin.close()
-    process.wait(60)
+    # Ray puts sockets there, and the path of a socket must be short.
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=1"]
+    command += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}", f"--ray-client-server-port={client}"]
+    command += [f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats"]
+    address = f"http://127.0.0.1:{dashboard}"
+    with (folder / "start.log").open("wb") as log:
+        process = subprocess.Popen(command, env=os.environ | variables, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        ready = [RAY, "job", "list", "--address", address]
+        while subprocess.run(ready, env=os.environ | variables, capture_output=True).returncode:
+            assert process.poll() is None and time.monotonic() < deadline, (folder / "start.log").read_text()
+            time.sleep(1)
+        yield address, variables
+    finally:
+        # Never `ray stop`, which ends every Ray of the machine.
+        everything = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for one in reversed(everything):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(everything, timeout=30)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def launch(root: Path, address: str, variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
