@@ -43,6 +43,11 @@ REPEATED = (
 """The run that is interrupted in every way; its end must not depend on that."""
 
 
+def own_environment() -> dict[str, str]:
+    """This process's, without the W&B service that a test before may have started in it: commands start their own."""
+    return {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+
+
 class Command:
     """`lrm-safety ARGUMENTS` in its own process group, with stdout and stderr in files."""
 
@@ -55,7 +60,7 @@ class Command:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "lrm_safety", *arguments],
                 cwd=folder,
-                env={**os.environ, **environment},
+                env={**own_environment(), **environment},
                 stdout=out,
                 stderr=err,
                 start_new_session=True,

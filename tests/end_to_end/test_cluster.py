@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running import COMMAND_SECONDS, REPEATED, assert_same_run, checkpoints
+from running import COMMAND_SECONDS, REPEATED, assert_same_run, checkpoints, own_environment
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -56,7 +56,7 @@ def cluster() -> Iterator[Cluster]:
     # Ray puts sockets there, and the path of a socket must be short.
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "PATH": path}
+    environment = {**own_environment(), "RAY_AUTH_MODE": "disabled", "PATH": path}
     command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=4"]
     command += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}", f"--ray-client-server-port={client}"]
     command += [f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats"]
