@@ -14,7 +14,7 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from ..conversation import Family, get_family
-from ..datasets import SupervisedRow, SupervisedSet, hold_out, load_prompts, render_supervised
+from ..datasets import SupervisedRow, SupervisedSet, draw_positions, hold_out, load_prompts, render_supervised
 from ..errors import ConfigError
 from ..evaluation.engine import resolve_device
 from ..evaluation.results import interval, number
@@ -128,9 +128,7 @@ def sample_rows(rows: list[SupervisedRow], limit: int | None, seed: int) -> list
     """At most `limit` of the rows, in their order; which ones depends on the seed and the number of rows alone."""
     if limit is None or len(rows) <= limit:
         return rows
-    # A spawn key: the seed's own stream orders training, and the first key chooses what it holds out.
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(2,))))
-    return [rows[position] for position in sorted(generator.permutation(len(rows))[:limit].tolist())]
+    return [rows[position] for position in sorted(draw_positions(len(rows), limit, seed, key=2))]
 
 
 def figures(rows: Sequence[Values], seed: int) -> dict[str, Figure]:

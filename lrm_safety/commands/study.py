@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
+from ..reports.sweep import cell
 from ..settings.compose import compose_study
 from ..settings.study import StudySettings
 from ..study.check import check_steps
@@ -92,6 +93,5 @@ def _show(summary: dict[str, dict[str, Any]], console: Console) -> None:
 
 def _cell(figure: dict[str, Any] | None) -> str:
     if figure is None or figure["mean"] is None:
-        return ""
-    mean = f"{figure['mean']:.3f}"
-    return mean if figure["low"] is None else f"{mean} ± {figure['high'] - figure['mean']:.3f}"
+        return cell(None)
+    return cell((figure["mean"], figure["low"], figure["high"]))

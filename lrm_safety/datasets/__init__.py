@@ -3,7 +3,7 @@
 from lrm_safety.datasets.prompts import PromptRow, PromptSet, load_prompts
 from lrm_safety.datasets.rendering import render_prompts
 from lrm_safety.datasets.source import PromptSource
-from lrm_safety.datasets.supervised import SupervisedRow, SupervisedSet, hold_out, render_supervised
+from lrm_safety.datasets.supervised import SupervisedRow, SupervisedSet, draw_positions, hold_out, render_supervised
 
 __all__ = [
     "PromptRow",
@@ -11,6 +11,7 @@ __all__ = [
     "PromptSource",
     "SupervisedRow",
     "SupervisedSet",
+    "draw_positions",
     "hold_out",
     "load_prompts",
     "render_prompts",

@@ -137,13 +137,17 @@ def hold_out(
     depends on the seed and the number of rows alone.
     """
     count = max(1, round(fraction * len(rows))) if fraction else 0
-    # A spawn key: the seed's own stream orders the passes.
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(1,))))
-    chosen = set(generator.permutation(len(rows))[:count].tolist())
+    chosen = draw_positions(len(rows), count, seed, key=1)
     return (
         [row for position, row in enumerate(rows) if position not in chosen],
         [row for position, row in enumerate(rows) if position in chosen],
     )
+
+
+def draw_positions(num_rows: int, count: int, seed: int, *, key: int) -> set[int]:
+    """`count` positions of `num_rows`, chosen by the seed; each purpose has a `key`, since the seed's own stream orders passes."""
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(key,))))
+    return set(generator.permutation(num_rows)[:count].tolist())
 
 
 def _response_ids(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any, Self
@@ -44,7 +45,7 @@ def join_ray(settings: Settings) -> None:
         raise ClusterError(f"cluster.address={address}: cannot join Ray: {line}") from error
 
 
-class StartedGroups:
+class StartedGroups(ABC):
     """Groups as a context manager: no actor and no reservation outlives it."""
 
     policy: PolicyGroup
@@ -70,8 +71,9 @@ class StartedGroups:
             self.end()
             raise
 
+    @abstractmethod
     def _start(self) -> None:
-        raise NotImplementedError
+        """Reserve and start this run's groups."""
 
     def memory(self) -> dict[str, float]:
         """Host and, on CUDA, peak device memory of every worker, as metrics `memory/GROUP_INDEX_...`."""

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from child_environment import child_environment
 from safetensors.torch import load_file
 
 COMMAND_SECONDS = 300
@@ -43,11 +44,6 @@ REPEATED = (
 """The run that is interrupted in every way; its end must not depend on that."""
 
 
-def own_environment() -> dict[str, str]:
-    """This process's, without the W&B service that a test before may have started in it: commands start their own."""
-    return {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-
-
 class Command:
     """`lrm-safety ARGUMENTS` in its own process group, with stdout and stderr in files."""
 
@@ -60,7 +56,7 @@ class Command:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "lrm_safety", *arguments],
                 cwd=folder,
-                env={**own_environment(), **environment},
+                env={**child_environment(), **environment},
                 stdout=out,
                 stderr=err,
                 start_new_session=True,

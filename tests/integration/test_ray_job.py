@@ -2,68 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-
-START_SECONDS = 120
-RAY = str(Path(sys.executable).parent / "ray")
-
-
-def free_ports(count: int) -> list[int]:
-    listeners = [socket.socket() for _ in range(count)]
-    for listener in listeners:
-        listener.bind(("127.0.0.1", 0))
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
+from ray_head import ray_head
 
 
 @pytest.fixture(scope="module", params=["disabled", "token"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, str]]]:
     """Address and variables of a cluster without, and of one with token authentication."""
-    port, dashboard, client, agent = free_ports(4)  # its own: other clusters may run on this machine
-    # Jobs find `lrm-safety` where the cluster's processes do.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    variables = {"RAY_AUTH_MODE": request.param, "PATH": path}
+    variables = {"RAY_AUTH_MODE": request.param}
     if request.param == "token":
         variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    # Ray puts sockets there, and the path of a socket must be short.
-    folder = Path(tempfile.mkdtemp(prefix="ray-"))
-    command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=1"]
-    command += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}", f"--ray-client-server-port={client}"]
-    command += [f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats"]
-    address = f"http://127.0.0.1:{dashboard}"
-    with (folder / "start.log").open("wb") as log:
-        process = subprocess.Popen(command, env=os.environ | variables, stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        ready = [RAY, "job", "list", "--address", address]
-        while subprocess.run(ready, env=os.environ | variables, capture_output=True).returncode:
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "start.log").read_text()
-            time.sleep(1)
-        yield address, variables
-    finally:
-        # Never `ray stop`, which ends every Ray of the machine.
-        everything = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-        for one in reversed(everything):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        psutil.wait_procs(everything, timeout=30)
-        shutil.rmtree(folder, ignore_errors=True)
+    with ray_head(variables, num_cpus=1) as head:
+        yield head.dashboard, variables
 
 
 def launch(root: Path, address: str, variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from .. import figures
@@ -81,13 +81,11 @@ def reflection_table(study: Study) -> str:
                 beside = name == MAIN_REFLECTION
                 paper = [published_entropy(benchmark, role_and_rest(model)[0]) if beside else None for model in models]
                 rows.append([escape(benchmark), title, *map(cell, values, paper)])
-    return table(
-        "At reflection tokens (wait, but, ...) inside the trace, each model reading its own responses at the sampling temperature.",
-        ["prompts", "measure", *map(escape, models)],
-        rows,
-        identity="reflection",
-        figures=range(2, 2 + len(models)),
+    caption = (
+        "At reflection tokens (wait, but, ...) inside the trace, each model reading its own responses at the sampling "
+        "temperature."
     )
+    return _by_model(caption, "prompts", models, rows, "reflection")
 
 
 def memorized(study: Study, album: Album) -> str:
@@ -121,13 +119,14 @@ def memorization_table(study: Study) -> str:
         for name, title in MEMORIZATION_MEASURES.items()
         if any((model, group, name) in found for model in models)
     ]
-    return table(
-        "How much of the supervised rows a model knows by heart: rows it was trained on and rows held out.",
-        ["rows", "measure", *map(escape, models)],
-        rows,
-        identity="memorized",
-        figures=range(2, 2 + len(models)),
-    )
+    caption = "How much of the supervised rows a model knows by heart: rows it was trained on and rows held out."
+    return _by_model(caption, "rows", models, rows, "memorized")
+
+
+def _by_model(caption: str, first: str, models: Sequence[str], rows: Sequence[Sequence[str]], identity: str) -> str:
+    """A row for each `first` and measure, a column for each model."""
+    head = [first, "measure", *map(escape, models)]
+    return table(caption, head, rows, identity=identity, figures=range(2, 2 + len(models)))
 
 
 def _told(values: Mapping[str, Row], labels: list[str]) -> str:
