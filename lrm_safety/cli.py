@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         "report": _report,
         "compare": _compare,
         "plan": _plan,
+        "tensorboard": _tensorboard,
         "demo": _demo,
         "fetch": _fetch,
         "doctor": _doctor,
@@ -109,6 +110,12 @@ def _compare(arguments: list[str]) -> int:
     from .commands.compare import compare
 
     return compare(arguments)
+
+
+def _tensorboard(arguments: list[str]) -> int:
+    from .commands.tensorboard import tensorboard
+
+    return tensorboard(arguments)
 
 
 def _plan(arguments: list[str]) -> int:

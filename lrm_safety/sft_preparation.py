@@ -122,7 +122,7 @@ def as_run(settings: SftSettings) -> Settings:
         rollout=RolloutSettings(temperature=1.0),
         cluster=settings.cluster,
         checkpoint=settings.checkpoint,
-        tracking=settings.tracking,
+        tracking=replace(settings.tracking, job_type=settings.tracking.job_type or "sft"),
     )
 
 

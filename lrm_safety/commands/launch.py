@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ..settings.compose import (
     TRAIN_ROOT,
     compose_settings,
     compose_sft,
+    differences,
     fixed_keys,
     register_schema,
     settings_of,
@@ -101,11 +102,16 @@ def launch(arguments: list[str], program: Program = TRAIN) -> int:
             directories = {settings.run.directory for settings in composed}
             added.append(f"hydra.sweep.dir={directories.pop() if len(directories) == 1 else SWEEP_DIRECTORY}")
         arguments = [*arguments[:first], *added, *arguments[first:]]
+    names = _tracker_names(given.overrides, composed) if given.multirun else []
     failures: list[str] = []
 
     def task(config: DictConfig) -> None:
         try:
             settings, resolved = program.settings_of(config)
+            if names:
+                name, group = names[HydraConfig.get().job.num]
+                settings.tracking.name = settings.tracking.name or name
+                settings.tracking.group = settings.tracking.group or group
             program.run(settings, resolved, Path(HydraConfig.get().runtime.output_dir))
         except LrmSafetyError as error:
             failures.append(str(error))
@@ -123,6 +129,17 @@ def launch(arguments: list[str], program: Program = TRAIN) -> int:
     sys.argv = [f"lrm-safety {COMMANDS[program.schema]}", *arguments]
     hydra.main(version_base="1.3", config_path=str(configuration_directory()), config_name=program.root)(task)()
     return 1 if failures else 0
+
+
+def _tracker_names(overrides: list[str], composed: Sequence[Any]) -> list[tuple[str, str]]:
+    """Name and group that each run of a multirun has in W&B. Seeds of one configuration make a group; where no seed is
+    swept, the runs of one run.name do."""
+    names = [settings.run.name for settings in composed]
+    found = []
+    for name, told in zip(names, differences(overrides, names), strict=True):
+        shared = [item for item in told if not item.startswith("seed=")]
+        found.append((" ".join((name, *told)), " ".join((name, *shared)) if len(shared) < len(told) else name))
+    return found
 
 
 def _make_directory(directory: Path) -> None:

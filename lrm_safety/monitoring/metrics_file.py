@@ -38,7 +38,7 @@ class MetricsFile:
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Every record of the file, in order."""
-        return (values for _, values in _whole_lines(self._path))
+        return (values for _, values in whole_lines(self._path))
 
     def rewind(self, keep_until: int | None) -> None:
         """Drop the lines with `update` > `keep_until` (None: all); the updates after a checkpoint are done again.
@@ -48,7 +48,7 @@ class MetricsFile:
         self.close()
         kept: list[tuple[str, dict[str, Any]]] = []
         dropped: list[tuple[str, dict[str, Any]]] = []
-        for text, values in _whole_lines(self._path):
+        for text, values in whole_lines(self._path):
             (kept if keep_until is not None and values["update"] <= keep_until else dropped).append((text, values))
         if dropped:
             with self._path.with_suffix(".dropped.jsonl").open("a", encoding="utf-8") as file:
@@ -70,7 +70,7 @@ class MetricsFile:
             self._file = None
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The lines of the file with their values; a torn last line is left out."""
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     if not lines[-1]:

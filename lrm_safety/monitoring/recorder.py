@@ -13,6 +13,7 @@ import numpy as np
 
 from lrm_safety.diagnosis import Evidence
 from lrm_safety.diagnosis.console import lines
+from lrm_safety.errors import LrmSafetyError
 from lrm_safety.settings import Settings
 
 from .alarms import Alarms
@@ -22,6 +23,7 @@ from .metrics_file import MetricsFile
 from .phases import Phases
 from .registry import find
 from .rollout_files import RolloutRow, sample, save_rollouts
+from .tensorboard import TensorBoardView
 
 if TYPE_CHECKING:
     from .wandb_view import WandbView
@@ -46,6 +48,7 @@ class Recorder:
     ) -> None:
         """`config` is what W&B shows as the run's configuration; None: `settings`."""
         self._run_dir = Path(run_dir)
+        self._name = settings.run.name
         self._tracking = settings.tracking
         self._tracker_id: str | None = (resume_state or {}).get("tracker_id")
         self._file = MetricsFile(self._run_dir / "metrics.jsonl", resume_update)
@@ -54,6 +57,12 @@ class Recorder:
         if settings.tracking.diagnosis:
             path, least = self._run_dir / "findings.jsonl", settings.tracking.diagnosis_min_records
             self._findings = Findings(path, least, resume_update, self._file.lines(), _evidence(settings))
+        self._tables = 0
+        self._unshown: tuple[int, list[RolloutRow]] | None = None
+        """The rollouts of the last iteration that the W&B table left out."""
+        self._tensorboard: TensorBoardView | None = None
+        if settings.tracking.tensorboard:
+            self._tensorboard = TensorBoardView(self._run_dir, self._file.lines())
         self._wandb = self._open_wandb(settings, asdict(settings) if config is None else config)
         self._console = console or open_console(settings.tracking, settings.schedule)
         self.phases = Phases(self._console)
@@ -68,8 +77,11 @@ class Recorder:
         for name in values:
             find(name)
         iteration = values.get("train/iteration", self._file.last.get("iteration", 0))
-        self._file.append({"update": update, "iteration": iteration, "time": time.time(), **values})
+        line = {"update": update, "iteration": iteration, "time": time.time(), **values}
+        self._file.append(line)
         self._console.record(update, values)
+        if self._tensorboard:
+            self._tensorboard.record(line)
         if self._wandb:
             self._wandb.record(update, values)
         for alarm in self._alarms.fresh(update, values):
@@ -86,14 +98,22 @@ class Recorder:
                 self._wandb.alert(title, text, "ERROR" if finding.level == "fail" else "WARN")
 
     def rollout_table(self, update: int, rows: Sequence[RolloutRow]) -> None:
-        """Show tracking.table_rows of the rollouts, spread over the reward; with tracking.log_text also to a file."""
+        """Show tracking.table_rows of the rollouts, spread over the reward, in W&B every tracking.table_every calls and at the
+        end; with tracking.log_text also to a file."""
         sampled = sample(rows, self._tracking.table_rows)
         if not sampled:
             return
         if self._tracking.log_text:
             save_rollouts(self._run_dir, update, sampled)
-        if self._wandb:
-            self._wandb.rollout_table(update, sampled)
+        self._unshown = (update, sampled)
+        if self._tables % self._tracking.table_every == 0:
+            self._show_table()
+        self._tables += 1
+
+    def _show_table(self) -> None:
+        if self._wandb and self._unshown:
+            self._wandb.rollout_table(*self._unshown)
+            self._unshown = None
 
     def note(self, text: str) -> None:
         """Show one line on the console."""
@@ -102,6 +122,8 @@ class Recorder:
     def rewind(self, update: int | None) -> None:
         """Forget the records after `update` (None: all), before a restart within this process does them again."""
         self._file.rewind(update)
+        if self._tensorboard:
+            self._tensorboard.rewrite(self._file.lines())
         if self._findings:
             self._findings.rewind(update, self._file.lines())
 
@@ -113,8 +135,11 @@ class Recorder:
         """Close the views and the file; more than once is fine."""
         self._console.close()
         if self._wandb:
+            self._show_table()
             self._wandb.close(exit_code)
             self._wandb = None
+        if self._tensorboard:
+            self._tensorboard.close()
         if self._findings:
             self._findings.close()
         self._file.close()
@@ -125,6 +150,10 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # A stop that somebody asked for is no Exception, and wakes nobody. The text of a foreign error may hold anything.
+        if self._wandb and isinstance(error, Exception):
+            reason = str(error) if isinstance(error, LrmSafetyError) else type(error).__name__
+            self._wandb.alert(f"{self._name} failed", f"update {self._file.last.get('update', 0)}: {reason}", "ERROR")
         self.close(exit_code=0 if kind is None else 1)
 
     def _open_wandb(self, settings: Settings, config: Mapping[str, Any]) -> WandbView | None:
@@ -133,7 +162,15 @@ class Recorder:
         # Imported here: wandb takes seconds, and a run that does not use it need not have it.
         from .wandb_view import WandbView
 
-        view = WandbView(self._run_dir, settings, self._tracker_id, config=config)
+        view = WandbView(
+            self._run_dir,
+            settings.tracking,
+            settings.run.name,
+            "train",
+            config,
+            tracker_id=self._tracker_id,
+            log_text=settings.tracking.log_text,
+        )
         self._tracker_id = view.tracker_id
         return view
 

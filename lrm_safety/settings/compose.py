@@ -44,6 +44,9 @@ COMMANDS: dict[type, str] = {
     StudySettings: "study",
 }
 """The command that reads each schema."""
+PLACES = frozenset({"run.name", "run.directory"})
+NAMING = PLACES | {"experiment"}
+"""Keys that name a run or its folder rather than say what it does."""
 
 
 @cache
@@ -202,6 +205,22 @@ def fixed_keys(overrides: list[str]) -> list[str]:
     """Keys of the overrides that are the same in every run of a sweep."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     return [item.key_or_group for item in parsed if not item.is_sweep_override()]
+
+
+def differences(overrides: list[str], names: Sequence[str]) -> list[tuple[str, ...]]:
+    """What tells the runs of a multirun apart besides `names`, their run.name, as `KEY=VALUE`, in the order of `sweep`.
+
+    The experiment is left out where the rest tells all runs apart.
+    """
+    swept = {
+        item.get_key_element()
+        for item in OverridesParser.create().parse_overrides(overrides)
+        if item.is_sweep_override()
+    }
+    told = [tuple(item for item in one if item.partition("=")[0] in swept - NAMING) for one in sweep(overrides)]
+    if len(set(zip(names, told, strict=True))) == len(names):
+        return told
+    return [tuple(item for item in one if item.partition("=")[0] in swept - PLACES) for one in sweep(overrides)]
 
 
 def _of_another_command(error: Exception, schema: type, overrides: list[str]) -> str | None:

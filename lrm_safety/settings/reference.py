@@ -37,10 +37,12 @@ def markdown() -> str:
 
 
 def field_docstrings(node: type) -> dict[str, str]:
-    """The string that follows each field of a dataclass."""
+    """The string that follows each field of a dataclass, those of its bases included."""
+    documented: dict[str, str] = {}
+    for base in filter(is_dataclass, node.__mro__[:0:-1]):
+        documented |= field_docstrings(base)
     body = ast.parse(inspect.getsource(node)).body[0]
     assert isinstance(body, ast.ClassDef)
-    documented = {}
     for statement, following in zip(body.body, body.body[1:], strict=False):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)

@@ -74,8 +74,8 @@ class CheckpointSettings:
 
 
 @dataclass
-class TrackingSettings:
-    """Metrics, console, W&B: conf/tracking. metrics.jsonl is always written."""
+class TrackerSettings:
+    """W&B of any command: conf/tracking (docs/tracking.md)."""
 
     wandb: str = choice("offline", "online", "disabled")
     """W&B mode; offline needs no account (`wandb sync` later); if W&B cannot be reached the run goes on offline."""
@@ -83,14 +83,34 @@ class TrackingSettings:
     """W&B project."""
     entity: str | None = None
     """W&B team or user."""
+    name: str | None = None
+    """Name of the run in W&B; null: run.name, followed under -m by the overrides that tell this run from the others."""
     group: str | None = None
-    """W&B group, for sweeps."""
+    """W&B group; null: under -m run.name, with what differs besides the seed where seeds are swept; otherwise none."""
+    job_type: str | None = None
+    """W&B job type; null: train, sft, evaluate, audit, analyze or reward, as the command is."""
     tags: list[str] = field(default_factory=list)
     """W&B tags."""
+    notes: str | None = None
+    """W&B notes: a description of the run, in Markdown."""
+    system_metrics: bool = False
+    """Sample CPU, memory, disk, network and GPUs of the controller's machine into W&B. tracking=online switches it on."""
+    console_log: bool = False
+    """Keep what the command prints in W&B's log tab."""
+
+
+@dataclass
+class TrackingSettings(TrackerSettings):
+    """Metrics, console, W&B: conf/tracking. metrics.jsonl is always written."""
+
     log_text: bool = False
     """Log prompts and responses as text. Off: hashes, lengths and scores only, since the text may be harmful."""
     table_rows: int = integer(8)
     """Rollouts per iteration in the table of samples."""
+    table_every: int = integer(10, low=1)
+    """Iterations from which the W&B table takes rollouts: the first, then every so many, and the last."""
+    tensorboard: bool = False
+    """Write RUN/tensorboard besides, for `tensorboard --logdir outputs`."""
     worker_logs: bool = False
     """Print what the workers print (vLLM, DeepSpeed). Off: it stays in Ray's session folder."""
     console: str = choice("auto", "live", "plain", "off")

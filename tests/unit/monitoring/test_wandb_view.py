@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from lrm_safety.errors import RewardError
 from lrm_safety.monitoring import Recorder, RolloutRow
+from lrm_safety.monitoring.registry import GROUPS
 from lrm_safety.settings import Settings
 
 
@@ -77,7 +79,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("clean_environment")
 def test_an_offline_run_and_its_resume(tmp_path: Path, settings: Settings, make_row: Callable[..., RolloutRow]) -> None:
     settings.tracking.wandb = "offline"
-    settings.tracking.tags = ["first"]
+    settings.tracking.tags, settings.tracking.group, settings.tracking.notes = ["first"], "a group", "why"
     settings.run.name = "a name"
     with Recorder(tmp_path, settings) as recorder:
         recorder.record(1, {"kl/k1": 0.25, "reward/score/skywork/full": 3.0})
@@ -86,11 +88,15 @@ def test_an_offline_run_and_its_resume(tmp_path: Path, settings: Settings, make_
         state = recorder.state()
     settings.algorithm.gamma = 0.5
     settings.tracking.log_text = True
-    with pytest.raises(ZeroDivisionError), Recorder(tmp_path, settings, state, resume_update=1) as recorder:
+    settings.tracking.table_every = 2
+    with pytest.raises(RewardError), Recorder(tmp_path, settings, state, resume_update=1) as recorder:
         assert recorder.state() == state
-        recorder.record(2, {"kl/k1": 0.75})
-        recorder.rollout_table(2, [make_row(0)])
-        raise ZeroDivisionError
+        for update in range(2, 8):
+            recorder.record(
+                update, {"kl/k1": 0.75, "evaluation/safety": update / 10, "evaluation/safety/rate/timeout": 0.0}
+            )
+            recorder.rollout_table(update, [make_row(update)])
+        raise RewardError("the reward fell silent")
 
     (first_name, first), (second_name, second) = read(tmp_path)
     assert first_name == second_name == f"run-{state['tracker_id']}.wandb"
@@ -104,13 +110,24 @@ def test_an_offline_run_and_its_resume(tmp_path: Path, settings: Settings, make_
     metrics = {(m.glob_name or m.name): m.step_metric for m in of_kind(first, "metric")}
     assert metrics["kl/*"] == metrics["rollouts"] == "train/update"
 
+    # The few that matter stand in a section of their own, which is the first by name; constants have no chart.
+    assert history(second)[0].items() >= {("a_overview/kl_k1", 0.75), ("a_overview/evaluation_safety", 0.2)}
+    assert "a_overview/evaluation_safety_rate_timeout" not in history(second)[0]
+    assert min(GROUPS) > "a_overview"
+    defined = {one.name: one for one in of_kind(second, "metric") if one.name}
+    assert defined["evaluation/safety/rate/timeout"].options.hidden and not defined["evaluation/safety"].options.hidden
+    assert (defined["evaluation/safety"].summary.max, defined["evaluation/safety"].summary.min) == (True, True)
+
     (alert,) = of_kind(first, "alert")
+    (end,) = of_kind(second, "alert")
+    assert (end.title, end.text, end.level) == ("a name failed", "update 7: the reward fell silent", "ERROR")
     assert "train/gradient_norm" in alert.title and "healthy 0 to 10" in alert.text
     assert [record.exit_code for record in of_kind(first, "exit")] == [0]
     assert [record.exit_code for record in of_kind(second, "exit")] == [1]
 
     run = of_kind(first, "run")[0]
     assert (run.project, run.display_name, list(run.tags)) == ("lrm_safety", "a name", ["first"])
+    assert (run.job_type, run.run_group, run.notes) == ("train", "a group", "why")
     assert uploaded_config(first)["algorithm"]["gamma"] == 1.0
     assert uploaded_config(second)["algorithm"]["gamma"] == 0.5
 
@@ -120,6 +137,12 @@ def test_an_offline_run_and_its_resume(tmp_path: Path, settings: Settings, make_
     )
     table = json.loads(next(first_folder.glob("files/media/table/*.json")).read_text())
     assert "response_hash" in table["columns"] and len(table["data"]) == 3
+    # One growing table: of iterations 1, 3, 5 (every second) and 6 (the last), six of them.
+    tables = [json.loads(path.read_text()) for path in second_folder.glob("files/media/table/*.json")]
+    table = max(tables, key=lambda one: len(one["data"]))
+    assert len(tables) == 4 and [row[0] for row in table["data"]] == [2, 4, 6, 7]
+    assert table["columns"][:5] == ["update", "prompt", "trace", "answer", "status"]
+    assert not any("hash" in column for column in table["columns"]) and table["data"][0][2] == "SECRET-TRACE"
     assert holds_secret(second_folder)
     assert not holds_secret(first_folder), "text must not leave unless tracking.log_text says so"
 
@@ -176,7 +199,7 @@ from lrm_safety.settings import DataSettings, ModelSettings, RewardSettings, Set
 logging.basicConfig(stream=sys.stdout, format="%(name)s: %(message)s")
 settings = Settings(model=ModelSettings("m", "p", None, "plain"), reward=RewardSettings(), data=DataSettings("d"))
 settings.tracking.wandb = "online"
-view = WandbView(Path(sys.argv[1]), settings, "the-id", init_timeout_seconds=2.0)
+view = WandbView(Path(sys.argv[1]), settings.tracking, "a", "train", {}, "the-id", init_timeout_seconds=2.0)
 view.record(3, {"kl/k1": 0.25})
 view.close(0)
 """
@@ -204,7 +227,7 @@ def test_a_tracker_that_breaks_later_does_not_stop_the_run(
     from lrm_safety.monitoring.wandb_view import WandbView
 
     settings.tracking.wandb = "offline"
-    view = WandbView(tmp_path, settings, None)
+    view = WandbView(tmp_path, settings.tracking, "a", "train", {})
     assert view._run is not None
     view._run.finish()
     with caplog.at_level(logging.WARNING):

@@ -6,6 +6,7 @@ import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from lrm_safety.commands.launch import _tracker_names
 from lrm_safety.errors import ConfigError
 from lrm_safety.settings.compose import compose_settings, sweep
 
@@ -50,3 +51,37 @@ def test_every_run_of_a_sweep_composes() -> None:
 def test_an_unparsable_sweep_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match=r"^seed=range\(1: "):
         list(sweep(["seed=range(1"]))
+
+
+ABLATIONS = "ablation/no_kl,ablation/no_clip,ablation/one_update,ablation/few_prompts"
+TOLD = {
+    # Overrides of a multirun, a name and its group, and how many names and groups there are.
+    "seeds": (["experiment=miniature", "seed=1,2"], ("miniature seed=2", "miniature"), (2, 1)),
+    "ablations and seeds": (
+        ["experiment=miniature", "ablation=no_kl,no_clip,one_update,few_prompts", "seed=range(5)"],
+        ("miniature ablation=no_clip seed=0", "miniature ablation=no_clip"),
+        (20, 4),
+    ),
+    # Experiments of one run.name.
+    "experiments and seeds": (
+        [f"experiment={ABLATIONS}", "seed=0,1,2,3,4"],
+        ("miniature experiment=ablation/no_clip seed=0", "miniature experiment=ablation/no_clip"),
+        (20, 4),
+    ),
+    "without seeds": (
+        ["experiment=miniature", "algorithm.kl.coef=0,0.1"],
+        ("miniature algorithm.kl.coef=0.1", "miniature"),
+        (2, 1),
+    ),
+    # Names that are apart by themselves.
+    "names": (["experiment=miniature", "run.name=a,b", "seed=0,1"], ("a seed=0", "a"), (4, 2)),
+}
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_names_in_the_tracker_tell_the_runs_of_a_multirun_apart(case: str) -> None:
+    overrides, expected, (num_names, num_groups) = TOLD[case]
+    found = _tracker_names(overrides, [compose_settings(run)[0] for run in sweep(overrides)])
+    assert expected in found
+    assert len({name for name, _ in found}) == len(found) == num_names
+    assert len({group for _, group in found}) == num_groups

@@ -1,0 +1,33 @@
+"""`lrm-safety tensorboard`: event files of finished or running runs, for TensorBoard."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from ..errors import ConfigError, DataError
+from ..monitoring.metrics_file import whole_lines
+from ..monitoring.tensorboard import FOLDER, TensorBoardView
+
+
+def tensorboard(arguments: list[str]) -> int:
+    """Run `tensorboard FOLDER [FOLDER ...]`; returns the exit status."""
+    if not arguments or any(item.startswith("-") or "=" in item for item in arguments):
+        raise ConfigError("tensorboard: give folders of runs, e.g. `lrm-safety tensorboard outputs`")
+    for name in arguments:
+        found = sorted(Path(name).rglob("metrics.jsonl"))
+        if not found:
+            raise DataError(f"{name}: no run in it or below it (a run has metrics.jsonl)")
+        for path in found:
+            events = list((path.parent / FOLDER).glob("events.out.tfevents.*"))
+            # A run that writes its own events (tracking.tensorboard) keeps them.
+            if not events or max(one.stat().st_mtime_ns for one in events) < path.stat().st_mtime_ns:
+                try:
+                    TensorBoardView(path.parent, (values for _, values in whole_lines(path))).close()
+                except OSError as error:
+                    raise ConfigError(f"{path.parent / FOLDER}: cannot be written ({error.strerror})") from error
+            print(path.parent / FOLDER)
+    print(f"look at them: tensorboard --logdir {arguments[0]}")
+    if importlib.util.find_spec("tensorboard") is None:
+        print("TensorBoard itself is not installed here: pip install tensorboard")
+    return 0
