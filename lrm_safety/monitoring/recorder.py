@@ -77,11 +77,11 @@ class Recorder:
         for name in values:
             find(name)
         iteration = values.get("train/iteration", self._file.last.get("iteration", 0))
-        line = {"update": update, "iteration": iteration, "time": time.time(), **values}
-        self._file.append(line)
+        entry = {"update": update, "iteration": iteration, "time": time.time(), **values}
+        self._file.append(entry)
         self._console.record(update, values)
         if self._tensorboard:
-            self._tensorboard.record(line)
+            self._tensorboard.record(entry)
         if self._wandb:
             self._wandb.record(update, values)
         for alarm in self._alarms.fresh(update, values):
