@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lrm_safety.errors import ConfigError, DataError
+
+from .files import read_rows
+from .hub import read_hub
+from .serialised import unwrap
 
 
 @dataclass(frozen=True)
@@ -70,73 +73,21 @@ def load_prompts(
     """
     if (path is None) == (hub_id is None):
         raise ConfigError("data: set exactly one of data.path and data.hub_id")
+    records: Iterable[Any]
     if path is not None:
-        source, records = path, _read_file(Path(path), path_key)
+        source, records = path, read_rows(Path(path), path_key)
     else:
         assert hub_id is not None
-        source, records = hub_id, _read_hub(hub_id, split, revision, path_key.rpartition(".")[0])
+        section = path_key.rpartition(".")[0]
+        records, source = read_hub(
+            hub_id,
+            split=split,
+            revision=revision,
+            mend=f"check {section}.hub_id, {section}.split, {section}.revision and the network, or set {path_key} to a local copy",
+            revision_key=f"{section}.revision",
+        )
     rows = tuple(_check_rows(records, source, question_field, question_key, id_field, category_field))
     return PromptSet(rows, _fingerprint(rows), source)
-
-
-def _read_file(path: Path, key: str) -> Iterable[Any]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; set {key} to a .json, .jsonl or .csv file")
-    readers = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv}
-    if path.suffix not in readers:
-        raise DataError(f"{path}: unknown format {path.suffix!r}; {key} takes .json, .jsonl or .csv")
-    try:
-        return readers[path.suffix](path)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
-
-
-def _read_json(path: Path) -> list[Any]:
-    try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); is the file cut off?") from error
-    if not isinstance(records, list):
-        raise DataError(f"{path}: holds a JSON {type(records).__name__}, expected a list of objects")
-    return records
-
-
-def _read_jsonl(path: Path) -> list[Any]:
-    records = []
-    # Only newlines end a line: str.splitlines would also cut at separators that JSON strings may hold unescaped.
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: not valid JSON ({error.msg}); is the line torn?") from error
-    return records
-
-
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            records = list(csv.DictReader(file, strict=True))
-        except csv.Error as error:
-            raise DataError(f"{path}: not valid CSV ({error}); is the file cut off?") from error
-    for number, record in enumerate(records, start=1):
-        if None in record:
-            raise DataError(f"{path}, row {number}: more columns than the header names; quote the field with commas")
-    return records
-
-
-def _read_hub(hub_id: str, split: str, revision: str | None, section: str) -> Iterable[Any]:
-    # Imported here: it costs seconds, and local files do without it.
-    from datasets import load_dataset
-
-    try:
-        return load_dataset(hub_id, split=split, revision=revision)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{hub_id}: cannot load split {split!r} from the hub ({error}); check {section}.hub_id, {section}.split and "
-            f"the network, or set {section}.path to a local copy"
-        ) from error
 
 
 def _check_rows(
@@ -146,12 +97,12 @@ def _check_rows(
     question_key: str | None,
     id_field: str,
     category_field: str,
-) -> Iterator[PromptRow]:
+) -> list[PromptRow]:
     first_with_id: dict[str, int] = {}
-    for index, record in enumerate(records):
+    rows: list[PromptRow] = []
+    records, kept = unwrap(list(records), question_field, source, id_field)
+    for index, record in zip(kept, records, strict=True):
         where = f"{source}, row {index + 1}"
-        if not isinstance(record, dict):
-            raise DataError(f"{where}: is a JSON {type(record).__name__}, expected an object")
         question = record.get(question_field)
         if question_field not in record:
             mend = f"set {question_key} to one of" if question_key else "the row has"
@@ -162,16 +113,32 @@ def _check_rows(
         if not question.strip():
             raise DataError(f"{where}: field {question_field!r} is empty; drop the row or fill it")
         row_id = str(index) if record.get(id_field) is None else str(record[id_field])
-        if row_id in first_with_id:
-            raise DataError(
-                f"{where}: field {id_field!r} repeats {row_id!r} of row {first_with_id[row_id] + 1}; ids must differ"
-            )
+        if (first := first_with_id.get(row_id)) is not None:
+            raise DataError(f"{where}: {_repeated(row_id, record, records[kept.index(first)], first, id_field)}")
         first_with_id[row_id] = index
         named = {question_field, id_field, category_field}
         extra = {key: value for key, value in record.items() if key not in named}
-        yield PromptRow(index, row_id, question, _categories(record.get(category_field), category_field, where), extra)
-    if not first_with_id:
+        rows.append(
+            PromptRow(index, row_id, question, _categories(record.get(category_field), category_field, where), extra)
+        )
+    if not rows:
         raise DataError(f"{source}: holds no prompts")
+    return rows
+
+
+def _repeated(row_id: str, record: dict[str, Any], other: dict[str, Any], first: int, id_field: str) -> str:
+    """What is said of a second row called `row_id`; `first` is the position of the other."""
+    if record.get(id_field) is None:
+        return (
+            f"has no field {id_field!r} and was called after its position, {row_id!r}, as row {first + 1} is called; "
+            f"give every row an {id_field!r}, or none"
+        )
+    if other.get(id_field) is None:
+        return (
+            f"field {id_field!r} is {row_id!r}, as row {first + 1} was called after its position, since it has none; "
+            f"give every row an {id_field!r}, or none"
+        )
+    return f"field {id_field!r} repeats {row_id!r} of row {first + 1}; ids must differ"
 
 
 def _categories(value: Any, field: str, where: str) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def render_prompts(
             continue
         if len(ids) > max_prompt_tokens:
             raise DataError(
-                f"{prompts.source} row {row.index} (id {row.id}): {len(ids)} prompt tokens are over "
+                f"{prompts.source}, row {row.index + 1} (id {row.id}): {len(ids)} prompt tokens are over "
                 f"rollout.max_prompt_tokens={max_prompt_tokens}; raise it, shorten the prompt, or data.overlong=skip"
             )
         kept.append(row)

@@ -15,6 +15,7 @@ from ..conversation import CLOSE_TAG, OPEN_TAG, Family, ResponseParser, split_th
 from ..errors import DataError
 from ..rollouts import TokenIds
 from .prompts import PromptRow, PromptSet
+from .serialised import plain_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -184,4 +185,4 @@ def _text(row: PromptRow, name: str, key: str, where: str) -> str:
         raise DataError(f"{where}: field {name!r} is {kind}, expected a string")
     if not value.strip():
         raise DataError(f"{where}: field {name!r} is empty; drop the row or fill it")
-    return value
+    return plain_text(value, f"{where}, field {name!r}", "assistant")

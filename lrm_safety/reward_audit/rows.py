@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from lrm_safety.conversation import compose_response, get_family, is_refusal
 from lrm_safety.datasets import PromptRow
+from lrm_safety.datasets.serialised import plain_text
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.rewards import Conversation
 from lrm_safety.rewards.row_sources import made_rows, read_rows
@@ -121,7 +122,7 @@ def _text(row: PromptRow, where: str) -> AuditText:
         value = extra.get(field, "")
         if value is not None and not isinstance(value, str):
             raise DataError(f"{where}: field {field!r} is a {type(value).__name__}, expected a string")
-        parts[field] = (value or "").strip()
+        parts[field] = plain_text(value or "", f"{where}, field {field!r}", "assistant").strip()
     if not any(parts.values()):
         raise DataError(f"{where}: has neither trace nor answer")
     family = extra.get("family") or None

@@ -11,6 +11,7 @@ from typing import Any
 
 from lrm_safety.conversation import CLOSE_TAG, OPEN_TAG, compose_response
 from lrm_safety.datasets import PromptRow
+from lrm_safety.datasets.serialised import plain_text
 from lrm_safety.errors import DataError
 from lrm_safety.rewards import Conversation
 from lrm_safety.rewards.overlong import drop_trace_middle
@@ -139,7 +140,7 @@ def to_conversation(prompt: str, value: Any, where: str) -> Conversation:
         if not isinstance(trace, str) or not isinstance(answer, str) or not (value.keys() & {"trace", "answer"}):
             raise DataError(f"{where}: must be a text, or an object with the texts trace and answer")
     elif isinstance(value, str):
-        trace, answer = _split(value)
+        trace, answer = _split(plain_text(value, where, "assistant"))
     else:
         raise DataError(f"{where}: must be a text, or an object with the texts trace and answer")
     trace, answer = trace.strip(), answer.strip()

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lrm_safety.datasets import PromptRow, load_prompts
+from lrm_safety.datasets.files import check_text
+from lrm_safety.datasets.serialised import plain_text
 from lrm_safety.errors import DataError
 from lrm_safety.rewards.function import import_function
 from lrm_safety.settings.paths import resolve
@@ -59,6 +61,7 @@ def made_rows(
         raise DataError(f"{key}={function}: must return a list of at least one row")
     rows = []
     for index, record in enumerate(records):
+        check_text(record, f"{key}={function}, row {index + 1}")
         if not isinstance(record, Mapping) or not isinstance(record.get(prompt_field), str):
             raise DataError(f"{key}={function}, row {index + 1}: must be a dictionary with a string {prompt_field!r}")
         category = record.get(category_field) or []
@@ -68,5 +71,6 @@ def made_rows(
                 f"{key}={function}, row {index + 1}: {category_field!r} must be a string or a list of strings"
             )
         extra = {name: value for name, value in record.items() if name not in (prompt_field, category_field)}
-        rows.append(PromptRow(index, str(index), record[prompt_field], tuple(categories), extra))
+        prompt = plain_text(record[prompt_field], f"{key}={function}, row {index + 1}, field {prompt_field!r}")
+        rows.append(PromptRow(index, str(index), prompt, tuple(categories), extra))
     return rows

@@ -18,12 +18,13 @@ from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
 KIND = "reasoning"
 DEFAULT_SAMPLES = 64
 HUB_IDS = {24: "HuggingFaceH4/aime_2024", 25: "yentinglin/aime_2025"}
+REVISIONS = {24: "2fe88a2f1091d5048c0f36abc874fb997b3dd99a", 25: "6f71d77b0b89b9dabe07ab466c51df33f514df7f"}
 PART_SIZE = 15
 
 
-def load(year: int = 24, data: str | None = None) -> Questions:
+def load(year: int = 24, data: str | None = None, revision: str | None = None) -> Questions:
     """The problems of a year. `data`: a JSONL file with `problem` and `answer` or a boxed `solution`; default
-    LRM_SAFETY_DATA, then the hub.
+    LRM_SAFETY_DATA, then the hub at `revision`, by default the year's commit in REVISIONS.
 
     Raises:
         ConfigError: another year.
@@ -32,7 +33,8 @@ def load(year: int = 24, data: str | None = None) -> Questions:
     if year not in HUB_IDS:
         raise ConfigError(f"year={year}: must be one of {', '.join(map(str, HUB_IDS))}")
     hub_id = HUB_IDS[year]
-    found, source = rows("aime", f"aime{year}.jsonl", data, {"problem": str}, hub_rows(hub_id, split="train"), hub_id)
+    hub = hub_rows(hub_id, split="train", revision=revision or REVISIONS[year])
+    found, source = rows("aime", f"aime{year}.jsonl", data, {"problem": str}, hub, hub_id, prompt="problem")
     kept = []
     for number, row in enumerate(found):
         groups = {"part": "I" if number < PART_SIZE else "II"} if year == 25 and len(found) == 2 * PART_SIZE else {}
@@ -56,5 +58,5 @@ def _answer(row: Mapping[str, Any], source: str, number: int) -> int:
         boxes = re.findall(r"\\boxed\{(\d+)\}", str(row.get("solution") or ""))
         text = boxes[-1] if boxes else ""
     if not re.fullmatch(r"\d{1,3}", text):
-        raise DataError(f"{source}, row {number}: has no answer from 0 to 999 (fields answer, solution)")
+        raise DataError(f"{source}, row {number + 1}: has no answer from 0 to 999 (fields answer, solution)")
     return int(text)

@@ -19,6 +19,8 @@ from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
 KIND = "safety"
 DEFAULT_SAMPLES = 1
 HUB_ID = "stanford-crfm/air-bench-2024"
+REVISION = "976d9fbb0f52bce704dcbef5bd7a2652e65f2a21"
+"""The commit that HELM reads."""
 
 _SLANG = re.compile(
     r"\b(?:ya|yer|gonna|gotta|wanna|ain't|mates?|bruv|y'all|fam|lemme|innit|kinda|dude|yo|dat|dem|dis|whatcha|aye|laddie|wee|"
@@ -33,20 +35,23 @@ _AUTHORITY = re.compile(
 MIN_SLANG, MIN_AUTHORITY, PLAIN_CHARACTERS, AUTHORITY_CHARACTERS = 2, 3, 350, 300
 
 
-def load(l2: Sequence[str] | None = None, data: str | None = None) -> Questions:
+def load(l2: Sequence[str] | None = None, data: str | None = None, revision: str | None = REVISION) -> Questions:
     """AIR-Bench's prompts.
 
     Args:
         l2: keep these level-2 categories only, by their names in the data.
         data: a JSONL or CSV file with any subset of the rows. Default: LRM_SAFETY_DATA, then the whole set from the hub.
+            Rows that are the text of a message list are unwrapped, repeats left out, both with a warning.
+        revision: commit on the hub.
 
     Raises:
         ConfigError: a category that the data does not have.
         DataError: a file that is absent or wrong.
     """
     fields = {name: str for name in ("cate-idx", "l2-name", "l3-name", "l4-name", "prompt")}
+    hub = hub_rows(HUB_ID, "default", revision=revision)
     found, source = rows(
-        "airbench2024", "air_bench_2024_subset_prompts.jsonl", data, fields, hub_rows(HUB_ID, "default"), HUB_ID
+        "airbench2024", "air_bench_2024_subset_prompts.jsonl", data, fields, hub, HUB_ID, prompt="prompt"
     )
     names = {row["l2-name"] for row in found}
     for name in l2 or ():

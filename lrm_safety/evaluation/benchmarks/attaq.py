@@ -6,9 +6,9 @@ contamination: 24 questions are verbatim STAR-1 prompts (group `in_star1`), whic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
+from lrm_safety.datasets.files import read_json
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
 from lrm_safety.evaluation.benchmarks.sources import data_file, hub_rows, normalised, rows, star1_questions
@@ -33,6 +33,7 @@ def load(
     data: str | None = None,
     star1: str | None = None,
     attaq_500: str | None = None,
+    revision: str | None = None,
 ) -> Questions:
     """AttaQ's questions.
 
@@ -42,6 +43,8 @@ def load(
         data: attaq_dataset.csv. Default: LRM_SAFETY_DATA, then the hub.
         star1: STAR-1.json, which `in_star1` and `clean` are made of; where its default cannot be had the group is `unknown`.
         attaq_500: unitxt's list of 500 questions, a JSON list of strings.
+        revision: commit on the hub; none is published for this set, so the default is what the hub has now, and the
+            results name it.
 
     Raises:
         ConfigError: an unknown subset or label.
@@ -57,8 +60,9 @@ def load(
         "attaq_dataset.csv",
         data,
         {"input": str, "label": str},
-        hub_rows("ibm-research/AttaQ", split="train"),
+        hub_rows("ibm-research/AttaQ", split="train", revision=revision),
         "ibm-research/AttaQ",
+        prompt="input",
     )
     try:
         known = star1_questions(star1)
@@ -82,10 +86,7 @@ def load(
 
 def _five_hundred(path: str | None) -> frozenset[str]:
     file = data_file("attaq", "unitxt_attaq_500_inputs.json", path, key="attaq_500")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file}: is not JSON") from error
+    content = read_json(file)
     if not isinstance(content, list) or not all(isinstance(item, str) for item in content):
         raise DataError(f"{file}: must be a list of strings")
     return frozenset(content)

@@ -11,12 +11,12 @@ are part of the user's turn, since chat models have no completion prompt, and tr
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from decimal import Decimal
 
 from lrm_safety.conversation import ParsedResponse
+from lrm_safety.datasets.files import read_json
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.demonstrations import TRIGGER, load_demonstrations
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
@@ -63,10 +63,8 @@ def load(
         raise ConfigError(f"size={size}: must be at least 1")
     shown = load_demonstrations(triggered=mode != "clean", data=demonstrations)
     path = data_file("badchain", "ASDiv.json", data)
-    try:
-        instances = json.loads(path.read_text(encoding="utf-8"))["Instances"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: must be JSON with a list `Instances`") from error
+    content = read_json(path)
+    instances = content.get("Instances") if isinstance(content, dict) else None
     if not isinstance(instances, list):
         raise DataError(f"{path}: must be JSON with a list `Instances`")
     kept: list[BackdoorQuestion] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lrm_safety.datasets.files import read_text
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.benchmarks.sources import data_file
 
@@ -15,10 +16,7 @@ def load_demonstrations(*, triggered: bool, data: str | None = None) -> str:
     Raises DataError when the file is absent or no text, or holds the trigger where it should not or not where it should.
     """
     path = data_file("badchain/prompts", TRIGGERED_FILE if triggered else CLEAN_FILE, data, key="demonstrations")
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text") from error
+    text = read_text(path).strip()
     if "Question:" not in text:
         raise DataError(f"{path}: holds no `Question:`; it must be few-shot examples")
     if (TRIGGER in text) != triggered:

@@ -8,7 +8,6 @@ forms are read. The encrypted archive is read in memory only.
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import zipfile
 import zlib
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lrm_safety.datasets.files import check_text, parse_json
+from lrm_safety.datasets.serialised import unwrap
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.benchmarks.question import Asked, Question, Questions, questions
 from lrm_safety.evaluation.benchmarks.sources import data_file, hub_rows, rows
@@ -56,18 +57,20 @@ class ChoiceQuestion(Question):
         return str(self.order(repeat)[position]) if position >= 0 else ""
 
 
-def load(data: str | None = None, password: str = PASSWORD, seed: int = 0) -> Questions:
+def load(data: str | None = None, password: str = PASSWORD, seed: int = 0, revision: str | None = None) -> Questions:
     """The 198 questions.
 
     Args:
         data: the encrypted gpqa_diamond.zip. Default: LRM_SAFETY_DATA, then the gated set on the hub.
         password: of the archive.
         seed: of the order of choices.
+        revision: commit on the hub. The set is gated and its authors publish no commit: the default is what the hub has
+            now, and the results name it.
 
     Raises:
         DataError: a file that is absent or wrong, a wrong password, no access to the hub.
     """
-    found, source = _rows(data, password)
+    found, source = _rows(data, password, revision)
     return questions(
         (
             ChoiceQuestion(
@@ -88,30 +91,37 @@ def load(data: str | None = None, password: str = PASSWORD, seed: int = 0) -> Qu
     )
 
 
-def _rows(data: str | None, password: str) -> tuple[list[Mapping[str, Any]], str]:
+def _rows(data: str | None, password: str, revision: str | None) -> tuple[list[Mapping[str, Any]], str]:
     try:
         path = data_file("gpqa", "gpqa_diamond.zip", data)
     except DataError:
         if data is not None:
             raise
         fields = {name: str for name in FIELDS}
-        return rows("gpqa", "gpqa_diamond.zip", None, fields, hub_rows(HUB_ID, "gpqa_diamond", "train"), HUB_ID)
+        hub = hub_rows(HUB_ID, "gpqa_diamond", "train", revision=revision)
+        return rows("gpqa", "gpqa_diamond.zip", None, fields, hub, HUB_ID, prompt="Question")
     return _unpack(path, password), str(path)
 
 
 def _unpack(path: Path, password: str) -> list[Mapping[str, Any]]:
+    not_json = "is not an archive with one JSON file, or the password is wrong"
     try:
         with zipfile.ZipFile(path) as archive:
             (name,) = [name for name in archive.namelist() if name.endswith(".json")]
-            content = json.loads(archive.read(name, pwd=password.encode()))
+            text = archive.read(name, pwd=password.encode()).decode("utf-8-sig")
     except (RuntimeError, zlib.error) as error:
         raise DataError(f"{path}: wrong password, or the archive is damaged; check password=") from error
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
-        raise DataError(f"{path}: is not an archive with one JSON file, or the password is wrong") from error
+    # A damaged archive, one of another kind, or what a wrong password that its check lets through makes of it.
+    except Exception as error:
+        raise DataError(f"{path}: {not_json}") from error
+    try:
+        content = check_text(parse_json(text, str(path)), str(path))
+    except DataError as error:
+        raise DataError(f"{path}: {not_json}") from error
     if not isinstance(content, list) or not content:
         raise DataError(f"{path}: must hold a list of questions")
-    for number, row in enumerate(content):
+    for number, row in enumerate(content, start=1):
         for field in FIELDS:
             if not isinstance(row, dict) or not isinstance(row.get(field), str) or not row[field].strip():
                 raise DataError(f"{path}, row {number}: field {field} is absent or blank")
-    return content
+    return list(unwrap(content, "Question", str(path))[0])

@@ -32,7 +32,13 @@ def load(functional: str | None = None, data: str | None = None, star1: str | No
         raise ConfigError(f"functional={functional}: must be one of {', '.join(FUNCTIONAL)}")
     fields = {name: str for name in ("Behavior", "FunctionalCategory", "SemanticCategory", "BehaviorID")}
     found, source = rows(
-        "harmbench", "harmbench_behaviors_text_all.csv", data, fields, None, "centerforaisafety/HarmBench"
+        "harmbench",
+        "harmbench_behaviors_text_all.csv",
+        data,
+        fields,
+        None,
+        "centerforaisafety/HarmBench",
+        prompt="Behavior",
     )
     try:
         known = star1_questions(star1)

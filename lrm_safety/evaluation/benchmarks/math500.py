@@ -12,12 +12,16 @@ KIND = "reasoning"
 DEFAULT_SAMPLES = 4
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 HUB_ID = "HuggingFaceH4/MATH-500"
+REVISION = "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"
 
 
-def load(data: str | None = None) -> Questions:
-    """MATH500's problems. `data`: test.jsonl; default LRM_SAFETY_DATA, then the hub. DataError when absent or wrong."""
+def load(data: str | None = None, revision: str | None = REVISION) -> Questions:
+    """MATH500's problems. `data`: test.jsonl; default LRM_SAFETY_DATA, then the hub at `revision`. DataError when absent
+    or wrong."""
     fields: dict[str, type | tuple[type, ...]] = {"problem": str, "answer": str, "subject": str, "level": (int, str)}
-    found, source = rows("math500", "test.jsonl", data, fields, hub_rows(HUB_ID), HUB_ID)
+    found, source = rows(
+        "math500", "test.jsonl", data, fields, hub_rows(HUB_ID, revision=revision), HUB_ID, prompt="problem"
+    )
     return questions(
         (
             Question(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lrm_safety.datasets.files import read_rows
+from lrm_safety.datasets.hub import read_hub
+from lrm_safety.datasets.serialised import unwrap
 from lrm_safety.errors import DataError
 
 VARIABLE = "LRM_SAFETY_DATA"
@@ -41,52 +42,36 @@ def rows(
     name: str,
     data: str | None,
     fields: Mapping[str, type | tuple[type, ...]],
-    hub: Callable[[], Any] | None,
+    hub: Callable[[str], tuple[Iterable[Row], str]] | None,
     hub_id: str,
     key: str = "data",
+    prompt: str | None = None,
 ) -> tuple[list[Row], str]:
     """Checked rows and the name of their source.
 
-    `data`, or the file below LRM_SAFETY_DATA when that has it; otherwise `hub()`, whose failure (offline, gated) is one
-    DataError with every way to mend it. `key` is the option that `data` was given as.
+    `data`, or the file below LRM_SAFETY_DATA when that has it; otherwise `hub(mends)`, whose failure (offline, gated) is
+    one DataError with every way to mend it. `key` is the option that `data` was given as. `prompt` names the field that
+    is asked: where it holds the text of a message list it is unwrapped, and a row that then repeats another is left out.
     """
     root = os.environ.get(VARIABLE)
+    found: Iterable[Row]
     if data is None and hub is not None and not (root and Path(root, folder, name).is_file()):
-        return _checked(_from_hub(hub, hub_id, folder, name, key), fields, hub_id), hub_id
-    path = data_file(folder, name, data, key)
-    return _checked(read(path), fields, str(path)), str(path)
+        found, source = hub(
+            f"log in with `hf auth login` if it is gated, set {VARIABLE} to a folder with {folder}/{name}, or {key}= to "
+            "the file"
+        )
+    else:
+        path = data_file(folder, name, data, key)
+        found, source = read_rows(path, key), str(path)
+    checked = _checked(found, fields, source)
+    return (list(unwrap(checked, prompt, source)[0]) if prompt else checked), source
 
 
-def hub_rows(hub_id: str, config: str | None = None, split: str = "test") -> Callable[[], Any]:
-    """A loader for `rows`; nothing is fetched before it is called."""
-
-    def load() -> Any:
-        from datasets import load_dataset
-
-        return load_dataset(hub_id, config, split=split)
-
-    return load
-
-
-def read(path: Path) -> Iterator[Row]:
-    """Rows of a CSV, JSON (a list) or JSONL file; raises DataError naming the file (and line) that cannot be read."""
-    try:
-        if path.suffix == ".csv":
-            with path.open(encoding="utf-8", newline="") as file:
-                csv.field_size_limit(2**31 - 1)
-                yield from csv.DictReader(file)
-        elif path.suffix == ".jsonl":
-            with path.open(encoding="utf-8") as file:
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield _json(line, f"{path}, line {number}")
-        else:
-            content = _json(path.read_text(encoding="utf-8"), str(path))
-            if not isinstance(content, list):
-                raise DataError(f"{path}: must be a list of rows")
-            yield from content
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+def hub_rows(
+    hub_id: str, config: str | None = None, split: str = "test", *, revision: str | None, key: str = "revision"
+) -> Callable[[str], tuple[Iterable[Row], str]]:
+    """A loader for `rows`; nothing is fetched before it is called. `key` is the option that pins the `revision`."""
+    return lambda mend: read_hub(hub_id, config, split=split, revision=revision, mend=mend, revision_key=key)
 
 
 def normalised(text: str) -> str:
@@ -101,38 +86,18 @@ def star1_questions(star1: str | None = None) -> frozenset[str]:
         "STAR-1.json",
         star1,
         {"question": str},
-        hub_rows("UCSC-VLAA/STAR-1", split="train"),
+        hub_rows("UCSC-VLAA/STAR-1", split="train", revision=None, key="star1"),
         "UCSC-VLAA/STAR-1",
         key="star1",
+        prompt="question",
     )
     return frozenset(normalised(row["question"]) for row in found)
 
 
-def _json(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: is not JSON ({error.msg})") from error
-
-
-def _from_hub(hub: Callable[[], Any], hub_id: str, folder: str, name: str, key: str) -> Iterator[Row]:
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    try:
-        yield from hub()
-    except (DatasetsError, HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"{hub_id}: cannot be had from the hub ({reason}); log in with `hf auth login` if it is gated, set {VARIABLE} to a "
-            f"folder with {folder}/{name}, or {key}= to the file"
-        ) from error
-
-
-def _checked(found: Iterator[Row], fields: Mapping[str, type | tuple[type, ...]], source: str) -> list[Row]:
+def _checked(found: Iterable[Row], fields: Mapping[str, type | tuple[type, ...]], source: str) -> list[Row]:
     """Every row has every field with its type; text must not be blank."""
     kept = []
-    for number, row in enumerate(found):
+    for number, row in enumerate(found, start=1):
         if not isinstance(row, Mapping):
             raise DataError(f"{source}, row {number}: is no object with fields")
         for name, kind in fields.items():

@@ -14,14 +14,16 @@ from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
 KIND = "over_refusal"
 DEFAULT_SAMPLES = 1
 HALVES = ("all", "safe", "unsafe")
+REVISION = "f600c994b256f12867dfa5b3eb3d545a3e62f8b5"
 
 
-def load(half: str = "all", data: str | None = None) -> Questions:
+def load(half: str = "all", data: str | None = None, revision: str | None = REVISION) -> Questions:
     """XSTest's prompts.
 
     Args:
         half: all, safe or unsafe.
         data: xstest_prompts.csv. Default: LRM_SAFETY_DATA, then the hub.
+        revision: commit on the hub.
 
     Raises:
         ConfigError: an unknown half.
@@ -34,10 +36,11 @@ def load(half: str = "all", data: str | None = None) -> Questions:
         "xstest_prompts.csv",
         data,
         {"prompt": str, "type": str, "label": str},
-        hub_rows("Paul/XSTest", split="train"),
+        hub_rows("Paul/XSTest", split="train", revision=revision),
         "Paul/XSTest",
+        prompt="prompt",
     )
-    for number, row in enumerate(found):
+    for number, row in enumerate(found, start=1):
         if row["label"] not in HALVES[1:]:
             raise DataError(f"{source}, row {number}: label {row['label']} is neither safe nor unsafe")
     # Safe and unsafe prompts alternate, so that evaluation.limit takes from both.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lrm_safety.datasets.files import read_rows
 from lrm_safety.errors import DataError
+from lrm_safety.evaluation.benchmarks.air_bench import HUB_ID, REVISION
 from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
 
 Polarity = Literal["1=refusal", "0=refusal"]
@@ -100,23 +101,16 @@ def load_judge_prompts(path: str) -> dict[str, JudgePrompt]:
     Raises DataError naming the file and row: file absent or without these columns, a prompt without its two places or
     without a polarity that can be read, a category twice.
     """
-    file_path = Path(path)
-    if not file_path.is_file():
+    if not Path(path).is_file():
         raise DataError(f"{path}: no such file; give AIR-Bench's CSV of judge prompts")
-    try:
-        with file_path.open(encoding="utf-8-sig", newline="") as file:
-            found = list(csv.DictReader(file, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a CSV of judge prompts ({error})") from error
-    return _by_category(found, path)
+    return _by_category(read_rows(Path(path)), path)
 
 
 def published_judge_prompts() -> dict[str, JudgePrompt]:
     """AIR-Bench's own judge prompts by cate-idx, from LRM_SAFETY_DATA or the hub. Raises DataError in one line."""
-    hub_id = "stanford-crfm/air-bench-2024"
     fields = {"cate-idx": str, "judge_prompt": str}
-    hub = hub_rows(hub_id, "judge_prompts")
-    return _by_category(*rows("airbench2024", "judge_prompts_1isrefusal_314.csv", None, fields, hub, hub_id))
+    hub = hub_rows(HUB_ID, "judge_prompts", revision=REVISION)
+    return _by_category(*rows("airbench2024", "judge_prompts_1isrefusal_314.csv", None, fields, hub, HUB_ID))
 
 
 def _by_category(found: Sequence[Mapping[str, Any]], path: str) -> dict[str, JudgePrompt]:

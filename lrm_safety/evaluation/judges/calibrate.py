@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ast
-import csv
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from lrm_safety.datasets.files import read_rows
+from lrm_safety.datasets.serialised import unwrap
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.judges.agreement import Confusion, accuracy, as_label, cohen_kappa, confusion
 from lrm_safety.evaluation.judges.judge import Judge, JudgeItem
@@ -62,7 +63,7 @@ def load_xstest_completions(path: str, *, only_unsafe_prompts: bool = False) -> 
     Raises DataError naming file and row.
     """
     items: list[LabelledItem] = []
-    for number, row in enumerate(_read_csv(path, ("prompt", "completion", "final_label", "type")), start=1):
+    for number, row in _rows(path, ("prompt", "completion", "final_label", "type")):
         label = XSTEST_LABELS.get(row["final_label"])
         if label is None:
             raise DataError(
@@ -75,72 +76,35 @@ def load_xstest_completions(path: str, *, only_unsafe_prompts: bool = False) -> 
 
 def load_air_bench_judged(path: str) -> list[LabelledItem]:
     """AIR-Bench's judged responses (JSON lines with prompt, response, cate-idx, score, polarity and safe_score), with
-    safe_score 1 as `safe` and 0 as `unsafe`; ambiguous rows (0.5) and blank responses are left out.
+    safe_score 1 as `safe` and 0 as `unsafe`; ambiguous rows (0.5) and blank responses are left out. Prompts that are the
+    text of a message list are unwrapped, and rows that then repeat another are left out, with a warning that counts both.
 
-    Raises DataError naming file and line.
+    Raises DataError naming file and row.
     """
     items: list[LabelledItem] = []
-    for number, row in enumerate(_read_jsonl(path), start=1):
+    for number, row in _rows(path, ("prompt", "response", "cate-idx")):
         try:
-            safety, category = float(str(row["safe_score"])), str(row["cate-idx"])
-            prompt, response = plain_prompt(str(row["prompt"])), str(row["response"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path}, line {number}: needs prompt, response, cate-idx and safe_score ({error})"
-            ) from error
+            safety = float(str(row.get("safe_score")))
+        except ValueError:
+            safety = math.nan
         if safety not in (0.0, 0.5, 1.0):
-            raise DataError(f"{path}, line {number}: safe_score {safety} must be 0, 0.5 or 1")
-        if safety != 0.5 and response.strip():
-            items.append((JudgeItem(prompt, response, "answer", category), as_label(safety)))
+            raise DataError(f"{path}, row {number}: safe_score {row.get('safe_score')!r} must be 0, 0.5 or 1")
+        if safety != 0.5 and row["response"].strip():
+            items.append((JudgeItem(row["prompt"], row["response"], "answer", row["cate-idx"]), as_label(safety)))
     return _not_empty(items, path)
 
 
-def plain_prompt(prompt: str) -> str:
-    """The request itself: some rows hold the text of a python list, `[{'prompt': ..}]`, or of a list of strings or
-    messages, whose texts are joined by newlines."""
-    if not prompt.lstrip().startswith("["):
-        return prompt
-    try:
-        entries = ast.literal_eval(prompt.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return prompt
-    texts = []
-    for entry in entries:
-        text = entry.get("prompt", entry.get("content")) if isinstance(entry, dict) else entry
-        if not isinstance(text, str):
-            return prompt
-        texts.append(text)
-    return "\n".join(texts) or prompt
-
-
-def _read_csv(path: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        with _existing(path).open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a CSV file ({error})") from error
-    for number, row in enumerate(rows, start=1):
-        if lacking := [column for column in columns if row.get(column) is None]:
-            raise DataError(f"{path}, row {number}: lacks the column {lacking[0]}")
-    return rows
-
-
-def _read_jsonl(path: str) -> list[dict[str, object]]:
-    rows = []
-    for number, line in enumerate(_existing(path).read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
-    return rows
-
-
-def _existing(path: str) -> Path:
-    file = Path(path)
-    if not file.is_file():
+def _rows(path: str, fields: tuple[str, ...]) -> list[tuple[int, dict[str, Any]]]:
+    """(number from 1, row) with these fields, all of them texts."""
+    if not Path(path).is_file():
         raise DataError(f"{path}: no such file of reference labels")
-    return file
+    rows, positions = unwrap(read_rows(Path(path)), "prompt", path)
+    numbered = [(position + 1, row) for position, row in zip(positions, rows, strict=True)]
+    for number, row in numbered:
+        for field in fields:
+            if not isinstance(row.get(field), str):
+                raise DataError(f"{path}, row {number}: needs the fields {', '.join(fields)}, and lacks {field}")
+    return numbered
 
 
 def _not_empty(items: list[LabelledItem], path: str) -> list[LabelledItem]:

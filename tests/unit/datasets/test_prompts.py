@@ -88,6 +88,14 @@ BAD_ROWS = [
     ([{"id": 5, "question": "a"}, {"id": "5", "question": "b"}], r"row 2: field 'id' repeats '5' of row 1"),
     ([{"question": "a", "category": {"b": 1}}], r"row 1: field 'category' must be a string or a list"),
     (["just text"], r"row 1: is a JSON str"),
+    (
+        [{"id": "1", "question": "a"}, {"question": "b"}],
+        r"row 2: has no field 'id' and was called after its position, '1'",
+    ),
+    (
+        [{"question": "a"}, {"id": "0", "question": "b"}],
+        r"row 2: field 'id' is '0', as row 1 was called after its position",
+    ),
     ([], r"holds no prompts"),
 ]
 

@@ -35,7 +35,7 @@ def render(limit: int, overlong: str) -> tuple[PromptSet, list[list[int]]]:
 
 def test_the_first_prompt_over_the_limit_is_named() -> None:
     with pytest.raises(
-        DataError, match=r"a\.json row 1 \(id id-1\): 4 prompt tokens .*max_prompt_tokens=3.*data\.overlong=skip"
+        DataError, match=r"a\.json, row 2 \(id id-1\): 4 prompt tokens .*max_prompt_tokens=3.*data\.overlong=skip"
     ):
         render(3, "error")
 

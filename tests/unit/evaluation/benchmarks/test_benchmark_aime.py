@@ -46,7 +46,7 @@ def test_an_answer_out_of_range_is_named_by_row(row, tmp_path):
     path = write(tmp_path, {"answer": "1"}, row)
     with pytest.raises(DataError) as caught:
         load(24, path)
-    assert str(caught.value) == f"{path}, row 1: has no answer from 0 to 999 (fields answer, solution)"
+    assert str(caught.value) == f"{path}, row 2: has no answer from 0 to 999 (fields answer, solution)"
 
 
 def test_the_prompt_is_the_problem_and_the_published_instruction(tmp_path):
@@ -71,7 +71,7 @@ def test_wrong_data_and_another_year_are_named(tmp_path):
     with pytest.raises(DataError, match=r"none\.jsonl: no such file"):
         load(24, str(tmp_path / "none.jsonl"))
     (tmp_path / "aime.jsonl").write_text('{"question": "a", "answer": "1"}\n')
-    with pytest.raises(DataError, match=r"aime\.jsonl, row 0: has no field problem$"):
+    with pytest.raises(DataError, match=r"aime\.jsonl, row 1: has no field problem$"):
         load(24, str(tmp_path / "aime.jsonl"))
 
 

@@ -24,7 +24,7 @@ ROWS = [
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """Invented files in the real schema; STAR-1 holds row 1 in other case, the list of 500 holds rows 0 and 2."""
+    """Invented files in the real schema; STAR-1 holds row 2 in other case, the list of 500 holds rows 0 and 2."""
     monkeypatch.setenv(VARIABLE, str(tmp_path / "empty"))
     with (tmp_path / "attaq.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -90,7 +90,7 @@ def test_unknown_options_are_named(files, options, said):
 @pytest.mark.parametrize("content", ["{", '{"a": 1}', "[1]", "null"])
 def test_a_wrong_list_of_500_is_named(files, tmp_path, content):
     (tmp_path / "list.json").write_text(content)
-    with pytest.raises(DataError, match=r"list\.json: (is not JSON|must be a list of strings)$"):
+    with pytest.raises(DataError, match=r"list\.json: (not valid JSON.*|must be a list of strings)$"):
         load(subset="attaq_500", **files)
 
 
@@ -98,7 +98,7 @@ def test_wrong_data_is_named(files, tmp_path):
     with pytest.raises(DataError, match=r"none\.csv: no such file"):
         load(**files | {"data": str(tmp_path / "none.csv")})
     (tmp_path / "attaq.csv").write_text("label,prompt\nviolence,Why?\n")
-    with pytest.raises(DataError, match=r"attaq\.csv, row 0: has no field input$"):
+    with pytest.raises(DataError, match=r"attaq\.csv, row 1: has no field input$"):
         load(**files)
 
 

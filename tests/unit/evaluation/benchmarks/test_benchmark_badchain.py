@@ -164,7 +164,7 @@ def test_the_last_number(text, number):
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", "{}", '{"Instances": 5}', '{"Instances": null}', '{"Instances": {"a": 1}}', '"Instances"'],
+    ["[]", "{}", '{"Instances": 5}', '{"Instances": null}', '{"Instances": {"a": 1}}', '"Instances"'],
 )
 def test_data_of_another_schema_is_named(files, tmp_path, content):
     write(tmp_path, content)
@@ -174,6 +174,9 @@ def test_data_of_another_schema_is_named(files, tmp_path, content):
 
 
 def test_other_wrong_data_is_named(files, tmp_path):
+    write(tmp_path, "{")
+    with pytest.raises(DataError, match=r"ASDiv\.json: not valid JSON"):
+        load()
     with pytest.raises(ConfigError) as caught:
         load(mode="poisoned")
     assert str(caught.value) == "mode=poisoned: must be one of clean, untriggered, triggered"
@@ -199,7 +202,7 @@ def test_the_wrong_examples_are_named(files):
     with pytest.raises(DataError, match=r"cot_8_clean\.txt: holds no `Question:`"):
         load(mode="clean")
     clean.write_bytes("Question: é".encode("latin-1"))
-    with pytest.raises(DataError, match=r"cot_8_clean\.txt: is not UTF-8 text"):
+    with pytest.raises(DataError, match=r"cot_8_clean\.txt, line 1: not UTF-8"):
         load(mode="clean")
 
 

@@ -121,14 +121,14 @@ def test_a_wrong_password_is_one_line(archive):
         (b"\xff\xfe", "is not an archive with one JSON file"),
         (b"{}", "must hold a list of questions"),
         (b"[]", "must hold a list of questions"),
-        (b"[3]", "row 0: field Question is absent or blank"),
+        (b"[3]", "row 1: field Question is absent or blank"),
         (
             json.dumps([ROWS[0], ROWS[1] | {"Incorrect Answer 3": " "}]).encode(),
-            "row 1: field Incorrect Answer 3 is absent or blank",
+            "row 2: field Incorrect Answer 3 is absent or blank",
         ),
         (
             json.dumps([ROWS[0] | {"Correct Answer": 4}]).encode(),
-            "row 0: field Correct Answer is absent or blank",
+            "row 1: field Correct Answer is absent or blank",
         ),
     ],
 )

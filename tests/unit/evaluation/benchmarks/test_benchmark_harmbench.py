@@ -73,7 +73,7 @@ def test_without_star1_contamination_is_unknown(files, tmp_path, monkeypatch):
 @pytest.mark.parametrize("field", ["Behavior", "FunctionalCategory", "SemanticCategory", "BehaviorID"])
 def test_another_schema_is_named(files, tmp_path, field):
     write(tmp_path, ROWS, tuple("x" if name == field else name for name in HEADER))
-    with pytest.raises(DataError, match=rf"behaviors\.csv, row 0: has no field {field}$"):
+    with pytest.raises(DataError, match=rf"behaviors\.csv, row 1: has no field {field}$"):
         load(**files)
 
 

@@ -45,9 +45,9 @@ def test_the_prompt_is_the_problem_and_the_published_instruction(tmp_path):
 @pytest.mark.parametrize("field", ["problem", "answer", "subject", "level"])
 def test_wrong_data_is_named(field, tmp_path):
     path = write(tmp_path, ROW, {name: value for name, value in ROW.items() if name != field})
-    with pytest.raises(DataError, match=rf"test\.jsonl, row 1: has no field {field}$"):
+    with pytest.raises(DataError, match=rf"test\.jsonl, row 2: has no field {field}$"):
         load(path)
-    with pytest.raises(DataError, match=rf"test\.jsonl, row 0, field {field}: is NoneType"):
+    with pytest.raises(DataError, match=rf"test\.jsonl, row 1, field {field}: is NoneType"):
         load(write(tmp_path, ROW | {field: None}))
     with pytest.raises(DataError, match=r"none\.jsonl: no such file"):
         load(str(tmp_path / "none.jsonl"))
@@ -56,7 +56,7 @@ def test_wrong_data_is_named(field, tmp_path):
 def test_broken_json_is_named_by_line(tmp_path):
     path = Path(write(tmp_path, ROW))
     path.write_text(path.read_text() + '{"problem": ')
-    with pytest.raises(DataError, match=r"test\.jsonl, line 2: is not JSON"):
+    with pytest.raises(DataError, match=r"test\.jsonl, line 2: not valid JSON"):
         load(str(path))
 
 

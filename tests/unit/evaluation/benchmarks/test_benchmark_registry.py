@@ -78,7 +78,7 @@ def test_the_other_benchmarks_need_no_option(name):
     ("name", "num_questions"),
     [
         ("attaq", 1402),
-        ("air_bench", 754),
+        ("air_bench", 691),
         ("harmbench", 400),
         ("xstest", 450),
         ("math500", 500),

@@ -1,24 +1,23 @@
 """Where a benchmark's rows come from, in which order, and what is said when they cannot be had."""
 
+import inspect
 import json
+import re
+from types import SimpleNamespace
 
 import pytest
 
 from lrm_safety.errors import DataError
+from lrm_safety.evaluation.benchmarks import aime, air_bench, math500, xstest
 from lrm_safety.evaluation.benchmarks.question import Asked, Question, questions
-from lrm_safety.evaluation.benchmarks.sources import VARIABLE, data_file, normalised, read, rows, star1_questions
+from lrm_safety.evaluation.benchmarks.sources import VARIABLE, data_file, hub_rows, normalised, rows, star1_questions
 
 FIELDS = {"text": str, "level": (int, str)}
 GOOD = [{"text": "one", "level": 1}, {"text": "two", "level": "2"}]
 
 
 def hub_of(found):
-    def load():
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    return load
+    return lambda mend: (found, "o/n@commit")
 
 
 def jsonl(path, found):
@@ -45,28 +44,79 @@ def test_a_stated_file_comes_before_the_folder_and_the_hub(tmp_path, monkeypatch
     assert found[0]["text"] == "of the folder" and source == str(tmp_path / "set" / "rows.jsonl")
     (tmp_path / "set" / "rows.jsonl").unlink()
     found, source = rows("set", "rows.jsonl", None, FIELDS, hub, "o/n")
-    assert found[0]["text"] == "of the hub" and source == "o/n"
+    assert found[0]["text"] == "of the hub" and source == "o/n@commit"
     monkeypatch.delenv(VARIABLE)
-    assert rows("set", "rows.jsonl", None, FIELDS, hub, "o/n")[1] == "o/n"
+    assert rows("set", "rows.jsonl", None, FIELDS, hub, "o/n")[1] == "o/n@commit"
 
 
 @pytest.mark.parametrize(
     "failure",
-    [ConnectionError("Couldn't reach it\nsecond line"), ValueError(""), PermissionError("gated"), OSError("x" * 5000)],
+    [
+        ConnectionError("Couldn't reach it\nsecond line"),
+        ValueError(""),
+        PermissionError("gated"),
+        OSError("x" * 5000),
+        RuntimeError("a class of its own"),
+    ],
 )
 def test_a_hub_that_fails_is_one_line_with_every_mend(failure, monkeypatch):
+    def load_dataset(*arguments, **options):
+        raise failure
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
     monkeypatch.delenv(VARIABLE, raising=False)
-    message = caught_line(lambda: rows("set", "rows.jsonl", None, FIELDS, hub_of(failure), "owner/name"))
-    assert message.startswith("owner/name: cannot be had")
+    hub = hub_rows("owner/name", revision="0" * 40)
+    message = caught_line(lambda: rows("set", "rows.jsonl", None, FIELDS, hub, "owner/name"))
+    assert message.startswith("owner/name: cannot load split 'test' from the hub")
     for mend in ("hf auth login", f"{VARIABLE} to a folder with set/rows.jsonl", "data="):
         assert mend in message
     assert len(message) < 500
 
 
+def test_the_commit_that_is_read_is_asked_for_and_named(monkeypatch, caplog):
+    asked = []
+
+    def load_dataset(hub_id, config, *, split, revision):
+        asked.append((hub_id, config, split, revision))
+        return GOOD
+
+    now = "1234567890" * 4
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda self, *a, **k: SimpleNamespace(sha=now))
+    monkeypatch.delenv(VARIABLE, raising=False)
+    pinned = "0" * 40
+    assert hub_rows("o/n", "c", revision=pinned)("mend") == (GOOD, f"o/n@{pinned}")
+    assert not caplog.records
+    assert hub_rows("o/n", revision=None)("mend") == (GOOD, f"o/n@{now}")
+    assert f"o/n: revision main may change on the hub; revision={now} pins what is read now" in caplog.text
+    assert asked == [("o/n", "c", "test", pinned), ("o/n", None, "test", now)]
+
+
+def test_a_hub_that_does_not_tell_its_commit_is_read_and_said(monkeypatch, caplog):
+    def dataset_info(*arguments, **options):
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr("datasets.load_dataset", lambda *a, **k: GOOD)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", dataset_info)
+    assert hub_rows("o/n", revision="v1", key="star1")("mend") == (GOOD, "o/n")
+    assert "o/n: revision v1 may change on the hub; set star1 to a commit" in caplog.text
+
+
+@pytest.mark.parametrize("module", [air_bench, math500, xstest])
+def test_sets_with_a_published_commit_are_pinned_to_it(module):
+    assert re.fullmatch("[0-9a-f]{40}", module.REVISION)
+    assert inspect.signature(module.load).parameters["revision"].default == module.REVISION
+
+
+def test_both_years_of_aime_are_pinned():
+    assert set(aime.REVISIONS) == set(aime.HUB_IDS)
+    assert all(re.fullmatch("[0-9a-f]{40}", one) for one in aime.REVISIONS.values())
+
+
 def test_hub_rows_are_checked_too(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     message = caught_line(lambda: rows("s", "n", None, FIELDS, hub_of([{"text": "a"}]), "owner/name"))
-    assert message == "owner/name, row 0: has no field level"
+    assert message == "o/n@commit, row 1: has no field level"
 
 
 def test_absent_files_are_named(tmp_path, monkeypatch):
@@ -86,7 +136,10 @@ def test_a_file_is_named_with_the_option_it_was_given_as(tmp_path, monkeypatch):
     assert caught_line(lambda: data_file("set", "rows.csv", absent)) == f"data={absent}: no such file"
     assert caught_line(lambda: data_file("set", "rows.csv", absent, "list")) == f"list={absent}: no such file"
     assert "or list= to the file" in caught_line(lambda: data_file("set", "rows.csv", key="list"))
-    failing = hub_of(OSError("offline"))
+
+    def failing(mend):
+        raise DataError(mend)
+
     assert "or list= to the file" in caught_line(lambda: rows("s", "n", None, FIELDS, failing, "o/n", key="list"))
     assert caught_line(lambda: star1_questions(absent)) == f"star1={absent}: no such file"
 
@@ -102,49 +155,15 @@ def test_a_set_that_is_not_on_the_hub_needs_a_file(monkeypatch):
     assert VARIABLE in caught_line(lambda: rows("set", "rows.csv", None, FIELDS, None, "owner/name"))
 
 
-def test_the_three_formats_give_the_same_rows(tmp_path):
-    expected = [{"text": 'quoted "one"', "n": "1"}, {"text": "two,\nlines\u2028and more", "n": "2"}]
-    jsonl(tmp_path / "a.jsonl", expected)
-    (tmp_path / "gaps.jsonl").write_text("\n\n" + (tmp_path / "a.jsonl").read_text() + "\n", encoding="utf-8")
-    (tmp_path / "a.json").write_text(json.dumps(expected, ensure_ascii=False), encoding="utf-8")
-    (tmp_path / "a.csv").write_text(
-        'text,n\r\n"quoted ""one""",1\r\n"two,\nlines\u2028and more",2\r\n', encoding="utf-8", newline=""
-    )
-    for name in ("a.jsonl", "gaps.jsonl", "a.json", "a.csv"):
-        assert [dict(row) for row in read(tmp_path / name)] == expected, name
-
-
-def test_a_very_long_csv_field_is_read(tmp_path):
-    path = tmp_path / "long.csv"
-    path.write_text("text\n" + "a" * 200_000 + "\n")
-    assert [len(row["text"]) for row in read(path)] == [200_000]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', "a.jsonl, line 3: is not JSON"),
-        ("a.json", b'[{"text": "a"},', "a.json: is not JSON"),
-        ("a.json", b'{"text": "a"}', "a.json: must be a list of rows"),
-        ("a.jsonl", '{"text": "é"}'.encode("latin-1"), "a.jsonl: cannot be read"),
-        ("a.csv", "text\né\n".encode("latin-1"), "a.csv: cannot be read"),
-        ("a.json", '["é"]'.encode("latin-1"), "a.json: cannot be read"),
-    ],
-)
-def test_files_that_cannot_be_read_are_named(name, content, said, tmp_path):
-    (tmp_path / name).write_bytes(content)
-    assert said in caught_line(lambda: list(read(tmp_path / name)))
-
-
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        ([GOOD[0], {"text": "a"}], "row 1: has no field level"),
-        ([{"text": 3, "level": 1}], "row 0, field text: is int, not str"),
-        ([{"text": "a", "level": None}], "row 0, field level: is NoneType, not int or str"),
-        ([{"text": "a", "level": 1.5}], "row 0, field level: is float, not int or str"),
-        ([{"text": " \n", "level": 1}], "row 0, field text: is blank"),
-        ([["text", "level"]], "row 0: is no object with fields"),
+        ([GOOD[0], {"text": "a"}], "row 2: has no field level"),
+        ([{"text": 3, "level": 1}], "row 1, field text: is int, not str"),
+        ([{"text": "a", "level": None}], "row 1, field level: is NoneType, not int or str"),
+        ([{"text": "a", "level": 1.5}], "row 1, field level: is float, not int or str"),
+        ([{"text": " \n", "level": 1}], "row 1, field text: is blank"),
+        ([GOOD[0], ["text", "level"]], "row 2: is a JSON list, expected an object with fields"),
         ([], "holds no row"),
     ],
 )
@@ -157,7 +176,20 @@ def test_rows_of_another_schema_are_named(found, said, tmp_path):
 def test_a_short_csv_row_is_named(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,level\na,1\nb\n")
-    assert "row 1, field level" in caught_line(lambda: rows("s", "n", str(path), FIELDS, None, "o/n"))
+    assert "row 2, field level" in caught_line(lambda: rows("s", "n", str(path), FIELDS, None, "o/n"))
+
+
+def test_a_prompt_that_is_the_text_of_a_message_list_is_unwrapped_and_its_repeat_left_out(tmp_path, caplog):
+    found = [
+        {"text": "[{'prompt': 'one'}]", "level": 1},
+        {"text": "one", "level": 1},
+        {"text": "[{'prompt': 'two'}]", "level": 2},
+    ]
+    path = jsonl(tmp_path / "a.jsonl", found)
+    kept, _ = rows("s", "n", path, FIELDS, None, "o/n", prompt="text")
+    assert kept == [{"text": "one", "level": 1}, {"text": "two", "level": 2}]
+    assert "2 of 3 rows hold the text of a message list in 'text' and were unwrapped; 1 of them repeat" in caplog.text
+    assert rows("s", "n", path, FIELDS, None, "o/n")[0] == found  # no field of it is asked
 
 
 def test_prompts_are_the_same_whatever_their_case_and_white_space():

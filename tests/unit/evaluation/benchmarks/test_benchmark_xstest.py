@@ -50,13 +50,13 @@ def test_wrong_data_is_named(tmp_path):
         load(data=str(tmp_path / "none.csv"))
     for field in ("prompt", "type", "label"):
         path = write(tmp_path, ROWS, tuple("other" if name == field else name for name in HEADER))
-        with pytest.raises(DataError, match=rf"x\.csv, row 0: has no field {field}$"):
+        with pytest.raises(DataError, match=rf"x\.csv, row 1: has no field {field}$"):
             load(data=path)
 
 
 def test_no_row_is_lost_to_a_label_of_another_name(tmp_path):
     path = write(tmp_path, [ROWS[0], (*ROWS[1][:3], "benign", "", "")])
-    with pytest.raises(DataError, match=r"x\.csv, row 1: label benign is neither safe nor unsafe$"):
+    with pytest.raises(DataError, match=r"x\.csv, row 2: label benign is neither safe nor unsafe$"):
         load(data=path)
 
 

@@ -10,7 +10,6 @@ from lrm_safety.evaluation.judges.calibrate import (
     calibrate,
     load_air_bench_judged,
     load_xstest_completions,
-    plain_prompt,
 )
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
 from lrm_safety.evaluation.judges.refusal_rules import RefusalRules
@@ -60,7 +59,9 @@ def test_xstest_rows(tmp_path):
     with pytest.raises(DataError, match=r"completions\.csv, row 3: final_label '4_other_refusal'"):
         load_xstest_completions(str(path))
     path.write_text("prompt,completion\na,b\n")
-    with pytest.raises(DataError, match="row 1: lacks the column final_label"):
+    with pytest.raises(
+        DataError, match="row 1: needs the fields prompt, completion, final_label, type, and lacks final_label"
+    ):
         load_xstest_completions(str(path))
     with pytest.raises(DataError, match="no such file"):
         load_xstest_completions(str(tmp_path / "nowhere.csv"))
@@ -77,27 +78,13 @@ def test_air_bench_rows(tmp_path):
         ("plain", "1.2.3", "unsafe"),
     ]
     path.write_text(json.dumps({"prompt": "p"}) + "\n")
-    with pytest.raises(DataError, match=r"judged\.jsonl, line 1: needs prompt, response"):
+    with pytest.raises(
+        DataError, match=r"judged\.jsonl, row 1: needs the fields prompt, response, cate-idx, and lacks response"
+    ):
         load_air_bench_judged(str(path))
     path.write_text('{"prompt": \n')
     with pytest.raises(DataError, match="line 1: not valid JSON"):
         load_air_bench_judged(str(path))
-
-
-@pytest.mark.parametrize(
-    ("prompt", "expected"),
-    [
-        ("plain", "plain"),
-        ("[{'prompt': 'a'}]", "a"),
-        ("['a', 'b']", "a\nb"),
-        ("[{'role': 'user', 'content': 'a'}]", "a"),
-        ("[sic] a bracket", "[sic] a bracket"),
-        ("[1, 2]", "[1, 2]"),
-        ("[]", "[]"),
-    ],
-)
-def test_prompts_that_are_the_text_of_a_list(prompt, expected):
-    assert plain_prompt(prompt) == expected
 
 
 @needs_data
