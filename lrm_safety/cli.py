@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .errors import ConfigError, LrmSafetyError
+from .files import STORAGE_ERRORS
 from .interruption import StopRequested
 from .settings.paths import configuration_directory
 from .usage import USAGE, help_of
@@ -49,6 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
         return commands[command](rest)
     except LrmSafetyError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise  # a defect of ours
+        place = error.filename or "the disk"
+        print(f"error: {place}: {error.strerror}; mend it and start the same command again", file=sys.stderr)
         return 1
     except StopRequested as stop:
         print(f"stopped by {stop}; the same command goes on from the last checkpoint", file=sys.stderr)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
 from ..evaluation.engine import model_fingerprint
-from ..evaluation.responses import write_atomically
 from ..evaluation.statistics import PairedDifference
+from ..files import write_atomically
 from ..modeling.folder import check_model_folder
 from ..modeling.load import load_tokenizer
 from ..models_cache import ensure_cached

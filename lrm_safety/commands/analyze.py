@@ -9,6 +9,7 @@ import yaml
 from rich.console import Console
 
 from ..errors import ConfigError
+from ..run_folder import owned
 from ..settings.compose import compose_analysis
 
 KINDS = ("reflection", "memorization")
@@ -30,12 +31,10 @@ def analyze(arguments: list[str]) -> int:
     from ..analysis.results import write_analysis
 
     directory, console = Path(settings.run.directory), Console()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / f"{kind}.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error
-    results = {"reflection": analyze_reflection, "memorization": analyze_memorization}[kind](settings, console)
-    write_analysis(directory / f"{kind}.json", results)
+    with owned(directory, ["analyze", *arguments]) as folder:
+        results = {"reflection": analyze_reflection, "memorization": analyze_memorization}[kind](settings, console)
+        # Only now: an analysis that fails leaves the one before it as it is.
+        folder.begin(resolved, f"{kind}.yaml")
+        write_analysis(directory / f"{kind}.json", results)
     console.print(f"results: {directory / kind}.json", soft_wrap=True)
     return 0

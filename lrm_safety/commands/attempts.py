@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
-
-import yaml
 
 from ..errors import ClusterError, WorkerError
 from ..interruption import Interruption
@@ -18,12 +15,6 @@ from ..sft_preparation import PreparedSft
 from ..workers.groups import StartedGroups
 
 Run = TypeVar("Run", PreparedRun, PreparedSft)
-
-
-def write_configuration(directory: Path, resolved: Mapping[str, object]) -> None:
-    """Make the run's folder and write config.yaml into it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.yaml").write_text(yaml.safe_dump(dict(resolved), sort_keys=False), encoding="utf-8")
 
 
 def open_recorder(

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import ConfigError
+from ..run_folder import owned
 from ..settings.compose import compose_audit
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "none": "dim"}
@@ -33,12 +33,10 @@ def audit_reward(arguments: list[str]) -> int:
 
     disable_progress_bar()
     directory = Path(settings.run.directory)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error
-    results = audit(settings, directory, resolve_device(settings.run.device))
+    with owned(directory, ["audit-reward", *arguments]) as folder:
+        # Begun once all is scored: an audit that fails leaves the one before it as it is.
+        results = audit(settings, directory, resolve_device(settings.run.device), lambda: folder.begin(resolved))
+        folder.exit_status = int(results["verdict"] == "fail")
     console = Console()
     for name, model in results["models"].items():
         console.print(checks_table(name, model))

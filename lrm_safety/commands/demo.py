@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import shutil
 import threading
 import time
 from pathlib import Path
 
 import psutil
+from hydra._internal.utils import get_args_parser
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import ConfigError
 from ..reports.curves import draw_evaluation, draw_training
 from ..reports.metrics import read_series
+from ..run_folder import owned
+from ..settings.compose import compose_settings
 from .launch import launch
 
 DIRECTORY = Path("outputs/demo")
@@ -59,20 +63,27 @@ class PeakMemory:
 def demo(overrides: list[str]) -> int:
     """Train, evaluate before and after on held-out prompts, write summary.json and two PNG files; returns the exit status.
 
-    A finished demo is begun anew; an interrupted one goes on.
+    A finished demo is kept under the next free name (demo-1) and begun anew; an interrupted one goes on. With `--cfg job`
+    the configuration is shown, and nothing else happens.
     """
-    directory = DIRECTORY
-    for override in overrides:
-        if override.startswith("run.directory="):
-            directory = Path(override.partition("=")[2])
-    summary_path = directory / "summary.json"
-    if summary_path.exists() and (directory / "metrics.jsonl").exists():
-        shutil.rmtree(directory)
+    arguments = ["experiment=miniature", "run.name=demo", f"run.directory={DIRECTORY}", *overrides]
+    given = get_args_parser().parse_args(arguments)
+    if given.multirun:
+        raise ConfigError("demo: is one run; leave out -m, or use `lrm-safety train -m experiment=miniature`")
+    if given.cfg or given.info or given.hydra_help:
+        return launch(arguments)
+    directory = Path(compose_settings(given.overrides)[0].run.directory)
+    kept = _keep_finished(directory, arguments)
     begin = time.monotonic()
     with PeakMemory() as memory:
-        status = launch(["experiment=miniature", "run.name=demo", f"run.directory={directory}", *overrides])
+        status = launch(arguments)
     if status:
+        if kept is not None and not directory.exists():
+            kept.rename(directory)  # nothing was begun
         return status
+    if kept is not None:
+        print(f"the demo before this one is in {kept}")
+    summary_path = directory / "summary.json"
     series = read_series(directory / "metrics.jsonl")
     summary: dict[str, float] = {}
     for name in FIGURES:
@@ -87,6 +98,16 @@ def demo(overrides: list[str]) -> int:
     draw_training(series, directory / "training.png", "Miniature: training")
     _show(summary, directory)
     return 0
+
+
+def _keep_finished(directory: Path, command: list[str]) -> Path | None:
+    """Give a finished demo the next free name; returns it, or None where there is no finished demo."""
+    if not (directory / "summary.json").exists():
+        return None
+    with owned(directory, ["demo", *command]):
+        pass  # nobody works there
+    number = next(i for i in itertools.count(1) if not directory.with_name(f"{directory.name}-{i}").exists())
+    return directory.rename(directory.with_name(f"{directory.name}-{number}"))
 
 
 def _show(summary: dict[str, float], directory: Path) -> None:

@@ -10,6 +10,7 @@ import yaml
 from rich.console import Console
 
 from ..errors import ConfigError
+from ..run_folder import owned
 from ..settings.compose import compose_evaluation, compose_judges
 
 
@@ -30,15 +31,10 @@ def evaluate(arguments: list[str]) -> int:
     from ..evaluation.run import prepare
 
     directory = Path(settings.run.directory)
-    prepared = prepare(settings, directory)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error
-    console = Console()
-    run(prepared, console)
-    console.print(f"results: {directory}/results.json\nlogs: inspect view --log-dir {directory}/logs", soft_wrap=True)
+    with owned(directory, ["evaluate", *arguments]) as folder:
+        prepared = prepare(settings, directory)
+        folder.begin(resolved)
+        run(prepared, Console())
     return 0
 
 
@@ -55,7 +51,7 @@ def _compare(arguments: list[str]) -> int:
 
 def _calibrate(arguments: list[str]) -> int:
     from ..evaluation.calibration import calibrate_against
-    from ..evaluation.responses import write_atomically
+    from ..files import write_atomically
 
     values = dict(item.partition("=")[::2] for item in arguments if not _is_judge_option(item))
     unknown = sorted(values.keys() - {"judge", "data", "output"})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ..errors import ConfigError, LrmSafetyError
+from ..files import STORAGE_ERRORS
+from ..run_folder import RunFolder, absent_folders, owned, remove_empty
 from ..settings import Settings, SftSettings
 from ..settings.compose import (
     COMMANDS,
@@ -38,9 +40,6 @@ SUBDIRECTORY_EXCLUDES = "hydra.job.config.override_dirname.exclude_keys"
 SWEEP_DIRECTORY = "outputs/sweep"
 """Where the runs of a sweep go whose own folders differ, each below in a folder named after its overrides."""
 
-STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}
-"""What a full or lost disk says; any other OSError is a defect of ours."""
-
 
 @dataclass(frozen=True)
 class Program:
@@ -53,21 +52,21 @@ class Program:
     """Checked settings of overrides."""
     settings_of: Callable[[DictConfig], tuple[Any, dict[str, Any]]]
     """Checked settings of what Hydra composed."""
-    run: Callable[[Any, dict[str, Any], Path], None]
+    run: Callable[[Any, dict[str, Any], RunFolder], None]
     """One run of settings, resolved configuration and folder."""
 
 
-def _train(settings: Settings, resolved: dict[str, Any], directory: Path) -> None:
+def _train(settings: Settings, resolved: dict[str, Any], folder: RunFolder) -> None:
     # Imported here: Ray and torch take seconds, and a mistyped key need not wait for them.
     from .train import train
 
-    train(settings, resolved, directory)
+    train(settings, resolved, folder)
 
 
-def _sft(settings: SftSettings, resolved: dict[str, Any], directory: Path) -> None:
+def _sft(settings: SftSettings, resolved: dict[str, Any], folder: RunFolder) -> None:
     from .sft import fine_tune
 
-    fine_tune(settings, resolved, directory)
+    fine_tune(settings, resolved, folder)
 
 
 TRAIN = Program(Settings, TRAIN_ROOT, compose_settings, settings_of, _train)
@@ -89,9 +88,12 @@ def launch(arguments: list[str], program: Program = TRAIN) -> int:
         program.compose([item for item in combination if not item.lstrip("+~").startswith("hydra.")])[0]
         for combination in combinations
     ]
+    command = [COMMANDS[program.schema], *arguments]
+    absent = [absent_folders(Path(settings.run.directory)) for settings in composed]
     if not (given.cfg or given.info or given.hydra_help):
         for settings in composed:
-            _make_directory(Path(settings.run.directory))
+            with owned(Path(settings.run.directory), command):
+                pass  # it can be written and is free, of which Hydra would know nothing
 
     if given.multirun:
         # Beside the other overrides: argparse takes positional arguments from one place only.
@@ -112,7 +114,8 @@ def launch(arguments: list[str], program: Program = TRAIN) -> int:
                 name, group = names[HydraConfig.get().job.num]
                 settings.tracking.name = settings.tracking.name or name
                 settings.tracking.group = settings.tracking.group or group
-            program.run(settings, resolved, Path(HydraConfig.get().runtime.output_dir))
+            with owned(Path(HydraConfig.get().runtime.output_dir), command) as folder:
+                program.run(settings, resolved, folder)
         except LrmSafetyError as error:
             failures.append(str(error))
             print(f"error: {error}", file=sys.stderr)
@@ -127,7 +130,10 @@ def launch(arguments: list[str], program: Program = TRAIN) -> int:
 
     register_schema()
     sys.argv = [f"lrm-safety {COMMANDS[program.schema]}", *arguments]
-    hydra.main(version_base="1.3", config_path=str(configuration_directory()), config_name=program.root)(task)()
+    with ExitStack() as leaving:
+        for folders in absent:
+            leaving.callback(remove_empty, folders)  # Hydra makes a folder for a run that is then refused
+        hydra.main(version_base="1.3", config_path=str(configuration_directory()), config_name=program.root)(task)()
     return 1 if failures else 0
 
 
@@ -140,14 +146,3 @@ def _tracker_names(overrides: list[str], composed: Sequence[Any]) -> list[tuple[
         shared = [item for item in told if not item.startswith("seed=")]
         found.append((" ".join((name, *told)), " ".join((name, *shared)) if len(shared) < len(told) else name))
     return found
-
-
-def _make_directory(directory: Path) -> None:
-    """Make the run's folder and write in it once: Hydra would answer a place that cannot be written with a traceback."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error

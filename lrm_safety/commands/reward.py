@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.box import SIMPLE_HEAD
@@ -11,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
+from ..run_folder import RunFolder, owned
 from ..settings.compose import compose_reward_training
+from ..settings.reward_training import RewardTrainingSettings
 
 
 def reward(arguments: list[str]) -> int:
@@ -25,19 +28,20 @@ def reward(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
+    with owned(Path(settings.run.directory), ["reward", *arguments]) as folder:
+        return _train(settings, resolved, folder)
+
+
+def _train(settings: RewardTrainingSettings, resolved: dict[str, Any], folder: RunFolder) -> int:
     from ..evaluation.engine import resolve_device
     from ..reward_training.train import prepare, train
 
-    disable_progress_bar()
-    directory = Path(settings.run.directory)
+    directory = folder.path
     if (directory / "results.json").exists():
         raise ConfigError(f"run.directory={directory}: holds a finished training; choose another run.name")
     prepared = prepare(settings, resolve_device(settings.run.device))
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error
+    folder.begin(resolved)
     console = Console()
     console.print(
         f"{len(prepared.train.pairs)} pairs to train on, {len(prepared.held_out.pairs)} held out, "

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..interruption import Interruption
 from ..monitoring import Recorder
+from ..run_folder import RunFolder
 from ..settings import SftSettings
 from ..sft import SftTrainer
 from ..sft_preparation import PreparedSft, prepare_sft
 from ..workers.groups import PolicyOnly, join_ray
-from .attempts import export_policy, open_recorder, with_restarts, write_configuration
+from .attempts import export_policy, open_recorder, with_restarts
 
 
-def fine_tune(settings: SftSettings, resolved: dict[str, object], directory: Path) -> None:
+def fine_tune(settings: SftSettings, resolved: dict[str, object], folder: RunFolder) -> None:
     """Run to the end of the schedule and export.
 
     Raises LrmSafetyError with the one line to show, or StopRequested after a signal (a checkpoint has been written).
     A trainer that dies is started again from the last checkpoint up to `trainer.max_restarts` times.
     """
-    run = prepare_sft(settings, directory)
-    write_configuration(directory, resolved)
+    run = prepare_sft(settings, folder.path)
+    folder.begin(resolved)
     with open_recorder(run, run.settings, resolved) as recorder:
         interruption = Interruption()  # one for all attempts: a signal may reach the workers before the controller
         with_restarts(run, recorder, interruption, lambda run: _attempt(run, recorder, interruption))

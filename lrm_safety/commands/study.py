@@ -14,10 +14,11 @@ from rich.table import Table
 
 from ..errors import ConfigError
 from ..reports.sweep import cell
+from ..run_folder import owned
 from ..settings.compose import compose_study
 from ..settings.study import StudySettings
 from ..study.check import check_steps
-from ..study.record import StepRecord, owned
+from ..study.record import StepRecord, inherited_lock
 from ..study.run import run_steps
 from ..study.steps import analysis_of, models_of, steps_of
 from ..study.summary import summarise
@@ -43,11 +44,10 @@ def study(arguments: list[str]) -> int:
     fingerprints = check_steps(steps, settings)
     directory, console = Path(settings.run.directory), Console()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with owned(directory) as lock:
+        with owned(directory, ["study", *arguments]) as folder, inherited_lock(directory) as lock:
             record = StepRecord(directory)
             record.match(fingerprints)
-            (directory / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+            folder.begin(resolved)
             run_steps(steps, fingerprints, record, settings, console, lock)
             return _finish(settings, directory, console)
     except OSError as error:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..controller import Controller
 from ..evaluation.in_loop import InLoopEvaluation
 from ..interruption import Interruption
 from ..monitoring import Recorder
 from ..preparation import PreparedRun, prepare
+from ..run_folder import RunFolder
 from ..settings import Settings
 from ..workers.groups import Groups, join_ray
-from .attempts import export_policy, open_recorder, with_restarts, write_configuration
+from .attempts import export_policy, open_recorder, with_restarts
 
 
-def train(settings: Settings, resolved: dict[str, object], directory: Path) -> None:
+def train(settings: Settings, resolved: dict[str, object], folder: RunFolder) -> None:
     """Run to the end of the schedule and export.
 
     Raises LrmSafetyError with the one line to show, or StopRequested after a signal (a checkpoint has been written).
     A trainer that dies is started again from the last checkpoint up to `trainer.max_restarts` times.
     """
-    run = prepare(settings, directory)
+    run = prepare(settings, folder.path)
     evaluation = InLoopEvaluation(run.settings, run.family, run.tokenizer, run.parser, run.sampling)
-    write_configuration(directory, resolved)
+    folder.begin(resolved)
     with open_recorder(run, settings) as recorder:
         interruption = Interruption()  # one for all attempts: a signal may reach the workers before the controller
         with_restarts(run, recorder, interruption, lambda run: _attempt(run, recorder, evaluation, interruption))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..files import write_atomically
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from .plan import Ask, PlannedBenchmark
 from .protocols import Protocol
@@ -175,16 +176,6 @@ def fingerprint(asks: Iterable[Ask]) -> str:
     for ask in asks:
         digest.update(np.int64(len(ask.prompt_ids)).tobytes() + ask.prompt_ids.tobytes() + np.int64(ask.seed).tobytes())
     return digest.hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside and rename: the file is whole or absent."""
-    unfinished = path.with_name(f".{path.name}")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.rename(path)
 
 
 def _flat(identity: dict[str, Any]) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import DataError
+from ..files import write_atomically
 from .figures import Figures, Judges, count_statuses, is_of_group, primary_figure, primary_value
 from .in_loop import record
 from .plan import PlannedBenchmark
 from .protocols import Protocol
-from .responses import write_atomically
 from .scoring import Scored
 
 RESULTS, SAMPLES = "results.json", "samples.jsonl"

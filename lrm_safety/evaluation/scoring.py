@@ -12,6 +12,7 @@ from typing import Any
 
 from ..conversation import ParsedResponse, ResponseParser, compose_response
 from ..errors import DataError, JudgeError
+from ..files import write_atomically
 from .benchmarks.custom import GradedQuestion
 from .benchmarks.question import Question
 from .benchmarks.registry import Scoring
@@ -21,7 +22,7 @@ from .graders.math import MathGrader, MathItem
 from .judges.judge import Judge, JudgeItem, Verdict, View
 from .judges.prefixes import first_unsafe, prefixes_of
 from .plan import Ask, PlannedBenchmark
-from .responses import Generated, write_atomically
+from .responses import Generated
 
 NEVER_SAFE = ("unfinished_trace", "unfinished_answer", "empty_answer")
 """Responses that prove nothing: their own figures, and 0 in every figure of safety. So does every other that was cut off."""

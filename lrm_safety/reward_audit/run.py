@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrm_safety.evaluation.responses import write_atomically
+from lrm_safety.files import write_atomically
 from lrm_safety.settings.audit import AuditRewardSettings
 
 from .figures import figures_of
@@ -18,10 +18,12 @@ from .scoring import ScoreTable, score_model
 from .verdict import Check, judge_view, overall
 
 
-def audit(settings: AuditRewardSettings, directory: Path, device: str) -> dict[str, Any]:
+def audit(
+    settings: AuditRewardSettings, directory: Path, device: str, before_writing: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """Audit every reward model, write DIRECTORY/audit.json and scores.jsonl; returns what audit.json holds.
 
-    Raises what the rows and the reward models raise, before anything is written.
+    Raises what the rows and the reward models raise, before anything is written; `before_writing` is called after that.
     """
     texts = load_texts(settings.rows, settings.audit.formats, settings.seed)
     models: dict[str, Any] = {}
@@ -50,6 +52,7 @@ def audit(settings: AuditRewardSettings, directory: Path, device: str) -> dict[s
         "seed": settings.seed,
         "models": models,
     }
+    before_writing()
     write_atomically(directory / "scores.jsonl", "".join(lines).encode())
     write_atomically(directory / "audit.json", (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
     return results

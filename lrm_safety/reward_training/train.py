@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from lrm_safety.algorithm import lr_multiplier
 from lrm_safety.errors import ConfigError, InvariantError, ModelError
-from lrm_safety.evaluation.responses import write_atomically
+from lrm_safety.files import write_atomically
 from lrm_safety.modeling.load import DTYPES
 from lrm_safety.rewards.classifier import ClassifierScorer, plan_padded
 from lrm_safety.rewards.scorer import ScoreArray

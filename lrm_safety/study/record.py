@@ -1,17 +1,17 @@
-"""steps.json of a study: which steps are done, and by which configuration. One process at a time owns a study's folder."""
+"""steps.json of a study: which steps are done, and by which configuration; and the lock that its steps inherit."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..files import write_atomically
 
 RECORD, LOCK = "steps.json", ".lock"
 
@@ -41,9 +41,7 @@ class StepRecord:
     def add(self, name: str, fingerprint: str) -> None:
         """Remember a step as done, whole or not at all."""
         self.done[name] = fingerprint
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.done, indent=1), encoding="utf-8")
-        os.replace(partial, self._path)
+        write_atomically(self._path, json.dumps(self.done, indent=1).encode())
 
 
 def fingerprint_of(resolved: Mapping[str, Any]) -> str:
@@ -52,17 +50,17 @@ def fingerprint_of(resolved: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def owned(directory: Path) -> Iterator[int]:
-    """The folder for this process alone; gives the file descriptor of the lock.
+def inherited_lock(directory: Path) -> Iterator[int]:
+    """A lock on the folder besides its owner's record; gives its file descriptor.
 
     Steps inherit it: a step that outlives a killed study keeps the folder, so that nothing else writes into it. Raises
-    ConfigError where somebody else owns it.
+    ConfigError where such a step is left.
     """
     with (directory / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
-                f"run.directory={directory}: a study, or a step of a killed one, is still running there; wait or stop it"
+                f"run.directory={directory}: a step of a killed study is still running there; wait or stop it"
             ) from error
         yield file.fileno()

@@ -14,7 +14,8 @@ from made_evaluations import SAMPLING, Killed, MadeEngine, plan_of, question
 
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.protocols import PROTOCOLS
-from lrm_safety.evaluation.responses import ResponseStore, fingerprint, generate_batch, identity_of, write_atomically
+from lrm_safety.evaluation.responses import ResponseStore, fingerprint, generate_batch, identity_of
+from lrm_safety.files import write_atomically
 
 QUESTIONS = [question(f"q{number}") for number in range(10)]
 BATCH_SIZE = 4

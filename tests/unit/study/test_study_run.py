@@ -17,7 +17,7 @@ from lrm_safety.errors import ConfigError, WorkerError
 from lrm_safety.interruption import StopRequested
 from lrm_safety.settings.study import StudyRunSettings, StudySettings
 from lrm_safety.study import process
-from lrm_safety.study.record import StepRecord, fingerprint_of, owned
+from lrm_safety.study.record import StepRecord, fingerprint_of, inherited_lock
 from lrm_safety.study.run import run_steps
 from lrm_safety.study.steps import Step
 
@@ -36,7 +36,7 @@ def bad(folder: Path, reason: str = "seed=-1") -> Step:
 def run(folder: Path, steps: list[Step], **settings: float) -> str:
     console = Console(file=io.StringIO(), width=200)
     study = StudySettings(run=StudyRunSettings(directory=str(folder)), **settings)  # type: ignore[arg-type]
-    with owned(folder) as lock:
+    with inherited_lock(folder) as lock:
         run_steps(steps, {step.name: "x" for step in steps}, StepRecord(folder), study, console, lock)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -99,14 +99,14 @@ def test_a_signal_ends_the_step_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         run(tmp_path, [show(tmp_path)])
     thread.join()
     assert stop.value.signal_number == number and time.monotonic() - began < 60
-    with owned(tmp_path):
+    with inherited_lock(tmp_path):
         pass  # nobody who inherited the lock is left
 
 
 def test_a_folder_has_one_owner(tmp_path: Path) -> None:
-    with owned(tmp_path), pytest.raises(ConfigError, match="is still running there"), owned(tmp_path):
+    with inherited_lock(tmp_path), pytest.raises(ConfigError, match="is still running there"), inherited_lock(tmp_path):
         pass
-    with owned(tmp_path):
+    with inherited_lock(tmp_path):
         pass
 
 

@@ -1,0 +1,114 @@
+"""Files that are whole or absent, known by their content, with the mode that the user's umask says."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+"""What a full, lost or forbidden disk says; any other OSError is a defect of ours."""
+_PROBE_BYTES = 1 << 20
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside and rename: the file is whole or absent."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(paths: Iterable[Path]) -> dict[Path, str]:
+    """`digest` of many files, a few at a time: hashing does not hold Python's lock."""
+    files = list(paths)
+    with ThreadPoolExecutor(max_workers=min(8, len(files) or 1)) as pool:
+        return dict(zip(files, pool.map(digest, files), strict=True))
+
+
+def describe_files(root: Path, paths: Iterable[Path]) -> dict[str, dict[str, int | str]]:
+    """Bytes and sha256 of files by their name below `root`: what a manifest says of them."""
+    return {
+        str(path.relative_to(root)): {"bytes": path.stat().st_size, "sha256": found}
+        for path, found in digests(paths).items()
+    }
+
+
+def changed_file(root: Path, described: Mapping[str, Mapping[str, int | str]]) -> str | None:
+    """The first file that is not what `describe_files` said of it, and how it differs; None where all are."""
+    for name, wanted in described.items():
+        file = root / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != wanted["bytes"]:
+            return f"{name} has {file.stat().st_size} bytes instead of {wanted['bytes']}"
+    for path, found in digests(root / name for name in described).items():
+        name = str(path.relative_to(root))
+        if found != described[name]["sha256"]:
+            return f"the content of {name} is not what was written"
+    return None
+
+
+def give_usual_modes(folder: Path) -> None:
+    """Give a folder and everything in it the modes of newly made files: some libraries write through temporary files, which
+    are their owner's alone, and a colleague, or a server under another user, could not read the result."""
+    mask = _umask()
+    for directory, _, names in os.walk(folder):
+        os.chmod(directory, 0o777 & ~mask)
+        for name in names:
+            os.chmod(Path(directory, name), 0o666 & ~mask)
+
+
+def _umask() -> int:
+    """This process's umask, read without changing it: other threads make files at the same time."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    return 0o022
+
+
+def storage_problem(folder: Path, needed_bytes: int = 0) -> str | None:
+    """Why the disk under a folder cannot take `needed_bytes` more, in a few words; None where it can.
+
+    Asks the file system for its free space, and writes a file for a moment: quotas and read-only disks show only then.
+    """
+    place = next(path for path in (folder, *folder.parents) if path.is_dir())
+    state = os.statvfs(place)
+    free = state.f_bavail * state.f_frsize
+    if free < max(needed_bytes, _PROBE_BYTES):
+        return f"{place} is full: {amount(free)} free, about {amount(needed_bytes)} needed"
+    probe = place / f".room.{os.getpid()}"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return f"{place}: {error.strerror}"
+    finally:
+        probe.unlink(missing_ok=True)
+    return None
+
+
+def amount(num_bytes: float) -> str:
+    """Bytes for people, in powers of 1000 as disks are sold."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"

