@@ -4,7 +4,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-PYTHON ?= python3.11
+# The first of these that works, looked for once and only where a target needs it; pyenv's shims of versions that are not
+# installed do not work.
+PYTHON ?= $(eval PYTHON := $(or $(firstword $(foreach python,python3.11 python3.12 python3,$(shell \
+  $(python) -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null \
+  && echo $(python)))),python3.11))$(PYTHON)
 VENV ?= .venv
 DEVICE ?= cpu
 BIN := $(VENV)/bin
@@ -26,23 +30,23 @@ help: ## list the targets
 
 setup: ## create .venv with the pinned packages (DEVICE=gpu for CUDA); returns at once when nothing changed
 	@if [ "$$(cat $(STAMP) 2>/dev/null)" = "$(FINGERPRINT)" ]; then exit 0; fi; \
+	[ "$$(uname -sm)" = "Linux x86_64" ] || { \
+	  echo "make: lrm_safety runs on Linux on x86_64, and this is $$(uname -sm): use such a machine, a container" \
+	       "(docker/Dockerfile.cpu) or, on Windows, WSL 2" >&2; exit 1; }; \
 	$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null || { \
 	  echo "make: '$(PYTHON)' is not a working Python 3.11 or 3.12 with venv: install one (python3.11 and python3.11-venv)," \
-	       "or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+	       "or name it: make setup PYTHON=/path/to/python3.11 (or python3.12)" >&2; exit 1; }; \
 	[ -x $(BIN)/python ] || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }; \
 	$(MAKE) install-$(DEVICE); \
 	echo "$(FINGERPRINT)" > $(STAMP)
 
 .PHONY: install-cpu install-gpu
 install-cpu:
-	@echo "installing the pinned CPU packages (3 to 6 minutes the first time, about 4 GB)"
-	@$(BIN)/python -m pip install --quiet --no-deps -r constraints/cpu.txt || { \
-	  echo "make: pip failed; if it did not find torch==...+cpu, see docs/install.md (PyTorch's CPU wheel index)" >&2; exit 1; }
-	@$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@constraints/install_cpu.sh $(VENV)
 
 install-gpu:
-	@$(BIN)/python -m pip install --quiet -c constraints/gpu.txt -e ".[gpu,dev]"
+	@echo "installing the pinned CUDA packages: about 12 GB, 5 to 15 minutes"
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints/gpu.txt -e ".[gpu,dev]"
 
 browser: ## install headless Chromium, for the test of the report's page (Debian's package, as root)
 	@if $(PYTHON) tests/end_to_end/browser.py; then exit 0; fi; \
