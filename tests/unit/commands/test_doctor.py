@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from lrm_safety.commands import doctor as subject
 from lrm_safety.commands.doctor import Row
+from lrm_safety.errors import ConfigError
 
 GIB = 1024**3
 
@@ -88,3 +90,58 @@ def test_exit_status_and_mend(
     monkeypatch.setattr(subject, "rows", lambda: iter([Row("memory", "2 GiB", level, "free some")]))
     assert subject.doctor() == status
     assert "free some" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "level"),
+    [("Linux", "x86_64", "ok"), ("Darwin", "arm64", "fail"), ("Windows", "AMD64", "fail"), ("Linux", "aarch64", "fail")],
+)
+def test_only_linux_on_x86_64(system: str, machine: str, level: str) -> None:
+    assert subject.system_row(system, machine).level == level
+
+
+def test_a_temporary_folder_too_long_for_sockets_is_named() -> None:
+    """Ray adds 68 bytes; Linux takes 107, so 39 are left."""
+    assert len(subject.RAY_SOCKET) == 68
+    assert subject.temporary_row({"TMPDIR": "/" + "x" * 38}).level == "ok"
+    row = subject.temporary_row({"TMPDIR": "/" + "x" * 39})
+    assert (row.name, row.level) == ("TMPDIR", "fail") and "1 bytes too long" in row.found
+    # Ray looks at its own variable first, and counts bytes.
+    assert subject.temporary_row({"TMPDIR": "/" + "x" * 90, "RAY_TMPDIR": "/tmp"}).level == "ok"
+    assert subject.temporary_row({"RAY_TMPDIR": "/" + "é" * 20}).level == "fail"
+
+
+def test_a_cache_in_a_place_that_only_looks_writable_fails() -> None:
+    """Permission bits of /proc allow root everything, and nothing can be made there."""
+    assert subject.cache_row(Path("/proc/nope/.cache/lrm_safety")).level == "fail"
+
+
+@pytest.mark.parametrize(("version", "level"), [("580.65.06", "ok"), ("590.1", "ok"), ("570.124.06", "fail"), ("", "fail")])
+def test_driver_of_cuda_13(version: str, level: str) -> None:
+    assert subject.driver_row(version).level == level
+
+
+def test_little_disk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert subject.disk_row(tmp_path).level == "ok"
+    monkeypatch.setattr(subject, "MINIMUM_DISK_BYTES", 2**62)
+    assert subject.disk_row(tmp_path).level == "fail"
+
+
+def test_tokens_are_found_and_not_shown(tmp_path: Path) -> None:
+    assert [row.level for row in subject.login_rows({}, tmp_path)] == ["note", "note"]
+    held = list(subject.login_rows({"HF_TOKEN": "t-456", "WANDB_API_KEY": "k-789"}, tmp_path))
+    assert [row.level for row in held] == ["ok", "ok"] and "456" not in repr(held) and "789" not in repr(held)
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password k-789\n")
+    (tmp_path / ".cache/huggingface").mkdir(parents=True)
+    (tmp_path / ".cache/huggingface/token").write_text("t-456")
+    assert [row.level for row in subject.login_rows({}, tmp_path)] == ["ok", "ok"]
+
+
+def test_arguments_are_refused_or_answered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(subject, "rows", lambda: iter([Row("memory", "1 GiB free", "fail", "end other programs")]))
+    with pytest.raises(ConfigError, match="not --cluster"):
+        subject.doctor(["--cluster"])
+    assert subject.doctor(["--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == [
+        {"name": "memory", "found": "1 GiB free", "level": "fail", "mend": "end other programs"}
+    ]
