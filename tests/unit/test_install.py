@@ -26,7 +26,7 @@ from pathlib import Path
 def build_editable(folder, config_settings=None, metadata_directory=None):
     with zipfile.ZipFile(Path(folder) / "project-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr("project-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: project\\nVersion: 1\\n")
-        wheel.writestr("project-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("project-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr("project-1.dist-info/RECORD", "")
     return "project-1-py3-none-any.whl"
 """
