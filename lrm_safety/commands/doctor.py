@@ -292,7 +292,9 @@ def cache_row(folder: Path) -> Row:
 def data_row(folder: str | None) -> Row:
     """Benchmarks and tests read there first; without it the Hugging Face hub is asked."""
     if not folder:
-        use = "benchmarks are read from the hub; set it to a folder of data sets where there is none (docs/evaluation.md)"
+        use = (
+            "benchmarks are read from the hub; set it to a folder of data sets where there is none (docs/evaluation.md)"
+        )
         return Row("LRM_SAFETY_DATA", "not set", "note", use)
     if Path(folder).is_dir():
         return Row("LRM_SAFETY_DATA", folder)
@@ -309,7 +311,9 @@ def login_rows(environment: Mapping[str, str], home: Path) -> Iterator[Row]:
     if environment.get("WANDB_API_KEY") or _in_netrc(Path(environment.get("NETRC") or home / ".netrc"), "api.wandb.ai"):
         yield Row("W&B", "there is a key")
     else:
-        yield Row("W&B", "no key", "note", "tracking=online needs `wandb login` or WANDB_API_KEY; offline needs nothing")
+        yield Row(
+            "W&B", "no key", "note", "tracking=online needs `wandb login` or WANDB_API_KEY; offline needs nothing"
+        )
 
 
 def _in_netrc(path: Path, host: str) -> bool:

@@ -26,7 +26,7 @@ from pathlib import Path
 def build_editable(folder, config_settings=None, metadata_directory=None):
     with zipfile.ZipFile(Path(folder) / "project-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr("project-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: project\\nVersion: 1\\n")
-        wheel.writestr("project-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("project-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr("project-1.dist-info/RECORD", "")
     return "project-1-py3-none-any.whl"
 """
@@ -40,7 +40,9 @@ def write_wheel(folder: Path, name: str, version: str, *requires: str) -> None:
     needed = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
     with zipfile.ZipFile(page / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
         wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needed}")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr(f"{info}/RECORD", "")
 
 
@@ -109,7 +111,12 @@ def test_the_build_is_taken_from_the_first_place_that_has_it(checkout: Path, ind
     assert "no CPU build of torch in reach" in bare.stdout and "torch is a CUDA build" in bare.stdout
     # The pins come without a resolver, the CUDA build with what it needs.
     found = installed(checkout)
-    assert (found["torch"], found["library_of_nvidia"], found["needed"], found["project"]) == ("2.13.0", "13.0", "1.0", "1")
+    assert (found["torch"], found["library_of_nvidia"], found["needed"], found["project"]) == (
+        "2.13.0",
+        "13.0",
+        "1.0",
+        "1",
+    )
 
     public = install(checkout, f"{address}/default", f"{address}/pytorch")
     assert public.returncode == 0, public.stderr
@@ -149,7 +156,11 @@ def test_other_systems_are_refused_before_anything_is_made(repository_root: Path
 
 def test_a_python_that_works_is_found_by_itself(repository_root: Path, tmp_path: Path) -> None:
     """Ubuntu 24.04 has python3.12 alone; pyenv leaves shims of versions that are not installed."""
-    for name, body in (("python3.11", "exit 127"), ("python3.12", f'exec "{sys.executable}" "$@"'), ("python3", "exit 1")):
+    for name, body in (
+        ("python3.11", "exit 127"),
+        ("python3.12", f'exec "{sys.executable}" "$@"'),
+        ("python3", "exit 1"),
+    ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
     shown = subprocess.run(

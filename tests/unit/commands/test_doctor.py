@@ -94,7 +94,12 @@ def test_exit_status_and_mend(
 
 @pytest.mark.parametrize(
     ("system", "machine", "level"),
-    [("Linux", "x86_64", "ok"), ("Darwin", "arm64", "fail"), ("Windows", "AMD64", "fail"), ("Linux", "aarch64", "fail")],
+    [
+        ("Linux", "x86_64", "ok"),
+        ("Darwin", "arm64", "fail"),
+        ("Windows", "AMD64", "fail"),
+        ("Linux", "aarch64", "fail"),
+    ],
 )
 def test_only_linux_on_x86_64(system: str, machine: str, level: str) -> None:
     assert subject.system_row(system, machine).level == level
@@ -116,7 +121,9 @@ def test_a_cache_in_a_place_that_only_looks_writable_fails() -> None:
     assert subject.cache_row(Path("/proc/nope/.cache/lrm_safety")).level == "fail"
 
 
-@pytest.mark.parametrize(("version", "level"), [("580.65.06", "ok"), ("590.1", "ok"), ("570.124.06", "fail"), ("", "fail")])
+@pytest.mark.parametrize(
+    ("version", "level"), [("580.65.06", "ok"), ("590.1", "ok"), ("570.124.06", "fail"), ("", "fail")]
+)
 def test_driver_of_cuda_13(version: str, level: str) -> None:
     assert subject.driver_row(version).level == level
 
