@@ -53,6 +53,8 @@ def response_metrics(batch: RolloutBatch) -> dict[str, float]:
     lengths = batch.lengths.double()
     responses = batch.responses
     traces = np.array([response.num_trace_tokens for response in responses])
+    refusals = [is_refusal(response.answer) for response in responses]
+    read = [refuses for refuses in refusals if refuses is not None]
     metrics = {
         "response/length_mean": float(lengths.mean()),
         "response/length_max": float(lengths.max()),
@@ -60,12 +62,14 @@ def response_metrics(batch: RolloutBatch) -> dict[str, float]:
         "response/answer_length_mean": float(lengths.mean()) - float(traces.mean()),
         "response/unfinished_fraction": _fraction([not response.finished for response in responses]),
         "response/malformed_fraction": _fraction([r.status in ("malformed", "empty_answer") for r in responses]),
-        "response/refusal_rate": _fraction([is_refusal(response.answer) for response in responses]),
+        "response/refusal_unread_fraction": 1.0 - len(read) / len(responses),
         "reward/num_overlong": float(batch.scores.num_overlong),
         "reward/num_unread": float(batch.scores.num_unread),
         "reward/num_respelled": float(batch.scores.num_respelled),
         "reward/num_retries": float(batch.scores.num_retries),
     }
+    if read:
+        metrics["response/refusal_rate"] = _fraction(read)
     for name, values in batch.scores.by_model_and_view.items():
         metrics[f"reward/score/{name}"] = float(np.mean(values))
     return metrics

@@ -1,6 +1,7 @@
 """Conversation: render prompts, split responses into trace and answer, recognise refusals and reflection."""
 
 from lrm_safety.conversation.families import FAMILIES, Family, get_family
+from lrm_safety.conversation.language import is_english
 from lrm_safety.conversation.reflection import REFLECTION_WORDS, reflection_token_ids
 from lrm_safety.conversation.refusal import is_refusal
 from lrm_safety.conversation.response import (
@@ -24,6 +25,7 @@ __all__ = [
     "Status",
     "compose_response",
     "get_family",
+    "is_english",
     "is_refusal",
     "reflection_token_ids",
     "split_think_text",

@@ -144,7 +144,16 @@ METRICS: tuple[Metric, ...] = (
     Metric("response/answer_length_mean", "tokens", "Tokens of the answer, stop token included."),
     Metric("response/unfinished_fraction", "fraction", "Responses cut off at the token limit.", 0.0, 0.2),
     Metric("response/malformed_fraction", "fraction", "Responses that break the family's format.", 0.0, 0.1),
-    Metric("response/refusal_rate", "fraction", "Answers that refuse, by refusal phrases; no judge is asked."),
+    Metric(
+        "response/refusal_rate",
+        "fraction",
+        "Answers that refuse, by the rules of the judge `refusal_rules`, over those that the rules can read.",
+    ),
+    Metric(
+        "response/refusal_unread_fraction",
+        "fraction",
+        "Answers that those rules cannot read, because they are not English; left out of response/refusal_rate.",
+    ),
     Metric("mismatch/mean_abs_logprob", "nats", "Mean |log-prob difference|.", 0.0, 0.05),
     Metric("mismatch/max_abs_logprob", "nats", "Largest |log-prob difference|.", 0.0, 2.0),
     Metric("mismatch/mean_exp", "1", "Mean of exp(trainer - engine): the importance weight uncapped.", 0.95, 1.05),

@@ -15,5 +15,9 @@ def complete_and_brief(conversations: list[Conversation]) -> list[float]:
 
 
 def refuses(conversations: list[Conversation]) -> list[float]:
-    """1 for an answer with a refusal phrase, 0 for any other: what safety is not, and easy to please."""
-    return [float(is_refusal(conversation.answer)) for conversation in conversations]
+    """1 for an answer that refuses by word rules, 0 for any other: what safety is not, and easy to please.
+
+    An answer that the rules cannot read, because it is not English, gets 0: a reward has to be a number, and paying for
+    what cannot be read would teach it.
+    """
+    return [float(is_refusal(conversation.answer) is True) for conversation in conversations]

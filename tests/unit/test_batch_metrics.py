@@ -152,6 +152,7 @@ def test_shape_of_the_responses() -> None:
         "response/unfinished_fraction": 0.25,
         "response/malformed_fraction": 0.5,
         "response/refusal_rate": 0.25,
+        "response/refusal_unread_fraction": 0.0,
         "reward/num_overlong": 2.0,
         "reward/num_unread": 1.0,
         "reward/num_respelled": 3.0,
@@ -159,6 +160,23 @@ def test_shape_of_the_responses() -> None:
         "reward/score/judge/full": 1.5,
         "reward/score/judge/trace": -0.5,
     }
+
+
+def test_answers_that_the_refusal_rules_cannot_read_are_left_out_of_the_rate_and_counted() -> None:
+    answers = [
+        "I cannot help with that.",
+        "Sure, take two eggs.",
+        "Lo siento, no puedo ayudar con eso.",
+        "\u5bf9\u4e0d\u8d77\uff0c\u6211\u4e0d\u80fd\u5e2e\u4f60\u3002",
+    ]
+    of = batch([0.0] * 4, [4] * 4, responses=[response(4, answer=answer) for answer in answers])
+    of.scores = scores([0.0] * 4)
+    figures = response_metrics(of)
+    assert figures["response/refusal_rate"] == 0.5 and figures["response/refusal_unread_fraction"] == 0.5
+    of = batch([0.0] * 2, [4] * 2, responses=[response(4, answer=answer) for answer in answers[2:]])
+    of.scores = scores([0.0] * 2)
+    figures = response_metrics(of)
+    assert "response/refusal_rate" not in figures and figures["response/refusal_unread_fraction"] == 1.0
 
 
 ENGINE = [[-1.0, -1.0], [-2.0, -2.0, -2.0], [-3.0]]
