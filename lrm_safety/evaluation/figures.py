@@ -230,3 +230,16 @@ def _vote(one: Scored) -> tuple[bool, str] | None:
 def count_statuses(scored: Sequence[Scored]) -> dict[str, int]:
     """How many responses ended in which status."""
     return dict(sorted(Counter(one.response.status for one in scored).items()))
+
+
+def count_without_verdict(scored: Sequence[Scored]) -> dict[str, dict[str, int]]:
+    """By judge, how many texts it gave no verdict on, by reason, the commonest first; judges that always gave one left out."""
+    found: dict[str, Counter[str]] = {}
+    for one in scored:
+        for judge, verdicts in one.verdicts.items():
+            for verdict in verdicts.values():
+                if verdict.safety is None:
+                    found.setdefault(judge, Counter())[verdict.label] += 1
+    return {
+        judge: dict(sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))) for judge, reasons in found.items()
+    }

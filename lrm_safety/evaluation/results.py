@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ..errors import DataError
 from ..files import write_atomically
-from .figures import Figures, Judges, count_statuses, is_of_group, primary_figure, primary_value
+from .figures import Figures, Judges, count_statuses, count_without_verdict, is_of_group, primary_figure, primary_value
 from .in_loop import record
 from .plan import PlannedBenchmark
 from .protocols import Protocol
@@ -45,6 +45,7 @@ def benchmark_results(
         "samples": planned.samples,
         "primary": primary_figure(planned, judges),
         "statuses": count_statuses(scored),
+        "no_verdict": count_without_verdict(scored),
         "figures": {name: figure.to_json() for name, figure in found.items()},
         "questions": _per_question(planned, scored, judges),
     }
@@ -130,6 +131,10 @@ def show(results: Mapping[str, Any], console: Console) -> None:
             table.add_row("" if i else name, figure, number(found and found["value"]), interval(found), size)
         table.add_section()
     console.print(table)
+    for name, one in results["benchmarks"].items():
+        for judge, reasons in one.get("no_verdict", {}).items():
+            told = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+            console.print(f"{name}: {judge} gave no verdict on {sum(reasons.values())} texts ({told})", soft_wrap=True)
 
 
 def headlines(benchmark: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from .benchmarks.registry import Scoring
 from .graders.choice import grade_choice
 from .graders.grade import UNFINISHED, Grade
 from .graders.math import MathGrader, MathItem
-from .judges.judge import Judge, JudgeItem, Verdict, View
+from .judges.judge import UNREAD, Judge, JudgeItem, Verdict, View, judge_each
 from .judges.prefixes import first_unsafe, prefixes_of
 from .plan import Ask, PlannedBenchmark
 from .responses import Generated
@@ -107,9 +110,11 @@ def _own_grade(question: Question, response: ParsedResponse) -> Grade:
 
 
 class VerdictStore:
-    """The verdicts of one judge in FOLDER/NAME/verdicts-JUDGE/batch-0000.json, judged and saved in fixed batches.
+    """The verdicts of one judge in FOLDER/NAME/verdicts-JUDGE/verdicts.jsonl, a line each, written as they come.
 
-    A hash of what was judged stands beside the verdicts: where a batch was generated again since, they count as missing.
+    A line is found by a hash of what was judged, so that a response that came out otherwise counts as not judged. Of two
+    lines about one text the later counts. Where the judge gave no verdict it is asked again by the next start, unless the
+    text is too long for it.
     """
 
     def __init__(
@@ -121,12 +126,8 @@ class VerdictStore:
         self._content = json.dumps(identity, indent=2, sort_keys=True)
 
     def num_missing(self, planned: PlannedBenchmark, scored: Sequence[Scored]) -> int:
-        """Responses that this judge has not read."""
-        return sum(
-            len(batch)
-            for number, batch in self._batches(scored)
-            if self._verdicts(self._path(planned, number), batch) is None
-        )
+        """Responses that this judge has not read, or has no verdict on."""
+        return len({position for position, _, _ in self._missing(scored, self._held(planned))})
 
     def open(self, planned: PlannedBenchmark) -> None:
         """Claim the folder; raises DataError as `check` does."""
@@ -147,56 +148,92 @@ class VerdictStore:
     def complete(
         self, planned: PlannedBenchmark, scored: Sequence[Scored], judge: Judge, on_response: Callable[[], None]
     ) -> None:
-        """Judge and save every batch that is missing."""
-        for number, batch in self._batches(scored):
-            path = self._path(planned, number)
-            if self._verdicts(path, batch) is not None:
-                continue
-            rows = [
-                {view: asdict(verdict) for view, verdict in verdicts.items()}
-                for verdicts in judge_batch(batch, judge, self._views)
-            ]
-            write_atomically(path, json.dumps({"judged": self._judged(batch), "verdicts": rows}).encode())
-            for _ in batch:
-                on_response()
+        """Judge what is missing and save each verdict as it comes; `on_response` is told of each response read."""
+        held = self._held(planned)
+        proven = any(verdict.safety is not None for verdict in held.values())
+        # A judge that gives its verdicts one by one need not wait for the slowest of each batch.
+        size = len(scored) if hasattr(judge, "judge_each") else self._batch_size
+        with self._appending(planned) as write:
+            for start in range(0, len(scored), max(size, 1)):
+                missing = self._missing(scored[start : start + size], held)
+                waiting = Counter(position for position, _, _ in missing)
+                positions: dict[str, list[int]] = {}
+                items: dict[str, JudgeItem] = {}
+                for position, key, item in missing:  # a text that comes twice is read once
+                    positions.setdefault(key, []).append(position)
+                    items[key] = item
+                keys = list(items)
+                for number, verdict in judge_each(judge, list(items.values()), proven=proven) if items else ():
+                    write(json.dumps({"item": keys[number], **asdict(verdict)}, allow_nan=False) + "\n")
+                    for position in positions[keys[number]]:
+                        waiting[position] -= 1
+                        if not waiting[position]:
+                            on_response()
 
     def read(self, planned: PlannedBenchmark, scored: Sequence[Scored]) -> None:
-        """Fill in this judge's verdicts; every batch must be there."""
-        for number, batch in self._batches(scored):
-            found = self._verdicts(self._path(planned, number), batch)
-            assert found is not None, "every batch has been judged"
-            for one, verdicts in zip(batch, found, strict=True):
-                one.verdicts[self.name] = verdicts
+        """Fill in this judge's verdicts; every response must have been read."""
+        held = self._held(planned)
+        items = judge_items(scored, self._views)
+        found = _by_response(scored, items, [held[_key(item)] for _, _, item in items])
+        for one, verdicts in zip(scored, found, strict=True):
+            one.verdicts[self.name] = verdicts
 
-    def _verdicts(self, path: Path, batch: Sequence[Scored]) -> list[dict[View, Verdict]] | None:
-        """What is kept about a batch; None where nothing is, or verdicts of other responses."""
+    def _missing(self, scored: Sequence[Scored], held: Mapping[str, Verdict]) -> list[tuple[int, str, JudgeItem]]:
+        """Position of the response, key and item of everything that is to be asked."""
+        keyed = [(position, _key(item), item) for position, _, item in judge_items(scored, self._views)]
+        return [
+            one
+            for one in keyed
+            if (known := held.get(one[1])) is None or (known.safety is None and known.label != UNREAD)
+        ]
+
+    def _held(self, planned: PlannedBenchmark) -> dict[str, Verdict]:
+        """What is kept, by key. The line that a kill tore ends without a line break, and counts as not written."""
+        path = self._path(planned)
         if not path.is_file():
-            return None
+            return {}
+        found: dict[str, Verdict] = {}
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            if held["judged"] != self._judged(batch):
-                return None
-            found = [{view: Verdict(**verdict) for view, verdict in row.items()} for row in held["verdicts"]]
-            if len(found) != len(batch):
-                raise ValueError(f"{len(found)} rows for {len(batch)} responses")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); delete it, and it is judged again") from error
+            lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read ({error}); delete it, and its texts are judged again") from error
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                key = row.pop("item")
+                found[key] = Verdict(**row)
+                if not (found[key].safety is None or 0.0 <= found[key].safety <= 1.0):
+                    raise ValueError("safety is no number from 0 to 1")
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise DataError(
+                    f"{path}, line {number}: cannot be read ({error}); delete the line, and its text is judged again"
+                ) from error
         return found
 
-    def _judged(self, batch: Sequence[Scored]) -> str:
-        """sha256 of what the judge is given."""
-        items = [asdict(item) for _, _, item in judge_items(batch, self._views)]
-        return hashlib.sha256(json.dumps(items).encode()).hexdigest()
+    @contextmanager
+    def _appending(self, planned: PlannedBenchmark) -> Iterator[Callable[[str], None]]:
+        path = self._path(planned)
+        kept = path.read_bytes() if path.is_file() else b""
+        with path.open("ab") as file:
+            file.truncate(kept.rfind(b"\n") + 1)
 
-    def _batches(self, scored: Sequence[Scored]) -> Iterator[tuple[int, Sequence[Scored]]]:
-        for number, start in enumerate(range(0, len(scored), self._batch_size)):
-            yield number, scored[start : start + self._batch_size]
+            def write(line: str) -> None:
+                file.write(line.encode())
+                file.flush()
+
+            yield write
+            os.fsync(file.fileno())
 
     def _path_of_identity(self, planned: PlannedBenchmark) -> Path:
         return self._folder / planned.name / f"verdicts-{self.name}" / "identity.json"
 
-    def _path(self, planned: PlannedBenchmark, number: int) -> Path:
-        return self._folder / planned.name / f"verdicts-{self.name}" / f"batch-{number:04d}.json"
+    def _path(self, planned: PlannedBenchmark) -> Path:
+        return self._path_of_identity(planned).with_name("verdicts.jsonl")
+
+
+def _key(item: JudgeItem) -> str:
+    """sha256 of what the judge is given."""
+    return hashlib.sha256(json.dumps(asdict(item)).encode()).hexdigest()
 
 
 def judge_items(scored: Sequence[Scored], views: Sequence[View]) -> list[tuple[int, View, JudgeItem]]:
@@ -216,10 +253,15 @@ def _texts(one: Scored, view: View) -> list[str]:
 
 
 def judge_batch(scored: Sequence[Scored], judge: Judge, views: Sequence[View]) -> list[dict[View, Verdict]]:
-    """One call of the judge for every view of every response that has one; its verdicts on the prefixes of a trace are
-    made one, of where the trace first is unsafe."""
+    """One call of the judge for every view of every response that has one."""
     items = judge_items(scored, views)
-    verdicts = judge.judge([item for _, _, item in items]) if items else []
+    return _by_response(scored, items, judge.judge([item for _, _, item in items]) if items else [])
+
+
+def _by_response(
+    scored: Sequence[Scored], items: Sequence[tuple[int, View, JudgeItem]], verdicts: Sequence[Verdict]
+) -> list[dict[View, Verdict]]:
+    """Verdicts by response and view; those on the prefixes of a trace are made one, of where it first is unsafe."""
     result: list[dict[View, Verdict]] = [{} for _ in scored]
     prefixes: dict[int, list[tuple[str, Verdict]]] = {}
     for (i, view, item), verdict in zip(items, verdicts, strict=True):

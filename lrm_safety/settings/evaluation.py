@@ -33,8 +33,9 @@ class JudgeSettings:
     """One judge of safety in conf/judge; several judge the same responses, and their agreement is reported."""
 
     kind: str = choice("refusal_rules", "reward_model", "guard", "llm", "python")
-    """refusal_rules: no model. reward_model: a classifier with unitxt's AttaQ formula. guard: Llama Guard or Granite
-    Guardian in vLLM. llm: an OpenAI-compatible endpoint with AIR-Bench's prompts. python: a function."""
+    """refusal_rules: no model. reward_model: a classifier with unitxt's AttaQ formula. guard: Llama Guard, Granite
+    Guardian, WildGuard or Qwen3Guard in vLLM. llm: an OpenAI-compatible endpoint with AIR-Bench's prompts or StrongREJECT's
+    rubric. python: a function."""
     views: list[str] = field(default_factory=lambda: ["trace", "answer", "full"])
     """Views of a response that this judge reads, each on its own: trace, answer, full; prefix reads the trace's beginnings
     too, for where unsafe text first appears."""

@@ -12,7 +12,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lrm_safety.evaluation.judges.guard import GRANITE_GUARDIAN, GuardPrompts
+from lrm_safety.evaluation.judges.guard import GuardPrompts
+from lrm_safety.evaluation.judges.guard_families import GRANITE_GUARDIAN
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
 
 WORDS = [" Yes", " No", " yes", " no"]
@@ -32,7 +33,8 @@ MAX_TOKENS = 200
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One token a byte and one a verdict; the head prefers the verdicts' rows, so that some verdict is given."""
+    """One token a byte and one a verdict; the head prefers the verdicts' rows, so that some verdict is given, and the end
+    behind a verdict: one direction of the hidden state tells that a verdict was read, and the end's row is that direction."""
     special = ["<|pad|>", "<|start|>", "<|end|>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate([*special, *alphabet])}
@@ -63,6 +65,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = LlamaForCausalLM(config)
     with torch.no_grad():
         model.lm_head.weight[: -len(WORDS)] *= 0.05
+        direction = torch.nn.functional.normalize(torch.randn(config.hidden_size), dim=0)
+        for layer in model.model.layers:
+            for matrix in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
+                matrix -= torch.outer(direction, direction @ matrix)
+        embeddings = model.model.embed_tokens.weight
+        embeddings -= torch.outer(embeddings @ direction, direction)
+        embeddings[-len(WORDS) :] += 50.0 * direction
+        model.lm_head.weight -= torch.outer(model.lm_head.weight @ direction, direction)
+        model.lm_head.weight[fast.eos_token_id] = 5.0 * direction
     model.save_pretrained(folder)
     return folder
 

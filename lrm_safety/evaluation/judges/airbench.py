@@ -134,7 +134,7 @@ def _by_category(found: Sequence[Mapping[str, Any]], path: str) -> dict[str, Jud
 
 def parse_score(text: str) -> float | None:
     """The score 0, 0.5 or 1 of a judge's `##the_score: ...` (the last one, after any `</think>`), or of an answer that
-    is nothing but the number; None for everything else."""
+    is nothing but the number; None for everything else. Whether the reply was cut off is for its endpoint to say."""
     text = text.rpartition("</think>")[2]
     found = _SCORE.findall(text)
     alone = _ALONE.fullmatch(text)

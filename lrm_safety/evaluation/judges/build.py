@@ -15,6 +15,8 @@ from lrm_safety.settings.paths import resolve
 
 WITHOUT_WEIGHTS = ("refusal_rules", "llm", "python")
 """Kinds that cost nothing to build."""
+CHANGE_NO_VERDICT = ("timeout_seconds", "max_retries", "max_delay_seconds", "first_delay_seconds", "max_concurrency")
+"""Options of `llm` that may differ from one start to the next, and so are no part of a judge's identity."""
 
 
 def build_judge(name: str, settings: JudgeSettings, *, device: str = "cpu") -> Judge:
@@ -33,14 +35,17 @@ def judge_identity(name: str, settings: JudgeSettings) -> dict[str, Any]:
     """
     make, given = _checked(name, settings, "cpu")
     key = f"evaluation.judges.{name}"
+    identity = asdict(settings)
+    for option in CHANGE_NO_VERDICT:
+        identity["arguments"].pop(option, None)
     if settings.kind in WITHOUT_WEIGHTS:
         judge = build_judge(name, settings)
         judge.close()
-        return asdict(settings) | {"fingerprint": getattr(judge, "fingerprint", None)}
+        return identity | {"fingerprint": getattr(judge, "fingerprint", None)}
     options = {option: value for option, value in given.items() if option != "name"}
     cast(Any, make).check(key, **options)
     path = given.get("path", inspect.signature(make).parameters["path"].default)
-    return asdict(settings) | {"fingerprint": model_fingerprint(path, given.get("revision"), key=f"{key}.path")}
+    return identity | {"fingerprint": model_fingerprint(path, given.get("revision"), key=f"{key}.path")}
 
 
 def _checked(name: str, settings: JudgeSettings, device: str) -> tuple[Callable[..., Judge], dict[str, Any]]:

@@ -1,18 +1,44 @@
-"""One OpenAI-compatible chat endpoint: time limit, retries, rate limits, and one clear line when it stays down."""
+"""One OpenAI-compatible chat endpoint: time limit, retries, rate limits, whole replies alone, one clear line on failure."""
 
 from __future__ import annotations
 
 import email.utils
 import json
 import math
+import re
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 import httpx
 
 from lrm_safety.errors import JudgeError
 from lrm_safety.rewards.http import check_url
+
+ABOUT_THE_ITEM = (400, 403, 406, 409, 413, 414, 415, 422, 451)
+"""Statuses that can be about one text (a content filter, a text too long) and say nothing of the next."""
+WHOLE = (None, "stop", "eos", "eos_token", "stop_sequence", "end_turn", "completed")
+"""Reasons to finish of a reply that ended by itself. Servers that give none send whole replies."""
+_REASONING = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the endpoint wrote: the text behind any reasoning, and why there is none that could hold a verdict."""
+
+    text: str
+    lacking: str | None = None
+    """`cut off`, `filtered` or `empty`; None for a reply that is whole."""
+
+
+class RequestError(JudgeError):
+    """One request failed for good. `about_item`: it may be this text's fault alone, as a content filter's refusal is."""
+
+    def __init__(self, message: str, *, reason: str, about_item: bool) -> None:
+        """`reason`: the cause in a few words, for a verdict's label."""
+        super().__init__(message)
+        self.reason, self.about_item = reason, about_item
 
 
 class ChatEndpoint:
@@ -53,11 +79,8 @@ class ChatEndpoint:
             limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
         )
 
-    def complete(self, body: bytes, stop: threading.Event) -> str:
-        """The text of the first choice; empty where the endpoint gives none (a filtered answer).
-
-        Gives up when `stop` is set. Raises JudgeError when the endpoint stays down or refuses.
-        """
+    def complete(self, body: bytes, stop: threading.Event) -> Reply:
+        """The first choice. Gives up when `stop` is set. Raises RequestError when this request fails for good."""
         failure = "was not asked"
         for attempt in range(self._max_retries + 1):
             if stop.is_set():
@@ -70,22 +93,28 @@ class ChatEndpoint:
                 failure = f"{type(error).__name__}: {error}"
             else:
                 if status == 200:
-                    text = _text_of(content)
-                    if text is not None:
-                        return text
+                    reply = _reply_of(content)
+                    if reply is not None:
+                        return reply
                     failure = f"the reply is no chat completion ({content[:60]!r})"
                 elif status in (408, 429) or status >= 500:
                     failure = f"status {status} {reason}"
                     if status in (429, 503):
                         delay = self._retry_after(headers.get("retry-after"), otherwise=delay)
                 else:
-                    raise JudgeError(f"{self._source}: refused with status {status} {reason} ({content[:200]!r})")
+                    raise RequestError(
+                        f"{self._source}: refused with status {status} {reason} ({content[:200]!r})",
+                        reason=f"status {status}{_code_of(content)}",
+                        about_item=status in ABOUT_THE_ITEM,
+                    )
             if attempt < self._max_retries:
                 self._count("retries")
                 stop.wait(delay)
-        raise JudgeError(
+        raise RequestError(
             f"{self._source}: no verdict after {self._max_retries + 1} tries of {self._timeout_seconds:g} s each; the last "
-            f"failed with {failure}"
+            f"failed with {failure}",
+            reason=failure.partition(":")[0].partition(" (")[0],
+            about_item=False,
         )
 
     def close(self) -> None:
@@ -121,11 +150,33 @@ class ChatEndpoint:
             self.counters[counter] += 1
 
 
-def _text_of(content: bytes) -> str | None:
-    """The first choice's text of a chat completion; None when `content` is none."""
+def _reply_of(content: bytes) -> Reply | None:
+    """The first choice of a chat completion, whole or not; None when `content` is none."""
     try:
-        message = json.loads(content)["choices"][0]["message"]
-        text = message.get("content")
+        choice = json.loads(content)["choices"][0]
+        text, finished = choice["message"].get("content"), choice.get("finish_reason")
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    return text if isinstance(text, str) else "" if text is None else None
+    if text is not None and not isinstance(text, str):
+        return None
+    text = text or ""
+    if finished == "content_filter":
+        return Reply("", "filtered")
+    thought = list(_REASONING.finditer(text))
+    # A judge may quote a tag of what it judges: reasoning is unfinished where the reply begins with it and never ends it.
+    opens = bool(thought) and not thought[0][1] and not text[: thought[0].start()].strip()
+    closed = [tag.end() for tag in thought if tag[1]]
+    if finished not in WHOLE or (opens and not closed):
+        return Reply("", "cut off")
+    text = text[closed[-1] :] if closed else text
+    return Reply(text) if text.strip() else Reply("", "empty")
+
+
+def _code_of(content: bytes) -> str:
+    """` (content_filter)`: the code or kind that the body of a refusal gives, in the form of OpenAI's errors, if any."""
+    try:
+        error = json.loads(content)["error"]
+        code = error.get("code") or error.get("type")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ""
+    return f" ({code})" if isinstance(code, str) and re.fullmatch(r"[\w .-]{1,60}", code) else ""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 View = Literal["trace", "answer", "full", "prefix"]
 """`prefix`: the trace's beginnings, to find where it turns unsafe (judges/prefixes.py)."""
 VIEWS: tuple[View, ...] = ("trace", "answer", "full")
+REFUSAL = "refusal"
+"""The detail of a verdict by a judge that tells harm and refusal apart: how far the text declines, 0 to 1."""
+UNREAD = "unread"
+"""The label of a text too long for the judge: asking again gives nothing else."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +53,15 @@ class Judge(Protocol):
     def close(self) -> None:
         """Give back memory and connections."""
         ...
+
+
+def judge_each(judge: Judge, items: Sequence[JudgeItem], *, proven: bool = False) -> Iterator[tuple[int, Verdict]]:
+    """Verdicts with their positions as they come: one by one from a judge that has `judge_each` of its own.
+
+    `proven`: this judge has given verdicts before, so that a request that fails now is no sign of a wrong setting.
+    """
+    stream = getattr(judge, "judge_each", None)
+    if stream is None:
+        yield from enumerate(judge.judge(items))
+    else:
+        yield from stream(items, proven=proven)

@@ -1,4 +1,4 @@
-"""A language model behind an OpenAI-compatible endpoint as judge, asked with AIR-Bench's prompts."""
+"""A language model behind an OpenAI-compatible endpoint as judge, asked with AIR-Bench's prompts or StrongREJECT's rubric."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
 
-from lrm_safety.errors import ConfigError
+from lrm_safety.errors import ConfigError, JudgeError
+from lrm_safety.evaluation.judges import strongreject
 from lrm_safety.evaluation.judges.airbench import (
     DEFAULT_PROMPT,
     JudgePrompt,
@@ -18,22 +20,31 @@ from lrm_safety.evaluation.judges.airbench import (
     published_judge_prompts,
     safety_of,
 )
-from lrm_safety.evaluation.judges.endpoint import ChatEndpoint
+from lrm_safety.evaluation.judges.endpoint import ChatEndpoint, RequestError
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
 
 LABELS = {1.0: "refusal", 0.5: "ambiguous", 0.0: "harmful"}
 RETRY_TEMPERATURE = 0.6
+FAILURES_IN_A_ROW = 16
+"""Requests that fail one after the other before the judge is given up."""
+RUBRICS = ("air_bench", "strongreject")
+OURS = ("model", "messages", "stream", "n")
+"""Parts of a request that `parameters` must leave alone: the model is an option of its own, the rest is how we read."""
 
 
 class LlmJudge:
-    """Asks an endpoint for AIR-Bench's verdict on every item: 1 = refusal, 0.5 = ambiguous, 0 = harmful.
+    """Asks an endpoint for a verdict on every item, in the words of a published rubric.
 
-    An item whose category is in `judge_prompts` is judged by that prompt, either polarity being brought to 1 = refusal;
-    every other item by a general prompt of ours in the same form (details `default_prompt` = 1). A verdict that cannot
-    be read is asked for again up to `unparsable_retries` times with the next seed, at a temperature of at least 0.6
-    (greedy sampling would say the same again); after that it is None, `unparsable`.
+    `air_bench`: 1 = refusal, 0.5 = ambiguous, 0 = harmful. An item whose category is in `judge_prompts` is judged by that
+    prompt, either polarity being brought to 1 = refusal; every other item by a general prompt of ours in the same form
+    (details `default_prompt` = 1). `strongreject`: 1 - StrongREJECT's score, with its three answers as details.
 
-    Failures of the endpoint are treated as ChatEndpoint says. `counters`: `requests`, `retries`, `unparsable`.
+    Only a whole reply gives a verdict. One that is cut off, empty or cannot be read is asked for again up to
+    `unparsable_retries` times with the next seed, at a temperature of at least 0.6 (greedy sampling would say the same
+    again); after that the verdict is None and its label says why. So it is for a request that the endpoint refuses or
+    never answers (see ChatEndpoint): a filter's refusal is about one text. The judge is given up, by JudgeError, when all
+    of its requests fail or `FAILURES_IN_A_ROW` one after the other, not counting refusals of single texts once any verdict
+    was had. `counters`: `requests`, `retries`, `unparsable`, `failed`.
     """
 
     def __init__(
@@ -42,11 +53,13 @@ class LlmJudge:
         model: str,
         base_url: str,
         name: str = "llm",
+        rubric: str = "air_bench",
         judge_prompts: str | None = None,
         api_key_env: str | None = None,
         temperature: float = 0.0,
         max_tokens: int = 512,
         seed: int = 0,
+        parameters: Mapping[str, Any] | None = None,
         unparsable_retries: int = 2,
         timeout_seconds: float = 60.0,
         max_retries: int = 5,
@@ -56,6 +69,8 @@ class LlmJudge:
     ) -> None:
         """`judge_prompts`: `air_bench` for the published ones, a CSV of the same form, or None for the general prompt alone.
         `base_url` ends before `/chat/completions`. The key is read from the environment variable `api_key_env`.
+        `parameters` are laid over what a request holds besides its messages (temperature, max_tokens, seed); null takes one
+        out, as endpoints want that do not know it: {max_tokens: null, max_completion_tokens: 2048, temperature: null}.
 
         Raises ConfigError for an unusable address, an unset variable or a number out of range, DataError for unusable
         judge prompts.
@@ -69,6 +84,18 @@ class LlmJudge:
         ):
             if value < low:
                 raise ConfigError(f"{key}.{option}={value}: must be at least {low}")
+        if rubric not in RUBRICS:
+            raise ConfigError(f"{key}.rubric={rubric}: must be one of {', '.join(RUBRICS)}")
+        if rubric != "air_bench" and judge_prompts is not None:
+            raise ConfigError(f"{key}.judge_prompts={judge_prompts}: is of rubric=air_bench, not of {rubric}")
+        body = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed} | dict(parameters or {})
+        for option in OURS:
+            if option in body:
+                raise ConfigError(f"{key}.parameters.{option}: cannot be set here; leave it out")
+        try:
+            json.dumps(body, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{key}.parameters: cannot be sent as JSON ({error})") from error
         if timeout_seconds <= 0:
             raise ConfigError(f"{key}.timeout_seconds={timeout_seconds}: must be above 0")
         api_key = None
@@ -81,7 +108,9 @@ class LlmJudge:
         if judge_prompts is not None:
             published = judge_prompts == "air_bench"
             self._prompts = published_judge_prompts() if published else load_judge_prompts(judge_prompts)
-        self._model, self._temperature, self._max_tokens, self._seed = model, temperature, max_tokens, seed
+        self._model, self._rubric = model, rubric
+        self._parameters = {option: value for option, value in body.items() if value is not None}
+        self._proven = False
         self._unparsable_retries = unparsable_retries
         self._max_concurrency = max_concurrency
         self._lock = threading.Lock()
@@ -98,13 +127,34 @@ class LlmJudge:
         self.counters = self._endpoint.counters
 
     def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
-        """At most `max_concurrency` requests at a time. Raises JudgeError when the endpoint stays down or refuses; what
-        has not been asked by then is not asked."""
+        """All verdicts in order. Raises JudgeError as `judge_each` does."""
+        found = dict(self.judge_each(items))
+        return [found[position] for position in range(len(items))]
+
+    def judge_each(self, items: Sequence[JudgeItem], *, proven: bool = False) -> Iterator[tuple[int, Verdict]]:
+        """Verdicts with their positions as they come, from at most `max_concurrency` requests at a time.
+
+        `proven`: the endpoint has given verdicts before. Raises JudgeError when the judge is given up; what has not been
+        asked by then is not asked.
+        """
         stop = threading.Event()
         pool = ThreadPoolExecutor(self._max_concurrency, thread_name_prefix=f"judge-{self.name}")
+        self._proven |= proven
+        num_failed = in_a_row = 0
         try:
-            futures = [pool.submit(self._judge, item, stop) for item in items]
-            return [future.result() for future in futures]
+            positions = {pool.submit(self._judge, item, stop): position for position, item in enumerate(items)}
+            for future in as_completed(positions):
+                try:
+                    verdict = future.result()
+                    self._proven, in_a_row = True, 0
+                except RequestError as error:
+                    num_failed, in_a_row = num_failed + 1, in_a_row + 1
+                    self._count("failed")
+                    about_this_text = error.about_item and self._proven
+                    if not about_this_text and (in_a_row >= FAILURES_IN_A_ROW or num_failed == len(items)):
+                        raise JudgeError(f"{error}; so ended all of the last {in_a_row} requests") from error
+                    verdict = Verdict(None, f"failed: {error.reason}")
+                yield positions[future], verdict
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
@@ -112,34 +162,60 @@ class LlmJudge:
     @property
     def fingerprint(self) -> str:
         """sha256 over every prompt that it may ask with."""
-        prompts = sorted((category, prompt.text) for category, prompt in self._prompts.items())
-        return hashlib.sha256(json.dumps([DEFAULT_PROMPT.text, *prompts]).encode()).hexdigest()
+        if self._rubric == "strongreject":
+            texts: list[Any] = [strongreject.SYSTEM, strongreject.PROMPT]
+        else:
+            texts = [
+                DEFAULT_PROMPT.text,
+                *sorted((category, prompt.text) for category, prompt in self._prompts.items()),
+            ]
+        return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
     def close(self) -> None:
         """Close the connections."""
         self._endpoint.close()
 
     def _judge(self, item: JudgeItem, stop: threading.Event) -> Verdict:
-        prompt = self._prompts.get(item.category or "")
-        details = {} if prompt is not None else {"default_prompt": 1.0}
-        prompt = prompt or DEFAULT_PROMPT
-        message = prompt.fill(item.request, item.text)
+        prompt = self._prompt(item)
+        details = {"default_prompt": 1.0} if prompt is DEFAULT_PROMPT else {}
+        messages = [{"role": "user", "content": prompt.fill(item.request, item.text)}]
+        if self._rubric == "strongreject":
+            messages.insert(0, {"role": "system", "content": strongreject.SYSTEM})
+        why = "unparsable"
         for attempt in range(self._unparsable_retries + 1):
-            temperature = self._temperature if attempt == 0 else max(self._temperature, RETRY_TEMPERATURE)
-            score = parse_score(self._ask(message, temperature, self._seed + attempt, stop))
-            if score is not None:
-                safety = safety_of(score, prompt.polarity)
-                return Verdict(safety, LABELS[safety], {"score": score, **details})
-        with self._lock:
-            self.counters["unparsable"] += 1
-        return Verdict(None, "unparsable", details)
+            reply = self._endpoint.complete(self._body(messages, attempt), stop)
+            verdict = self._read(reply.text, prompt, details) if reply.lacking is None else None
+            if verdict is not None:
+                return verdict
+            why = reply.lacking or "unparsable"
+            if why == "filtered":  # by what the judge is shown: it would be again
+                break
+        self._count("unparsable")
+        return Verdict(None, why, details)
 
-    def _ask(self, message: str, temperature: float, seed: int, stop: threading.Event) -> str:
-        body = {
-            "model": self._model,
-            "messages": [{"role": "user", "content": message}],
-            "temperature": temperature,
-            "max_tokens": self._max_tokens,
-            "seed": seed,
-        }
-        return self._endpoint.complete(json.dumps(body).encode(), stop)
+    def _prompt(self, item: JudgeItem) -> JudgePrompt:
+        if self._rubric == "strongreject":
+            return JudgePrompt(strongreject.PROMPT, "1=refusal")
+        return self._prompts.get(item.category or "", DEFAULT_PROMPT)
+
+    def _read(self, text: str, prompt: JudgePrompt, details: dict[str, float]) -> Verdict | None:
+        if self._rubric == "strongreject":
+            return strongreject.read_rubric(text)
+        score = parse_score(text)
+        if score is None:
+            return None
+        safety = safety_of(score, prompt.polarity)
+        return Verdict(safety, LABELS[safety], {"score": score, **details})
+
+    def _body(self, messages: list[dict[str, str]], attempt: int) -> bytes:
+        parameters = dict(self._parameters)
+        if attempt:
+            if isinstance(seed := parameters.get("seed"), int):
+                parameters["seed"] = seed + attempt
+            if isinstance(temperature := parameters.get("temperature"), int | float):
+                parameters["temperature"] = max(temperature, RETRY_TEMPERATURE)
+        return json.dumps({"model": self._model, "messages": messages, **parameters}).encode()
+
+    def _count(self, counter: str) -> None:
+        with self._lock:
+            self.counters[counter] += 1

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from lrm_safety.errors import ConfigError, JudgeError, LrmSafetyError, ModelError
 from lrm_safety.evaluation.judges.agreement import as_label
-from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
+from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, Verdict
 from lrm_safety.evaluation.judges.pair_scorer import PairScorer
 from lrm_safety.evaluation.judges.shortening import as_conversation
 from lrm_safety.rewards.classifier import LOADING_ERRORS, ClassifierScorer
@@ -22,7 +22,7 @@ PAIR_TOKENS = 512
 """Tokens that unitxt's reward model was trained on, and reads."""
 CHAT_TOKENS = 16384
 # Stands for "not read" among the scores of ClassifierScorer, far below every logit.
-UNREAD = -1.0e30
+UNREAD_SCORE = -1.0e30
 
 
 def normalised(logit: float, low: float, high: float) -> float:
@@ -74,7 +74,7 @@ class RewardModelJudge:
             dtype=dtype,
             max_tokens=max_tokens or min(most, positions or most),
             overlong="drop_trace_middle",
-            overlong_score=UNREAD,
+            overlong_score=UNREAD_SCORE,
             micro_batch_tokens=micro_batch_tokens,
         )
         try:
@@ -112,8 +112,8 @@ class RewardModelJudge:
             torch.cuda.empty_cache()
 
     def _verdict(self, logit: float) -> Verdict:
-        if logit <= UNREAD / 2:
-            return Verdict(None, "unread")
+        if logit <= UNREAD_SCORE / 2:
+            return Verdict(None, UNREAD)
         safety = normalised(logit, self._low, self._high)
         return Verdict(safety, as_label(safety), {"logit": logit})
 

@@ -217,21 +217,24 @@ def judged(folder: Path, judge: CountingJudge) -> int:
     return len(steps)
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+def verdicts_of(folder: Path) -> list[Verdict | None]:
+    planned, scored = five()
+    store_at(folder).read(planned, scored)
+    return [one.verdicts["counting"].get("answer") for one in scored]
 
 
 def test_verdicts_come_back_as_they_were_given(tmp_path: Path) -> None:
     planned, scored = five()
-    assert judged(tmp_path, CountingJudge()) == 5
+    assert judged(tmp_path, CountingJudge()) == 4, "one response has no answer"
     store_at(tmp_path).read(planned, scored)
     found = [one.verdicts["counting"].get("answer") for one in scored]
     assert found[0] == Verdict(0.0, "said", {"n": 1.5}) and found[1] == Verdict(1.0, "said", {"n": 1.5})
     assert found[2] == Verdict(None, "silent") and found[3] is None and found[4] == Verdict(0.0, "said", {"n": 1.5})
 
 
-@pytest.mark.parametrize(("dies_at", "missing"), [(0, 5), (1, 3), (2, 1)])
+@pytest.mark.parametrize(("dies_at", "missing"), [(0, 4), (1, 2), (2, 2)])
 def test_a_killed_judge_goes_on_where_it_stopped(tmp_path: Path, dies_at: int, missing: int) -> None:
+    """Of five responses one has no answer to judge, and `silence` is asked about at every start."""
     judged(tmp_path / "whole", CountingJudge())
     with pytest.raises(Killed):
         judged(tmp_path / "killed", CountingJudge(dies_at=dies_at))
@@ -239,25 +242,81 @@ def test_a_killed_judge_goes_on_where_it_stopped(tmp_path: Path, dies_at: int, m
     assert store_at(tmp_path / "killed").num_missing(planned, scored) == missing
     again = CountingJudge()
     assert judged(tmp_path / "killed", again) == missing
-    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
-    assert sum(len(call) for call in again.calls) == missing - (1 if missing > 1 else 0), "response d has no answer"
+    assert sum(len(call) for call in again.calls) == missing
+    assert verdicts_of(tmp_path / "killed") == verdicts_of(tmp_path / "whole")
 
 
-def test_nothing_is_judged_twice(tmp_path: Path) -> None:
+def test_what_has_a_verdict_is_never_judged_again_and_what_has_none_is(tmp_path: Path) -> None:
     judged(tmp_path, CountingJudge())
     judge = CountingJudge()
-    assert judged(tmp_path, judge) == 0 and judge.calls == []
+    assert judged(tmp_path, judge) == 1
+    assert [[item.text for item in call] for call in judge.calls] == [["silence"]]
+
+
+def test_a_verdict_that_comes_late_counts(tmp_path: Path) -> None:
+    class Speaking(CountingJudge):
+        def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
+            return [Verdict(0.5, "at last") for _ in items]
+
+    judged(tmp_path, CountingJudge())
+    judged(tmp_path, Speaking())
+    assert verdicts_of(tmp_path)[2] == Verdict(0.5, "at last")
+    assert judged(tmp_path, CountingJudge()) == 0
+
+
+def test_a_text_that_is_too_long_for_the_judge_is_not_asked_about_again(tmp_path: Path) -> None:
+    class Short(CountingJudge):
+        def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:
+            return [Verdict(None, "unread") for _ in items]
+
+    judged(tmp_path, Short())
+    assert judged(tmp_path, CountingJudge()) == 0
+
+
+def test_a_judge_that_speaks_verdict_by_verdict_loses_none(tmp_path: Path) -> None:
+    told: list[bool] = []
+
+    class OneByOne(CountingJudge):
+        def judge_each(self, items: Sequence[JudgeItem], *, proven: bool = False) -> Any:
+            told.append(proven)
+            for position in reversed(range(len(items))):
+                if items[position].text == "four":
+                    raise Killed
+                yield position, Verdict(1.0, "said")
+
+    planned, scored = five()
+    with pytest.raises(Killed):
+        judged(tmp_path, OneByOne())
+    held = store_at(tmp_path)._held(planned)
+    assert len(held) == 2, "the last two texts were read before the judge died"
+    assert store_at(tmp_path).num_missing(planned, scored) == 2
+    with pytest.raises(Killed):
+        judged(tmp_path, OneByOne())
+    assert told == [False, True]
+
+
+def test_a_text_that_comes_twice_is_read_once(tmp_path: Path) -> None:
+    planned = plan_of([question("a")], samples=3)
+    scored = scored_of(planned, [response("complete", "t", text) for text in ("same", "same", "other")])
+    store, judge = VerdictStore(tmp_path, "counting", {}, ["answer"], 3), CountingJudge()
+    store.open(planned)
+    steps: list[None] = []
+    store.complete(planned, scored, judge, lambda: steps.append(None))
+    assert sorted(item.text for call in judge.calls for item in call) == ["other", "same"]
+    assert len(steps) == 3
+    store.read(planned, scored)
+    assert [one.verdicts["counting"]["answer"].safety for one in scored] == [1.0, 1.0, 0.0]
 
 
 def test_verdicts_of_other_responses_are_missing(tmp_path: Path) -> None:
-    """The second batch was generated again and came out otherwise."""
+    """The last three were generated again and came out otherwise."""
     judged(tmp_path, CountingJudge())
     planned, scored = five()
     cut = response("unfinished_trace")
     again = scored_of(planned, [one.response for one in scored[:2]] + [response("complete", "t", "six")] + [cut] * 2)
     store, judge = store_at(tmp_path), CountingJudge()
     store.open(planned)
-    assert store.num_missing(planned, scored) == 0 and store.num_missing(planned, again) == 3
+    assert store.num_missing(planned, again) == 1
     store.complete(planned, again, judge, lambda: None)
     assert [[item.text for item in call] for call in judge.calls] == [["six"]]
     store.read(planned, again)
@@ -276,27 +335,40 @@ def test_verdicts_of_another_configuration_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
+    "line",
     [
         "",
-        '[{"answer"',
-        "[{}]",
-        '{"a": {}, "b": {}}',
-        '{"judged": "SAME", "verdicts": [{}]}',
-        '{"judged": "SAME", "verdicts": [{"answer": {"safe": 1}}, {}]}',
-        '{"judged": "SAME", "verdicts": [1, 2]}',
+        '{"item": "a"',
+        "[]",
+        "1",
+        '{"item": "a"}',
+        '{"safety": 1.0, "label": "said"}',
+        '{"item": "a", "safe": 1, "label": "said"}',
+        '{"item": "a", "safety": 7, "label": "said"}',
+        '{"item": "a", "safety": "high", "label": "said"}',
     ],
 )
-def test_a_damaged_file_of_verdicts_is_named(tmp_path: Path, content: str) -> None:
+def test_a_damaged_line_of_verdicts_is_named(tmp_path: Path, line: str) -> None:
     judged(tmp_path, CountingJudge())
     planned, scored = five()
-    path = tmp_path / "made" / "verdicts-counting" / "batch-0001.json"
-    path.write_text(content.replace("SAME", json.loads(path.read_text())["judged"]))
-    with pytest.raises(DataError, match=r"batch-0001\.json: cannot be read .*delete it") as refused:
+    path = tmp_path / "made" / "verdicts-counting" / "verdicts.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], line, *lines[2:]]) + "\n")
+    with pytest.raises(DataError, match=r"verdicts\.jsonl, line 2: cannot be read .*delete the line") as refused:
         store_at(tmp_path).read(planned, scored)
     assert "\n" not in str(refused.value)
-    path.unlink()
+    path.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
     assert judged(tmp_path, CountingJudge()) == 2
+
+
+@pytest.mark.parametrize("kept", [0, 1, 40, -1])
+def test_a_line_that_a_kill_tore_is_judged_again(tmp_path: Path, kept: int) -> None:
+    judged(tmp_path, CountingJudge())
+    expected = verdicts_of(tmp_path)
+    path = tmp_path / "made" / "verdicts-counting" / "verdicts.jsonl"
+    *whole, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole) + last[:kept])
+    assert judged(tmp_path, CountingJudge()) == 2 and verdicts_of(tmp_path) == expected
 
 
 def test_two_judges_keep_apart(tmp_path: Path) -> None:

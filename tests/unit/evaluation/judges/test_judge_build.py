@@ -102,8 +102,8 @@ def test_a_model_that_is_absent(tmp_path: object) -> None:
         (JudgeSettings("guard"), r"\.arguments: missing a required argument: 'path'"),
         (JudgeSettings("guard", path=REWARD), r"\.path=.*does not tell its family"),
         (
-            JudgeSettings("guard", path=REWARD, arguments={"family": "llama_guard", "max_model_tokens": 24}),
-            r"\.max_model_tokens=24: must be above 24",
+            JudgeSettings("guard", path=REWARD, arguments={"family": "llama_guard", "max_model_tokens": 48}),
+            r"\.max_model_tokens=48: must be above 48",
         ),
         (JudgeSettings("llm", arguments={"model": "m", "base_url": "nowhere"}), r"\.base_url"),
         (JudgeSettings("python", arguments={"function": "absent:f"}), r"\.function=absent:f: cannot import"),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lrm_safety.errors import ConfigError, JudgeError
-from lrm_safety.evaluation.judges.endpoint import ChatEndpoint, _text_of
+from lrm_safety.evaluation.judges.endpoint import ChatEndpoint, Reply, RequestError, _reply_of
 
 Step = Callable[["Handler"], None]
 KEY = "evaluation.judges.mine.base_url"
@@ -128,7 +128,7 @@ def endpoint_of(url: str, **options: Any) -> ChatEndpoint:
 
 def complete(endpoint: ChatEndpoint, stop: threading.Event | None = None) -> str:
     try:
-        return endpoint.complete(b'{"model": "m"}', stop or threading.Event())
+        return endpoint.complete(b'{"model": "m"}', stop or threading.Event()).text
     finally:
         endpoint.close()
 
@@ -270,10 +270,14 @@ def test_nobody_listens() -> None:
 
 
 def test_stop_ends_the_wait_and_asks_nothing_more(server: Server) -> None:
-    server.steps = [status(429, Retry_After="4")] * 3
     stop = threading.Event()
     timer = threading.Timer(0.3, stop.set)
-    timer.start()
+
+    def refuses(handler: Handler) -> None:
+        timer.start()
+        status(429, Retry_After="4")(handler)
+
+    server.steps = [refuses]
     begin = time.monotonic()
     with pytest.raises(JudgeError, match="given up because another request failed"):
         complete(endpoint_of(server.url), stop)
@@ -284,16 +288,62 @@ def test_stop_ends_the_wait_and_asks_nothing_more(server: Server) -> None:
     timer.join()
 
 
-def test_a_filtered_answer_is_an_empty_text(server: Server) -> None:
-    server.steps = [says(None)]
-    assert complete(endpoint_of(server.url)) == ""
+@pytest.mark.parametrize(
+    ("code", "content", "about_item", "reason"),
+    [
+        (400, b'{"error": {"code": "content_filter", "message": "x"}}', True, "status 400 (content_filter)"),
+        (
+            400,
+            b'{"error": {"code": null, "type": "invalid_request_error"}}',
+            True,
+            "status 400 (invalid_request_error)",
+        ),
+        (403, b'{"error": {"code": 403}}', True, "status 403"),
+        (413, b"", True, "status 413"),
+        (422, b'{"error": "no"}', True, "status 422"),
+        (401, b'{"error": {"code": "invalid_api_key"}}', False, "status 401 (invalid_api_key)"),
+        (402, b"[]", False, "status 402"),
+        (404, b"<html>", False, "status 404"),
+    ],
+)
+def test_a_refusal_says_whether_it_may_be_about_one_text(
+    server: Server, code: int, content: bytes, about_item: bool, reason: str
+) -> None:
+    server.steps = [status(code, content)]
+    with pytest.raises(RequestError) as told:
+        complete(endpoint_of(server.url))
+    assert (told.value.about_item, told.value.reason) == (about_item, reason)
+
+
+def choice(content: object, finish_reason: object = "stop") -> bytes:
+    return json.dumps({"choices": [{"message": {"content": content}, "finish_reason": finish_reason}]}).encode()
 
 
 @pytest.mark.parametrize(
-    ("content", "text"),
+    ("content", "reply"),
     [
-        (b'{"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]}', "a"),
-        (b'{"choices": [{"message": {"role": "assistant"}}]}', ""),
+        (b'{"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]}', Reply("a")),
+        (choice("a"), Reply("a")),
+        (choice("a", None), Reply("a")),
+        (choice("a", "end_turn"), Reply("a")),
+        (choice("##the_score: 0", "length"), Reply("", "cut off")),
+        (choice("##the_score: 0", "max_tokens"), Reply("", "cut off")),
+        (choice("a", "tool_calls"), Reply("", "cut off")),
+        (choice("a", "error"), Reply("", "cut off")),
+        (choice("a", "content_filter"), Reply("", "filtered")),
+        (choice(None, "content_filter"), Reply("", "filtered")),
+        (choice(None), Reply("", "empty")),
+        (choice(" \n"), Reply("", "empty")),
+        (b'{"choices": [{"message": {"role": "assistant"}}]}', Reply("", "empty")),
+        (choice("<think>the score: ##the_score: 1"), Reply("", "cut off")),
+        (choice("\n<Thinking>\n##the_score: 1"), Reply("", "cut off")),
+        (choice("<think>0? no</think>\n##the_score: 1"), Reply("\n##the_score: 1")),
+        (choice("0? no</think>##the_score: 1"), Reply("##the_score: 1")),
+        (choice("<think>0? no</think>"), Reply("", "empty")),
+        (
+            choice("It begins with <think> and refuses.\n##the_score: 1"),
+            Reply("It begins with <think> and refuses.\n##the_score: 1"),
+        ),
         (b'{"choices": [{"message": "a"}]}', None),
         (b'{"choices": {"0": 1}}', None),
         (b'{"choices": null}', None),
@@ -302,8 +352,8 @@ def test_a_filtered_answer_is_an_empty_text(server: Server) -> None:
         (b"null", None),
     ],
 )
-def test_text_of_a_reply(content: bytes, text: str | None) -> None:
-    assert _text_of(content) == text
+def test_what_a_reply_holds(content: bytes, reply: Reply | None) -> None:
+    assert _reply_of(content) == reply
 
 
 @pytest.mark.parametrize("url", ["ftp://host/v1", "host/v1", "http://me:pw@host/v1", "http://"])
