@@ -201,9 +201,10 @@ class VerdictStore:
             try:
                 row = json.loads(line)
                 key = row.pop("item")
-                found[key] = Verdict(**row)
-                if not (found[key].safety is None or 0.0 <= found[key].safety <= 1.0):
+                verdict = Verdict(**row)
+                if verdict.safety is not None and not 0.0 <= verdict.safety <= 1.0:
                     raise ValueError("safety is no number from 0 to 1")
+                found[key] = verdict
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise DataError(
                     f"{path}, line {number}: cannot be read ({error}); delete the line, and its text is judged again"

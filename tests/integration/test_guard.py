@@ -105,7 +105,7 @@ def test_verdicts_are_those_of_transformers(folder: Path, monkeypatch: pytest.Mo
     process.start()
     theirs.close()
     try:
-        assert ours.poll(120), "the guard does not answer"
+        assert ours.poll(300), "the guard does not answer"
         verdicts, counters = ours.recv()
     finally:
         process.join(20)
