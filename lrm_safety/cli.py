@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         "report": _report,
         "compare": _compare,
         "plan": _plan,
+        "samples": _samples,
         "tensorboard": _tensorboard,
         "demo": _demo,
         "fetch": _fetch,
@@ -125,6 +126,12 @@ def _compare(arguments: list[str]) -> int:
     from .commands.compare import compare
 
     return compare(arguments)
+
+
+def _samples(arguments: list[str]) -> int:
+    from .commands.samples import samples
+
+    return samples(arguments)
 
 
 def _tensorboard(arguments: list[str]) -> int:

@@ -17,6 +17,7 @@ USAGE = """usage: lrm-safety COMMAND [overrides]
   study             base, SFT and RL of one model: trained, evaluated, analysed, reported
   report            one page, figures and a diagnosis out of finished runs, evaluations and analyses
   compare           the runs of a multirun as one table, with intervals over seeds
+  samples           prompts and responses of a run or an evaluation, with their scores and verdicts
   tensorboard       the curves of runs as TensorBoard's event files
   plan              memory per GPU, tokens and hours of a run; refuses what cannot fit
   demo              train the miniature, evaluate before and after, draw the curves into outputs/demo
@@ -121,6 +122,11 @@ Folders of train, sft, evaluate and analyze; folders of one NAME are seeds of on
     "compare": """usage: lrm-safety compare FOLDER [FOLDER ...] [output=FOLDER]
 
 Every run of train or sft in and below the folders, joined by configuration: docs/ablations.md.""",
+    "samples": """usage: lrm-safety samples FOLDER [n=5] [set=NAME] [update=N] [status=NAME] [show=text]
+
+  lrm-safety samples outputs/demo show=text n=2
+
+Text may be harmful: it is printed with show=text, or after a yes at a terminal. What a folder keeps: docs/tracking.md.""",
     "tensorboard": """usage: lrm-safety tensorboard FOLDER [FOLDER ...]
 
 Writes RUN/tensorboard of every run in and below the folders out of its metrics.jsonl: docs/tracking.md.""",

@@ -29,6 +29,7 @@ def analyze(arguments: list[str]) -> int:
     from ..analysis.memorization_run import analyze_memorization
     from ..analysis.reflection_run import analyze_reflection
     from ..analysis.results import write_analysis
+    from ..monitoring.tracked import log_results
 
     directory, console = Path(settings.run.directory), Console()
     with owned(directory, ["analyze", *arguments]) as folder:
@@ -36,5 +37,6 @@ def analyze(arguments: list[str]) -> int:
         # Only now: an analysis that fails leaves the one before it as it is.
         folder.begin(resolved, f"{kind}.yaml")
         write_analysis(directory / f"{kind}.json", results)
+        log_results(directory, settings.run.name, settings.tracking, "analyze", resolved, {kind: results})
     console.print(f"results: {directory / kind}.json", soft_wrap=True)
     return 0

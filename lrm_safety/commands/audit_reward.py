@@ -29,6 +29,7 @@ def audit_reward(arguments: list[str]) -> int:
     from transformers.utils.logging import disable_progress_bar
 
     from ..evaluation.engine import resolve_device
+    from ..monitoring.tracked import log_results
     from ..reward_audit.run import audit
 
     disable_progress_bar()
@@ -37,6 +38,18 @@ def audit_reward(arguments: list[str]) -> int:
         # Begun once all is scored: an audit that fails leaves the one before it as it is.
         results = audit(settings, directory, resolve_device(settings.run.device), lambda: folder.begin(resolved))
         folder.exit_status = int(results["verdict"] == "fail")
+        log_results(
+            directory,
+            settings.run.name,
+            settings.tracking,
+            "audit",
+            resolved,
+            {
+                f"audit/{name}": {f"{check['view']}/{check['figure']}": check for check in model["checks"]}
+                for name, model in results["models"].items()
+            },
+            {f"audit/{name}/verdict": model["verdict"] for name, model in results["models"].items()},
+        )
     console = Console()
     for name, model in results["models"].items():
         console.print(checks_table(name, model))

@@ -12,6 +12,7 @@ import psutil
 from hydra._internal.utils import get_args_parser
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..errors import ConfigError
 from ..reports.curves import draw_evaluation, draw_training
@@ -19,6 +20,7 @@ from ..reports.metrics import read_series
 from ..run_folder import owned
 from ..settings.compose import compose_settings
 from .launch import launch
+from .samples import read_samples
 
 DIRECTORY = Path("outputs/demo")
 FIGURES = ("safety", "arithmetic", "benign")
@@ -97,6 +99,7 @@ def demo(overrides: list[str]) -> int:
     draw_evaluation(series, directory / "evaluation.png", "Miniature: held-out figures while REINFORCE++ trains")
     draw_training(series, directory / "training.png", "Miniature: training")
     _show(summary, directory)
+    _show_sample(directory, int(summary["updates"]))
     return 0
 
 
@@ -122,3 +125,22 @@ def _show(summary: dict[str, float], directory: Path) -> None:
     console.print(
         f"figures: {directory}/evaluation.png, {directory}/training.png   peak memory {summary['peak_rss_gib']} GiB"
     )
+
+
+def _show_sample(directory: Path, last: int) -> None:
+    """One prompt with the response before and after, the first whose grade became better; nothing where no text was kept."""
+    before, after = (
+        {row["id"]: row for row in read_samples(directory, update) if row["set"] == FIGURES[0] and "answer" in row}
+        for update in (0, last)
+    )
+    shared = sorted(before.keys() & after.keys(), key=lambda key: before[key]["grade"] - after[key]["grade"])
+    if not shared:
+        return
+    console = Console()
+    console.print(f"one prompt of {FIGURES[0]}: {before[shared[0]]['prompt']}", soft_wrap=True, markup=False)
+    for name, rows in (("before", before), ("after", after)):
+        row = rows[shared[0]]
+        console.print(
+            Text(f"{name}: ", "bold") + Text(f"<think>{row['trace']}</think> ", "dim") + Text(row["answer"], "green")
+        )
+    console.print(f"more: lrm-safety samples {directory}", soft_wrap=True)

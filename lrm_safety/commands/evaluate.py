@@ -12,6 +12,10 @@ from rich.console import Console
 from ..errors import ConfigError
 from ..run_folder import owned
 from ..settings.compose import compose_evaluation, compose_judges
+from .samples import read_samples, select
+
+TRACKED_SAMPLES = 20
+"""Samples of each benchmark in W&B's table, where text is logged."""
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -29,12 +33,31 @@ def evaluate(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     from ..evaluation.run import evaluate as run
     from ..evaluation.run import prepare
+    from ..monitoring.tracked import log_results
 
     directory = Path(settings.run.directory)
     with owned(directory, ["evaluate", *arguments]) as folder:
         prepared = prepare(settings, directory)
         folder.begin(resolved)
-        run(prepared, Console())
+        benchmarks = run(prepared, Console())["benchmarks"]
+        log_results(
+            directory,
+            settings.run.name,
+            settings.tracking,
+            "evaluate",
+            resolved,
+            {"evaluation": {name: one["figures"] for name, one in benchmarks.items()}},
+            {
+                f"evaluation/{name}": one["figures"][one["primary"]]["value"]
+                for name, one in benchmarks.items()
+                if one["primary"] in one["figures"]
+            },
+            select(read_samples(directory), TRACKED_SAMPLES, None, None) if settings.evaluation.log_text else (),
+        )
+    console = Console()
+    console.print(f"results: {directory}/results.json", soft_wrap=True)
+    if settings.evaluation.log_text:
+        console.print(f"logs: inspect view --log-dir {directory}/logs", soft_wrap=True)
     return 0
 
 

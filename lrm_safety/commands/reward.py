@@ -35,6 +35,7 @@ def reward(arguments: list[str]) -> int:
 
 def _train(settings: RewardTrainingSettings, resolved: dict[str, Any], folder: RunFolder) -> int:
     from ..evaluation.engine import resolve_device
+    from ..monitoring.tracked import figure_rows, tracked
     from ..reward_training.train import prepare, train
 
     directory = folder.path
@@ -61,7 +62,19 @@ def _train(settings: RewardTrainingSettings, resolved: dict[str, Any], folder: R
                 soft_wrap=True,
             )
 
-    figures = train(prepared, directory, report)["held_out"]
+    with tracked(directory, settings.run.name, settings.tracking, "reward", resolved) as tracker:
+
+        def record(metrics: dict[str, float]) -> None:
+            report(metrics)
+            if tracker is not None:
+                curves = {f"reward_training/{name}": value for name, value in metrics.items() if name != "update"}
+                tracker.record(int(metrics["update"]), curves)
+
+        figures = train(prepared, directory, record)["held_out"]
+        if tracker is not None:
+            rows = list(figure_rows(figures, ("held_out",)))
+            tracker.summary({row["figure"]: row["value"] for row in rows})
+            tracker.table("figures", rows)
     table = Table(title="held-out pairs", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("category", "accuracy", "95% interval", "prompts"):
         table.add_column(heading, justify="left" if heading == "category" else "right")

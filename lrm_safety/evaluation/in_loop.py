@@ -24,6 +24,8 @@ from .scoring import Scored, grade, judge_batch, parse
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+TEXT_FIELDS = ("prompt", "trace", "answer", "extracted")
+"""What of a record is text of data and model, and is written only where text is logged."""
 IN_TRAINING = ("refusal_rules", "reward_model", "llm", "python")
 """Judges that need no engine of their own, and so no room on the GPUs of the groups."""
 
@@ -116,7 +118,7 @@ class InLoopEvaluation:
 
 
 def record(benchmark: str, one: Scored) -> dict[str, Any]:
-    """One response as a row of a samples file; `trace` and `answer` are the only fields with text of the model."""
+    """One response as a row of a samples file; TEXT_FIELDS are the only ones that hold text."""
     row: dict[str, Any] = {
         "set": benchmark,
         "id": one.ask.question.id,
@@ -134,7 +136,7 @@ def record(benchmark: str, one: Scored) -> dict[str, Any]:
             judge: {view: {"safety": v.safety, "label": v.label} for view, v in verdicts.items()}
             for judge, verdicts in one.verdicts.items()
         }
-    return row | {"trace": one.response.trace, "answer": one.response.answer}
+    return row | {"prompt": one.ask.prompt, "trace": one.response.trace, "answer": one.response.answer}
 
 
 def write_records(folder: Path, update: int, records: list[dict[str, Any]], *, log_text: bool) -> None:
@@ -142,5 +144,5 @@ def write_records(folder: Path, update: int, records: list[dict[str, Any]], *, l
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"update-{update:06d}.jsonl").open("w", encoding="utf-8") as file:
         for row in records:
-            kept = row if log_text else {k: v for k, v in row.items() if k not in ("trace", "answer", "extracted")}
+            kept = row if log_text else {k: v for k, v in row.items() if k not in TEXT_FIELDS}
             file.write(json.dumps(kept, ensure_ascii=False) + "\n")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def write_logs(
     prepared: PreparedEvaluation, responses: Mapping[str, Sequence[Generated]], scored: Mapping[str, Sequence[Scored]]
 ) -> None:
-    """One log a benchmark in FOLDER/logs, for `inspect view`; logs of an earlier, killed or smaller, run are replaced."""
+    """One log a benchmark in FOLDER/logs, for `inspect view`."""
     settings = prepared.settings
     stored = {
         request_key(ask.prompt_ids, ask.seed): generated
@@ -71,8 +71,6 @@ def write_logs(
             )
         )
     folder = prepared.directory / "logs"
-    for old in folder.glob("*.eval"):
-        old.unlink()
     protocol = prepared.protocol
     logs = inspect_eval(
         tasks,

@@ -16,7 +16,7 @@ from rich.table import Table
 from ..errors import DataError
 from ..files import write_atomically
 from .figures import Figures, Judges, count_statuses, count_without_verdict, is_of_group, primary_figure, primary_value
-from .in_loop import record
+from .in_loop import TEXT_FIELDS, record
 from .plan import PlannedBenchmark
 from .protocols import Protocol
 from .scoring import Scored
@@ -105,9 +105,9 @@ def write_samples(path: Path, scored: Mapping[str, Sequence[Scored]], *, log_tex
         for one in responses:
             row = record(name, one)
             if not log_text:
-                row.pop("extracted", None)
+                texts = {field: row.pop(field) for field in TEXT_FIELDS if field in row}
                 for field in ("trace", "answer"):
-                    text = row.pop(field)
+                    text = texts[field]
                     row[f"{field}_sha256"] = hashlib.sha256(text.encode()).hexdigest()
                     row[f"num_{field}_characters"] = len(text)
             lines.append(json.dumps(row, ensure_ascii=False))

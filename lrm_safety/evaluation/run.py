@@ -158,10 +158,13 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> dict[str, Any]:
         for one in planned
     }
     write_samples(prepared.directory / SAMPLES, scored, log_text=settings.evaluation.log_text)
+    for old in (prepared.directory / LOGS).glob("*.eval"):
+        old.unlink()
     with _timed(seconds, "log_seconds"):
-        from .inspect_logs import write_logs
+        if settings.evaluation.log_text:  # they hold prompts and responses
+            from .inspect_logs import write_logs
 
-        write_logs(prepared, responses, scored)
+            write_logs(prepared, responses, scored)
     results = write_results(
         prepared.directory,
         model={

@@ -15,7 +15,7 @@ from .components import (
 from .evaluation import BenchmarkSettings, EvaluateRunSettings, EvaluationSettings, JudgeSettings
 from .fields import integer
 from .sft import SftRunSettings, SftScheduleSettings, SftSettings, SupervisedSettings
-from .system import CheckpointSettings, ClusterSettings, GroupSettings, RunSettings, TrackingSettings
+from .system import CheckpointSettings, ClusterSettings, GroupSettings, RunSettings, TrackerSettings, TrackingSettings
 from .training import AlgorithmSettings, KLSettings, LoraSettings, RolloutSettings, ScheduleSettings, TrainerSettings
 
 
@@ -63,6 +63,8 @@ class EvaluateSettings:
     """Benchmarks, judges, protocol."""
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     """The engine; sampling keys of this group are not read (evaluation.protocol)."""
+    tracking: TrackerSettings = field(default_factory=TrackerSettings)
+    """W&B; conf/evaluate.yaml disables it."""
 
 
 __all__ = [
@@ -94,6 +96,7 @@ __all__ = [
     "SftScheduleSettings",
     "SftSettings",
     "SupervisedSettings",
+    "TrackerSettings",
     "TrackingSettings",
     "TrainerSettings",
 ]

@@ -7,6 +7,7 @@ from omegaconf import MISSING
 from .components import DataSettings, ModelSettings
 from .fields import choice, integer, number
 from .sft import SupervisedSettings
+from .system import TrackerSettings
 
 
 @dataclass
@@ -97,3 +98,5 @@ class AnalyzeSettings:
     """Memorization: how the rows were rendered and which of them held out; `batch_size` is not read."""
     analysis: AnalysisSettings = field(default_factory=AnalysisSettings)
     """What is analysed."""
+    tracking: TrackerSettings = field(default_factory=TrackerSettings)
+    """W&B; conf/analyze.yaml disables it."""

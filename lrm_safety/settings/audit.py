@@ -6,6 +6,7 @@ from omegaconf import MISSING
 
 from .components import RewardSettings
 from .fields import choice, integer, number
+from .system import TrackerSettings
 
 
 @dataclass
@@ -117,3 +118,5 @@ class AuditRewardSettings:
     """What it is asked about."""
     audit: AuditSettings = field(default_factory=AuditSettings)
     """How, and how strictly."""
+    tracking: TrackerSettings = field(default_factory=TrackerSettings)
+    """W&B; conf/audit_reward.yaml disables it."""

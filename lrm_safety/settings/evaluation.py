@@ -80,7 +80,8 @@ class EvaluationSettings:
     """Responses generated and saved together: what a killed evaluation generates again at most. Part of the protocol, since
     a response's last bits depend on its batch."""
     log_text: bool = False
-    """Write responses to samples.jsonl as text; off: hashes and lengths. The Inspect logs always hold the text."""
+    """Keep prompts and responses as text: in samples.jsonl, in W&B's table of samples, and as Inspect logs. Off: hashes and
+    lengths, and no Inspect logs, since the text may be harmful. Switched on later, the same command generates nothing again."""
 
 
 @dataclass

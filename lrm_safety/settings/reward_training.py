@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from .fields import choice, integer, number
+from .system import TrackerSettings
 
 
 @dataclass
@@ -134,3 +135,5 @@ class RewardTrainingSettings:
     """What it learns from."""
     trainer: RewardTrainerSettings = field(default_factory=RewardTrainerSettings)
     """How it learns."""
+    tracking: TrackerSettings = field(default_factory=TrackerSettings)
+    """W&B."""

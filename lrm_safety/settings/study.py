@@ -43,6 +43,8 @@ class StudyOverridesSettings:
     """Of both analyses; empty: no reflection analysis."""
     memorization: list[str] = field(default_factory=list)
     """Of `lrm-safety analyze memorization`: the supervised rows; empty: no such analysis."""
+    tracking: list[str] = field(default_factory=list)
+    """Of every command, such as [tracking=offline]: W&B. The group is the study's run.name unless `tracking.group` is given."""
 
 
 @dataclass

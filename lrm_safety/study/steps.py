@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..settings.study import StudySettings
@@ -67,12 +67,21 @@ def analysis_of(settings: StudySettings, seed: int) -> Path:
 def steps_of(settings: StudySettings) -> list[Step]:
     """Every command of the study, in order."""
     steps: list[Step] = []
+    group = f"tracking.group={settings.run.name}"
     for seed in settings.seeds:
         models = [model for model in models_of(settings) if model.seed == seed]
         for model in models:
             steps += [*_training(settings, model), _evaluation(settings, model)]
         steps += _analyses(settings, models, seed)
-    return steps
+    # First, so that what a command is given by itself has the last word.
+    return [
+        replace(one, arguments=_with_tracking(one.arguments, (group, *settings.overrides.tracking))) for one in steps
+    ]
+
+
+def _with_tracking(arguments: tuple[str, ...], tracking: tuple[str, ...]) -> tuple[str, ...]:
+    words = 2 if arguments[0] == "analyze" else 1
+    return (*arguments[:words], *tracking, *arguments[words:])
 
 
 def _training(settings: StudySettings, model: Model) -> Iterator[Step]:

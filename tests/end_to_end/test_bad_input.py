@@ -182,6 +182,7 @@ def test_a_reward_that_is_not_a_number_stops_the_run_and_saves_its_rollouts(
         "reward=python_example",
         "++reward.models.function.function=spoiled_reward:score",
         "tracking.wandb=disabled",
+        "tracking.log_text=false",
         "schedule.max_updates=6",
         "algorithm.kl.placement=none",
         "cluster.policy.num_workers=1",

@@ -128,7 +128,16 @@ def test_another_judge_reads_what_is_there(copy: Path, command: Callable[..., Co
     assert {"safety/short/full", "safety/refusal_rules/full", "kappa/refusal_rules~short/full"} <= figures.keys()
 
 
-def test_logs_open_in_inspect(finished: Path) -> None:
+def test_text_is_kept_on_request_without_generating_again_and_its_logs_open_in_inspect(
+    finished: Path, tmp_path: Path
+) -> None:
+    assert not list_eval_logs(str(finished / "logs")), "they would hold the text"
+    shutil.copytree(finished.parent, tmp_path / "copy")
+    command = Command(tmp_path / "copy", (*SMALL, "evaluation.log_text=true", "tracking=offline"))
+    assert command.wait() == 0 and "generating" not in command.stdout, command.output
+    finished = tmp_path / "copy" / "run"
+    assert list(finished.glob("wandb/offline-run-*/run-*.wandb"))
+    assert all({"prompt", "trace", "answer"} <= json.loads(line).keys() for line in (finished / "samples.jsonl").open())
     logs = [read_eval_log(info) for info in list_eval_logs(str(finished / "logs"))]
     assert sorted(log.eval.task for log in logs) == sorted(name.replace("_", "-") for name in BENCHMARKS)
     results = results_of(finished)["benchmarks"]

@@ -57,6 +57,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreparedEvaluatio
             },
             judges={"yes": JudgeSettings("python", ["answer", "trace"], None, {"function": f"{__name__}:says_yes"})},
             overlong="skip",
+            log_text=True,
         ),
     )
     with pytest.MonkeyPatch.context() as patch:

@@ -273,6 +273,12 @@ def test_samples_hold_text_only_when_asked_to(engines: Engines, prompts: str, tm
     evaluated(settings_of(prompts, log_text=log_text), tmp_path)
     text = (tmp_path / "samples.jsonl").read_text()
     assert len(text.splitlines()) == 20 and ("because" in text) is log_text
+    # One rule for every file: without log_text neither what was asked nor what was said stands in any.
+    prompt = json.loads(Path(prompts).read_text().splitlines()[0])["question"]
+    for planted in (prompt.encode(), b"because"):
+        files = [path for path in tmp_path.rglob("*") if path.is_file() and str(path) != prompts]
+        assert any(planted in path.read_bytes() for path in files) is log_text
+    assert bool(list(tmp_path.glob("logs/*.eval"))) is log_text
     asks = asks_of(prepare(settings_of(prompts, log_text=log_text), tmp_path), "own")
     rows = [json.loads(line) for line in text.splitlines()]
     assert [row["seed"] for row in rows[:14]] == [ask.seed for ask in asks]
