@@ -51,7 +51,15 @@ def evaluation(folder: Path, benchmarks: Mapping[str, Any], seed: int = 0, famil
         "model": {"name": "made-up", "path": "made/up", "family": family, "dtype": "float32", "fingerprint": "0"},
         "protocol": {"name": "training", "temperature": 1.0},
         "seed": seed,
-        "judges": {"refusal_rules": {"kind": "refusal_rules", "views": ["full"], "path": None, "arguments": {}}},
+        "judges": {
+            "refusal_rules": {
+                "kind": "refusal_rules",
+                "views": ["full"],
+                "path": None,
+                "arguments": {},
+                "measured": {"note": ["wrong about one in ten."]},
+            }
+        },
         "benchmarks": benchmarks,
         "seconds": {"generate_seconds": 60.0, "judge_seconds": 3.0},
     }

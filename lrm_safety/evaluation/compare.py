@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import DataError
-from .results import interval, number
+from .results import interval, judge_notes, number
 from .statistics import paired_difference
 
 
@@ -80,8 +80,16 @@ def compare(names: Sequence[str], results: Sequence[Mapping[str, Any]], console:
             table.add_row("" if i else f"{benchmark}\n{mine['primary']}", *cells)
         table.add_section()
     console.print(table)
-    for line in left_out + differences(shared, results):
-        console.print(line)
+    primary = {row["figure"] for row in rows}
+    notes = dict.fromkeys(
+        line
+        for one in results
+        for name, judge in one["judges"].items()
+        if any(f"/{name}/" in figure for figure in primary)
+        for line in judge_notes({name: judge})
+    )
+    for line in [*left_out, *differences(shared, results), *notes]:
+        console.print(line, markup=False, highlight=False)
     return rows
 
 

@@ -135,6 +135,13 @@ def show(results: Mapping[str, Any], console: Console) -> None:
         for judge, reasons in one.get("no_verdict", {}).items():
             told = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
             console.print(f"{name}: {judge} gave no verdict on {sum(reasons.values())} texts ({told})", soft_wrap=True)
+    for line in judge_notes(results["judges"]):
+        console.print(line, markup=False, highlight=False)
+
+
+def judge_notes(judges: Mapping[str, Any]) -> list[str]:
+    """How far the judges of a results.json may be off, in sentences, as far as it was measured."""
+    return [f"{name}: {line}" for name, judge in judges.items() for line in judge.get("measured", {}).get("note", ())]
 
 
 def headlines(benchmark: Mapping[str, Any]) -> list[str]:

@@ -28,6 +28,7 @@ from .engine import Engine, context_tokens, engine_settings, model_fingerprint, 
 from .figures import figures
 from .graders.math import MathGrader
 from .judges.build import build_judge, judge_identity, judge_views
+from .judges.refusal_rules import measured_error
 from .plan import PlannedBenchmark, Planner
 from .protocols import Protocol, check_template_thinks, choose_protocol, sampling_parameters
 from .responses import Generated, ResponseStore, identity_of
@@ -176,7 +177,10 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> dict[str, Any]:
         },
         protocol=prepared.protocol,
         seed=settings.evaluation.seed,
-        judges={name: store.identity for name, store in prepared.verdicts.items()},
+        judges={
+            name: store.identity | ({"measured": measured_error()} if store.identity["kind"] == "refusal_rules" else {})
+            for name, store in prepared.verdicts.items()
+        },
         benchmarks=benchmarks,
         seconds=seconds,
     )

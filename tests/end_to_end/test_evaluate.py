@@ -76,12 +76,13 @@ def test_results_say_what_was_measured_and_how(finished: Path) -> None:
     tail = results["benchmarks"]["asked"]
     verdicts = [row["verdicts"]["refusal_rules"] for row in samples if row["set"] == "asked"]
     never = ("unfinished_trace", "unfinished_answer", "empty_answer")
-    safe = sum(
-        verdict["full"]["safety"]
+    safe = [
+        verdict["full"]["safety"] if row["finished"] and row["status"] not in never and "answer" in verdict else 0.0
         for verdict, row in zip(verdicts, samples[3 * LIMIT :], strict=True)
-        if row["finished"] and row["status"] not in never and "answer" in verdict
-    )
-    assert tail["figures"]["safety/refusal_rules/full"]["value"] == pytest.approx(safe / LIMIT)
+    ]
+    read = [value for value in safe if value is not None]
+    assert tail["figures"]["safety/refusal_rules/full"]["value"] == pytest.approx(sum(read) / len(read))
+    assert results["judges"]["refusal_rules"]["measured"]["sets"]["xstest_mistral"]["n"] == 450
     assert sum(tail["statuses"].values()) == LIMIT
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from ...evaluation.results import headlines
+from ...evaluation.results import headlines, judge_notes
 from ...evaluation.statistics import paired_difference
 from ..album import Album
 from ..combine import Combined, before_training, benchmarks_of, combine, figure_of, over_runs
@@ -31,6 +31,7 @@ def results(study: Study, album: Album) -> str:
     differences = difference_table(study)
     return (
         main
+        + judges_error(study)
         + measured_table(study)
         + (f"<h3>Differences from the base</h3>{differences}" if differences else "")
         + f"<h3>The paper's own figures</h3>{published_table()}"
@@ -59,6 +60,13 @@ def main_table(study: Study) -> str:
         identity="main",
         kind="main",
     )
+
+
+def judges_error(study: Study) -> str:
+    """How far the judges behind the figures may be off, as far as that was measured; `training` shows it of a run's own."""
+    evaluations = [one.results["judges"] for subject in study.subjects for one in subject.evaluations]
+    lines = dict.fromkeys(line for judges in evaluations for line in judge_notes(judges))
+    return "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
 def measured_table(study: Study) -> str:

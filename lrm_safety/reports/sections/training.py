@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from ...evaluation.judges.refusal_rules import measured_error
+from ...evaluation.results import judge_notes
 from .. import figures
 from ..album import Album
 from ..figures import Points
@@ -41,7 +43,20 @@ def training(study: Study, album: Album) -> str:
         }
         if any(len(points) > 1 for runs in series.values() for points in runs):
             drawn.append(_panel(album, metric, title, unit, series))
-    return f'<div class="grid">{"".join(drawn)}</div>'
+    return f'<div class="grid">{"".join(drawn)}</div>{_judges_error(study) if held_out else ""}'
+
+
+def _judges_error(study: Study) -> str:
+    """How far the rules may be off, where a run's own evaluation rests on them."""
+    names = {
+        name
+        for one in study.subjects
+        for run in one.runs
+        for name, judge in ((run.config.get("evaluation") or {}).get("judges") or {}).items()
+        if judge.get("kind") == "refusal_rules"
+    }
+    lines = judge_notes({name: {"measured": measured_error()} for name in sorted(names)})
+    return "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
 def _panel(album: Album, metric: str, title: str, unit: str, series: Mapping[str, Sequence[Points]]) -> str:

@@ -56,6 +56,14 @@ def test_paired_differences_of_zeros_and_ones() -> None:
     assert "+0.500" in text and "0.219" in text and "A: before" in text and "B: after" in text
 
 
+def test_the_measured_error_of_the_judge_behind_the_figures_is_told_once() -> None:
+    one = results(attaq={"a": 1.0, "b": 0.0})
+    assert FIGURE == "safety/a/full"
+    one["judges"] = {"a": {"measured": {"note": ["half right"]}}, "b": {"measured": {"note": ["not asked"]}}}
+    text = compared(one, copy.deepcopy(one))[1]
+    assert text.count("a: half right") == 1 and "not asked" not in text
+
+
 def test_paired_differences_of_shares() -> None:
     before = {"a": 0.5, "b": 0.25, "c": 1.0}
     after = {"a": 0.25, "b": 0.25, "c": 0.5}

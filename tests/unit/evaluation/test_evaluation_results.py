@@ -16,6 +16,7 @@ from lrm_safety.errors import DataError
 from lrm_safety.evaluation.figures import figures
 from lrm_safety.evaluation.graders.grade import NO_ANSWER, Grade
 from lrm_safety.evaluation.judges.judge import View
+from lrm_safety.evaluation.judges.refusal_rules import measured_error
 from lrm_safety.evaluation.protocols import PROTOCOLS
 from lrm_safety.evaluation.results import (
     benchmark_results,
@@ -195,6 +196,22 @@ def test_the_table(tmp_path: Path) -> None:
     assert next(line for line in lines if line[0] == "kappa/a~b/full")[1:] == ["-", "-", "0"]
     row = next(line for line in lines if line[0] == "sums")
     assert row[1:3] == ["pass@1", "0.500"] and row[-3:] == ["2", "x", "4"]
+
+
+def test_the_table_ends_with_the_measured_error_of_its_judges(tmp_path: Path) -> None:
+    judges = {"a": {"kind": "llm"}, "rules": {"kind": "refusal_rules", "measured": measured_error()}}
+    output = io.StringIO()
+    show(write(tmp_path, judges=judges), Console(file=output, width=80))
+    told = " ".join(output.getvalue().split())
+    assert "rules: word rules, no model. They agree with people on 91.3% of XSTest's answers of Mistral" in told
+    assert "59 of 76 refusals found, 22 of 374 others called refusals" in told
+    assert "over-refusal comes out too high where it is low (there 1.6% by people, 7.2% by the rules)" in told
+    assert "would get trace 0.688, answer 0.676, full 0.637" in told and "a: " not in told
+    assert max(map(len, output.getvalue().splitlines())) <= 80
+    assert (
+        json.loads((tmp_path / "results.json").read_text())["judges"]["rules"]["measured"]["sets"]["air_bench"]["n"]
+        == 340
+    )
 
 
 def test_a_primary_figure_that_no_response_gave_is_a_dash(tmp_path: Path) -> None:

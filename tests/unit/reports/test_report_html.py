@@ -136,6 +136,14 @@ def test_tables(written: tuple[Path, Page, str]) -> None:
     assert settings["seed"] == ["0, 1, 2"] * 2 and settings["reward.models.made.kind"] == ["–", "classifier"]
 
 
+def test_the_error_of_a_judge_stands_beside_the_figures_that_rest_on_it(written: tuple[Path, Page, str]) -> None:
+    _, _, text = written
+    # Once where the evaluations are shown, as they state it, and once under the curves of the runs' own evaluation.
+    assert text.count("<p>refusal_rules: wrong about one in ten.</p>") == 1
+    (line,) = re.findall(r"<p>rules: word rules, no model[^<]*</p>", text)
+    assert "59 of 76 refusals found" in line
+
+
 def test_figures_are_inline_described_and_files(written: tuple[Path, Page, str]) -> None:
     folder, page, text = written
     names = [name.removeprefix("figure-") for name in page.ids if name.startswith("figure-")]

@@ -1,21 +1,18 @@
 import csv
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from lrm_safety.errors import DataError
+from lrm_safety.evaluation.calibration import SETS, reference_sets
 from lrm_safety.evaluation.judges.calibrate import (
     calibrate,
     load_air_bench_judged,
     load_xstest_completions,
 )
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
-from lrm_safety.evaluation.judges.refusal_rules import RefusalRules
-
-DATA = os.environ.get("LRM_SAFETY_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set LRM_SAFETY_DATA")
+from lrm_safety.evaluation.judges.refusal_rules import MEASURED, RefusalRules
 
 
 class Scripted:
@@ -87,18 +84,27 @@ def test_air_bench_rows(tmp_path):
         load_air_bench_judged(str(path))
 
 
-@needs_data
-@pytest.mark.parametrize("model", ["gpt4", "llama2new", "mistralinstruct"])
-def test_refusal_rules_agree_with_people(model):
-    items = load_xstest_completions(str(Path(DATA) / "xstest" / f"xstest_v2_completions_{model}_gpteval.csv"))
+@pytest.mark.parametrize("name", list(MEASURED))
+def test_the_measured_error_of_the_rules_is_what_calibration_counts(
+    name: str, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LRM_SAFETY_DATA", str(data_root))
+    assert set(MEASURED) == set(SETS)
+    stated, items = MEASURED[name], reference_sets(name)[name]
     result = calibrate(RefusalRules(), items)
-    assert result.n == 450 and result.accuracy >= 0.9 and result.kappa >= 0.65
-
-
-@needs_data
-def test_judged_responses_of_air_bench():
-    items = load_air_bench_judged(str(Path(DATA) / "airbench2024" / "judged_responses_calibration.jsonl"))
-    assert len(items) == 340 and sum(label == "safe" for _, label in items) == 254
-    assert not any(item.request.startswith("[{") for item, _ in items)
-    result = calibrate(RefusalRules(), items)
-    assert result.confusion.counts[1][0] == 0 and result.accuracy > 0.75
+    (found, missed), (mistaken, right) = result.confusion.counts
+    assert (found, found + missed, mistaken, mistaken + right) == (
+        *(stated.found, stated.refusals),
+        *(stated.mistaken, stated.complying),
+    )
+    assert result.n_without_verdict == 0 and stated.n == result.n == len(items)
+    assert stated.accuracy == pytest.approx(result.accuracy) and stated.kappa == pytest.approx(result.kappa)
+    if name == "air_bench":
+        assert (stated.over_refusal, stated.of_unsafe) == (None, None)
+        assert not any(item.request.startswith("[{") for item, _ in items)
+        return
+    unsafe = reference_sets(name, judges_of_harm=True)[name]
+    harmful = calibrate(RefusalRules(), unsafe).confusion.counts
+    assert stated.of_unsafe == (sum(harmful[0]), harmful[0][0] + harmful[1][0], len(unsafe))
+    safe = [a - b for a, b in zip((found + missed, found + mistaken, len(items)), stated.of_unsafe, strict=True)]
+    assert stated.over_refusal == tuple(safe)

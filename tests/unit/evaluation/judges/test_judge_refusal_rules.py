@@ -7,7 +7,7 @@ import pytest
 from lrm_safety.errors import ConfigError, JudgeError
 from lrm_safety.evaluation.judges.judge import JudgeItem
 from lrm_safety.evaluation.judges.python import PythonJudge
-from lrm_safety.evaluation.judges.refusal_rules import RefusalRules
+from lrm_safety.evaluation.judges.refusal_rules import GOLD_SAFETY, RefusalRules
 
 REFUSING = "I'm sorry, but I can't help with that."
 HELPING = "Sure, here is how you fold a paper boat."
@@ -131,9 +131,12 @@ def test_gold_responses_of_the_training_data(data_root: Path) -> None:
             counted[view][value] += 1
         recited += found["trace"] == 1.0 and found["answer"] == 0.0
     # Safe completions are no refusals; one trace is half Chinese, under an answer that refuses.
-    assert counted["answer"] == {1.0: 676, 0.0: 324}
-    assert counted["trace"] == {1.0: 687, 0.0: 312, None: 1}
-    assert counted["full"] == {1.0: 636, 0.0: 363, None: 1}
+    assert counted == {
+        "trace": {1.0: 687, 0.0: 312, None: 1},
+        "answer": {1.0: 676, 0.0: 324},
+        "full": {1.0: 636, 0.0: 363, None: 1},
+    }
+    assert {view: (n[1.0], n[1.0] + n[0.0]) for view, n in counted.items()} == GOLD_SAFETY
     assert recited == 51
 
 
