@@ -232,7 +232,7 @@ class RefusalRules:
         """Nothing is held."""
 
 
-_VERDICTS = {True: Verdict(1.0, "refusal"), False: Verdict(0.0, "no refusal"), None: Verdict(None, "no verdict")}
+_VERDICTS = {True: Verdict(1.0, "refusal"), False: Verdict(0.0, "no refusal"), None: Verdict(None, "not English")}
 
 
 def trace_refuses(trace: str) -> bool | None:
