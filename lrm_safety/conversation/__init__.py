@@ -1,6 +1,6 @@
 """Conversation: render prompts, split responses into trace and answer, recognise refusals and reflection."""
 
-from lrm_safety.conversation.families import FAMILIES, Family, get_family
+from lrm_safety.conversation.families import FAMILIES, Family, PromptRenderer, get_family
 from lrm_safety.conversation.language import is_english
 from lrm_safety.conversation.reflection import REFLECTION_WORDS, reflection_token_ids
 from lrm_safety.conversation.refusal import is_refusal
@@ -13,14 +13,19 @@ from lrm_safety.conversation.response import (
     compose_response,
     split_think_text,
 )
+from lrm_safety.conversation.template import DATE_STRING, ChatTemplate, ControlTokens
 
 __all__ = [
     "CLOSE_TAG",
+    "DATE_STRING",
     "FAMILIES",
     "OPEN_TAG",
     "REFLECTION_WORDS",
+    "ChatTemplate",
+    "ControlTokens",
     "Family",
     "ParsedResponse",
+    "PromptRenderer",
     "ResponseParser",
     "Status",
     "compose_response",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from lrm_safety.conversation.response import CLOSE_TAG, OPEN_TAG
+from lrm_safety.conversation.template import ChatTemplate, ControlTokens
 from lrm_safety.errors import ConfigError, DataError, ModelError
 
 if TYPE_CHECKING:
@@ -46,40 +47,8 @@ class Family:
     def render_prompt(
         self, tokenizer: PreTrainedTokenizerBase, question: str, system_prompt: str | None = None
     ) -> list[int]:
-        """Token ids of `question` through the tokenizer's chat template, generation prompt included.
-
-        `system_prompt=None` sends none of ours; some templates (SmolLM2, Granite) then write their own.
-
-        Raises ModelError when the tokenizer has no chat template or the template opens the trace otherwise than the
-        family says, and ConfigError for a system prompt that the family cannot take.
-        """
-        if tokenizer.chat_template is None:
-            raise ModelError(f"model.family={self.name}: the tokenizer has no chat template; add chat_template.jinja")
-        messages = [{"role": "user", "content": question}]
-        if system_prompt is not None:
-            if not self.takes_system_prompt:
-                raise ConfigError(
-                    f"model.family={self.name}: a system prompt replaces the template's request to reason; give none"
-                )
-            messages.insert(0, {"role": "system", "content": system_prompt})
-        ids = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=False, **self.template_kwargs
-        )
-        assert isinstance(ids, list)
-        self._check_opening(tokenizer, ids)
-        return ids
-
-    def _check_opening(self, tokenizer: PreTrainedTokenizerBase, prompt_ids: list[int]) -> None:
-        # Early revisions of the R1 distillations end their prompt without the tag, later ones with it: parsing one as
-        # the other reads every trace as an answer.
-        tail = tokenizer.decode(prompt_ids[-8:], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        opened = tail.rstrip().endswith(OPEN_TAG)
-        if opened != (self.trace_opened_by == "prompt"):
-            does = "opens" if opened else "does not open"
-            raise ModelError(
-                f"model.family={self.name}: the chat template {does} {OPEN_TAG} in the prompt, which this family does "
-                "not expect; choose another family or use the model's current chat template"
-            )
+        """Token ids of one question; see `PromptRenderer`, which renders many."""
+        return PromptRenderer(self, tokenizer, system_prompt).render(question).ids
 
     def stop_token_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Ids that end a response; the first is the one that `sft_response_ids` writes.
@@ -113,6 +82,101 @@ class Family:
         """
         ids = tokenizer.encode(self.sft_target(trace, answer), add_special_tokens=False)
         return [*ids, self.stop_token_ids(tokenizer)[0]]
+
+
+@dataclass(frozen=True)
+class RenderedPrompt:
+    """One question as the policy reads it."""
+
+    ids: list[int]
+    """[P], generation prompt included."""
+    respelled: list[str]
+    """Control tokens of the question that were broken by a space."""
+
+
+class PromptRenderer:
+    """Renders questions through a tokenizer's own chat template, generation prompt included.
+
+    `system_prompt=None` sends none of ours; some templates (SmolLM2, Granite) then write their own. Control tokens that
+    question or system prompt spell out are broken by a space, tags of the trace in a question too: users' text neither ends
+    a turn nor writes one.
+
+    Raises ModelError, which names the model's folder, when there is no chat template, when it fails, leaves a question out
+    or opens the trace otherwise than the family says, and ConfigError for a system prompt that family or template refuse.
+    """
+
+    def __init__(self, family: Family, tokenizer: PreTrainedTokenizerBase, system_prompt: str | None = None) -> None:
+        if system_prompt is not None and not family.takes_system_prompt:
+            raise ConfigError(
+                f"model.system_prompt: model.family={family.name}: a system prompt replaces the template's request to reason; "
+                "give none"
+            )
+        self._family, self._tokenizer = family, tokenizer
+        self._source = f"model.path={tokenizer.name_or_path}, model.family={family.name}"
+        self._template = ChatTemplate(tokenizer, self._source)
+        self._controls = ControlTokens(tokenizer, tags=True)
+        # The tags may stand in a system prompt, which asks for them.
+        self._system_prompt, self.respelled_in_system_prompt = (
+            (None, []) if system_prompt is None else ControlTokens(tokenizer, tags=False).break_up(system_prompt)
+        )
+        self._check_system_prompt()
+        self.render("question")
+
+    @property
+    def writes_the_date(self) -> bool:
+        """Whether the template asks for today's date, and is told `TEMPLATE_DATE`."""
+        return self._template.asked_for_the_date
+
+    def render(self, question: str) -> RenderedPrompt:
+        """One question. Raises ModelError where the template fails on it, DataError for a question that is read as a control
+        token however it is spelled."""
+        question, respelled = self._controls.break_up(question)
+        text = self._text(question, self._system_prompt)
+        if not _holds(text, question):
+            raise ModelError(f"{self._source}: the chat template leaves out the question, or part of it; mend the template")
+        if left := self._controls.read_as(question):
+            raise DataError(f"the question is read as the control token {left[0]}: mend or drop the row")
+        # verbose=False: the tokenizer's own warning about length would repeat what the limits say.
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        self._check_opening(ids)
+        return RenderedPrompt(ids, respelled)
+
+    def _text(self, question: str, system_prompt: str | None) -> str:
+        messages = [{"role": "user", "content": question}]
+        if system_prompt is not None:
+            messages.insert(0, {"role": "system", "content": system_prompt})
+        return self._template.render(messages, add_generation_prompt=True, **self._family.template_kwargs)
+
+    def _check_system_prompt(self) -> None:
+        if self._system_prompt is None:
+            return
+        self._text("question", None)  # a template that fails without a system prompt is itself to blame
+        try:
+            text = self._text("question", self._system_prompt)
+        except ModelError as error:
+            raise ConfigError(f"model.system_prompt: give none to this model: {error}") from error
+        if not _holds(text, self._system_prompt):
+            raise ConfigError(
+                f"model.system_prompt: the chat template of {self._tokenizer.name_or_path} leaves it out; give none to this "
+                "model"
+            )
+
+    def _check_opening(self, prompt_ids: list[int]) -> None:
+        # Early revisions of the R1 distillations end their prompt without the tag, later ones with it: parsing one as
+        # the other reads every trace as an answer.
+        tail = self._tokenizer.decode(prompt_ids[-8:], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        opened = tail.rstrip().endswith(OPEN_TAG)
+        if opened != (self._family.trace_opened_by == "prompt"):
+            does = "opens" if opened else "does not open"
+            raise ModelError(
+                f"{self._source}: the chat template {does} {OPEN_TAG} in the prompt, which this family does "
+                "not expect; choose another family or use the model's current chat template"
+            )
+
+
+def _holds(text: str, part: str) -> bool:
+    """Whether every word of `part` is in the rendered text, in order; templates may trim, and may change white space."""
+    return " ".join(part.split()) in " ".join(text.split())
 
 
 FAMILIES: dict[str, Family] = {

@@ -38,6 +38,8 @@ class PromptSet:
     rows: tuple[PromptRow, ...]
     fingerprint: str
     source: str
+    num_respelled: int = 0
+    """Rows whose question spelled out control tokens of the model, once the set is rendered."""
 
     def __len__(self) -> int:
         return len(self.rows)

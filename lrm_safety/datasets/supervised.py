@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ..conversation import CLOSE_TAG, OPEN_TAG, Family, ResponseParser, split_think_text
-from ..errors import DataError
+from ..conversation import (
+    CLOSE_TAG,
+    OPEN_TAG,
+    ControlTokens,
+    Family,
+    PromptRenderer,
+    ResponseParser,
+    split_think_text,
+)
+from ..errors import DataError, ModelError
 from ..rollouts import TokenIds
 from .prompts import PromptRow, PromptSet
+from .rendering import check_embedded, warn_of_rendering
 from .serialised import plain_text
 
 if TYPE_CHECKING:
@@ -53,6 +62,17 @@ class SupervisedSet:
     source: str
     num_dropped: int
     """Rows over the limit that were left out."""
+    num_respelled: int
+    """Rows whose question spelled out control tokens, which are broken by a space."""
+
+    @property
+    def token_fingerprint(self) -> str:
+        """sha256 of the ids of all prompts and responses in order: what is trained on."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            for ids in (row.prompt_ids, row.response_ids):
+                digest.update(len(ids).to_bytes(8, "little") + ids.tobytes())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,16 +89,25 @@ def render_supervised(
     trace_field: str | None = None,
     max_sequence_tokens: int,
     overlong: str = "error",
+    num_embeddings: int | None = None,
 ) -> SupervisedSet:
-    """Render every row; nothing is ever cut.
+    """Render every row; nothing is ever cut. Control tokens in a question are broken by a space, as in training's prompts.
 
     `targets="family"` writes trace and answer as the family does and ends with its end token; a family without traces
     gets the answer alone. `targets="raw"` takes the response's text as it stands, and the end token.
 
+    An end token with which a response ends already is not written twice.
+
     Raises DataError, which names the source and the row, for a response (or trace) that is missing, blank, no string or
-    not of the form `<think>trace</think>answer`, and, unless overlong="drop", for a row over `max_sequence_tokens`.
+    not of the form `<think>trace</think>answer`, for one with control tokens inside (which would train on beyond the end of
+    the turn), for a token that the embedding of `num_embeddings` rows does not have, and, unless overlong="drop", for a row
+    over `max_sequence_tokens`.
     """
     parser = ResponseParser(family, tokenizer)
+    renderer = PromptRenderer(family, tokenizer, system_prompt)
+    controls = ControlTokens(tokenizer, tags=False)
+    end_tokens = [str(tokenizer.convert_ids_to_tokens(token)) for token in family.stop_token_ids(tokenizer)]
+    respelled: list[tuple[PromptRow, str]] = []
     rows: list[SupervisedRow] = []
     digest = hashlib.sha256()
     for row in prompts.rows:
@@ -88,10 +117,17 @@ def render_supervised(
         # One JSON line a row: lengths and quoting keep ("a", "bc") and ("ab", "c") apart.
         digest.update(json.dumps([row.id, row.question, trace, text]).encode() + b"\n")
         try:
+            text = _without_end_token(text, end_tokens)
+            if not text.strip():
+                raise DataError("the response is an end token alone: mend or drop the row")
+            for part in (trace or "", text):
+                _check_controls(part, controls)
             response = _response_ids(family, tokenizer, trace, text, targets)
-        except DataError as error:
+            rendered_prompt = renderer.render(row.question)
+        except (DataError, ModelError) as error:
             raise DataError(f"{where}: {error}") from error
-        prompt = family.render_prompt(tokenizer, row.question, system_prompt)
+        prompt = rendered_prompt.ids
+        check_embedded([*prompt, *response], num_embeddings, tokenizer, where)
         rendered = SupervisedRow(
             row.index,
             row.id,
@@ -101,6 +137,7 @@ def render_supervised(
         )
         if rendered.num_tokens <= max_sequence_tokens:
             rows.append(rendered)
+            respelled += [(row, token) for token in rendered_prompt.respelled[:1]]
         elif overlong != "drop":
             raise DataError(
                 f"{where}: {rendered.num_tokens} tokens are over sft.max_sequence_tokens={max_sequence_tokens}; raise it, "
@@ -126,7 +163,8 @@ def render_supervised(
             len(prompts),
             max_sequence_tokens,
         )
-    return SupervisedSet(tuple(rows), digest.hexdigest(), prompts.source, num_dropped)
+    warn_of_rendering(renderer, prompts.source, respelled, len(rows))
+    return SupervisedSet(tuple(rows), digest.hexdigest(), prompts.source, num_dropped, len(respelled))
 
 
 def hold_out(
@@ -169,6 +207,21 @@ def _response_ids(
     if family.writes_trace and not trace.strip():
         raise DataError(f"the response has no trace, which model.family={family.name} writes: mend or drop the row")
     return family.sft_response_ids(tokenizer, trace, answer)
+
+
+def _without_end_token(text: str, end_tokens: Sequence[str]) -> str:
+    """`text` without the one end token, and the white space after it, that some data sets write at its end."""
+    trimmed = text.rstrip()
+    return next((trimmed.removesuffix(token) for token in end_tokens if trimmed.endswith(token)), text)
+
+
+def _check_controls(text: str, controls: ControlTokens) -> None:
+    """Raise DataError for a control token inside a text to train on."""
+    if found := [*controls.find(text), *controls.read_as(text)]:
+        raise DataError(
+            f"the response holds the control token {found[0]}, which would end it, or begin another turn, in the middle: mend "
+            "or drop the row"
+        )
 
 
 def _num_traced(prompts: PromptSet, response_field: str, trace_field: str | None) -> int:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import jinja2
 from transformers import PreTrainedTokenizerBase
 
-from lrm_safety.conversation import CLOSE_TAG, OPEN_TAG
+from lrm_safety.conversation import CLOSE_TAG, OPEN_TAG, ChatTemplate, ControlTokens
 from lrm_safety.errors import ModelError, RewardError
 
 TAGS = re.compile(f"{OPEN_TAG}|{CLOSE_TAG}")
-# Llama 3.2's template writes today's date unless it is told one: the same text would score differently tomorrow.
-TEMPLATE_DATE = "26 Jul 2024"
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Renderer:
 
     Two things are done beyond the card, both counted by `Rendered.respelled`. Control tokens of the reward model
     spelled out in a prompt or response (`<|eot_id|>`) would end the turn and let a policy write its own next one: they
-    are broken by a space. Templates that rewrite thoughts (Qwen3's keeps only what it recognises, others keep the
+    are broken by a space, and in a prompt the tags of a trace as well. Templates that rewrite thoughts (Qwen3's keeps only what it recognises, others keep the
     answer alone) would drop text without a word: where that happens the tags are broken by a space, and the whole text
     is read.
 
@@ -42,24 +39,26 @@ class Renderer:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
-        if tokenizer.chat_template is None:
-            raise ModelError(f"{source}: the tokenizer has no chat template; a reward model needs its own")
         self._tokenizer = tokenizer
         self._source = source
-        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-        controls = (special | set(tokenizer.all_special_tokens)) - {OPEN_TAG, CLOSE_TAG, ""}
-        longest_first = sorted(controls, key=lambda token: (-len(token), token))
-        self._controls = re.compile("|".join(map(re.escape, longest_first))) if controls else None
+        self._chat_template = ChatTemplate(tokenizer, source)
+        # A response's tags are the form in which its trace is handed over; in a prompt they are somebody's text.
+        self._in_prompt, self._in_response = (ControlTokens(tokenizer, tags=tags) for tags in (True, False))
         try:
             self.render("question", "answer")
         except RewardError as error:
             raise ModelError(str(error)) from error
 
+    @property
+    def writes_the_date(self) -> bool:
+        """Whether the template asks for today's date, and is told a fixed one: scores do not change from day to day."""
+        return self._chat_template.asked_for_the_date
+
     def render(self, prompt: str, response: str) -> Rendered:
         """Token ids of the conversation. Raises RewardError if the template leaves out text whatever is done."""
-        prompt, num_prompt = self._break_controls(prompt)
-        response, num_response = self._break_controls(response)
-        respelled = num_prompt + num_response > 0
+        prompt, in_prompt = self._in_prompt.break_up(prompt)
+        response, in_response = self._in_response.break_up(response)
+        respelled = bool(in_prompt or in_response)
         text = self._template(prompt, response)
         if not _holds(text, prompt, response):
             respelled = True
@@ -69,17 +68,13 @@ class Renderer:
                 raise RewardError(f"{self._source}: the chat template leaves out part of the conversation; mend it")
         return Rendered(self._tokenize(text), respelled)
 
-    def _break_controls(self, text: str) -> tuple[str, int]:
-        return self._controls.subn(_with_space, text) if self._controls else (text, 0)
-
     def _template(self, prompt: str, response: str) -> str:
-        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
         try:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, date_string=TEMPLATE_DATE)
-        except jinja2.TemplateError as error:
-            raise RewardError(f"{self._source}: the chat template refuses a conversation ({error})") from error
-        assert isinstance(text, str)
-        return text
+            return self._chat_template.render(
+                [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+            )
+        except ModelError as error:
+            raise RewardError(str(error)) from error
 
     def _tokenize(self, text: str) -> list[int]:
         bos = self._tokenizer.bos_token

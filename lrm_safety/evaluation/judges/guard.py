@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import jinja2
 import numpy as np
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from lrm_safety.errors import ConfigError, JudgeError, ModelError
+from lrm_safety.conversation import ChatTemplate, ControlTokens
+from lrm_safety.errors import ConfigError, JudgeError, ModelError, first_line
 from lrm_safety.evaluation.engine import free_memory
 from lrm_safety.evaluation.judges.guard_families import (
     REFUSAL_WORDS,
@@ -26,8 +26,6 @@ from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, Verdict
 from lrm_safety.evaluation.judges.shortening import shortened
 
 MAX_MODEL_TOKENS = 8192
-# Llama 3's templates write today's date unless they are told one.
-TEMPLATE_DATE = "26 Jul 2024"
 
 
 class GuardPrompts:
@@ -50,21 +48,23 @@ class GuardPrompts:
         prompt: str = "",
         control_texts: Sequence[str] = (),
     ) -> None:
-        if tokenizer.chat_template is None and not prompt:
-            raise ModelError(f"{source}: the tokenizer has no chat template, which holds a guard's instructions")
-        self._tokenizer, self._source, self._prompt = tokenizer, source, prompt
-        self._arguments = {"date_string": TEMPLATE_DATE, **(template_arguments or {})}
-        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-        controls = sorted(
-            (special | {*tokenizer.all_special_tokens, *control_texts}) - {""}, key=lambda token: (-len(token), token)
+        self._tokenizer, self._prompt = tokenizer, prompt
+        self._template = None if prompt else ChatTemplate(tokenizer, source)
+        self._arguments = dict(template_arguments or {})
+        # A text's tags are the form in which its trace is handed over; in a request they are somebody's text.
+        self._in_request, self._in_text = (
+            ControlTokens(tokenizer, tags=tags, more=control_texts) for tags in (True, False)
         )
-        self._controls = re.compile("|".join(map(re.escape, controls))) if controls else None
         self._as_parts = False
         probe = ("a request to look at", "a text to look at")
+        failure: ModelError | None = None
         for self._as_parts in (False, True):
-            if all(part in (self._try(*probe) or "") for part in probe):
-                return
-        raise ModelError(
+            try:
+                if all(part in self._render(*probe) for part in probe):
+                    return
+            except ModelError as error:
+                failure = failure or error
+        raise failure or ModelError(
             f"{source}: the chat template takes no [user, assistant] conversation, or leaves part of it out"
         )
 
@@ -76,30 +76,24 @@ class GuardPrompts:
 
     def text(self, request: str, text: str) -> str:
         """The prompt as text."""
-        rendered = self._try(self._broken(request), self._broken(text))
-        if rendered is None:
-            raise JudgeError(f"{self._source}: the chat template refuses a conversation")
-        return rendered
+        try:
+            return self._render(self._in_request.break_up(request)[0], self._in_text.break_up(text)[0])
+        except ModelError as error:
+            raise JudgeError(str(error)) from error
 
-    def _broken(self, text: str) -> str:
-        return self._controls.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text) if self._controls else text
+    def respelled(self, request: str, text: str) -> bool:
+        """Whether control tokens that request or text spell out are broken."""
+        return bool(self._in_request.find(request) or self._in_text.find(text))
 
-    def _try(self, request: str, text: str) -> str | None:
-        if self._prompt:
+    def _render(self, request: str, text: str) -> str:
+        if self._template is None:
             filled = {"{{QUESTION}}": request, "{{ANSWER}}": text}
             return re.sub(r"\{\{(?:QUESTION|ANSWER)\}\}", lambda match: filled[match[0]], self._prompt)
         messages = [
             {"role": role, "content": [{"type": "text", "text": content}] if self._as_parts else content}
             for role, content in (("user", request), ("assistant", text))
         ]
-        try:
-            rendered = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **self._arguments
-            )
-        except (jinja2.TemplateError, TypeError):
-            return None
-        assert isinstance(rendered, str)
-        return rendered
+        return self._template.render(messages, add_generation_prompt=True, **self._arguments)
 
 
 class GuardJudge:
@@ -107,6 +101,7 @@ class GuardJudge:
 
     One engine in this process, greedy, all items of a call in one batch. Prompts over `max_model_tokens` lose the middle
     of the judged text (counters `overlong`); where the request alone is too long the verdict is None, `unread`.
+    `respelled` counts items that spell out control tokens of the guard, which are broken by a space.
     A reply that did not end by itself gives no verdict, `cut off`, whatever it begins with.
     """
 
@@ -137,8 +132,9 @@ class GuardJudge:
         source = f"{key}.path={path}"
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{source}: cannot load the tokenizer ({error})") from error
+        # Loaders of other libraries raise what they like for a folder that is none or torn.
+        except Exception as error:
+            raise ModelError(f"{source}: cannot load the tokenizer ({first_line(error)})") from error
         arguments = {**self._family.template_arguments, **(template_arguments or {})}
         self._prompts = GuardPrompts(
             tokenizer, source, arguments, prompt=self._family.prompt, control_texts=self._family.control_texts
@@ -216,6 +212,8 @@ class GuardJudge:
         kept = shortened(item.request, item.text, fits)
         if kept != item.text:
             self.counters["overlong" if kept is not None else "unread"] += 1
+        if self._prompts.respelled(item.request, item.text):
+            self.counters["respelled"] += 1
         return None if kept is None else self._prompts.ids(item.request, kept)
 
     def _read(self, completion: Any) -> Verdict:
