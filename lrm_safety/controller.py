@@ -169,6 +169,7 @@ class Controller:
             "train/passes": self.schedule.passes(self.iteration),
             "run/worker_replacements": self.groups.num_replacements,
             "run/restarts": self.run.restarts,
+            "rollout/num_respelled": float(self.run.prompts.num_respelled),
         }
         seconds = self.recorder.phases.take()
         for phase in ("generate", "update"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +14,14 @@ from .checkpoints import NOT_IDENTITY, Checkpoint, CheckpointStore
 from .conversation import Family, ResponseParser, get_family, reflection_token_ids
 from .datasets import PromptSet, load_prompts, render_prompts
 from .errors import ConfigError
-from .modeling.folder import check_model_folder
-from .modeling.load import load_tokenizer
+from .modeling.folder import model_fingerprint, tokenizer_fingerprint
+from .modeling.load import check_causal_lm, load_tokenizer
 from .modeling.lora import check_lora
 from .models_cache import ensure_cached
 from .rewards import check_reward
+from .rewards.function import function_fingerprint, import_function
 from .rollouts import SamplingParameters, TokenIds
-from .settings import RewardModelSettings, Settings
+from .settings import RewardModelSettings, RewardSettings, Settings
 from .settings.paths import CACHE_PREFIX, cache_directory, resolve
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ class PreparedRun:
     settings: Settings
     """With every path resolved."""
     identity: dict[str, Any]
-    """The configuration as the user gave it: what a checkpoint is compared with."""
+    """The configuration as the user gave it, and fingerprints of what it names: what a checkpoint is compared with."""
     directory: Path
     tokenizer: PreTrainedTokenizerBase
     family: Family
@@ -43,6 +47,8 @@ class PreparedRun:
     store: CheckpointStore
     checkpoint: Checkpoint | None
     """Where to go on from; None: a fresh run."""
+    num_embeddings: int | None = None
+    """Tokens that the policy's embedding has, where its configuration says so."""
     restarts: int = 0
     """Times the run has restarted itself."""
 
@@ -52,7 +58,7 @@ def prepare(settings: Settings, directory: Path) -> PreparedRun:
     identity = asdict(settings)
     settings = resolved(settings)
     family = get_family(settings.model.family)
-    check_policy(settings)
+    num_embeddings = check_policy(settings)
     check_reward(settings.reward)
     tokenizer = load_tokenizer(settings.model)
     prompts = load_prompts(
@@ -71,6 +77,12 @@ def prepare(settings: Settings, directory: Path) -> PreparedRun:
         system_prompt=settings.model.system_prompt,
         max_prompt_tokens=settings.rollout.max_prompt_tokens,
         overlong=settings.data.overlong,
+        num_embeddings=num_embeddings,
+    )
+    identity["content"] = (
+        model_content(settings)
+        | {"fields of the data": _digest_of_fields(prompts), "prompts as rendered": _digest_of_ids(rendered)}
+        | _reward_content(settings.reward)
     )
     if settings.algorithm.rollout_batch_size > len(prompts):
         raise ConfigError(
@@ -103,6 +115,7 @@ def prepare(settings: Settings, directory: Path) -> PreparedRun:
         reflection_ids=reflection_token_ids(tokenizer),
         store=store,
         checkpoint=find_checkpoint(settings, identity, prompts.fingerprint, store),
+        num_embeddings=num_embeddings,
     )
 
 
@@ -130,11 +143,55 @@ def resolved(settings: Settings) -> Settings:
     )
 
 
-def check_policy(settings: Settings) -> None:
-    """Raise ModelError for a torn model folder, ConfigError for adapters that the model has no layers for."""
-    check_model_folder(settings.model.path)
+def check_policy(settings: Settings) -> int | None:
+    """Number of tokens that the model's embedding has. Raises ModelError for a model folder that cannot be used, ConfigError for
+    adapters that the model has no layers for."""
+    config = check_causal_lm(settings.model)
     if settings.trainer.lora.rank:
         check_lora(settings.model, settings.trainer.lora)
+    return getattr(config.get_text_config(), "vocab_size", None)
+
+
+def model_content(settings: Settings) -> dict[str, str]:
+    """What `model.path` names, by content: a folder may be written over under the same name."""
+    model = settings.model
+    return {
+        "weights of model.path": model_fingerprint(model.path, model.revision),
+        "tokenizer of model.path": tokenizer_fingerprint(model.path, model.revision, template=False),
+    }
+
+
+def _reward_content(reward: RewardSettings) -> dict[str, str | None]:
+    """What the reward models name, by content: weights, tokenizer and template of a model, the file of a function."""
+    content: dict[str, str | None] = {}
+    for name, model in reward.models.items():
+        key = f"reward.models.{name}"
+        if model.kind == "python":
+            function = import_function(model.function or "", f"{key}.function")
+            content[f"file of {key}.function"] = function_fingerprint(function)
+        elif model.path is not None:
+            content[f"weights of {key}.path"] = model_fingerprint(model.path, model.revision, key=f"{key}.path")
+            content[f"tokenizer of {key}.path"] = tokenizer_fingerprint(
+                model.path, model.revision, template=True, key=f"{key}.path"
+            )
+    return content
+
+
+def _digest_of_fields(prompts: PromptSet) -> str:
+    """sha256 of every row with all its fields."""
+    digest = hashlib.sha256()
+    for row in prompts.rows:
+        fields = [row.id, row.question, row.categories, row.extra]
+        digest.update(json.dumps(fields, sort_keys=True, default=str).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _digest_of_ids(rendered: Sequence[TokenIds]) -> str:
+    """sha256 of what the policy reads."""
+    digest = hashlib.sha256()
+    for ids in rendered:
+        digest.update(len(ids).to_bytes(8, "little") + ids.tobytes())
+    return digest.hexdigest()
 
 
 def _make_if_cached(path: str) -> None:
@@ -156,7 +213,13 @@ def find_checkpoint(
         checkpoint = store.open(Path(wish))
     if checkpoint is None:
         return None
-    differences = checkpoint.differences(identity, fingerprint, ignore=NOT_IDENTITY)
+    ignore = NOT_IDENTITY
+    if "content" not in checkpoint.config:
+        logging.getLogger(__name__).warning(
+            "%s: does not say what its model and data held; only their names are compared", checkpoint.path
+        )
+        ignore = ignore | {"content"}
+    differences = checkpoint.differences(identity, fingerprint, ignore=ignore)
     if differences and not settings.checkpoint.allow_changes:
         shown = "; ".join(differences[:8]) + (f"; and {len(differences) - 8} more" if len(differences) > 8 else "")
         raise ConfigError(

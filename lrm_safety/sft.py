@@ -68,6 +68,7 @@ class SftTrainer:
                 | {
                     "sft/loss": result.loss,
                     "sft/num_dropped": self.run.num_dropped,
+                    "sft/num_respelled": self.run.num_respelled,
                     "train/gradient_norm": result.gradient_norm,
                     "train/lr": result.lr,
                     "train/iteration": self.update,

@@ -12,7 +12,7 @@ from .conversation import get_family
 from .datasets import SupervisedRow, hold_out, load_prompts, render_supervised
 from .errors import ConfigError
 from .modeling.load import load_tokenizer
-from .preparation import check_policy, find_checkpoint, resolved
+from .preparation import check_policy, find_checkpoint, model_content, resolved
 from .settings import (
     AlgorithmSettings,
     KLSettings,
@@ -32,7 +32,7 @@ class PreparedSft:
     settings: Settings
     """What policy group, schedule and recorder read, with every path resolved: see `as_run`."""
     identity: dict[str, Any]
-    """The configuration as the user gave it: what a checkpoint is compared with."""
+    """The configuration as the user gave it, and fingerprints of what it names: what a checkpoint is compared with."""
     directory: Path
     rows: list[SupervisedRow]
     """To train on, in the order of the set."""
@@ -40,6 +40,7 @@ class PreparedSft:
     """Held out; may be empty."""
     fingerprint: str
     num_dropped: int
+    num_respelled: int
     store: CheckpointStore
     checkpoint: Checkpoint | None
     """Where to go on from; None: a fresh run."""
@@ -53,7 +54,7 @@ def prepare_sft(settings: SftSettings, directory: Path) -> PreparedSft:
     sft = settings.sft
     run = resolved(as_run(settings))
     family = get_family(run.model.family)
-    check_policy(run)
+    num_embeddings = check_policy(run)
     tokenizer = load_tokenizer(run.model)
     prompts = load_prompts(
         run.data.path,
@@ -74,7 +75,9 @@ def prepare_sft(settings: SftSettings, directory: Path) -> PreparedSft:
         trace_field=sft.trace_field,
         max_sequence_tokens=sft.max_sequence_tokens,
         overlong=sft.overlong,
+        num_embeddings=num_embeddings,
     )
+    identity["content"] = model_content(run) | {"prompts and responses as rendered": supervised.token_fingerprint}
     rows, validation = hold_out(supervised.rows, sft.validation_fraction, settings.seed)
     if sft.batch_size > len(rows):
         raise ConfigError(
@@ -96,6 +99,7 @@ def prepare_sft(settings: SftSettings, directory: Path) -> PreparedSft:
         validation=validation,
         fingerprint=supervised.fingerprint,
         num_dropped=supervised.num_dropped,
+        num_respelled=supervised.num_respelled,
         store=store,
         checkpoint=find_checkpoint(run, identity, supervised.fingerprint, store),
     )

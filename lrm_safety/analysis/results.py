@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
-from ..evaluation.engine import model_fingerprint
 from ..evaluation.statistics import PairedDifference
 from ..files import write_atomically
-from ..modeling.folder import check_model_folder
-from ..modeling.load import load_tokenizer
+from ..modeling.folder import model_fingerprint
+from ..modeling.load import check_causal_lm, load_tokenizer
 from ..models_cache import ensure_cached
 from ..settings import ModelSettings
 from ..settings.paths import CACHE_PREFIX, resolve
@@ -29,7 +28,7 @@ def locate(model: ModelSettings, path: str, revision: str | None, key: str) -> M
     if path.startswith(CACHE_PREFIX):
         ensure_cached(path.removeprefix(CACHE_PREFIX), lambda line: None)
     located = replace(model, path=resolve(path, key), revision=revision)
-    check_model_folder(located.path)
+    check_causal_lm(located)
     return located
 
 

@@ -20,7 +20,7 @@ def train(settings: Settings, resolved: dict[str, object], folder: RunFolder) ->
     A trainer that dies is started again from the last checkpoint up to `trainer.max_restarts` times.
     """
     run = prepare(settings, folder.path)
-    evaluation = InLoopEvaluation(run.settings, run.family, run.tokenizer, run.parser, run.sampling)
+    evaluation = InLoopEvaluation(run.settings, run.family, run.tokenizer, run.parser, run.sampling, run.num_embeddings)
     folder.begin(resolved)
     with open_recorder(run, settings) as recorder:
         interruption = Interruption()  # one for all attempts: a signal may reach the workers before the controller

@@ -133,7 +133,9 @@ class PromptRenderer:
         question, respelled = self._controls.break_up(question)
         text = self._text(question, self._system_prompt)
         if not _holds(text, question):
-            raise ModelError(f"{self._source}: the chat template leaves out the question, or part of it; mend the template")
+            raise ModelError(
+                f"{self._source}: the chat template leaves out the question, or part of it; mend the template"
+            )
         if left := self._controls.read_as(question):
             raise DataError(f"the question is read as the control token {left[0]}: mend or drop the row")
         # verbose=False: the tokenizer's own warning about length would repeat what the limits say.

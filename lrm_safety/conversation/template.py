@@ -42,7 +42,9 @@ class ChatTemplate:
         self.asked_for_the_date = False
         """Whether a rendering called the template's clock, beyond reading the date that it was given."""
 
-    def render(self, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool = False, **arguments: Any) -> str:
+    def render(
+        self, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool = False, **arguments: Any
+    ) -> str:
         """The conversation as text. Raises ModelError in one line for whatever the template raises: a syntax error, a role
         that it does not know, a function that it lacks."""
         given = {"date_string": DATE_STRING, "strftime_now": self._strftime_now, **arguments}

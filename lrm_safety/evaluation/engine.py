@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ModelError, first_line
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
 
 CPU_KV_CACHE_BYTES = 2**30
 CPU_MAX_NUM_SEQS = 64
-SAMPLE_BYTES, NUM_SAMPLES = 65536, 64
 
 
 def resolve_device(device: str) -> str:
@@ -102,47 +98,3 @@ def context_tokens(path: str, revision: str | None, trust_remote_code: bool) -> 
         raise ModelError(f"model.path={path}: has no configuration that can be read ({first_line(error)})") from error
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(length) if length else None
-
-
-def model_fingerprint(path: str, revision: str | None = None, *, key: str = "model.path") -> str:
-    """A hash that tells two checkpoints apart without reading all of either.
-
-    For a folder sha256 over config.json and, of every safetensors file, name, size and 64 samples of 64 KiB spread evenly
-    from its header on: fine-tuning moves every one of them. For a hub id the commit that is in the cache, or on the hub.
-
-    Raises ModelError, which names `key`, for a folder or hub id without a model.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        return _hub_commit(path, revision, key)
-    digest = hashlib.sha256()
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"{key}={path}: holds no safetensors file")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{key}={path}: config.json cannot be read ({first_line(error)})") from error
-    digest.update(json.dumps(config, sort_keys=True).encode())
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}".encode())
-        with file.open("rb") as content:
-            for offset in sorted({size * i // NUM_SAMPLES for i in range(NUM_SAMPLES)}):
-                content.seek(offset)
-                digest.update(content.read(SAMPLE_BYTES))
-    return digest.hexdigest()
-
-
-def _hub_commit(path: str, revision: str | None, key: str) -> str:
-    from transformers.utils import cached_file
-    from transformers.utils.hub import extract_commit_hash
-
-    try:
-        resolved = cached_file(path, "config.json", revision=revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{key}={path}: is neither a folder nor a model that the hub gives ({first_line(error)})"
-        ) from error
-    commit = extract_commit_hash(resolved, None)
-    return f"{path}@{commit or revision or 'main'}"

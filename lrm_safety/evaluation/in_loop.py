@@ -40,8 +40,9 @@ class InLoopEvaluation:
         tokenizer: PreTrainedTokenizerBase,
         parser: ResponseParser,
         sampling: SamplingParameters,
+        num_embeddings: int | None = None,
     ) -> None:
-        """Raises ConfigError or DataError for a benchmark, judge or grader that cannot be used."""
+        """`num_embeddings`: tokens that the model's embedding has. Raises ConfigError or DataError for a benchmark, judge or grader that cannot be used."""
         self._settings = (
             settings.evaluation if settings.evaluation.every_updates else replace(settings.evaluation, benchmarks={})
         )
@@ -57,6 +58,7 @@ class InLoopEvaluation:
             system_prompt=settings.model.system_prompt,
             max_prompt_tokens=settings.rollout.max_prompt_tokens,
             limit_key="rollout.max_prompt_tokens",
+            num_embeddings=num_embeddings,
         )
         self._planned = planner.plan(self._settings, protocol)
         self._judges = {}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..conversation import CLOSE_TAG, OPEN_TAG, Family
+from ..conversation import CLOSE_TAG, DATE_STRING, OPEN_TAG, Family, PromptRenderer
+from ..datasets.rendering import check_embedded
 from ..errors import ConfigError, DataError
 from ..rollouts import TokenIds
 from ..settings.evaluation import BenchmarkSettings, EvaluationSettings
@@ -20,6 +22,8 @@ from .protocols import Protocol
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,18 +92,35 @@ class Planner:
         system_prompt: str | None,
         max_prompt_tokens: int,
         limit_key: str,
+        num_embeddings: int | None = None,
     ) -> None:
-        """`limit_key` says in errors where `max_prompt_tokens` comes from."""
-        self._family, self._tokenizer, self._system_prompt = family, tokenizer, system_prompt
+        """`limit_key` says in errors where `max_prompt_tokens` comes from; `num_embeddings` are the tokens that the model's
+        embedding has. Raises as `PromptRenderer` does."""
+        self._family, self._tokenizer, self._num_embeddings = family, tokenizer, num_embeddings
+        self._renderer = PromptRenderer(family, tokenizer, system_prompt)
+        self.num_respelled = 0
+        """Prompts rendered so far that spelled out control tokens of the model, which are broken by a space."""
         self._max_prompt_tokens, self._limit_key = max_prompt_tokens, limit_key
 
     def plan(self, settings: EvaluationSettings, protocol: Protocol) -> list[PlannedBenchmark]:
-        """Every benchmark of `settings`. Raises ConfigError or DataError in one line."""
-        return [self._plan(name, one, settings, protocol) for name, one in settings.benchmarks.items()]
+        """Every benchmark of `settings`; one line says how many prompts spelled out control tokens. Raises ConfigError,
+        DataError or ModelError in one line."""
+        planned = [self._plan(name, one, settings, protocol) for name, one in settings.benchmarks.items()]
+        if self.num_respelled:
+            logger.warning(
+                "%d prompts of the benchmarks spell out control tokens of the model, which are broken by a space",
+                self.num_respelled,
+            )
+        if self._renderer.writes_the_date:
+            logger.warning("the model's chat template writes today's date; it is told %s", DATE_STRING)
+        return planned
 
     def render(self, attacked: AttackedPrompt) -> tuple[TokenIds, TokenIds]:
         """Ids of the whole prompt, int32 [P], and of its prefilled part, int32 [F]."""
-        ids = self._family.render_prompt(self._tokenizer, attacked.prompt, self._system_prompt)
+        prompt = self._renderer.render(attacked.prompt)
+        self.num_respelled += bool(prompt.respelled)
+        ids = prompt.ids
+        check_embedded(ids, self._num_embeddings, self._tokenizer, "evaluation.benchmarks: a question")
         prefill: list[int] = []
         if attacked.prefill:
             text = attacked.prefill

@@ -18,13 +18,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..conversation import Family, ResponseParser, get_family
 from ..errors import ConfigError
-from ..modeling.folder import check_model_folder
-from ..modeling.load import load_tokenizer
+from ..modeling.folder import model_fingerprint
+from ..modeling.load import check_causal_lm, load_tokenizer
 from ..models_cache import ensure_cached
 from ..rollouts import SamplingParameters
 from ..settings import EvaluateSettings
 from ..settings.paths import CACHE_PREFIX, resolve
-from .engine import Engine, context_tokens, engine_settings, model_fingerprint, resolve_device
+from .engine import Engine, context_tokens, engine_settings, resolve_device
 from .figures import figures
 from .graders.math import MathGrader
 from .judges.build import build_judge, judge_identity, judge_views
@@ -74,7 +74,7 @@ def prepare(settings: EvaluateSettings, directory: Path) -> PreparedEvaluation:
     model = replace(model, path=resolve(model.path, "model.path"))
     settings = replace(settings, model=model)
     family = get_family(model.family)
-    check_model_folder(model.path)
+    config = check_causal_lm(model)
     tokenizer = load_tokenizer(model)
     stop = tuple(family.stop_token_ids(tokenizer))
     rollout = settings.rollout
@@ -96,6 +96,7 @@ def prepare(settings: EvaluateSettings, directory: Path) -> PreparedEvaluation:
         system_prompt=model.system_prompt,
         max_prompt_tokens=room,
         limit_key=f"the model's context of {context} tokens less evaluation.max_response_tokens",
+        num_embeddings=getattr(config.get_text_config(), "vocab_size", None),
     )
     planned = planner.plan(evaluation, protocol)
     judged = [one for one in planned if one.benchmark.judged]

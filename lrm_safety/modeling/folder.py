@@ -1,21 +1,50 @@
-"""Look at a model folder without loading it: is it there, is it whole, is it a format we accept?
+"""One model folder, one reader: which files are the model, are they whole, and what do they hold? No tensor is loaded.
+
+Trainer, engines, reward models, judges, fingerprints and the planner all take the files that `weight_files` names. Their
+libraries choose differently: transformers reads `model.safetensors` before an index and applies an adapter that lies beside
+it, vLLM reads every `*.safetensors` that no index excludes. A folder in which that makes a difference is refused.
 
 Runs before any actor starts, so that a mistyped path or a torn download costs a second and not a cluster.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import struct
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
+from ..settings.paths import cache_directory
 
+INDEX, SINGLE, ADAPTER = "model.safetensors.index.json", "model.safetensors", "adapter_config.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
+HEADS = ("lm_head.weight", "embed_out.weight")
+_EMBEDDINGS = re.compile(r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|embeddings)\.weight$")
+_DIGEST_CHUNK_BYTES = 2**24
+_CACHED_FROM_BYTES = 2**26
+_RACE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where a tensor lies, from the header of its file."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    """Position of its first byte in the file."""
+    num_bytes: int
 
 
 def is_hub_id(path: str) -> bool:
@@ -30,35 +59,186 @@ def check_model_folder(path: str, *, needs_tokenizer: bool = True) -> None:
     promise. No tensor is read.
 
     Raises:
-        ModelError: the folder or a file of it is absent, torn, or of a format that is not accepted.
+        ModelError: the folder or a file of it is absent, torn, of a format that is not accepted, or mixed: files that some
+            readers take and others do not.
     """
     if is_hub_id(path):
         return
     folder = Path(path)
     if not folder.is_dir():
         raise ModelError(f"model folder {path} does not exist: check the model's path")
-    _read_json(folder / "config.json", "it is not a Hugging Face model folder")
-    for weights in _weight_files(folder):
-        _check_safetensors(weights)
+    config = read_config(folder)
+    files = weight_files(folder)
+    stated = config.get("transformers_weights")
+    if stated is not None and stated not in (INDEX, *(file.name for file in files)):
+        raise ModelError(
+            f"{folder}/config.json names {stated} as transformers_weights, which other readers do not take"
+        )
+    tensors(folder)
     if needs_tokenizer and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(f"{path} has no tokenizer files (such as tokenizer.json): copy the model's tokenizer there")
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a folder. Raises ModelError, with what to give instead for a folder of a run or one of its checkpoints."""
+    if not (folder / "config.json").is_file():
+        if (folder / "manifest.json").is_file():
+            raise ModelError(
+                f"{folder} is a checkpoint of a run, no model folder: write its model with `lrm-safety export {folder}` and "
+                "give that folder"
+            )
+        if (folder / "checkpoints").is_dir():
+            exported = f"give {folder}/export" if (folder / "export").is_dir() else f"run `lrm-safety export {folder}`"
+            raise ModelError(f"{folder} is the folder of a run, no model folder: {exported}")
+        if (folder / ADAPTER).is_file():
+            raise ModelError(
+                f"{folder} holds an adapter (LoRA) alone: merge it into its base model and give that folder"
+            )
+    return _read_json(folder / "config.json", "it is not a Hugging Face model folder")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that are the model, which every reader takes.
+
+    Those that the index names, or `model.safetensors`. Raises ModelError for a folder without them, and for one where
+    readers would differ.
+    """
+    if (folder / ADAPTER).is_file():
+        raise ModelError(
+            f"{folder} holds {ADAPTER} beside the weights: some readers would apply the adapter and others not; merge it, or "
+            "move it elsewhere"
+        )
+    index, single = folder / INDEX, folder / SINGLE
+    present = sorted(file.name for file in folder.glob("*.safetensors"))
     if index.is_file():
-        names = set(_read_json(index, "the weights cannot be found").get("weight_map", {}).values())
-        missing = sorted(name for name in names if not (folder / name).is_file())
-        if missing or not names:
+        named = _shards(index)
+        missing = sorted(name for name in named if not (folder / name).is_file())
+        if missing or not named:
             raise ModelError(f"{folder} lacks {len(missing)} weight file(s) named in its index, first: {missing[:1]}")
-        return [folder / name for name in sorted(names)]
-    single = folder / "model.safetensors"
+        if single.is_file() and named != {SINGLE}:
+            raise ModelError(
+                f"{folder} holds {SINGLE} beside {INDEX}, which names other files: two models in one folder; remove one of them"
+            )
+        # Files that the index does not name are left alone by all.
+        return [folder / name for name in sorted(named)]
     if not single.is_file():
         raise ModelError(f"{folder} has no model.safetensors: convert the weights to safetensors (no pickle is read)")
+    if others := [name for name in present if name != SINGLE]:
+        raise ModelError(
+            f"{folder} holds {', '.join(others[:3])} beside {SINGLE} and no index: engines would read them too, the trainer "
+            "not; move them elsewhere"
+        )
     return [single]
 
 
-def _check_safetensors(file: Path) -> None:
+def tensors(folder: Path) -> dict[str, TensorEntry]:
+    """Every tensor of the model by name. Raises ModelError for a torn file, for a name in two files, and where the index and
+    the files disagree."""
+    found: dict[str, TensorEntry] = {}
+    for file in weight_files(folder):
+        for name, entry in _header(file).items():
+            if name in found:
+                raise ModelError(
+                    f"{folder}: {name} stands in {found[name].file.name} and in {file.name}; remove one of them"
+                )
+            found[name] = entry
+    if (folder / INDEX).is_file():
+        mapped: dict[str, str] = _read_json(folder / INDEX, "the weights cannot be found")["weight_map"]
+        for name, file_name in mapped.items():
+            if name not in found or found[name].file.name != file_name:
+                raise ModelError(
+                    f"{folder}: the index says that {name} stands in {file_name}, where it does not; mend the index"
+                )
+        if extra := sorted(found.keys() - mapped.keys()):
+            raise ModelError(
+                f"{folder}: the index does not name {extra[0]}, which stands in {found[extra[0]].file.name}"
+            )
+    return found
+
+
+def check_tied_head(folder: Path) -> None:
+    """For a model whose config.json ties head and embedding. Raises ModelError for a head of its own in the files: the trainer
+    would read it, the engines not. An equal copy is fine."""
+    found = tensors(folder)
+    heads = [name for name in found if name.endswith(HEADS)]
+    embeddings = [name for name in found if _EMBEDDINGS.search(name)]
+    for head in heads:
+        for embedding in embeddings:
+            one, other = found[head], found[embedding]
+            if one.shape == other.shape and (one.dtype != other.dtype or _range_digest(one) != _range_digest(other)):
+                raise ModelError(
+                    f"{folder}: config.json says tie_word_embeddings=true, but {one.file.name} holds a {head} that differs from "
+                    f"{embedding}: set tie_word_embeddings to false, or remove the head"
+                )
+
+
+def model_fingerprint(path: str, revision: str | None = None, *, key: str = "model.path") -> str:
+    """A hash of what the model is: for a folder its config.json and the whole content of its weight files, for a hub id the
+    commit that is in the cache, or on the hub.
+
+    The digest of a large file is kept in the cache folder, by its path, size, inode and times of change; that of one changed
+    within the last two seconds is not.
+
+    Raises ModelError, which names `key`, for a folder or hub id without a model.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return _hub_commit(path, revision, key)
+    try:
+        files = weight_files(folder)
+    except ModelError as error:
+        raise ModelError(f"{key}={path}: {error}") from error
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{key}={path}: config.json cannot be read ({first_line(error)})") from error
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for file in files:
+        digest.update(f"{file.name}:{_file_digest(file)}".encode())
+    return digest.hexdigest()
+
+
+def tokenizer_fingerprint(path: str, revision: str | None = None, *, template: bool, key: str = "model.path") -> str:
+    """A hash of the tokenizer's files, with or without the chat template; for a hub id its commit."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return _hub_commit(path, revision, key)
+    digest = hashlib.sha256()
+    patterns = (
+        "tokenizer*",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.*",
+        "merges.txt",
+        "*.model",
+        "*.tiktoken",
+    )
+    for file in _matching(folder, (*patterns, *(_TEMPLATE_FILES if template else ()))):
+        content = file.read_bytes()
+        if file.name == "tokenizer_config.json" and not template:
+            settings = _read_json(file, "the tokenizer cannot be read")
+            content = json.dumps({**settings, "chat_template": None}, sort_keys=True).encode()
+        digest.update(f"{file.relative_to(folder)}:{len(content)}:".encode() + content)
+    return digest.hexdigest()
+
+
+def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+
+
+def _shards(index: Path) -> set[str]:
+    """Names of the files that an index names."""
+    mapped = _read_json(index, "the weights cannot be found").get("weight_map", {})
+    names = set(mapped.values()) if isinstance(mapped, Mapping) else set()
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ModelError(
+                f"{index} names {name!r}, which is no file beside it: put all weight files into the folder itself"
+            )
+    return names
+
+
+def _header(file: Path) -> dict[str, TensorEntry]:
     """Format: 8 bytes little-endian header size, JSON header with byte offsets, data (safetensors README)."""
     size = file.stat().st_size
     torn = ModelError(f"{file} is torn or not safetensors ({size} bytes): download or copy it again")
@@ -70,12 +250,88 @@ def _check_safetensors(file: Path) -> None:
         if header_bytes > size - 8:
             raise torn
         try:
-            header = json.loads(stream.read(header_bytes))
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+            entries = {
+                name: TensorEntry(
+                    file,
+                    str(tensor["dtype"]),
+                    tuple(int(length) for length in tensor["shape"]),
+                    8 + header_bytes + tensor["data_offsets"][0],
+                    tensor["data_offsets"][1] - tensor["data_offsets"][0],
+                )
+                for name, tensor in json.loads(stream.read(header_bytes)).items()
+                if name != "__metadata__"
+            }
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise torn from error
-    if size != 8 + header_bytes + max(ends, default=0):
+    if size != max((entry.begin + entry.num_bytes for entry in entries.values()), default=8 + header_bytes):
         raise torn
+    return entries
+
+
+def _range_digest(entry: TensorEntry) -> str:
+    return _content_digest(entry.file, entry.begin, entry.num_bytes)
+
+
+def _file_digest(file: Path) -> str:
+    """sha256 of sha256s of pieces of a file; that of a large file from the cache, where it can be trusted."""
+    file = file.resolve()
+    before = _state(file)
+    num_bytes = file.stat().st_size
+    if num_bytes < _CACHED_FROM_BYTES:
+        return _content_digest(file, 0, num_bytes)
+    name = f"{hashlib.sha256(str(file).encode()).hexdigest()}.json"
+    try:
+        held = json.loads((cache_directory() / "digests" / name).read_text(encoding="utf-8"))
+        if held["state"] == before:
+            return str(held["digest"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        pass  # none, or one that says nothing: it is made again
+    digest = _content_digest(file, 0, num_bytes)
+    # A file changed a moment ago could change again within one tick of its clock.
+    settled = time.time() - max(file.stat().st_mtime, file.stat().st_ctime) > _RACE_SECONDS
+    if settled and _state(file) == before:
+        try:
+            folder = cache_directory() / "digests"
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = folder / f".{name}.{os.getpid()}"
+            unfinished.write_text(json.dumps({"state": before, "digest": digest}), encoding="utf-8")
+            unfinished.replace(folder / name)
+        except (OSError, RuntimeError):
+            pass  # a cache that cannot be written costs time and nothing else
+    return digest
+
+
+def _state(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _content_digest(file: Path, begin: int, num_bytes: int) -> str:
+    descriptor = os.open(file, os.O_RDONLY)
+
+    def piece(start: int) -> bytes:
+        return hashlib.sha256(os.pread(descriptor, min(_DIGEST_CHUNK_BYTES, begin + num_bytes - start), start)).digest()
+
+    try:
+        with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+            pieces = pool.map(piece, range(begin, begin + num_bytes, _DIGEST_CHUNK_BYTES))
+            return hashlib.sha256(num_bytes.to_bytes(8, "little") + b"".join(pieces)).hexdigest()
+    finally:
+        os.close(descriptor)
+
+
+def _hub_commit(path: str, revision: str | None, key: str) -> str:
+    from transformers.utils import cached_file
+    from transformers.utils.hub import extract_commit_hash
+
+    try:
+        resolved = cached_file(path, "config.json", revision=revision)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{key}={path}: is neither a folder nor a model that the hub gives ({first_line(error)})"
+        ) from error
+    commit = extract_commit_hash(resolved, None)
+    return f"{path}@{commit or revision or 'main'}"
 
 
 def _read_json(file: Path, consequence: str) -> dict[str, Any]:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ..errors import ModelError, first_line
 from ..settings import ModelSettings
 from . import packed_attention
-from .folder import check_model_folder
+from .folder import check_model_folder, check_tied_head, is_hub_id
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 RECURRENT_LAYERS = {"mamba", "linear_attention", "conv", "recurrent"}
@@ -27,6 +34,28 @@ def attention_implementation(requested: str, device: str) -> str:
     return "flash_attention_2" if device.startswith("cuda") and importlib.util.find_spec("flash_attn") else "sdpa"
 
 
+def check_causal_lm(settings: ModelSettings) -> PretrainedConfig:
+    """The configuration of a model folder or hub id that trainer and engines can read alike; no weights are loaded.
+
+    Raises ModelError for a folder that is torn or mixed, for a model type that is not known here or is no causal language
+    model, and for a head of its own under tie_word_embeddings.
+    """
+    check_model_folder(settings.path)
+    try:
+        config = AutoConfig.from_pretrained(
+            settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
+    # Loaders of other libraries raise what they like for a file that says something unexpected.
+    except Exception as error:
+        raise ModelError(f"model.path={settings.path}: config.json cannot be used ({first_line(error)})") from error
+    own_code = settings.trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if type(config) not in AutoModelForCausalLM._model_mapping and not own_code:  # type: ignore[attr-defined]
+        raise ModelError(f"model.path={settings.path}: a model of type {config.model_type} is no causal language model")
+    if getattr(config, "tie_word_embeddings", False) and not is_hub_id(settings.path):
+        check_tied_head(Path(settings.path))
+    return config
+
+
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The model's own tokenizer. Raises ModelError when there is none."""
     check_model_folder(settings.path)
@@ -34,7 +63,8 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(
             settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
+    # Loaders of other libraries raise what they like for a folder that is none or torn.
+    except Exception as error:
         raise ModelError(f"no tokenizer could be loaded from {settings.path}: {first_line(error)}") from error
 
 
@@ -61,7 +91,9 @@ def load_causal_lm(settings: ModelSettings, device: str) -> PreTrainedModel:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
         raise ModelError(f"the model {settings.path} could not be loaded: {first_line(error)}") from error
     _check_report(settings.path, report)
     _check_packing(settings, model.config.get_text_config())

@@ -14,13 +14,13 @@ import deepspeed
 import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
-from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from ..settings import Settings, TrainerSettings
 from .load import freeze, load_causal_lm
 from .lora import add_lora
 from .packing import pack
+from .parameters import parameter_groups
 from .token_logprobs import TokenLogprobs
 
 MOE_BLOCKS = (
@@ -102,20 +102,6 @@ def reference_engine(settings: Settings) -> deepspeed.DeepSpeedEngine:
     engine, *_ = deepspeed.initialize(model=freeze(_load_partitioned(settings, config)), config=config)
     engine.eval()
     return engine
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; vectors (norms, biases) do not; frozen parameters are left out. Partitioned parameters are told apart
-    by their whole shape."""
-    matrices: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
-    for parameter in module.parameters():
-        if not parameter.requires_grad:
-            continue
-        shape = getattr(parameter, "ds_shape", parameter.shape)
-        (matrices if len(shape) > 1 else vectors).append(parameter)
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
 
 
 def _load_partitioned(settings: Settings, config: dict[str, Any]) -> TokenLogprobs:

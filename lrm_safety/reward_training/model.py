@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from lrm_safety.errors import ConfigError, ModelError
+from lrm_safety.errors import ConfigError, ModelError, first_line
 from lrm_safety.modeling.folder import check_model_folder
 from lrm_safety.modeling.load import _disable_dropout, attention_implementation
-from lrm_safety.rewards.classifier import LOADING_ERRORS
-from lrm_safety.rewards.rendering import Renderer
+from lrm_safety.rewards.check import check_head, is_language_model_head, refuse_unread
+from lrm_safety.rewards.rendering import Renderer, load_reward_tokenizer
 from lrm_safety.settings.paths import resolve
 from lrm_safety.settings.reward_training import RewardBaseSettings
 
@@ -31,11 +32,9 @@ def open_base(settings: RewardBaseSettings) -> Base:
     settings = replace(settings, path=resolve(settings.path, "base.path"))
     source = f"base.path={settings.path}"
     check_model_folder(settings.path)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(settings.path, revision=settings.revision, trust_remote_code=False)
-    except LOADING_ERRORS as error:
-        raise ModelError(f"{source}: cannot load the tokenizer ({error})") from error
-    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    if (folder := Path(settings.path)).is_dir():
+        check_head(folder, source, may_be_new=True)
+    tokenizer = load_reward_tokenizer(settings.path, settings.revision, source)
     return Base(settings, tokenizer, Renderer(tokenizer, source))
 
 
@@ -58,11 +57,18 @@ def load_for_training(base: Base, device: str, seed: int) -> tuple[PreTrainedMod
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except LOADING_ERRORS as error:
-        raise ModelError(f"{source}: cannot be loaded with a sequence-classification head ({error})") from error
+    except torch.OutOfMemoryError:
+        raise
+    # Loaders of other libraries raise what they like for files that they cannot read.
+    except Exception as error:
+        raise ModelError(
+            f"{source}: cannot be loaded with a sequence-classification head ({first_line(error)})"
+        ) from error
     assert isinstance(model, PreTrainedModel)
     body = f"{model.base_model_prefix}."
     missing = sorted(loading["missing_keys"])
+    unexpected = loading["unexpected_keys"]
+    refuse_unread([name for name in unexpected if not (missing and is_language_model_head(name))], model, source)
     if lost := [name for name in missing if name.startswith(body)]:
         raise ModelError(f"{source}: its files lack {lost[0]} ({len(lost)} in all); the checkpoint is torn")
     config = model.config.get_text_config()

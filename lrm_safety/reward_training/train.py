@@ -20,6 +20,7 @@ from lrm_safety.algorithm import lr_multiplier
 from lrm_safety.errors import ConfigError, InvariantError, ModelError
 from lrm_safety.files import write_atomically
 from lrm_safety.modeling.load import DTYPES
+from lrm_safety.modeling.parameters import parameter_groups
 from lrm_safety.rewards.classifier import ClassifierScorer, plan_padded
 from lrm_safety.rewards.scorer import ScoreArray
 from lrm_safety.settings import RewardModelSettings
@@ -135,11 +136,10 @@ class RewardTrainer:
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self._optimizer = torch.optim.AdamW(
-            model.parameters(),
+            parameter_groups(model, settings.weight_decay),
             lr=settings.lr,
             betas=(settings.beta1, settings.beta2),
             eps=settings.epsilon,
-            weight_decay=settings.weight_decay,
         )
 
     def update(self, pairs: Sequence[TokenPair]) -> dict[str, float]:

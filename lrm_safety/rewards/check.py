@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import ConfigError, ModelError
-from ..modeling.folder import check_model_folder
+from ..errors import ConfigError, ModelError, first_line
+from ..modeling.folder import HEADS, check_model_folder, tensors
 from ..settings import RewardModelSettings, RewardSettings
 from ..settings.paths import resolve
 from .function import import_function
 from .http import check_url
+from .rendering import Renderer, load_reward_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 HEAD = "ForSequenceClassification"
 
@@ -46,6 +53,58 @@ def _check_folder(folder: Path, key: str) -> None:
     architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
     if not any(str(name).endswith(HEAD) for name in architectures):
         raise ModelError(f"{key}={folder}: is no reward model: config.json names {architectures}, no ...{HEAD}")
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    if not tokenizer.get("chat_template") and not (folder / "chat_template.jinja").is_file():
-        raise ModelError(f"{key}={folder}: its tokenizer has no chat template: add the model's own chat_template.jinja")
+    check_head(folder, f"{key}={folder}")
+    # With its tokenizer: the template must be there and take a conversation.
+    Renderer(load_reward_tokenizer(str(folder), None, f"{key}={folder}"), f"{key}={folder}")
+
+
+def check_head(folder: Path, source: str, *, may_be_new: bool = False) -> None:
+    """Compare the tensors of a folder beside its body with those of a sequence-classification head of one output.
+
+    Reads headers only. `may_be_new`: a language model, whose head is still to be made, will do. Raises ModelError, which opens
+    with `source` and names the tensor, for a head that lacks, has another number of outputs, or has more to it than the
+    loader would read (a bias, a normalisation): its scores would be other than the model's.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    try:
+        config = AutoConfig.from_pretrained(folder, num_labels=1)
+        with torch.device("meta"):
+            skeleton = AutoModelForSequenceClassification.from_config(config)
+    # Loaders of other libraries raise what they like for a configuration that they do not know.
+    except Exception as error:
+        raise ModelError(f"{source}: no model with a sequence-classification head ({first_line(error)})") from error
+    body = f"{skeleton.base_model_prefix}."
+    files = tensors(folder)
+    if not any(name.startswith(body) for name in files):
+        return  # saved without the names of its parts, which the loader finds out
+    held = {name: entry.shape for name, entry in files.items() if not name.startswith(body)}
+    needed = {name: tuple(value.shape) for name, value in skeleton.state_dict().items() if not name.startswith(body)}
+    if may_be_new and not held.keys() & needed.keys():
+        held = {name: shape for name, shape in held.items() if not is_language_model_head(name)}
+    elif missing := sorted(needed.keys() - held.keys()):
+        raise ModelError(
+            f"{source}: is no reward model, or torn: its files lack {missing[0]}; choose a checkpoint with a "
+            "sequence-classification head"
+        )
+    for name in sorted(needed.keys() & held.keys()):
+        if held[name] != needed[name]:
+            outputs = f"has {held[name][0]} outputs, needs {needed[name][0]}" if held[name] else "has no outputs"
+            raise ModelError(f"{source}: {name} {outputs} (shape {list(held[name])} instead of {list(needed[name])})")
+    refuse_unread(held.keys() - needed.keys(), skeleton, source)
+
+
+def refuse_unread(names: Iterable[str], model: PreTrainedModel, source: str) -> None:
+    """Raise ModelError for tensors that a checkpoint holds and its model does not read."""
+    ignored = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()]
+    if unread := sorted(name for name in names if not any(pattern.search(name) for pattern in ignored)):
+        raise ModelError(
+            f"{source}: holds {', '.join(unread[:3])} ({len(unread)} in all), which a head of one output does not read: its "
+            "scores would not be the model's own"
+        )
+
+
+def is_language_model_head(name: str) -> bool:
+    """Whether a tensor is the head of the language model that a reward model began as."""
+    return name.endswith(HEADS)

@@ -8,19 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from lrm_safety.errors import ConfigError, ModelError, RewardError
+from lrm_safety.modeling.folder import check_model_folder
 from lrm_safety.modeling.load import attention_implementation
 from lrm_safety.settings import RewardModelSettings
 
+from .check import check_head, refuse_unread
 from .conversation import Conversation
 from .overlong import drop_trace_middle
-from .rendering import Rendered, Renderer
+from .rendering import Rendered, Renderer, load_reward_tokenizer
 from .scorer import ScoreArray, checked_scores
-
-LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 
 
 class ClassifierScorer:
@@ -39,9 +38,11 @@ class ClassifierScorer:
         self._settings = settings
         self._device = torch.device(device)
         source = f"{self._key}.path={settings.path}"
-        tokenizer = _load_tokenizer(settings, source)
+        tokenizer = load_reward_tokenizer(str(settings.path), settings.revision, source)
         self._renderer = Renderer(tokenizer, source)
         self._model = _load_model(settings, source, device).to(self._device).eval()
+        self._tokenizer = tokenizer
+        self._num_embeddings = self._model.get_input_embeddings().weight.shape[0]
         self._pad_id = self._set_padding(tokenizer, source)
         positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         if positions is not None and settings.max_tokens > positions:
@@ -72,6 +73,12 @@ class ClassifierScorer:
         """Token ids of one view, within max_tokens; None when it gets `overlong_score`."""
         limit = self._settings.max_tokens
         rendered = self._renderer.render(conversation.prompt, conversation.view(view))
+        if (highest := max(rendered.ids)) >= self._num_embeddings:
+            raise RewardError(
+                f"{self._key}: a conversation holds the token {self._tokenizer.convert_ids_to_tokens(highest)} with the id "
+                f"{highest}, but the model's embedding has {self._num_embeddings} rows and its tokenizer {len(self._tokenizer)} "
+                "tokens; use the model's own tokenizer"
+            )
         if len(rendered.ids) > limit:
             self.counters["overlong"] += 1
             if self._settings.overlong == "error":
@@ -147,18 +154,15 @@ def plan_padded(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
     return micro_batches
 
 
-def _load_tokenizer(settings: RewardModelSettings, source: str) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(settings.path, revision=settings.revision, trust_remote_code=False)
-    except LOADING_ERRORS as error:
-        raise ModelError(f"{source}: cannot load the tokenizer ({_cause(error)})") from error
-    assert isinstance(tokenizer, PreTrainedTokenizerBase)
-    return tokenizer
-
-
 def _load_model(settings: RewardModelSettings, source: str, device: str) -> PreTrainedModel:
     if (folder := Path(str(settings.path))).is_dir() and not (folder / "config.json").is_file():
         raise ModelError(f"{source}: the folder holds no config.json")
+    if folder.is_dir():
+        try:
+            check_model_folder(str(folder), needs_tokenizer=False)
+        except ModelError as error:
+            raise ModelError(f"{source}: cannot load the reward model ({error})") from error
+        check_head(folder, source)
     try:
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             settings.path,
@@ -170,7 +174,10 @@ def _load_model(settings: RewardModelSettings, source: str, device: str) -> PreT
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except LOADING_ERRORS as error:
+    except torch.OutOfMemoryError:
+        raise
+    # Loaders of other libraries raise what they like for files that they cannot read.
+    except Exception as error:
         raise ModelError(f"{source}: cannot load the reward model ({_cause(error)})") from error
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
@@ -178,6 +185,7 @@ def _load_model(settings: RewardModelSettings, source: str, device: str) -> PreT
             "choose a checkpoint with a sequence-classification head"
         )
     assert isinstance(model, PreTrainedModel)
+    refuse_unread(loading["unexpected_keys"], model, source)
     return model
 
 

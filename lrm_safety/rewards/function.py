@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from lrm_safety.errors import ConfigError, RewardError
@@ -32,6 +35,13 @@ def import_function(path: str, key: str) -> RewardFunction:
     if not callable(function):
         raise ConfigError(f"{key}={path}: {module_name} has no function {function_name}")
     return function
+
+
+def function_fingerprint(function: Callable[..., Any]) -> str | None:
+    """sha256 of the file that holds the function; None where there is no such file."""
+    module = getattr(function, "__module__", None) or type(function).__module__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
 
 
 class FunctionScorer:

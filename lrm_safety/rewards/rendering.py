@@ -5,12 +5,25 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lrm_safety.conversation import CLOSE_TAG, OPEN_TAG, ChatTemplate, ControlTokens
-from lrm_safety.errors import ModelError, RewardError
+from lrm_safety.errors import ModelError, RewardError, first_line
 
 TAGS = re.compile(f"{OPEN_TAG}|{CLOSE_TAG}")
+
+
+def load_reward_tokenizer(path: str, revision: str | None, source: str) -> PreTrainedTokenizerBase:
+    """A reward model's own tokenizer. Raises ModelError, which opens with `source`, when there is none."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+    # Loaders of other libraries raise what they like for a folder that is none or torn.
+    except Exception as error:
+        raise ModelError(
+            f"{source}: cannot load the tokenizer ({type(error).__name__}: {first_line(error)})"
+        ) from error
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
 
 
 @dataclass(frozen=True)

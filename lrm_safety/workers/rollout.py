@@ -202,6 +202,9 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
         "seed": settings.seed,
         "skip_tokenizer_init": True,
         "generation_config": "vllm",
+        # The files that the trainer reads, not Mistral's own that may lie beside them, nor pickles.
+        "load_format": "safetensors",
+        "config_format": "hf",
         # The distribution that is sampled from, temperature included: what the trainer computes as well.
         "logprobs_mode": "processed_logprobs",
         "max_model_len": rollout.max_prompt_tokens + rollout.max_response_tokens,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from batches import ASSETS, miniature_tokenizer
+from safetensors.torch import load_file, save_file
 
 from lrm_safety.checkpoints import CheckpointStore
 from lrm_safety.datasets import load_prompts
@@ -48,7 +49,8 @@ def test_a_fresh_run(tmp_path: Path) -> None:
     assert run.checkpoint is None and run.restarts == 0 and run.directory == tmp_path / "run"
     assert not (tmp_path / "run").exists(), "preparing writes nothing"
     # The identity is what the user wrote, the settings are what loaders take.
-    assert run.identity == asdict(settings) and run.identity["model"]["path"].startswith("package:")
+    content = run.identity.pop("content")
+    assert content and run.identity == asdict(settings) and run.identity["model"]["path"].startswith("package:")
     assert run.settings.model.path == str(ASSETS / "policy")
     assert run.settings.reward.models["miniature"].path == str(ASSETS / "reward")
     assert run.settings.data.path == TRAIN
@@ -81,7 +83,7 @@ def test_a_rollout_batch_above_the_prompts(tmp_path: Path, prompts: int, fits: b
 
 def test_a_prompt_over_the_limit_is_named(tmp_path: Path) -> None:
     row = json.loads(Path(TRAIN).read_text().splitlines()[0])
-    with pytest.raises(DataError, match=rf"train.jsonl row 0 \(id {row['id']}\): .*rollout.max_prompt_tokens=6"):
+    with pytest.raises(DataError, match=rf"train.jsonl row 1 \(id {row['id']}\): .*rollout.max_prompt_tokens=6"):
         prepare(composed("rollout.max_prompt_tokens=6"), tmp_path)
 
 
@@ -268,3 +270,100 @@ def test_many_differences_are_cut_short(tmp_path: Path) -> None:
     changes += ["trainer.weight_decay=0.5", "trainer.gradient_clip=0.5", "algorithm.gamma=0.5", "seed=3"]
     with pytest.raises(ConfigError, match="; and 2 more"):
         resumed(tmp_path, *changes)
+
+
+def _begun(folder: Path, overrides: tuple[str, ...], change: Callable[[Path], None]) -> None:
+    """A run whose model, reward model and data lie in `folder`, stopped at update 2; then `change`, then its resume."""
+    shutil.copytree(ASSETS / "policy", folder / "model")
+    shutil.copytree(ASSETS / "reward", folder / "reward")
+    shutil.copy(TRAIN, folder / "train.jsonl")
+    settings = composed(
+        f"model.path={folder}/model", f"data.path={folder}/train.jsonl", f"reward.models.miniature.path={folder}/reward"
+    )
+    run = prepare(settings, folder / "run")
+    store = CheckpointStore(folder / "run/checkpoints")
+    store.commit(store.begin(2), 2, state={}, config=run.identity, data_fingerprint=run.prompts.fingerprint)
+    again = prepare(settings, folder / "run")
+    assert again.checkpoint is not None and again.checkpoint.update == 2, "nothing has changed yet"
+    change(folder)
+    settings = composed(
+        f"model.path={folder}/model",
+        f"data.path={folder}/train.jsonl",
+        f"reward.models.miniature.path={folder}/reward",
+        *overrides,
+    )
+    again = prepare(settings, folder / "run")
+    assert again.checkpoint is not None
+
+
+def _other_weights(file: Path) -> None:
+    values = load_file(file)
+    values[min(values)] = values[min(values)] + 2.0**-8
+    save_file(values, file, metadata={"format": "pt"})
+
+
+def _edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "weights": (lambda folder: _other_weights(folder / "model/model.safetensors"), "weights of model.path"),
+    "configuration of the model": (
+        lambda folder: _edit(folder / "model/config.json", '"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'),
+        "weights of model.path",
+    ),
+    "tokenizer": (
+        lambda folder: _edit(folder / "model/tokenizer.json", '"add_prefix_space": false', '"add_prefix_space": true'),
+        "tokenizer of model.path",
+    ),
+    "chat template": (
+        lambda folder: _edit(folder / "model/chat_template.jinja", "'<|user|>'", "'<|user|>Be brief. '"),
+        "prompts as rendered",
+    ),
+    "reward weights": (
+        lambda folder: _other_weights(folder / "reward/model.safetensors"),
+        "weights of reward.models.miniature.path",
+    ),
+    "reward template": (
+        lambda folder: _edit(folder / "reward/chat_template.jinja", "'[question]'", "'[question] '"),
+        "tokenizer of reward.models.miniature.path",
+    ),
+    "a field of the data": (
+        lambda folder: _edit(folder / "train.jsonl", '"category"', '"other": 1, "category"'),
+        "fields of the data",
+    ),
+}
+
+
+@pytest.mark.parametrize("part", CHANGES)
+def test_what_was_written_over_under_the_same_name_is_another_run(tmp_path: Path, part: str) -> None:
+    change, named = CHANGES[part]
+    with pytest.raises(
+        ConfigError, match=rf"update-000002 belongs to another configuration .*content\.{named}: "
+    ) as refused:
+        _begun(tmp_path, (), change)
+    assert "checkpoint.allow_changes=true" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_other_content_may_be_allowed(tmp_path: Path) -> None:
+    _begun(tmp_path, ("checkpoint.allow_changes=true",), CHANGES["weights"][0])
+
+
+def test_the_file_of_a_reward_function_is_part_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "reward_of_this_test.py"
+    module.write_text("def score(conversations):\n    return [1.0] * len(conversations)\n")
+    settings = composed(
+        "+reward.models.mine.kind=python",
+        "+reward.models.mine.function=reward_of_this_test:score",
+        "~reward.models.miniature",
+    )
+    run = prepare(settings, tmp_path / "run")
+    store = CheckpointStore(tmp_path / "run/checkpoints")
+    store.commit(store.begin(2), 2, state={}, config=run.identity, data_fingerprint=run.prompts.fingerprint)
+    assert prepare(settings, tmp_path / "run").checkpoint is not None
+    module.write_text("def score(conversations):\n    return [2.0] * len(conversations)\n")
+    with pytest.raises(ConfigError, match=r"content\.file of reward\.models\.mine\.function: "):
+        prepare(settings, tmp_path / "run")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, cast
 
 from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.engine import model_fingerprint
 from lrm_safety.evaluation.judges.judge import Judge, View
+from lrm_safety.modeling.folder import model_fingerprint, tokenizer_fingerprint
 from lrm_safety.settings.evaluation import JudgeSettings
 from lrm_safety.settings.paths import resolve
 
@@ -45,7 +46,10 @@ def judge_identity(name: str, settings: JudgeSettings) -> dict[str, Any]:
     options = {option: value for option, value in given.items() if option != "name"}
     cast(Any, make).check(key, **options)
     path = given.get("path", inspect.signature(make).parameters["path"].default)
-    return identity | {"fingerprint": model_fingerprint(path, given.get("revision"), key=f"{key}.path")}
+    identity |= {"fingerprint": model_fingerprint(path, given.get("revision"), key=f"{key}.path")}
+    if Path(path).is_dir():  # a hub's commit says it already
+        identity["tokenizer"] = tokenizer_fingerprint(path, template=True)
+    return identity
 
 
 def _checked(name: str, settings: JudgeSettings, device: str) -> tuple[Callable[..., Judge], dict[str, Any]]:

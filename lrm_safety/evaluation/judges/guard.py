@@ -24,6 +24,7 @@ from lrm_safety.evaluation.judges.guard_families import (
 )
 from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, Verdict
 from lrm_safety.evaluation.judges.shortening import shortened
+from lrm_safety.modeling.folder import check_model_folder
 
 MAX_MODEL_TOKENS = 8192
 
@@ -131,6 +132,10 @@ class GuardJudge:
         self._max_prompt_tokens = max_model_tokens - self._family.max_reply_tokens
         source = f"{key}.path={path}"
         try:
+            check_model_folder(path)
+        except ModelError as error:
+            raise ModelError(f"{source}: {error}") from error
+        try:
             tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         # Loaders of other libraries raise what they like for a folder that is none or torn.
         except Exception as error:
@@ -157,6 +162,8 @@ class GuardJudge:
                     "seed": seed,
                     "skip_tokenizer_init": True,
                     "generation_config": "vllm",
+                    "load_format": "safetensors",
+                    "config_format": "hf",
                     "max_model_len": max_model_tokens,
                     "disable_log_stats": True,
                     **(engine or {}),

@@ -11,7 +11,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from lrm_safety.errors import ModelError
 from lrm_safety.evaluation.judges.shortening import shortened
-from lrm_safety.rewards.classifier import LOADING_ERRORS, plan_padded
+from lrm_safety.rewards.check import refuse_unread
+from lrm_safety.rewards.classifier import plan_padded
 from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.rewards.scorer import ScoreArray, checked_scores
 from lrm_safety.settings import RewardModelSettings
@@ -43,10 +44,14 @@ class PairScorer:
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-        except LOADING_ERRORS as error:
+        except torch.OutOfMemoryError:
+            raise
+        # Loaders of other libraries raise what they like for files that they cannot read.
+        except Exception as error:
             raise ModelError(f"{source}: cannot load the reward model ({type(error).__name__}: {error})") from error
         if missing := sorted(report["missing_keys"]):
             raise ModelError(f"{source}: is no reward model, or torn: its files lack {', '.join(missing[:3])}")
+        refuse_unread(report["unexpected_keys"], model, source)
         self._model = model.to(device).eval()
 
     def score_texts(self, conversations: Sequence[Conversation], view: str) -> ScoreArray:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from lrm_safety.errors import JudgeError
 from lrm_safety.evaluation.judges.agreement import as_label
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
-from lrm_safety.rewards.function import import_function
+from lrm_safety.rewards.function import function_fingerprint, import_function
 
 
 class PythonJudge:
@@ -31,8 +28,7 @@ class PythonJudge:
     @property
     def fingerprint(self) -> str | None:
         """sha256 of the file that holds the function; None where there is no such file."""
-        file = getattr(sys.modules.get(self._function.__module__), "__file__", None)
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+        return function_fingerprint(self._function)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -14,7 +14,7 @@ from lrm_safety.evaluation.judges.agreement import as_label
 from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, Verdict
 from lrm_safety.evaluation.judges.pair_scorer import PairScorer
 from lrm_safety.evaluation.judges.shortening import as_conversation
-from lrm_safety.rewards.classifier import LOADING_ERRORS, ClassifierScorer
+from lrm_safety.rewards.classifier import ClassifierScorer
 from lrm_safety.settings import RewardModelSettings
 
 DEFAULT_PATH = "OpenAssistant/reward-model-deberta-v3-large-v2"
@@ -123,7 +123,8 @@ def _look(path: str, revision: str | None, key: str) -> tuple[PreTrainedTokenize
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
-    except LOADING_ERRORS as error:
+    # Loaders of other libraries raise what they like for a folder that is none or torn.
+    except Exception as error:
         raise ModelError(f"{key}.path={path}: no reward model with its tokenizer can be loaded ({error})") from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer, getattr(config.get_text_config(), "max_position_embeddings", None)

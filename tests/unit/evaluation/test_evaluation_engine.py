@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lrm_safety.errors import ModelError
-from lrm_safety.evaluation.engine import Engine, context_tokens, engine_settings, model_fingerprint
+from lrm_safety.evaluation.engine import Engine, context_tokens, engine_settings
+from lrm_safety.modeling.folder import model_fingerprint
 from lrm_safety.settings import ModelSettings, RolloutSettings, Settings
 from lrm_safety.workers.rollout import RolloutWorker
 

@@ -186,19 +186,10 @@ def test_attacks_are_part_of_the_plan(tokenizer: Any, prompts: str) -> None:
     assert puzzled.asks[0].prompt == puzzled.asks[1].prompt != puzzled.asks[2].prompt
 
 
-def test_an_attack_on_the_trace_of_a_model_without_one() -> None:
-    class OneWord:
-        """Renders everything as one id."""
-
-        chat_template = "{{ messages[0].content }}"
-
-        def apply_chat_template(self, messages: Any, **_: Any) -> list[int]:
-            return [7]
-
-        def decode(self, ids: Any, **_: Any) -> str:
-            return "x"
-
-    planner = Planner(get_family("plain"), OneWord(), system_prompt=None, max_prompt_tokens=99, limit_key="context")  # type: ignore[arg-type]
+def test_an_attack_on_the_trace_of_a_model_without_one(tokenizer: Any) -> None:
+    ours = copy.deepcopy(tokenizer)
+    ours.chat_template = "{{ messages[0].content }}"
+    planner = Planner(get_family("plain"), ours, system_prompt=None, max_prompt_tokens=99, limit_key="context")
     for prefill in ("<think>\nSure.\n", "<think>\n</think>\n\n"):
         with pytest.raises(ConfigError, match=r"an attack on the trace needs a model that writes one.*family=plain"):
             planner.render(AttackedPrompt("hello", prefill))

@@ -200,3 +200,17 @@ def test_padding_stands_on_the_right_and_is_masked(
     pad = model.config.pad_token_id
     assert seen[0]["input_ids"].tolist() == [[5, 6, 7], [8, pad, pad]]
     assert seen[0]["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_norms_and_biases_do_not_decay(base_folder: Path, tmp_path: Path) -> None:
+    """As in the policy's training: AdamW without gradients multiplies what decays by 1 - lr * weight_decay."""
+    settings = settings_for(base_folder, write_rows(tmp_path / "p.jsonl", toy_rows(8)))
+    model, _ = load_for_training(open_base(settings.base), "cpu", 0)
+    trainer = RewardTrainer(model, replace(settings.trainer, weight_decay=0.5, lr=0.1), "float32", 4)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    trainer._optimizer.step()
+    for name, parameter in model.named_parameters():
+        factor = 1 - 0.1 * 0.5 if before[name].dim() > 1 else 1.0
+        torch.testing.assert_close(parameter.detach(), before[name] * factor, msg=name)

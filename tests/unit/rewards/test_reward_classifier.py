@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tiny_rewards import TinyModel, conversation, llama_tokenizer
+from transformers import AutoTokenizer
 
 from lrm_safety.errors import ConfigError, ModelError, RewardError
+from lrm_safety.rewards import check_reward
 from lrm_safety.rewards.classifier import ClassifierScorer, plan_padded
-from lrm_safety.settings import RewardModelSettings
+from lrm_safety.settings import RewardModelSettings, RewardSettings
 
 NUM_OVERHEAD_TOKENS = 1 + (3 + 4 + 2) + (3 + 9 + 2)
 """BOS, and for each turn three control tokens, the role's letters and two line breaks."""
@@ -193,13 +196,53 @@ def test_absent_and_torn_folders(llama: TinyModel, tmp_path: Path) -> None:
         ClassifierScorer("m", settings_for(folder), "cpu")
 
 
-def test_head_with_two_outputs_is_refused(llama: TinyModel, tmp_path: Path) -> None:
-    folder = shutil.copytree(llama.folder, tmp_path / "two")
-    tensors = load_file(folder / "model.safetensors")
-    tensors["score.weight"] = tensors["score.weight"].repeat(2, 1)
+def changed(llama: TinyModel, folder: Path, **added: torch.Tensor) -> Path:
+    """A copy of the reward model with tensors changed or added; `__` stands for a dot."""
+    shutil.copytree(llama.folder, folder)
+    tensors = load_file(folder / "model.safetensors") | {name.replace("__", "."): one for name, one in added.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match="cannot load the reward model"):
+    return folder
+
+
+def test_head_with_two_outputs_is_refused(llama: TinyModel, tmp_path: Path) -> None:
+    head = load_file(llama.folder / "model.safetensors")["score.weight"]
+    folder = changed(llama, tmp_path / "two", score__weight=head.repeat(2, 1))
+    settings = RewardSettings(models={"m": settings_for(folder)})
+    for refuse in (lambda: check_reward(settings), lambda: ClassifierScorer("m", settings_for(folder), "cpu")):
+        with pytest.raises(ModelError, match=r"^reward\.models\.m\.path=.*score\.weight has 2 outputs, needs 1"):
+            refuse()
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        {"score__bias": torch.tensor([5.0])},
+        {"mean": torch.tensor([1.0]), "std": torch.tensor([2.0])},
+        {"v_head__summary__weight": torch.ones(1, 4)},
+        {"model__layers__0__mlp__gate": torch.ones(3)},
+    ],
+)
+def test_tensors_that_the_head_would_not_read_are_refused_by_name(
+    added: dict[str, torch.Tensor], llama: TinyModel, tmp_path: Path
+) -> None:
+    folder = changed(llama, tmp_path / "more", **added)
+    named = min(added).replace("__", r"\.")
+    with pytest.raises(ModelError, match=rf"^reward\.models\.m\.path=.*holds {named}") as refused:
         ClassifierScorer("m", settings_for(folder), "cpu")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_token_without_a_row_in_the_embedding(llama: TinyModel, tmp_path: Path) -> None:
+    folder = shutil.copytree(llama.folder, tmp_path / "more_tokens")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<|tool|>"])
+    tokenizer.save_pretrained(folder)
+    scorer = ClassifierScorer("m", settings_for(folder), "cpu")
+    scorer.score_texts([conversation("What?", "", "An answer.")], "answer")
+    with pytest.raises(
+        RewardError, match=r"the token <\|tool\|> with the id \d+, but the model's embedding has \d+ rows"
+    ):
+        scorer.score_texts([conversation("What?", "", "An <|tool|> answer.")], "answer")
 
 
 def test_more_tokens_than_the_model_has_positions(llama: TinyModel) -> None:
