@@ -42,7 +42,10 @@ class InLoopEvaluation:
         sampling: SamplingParameters,
         num_embeddings: int | None = None,
     ) -> None:
-        """`num_embeddings`: tokens that the model's embedding has. Raises ConfigError or DataError for a benchmark, judge or grader that cannot be used."""
+        """`num_embeddings`: tokens that the model's embedding has.
+
+        Raises ConfigError, DataError or ModelError for a benchmark, judge or grader that cannot be used.
+        """
         self._settings = (
             settings.evaluation if settings.evaluation.every_updates else replace(settings.evaluation, benchmarks={})
         )

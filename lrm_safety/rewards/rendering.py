@@ -42,11 +42,11 @@ class Renderer:
     that the template wrote stripped from the text, then tokenised with special tokens, so that one BOS remains. Where
     the tokenizer itself adds none, the template's is put back.
 
-    Two things are done beyond the card, both counted by `Rendered.respelled`. Control tokens of the reward model
-    spelled out in a prompt or response (`<|eot_id|>`) would end the turn and let a policy write its own next one: they
-    are broken by a space, and in a prompt the tags of a trace as well. Templates that rewrite thoughts (Qwen3's keeps only what it recognises, others keep the
-    answer alone) would drop text without a word: where that happens the tags are broken by a space, and the whole text
-    is read.
+    Two things are done beyond the card, both counted by `Rendered.respelled`. Control tokens of the reward model spelled
+    out in a prompt or response (`<|eot_id|>`) would end the turn and let a policy write its own next one: they are broken
+    by a space, in a prompt the tags of a trace as well. Templates that rewrite thoughts (Qwen3's keeps only what it
+    recognises, others keep the answer alone) would drop text without a word: where that happens the tags are broken by a
+    space, and the whole text is read.
 
     Raises ModelError when the tokenizer has no chat template or the template takes no such conversation.
     """
