@@ -116,9 +116,11 @@ class PromptRenderer:
         self._template = ChatTemplate(tokenizer, self._source)
         self._controls = ControlTokens(tokenizer, tags=True)
         # The tags may stand in a system prompt, which asks for them.
-        self._system_prompt, self.respelled_in_system_prompt = (
-            (None, []) if system_prompt is None else ControlTokens(tokenizer, tags=False).break_up(system_prompt)
-        )
+        self._system_prompt: str | None = None
+        self.respelled_in_system_prompt: list[str] = []
+        if system_prompt is not None:
+            broken, self.respelled_in_system_prompt = ControlTokens(tokenizer, tags=False).break_up(system_prompt)
+            self._system_prompt = broken
         self._check_system_prompt()
         self.render("question")
 

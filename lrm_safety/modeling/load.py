@@ -49,7 +49,7 @@ def check_causal_lm(settings: ModelSettings) -> PretrainedConfig:
     except Exception as error:
         raise ModelError(f"model.path={settings.path}: config.json cannot be used ({first_line(error)})") from error
     own_code = settings.trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    if type(config) not in AutoModelForCausalLM._model_mapping and not own_code:  # type: ignore[attr-defined]
+    if type(config) not in AutoModelForCausalLM._model_mapping and not own_code:
         raise ModelError(f"model.path={settings.path}: a model of type {config.model_type} is no causal language model")
     if getattr(config, "tie_word_embeddings", False) and not is_hub_id(settings.path):
         check_tied_head(Path(settings.path))
