@@ -6,6 +6,7 @@ from ..controller import Controller
 from ..evaluation.in_loop import InLoopEvaluation
 from ..interruption import Interruption
 from ..monitoring import Recorder
+from ..planning import cautions
 from ..preparation import PreparedRun, prepare
 from ..run_folder import RunFolder
 from ..settings import Settings
@@ -21,8 +22,11 @@ def train(settings: Settings, resolved: dict[str, object], folder: RunFolder) ->
     """
     run = prepare(settings, folder.path)
     evaluation = InLoopEvaluation(run.settings, run.family, run.tokenizer, run.parser, run.sampling, run.num_embeddings)
+    warnings = cautions(run.settings)
     folder.begin(resolved)
     with open_recorder(run, settings) as recorder:
+        for line in warnings:
+            recorder.note(line)
         interruption = Interruption()  # one for all attempts: a signal may reach the workers before the controller
         with_restarts(run, recorder, interruption, lambda run: _attempt(run, recorder, evaluation, interruption))
 
@@ -33,5 +37,7 @@ def _attempt(run: PreparedRun, recorder: Recorder, evaluation: InLoopEvaluation,
     with interruption.handled(), Groups(run.settings, on_wait=interruption.check) as groups:
         with recorder.phases.startup("start groups"):
             groups.start()
+        for line in groups.rollout.describe():
+            recorder.note(line)
         Controller(run, groups, recorder, interruption, evaluation).train()
         export_policy(run, groups, recorder, interruption)

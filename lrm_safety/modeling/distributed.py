@@ -40,15 +40,22 @@ def join(settings: ClusterSettings, address: str, port: int, rank: int, world_si
         LOCAL_RANK="0",
         LOCAL_SIZE="1",
     )
+    backend = "nccl" if settings.device == "cuda" else "gloo"
+    timeout = timedelta(seconds=max(settings.start_timeout_seconds, settings.call_timeout_seconds))
+    # Before DeepSpeed does it, which would bind the group to a device: torch then splits NCCL's communicator for every
+    # later group, and a second communicator of the process, the weight transfer's, has been seen to hang beside that.
+    torch.distributed.init_process_group(backend, timeout=timeout)
     import deepspeed
 
     # This extension would be compiled on first use and serves only inference kernels that are not used here.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(
-        dist_backend="nccl" if settings.device == "cuda" else "gloo",
-        timeout=timedelta(seconds=max(settings.start_timeout_seconds, settings.call_timeout_seconds)),
-        verbose=False,
-    )
+    deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)
+
+
+def release_cached_memory() -> None:
+    """Give back what torch's allocator keeps on the GPU: whoever shares it cannot use it otherwise."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def all_reduce_sum(value: float, device: torch.device) -> float:

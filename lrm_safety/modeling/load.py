@@ -28,7 +28,8 @@ RECURRENT_LAYERS = {"mamba", "linear_attention", "conv", "recurrent"}
 
 def attention_implementation(requested: str, device: str) -> str:
     """Resolve `auto`: flash_attention_2 only on CUDA with the flash_attn package (transformers would otherwise try to
-    download a kernel), sdpa elsewhere."""
+    download a kernel), sdpa elsewhere.
+    """
     if requested != "auto":
         return requested
     return "flash_attention_2" if device.startswith("cuda") and importlib.util.find_spec("flash_attn") else "sdpa"
@@ -56,6 +57,15 @@ def check_causal_lm(settings: ModelSettings) -> PretrainedConfig:
     return config
 
 
+def one_attention_kernel() -> None:
+    """On CUDA, leave torch's own flash kernel to `sdpa` in this process; to be called wherever a model is loaded.
+
+    torch 2.13 would prefer cuDNN's on an H100, which builds and keeps a plan for every new length. vLLM does the same to
+    whatever process imports it, so without this call policy and reference would compute with different kernels.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The model's own tokenizer. Raises ModelError when there is none."""
     check_model_folder(settings.path)
@@ -81,6 +91,7 @@ def load_causal_lm(settings: ModelSettings, device: str) -> PreTrainedModel:
         ModelError: absent path, torn file, or a checkpoint of another model.
     """
     check_model_folder(settings.path, needs_tokenizer=False)
+    one_attention_kernel()
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             settings.path,

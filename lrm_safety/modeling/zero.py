@@ -32,8 +32,8 @@ MOE_BLOCKS = (
 )
 """Mixture-of-experts blocks, gathered as a whole: which experts run differs from rank to rank."""
 
-CPU_BUCKET_ELEMENTS = 10_000_000
-"""Gradient bucket on the CPU; DeepSpeed's default would set 2 GB aside."""
+BUCKET_ELEMENTS = {"cpu": 10_000_000, "cuda": 250_000_000}
+"""Gradient bucket, float32: 1 GB on CUDA. It is set aside for the whole run; a larger gradient is reduced alone."""
 
 
 def deepspeed_config(trainer: TrainerSettings, *, dtype: str, device: str, train: bool = True) -> dict[str, Any]:
@@ -47,9 +47,8 @@ def deepspeed_config(trainer: TrainerSettings, *, dtype: str, device: str, train
         "overlap_comm": device == "cuda",
         "contiguous_gradients": True,
         "leaf_module": {"classes": list(MOE_BLOCKS)},
+        "reduce_bucket_size": BUCKET_ELEMENTS[device],
     }
-    if device == "cpu":
-        zero["reduce_bucket_size"] = CPU_BUCKET_ELEMENTS
     if trainer.offload_optimizer and train:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": device == "cuda"}
     if trainer.offload_parameters:
@@ -61,7 +60,9 @@ def deepspeed_config(trainer: TrainerSettings, *, dtype: str, device: str, train
         "zero_optimization": zero,
         "bf16": {"enabled": dtype == "bfloat16"},
         "gradient_clipping": trainer.gradient_clip,
-        # Micro-batches are summed in float32 even when the model computes in bfloat16.
+        # A bfloat16 model's gradients leave a micro-batch in bfloat16; over ranks and over micro-batches they are summed
+        # in float32 (by default DeepSpeed reduces in the model's dtype).
+        "communication_data_type": "fp32",
         "data_types": {"grad_accum_dtype": "fp32"},
         # torch's AdamW on host memory: slower than DeepSpeed's, but nothing has to be compiled.
         "zero_force_ds_cpu_optimizer": False,

@@ -1,6 +1,7 @@
 """What a run will need before it is started: memory of every group, tokens, hours."""
 
 from .assumptions import Assumptions
+from .caution import cautions
 from .duration import Duration, duration
 from .memory import GIB, GroupMemory, memory_of, num_gpus
 from .plan import Plan, plan, refuse_what_cannot_fit
@@ -13,6 +14,7 @@ __all__ = [
     "GroupMemory",
     "ModelShape",
     "Plan",
+    "cautions",
     "duration",
     "kv_bytes_per_token",
     "memory_of",

@@ -17,7 +17,7 @@ def _assumed(default: float | None, source: str) -> Any:
 class Assumptions:
     """Figures that no configuration holds. None: worked out from the configuration, see `source` in the metadata."""
 
-    gpu_memory_gib: float = _assumed(80.0, "H100 SXM")
+    gpu_memory_gib: float = _assumed(79.2, "H100 SXM of 80 GB: what a process can use")
     host_memory_gib: float | None = _assumed(
         None, "per node; not checked on CUDA unless set, this machine's on the CPU"
     )
@@ -28,11 +28,15 @@ class Assumptions:
     utilisation: float = _assumed(0.3, "assumed; prime-rl reports 0.147 to 0.361 for a 4 B model on 8 H200")
     generate_tokens_per_second: float | None = _assumed(
         None,
-        "per GPU; assumed: 2,000 for 8 B parameters, inversely by size (NeMo-RL: 1,581 a GPU over a whole 8 B step)",
+        "per GPU; assumed: 5,000 for 8 B parameters, inversely by size: the mean of a batch that thins out",
     )
+    memory_tb_per_second: float = _assumed(3.35, "H100 SXM (data sheet): a decoding step reads all weights once")
+    decode_overhead_ms: float = _assumed(4.0, "assumed: of a decoding step, beside reading the weights")
+    host_copy_gib_per_second: float = _assumed(4.0, "assumed: colocated, to host memory and back; pageable 3 to 6")
     sync_gib_per_second: float = _assumed(3.0, "assumed; verl reports 5.5 s for 8 B across nodes")
     cuda_context_gib: float = _assumed(2.5, "assumed: CUDA context, NCCL buffers, fragmentation")
-    engine_overhead_gib: float = _assumed(3.0, "assumed: vLLM's activations and CUDA graphs")
+    scorer_context_gib: float = _assumed(1.0, "assumed: CUDA context of a process without NCCL")
+    engine_overhead_gib: float = _assumed(3.0, "assumed: vLLM's context, activations and CUDA graphs; stays in sleep")
     cpu_gflops: float = _assumed(50.0, "measured on two cores: the miniature's supervised training")
     model_config: str | None = field(default=None, metadata={"source": "config.json of the policy"})
     reward_config: str | None = field(default=None, metadata={"source": "config.json of the reward models"})

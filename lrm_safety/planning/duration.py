@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..settings import Settings
+from ..weight_sync.backends import is_colocated
 from .assumptions import Assumptions
 from .shapes import ModelShape, num_parameters
 
@@ -63,13 +64,21 @@ def duration(
     backward = (8 if trainer.gradient_checkpointing else 6) - (2 if trainer.lora.rank else 0)
     recomputed = algorithm.old_logprobs == "recompute" and per_iteration > 1
     seconds = {
-        "generate": generated
-        / (generate_speed(settings, active, assumed) * cluster.rollout.num_workers * tensor_parallel),
+        # However many engines there are, the longest response takes its steps one after the other.
+        "generate": max(
+            generated / (generate_speed(settings, active, assumed) * cluster.rollout.num_workers * tensor_parallel),
+            longest_response_seconds(settings, active, assumed),
+        ),
         "score": _score_seconds(settings, active, rewards, trained, assumed),
         "log-probs": 2 * active * trained / _operations(settings, "policy", assumed) if recomputed else 0.0,
         "update": backward * active * trained / _operations(settings, "policy", assumed),
         "sync": _bytes_of(settings) * num_parameters(policy) / (assumed.sync_gib_per_second * 2**30),
     }
+    if is_colocated(settings) and cluster.device == "cuda":
+        # Optimiser and engine weights, off the GPU and back.
+        moved = 0 if trainer.offload_optimizer else 12 * num_parameters(policy) / cluster.policy.num_workers
+        moved += _bytes_of(settings) * num_parameters(policy) / tensor_parallel
+        seconds["exchange"] = 2 * moved / (assumed.host_copy_gib_per_second * 2**30)
     iterations = -(-updates // per_iteration)
     return Duration(iterations, updates, responses, generated, trained, seconds)
 
@@ -80,7 +89,16 @@ def generate_speed(settings: Settings, active_parameters: int, assumed: Assumpti
         return assumed.generate_tokens_per_second
     if settings.cluster.device == "cpu":
         return min(CPU_GENERATE_LIMIT, CPU_GENERATE / active_parameters)
-    return 2000.0 * 8e9 / active_parameters
+    return 5000.0 * 8e9 / active_parameters
+
+
+def longest_response_seconds(settings: Settings, active_parameters: int, assumed: Assumptions) -> float:
+    """A response of `rollout.max_response_tokens`, token by token on one engine; 0 on the CPU, where engines are busy."""
+    if settings.cluster.device == "cpu":
+        return 0.0
+    weights = _bytes_of(settings) * active_parameters / settings.rollout.tensor_parallel_size
+    step = assumed.decode_overhead_ms / 1000 + weights / (assumed.memory_tb_per_second * 1e12)
+    return settings.rollout.max_response_tokens * step
 
 
 def _score_seconds(

@@ -9,7 +9,7 @@ from ..errors import ConfigError
 from ..settings import Settings
 from .assumptions import Assumptions
 from .duration import Duration, duration
-from .memory import GIB, GroupMemory, kv_tokens, memory_of, num_gpus
+from .memory import GIB, NODE_GPUS, GroupMemory, kv_tokens, memory_of, num_gpus
 from .shapes import ModelShape, shape_of
 
 
@@ -21,6 +21,8 @@ class Share:
     num_gpus: int
     training_bytes: int
     generating_bytes: int
+    stored_bytes: int
+    """Of them weights, gradients and optimiser states while the policy trains."""
 
     @property
     def peak_bytes(self) -> int:
@@ -85,16 +87,23 @@ def _shares(settings: Settings, groups: Mapping[str, GroupMemory]) -> tuple[Shar
             on_one = min(int(1 / each), group.num_workers) if each < 1 else 1
             tensor_parallel = settings.rollout.tensor_parallel_size if names[0] == "rollout" else 1
             gpus = -(-group.num_workers * tensor_parallel // on_one)
-            shares.append(Share(names, gpus, group.total * on_one, group.total * on_one))
+            shares.append(Share(names, gpus, group.total * on_one, group.total * on_one, group.stored * on_one))
             continue
-        # Engines sleep while the policy trains, and the policy makes room while they generate.
-        training = sum(groups[name].total for name in names if name != "rollout")
-        generating = sum(
-            groups[name].while_generating if name == "policy" and "rollout" in names else groups[name].total
+        # The policy has a turn, then the others; whose turn it is not rests, and the policy makes room for engines.
+        moved = groups["policy"].offloaded if {"policy", "rollout"} <= set(names) else 0
+        training = sum(
+            groups[name].total if name == "policy" else _asleep(groups[name]) if name == "rollout" else groups[name].at_rest
             for name in names
         )
-        shares.append(Share(names, groups[names[0]].num_workers, training, generating))
+        generating = sum(groups[name].at_rest - moved if name == "policy" else groups[name].total for name in names)
+        stored = sum(groups[name].stored for name in names if name != "rollout")
+        shares.append(Share(names, groups[names[0]].num_workers, training, generating, stored))
     return tuple(shares)
+
+
+def _asleep(engine: GroupMemory) -> int:
+    """What a sleeping engine keeps on its GPU."""
+    return engine.parts.get("engine overhead", 0)
 
 
 def refuse_what_cannot_fit(planned: Plan, settings: Settings, machine_bytes: int) -> None:
@@ -139,12 +148,20 @@ def refuse_what_cannot_fit(planned: Plan, settings: Settings, machine_bytes: int
                 f"{_mend(share, planned, settings)}: {' + '.join(share.groups)} take {share.peak_bytes / GIB:.1f} GiB on a GPU of "
                 f"{assumed.gpu_memory_gib:g} (plan.gpu_memory_gib)"
             )
-    ranks = min(8, settings.cluster.policy.num_workers)
-    host = planned.groups["policy"].host_bytes * ranks
+    on_host = {name: one.host_bytes * min(NODE_GPUS, one.num_workers) for name, one in planned.groups.items()}
+    host = sum(on_host.values())
     if assumed.host_memory_gib is not None and host > assumed.host_memory_gib * GIB:
+        largest = max(on_host, key=on_host.__getitem__)
+        if largest == "rollout":
+            key, mend = "cluster.colocate", "sleeping engines keep their weights there; take groups apart"
+        elif settings.trainer.offload_optimizer:
+            key, mend = "trainer.offload_optimizer", "use more nodes (cluster.policy.num_workers) or switch it off"
+        else:
+            key, mend = "cluster.colocate", "the policy's optimiser moves there for the engines; take groups apart"
         raise ConfigError(
-            f"trainer.offload_optimizer: the {ranks} ranks of a node offload {host / GIB:.0f} GiB, plan.host_memory_gib="
-            f"{assumed.host_memory_gib:g}; use more nodes (cluster.policy.num_workers) or switch it off"
+            f"{key}: the {min(NODE_GPUS, planned.groups[largest].num_workers)} {largest} workers of a node keep "
+            f"{on_host[largest] / GIB:.0f} GiB in host memory, all groups {host / GIB:.0f}, plan.host_memory_gib="
+            f"{assumed.host_memory_gib:g}; {mend}"
         )
 
 

@@ -32,6 +32,8 @@ class ModelShape:
     """Whether it has a language-model head; a reward model has one score instead."""
     attention_layers: int | None = None
     """Layers with a KV cache, when not all have one (Mamba hybrids)."""
+    mamba_heads: int = 0
+    """Heads of its Mamba layers; 0: it has none."""
     stated_parameters: int | None = None
     """Where the formula for dense transformers does not hold."""
     active_parameters: int | None = None
@@ -123,6 +125,7 @@ KNOWN: dict[str, ModelShape] = {
         128,
         49160,
         attention_layers=4,
+        mamba_heads=48,
         stated_parameters=7_000_000_000,
         active_parameters=1_000_000_000,
         source="model card: 7 B parameters, 1 B active; the other figures are approximate",
@@ -166,6 +169,7 @@ def _of_config(config: Mapping[str, Any], name: str, head: bool) -> ModelShape:
         tied=bool(config.get("tie_word_embeddings", False)),
         qkv_bias=kind == "qwen2" or bool(config.get("attention_bias", False)),
         qk_norm=kind == "qwen3",
+        mamba_heads=int(config.get("mamba_n_heads") or 0) if "mamba" in (config.get("layer_types") or ()) else 0,
         head=head,
         source="config.json",
     )

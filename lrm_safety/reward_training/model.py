@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from lrm_safety.errors import ConfigError, ModelError, first_line
 from lrm_safety.modeling.folder import check_model_folder
-from lrm_safety.modeling.load import _disable_dropout, attention_implementation
+from lrm_safety.modeling.load import _disable_dropout, attention_implementation, one_attention_kernel
 from lrm_safety.rewards.check import check_head, is_language_model_head, refuse_unread
 from lrm_safety.rewards.rendering import Renderer, load_reward_tokenizer
 from lrm_safety.settings.paths import resolve
@@ -46,6 +46,7 @@ def load_for_training(base: Base, device: str, seed: int) -> tuple[PreTrainedMod
     """
     settings, source = base.settings, f"base.path={base.settings.path}"
     torch.manual_seed(seed)
+    one_attention_kernel()
     try:
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             settings.path,

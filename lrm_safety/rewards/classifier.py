@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from lrm_safety.errors import ConfigError, ModelError, RewardError
 from lrm_safety.modeling.folder import check_model_folder
-from lrm_safety.modeling.load import attention_implementation
+from lrm_safety.modeling.load import attention_implementation, one_attention_kernel
 from lrm_safety.settings import RewardModelSettings
 
 from .check import check_head, refuse_unread
@@ -163,6 +163,7 @@ def _load_model(settings: RewardModelSettings, source: str, device: str) -> PreT
         except ModelError as error:
             raise ModelError(f"{source}: cannot load the reward model ({error})") from error
         check_head(folder, source)
+    one_attention_kernel()
     try:
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             settings.path,

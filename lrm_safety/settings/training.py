@@ -167,7 +167,7 @@ class RolloutSettings:
     weight_transfer: str = choice("auto", "shm", "nccl", "ipc")
     """vLLM weight-transfer backend; auto: shm on the CPU, ipc when colocated on CUDA, nccl otherwise."""
     bucket_bytes: int = integer(512 * 1024**2, low=1)
-    """Bytes gathered and sent together in a weight sync."""
+    """Bytes gathered and sent together in a weight sync. A layer or a tensor that is larger goes alone."""
     probe_tolerance: float | None = number(None, low=0.0)
     """Largest |logprob difference| between engine and trainer on the probe after a weight sync. null: 1e-3 in float32,
     0.5 in bfloat16 (not measured on a GPU yet)."""
@@ -177,5 +177,8 @@ class RolloutSettings:
     """Limit of one rollout batch."""
     max_restarts: int = integer(3)
     """Times a dead engine is replaced during a run."""
+    log_level: str = choice("ERROR", "WARNING", "INFO", "DEBUG")
+    """What vLLM logs, into Ray's session folder or with tracking.worker_logs=true the console. Every weight sync warns of
+    layers without weights of their own: nothing is amiss. KV cache, attention kernel and memory are shown at any level."""
     engine: dict[str, Any] = field(default_factory=dict)
     """Further vLLM engine arguments; passed through unchecked."""

@@ -101,7 +101,9 @@ class CudaSender:
         self._engine.send_weights()
 
     def _trainer_info(self, info: dict[str, Any], world_size: int) -> Any:
-        buffer_bytes = self._settings.rollout.bucket_bytes
+        # vLLM's `ipc` producer refuses a tensor above its buffer, and that of `nccl` warns of one: the embedding of a 7B
+        # model is larger than any bucket one would choose.
+        buffer_bytes = max(self._settings.rollout.bucket_bytes, self._source.largest_tensor_bytes)
         if self._backend == "nccl":
             from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 

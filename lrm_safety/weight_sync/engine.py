@@ -15,14 +15,18 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+from .orphans import end_with_parent
+
 BACKEND = "shm"
 
 
 def register() -> None:
-    """Make the backend known to vLLM in this process; may be called again.
+    """Make the backend known to vLLM in this process, and let an engine's own process end with its worker; may be called
+    again.
 
     Entry point of the group `vllm.general_plugins`, which vLLM runs in every process it starts.
     """
+    end_with_parent()
     if BACKEND not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine(BACKEND, SharedMemoryEngine)
 

@@ -57,6 +57,11 @@ class ZeroThreeSource:
         """Bytes of one whole pass."""
         return sum(tensor.numel() * tensor.element_size() for bucket in self._described for tensor in bucket.values())
 
+    @property
+    def largest_tensor_bytes(self) -> int:
+        """Bytes of the largest single tensor, often the embedding: no transfer may cut a tensor."""
+        return max(tensor.numel() * tensor.element_size() for bucket in self._described for tensor in bucket.values())
+
     def metadata(self) -> list[TensorDescription]:
         """What iteration yields, element for element, without gathering: the same conversion run on the meta device."""
         return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..settings import Settings
 from ..settings.checks import GROUPS
 from ..weight_sync.backends import transfer_backend
+from ..weight_sync.orphans import ENDS_WITH_WORKER
 
 
 def environment(group: str, settings: Settings) -> dict[str, str]:
@@ -32,14 +33,15 @@ def environment(group: str, settings: Settings) -> dict[str, str]:
 
 
 def _vllm(settings: Settings) -> dict[str, str]:
-    # Every weight sync warns of layers without weights of their own (rotary embeddings, tied heads): nothing is amiss.
-    variables = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    variables = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": settings.rollout.log_level}
     if settings.rollout.tensor_parallel_size == 1:
         # The engine lives in the worker's own process: it starts in seconds and leaves nothing behind when killed.
         variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    elif transfer_backend(settings) == "ipc":
-        # Handles of GPU memory have to cross from the worker to the engine's process.
-        variables["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
+    else:
+        variables[ENDS_WITH_WORKER] = "1"
+        if transfer_backend(settings) == "ipc":
+            # Handles of GPU memory have to cross from the worker to the engine's process.
+            variables["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
     if settings.cluster.device == "cpu":
         # By default every engine pins itself to the same first cores.
         variables["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"

@@ -28,6 +28,8 @@ IMPORT_SECONDS = 600.0
 """A new process imports torch, DeepSpeed or vLLM before it answers anything, which takes minutes on a loaded machine."""
 ANSWER_SECONDS = 60.0
 """Limit of a question that a worker answers at once; a worker still importing answers later."""
+MESSAGE_LENGTH = 600
+"""Characters of a failure's message that are shown: vLLM and CUDA say what to change in later lines than the first."""
 CAUSE_GRACE_SECONDS = 3.0
 """After the first failure, how long to look for the death that caused it: peers often notice before Ray does."""
 
@@ -197,5 +199,7 @@ def describe(group: str, index: int, method: str, error: Exception) -> Exception
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, LrmSafetyError):
         return type(cause)(str(cause))
-    lines = [type(cause).__name__, *str(cause).strip().splitlines()]
-    return WorkerError(f"{group} worker {index} failed in `{method}`: {': '.join(lines[:2])}")
+    message = "; ".join(line.strip() for line in str(cause).splitlines() if line.strip())
+    if len(message) > MESSAGE_LENGTH:
+        message = f"{message[:MESSAGE_LENGTH]} ..."
+    return WorkerError(f"{group} worker {index} failed in `{method}`: {': '.join(filter(None, (type(cause).__name__, message)))}")

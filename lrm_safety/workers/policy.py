@@ -20,6 +20,7 @@ from ..modeling.scoring import pack_sequences, score_micro_batches, split_scores
 from ..modeling.supervised_loss import supervised_loss
 from ..rollouts import MicroBatch, MiniBatch, TokenScores, UpdateResult
 from ..settings import Settings
+from ..weight_sync.backends import is_colocated
 
 STATE_TAG = "zero3"
 SUPERVISED_TEMPERATURE = 1.0
@@ -33,6 +34,7 @@ class PolicyWorker:
         self.settings = settings
         self.rank = rank
         self.world_size = world_size
+        self._takes_turns = is_colocated(settings)
         self._offloaded = False
         self._sender: Any = None
 
@@ -56,12 +58,14 @@ class PolicyWorker:
         `temperature` replaces the sampling temperature for this call: 1 compares with an engine's prompt log-probs.
         """
         with without_dropout(self.model):
-            return score_micro_batches(
+            scores = score_micro_batches(
                 lambda batch: self.engine(batch, temperature),
                 micro_batches,
                 packing=self.settings.model.packing,
                 device=self.device,
             )
+        self._leave_gpu()
+        return scores
 
     def update(self, mini_batches: list[MiniBatch], supervised: bool = False) -> list[UpdateResult]:
         """One optimiser step per mini-batch, in order: on the policy loss, or on the likelihood of the responses.
@@ -138,6 +142,15 @@ class PolicyWorker:
     def send_weights(self, version: int) -> None:
         """CUDA: send the weights through the channel of `connect_engines`."""
         self._sender.send(version)
+        self._leave_gpu()
+
+    def _leave_gpu(self) -> None:
+        """Colocated: give back what a sync or a pass without gradients leaves behind, for engines that wake beside it.
+
+        After such a pass ZeRO-3 keeps gathered what the backward pass of an update would read again.
+        """
+        if self._takes_turns:
+            self.engine.empty_partition_cache()
 
     def save(self, folder: str) -> None:
         """Write this rank's ZeRO-3 state (weights, optimiser) and random number generators into `folder`.

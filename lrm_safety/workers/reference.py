@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..modeling import distributed
 from ..modeling.load import freeze, load_causal_lm
 from ..modeling.scoring import Forward, score_micro_batches
@@ -18,6 +20,7 @@ class ReferenceWorker:
         self.settings = settings
         self.rank = rank
         self.world_size = world_size
+        self._engine: Any = None
 
     def start(self, address: str, port: int) -> None:
         """Load the reference."""
@@ -28,7 +31,7 @@ class ReferenceWorker:
             distributed.join(settings.cluster, address, port, self.rank, self.world_size)
             from ..modeling.zero import reference_engine
 
-            self.forward = reference_engine(settings)
+            self.forward = self._engine = reference_engine(settings)
             return
         model = TokenLogprobs(
             load_causal_lm(settings.model, settings.cluster.device),
@@ -41,7 +44,14 @@ class ReferenceWorker:
         """Score sequences under the frozen weights; empty micro-batches are dummies."""
         if self.settings.trainer.reference_sharding == "plain":
             micro_batches = [sequences for sequences in micro_batches if sequences]
-        return score_micro_batches(self.forward, micro_batches, packing=self.settings.model.packing, device=self.device)
+        scores = score_micro_batches(
+            self.forward, micro_batches, packing=self.settings.model.packing, device=self.device
+        )
+        if self.settings.cluster.reference.gpus_per_worker < 1:  # whoever shares the GPU may need the room
+            if self._engine is not None:
+                self._engine.empty_partition_cache()
+            distributed.release_cached_memory()
+        return scores
 
     def memory(self) -> dict[str, float]:
         """`rss_gib`, `rss_peak_gib` and on CUDA `cuda_peak_gib` of this process."""

@@ -42,12 +42,14 @@ class RewardWorker:
             raise RewardError("the reward worker was asked for scores before start()")
         started = time.perf_counter()
         scores = self._mixture.score(conversations)
-        if prefixes is None:
-            return scores
-        responses_done = time.perf_counter()
-        by_response = self._mixture.score_prefixes(prefixes)
-        seconds = time.perf_counter() - responses_done
-        return replace(scores, prefixes=PrefixScores(by_response, seconds, responses_done - started))
+        if prefixes is not None:
+            responses_done = time.perf_counter()
+            by_response = self._mixture.score_prefixes(prefixes)
+            seconds = time.perf_counter() - responses_done
+            scores = replace(scores, prefixes=PrefixScores(by_response, seconds, responses_done - started))
+        if self._settings.cluster.reward.gpus_per_worker < 1:  # whoever shares the GPU may need the room
+            distributed.release_cached_memory()
+        return scores
 
     def memory(self) -> dict[str, float]:
         """`rss_gib`, `rss_peak_gib` and on CUDA `cuda_peak_gib` of this process."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, InvariantError
+from ..errors import ConfigError, InvariantError, WorkerError
 from ..modeling.distributed import memory_usage
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds, TokenValues
 from ..settings import Settings
@@ -35,6 +35,7 @@ class RolloutWorker:
 
         Raises:
             ConfigError: when vLLM refuses the arguments, for instance lengths above the model's limit.
+            WorkerError: when less of the GPU is free than asked for, which may pass: an earlier engine may still be ending.
         """
         from vllm import LLM
         from vllm.exceptions import VLLMClientError
@@ -46,6 +47,11 @@ class RolloutWorker:
         try:
             self._llm = LLM(**engine_arguments(self._settings))
         except (ValueError, VLLMClientError) as error:
+            if "Free memory on device" in str(error):
+                raise WorkerError(
+                    f"rollout.gpu_memory_utilization={self._settings.rollout.gpu_memory_utilization:g}: lower it, or end what "
+                    f"else is on the GPU: {error}"
+                ) from error
             raise ConfigError(f"rollout, model: vLLM refuses these settings: {error}") from error
         self._llm.update_weight_version("0")
 
@@ -134,6 +140,23 @@ class RolloutWorker:
         """Close the session: from here on rollouts carry `version`, and nothing cached under older weights is read."""
         self._llm.finish_weight_update(str(version))
         self._reset_prefix_cache()
+
+    def describe(self) -> str:
+        """What vLLM made of the settings: KV cache, attention kernel, compilation, and on CUDA the GPU's memory."""
+        config = self._llm.llm_engine.vllm_config
+        cache, rollout = config.cache_config, self._settings.rollout
+        tokens = cache.kv_cache_size_tokens or cache.num_gpu_blocks * cache.block_size
+        length = rollout.max_prompt_tokens + rollout.max_response_tokens
+        facts = [f"KV cache {tokens:,} tokens, {tokens / length:.1f} responses of full length"]
+        if kernels := _attention_kernels(self._llm.llm_engine):
+            facts.append(f"attention {', '.join(kernels)}")
+        facts.append("eager" if rollout.enforce_eager else "compiled, with CUDA graphs" if self._on_gpu else "compiled")
+        if self._on_gpu and rollout.tensor_parallel_size == 1:
+            import torch
+
+            free, total = torch.cuda.mem_get_info()
+            facts.append(f"{(total - free) / 2**30:.1f} of {total / 2**30:.1f} GiB of its GPU in use")
+        return "; ".join(facts)
 
     def weights_version(self) -> int:
         """Version of the weights the engine holds."""
@@ -232,6 +255,15 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
         arguments["gpu_memory_utilization"] = rollout.gpu_memory_utilization
         arguments["enable_sleep_mode"] = is_colocated(settings)
     return arguments | rollout.engine
+
+
+def _attention_kernels(engine: Any) -> list[str]:
+    """Names of the attention backends of an engine in this process; an engine in others does not tell."""
+    try:
+        groups = [one for several in engine.model_executor.driver_worker.worker.model_runner.attn_groups for one in several]
+    except AttributeError:  # vLLM has more than one executor and model runner, and none of them promises this
+        return []
+    return sorted({group.backend.get_name() for group in groups})
 
 
 def _has_mamba_layers(arguments: dict[str, Any]) -> bool:

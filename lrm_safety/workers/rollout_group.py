@@ -61,6 +61,16 @@ class RolloutGroup:
         """Load every engine."""
         self._group.call("start", timeout_seconds=self._settings.cluster.start_timeout_seconds)
 
+    def describe(self) -> list[str]:
+        """What the engines are, a line for each kind of answer."""
+        engines: dict[str, list[int]] = {}
+        for engine, answer in self._group.call_living("describe").items():
+            engines.setdefault(answer, []).append(engine)
+        return [
+            f"rollout engine{'s' if len(which) > 1 else ''} {', '.join(map(str, which))}: {answer}"
+            for answer, which in engines.items()
+        ]
+
     def generate(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
         """Chunks of finished responses as the engines let them go; every request is answered exactly once.
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from lrm_safety.errors import ModelError
 from lrm_safety.evaluation.judges.shortening import shortened
+from lrm_safety.modeling.load import one_attention_kernel
 from lrm_safety.rewards.check import refuse_unread
 from lrm_safety.rewards.classifier import plan_padded
 from lrm_safety.rewards.conversation import Conversation
@@ -34,6 +35,7 @@ class PairScorer:
         source = f"{self._key}.path={settings.path}"
         if tokenizer.pad_token_id is None:
             raise ModelError(f"{source}: the tokenizer has no padding token, which pairs need")
+        one_attention_kernel()
         try:
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 settings.path,

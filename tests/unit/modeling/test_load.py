@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -133,3 +134,21 @@ def test_hub_ids_are_not_mistaken_for_folders(model_folder, monkeypatch):
 def test_attention_kernel_rule():
     assert attention_implementation("auto", "cpu") == "sdpa"
     assert attention_implementation("eager", "cuda") == "eager"
+
+
+def test_every_loaded_model_leaves_attention_to_one_kernel(repository_root):
+    """Whoever loads a model that computes says so; models_cache loads one to write it down again."""
+    loaders = {}
+    for path in (repository_root / "lrm_safety").rglob("*.py"):
+        text = path.read_text()
+        if re.search(r"AutoModel\w+\.from_pretrained\(", text):
+            loaders[path.stem] = "one_attention_kernel()" in text
+    assert loaders.pop("models_cache") is False
+    assert len(loaders) >= 4 and all(loaders.values()), loaders
+
+
+def test_loading_switches_cudnn_attention_off(model_folder):
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    load_causal_lm(settings_for(model_folder), "cpu")
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled()

@@ -13,7 +13,7 @@ from ray.exceptions import (
 )
 
 from lrm_safety.errors import ConfigError, DataError, ModelError, RewardError, WorkerError
-from lrm_safety.workers.group import DEATHS, describe
+from lrm_safety.workers.group import DEATHS, MESSAGE_LENGTH, describe
 
 
 def failed(cause: Exception) -> Exception:
@@ -29,9 +29,14 @@ def test_our_own_errors_pass_through(kind: type[Exception]) -> None:
 
 
 def test_another_error_becomes_one_line_that_names_the_worker() -> None:
-    found = describe("policy", 1, "update", failed(ValueError("first line\nsecond line")))
+    found = describe("policy", 1, "update", failed(ValueError("first line\n\n  second line\n")))
     assert type(found) is WorkerError
-    assert str(found) == "policy worker 1 failed in `update`: ValueError: first line"
+    assert str(found) == "policy worker 1 failed in `update`: ValueError: first line; second line"
+
+
+def test_a_long_error_is_cut() -> None:
+    found = str(describe("policy", 1, "update", failed(ValueError("CUDA out of memory. " * 100))))
+    assert "\n" not in found and found.endswith(" ...") and len(found) < MESSAGE_LENGTH + 80
 
 
 def test_an_error_without_a_message() -> None:

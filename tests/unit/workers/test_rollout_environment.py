@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lrm_safety.settings import Settings
+from lrm_safety.weight_sync.orphans import ENDS_WITH_WORKER
 from lrm_safety.workers.environment import GROUPS, environment
 
 
@@ -53,6 +54,13 @@ def test_vllm_stays_in_process_on_the_cpu() -> None:
     assert variables["VLLM_NO_USAGE_STATS"] == "1"
 
 
+def test_vllm_logs_what_it_is_told_to() -> None:
+    settings = make()
+    assert environment("rollout", settings)["VLLM_LOGGING_LEVEL"] == "ERROR"
+    settings.rollout.log_level = "INFO"
+    assert environment("rollout", settings)["VLLM_LOGGING_LEVEL"] == "INFO"
+
+
 def test_compiler_is_off_only_when_nothing_is_to_be_compiled() -> None:
     settings = make()
     assert "TORCHDYNAMO_DISABLE" not in environment("rollout", settings)
@@ -66,6 +74,7 @@ def test_tensor_parallel_engines_get_processes_and_handles_only_where_needed() -
     settings.rollout.tensor_parallel_size = 4
     variables = environment("rollout", settings)
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in variables
+    assert variables[ENDS_WITH_WORKER] == "1" and ENDS_WITH_WORKER not in environment("rollout", make("cuda"))
     assert "VLLM_ALLOW_INSECURE_SERIALIZATION" not in variables
     settings.rollout.weight_transfer = "ipc"
     assert environment("rollout", settings)["VLLM_ALLOW_INSECURE_SERIALIZATION"] == "1"
