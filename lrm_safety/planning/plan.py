@@ -92,7 +92,11 @@ def _shares(settings: Settings, groups: Mapping[str, GroupMemory]) -> tuple[Shar
         # The policy has a turn, then the others; whose turn it is not rests, and the policy makes room for engines.
         moved = groups["policy"].offloaded if {"policy", "rollout"} <= set(names) else 0
         training = sum(
-            groups[name].total if name == "policy" else _asleep(groups[name]) if name == "rollout" else groups[name].at_rest
+            groups[name].total
+            if name == "policy"
+            else _asleep(groups[name])
+            if name == "rollout"
+            else groups[name].at_rest
             for name in names
         )
         generating = sum(groups[name].at_rest - moved if name == "policy" else groups[name].total for name in names)

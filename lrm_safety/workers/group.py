@@ -202,4 +202,6 @@ def describe(group: str, index: int, method: str, error: Exception) -> Exception
     message = "; ".join(line.strip() for line in str(cause).splitlines() if line.strip())
     if len(message) > MESSAGE_LENGTH:
         message = f"{message[:MESSAGE_LENGTH]} ..."
-    return WorkerError(f"{group} worker {index} failed in `{method}`: {': '.join(filter(None, (type(cause).__name__, message)))}")
+    return WorkerError(
+        f"{group} worker {index} failed in `{method}`: {': '.join(filter(None, (type(cause).__name__, message)))}"
+    )

@@ -260,7 +260,9 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
 def _attention_kernels(engine: Any) -> list[str]:
     """Names of the attention backends of an engine in this process; an engine in others does not tell."""
     try:
-        groups = [one for several in engine.model_executor.driver_worker.worker.model_runner.attn_groups for one in several]
+        groups = [
+            one for several in engine.model_executor.driver_worker.worker.model_runner.attn_groups for one in several
+        ]
     except AttributeError:  # vLLM has more than one executor and model runner, and none of them promises this
         return []
     return sorted({group.backend.get_name() for group in groups})

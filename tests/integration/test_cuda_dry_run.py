@@ -166,9 +166,7 @@ def test_torch_knows_what_ranks_on_gpus_ask_of_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         torch.distributed, "init_process_group", lambda *args, **named: joined.append(signature.bind(*args, **named))
     )
-    monkeypatch.setattr(
-        deepspeed, "init_distributed", lambda **named: joined.append(of_deepspeed.bind(**named))
-    )
+    monkeypatch.setattr(deepspeed, "init_distributed", lambda **named: joined.append(of_deepspeed.bind(**named)))
     for name in ("DS_ACCELERATOR", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE"):
         monkeypatch.setenv(name, "")  # put back afterwards
     distributed.join(compose("split").cluster, "127.0.0.1", 1, rank=1, world_size=4)
@@ -366,7 +364,9 @@ class Engine:
         elif method == "finish_weight_update":
             (self.version,) = arguments
         else:
-            waiting = [threading.Thread(target=self._hand, args=(one, method, *arguments)) for one in self._receivers[1:]]
+            waiting = [
+                threading.Thread(target=self._hand, args=(one, method, *arguments)) for one in self._receivers[1:]
+            ]
             for thread in waiting:
                 thread.start()
             self._hand(self._receivers[0], method, *arguments)
