@@ -14,7 +14,8 @@ _CODE = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\[.*?\\\]|\\\(.*?\\\)|https?://\S+|\\[a-zA-Z]+", re.DOTALL
 )
 _SIGNS_OF_CODE = re.compile(r"\w\(|[{}=<>_\\]|--")
-_SENTENCE_END = re.compile(r"[.!?:;,\u3002\uff01\uff1f\uff0c\uff1b\uff1a\u3001\u061f\u060c\n]+")
+_SENTENCE_END = re.compile(r"[.!?\u3002\n]+")  # other stops of other scripts are these, or commas, under NFKC
+_CLAUSE_END = re.compile(r"[:;,\u3001\u061f\u060c]+")
 _QUOTED = re.compile(r'["\u201c\u201d\u00ab\u201e][^"\u201c\u201d\u00bb\n]*["\u201c\u201d\u00bb]')
 _WORD = re.compile(r"\w+(?:'\w+)*")
 _LATIN_WORD = re.compile(r"[a-z\u00aa\u00ba\u00df-\u024f\u1e00-\u1eff']+")
@@ -49,7 +50,7 @@ _OTHERS = (
         # Spanish, Portuguese, Catalan
         "de la el los las una unas unos del que en por para se su sus lo le les es está están estoy ser puedo puede",
         "pueden podemos como más pero sí mi tu esto esta este eso esa ese ayudar ayudarte siento gracias usted yo hay muy",
-        "ya también porque cuando disculpa disculpe perdón instrucciones hacer tengo debo nada uma não com mais mas seu",
+        "ya también hola claro porque cuando disculpa disculpe perdón instrucciones hacer tengo debo nada uma não com mais mas seu",
         "sua você posso pode desculpe desculpa ajudar isso esse essa estou são na nos nas da dos das ao foi muito fazer",
         "sinto lamento amb però els ho puc ajudar aquesta això",
         # French
@@ -64,7 +65,7 @@ _OTHERS = (
         "wat kan",
         # Italian, Romanian, Latin
         "gli di che sono è della delle dei nella nel alla questo questa può dispiace aiutarti aiutare più ma anche hai ti",
-        "scusa grazie nu și să pe ajuta îmi rău acest pentru possum sed quod",
+        "scusa grazie certo ecco fare nu și să pe ajuta îmi rău acest pentru possum sed quod",
         # Swedish, Danish, Norwegian, Icelandic
         "och jag inte det att ett som på är med av för ikke jeg er og hjelpe hjælpe hjälpa tyvärr beklager desværre",
         "dessverre nej nei ég ekki því að",
@@ -76,14 +77,18 @@ _OTHERS = (
         "auttaa olen ei että pahoittelen saa aidata kahjuks negaliu padėti nevaru palīdzēt atsiprašau",
         # Vietnamese, Indonesian, Malay, Tagalog, Swahili, Afrikaans, Hausa
         "tôi không thể xin lỗi bạn là và của cho với này được một trong giúp saya tidak bisa dapat maaf membantu yang dan",
-        "untuk dengan ini itu anda dari pada boleh hindi ako ang ng mga makakatulong pasensya paumanhin po siwezi",
-        "samahani kukusaidia kwa hii ek om jou ba zan iya taimaka maka hakuna",
+        "untuk dengan ini itu anda dari pada boleh tentu berikut hindi narito ako ang ng mga makakatulong pasensya paumanhin",
+        "po siwezi samahani kukusaidia kwa hii ek om jou ba zan iya taimaka maka hakuna",
     )
     - _ENGLISH
     - _SHARED
 )
 # How English words end; only asked where no word of a sentence is known.
 _ENGLISH_END = re.compile(r"(?:ing|ed|tion|tions|ly|ness|ments?|able|ible|ful|less|ous|ers?|ies|sh|ght|ck|wn|th)$")
+# Letters that English borrows with hardly any word.
+_FOREIGN_LETTER = re.compile(
+    r"[\u00e3\u00e5\u00e6\u00f0\u00f1\u00f5\u00f8\u00fe\u00df\u0101-\u0151\u0155-\u024f\u1e00-\u1eff]"
+)
 _ELISION = re.compile(r"(?:l|d|j|n|s|c|m|t|qu|dell|nell|all|un)'(?=[aeiouyhàâéèêëîïôûü])")
 
 
@@ -94,26 +99,42 @@ def is_english(text: str) -> bool:
     and addresses are no language, what is quoted counts only where nothing else is there, and a text without a sentence
     (a number, a name) is read as it stands.
     """
-    plain = _CODE.sub(" ", unicodedata.normalize("NFKC", text)).lower().replace("\u2019", "'")
+    plain = _CODE.sub(" ", unicodedata.normalize("NFKC", text)).replace("\u2019", "'")
     unquoted = _QUOTED.sub(" ", plain)
     english = foreign = unknown = 0
     for sentence in _SENTENCE_END.split(unquoted if _WORD.search(unquoted) else plain):
-        if _SIGNS_OF_CODE.search(sentence):
-            continue
-        words = _WORD.findall(sentence)
-        latin = [word for word in words if _LATIN_WORD.fullmatch(word)]
-        known = sum(word in _ENGLISH for word in latin)
-        marks = sum(len(word) > 1 and (word in _OTHERS or bool(_ELISION.match(word))) for word in latin)
-        foreign += sum(map(_num_foreign, words))
-        if marks > known:
-            foreign += len(latin)
-        elif known or any(word in _SHARED for word in latin):
-            english += len(latin)
-        elif not any(map(_ENGLISH_END.search, latin)):
-            unknown += sum(len(word) > 1 for word in latin)
+        for place, clause in enumerate(_CLAUSE_END.split(sentence)):
+            if _SIGNS_OF_CODE.search(clause):
+                continue
+            as_written = _WORD.findall(clause)
+            words = [word.lower() for word in as_written]
+            latin = [word for word in words if _LATIN_WORD.fullmatch(word)]
+            known = sum(word in _ENGLISH for word in latin)
+            # A capital inside a sentence begins a name, and names say nothing of the language.
+            marks = sum(
+                len(word) > 1 and _is_foreign(word)
+                for position, (word, written) in enumerate(zip(words, as_written, strict=True))
+                if written == word or not (place or position)
+            )
+            foreign += sum(map(_num_foreign, words))
+            if marks > known:
+                foreign += len(latin)
+            elif known or any(word in _SHARED for word in latin):
+                english += len(latin)
+            elif not any(map(_ENGLISH_END.search, latin)):
+                unknown += sum(len(word) > 1 for word in latin)
     if not english and not foreign:
         return unknown < FEW_WORDS
     return foreign <= MOST_FOREIGN * (english + foreign)
+
+
+def _is_foreign(word: str) -> bool:
+    """Whether a word in Latin letters is a common one of another language, or is written as no English one."""
+    return (
+        word in _OTHERS
+        or bool(_ELISION.match(word))
+        or bool(_LATIN_WORD.fullmatch(word) and _FOREIGN_LETTER.search(word))
+    )
 
 
 def _num_foreign(word: str) -> int:

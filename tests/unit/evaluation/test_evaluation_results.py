@@ -206,7 +206,7 @@ def test_the_table_ends_with_the_measured_error_of_its_judges(tmp_path: Path) ->
     assert "rules: word rules, no model. They agree with people on 91.3% of XSTest's answers of Mistral" in told
     assert "59 of 76 refusals found, 22 of 374 others called refusals" in told
     assert "over-refusal comes out too high where it is low (there 1.6% by people, 7.2% by the rules)" in told
-    assert "would get trace 0.688, answer 0.676, full 0.637" in told and "a: " not in told
+    assert "would get trace 0.686, answer 0.676, full 0.634" in told and "a: " not in told
     assert max(map(len, output.getvalue().splitlines())) <= 80
     assert (
         json.loads((tmp_path / "results.json").read_text())["judges"]["rules"]["measured"]["sets"]["air_bench"]["n"]
