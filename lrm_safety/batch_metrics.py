@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
-from .algorithm import clipped_surrogate, kl_estimate, mismatch_stats, surrogate_stats
+from .algorithm import TokenStatistics, clipped_surrogate, kl_estimate, mismatch_stats, surrogate_stats
 from .conversation import is_refusal
 from .experience import RolloutBatch, reference_log_ratio
 from .rollouts import TokenScores, TrainingSequence, Update
@@ -105,9 +107,16 @@ def entropy_metrics(
 def update_metrics(
     updates: list[Update], mini_batches: list[list[TrainingSequence]], algorithm: AlgorithmSettings
 ) -> dict[str, float]:
-    """What the optimiser steps of one iteration did, joined over them; loss, gradient norm and lr are the last step's."""
-    merged = None
-    for update, sequences in zip(updates, mini_batches, strict=True):
+    """What the optimiser steps of one iteration did: means over the steps, or over their tokens, and beside them the
+    largest of any step (`*_max`), which one number an iteration would hide.
+
+    A step that was skipped counts in `train/num_skipped` alone; where all were, there is no other figure than NaN.
+    """
+    merged = TokenStatistics()
+    by_step: list[dict[str, float]] = []
+    num_bounded = 0
+    taken = [pair for pair in zip(updates, mini_batches, strict=True) if pair[0].taken]
+    for update, sequences in taken:
         new = _flat([update.scores[sequence.index].logprobs for sequence in sequences])
         # Without old log-probs this update is the first on fresh rollouts: the sampling policy is the present one.
         old = _flat(
@@ -119,34 +128,53 @@ def update_metrics(
         values = _flat([_present(sequence.advantages) for sequence in sequences])
         surrogate = clipped_surrogate(new, old, values, algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip)
         stats = surrogate_stats(surrogate, new, old)
-        if merged is None:
-            merged = stats
-        else:
-            merged.merge(stats)
-    assert merged is not None
+        num_bounded += int(surrogate.bounded.sum())
+        step = stats.compute()
+        by_step.append(
+            {
+                "loss": update.loss,
+                "gradient_norm": update.gradient_norm,
+                "lr": update.lr,
+                "clip_fraction_low": step["clip_fraction_low"],
+                "clip_fraction_high": step["clip_fraction_high"],
+                "policy_kl": step["approximate_kl"],
+            }
+        )
+        if algorithm.kl.placement == "loss":
+            by_step[-1] |= {"policy_loss": update.loss - update.kl_loss, "kl_loss": update.kl_loss}
+        merged.merge(stats)
     figures = merged.compute()
-    return {
-        "train/loss": updates[-1].loss,
-        "train/gradient_norm": updates[-1].gradient_norm,
-        "train/lr": updates[-1].lr,
-        "train/ratio_mean": figures["ratio_mean"],
-        "train/ratio_max": figures["ratio_max"],
-        "train/clip_fraction_low": figures["clip_fraction_low"],
-        "train/clip_fraction_high": figures["clip_fraction_high"],
-        "train/dual_clip_fraction": figures["dual_clip_fraction"],
-        "train/policy_kl": figures["approximate_kl"],
+    joined = {
+        "train/ratio_mean": figures.get("ratio_mean", math.nan),
+        "train/ratio_max": figures.get("ratio_max", math.nan),
+        "train/clip_fraction_low": figures.get("clip_fraction_low", math.nan),
+        "train/clip_fraction_high": figures.get("clip_fraction_high", math.nan),
+        "train/dual_clip_fraction": figures.get("dual_clip_fraction", math.nan),
+        "train/policy_kl": figures.get("approximate_kl", math.nan),
+        "train/num_bounded_ratios": float(num_bounded),
+        "train/num_skipped": float(len(updates) - len(taken)),
     }
+    for name in by_step[0] if by_step else ("loss", "gradient_norm", "lr"):
+        values = [one[name] for one in by_step] or [math.nan]
+        joined.setdefault(f"train/{name}", sum(values) / len(values))
+        joined[f"train/{name}_max"] = max(values)
+    return joined
 
 
 def mismatch_metrics(
     trainer: list[np.ndarray], engine: list[np.ndarray], algorithm: AlgorithmSettings
 ) -> dict[str, float]:
-    """Distance between the trainer's and the engine's log-probs of the same sampled tokens under the same weights."""
-    mode = algorithm.correction
+    """Distance between the trainer's and the engine's log-probs of the same sampled tokens under the same weights.
+
+    With the engine's log-probs as the old ones the importance weights compare them with themselves: nothing is corrected.
+    """
+    mode = "off" if algorithm.old_logprobs == "rollout" else algorithm.correction
     figures = mismatch_stats(_flat(trainer), _flat(engine), mode, algorithm.correction_cap).compute()  # type: ignore[arg-type]
     return {
         "mismatch/mean_abs_logprob": figures["mismatch_mean_abs_delta"],
+        "mismatch/q99_abs_logprob": figures["mismatch_q99_abs_delta"],
         "mismatch/max_abs_logprob": figures["mismatch_max_abs_delta"],
+        "mismatch/mean_abs_probability": figures["mismatch_mean_abs_probability"],
         "mismatch/mean_exp": figures["mismatch_mean_ratio"],
         "mismatch/kl": figures["mismatch_kl"],
         "mismatch/corrected_fraction": figures["mismatch_corrected_fraction"],

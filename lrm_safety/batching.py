@@ -1,4 +1,4 @@
-"""Cut sequences into micro-batches under a token budget, the same number of them on every rank."""
+"""Cut sequences into micro-batches, under a token budget or of a fixed count; the same number of them on every rank."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ def plan_micro_batches(lengths: Sequence[int], num_ranks: int, budget_tokens: in
     for micro_batches in plan:
         micro_batches += [[] for _ in range(num_micro_batches - len(micro_batches))]
     return plan
+
+
+def plan_counted(num_sequences: int, num_ranks: int, per_micro_batch: int) -> Plan:
+    """Distribute sequences as they come: dealt out to the ranks, then cut into micro-batches of `per_micro_batch`.
+
+    Whoever wants random micro-batches shuffles before. The last micro-batch of a rank holds fewer where the count does not
+    divide, and a rank with too few micro-batches gets empty ones.
+    """
+    if num_ranks < 1 or per_micro_batch < 1:
+        raise ValueError(f"num_ranks and per_micro_batch must be positive, got {num_ranks} and {per_micro_batch}")
+    shares = [list(range(rank, num_sequences, num_ranks)) for rank in range(num_ranks)]
+    longest = max(map(len, shares))
+    return [
+        [share[start : start + per_micro_batch] for start in range(0, longest, per_micro_batch)] for share in shares
+    ]
 
 
 def _balance(lengths: Sequence[int], num_ranks: int) -> list[list[int]]:

@@ -36,6 +36,7 @@ NOT_IDENTITY = frozenset(
         "evaluation",
         "schedule.stop_after_updates",
         "trainer.max_restarts",
+        "trainer.max_skipped_steps",
         "rollout.max_restarts",
         "rollout.timeout_seconds",
         "rollout.probe_every_syncs",

@@ -24,7 +24,7 @@ from .experience import (
     shuffled_mini_batches,
 )
 from .interruption import Interruption, StopRequested
-from .invariants import SelfChecks
+from .invariants import SelfChecks, SkippedSteps
 from .monitoring import Recorder, save_offending
 from .preparation import PreparedRun
 from .records import rollout_rows
@@ -54,6 +54,7 @@ class Controller:
         self.moments = RunningMoments()
         self.schedule = Schedule(settings, len(run.prompts))
         self.checks = SelfChecks(settings.run, recorder.note)
+        self.skipped = SkippedSteps(settings.trainer.max_skipped_steps, recorder.note)
         self.scorer = StreamScorer(run.prompts, run.parser, settings.reward, groups.reward, groups.reference)
         self.iteration = self.update = 0
         self.last_evaluation: dict[str, float] = {}
@@ -144,11 +145,12 @@ class Controller:
             raise
 
     def check(self, batch: RolloutBatch, updates: list[Update], first: list[TrainingSequence]) -> None:
-        """Every step finite, rho = 1 at the first, KL = 0 before it; a failure stops the run with its rollouts saved."""
+        """Steps finite or few skipped, rho = 1 at the first, KL = 0 before it; a failure stops the run with its rollouts
+        saved."""
         try:
-            self.checks.finite(self.update, updates)
+            self.skipped.count(self.update, updates)
             self.checks.starts_at_reference(self.update, batch)
-            if self.settings.algorithm.old_logprobs == "recompute":
+            if self.settings.algorithm.old_logprobs == "recompute" and updates[0].taken:
                 self.checks.ratio_is_one(updates[0], first)
         except InvariantError:
             self.save_offending(batch)

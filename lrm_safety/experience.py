@@ -149,9 +149,13 @@ def advantages(
         moments=moments,
     )
 
+    groups = group_ids(batch, algorithm.samples_per_prompt)
     shaping = None
     if batch.segments is not None:
-        shaping = shaping_rewards(batch.segments, lengths.tolist(), shaped.like_scores)
+        within = algorithm.baseline != "none" or algorithm.normalisation == "group"
+        shaping = shaping_rewards(
+            batch.segments, lengths.tolist(), shaped.like_scores, groups.tolist() if within else None
+        )
 
     old = batch.old_logprobs(algorithm.old_logprobs)
     log_ratio = reference_log_ratio(batch, old)
@@ -161,17 +165,19 @@ def advantages(
     result = compute_advantages(
         shaped.scores,
         lengths,
-        kl=kl_estimate(log_ratio, "k1") if log_ratio is not None and algorithm.kl.placement == "reward" else None,
+        kl=None
+        if log_ratio is None or algorithm.kl.placement != "reward"
+        else kl_estimate(log_ratio, "k1", algorithm.kl.clamp),
         kl_coef=kl_controller.coef,
         shaping=shaping,
-        group_ids=group_ids(batch, algorithm.samples_per_prompt),
+        group_ids=groups,
         baseline=algorithm.baseline,  # type: ignore[arg-type]
         gamma=algorithm.gamma,
         normalisation=algorithm.normalisation,  # type: ignore[arg-type]
     )
     require_finite("advantage", result.advantages)
     metrics = {
-        "kl/coef": kl_controller.coef,
+        "kl/coef": 0.0 if algorithm.kl.placement == "none" else kl_controller.coef,
         "reward/raw_mean": shaped.stats["raw_mean"],
         "reward/raw_std": shaped.stats["raw_std"],
         "reward/penalty_mean": shaped.stats["penalised_mean"] - shaped.stats["raw_mean"],

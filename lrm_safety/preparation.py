@@ -135,8 +135,8 @@ def resolved(settings: Settings) -> Settings:
     invariant, probe = settings.run.invariant_tolerance, settings.rollout.probe_tolerance
     return replace(
         settings,
-        run=replace(settings.run, invariant_tolerance=(1e-4 if exact else 0.5) if invariant is None else invariant),
-        rollout=replace(settings.rollout, probe_tolerance=(1e-3 if exact else 0.5) if probe is None else probe),
+        run=replace(settings.run, invariant_tolerance=(1e-4 if exact else 0.4) if invariant is None else invariant),
+        rollout=replace(settings.rollout, probe_tolerance=(1e-3 if exact else 0.4) if probe is None else probe),
         model=replace(settings.model, path=resolve(settings.model.path, "model.path")),
         reward=replace(settings.reward, models=models),
         data=replace(settings.data, path=None if data_path is None else resolve(data_path, "data.path")),

@@ -6,6 +6,7 @@ end-of-sequence token included when it was sampled). Token ids are the truth; te
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -129,6 +130,8 @@ class UpdateResult:
     """Global norm before clipping; the same on every rank."""
     scores: list[TokenScores] = field(default_factory=list)
     """Forward results under the weights before this update."""
+    kl_loss: float = 0.0
+    """The part of `loss` that is the KL term, its coefficient included; 0 when KL is not in the loss."""
 
 
 @dataclass(frozen=True)
@@ -141,3 +144,10 @@ class Update:
     lr: float
     scores: dict[int, TokenScores]
     """By position in the rollout batch, under the weights before the step."""
+    kl_loss: float = 0.0
+    """The part of `loss` that is the KL term, its coefficient included; 0 when KL is not in the loss."""
+
+    @property
+    def taken(self) -> bool:
+        """Whether the weights moved: a step whose loss or gradient is not finite is skipped."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)

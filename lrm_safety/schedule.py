@@ -41,6 +41,7 @@ class Schedule:
                 kind=trainer.lr_schedule,  # type: ignore[arg-type]
                 warmup_fraction=trainer.warmup_fraction,
                 min_ratio=trainer.min_lr_ratio,
+                from_zero=trainer.warmup_from_zero,
             )
             for one in range(update, update + self.updates_per_iteration)
         ]

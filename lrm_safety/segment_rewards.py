@@ -1,8 +1,11 @@
 """Segment rewards on their way through an iteration: responses cut before scoring, rewards between tokens after it.
 
 The mathematics is in rewards/segments.py. A response's score is shared among its steps by the scores of its prefixes,
-each as the response's own score is shaped (standardised, clipped) and less the mean of all prefixes of the rollout batch:
-a trace that has not ended scores lower than a whole response whatever it says, and no step earns or owes that.
+each as the response's own score is shaped (standardised, clipped) and less the mean of the prefixes that the score is
+compared with: a trace that has not ended scores lower than a whole response whatever it says, and no step earns or owes
+that. Without a group baseline these are all prefixes of the rollout batch, with one those of the prompt's own group: the
+difficulty of a prompt, which the baseline takes off its scores, would otherwise be taken off a second time with the
+potentials, and would be most of what the later steps of its responses are told.
 
 A response falls back to one reward at its last token, the rule of `reward.granularity=response`, where it is malformed
 (trace and answer cannot be told apart) or has one step only (no trace, or a trace of one step that was cut off).
@@ -55,7 +58,12 @@ def cut(
     return steps, prefix_conversations(conversation, parser.decode(ids[:num_trace_tokens]), steps)[:-1]
 
 
-def shaping_rewards(segments: Segments, lengths: Sequence[int], like_scores: Callable[[Tensor], Tensor]) -> Tensor:
+def shaping_rewards(
+    segments: Segments,
+    lengths: Sequence[int],
+    like_scores: Callable[[Tensor], Tensor],
+    groups: Sequence[int] | None = None,
+) -> Tensor:
     """What segment rewards add to the tokens, float64 [total]: 0 in sum over every response.
 
     With phi_k the potential of the prefix at the end of step k, the last token of step k < n gains phi_k - phi_(k-1)
@@ -63,15 +71,21 @@ def shaping_rewards(segments: Segments, lengths: Sequence[int], like_scores: Cal
 
     Args:
         like_scores: raw scores of prefixes in the units of the shaped scores.
+        groups: [N], the prompt of each response, where scores are compared within a prompt (a group baseline, or
+            normalisation per group); potentials are then centred within it. None: over the whole batch.
     """
     potentials = [
         like_scores(torch.from_numpy(np.asarray(scores, dtype=np.float64))).numpy() for scores in segments.prefix_scores
     ]
-    values = np.concatenate(potentials)
-    mean = float(values.mean()) if values.size else 0.0
+    together: dict[int, list[np.ndarray]] = {}
+    compared = [0] * len(potentials) if groups is None else list(groups)
+    for group, own in zip(compared, potentials, strict=True):
+        together.setdefault(group, []).append(own)
+    # A group without a prefix has no mean, and nothing to take it from.
+    means = {group: float(np.concatenate(parts).mean()) for group, parts in together.items() if any(map(len, parts))}
     parts = []
-    for steps, own, length in zip(segments.steps, potentials, lengths, strict=True):
-        shares = step_rewards(np.append(own - mean, 0.0)) if steps else np.empty(0)
+    for steps, own, length, group in zip(segments.steps, potentials, lengths, compared, strict=True):
+        shares = step_rewards(np.append(own - means[group], 0.0)) if steps else np.empty(0)
         parts.append(token_rewards(shares, steps, length))
     return torch.from_numpy(np.concatenate(parts))
 

@@ -9,7 +9,7 @@ import numpy as np
 from .datasets import PromptSource, SupervisedRow
 from .errors import DataError, InvariantError
 from .interruption import Interruption, StopRequested
-from .invariants import SelfChecks
+from .invariants import SkippedSteps
 from .monitoring import Recorder
 from .rollouts import TokenScores, TrainingSequence
 from .schedule import Schedule
@@ -25,6 +25,7 @@ class SftTrainer:
         settings = run.settings
         self.source = PromptSource(len(run.rows), settings.algorithm.mini_batch_size, settings.seed)
         self.schedule = Schedule(settings, len(run.rows))
+        self.skipped = SkippedSteps(settings.trainer.max_skipped_steps, recorder.note)
         self.update = 0
         self.last_validation: dict[str, float] = {}
         self.saved_update: int | None = None
@@ -56,7 +57,7 @@ class SftTrainer:
                     [training_sequences(rows)], self.schedule.learning_rates(self.update)
                 )
             try:
-                SelfChecks.finite(self.update, [result])
+                self.skipped.count(self.update, [result])
             except InvariantError as error:
                 raise InvariantError(f"{error} (rows {', '.join(row.id for row in rows[:8])} and so on)") from error
             self.update += 1
@@ -71,6 +72,7 @@ class SftTrainer:
                     "sft/num_respelled": self.run.num_respelled,
                     "train/gradient_norm": result.gradient_norm,
                     "train/lr": result.lr,
+                    "train/num_skipped": float(not result.taken),
                     "train/iteration": self.update,
                     "train/passes": self.schedule.passes(self.update),
                     "run/restarts": self.run.restarts,

@@ -14,7 +14,7 @@ from .advantages import (
     token_rewards,
 )
 from .corrections import importance_weights, mismatch_stats
-from .kl import AdaptiveKL, FixedKL, KLController, kl_estimate
+from .kl import MAX_LOG_RATIO, AdaptiveKL, FixedKL, KLController, kl_estimate
 from .losses import SurrogateOutput, aggregate, clipped_surrogate, kl_loss
 from .ragged import discounted_suffix_sum, expand_to_tokens, last_token_index, segment_ids, segment_sum
 from .schedules import lr_multiplier
@@ -26,11 +26,13 @@ from .shaping import (
     shape_scores,
     unfinished_penalty,
 )
-from .statistics import TokenStatistics, surrogate_stats
+from .statistics import Differences, TokenStatistics, surrogate_stats
 
 __all__ = [
+    "MAX_LOG_RATIO",
     "AdaptiveKL",
     "AdvantageResult",
+    "Differences",
     "FixedKL",
     "KLController",
     "RunningMoments",

@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .kl import kl_estimate
-from .statistics import TokenStatistics
+from .kl import MAX_LOG_RATIO, kl_estimate
+from .statistics import Differences, TokenStatistics
 
-CorrectionMode = Literal["off", "tis", "mask"]
+CorrectionMode = Literal["off", "tis", "mask", "icepop"]
 
 
 def importance_weights(
@@ -26,19 +26,25 @@ def importance_weights(
 
     - `off`: 1.
     - `tis`: min(exp(delta), cap).
-    - `mask`: 1 where exp(delta) lies in [1 / cap, cap], else 0. A masked token still counts in the denominators.
+    - `mask`: 1 where exp(delta) lies in [1 / cap, cap], else 0.
+    - `icepop`: exp(delta) where it lies in [1 / cap, cap], else 0 (IcePop, Ling team 2025).
+
+    A token of weight 0 still counts in the denominators. Delta is bounded to +-`MAX_LOG_RATIO`.
     """
     if cap < 1:
         raise ValueError(f"the importance-weight cap must be at least 1, got {cap}")
     delta = (trainer_logprobs - rollout_logprobs).detach()
     if mode == "off":
         return torch.ones_like(delta)
-    ratio = torch.exp(delta)
+    ratio = torch.exp(delta.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO))
     if mode == "tis":
         return ratio.clamp(max=cap)
+    within = ((ratio >= 1.0 / cap) & (ratio <= cap)).to(delta.dtype)
     if mode == "mask":
-        return ((ratio >= 1.0 / cap) & (ratio <= cap)).to(delta.dtype)
-    raise ValueError(f"unknown mismatch correction {mode!r}: choose off, tis or mask")
+        return within
+    if mode == "icepop":
+        return ratio * within
+    raise ValueError(f"unknown mismatch correction {mode!r}: choose off, tis, mask or icepop")
 
 
 def mismatch_stats(
@@ -48,18 +54,26 @@ def mismatch_stats(
 
     `mismatch_mean_abs_delta`, `mismatch_max_abs_delta`; `mismatch_mean_ratio` (mean exp(delta), 1 when they agree);
     `mismatch_kl` (KL(rollout || trainer), k3 on the rollout's samples); `mismatch_corrected_fraction` (tokens whose
-    weight was capped or masked; 0 when off).
+    weight was capped or is 0; 0 when off). `mismatch_mean_abs_probability` is the mean |difference| of the probabilities
+    and `mismatch_q99_abs_delta` what 99 of 100 |delta| are below; the latter does not merge.
+
+    Args:
+        mode: what was done to these very log-probs; `off` where the weights did not compare them.
     """
     delta = (trainer_logprobs - rollout_logprobs).detach().double()
     ratio = torch.exp(delta)
     corrected = torch.zeros_like(ratio, dtype=torch.bool)
     if mode == "tis":
         corrected = ratio > cap
-    elif mode == "mask":
+    elif mode in ("mask", "icepop"):
         corrected = (ratio > cap) | (ratio < 1.0 / cap)
     stats = TokenStatistics()
+    gap = Differences.of(delta.abs())
+    probabilities = trainer_logprobs.detach().double().exp() - rollout_logprobs.detach().double().exp()
     stats.add_mean("mismatch_mean_abs_delta", delta.abs())
+    stats.add_max("mismatch_q99_abs_delta", delta.new_tensor([gap.q99]))
     stats.add_max("mismatch_max_abs_delta", delta.abs())
+    stats.add_mean("mismatch_mean_abs_probability", probabilities.abs())
     stats.add_mean("mismatch_mean_ratio", ratio)
     stats.add_mean("mismatch_kl", kl_estimate(-delta, "k3"))
     stats.add_mean("mismatch_corrected_fraction", corrected)

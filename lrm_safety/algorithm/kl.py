@@ -17,25 +17,39 @@ from torch import Tensor
 
 KLEstimator = Literal["k1", "k2", "k3"]
 
+MAX_LOG_RATIO = 20.0
+"""Bound of a log-ratio before its exponential: exp(20) is 4.9e8, beyond anything that a clip, a cap or a mask lets pass.
+A bound after the exponential would come too late: above 88.7 it is infinite in float32, and the gradient of a token that
+was cut away is 0 * infinity."""
+MAX_BOUND = 1e6
+"""Largest bound of an estimate; k3 reaches 4.9e8 before its log-ratio is bounded."""
 
-def kl_estimate(log_ratio: Tensor, estimator: KLEstimator) -> Tensor:
+
+def kl_estimate(log_ratio: Tensor, estimator: KLEstimator, bound: float | None = None) -> Tensor:
     """Estimate the KL divergence per token.
 
     Args:
         log_ratio: float32, any shape; log-probability of the sampled token under the policy minus the reference.
         estimator: `k1`, `k2` or `k3`.
+        bound: bounds the estimate (not the log-ratio) to [-bound, bound], at most `MAX_BOUND`; None leaves it as it is.
+            One token at a log-ratio of -15 has a k3 of 3e6.
 
     Returns:
         The estimate in nats, same shape and dtype, differentiable through `log_ratio`.
     """
+    if bound is not None and estimator == "k3":
+        # k3 is above any bound there, and a gradient that is infinite would be multiplied by 0.
+        log_ratio = log_ratio.clamp(min=-MAX_LOG_RATIO)
     if estimator == "k1":
-        return log_ratio
-    if estimator == "k2":
-        return log_ratio.square() / 2
-    if estimator == "k3":
+        estimate = log_ratio
+    elif estimator == "k2":
+        estimate = log_ratio.square() / 2
+    elif estimator == "k3":
         # expm1 keeps the digits that exp(-x) - 1 loses near zero, where the policy starts.
-        return torch.expm1(-log_ratio) + log_ratio
-    raise ValueError(f"unknown KL estimator {estimator!r}: choose k1, k2 or k3")
+        estimate = torch.expm1(-log_ratio) + log_ratio
+    else:
+        raise ValueError(f"unknown KL estimator {estimator!r}: choose k1, k2 or k3")
+    return estimate if bound is None else estimate.clamp(-bound, bound)
 
 
 class FixedKL:

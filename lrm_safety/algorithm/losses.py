@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .kl import KLEstimator, kl_estimate
+from .kl import MAX_LOG_RATIO, KLEstimator, kl_estimate
 from .ragged import check_ragged, expand_to_tokens
 
 Aggregation = Literal["token_mean", "sequence_mean", "micro_batch_mean"]
@@ -19,8 +19,9 @@ Aggregation = Literal["token_mean", "sequence_mean", "micro_batch_mean"]
 class SurrogateOutput:
     """The surrogate and what happened in it, every tensor `[total_tokens]`.
 
-    token_loss: float32, differentiable. ratio: float32, detached. The three masks (bool) mark tokens whose gradient
-    was cut: below `1 - clip_low` with A < 0, above `1 + clip_high` with A > 0, and by the dual clip.
+    token_loss: float32, differentiable. ratio: float32, detached. The first three masks (bool) mark tokens whose gradient
+    was cut: below `1 - clip_low` with A < 0, above `1 + clip_high` with A > 0, and by the dual clip; the last one tokens
+    whose log-ratio was beyond `MAX_LOG_RATIO` and bounded to it, which have no gradient either.
     """
 
     token_loss: Tensor
@@ -28,6 +29,7 @@ class SurrogateOutput:
     clipped_low: Tensor
     clipped_high: Tensor
     dual_clipped: Tensor
+    bounded: Tensor
 
 
 def clipped_surrogate(
@@ -40,7 +42,7 @@ def clipped_surrogate(
 ) -> SurrogateOutput:
     """Clipped policy-gradient loss per token (PPO, arXiv 1707.06347, eq. 7, negated; separate bounds as in DAPO).
 
-        rho = exp(logprobs - old_logprobs)
+        rho = exp(bound(logprobs - old_logprobs))                          (to +-MAX_LOG_RATIO)
         loss = -min(rho * A, clip(rho, 1 - clip_low, 1 + clip_high) * A)
         dual clip c, for A < 0 only: loss = min(loss, -c * A)          (arXiv 1912.09729)
 
@@ -49,9 +51,6 @@ def clipped_surrogate(
         old_logprobs, advantages: float32 `[total_tokens]`, constants.
         clip_low, clip_high: non-negative; None or infinity switches that side off.
         dual_clip: above 1, or None.
-
-    A ratio beyond float32 (a log-ratio above 88) gives an infinite loss: it is not hidden here, the run's own checks
-    for non-finite values stop on it.
     """
     low = math.inf if clip_low is None else clip_low
     high = math.inf if clip_high is None else clip_high
@@ -65,7 +64,8 @@ def clipped_surrogate(
             f"{list(logprobs.shape)}, {list(old_logprobs.shape)}, {list(advantages.shape)}"
         )
     advantages = advantages.detach()
-    ratio = torch.exp(logprobs - old_logprobs.detach())
+    log_ratio = logprobs - old_logprobs.detach()
+    ratio = torch.exp(log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO))
     token_loss = -torch.minimum(ratio * advantages, ratio.clamp(1.0 - low, 1.0 + high) * advantages)
     values = ratio.detach()
     dual_clipped = torch.zeros_like(values, dtype=torch.bool)
@@ -78,14 +78,16 @@ def clipped_surrogate(
         clipped_low=(advantages < 0) & (values < 1.0 - low),
         clipped_high=(advantages > 0) & (values > 1.0 + high),
         dual_clipped=dual_clipped,
+        bounded=log_ratio.detach().abs() > MAX_LOG_RATIO,
     )
 
 
-def kl_loss(logprobs: Tensor, reference_logprobs: Tensor, estimator: KLEstimator) -> Tensor:
+def kl_loss(logprobs: Tensor, reference_logprobs: Tensor, estimator: KLEstimator, bound: float | None = None) -> Tensor:
     """KL(policy || reference) per token, differentiated through the CURRENT policy; float32 `[total_tokens]`.
 
     On tokens sampled from the policy, `log_ratio * grad(logprobs)` (k2) is an unbiased gradient of the KL;
     k3's `(1 - exp(-log_ratio)) * grad(logprobs)` is the gradient of the opposite direction, KL(reference || policy).
+    A token beyond `bound` (see `kl_estimate`) has no gradient.
 
     Raises:
         ValueError: `k1`, whose gradient is `grad(logprobs)` whatever the reference says: zero in expectation, noise
@@ -96,7 +98,7 @@ def kl_loss(logprobs: Tensor, reference_logprobs: Tensor, estimator: KLEstimator
             "k1 has a useless gradient in the loss (its expectation is zero and the reference drops out): "
             "use k2 or k3 in the loss, or move k1 to the reward"
         )
-    return kl_estimate(logprobs - reference_logprobs.detach(), estimator)
+    return kl_estimate(logprobs - reference_logprobs.detach(), estimator, bound)
 
 
 def aggregate(

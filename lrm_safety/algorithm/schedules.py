@@ -15,6 +15,7 @@ def lr_multiplier(
     kind: ScheduleKind = "cosine",
     warmup_fraction: float = 0.03,
     min_ratio: float = 0.1,
+    from_zero: bool = False,
 ) -> float:
     """Factor on the peak learning rate for one optimiser step.
 
@@ -27,6 +28,8 @@ def lr_multiplier(
         update: index from 0.
         max_updates: number of optimiser steps in the schedule.
         kind: shape of the decay; `constant` stays at the peak after the warm-up.
+        from_zero: update 0 gets 0, and every other what the one before it gets otherwise: the schedules of transformers,
+            which never reach `min_ratio` within the run. Without a warm-up nothing moves.
 
     Raises:
         ValueError: an index or a ratio out of range, or an unknown kind.
@@ -35,8 +38,14 @@ def lr_multiplier(
         raise ValueError(f"need update >= 0 and max_updates >= 1, got update={update}, max_updates={max_updates}")
     if not (0.0 <= warmup_fraction <= 1.0 and 0.0 <= min_ratio <= 1.0):
         raise ValueError(f"warmup_fraction and min_ratio must lie in [0, 1], got {warmup_fraction} and {min_ratio}")
+    if kind not in ("cosine", "linear", "constant"):
+        raise ValueError(f"unknown learning-rate schedule {kind!r}: choose cosine, linear or constant")
     # 0.07 * 100 is 7.000000000000001 in floating point: without the slack it would warm up for 8 updates.
     warmup_updates = math.ceil(warmup_fraction * max_updates - 1e-9)
+    if from_zero and warmup_updates:
+        if update == 0:
+            return 0.0
+        update -= 1
     if update < warmup_updates:
         return (update + 1) / warmup_updates
     peak = max(warmup_updates - 1, 0)
@@ -45,6 +54,4 @@ def lr_multiplier(
         return 1.0
     if kind == "linear":
         return 1.0 - (1.0 - min_ratio) * progress
-    if kind == "cosine":
-        return min_ratio + (1.0 - min_ratio) * 0.5 * (1.0 + math.cos(math.pi * progress))
-    raise ValueError(f"unknown learning-rate schedule {kind!r}: choose cosine, linear or constant")
+    return min_ratio + (1.0 - min_ratio) * 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from .kl import kl_estimate
 from .losses import SurrogateOutput
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How far two computations of the same numbers are apart. The largest of a million differences says more about their
+    number than about their size: it grows with the batch, while mean and quantile stay."""
+
+    mean: float
+    q99: float
+    """99 of 100 are at most this."""
+    largest: float
+
+    @classmethod
+    def of(cls, values: Tensor) -> Differences:
+        """Of absolute differences of any shape; a NaN among them makes `mean` and `largest` NaN. None give zeros."""
+        flat = values.detach().double().flatten()
+        if not flat.numel():
+            return cls(0.0, 0.0, 0.0)
+        return cls(float(flat.mean()), float(flat.kthvalue(math.ceil(0.99 * flat.numel())).values), float(flat.max()))
 
 
 class TokenStatistics:

@@ -46,7 +46,7 @@ def engine_mismatch(evidence: Evidence) -> list[Finding]:
                     level,
                     f"Engine and trainer disagree about the sampled tokens: {name} is {late.value:.3g}.",
                     (late,),
-                    "Check the probe after a weight sync (sync/probe_max_abs: a wrong weight shows there), then the kernels "
+                    "Check the probe after a weight sync (sync/probe_mean_abs: a wrong weight shows there), then the kernels "
                     "(model.attention, rollout.enforce_eager, model.dtype). algorithm.correction=tis bounds the damage, "
                     "correction=mask drops such tokens.",
                 )

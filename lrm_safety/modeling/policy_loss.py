@@ -25,8 +25,9 @@ def policy_loss(
     *,
     num_micro_batches: float,
     world_size: int,
-) -> Tensor:
-    """Scalar to call backward on: `w * clipped surrogate + kl_coef * KL`, aggregated over the whole update.
+) -> tuple[Tensor, Tensor]:
+    """Scalar to call backward on: `w * clipped surrogate + kl_coef * KL`, aggregated over the whole update. Beside it the
+    part of it that is the KL term, without a gradient.
 
     Sequences without `old_logprobs` take the current ones (detached): rho is 1. The weight w corrects the mismatch of
     engine and trainer, and compares the OLD log-probs with the engine's; without `rollout_logprobs` it is 1.
@@ -46,18 +47,26 @@ def policy_loss(
         rollout = _flat(sequences, "rollout_logprobs", logprobs, missing=old)
         mode = cast(CorrectionMode, algorithm.correction)
         loss = loss * importance_weights(old, rollout, mode, algorithm.correction_cap)
+    kl_term = torch.zeros_like(loss)
     if mini_batch.kl_coef > 0.0:
         reference = _flat(sequences, "reference_logprobs", logprobs)
-        loss = loss + mini_batch.kl_coef * kl_loss(logprobs, reference, cast(KLEstimator, algorithm.kl.estimator))
-    return aggregate(
-        loss,
-        torch.tensor([len(sequence.response_ids) for sequence in sequences], dtype=torch.int64, device=loss.device),
-        cast(Aggregation, algorithm.aggregation),
-        global_tokens=mini_batch.global_tokens,
-        global_responses=mini_batch.global_responses,
-        num_micro_batches=num_micro_batches,
-        world_size=world_size,
-    )
+        estimator = cast(KLEstimator, algorithm.kl.estimator)
+        kl_term = mini_batch.kl_coef * kl_loss(logprobs, reference, estimator, algorithm.kl.clamp)
+        loss = loss + kl_term
+    lengths = torch.tensor([len(one.response_ids) for one in sequences], dtype=torch.int64, device=loss.device)
+
+    def over_the_update(values: Tensor) -> Tensor:
+        return aggregate(
+            values,
+            lengths,
+            cast(Aggregation, algorithm.aggregation),
+            global_tokens=mini_batch.global_tokens,
+            global_responses=mini_batch.global_responses,
+            num_micro_batches=num_micro_batches,
+            world_size=world_size,
+        )
+
+    return over_the_update(loss), over_the_update(kl_term.detach())
 
 
 def _flat(sequences: Sequence[TrainingSequence], name: str, like: Tensor, missing: Tensor | None = None) -> Tensor:

@@ -61,7 +61,8 @@ class ChunkedHead(nn.Module):
         normaliser = torch.logsumexp(logits, dim=-1)
         logprobs = logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser
         with torch.no_grad():
-            every = logits - normaliser[:, None]
+            # A token that cannot be drawn (a logit of -inf) adds nothing: 0 * -inf would be no number.
+            every = (logits - normaliser[:, None]).clamp_(min=torch.finfo(logits.dtype).min)
             entropy = -(every.exp() * every).sum(dim=-1)
         return torch.stack((logprobs, entropy))
 

@@ -41,7 +41,8 @@ class Metric:
 
 
 GROUPS = {
-    "train": "The optimiser's view. Means over the tokens of the update or updates of one iteration.",
+    "train": "The optimiser's view of the update or updates of one iteration: means over their tokens (ratios, clipped "
+    "fractions) or over the updates (loss, gradient norm, lr), and `*_max` the largest of any update.",
     "sft": "Supervised fine-tuning (`lrm-safety sft`), which shares `train`, `time`, `speed`, `memory` and `run` with "
     "reinforcement learning. Everything at temperature 1, under the weights before the update.",
     "reward": "Scores of the rollout batch, raw (as the reward models gave them) and shaped (after penalties, "
@@ -68,17 +69,33 @@ METRICS: tuple[Metric, ...] = (
         "train/iteration", "iterations", "Rollout batches done, each of one update or several; in SFT batches of rows."
     ),
     Metric("train/passes", "passes", "Passes over the training prompts done."),
-    Metric("train/loss", "1", "Loss of the update: clipped surrogate, and the KL term when it is part of the loss."),
-    Metric("train/gradient_norm", "1", "Global gradient norm before clipping.", 0.0, 10.0),
-    Metric("train/lr", "1", "Learning rate."),
+    Metric(
+        "train/loss", "1", "Loss, mean over the updates: clipped surrogate, and the KL term when that is part of it."
+    ),
+    Metric("train/loss_max", "1", "The largest of any update."),
+    Metric("train/policy_loss", "1", "The clipped surrogate alone; only with the KL in the loss."),
+    Metric("train/policy_loss_max", "1", "The largest of any update."),
+    Metric("train/kl_loss", "1", "The KL term alone, beta included; only with the KL in the loss."),
+    Metric("train/kl_loss_max", "1", "The largest of any update."),
+    Metric("train/gradient_norm", "1", "Global gradient norm before clipping, mean over the updates.", 0.0, 10.0),
+    Metric("train/gradient_norm_max", "1", "The largest of any update.", 0.0, 50.0),
+    Metric("train/lr", "1", "Learning rate, mean over the updates."),
+    Metric("train/lr_max", "1", "The largest of any update."),
+    Metric("train/num_skipped", "updates", "Updates that were skipped: loss or gradient no finite number.", 0.0, 0.0),
     Metric("train/ratio_mean", "1", "Mean of rho, the probability ratio of new and sampling policy.", 0.9, 1.1),
     Metric("train/ratio_max", "1", "Largest rho.", None, 10.0),
     Metric("train/clip_fraction_low", "fraction", "Tokens whose surrogate was clipped at 1 - clip_low.", 0.0, 0.3),
+    Metric("train/clip_fraction_low_max", "fraction", "The largest of any update.", 0.0, 0.5),
     Metric("train/clip_fraction_high", "fraction", "Tokens whose surrogate was clipped at 1 + clip_high.", 0.0, 0.3),
+    Metric("train/clip_fraction_high_max", "fraction", "The largest of any update.", 0.0, 0.5),
     Metric(
         "train/dual_clip_fraction", "fraction", "Tokens whose loss the dual clip bounded; 0 when it is off.", 0.0, 0.3
     ),
+    Metric(
+        "train/num_bounded_ratios", "tokens", "Tokens whose log-ratio was beyond 20 and was bounded to it.", 0.0, 0.0
+    ),
     Metric("train/policy_kl", "nats/token", "KL between sampling and new policy (k3 estimate).", None, 0.1),
+    Metric("train/policy_kl_max", "nats/token", "The largest of any update.", None, 0.3),
     Metric("sft/loss", "nats/token", "Negative log-likelihood, mean over the update's response tokens."),
     Metric("sft/trace_loss", "nats/token", "The same over the tokens of the traces, closing tag included."),
     Metric("sft/answer_loss", "nats/token", "The same over the tokens of the answers, end token included."),
@@ -122,7 +139,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("kl/k1", "nats/token", "Mean of k1, the log-ratio of policy and reference; of either sign.", -0.1, 1.0),
     Metric("kl/k3", "nats/token", "Mean of k3 = exp(-k1) - 1 + k1: never negative, less noisy.", None, 1.0),
     Metric("kl/per_response", "nats", "Sum of k1 over a response, mean over responses: what kl.target is about."),
-    Metric("kl/coef", "1", "beta, the weight of the KL term."),
+    Metric("kl/coef", "1", "beta, the weight of the KL term; 0 without one (kl.placement=none)."),
     Metric("advantage/mean", "1", "Mean; 0 by construction when the batch is normalised."),
     Metric("advantage/std", "1", "Population standard deviation; 1 by construction when the batch is normalised."),
     Metric("advantage/max_abs", "1", "Largest absolute advantage.", None, 20.0),
@@ -156,11 +173,31 @@ METRICS: tuple[Metric, ...] = (
         "Answers that those rules cannot read, because they are not English; left out of response/refusal_rate.",
     ),
     Metric("mismatch/mean_abs_logprob", "nats", "Mean |log-prob difference|.", 0.0, 0.05),
-    Metric("mismatch/max_abs_logprob", "nats", "Largest |log-prob difference|.", 0.0, 2.0),
+    Metric(
+        "mismatch/q99_abs_logprob", "nats", "What |log-prob difference| is at most for 99 % of the tokens.", 0.0, 0.4
+    ),
+    Metric("mismatch/max_abs_logprob", "nats", "Largest |log-prob difference|; grows with the batch."),
+    Metric(
+        "mismatch/mean_abs_probability",
+        "1",
+        "Mean |difference of probabilities|: below 0.005 fine, above 0.01 broken, says verl.",
+        0.0,
+        0.01,
+    ),
     Metric("mismatch/mean_exp", "1", "Mean of exp(trainer - engine): the importance weight uncapped.", 0.95, 1.05),
     Metric("mismatch/kl", "nats/token", "KL between engine and trainer (k3 estimate).", None, 0.01),
-    Metric("mismatch/corrected_fraction", "fraction", "Tokens with a capped or dropped importance weight.", 0.0, 0.05),
-    Metric("sync/probe_max_abs", "nats", "Largest |log-prob difference| on the probe after a sync.", 0.0, 0.1),
+    Metric(
+        "mismatch/corrected_fraction",
+        "fraction",
+        "Tokens whose importance weight was capped or dropped; 0 with algorithm.old_logprobs=rollout, which weighs all by 1.",
+        0.0,
+        0.05,
+    ),
+    Metric(
+        "sync/probe_mean_abs", "nats", "Mean |log-prob difference| on the probe after a sync, worst engine.", 0.0, 0.1
+    ),
+    Metric("sync/probe_q99_abs", "nats", "What 99 % of its tokens are at most.", 0.0, 0.4),
+    Metric("sync/probe_max_abs", "nats", "The largest of its tokens."),
     Metric("sync/version", "version", "Weights version that the engines hold."),
     Metric(
         "rollout/num_respelled",

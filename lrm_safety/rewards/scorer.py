@@ -35,8 +35,9 @@ def checked_scores(values: Any, num_expected: int, source: str) -> ScoreArray:
     """`values` as float32 [num_expected]; RewardError, opening with `source`, unless they are that many finite
     numbers."""
     try:
-        scores = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        scores = np.asarray(_as_numbers(values), dtype=np.float64)
+    # Whatever an array is made of may raise anything when it is read; that is the scorer's to mend.
+    except Exception as error:
         raise RewardError(f"{source}: scores must be numbers, one for each conversation ({error})") from error
     if scores.shape != (num_expected,):
         raise RewardError(f"{source}: gave scores of shape {list(scores.shape)} for {num_expected} conversations")
@@ -48,3 +49,11 @@ def checked_scores(values: Any, num_expected: int, source: str) -> ScoreArray:
     if not np.isfinite(narrowed).all():
         raise RewardError(f"{source}: a score of {np.abs(scores).max():.3g} is too large for float32")
     return narrowed
+
+
+def _as_numbers(values: Any) -> Any:
+    """Tensors as float64 arrays, alone or in a list: numpy reads none that has a gradient, is in bfloat16 or on a GPU."""
+    if isinstance(values, list | tuple):
+        return [_as_numbers(value) for value in values]
+    # Known by what it does, so that the controller's side needs no torch; a jax or numpy array has no `detach`.
+    return values.detach().double().cpu().numpy() if hasattr(values, "detach") else values

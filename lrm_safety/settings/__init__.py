@@ -13,7 +13,7 @@ from .components import (
     SegmentSettings,
 )
 from .evaluation import BenchmarkSettings, EvaluateRunSettings, EvaluationSettings, JudgeSettings
-from .fields import integer
+from .fields import random_seed
 from .sft import SftRunSettings, SftScheduleSettings, SftSettings, SupervisedSettings
 from .system import CheckpointSettings, ClusterSettings, GroupSettings, RunSettings, TrackerSettings, TrackingSettings
 from .training import AlgorithmSettings, KLSettings, LoraSettings, RolloutSettings, ScheduleSettings, TrainerSettings
@@ -25,7 +25,7 @@ class Settings:
 
     run: RunSettings = field(default_factory=RunSettings)
     """Identity of the run."""
-    seed: int = integer(0)
+    seed: int = random_seed()
     """Seed of everything random: prompt order, sampling, initialisation of new weights."""
     model: ModelSettings = MISSING
     """The policy and, frozen, the reference."""

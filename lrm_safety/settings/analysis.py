@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from .components import DataSettings, ModelSettings
-from .fields import choice, integer, number
+from .fields import choice, integer, number, random_seed
 from .sft import SupervisedSettings
 from .system import TrackerSettings
 
@@ -88,7 +88,7 @@ class AnalyzeSettings:
 
     run: AnalyzeRunSettings = field(default_factory=AnalyzeRunSettings)
     """Identity of the analysis."""
-    seed: int = integer(0)
+    seed: int = random_seed()
     """Seed of the bootstrap, and of the choice of held-out rows: the one of the `lrm-safety sft` that is analysed."""
     model: ModelSettings = MISSING
     """Family, compute type and kernel of all models, and the path where `analysis.models` is empty."""

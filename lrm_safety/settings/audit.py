@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from .components import RewardSettings
-from .fields import choice, integer, number
+from .fields import choice, integer, number, random_seed
 from .system import TrackerSettings
 
 
@@ -110,7 +110,7 @@ class AuditRewardSettings:
 
     run: AuditRunSettings = field(default_factory=AuditRunSettings)
     """Identity of the audit."""
-    seed: int = integer(0)
+    seed: int = random_seed()
     """Seed of the bootstrap, and of rows that are made."""
     reward: RewardSettings = MISSING
     """The reward to be audited: conf/reward. Every model of it is judged by itself; shaping is not read."""

@@ -6,7 +6,7 @@ import math
 
 from ..errors import ConfigError
 from . import Settings
-from .shared_checks import check_betas, check_data, check_judges, check_lora, check_values
+from .shared_checks import check_betas, check_data, check_judges, check_lora, check_read, check_values, read_by_trainer
 
 COLOCATED_GPU_MEMORY = 0.6
 """Share of a GPU beside which trainer, reference and reward model still find room."""
@@ -59,10 +59,33 @@ def _check_algorithm(settings: Settings) -> None:
         )
     if algorithm.normalisation == "group" and algorithm.samples_per_prompt < 2:
         raise ConfigError("algorithm.normalisation=group: needs algorithm.samples_per_prompt of 2 or more")
+    if algorithm.aggregation == "micro_batch_mean":
+        _check_micro_batches(settings)
+    if settings.schedule.passes is not None and settings.schedule.passes <= 0:
+        raise ConfigError(
+            f"schedule.passes={settings.schedule.passes:g}: must be above 0; null leaves the end to schedule.max_updates"
+        )
     if settings.schedule.max_updates % (responses // algorithm.mini_batch_size):
         raise ConfigError(
             f"schedule.max_updates={settings.schedule.max_updates}: must be a multiple of the "
             f"{responses // algorithm.mini_batch_size} updates of one rollout batch"
+        )
+
+
+def _check_micro_batches(settings: Settings) -> None:
+    """The mean over a micro-batch is an objective only where the cut is stated: under a token budget it would follow the
+    lengths of the responses and the number of ranks."""
+    size, ranks = settings.trainer.micro_batch_sequences, settings.cluster.policy.num_workers
+    if size is None:
+        raise ConfigError(
+            "algorithm.aggregation=micro_batch_mean: needs trainer.micro_batch_sequences (OpenRLHF 0.9: 4); under a token "
+            "budget a response's weight would depend on its length and on the number of ranks"
+        )
+    if settings.algorithm.mini_batch_size % (size * ranks):
+        raise ConfigError(
+            f"algorithm.mini_batch_size={settings.algorithm.mini_batch_size}: must be a multiple of "
+            f"trainer.micro_batch_sequences={size} x cluster.policy.num_workers={ranks}, so that with "
+            "algorithm.aggregation=micro_batch_mean all micro-batches hold equally many responses"
         )
 
 
@@ -96,6 +119,18 @@ def _check_rollout(settings: Settings) -> None:
             "rollout.top_p/top_k: a cut distribution is not the trainer's; use top_p=1 top_k=0, or algorithm.old_logprobs=rollout "
             "with algorithm.correction=off"
         )
+    if rollout.max_num_batched_tokens is not None:
+        # On the CPU a prompt is never cut in two (workers/rollout.py).
+        longest = rollout.max_prompt_tokens + rollout.max_response_tokens if settings.cluster.device == "cpu" else 1
+        for key, least in (
+            ("max_num_seqs", rollout.max_num_seqs),
+            ("max_prompt_tokens + max_response_tokens", longest),
+        ):
+            if rollout.max_num_batched_tokens < least:
+                raise ConfigError(
+                    f"rollout.max_num_batched_tokens={rollout.max_num_batched_tokens}: must be at least rollout.{key}={least}; "
+                    "null leaves it to vLLM"
+                )
     if settings.cluster.device == "cpu":
         if rollout.tensor_parallel_size != 1:
             raise ConfigError("rollout.tensor_parallel_size: must be 1 on cluster.device=cpu; use more rollout workers")
@@ -154,6 +189,17 @@ def _check_reward(settings: Settings) -> None:
         needed = {"classifier": "path", "python": "function", "http": "url"}[model.kind]
         if not getattr(model, needed):
             raise ConfigError(f"reward.models.{name}.{needed}: must be set for kind={model.kind}")
+        for other, kind in (("function", "python"), ("url", "http")):
+            if getattr(model, other) and model.kind != kind:
+                raise ConfigError(
+                    f"reward.models.{name}.{other}={getattr(model, other)}: does nothing with kind={model.kind}; set "
+                    f"reward.models.{name}.kind={kind}"
+                )
+        if model.overlong_score and model.kind == "classifier" and model.overlong == "error":
+            raise ConfigError(
+                f"reward.models.{name}.overlong_score={model.overlong_score:g}: does nothing with overlong=error; use "
+                "overlong=score or drop_trace_middle"
+            )
         for view, weight in model.views.items():
             if not math.isfinite(weight):
                 raise ConfigError(
@@ -161,8 +207,15 @@ def _check_reward(settings: Settings) -> None:
                 )
             if view not in ("full", "trace", "answer"):
                 raise ConfigError(f"reward.models.{name}.views.{view}: must be one of full, trace, answer")
+    if not any(model.weight * weight for model in reward.models.values() for weight in model.read_views().values()):
+        raise ConfigError("reward.models: every weight is 0, so there is nothing to learn; give a model and a view one")
     if reward.clip_low is not None and reward.clip_high is not None and reward.clip_low >= reward.clip_high:
         raise ConfigError(f"reward.clip_low={reward.clip_low}: must be below reward.clip_high={reward.clip_high}")
+    if bool(reward.overlong_penalty) != bool(reward.overlong_buffer_tokens):
+        given, lacking = ("overlong_penalty", "overlong_buffer_tokens")[:: 1 if reward.overlong_penalty else -1]
+        raise ConfigError(
+            f"reward.{given}={getattr(reward, given):g}: does nothing with reward.{lacking}=0; set both, or neither"
+        )
     if reward.overlong_buffer_tokens > settings.rollout.max_response_tokens:
         raise ConfigError("reward.overlong_buffer_tokens: must not exceed rollout.max_response_tokens")
     if reward.granularity == "segment":
@@ -209,6 +262,71 @@ def _check_evaluation(settings: Settings) -> None:
         )
 
 
+def _check_read(settings: Settings) -> None:
+    """Keys that nothing reads in this configuration. Left out are those that presets state for when they are read: the
+    estimator and coefficient of a KL that is switched off, tags of a tracker that is."""
+    algorithm, kl, rollout, reward = settings.algorithm, settings.algorithm.kl, settings.rollout, settings.reward
+    own = algorithm.old_logprobs == "rollout"
+    corrects = algorithm.correction != "off" and not own
+    if own and algorithm.correction in ("mask", "icepop"):
+        raise ConfigError(
+            f"algorithm.correction={algorithm.correction}: does nothing with algorithm.old_logprobs=rollout, where every weight "
+            "is 1; use old_logprobs=recompute, or correction=off"
+        )
+    updates = algorithm.rollout_batch_size * algorithm.samples_per_prompt // algorithm.mini_batch_size
+    moves = updates > 1 or own or bool(settings.trainer.lora.rank and settings.trainer.lora.dropout)
+    clips = ("clip_low", "clip_high", "dual_clip")
+    check_read(
+        [
+            (
+                kl,
+                "algorithm.kl",
+                ("controller", "clamp"),
+                kl.placement != "none",
+                "with algorithm.kl.placement=none; use reward or loss",
+            ),
+            (
+                kl,
+                "algorithm.kl",
+                ("target", "horizon"),
+                kl.controller == "adaptive",
+                "with algorithm.kl.controller=fixed; use adaptive",
+            ),
+            (
+                algorithm,
+                "algorithm",
+                ("correction_cap",),
+                corrects,
+                "with algorithm.old_logprobs=rollout; use recompute"
+                if own
+                else "with algorithm.correction=off; use tis, mask or icepop",
+            ),
+            (
+                algorithm,
+                "algorithm",
+                clips,
+                moves,
+                "with one update a rollout batch, where rho is 1; use a smaller algorithm.mini_batch_size",
+            ),
+            (
+                rollout,
+                "rollout",
+                ("probe_tolerance",),
+                rollout.probe_every_syncs > 0,
+                "with rollout.probe_every_syncs=0; set it",
+            ),
+            (
+                reward.segment,
+                "reward.segment",
+                ("unit", "max_steps"),
+                reward.granularity == "segment",
+                "with reward.granularity=response; use segment",
+            ),
+            *read_by_trainer(settings),
+        ]
+    )
+
+
 RULES = (
     _check_open_limits,
     _check_policy_lora,
@@ -219,4 +337,5 @@ RULES = (
     _check_reward,
     check_data,
     _check_evaluation,
+    _check_read,
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..errors import ConfigError
 from . import AnalyzeSettings, EvaluateSettings, SftSettings
-from .shared_checks import check_betas, check_data, check_judges, check_lora, check_values
+from .fields import MAX_SEED
+from .shared_checks import check_betas, check_data, check_judges, check_lora, check_read, check_values, read_by_trainer
 from .study import StudySettings
 
 
@@ -26,6 +27,7 @@ def check_sft(settings: SftSettings) -> None:
     check_lora(settings.trainer)
     check_data(settings)
     _check_supervised(settings)
+    check_read(read_by_trainer(settings))
 
 
 def _check_supervised(settings: SftSettings) -> None:
@@ -65,7 +67,7 @@ def check_study(settings: StudySettings) -> None:
     """What `checks.check` is for training; its commands are composed by `study.check`."""
     check_values(settings)
     seeds = settings.seeds
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ConfigError(f"seeds={seeds}: needs one or more different numbers from 0 up")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) > MAX_SEED:
+        raise ConfigError(f"seeds={seeds}: needs one or more different numbers from 0 to {MAX_SEED}")
     if not (settings.overrides.sft or settings.overrides.rl):
         raise ConfigError("overrides.sft=[] and overrides.rl=[]: nothing is trained; give at least one")

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from .fields import choice, integer, number
+from .fields import choice, integer, number, random_seed
 
 
 @dataclass
@@ -73,7 +73,7 @@ class EvaluationSettings:
     overlong: str = choice("error", "skip")
     """A prompt that leaves no room in the model's context is an error that names the question, or is skipped and
     counted."""
-    seed: int = integer(0)
+    seed: int = random_seed()
     """Seed of sampling and bootstrap: a request's seed depends on it, the benchmark, the question and the
     repeat alone."""
     batch_size: int = integer(256, low=1)

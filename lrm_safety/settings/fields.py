@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
+MAX_SEED = 2**32 - 1
+"""The largest seed that numpy and vLLM take."""
+
 
 def choice(default: str, *others: str) -> Any:
     """A string field that takes one of the named values; the first is the default."""
@@ -23,3 +26,8 @@ def number(default: float | None, *, low: float | None = None, high: float | Non
 def integer(default: int | None, *, low: int | None = 0, high: int | None = None) -> Any:
     """An integer field within [low, high] (None: unbounded on that side)."""
     return field(default=default, metadata={"low": low, "high": high})
+
+
+def random_seed() -> Any:
+    """A seed that every generator of random numbers takes."""
+    return integer(0, high=MAX_SEED)

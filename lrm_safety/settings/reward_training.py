@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from .fields import choice, integer, number
+from .fields import choice, integer, number, random_seed
 from .system import TrackerSettings
 
 
@@ -127,7 +127,7 @@ class RewardTrainingSettings:
 
     run: RewardRunSettings = field(default_factory=RewardRunSettings)
     """Identity of the run."""
-    seed: int = integer(0)
+    seed: int = random_seed()
     """Seed of the new head, the order of pairs and the held-out prompts."""
     base: RewardBaseSettings = field(default_factory=RewardBaseSettings)
     """The model that is trained."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from .components import DataSettings, ModelSettings
-from .fields import choice, integer, number
+from .fields import choice, integer, number, random_seed
 from .system import CheckpointSettings, ClusterSettings, TrackingSettings
 from .training import TrainerSettings
 
@@ -63,7 +63,7 @@ class SftSettings:
 
     run: SftRunSettings = field(default_factory=SftRunSettings)
     """Identity of the run."""
-    seed: int = integer(0)
+    seed: int = random_seed()
     """Seed of everything random: order of the rows, choice of the held-out ones."""
     model: ModelSettings = MISSING
     """The model to fine-tune."""

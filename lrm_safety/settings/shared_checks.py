@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from ..errors import ConfigError
 from . import EvaluationSettings, Settings, SftSettings, TrainerSettings
+
+MAY_BE_EMPTY = ("system_prompt",)
+"""Text that may be empty: an empty system prompt is one that says nothing."""
 
 
 def check_values(settings: Any) -> None:
@@ -33,6 +36,10 @@ def _check_value(key: str, value: Any, metadata: Any) -> None:
     choices = metadata.get("choices")
     if choices is not None and value not in choices:
         raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}")
+    if key.rpartition(".")[2] not in MAY_BE_EMPTY:
+        for text in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
+            if isinstance(text, str) and not text.strip():
+                raise ConfigError(f"{key}={value!r}: is empty; give it a value, or leave the key out")
     if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return
     if value != value or value in (float("inf"), float("-inf")):
@@ -49,6 +56,62 @@ def check_betas(settings: Settings | SftSettings) -> None:
     for name, beta in (("beta1", settings.trainer.beta1), ("beta2", settings.trainer.beta2)):
         if beta >= 1:
             raise ConfigError(f"trainer.{name}={beta}: must be below 1")
+
+
+Dependence = tuple[Any, str, tuple[str, ...], bool, str]
+"""A group of settings, its prefix, some of its keys, whether anything reads them, and why not."""
+
+
+def check_read(dependences: Sequence[Dependence]) -> None:
+    """Raise ConfigError for a key that was given another value than its default while nothing reads it: whoever sets it
+    expects something of it, and would wait in vain without a word."""
+    for group, prefix, names, is_read, reason in dependences:
+        defaults = {item.name: _default(item) for item in fields(group)}
+        for name in names:
+            if not is_read and getattr(group, name) != defaults[name]:
+                raise ConfigError(
+                    f"{prefix}.{name}={_shown(getattr(group, name))}: does nothing {reason}, or leave it at {_shown(defaults[name])}"
+                )
+
+
+def read_by_trainer(settings: Settings | SftSettings) -> list[Dependence]:
+    """Keys that training and SFT share, each with what reads it."""
+    trainer, checkpoint, tracking = settings.trainer, settings.checkpoint, settings.tracking
+    adapters = ("alpha", "dropout", "target_modules")
+    constant = "with trainer.lr_schedule=constant; use cosine or linear"
+    return [
+        (trainer.lora, "trainer.lora", adapters, trainer.lora.rank > 0, "with trainer.lora.rank=0; set it"),
+        (trainer, "trainer", ("min_lr_ratio",), trainer.lr_schedule != "constant", constant),
+        (
+            trainer,
+            "trainer",
+            ("warmup_from_zero",),
+            trainer.warmup_fraction > 0,
+            "with trainer.warmup_fraction=0; set it",
+        ),
+        (
+            checkpoint,
+            "checkpoint",
+            ("best_mode",),
+            checkpoint.best_metric is not None,
+            "with checkpoint.best_metric=null; set it",
+        ),
+        (
+            tracking,
+            "tracking",
+            ("diagnosis_min_records",),
+            tracking.diagnosis,
+            "with tracking.diagnosis=false; set it to true",
+        ),
+    ]
+
+
+def _default(item: Any) -> Any:
+    return item.default if item.default is not MISSING else item.default_factory()
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def check_lora(trainer: TrainerSettings) -> None:

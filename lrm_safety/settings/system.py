@@ -132,5 +132,5 @@ class RunSettings:
     invariants: str = choice("strict", "warn")
     """What a failed self-check does: stop the run, or warn."""
     invariant_tolerance: float | None = number(None, low=0.0)
-    """Largest |rho - 1| and KL at the first update, over all tokens. null: 1e-4 in float32, 0.5 in bfloat16 (not
-    measured on a GPU yet)."""
+    """|rho - 1| and KL at the first update: 99 % of the tokens within it and the mean within a quarter of it; single tokens
+    beyond four times of it are a note. null: 1e-4 in float32, 0.4 in bfloat16 (docs/gpu.md)."""

@@ -21,7 +21,11 @@ class KLSettings:
     controller: str = choice("fixed", "adaptive")
     """adaptive moves `coef` towards `target` (Ziegler et al. 2019)."""
     target: float = number(6.0, low=0.0)
-    """adaptive: wanted mean KL per response, in nats."""
+    """adaptive: wanted mean KL per RESPONSE, in nats, as in the controller's paper; a target per token (OpenRLHF, verl) times
+    the mean response length."""
+    clamp: float | None = number(None, low=0.0, high=1e6)
+    """Bound of every token's estimate, to [-clamp, clamp]: k1 in the reward, k2 and k3 in the loss, where the gradient of a
+    token beyond it is 0. null: none, so one token at a log-ratio of -15 has a k3 of 3e6. Others clamp at 10."""
     horizon: int = integer(10_000, low=1)
     """adaptive: responses over which the coefficient adapts."""
 
@@ -52,11 +56,14 @@ class AlgorithmSettings:
     dual_clip: float | None = number(None, low=1.0)
     """Lower bound c * A for negative advantages (dual-clip PPO); null: off."""
     aggregation: str = choice("token_mean", "sequence_mean", "micro_batch_mean")
-    """Mean of the loss over the update's tokens, over per-response means, or per micro-batch (OpenRLHF up to 0.9)."""
+    """Mean of the loss over the update's tokens, over per-response means, or per micro-batch (OpenRLHF up to 0.9), which
+    needs trainer.micro_batch_sequences."""
     old_logprobs: str = choice("recompute", "rollout")
     """Log-probs of the sampling policy: the trainer's own forward pass, or the rollout engine's."""
-    correction: str = choice("tis", "off", "mask")
-    """Engine mismatch: truncated importance sampling, nothing, or drop tokens whose weight leaves [1/cap, cap]."""
+    correction: str = choice("tis", "off", "mask", "icepop")
+    """Engine mismatch, by the importance weight of trainer over engine. tis: truncated at the cap. off: weight 1. mask: weight
+    1 within [1/cap, cap], else 0. icepop: the weight itself within [1/cap, cap], else 0. A token of weight 0 still counts in
+    the mean. With old_logprobs=rollout the weight is 1 by construction."""
     correction_cap: float = number(2.0, low=1.0)
     """Cap of the importance weight."""
     kl: KLSettings = field(default_factory=KLSettings)
@@ -104,6 +111,9 @@ class TrainerSettings:
     """Final lr / peak lr."""
     warmup_fraction: float = number(0.03, low=0.0, high=1.0)
     """Fraction of max_updates over which lr rises linearly."""
+    warmup_from_zero: bool = False
+    """The whole schedule one update later, after a first update at lr 0: that of transformers. Off: the first update
+    moves."""
     beta1: float = number(0.9, low=0.0, high=1.0)
     """AdamW's first moment decay."""
     beta2: float = number(0.95, low=0.0, high=1.0)
@@ -116,6 +126,13 @@ class TrainerSettings:
     """Largest global gradient norm; 0: no clipping."""
     micro_batch_tokens: int = integer(8192, low=1)
     """Token budget of one forward/backward on one rank; a longer single sequence makes a micro-batch of its own."""
+    micro_batch_sequences: int | None = integer(None, low=1)
+    """Updates in micro-batches of so many responses each, in the random order of the mini-batch, instead of under
+    micro_batch_tokens (which scoring keeps). Needed by aggregation=micro_batch_mean, whose weights depend on the cut; null:
+    by tokens."""
+    max_skipped_steps: int = integer(3)
+    """Updates in a row whose loss or gradient may be no finite number: each is skipped and counted (train/num_skipped), one
+    more ends the run. 0: the first one ends it."""
     logprob_chunk_tokens: int = integer(1024, low=1)
     """Tokens whose logits exist at one time on the log-prob path."""
     gradient_checkpointing: bool = True
@@ -169,8 +186,9 @@ class RolloutSettings:
     bucket_bytes: int = integer(512 * 1024**2, low=1)
     """Bytes gathered and sent together in a weight sync. A layer or a tensor that is larger goes alone."""
     probe_tolerance: float | None = number(None, low=0.0)
-    """Largest |logprob difference| between engine and trainer on the probe after a weight sync. null: 1e-3 in float32,
-    0.5 in bfloat16 (not measured on a GPU yet)."""
+    """|logprob difference| between engine and trainer on the probe after a weight sync: 99 % of the tokens within it and the
+    mean within a quarter of it; single tokens beyond four times of it are a note. null: 1e-3 in float32, 0.4 in bfloat16
+    (docs/gpu.md)."""
     probe_every_syncs: int = integer(1)
     """Run the probe on every n-th sync; 0: never."""
     timeout_seconds: float = number(3600.0, low=1.0)

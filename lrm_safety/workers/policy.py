@@ -71,22 +71,15 @@ class PolicyWorker:
         """One optimiser step per mini-batch, in order: on the policy loss, or on the likelihood of the responses.
 
         A loss or gradient that is not finite on any rank skips the step: that result's `gradient_norm` is nan on
-        every rank, and weights and optimiser stay as they were. The mini-batches after it are not run; their results
-        are nan too, without scores.
+        every rank, and weights and optimiser stay as they were. The next mini-batch goes on from them.
         """
-        results: list[UpdateResult] = []
-        for mini_batch in mini_batches:
-            if results and math.isnan(results[-1].gradient_norm):
-                results.append(UpdateResult(loss=math.nan, gradient_norm=math.nan))
-            else:
-                results.append(self._update(mini_batch, supervised))
-        return results
+        return [self._update(mini_batch, supervised) for mini_batch in mini_batches]
 
     def _update(self, mini_batch: MiniBatch, supervised: bool) -> UpdateResult:
         num_real = sum(map(bool, mini_batch.micro_batches))
         num_micro_batches = distributed.all_reduce_sum(num_real, self.device) / self.world_size
         scores: list[TokenScores] = []
-        total = torch.zeros((), device=self.device)
+        total, kl_total = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         for sequences in mini_batch.micro_batches:
             batch = pack_sequences(sequences, packing=self.settings.model.packing, device=self.device)
             if supervised:
@@ -94,7 +87,7 @@ class PolicyWorker:
                 loss = supervised_loss(logprobs, global_tokens=mini_batch.global_tokens, world_size=self.world_size)
             else:
                 logprobs, entropy = self.engine(batch)
-                loss = policy_loss(
+                loss, kl_term = policy_loss(
                     logprobs,
                     sequences,
                     mini_batch,
@@ -102,11 +95,12 @@ class PolicyWorker:
                     num_micro_batches=num_micro_batches,
                     world_size=self.world_size,
                 )
+                kl_total += kl_term / self.world_size
             self.engine.backward(loss, scale_wrt_gas=False)
             total += loss.detach() / self.world_size
             scores += split_scores(sequences, logprobs, entropy)
         loss_value = float(total)
-        return UpdateResult(loss_value, self._step(mini_batch.lr, loss_value), scores)
+        return UpdateResult(loss_value, self._step(mini_batch.lr, loss_value), scores, float(kl_total))
 
     def _step(self, lr: float, loss: float) -> float:
         """Step unless a rank's loss is not finite; returns the global gradient norm before clipping, or nan.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..batching import plan_micro_batches
+from ..batching import plan_counted, plan_micro_batches
 from ..rollouts import MicroBatch, MiniBatch, TokenIds, TokenScores, TrainingSequence, Update, UpdateResult
 from ..settings import Settings
 from ..weight_sync.shm import remove_abandoned, remove_folder, remove_run, run_name, version_folder
@@ -93,7 +93,7 @@ class PolicyGroup:
                 lr=lr,
                 kl_coef=kl_coef,
             )
-            for rank, share in enumerate(self._cut(sequences)):
+            for rank, share in enumerate(self._cut(sequences, self._settings.trainer.micro_batch_sequences)):
                 per_rank[rank].append(replace(whole, micro_batches=share))
         results: list[list[UpdateResult]] = self._group.call_each(
             "update", [(share, supervised) for share in per_rank], timeout_seconds=self._limit
@@ -104,6 +104,7 @@ class PolicyGroup:
                 gradient_norm=ranks[0].gradient_norm,
                 lr=lr,
                 scores={scores.index: scores for result in ranks for scores in result.scores},
+                kl_loss=sum(result.kl_loss for result in ranks),
             )
             for ranks, lr in zip(zip(*results, strict=True), lrs, strict=True)
         ]
@@ -182,11 +183,15 @@ class PolicyGroup:
         self._group.end()
         remove_run(self._run_name)
 
-    def _cut(self, sequences: Sequence[TrainingSequence]) -> list[list[MicroBatch]]:
-        plan = plan_micro_batches(
-            [sequence.num_tokens for sequence in sequences],
-            len(self._group),
-            self._settings.trainer.micro_batch_tokens,
-            packing=self._settings.model.packing,
-        )
+    def _cut(self, sequences: Sequence[TrainingSequence], count: int | None = None) -> list[list[MicroBatch]]:
+        """[rank][micro-batch] under the token budget, or of `count` sequences each in the order given."""
+        if count is not None:
+            plan = plan_counted(len(sequences), len(self._group), count)
+        else:
+            plan = plan_micro_batches(
+                [sequence.num_tokens for sequence in sequences],
+                len(self._group),
+                self._settings.trainer.micro_batch_tokens,
+                packing=self._settings.model.packing,
+            )
         return [[[sequences[position] for position in batch] for batch in rank] for rank in plan]

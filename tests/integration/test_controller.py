@@ -138,8 +138,10 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_its_rollouts(controller:
     chunks = controller.groups.rollout.generate(requests(controller, prompts), controller.run.sampling)
     batch = controller.collect(controller.scorer.submit(chunks))
     spoiled = Update(loss=math.nan, gradient_norm=math.nan, lr=1e-4, scores={})
-    with pytest.raises(InvariantError, match=r"^update 1: loss or gradient is NaN"):
-        controller.check(batch, [spoiled], [])
+    controller.check(batch, [spoiled], [])
+    assert not offending(controller), "one step is skipped"
+    with pytest.raises(InvariantError, match=r"^update 3: loss .* 4 in a row \(trainer\.max_skipped_steps=3\)"):
+        controller.check(batch, [spoiled] * 3, [])
     assert [row["prompt_index"] for row in offending(controller)] == prompts
 
 

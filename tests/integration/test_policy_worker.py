@@ -360,26 +360,50 @@ def test_a_checkpoint_cannot_run_code(ranks):
     assert not touched.exists()
 
 
-def test_non_finite_loss_leaves_everything_as_it_was(ranks):
+def test_a_step_that_is_not_finite_leaves_everything_as_it_was(ranks):
+    """A loss that is no number, and a finite one whose gradient overflows: no step, and the next mini-batch goes on as if
+    the bad one had not been there."""
     good, after = make_sequences(6), make_sequences(6, seed=1)
     run_updates(ranks, mini_batches_of(good, 1e-2))
     ranks.call("save", str(ranks.folder / "sane"))
     before = exported(ranks, "before")
-    run_updates(ranks, mini_batches_of(after, 1e-2))
+    (alone,) = run_updates(ranks, mini_batches_of(after, 1e-2))[0]
     expected = exported(ranks, "expected")
 
     ranks.call("load", str(ranks.folder / "sane"))
     poisoned = make_sequences(6, seed=2)
     poisoned[3].advantages[1] = np.nan
-    exploded = [replace(s, old_logprobs=np.full(len(s.response_ids), -300.0, np.float32)) for s in good]
-    for bad in (poisoned, exploded):
-        results = run_updates(ranks, mini_batches_of(bad, 1e-2), mini_batches_of(after, 1e-2))
-        for result in results:
-            assert all(math.isnan(one.gradient_norm) for one in result) and len(result) == 2
-            assert result[1].scores == []
+    exploded = [replace(s, advantages=s.advantages * np.float32(1e30)) for s in good]
+    for bad, finite in ((poisoned, False), (exploded, True)):
+        ranks.call("load", str(ranks.folder / "sane"))
+        results = run_updates(ranks, mini_batches_of(bad, 1e-2))
+        assert all(math.isnan(one.gradient_norm) for (one,) in results)
+        assert math.isfinite(sum(one.loss for (one,) in results)) == finite
         assert all(torch.equal(before[name], value) for name, value in exported(ranks, "unchanged").items())
-    run_updates(ranks, mini_batches_of(after, 1e-2))
-    assert all(torch.equal(expected[name], value) for name, value in exported(ranks, "recovered").items())
+        results = run_updates(ranks, mini_batches_of(bad, 1e-2), mini_batches_of(after, 1e-2))
+        assert all(math.isnan(skipped.gradient_norm) for skipped, _ in results)
+        assert results[0][1].gradient_norm == alone.gradient_norm
+        assert all(torch.equal(expected[name], value) for name, value in exported(ranks, "recovered").items())
+
+
+def test_a_token_far_from_the_old_policy_costs_no_step(ranks):
+    """The old policy's log-prob of one token is -300: its ratio is bounded, clipped away and has no gradient, so that the step
+    is that of the other tokens."""
+    sequences = make_sequences(6)
+    scores = by_index(ranks.call_each("logprobs", [(share,) for share in micro_batches_of(sequences)]))
+    sequences = [replace(s, old_logprobs=scores[s.index].logprobs.copy()) for s in sequences]
+    sequences[2].advantages[0] = 1.0
+    sequences[2].old_logprobs[0] = -300.0
+    model = AutoModelForCausalLM.from_pretrained(ranks.folder / "model", dtype=torch.float32)
+    _, norm = plain_update(model, torch.optim.AdamW(model.parameters()), sequences, 1e-2, 0.0)
+    assert math.isnan(norm), "without the bound"
+    sequences[2].old_logprobs[0] = scores[2].logprobs[0] - 15.0
+    model = AutoModelForCausalLM.from_pretrained(ranks.folder / "model", dtype=torch.float32)
+    loss, norm = plain_update(model, torch.optim.AdamW(model.parameters()), sequences, 1e-2, 0.0)
+    sequences[2].old_logprobs[0] = -300.0
+    results = run_updates(ranks, mini_batches_of(sequences, 1e-2))
+    assert sum(one.loss for (one,) in results) == pytest.approx(loss, abs=1e-5)
+    assert results[0][0].gradient_norm == pytest.approx(norm, rel=1e-4)
 
 
 def test_export_is_a_whole_hugging_face_folder(ranks):

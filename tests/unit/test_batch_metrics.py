@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from batches import batch, floats, response, rollout, scores, token_scores
 
+from lrm_safety.algorithm import importance_weights
 from lrm_safety.batch_metrics import (
     entropy_metrics,
     iteration_metrics,
@@ -18,7 +20,7 @@ from lrm_safety.batch_metrics import (
 )
 from lrm_safety.monitoring.registry import find
 from lrm_safety.rollouts import TokenScores, TrainingSequence, Update
-from lrm_safety.settings import AlgorithmSettings
+from lrm_safety.settings import AlgorithmSettings, KLSettings
 
 
 def sequence(index: int, length: int, old: list[float] | None, values: list[float]) -> TrainingSequence:
@@ -64,22 +66,60 @@ def test_ratio_and_clip_fractions_over_both_updates() -> None:
     # Ratios 1.5, 1.5, 1 in the first update and 0.5, 0.5 in the second; clipped are 1.5 with A > 0 and 0.5 with A < 0.
     mini_batches = [[sequence(0, 3, [-1.0, -2.0, -3.0], [1.0, -1.0, 1.0])], [sequence(1, 2, [-1.0, -2.0], [-1.0, 1.0])]]
     updates = [
-        update(token_scores([[-1.0 + LN(1.5), -2.0 + LN(1.5), -3.0]]), loss=9.0, norm=9.0, lr=9.0),
+        update(token_scores([[-1.0 + LN(1.5), -2.0 + LN(1.5), -3.0]]), loss=9.5, norm=9.0, lr=3e-6),
         update({1: TokenScores(1, floats([-1.0 - LN(2), -2.0 - LN(2)]), floats([0, 0]))}, loss=-0.5, norm=2.0, lr=1e-6),
     ]
     figures = update_metrics(updates, mini_batches, AlgorithmSettings(clip_low=0.2, clip_high=0.2))
     assert figures == {
-        "train/loss": -0.5,
-        "train/gradient_norm": 2.0,
-        "train/lr": 1e-6,
+        "train/loss": 4.5,
+        "train/loss_max": 9.5,
+        "train/gradient_norm": 5.5,
+        "train/gradient_norm_max": 9.0,
+        "train/lr": pytest.approx(2e-6),
+        "train/lr_max": 3e-6,
+        "train/num_skipped": 0.0,
+        "train/num_bounded_ratios": 0.0,
         "train/ratio_mean": pytest.approx(5.0 / 5, abs=1e-6),
         "train/ratio_max": pytest.approx(1.5, abs=1e-6),
         "train/clip_fraction_low": pytest.approx(1 / 5),
         "train/clip_fraction_high": pytest.approx(1 / 5),
+        "train/clip_fraction_low_max": pytest.approx(1 / 2),
+        "train/clip_fraction_high_max": pytest.approx(1 / 3),
         "train/dual_clip_fraction": 0.0,
         # k3 of the ratio is r - 1 - ln r: 2 (0.5 - ln 1.5) + 0 + 2 (-0.5 + ln 2), over 5 tokens.
         "train/policy_kl": pytest.approx(0.4 * LN(4 / 3), abs=1e-6),
+        "train/policy_kl_max": pytest.approx(LN(2) - 0.5, abs=1e-6),
     }
+
+
+def test_the_two_parts_of_a_loss_with_kl() -> None:
+    # Losses 3 and 5, of which the KL term is 1 and 0.5.
+    updates = [Update(3.0, 1.0, 1e-6, token_scores([[-1.0]]), 1.0), Update(5.0, 1.0, 1e-6, token_scores([[-1.0]]), 0.5)]
+    in_loss = AlgorithmSettings(kl=KLSettings(placement="loss", estimator="k2"))
+    figures = update_metrics(updates, [[sequence(0, 1, None, [1.0])]] * 2, in_loss)
+    parts = {name: figures[f"train/{name}"] for name in ("policy_loss", "policy_loss_max", "kl_loss", "kl_loss_max")}
+    assert parts == {"policy_loss": 3.25, "policy_loss_max": 4.5, "kl_loss": 0.75, "kl_loss_max": 1.0}
+    assert figures["train/loss"] == 4.0
+    assert not any("kl_loss" in name for name in update_metrics(updates, [[sequence(0, 1, None, [1.0])]] * 2, GRPO))
+
+
+def test_skipped_steps_are_counted_and_in_no_mean() -> None:
+    broken = update({1: TokenScores(1, floats([math.nan]), floats([math.nan]))}, loss=math.nan, norm=math.nan, lr=9.0)
+    finite_loss = update({1: TokenScores(1, floats([-1.0]), floats([0.0]))}, loss=1.0, norm=math.nan, lr=9.0)
+    mini_batches = [[sequence(1, 1, [-1.0], [1.0])], [sequence(0, 1, [-1.0], [1.0])], [sequence(1, 1, [-1.0], [1.0])]]
+    figures = update_metrics([broken, update(token_scores([[-1.0]]), loss=2.0), finite_loss], mini_batches, GRPO)
+    assert figures["train/num_skipped"] == 2.0
+    assert (figures["train/loss"], figures["train/lr_max"], figures["train/ratio_mean"]) == (2.0, 1e-6, 1.0)
+    none = update_metrics([broken], mini_batches[:1], GRPO)
+    assert none["train/num_skipped"] == 1.0 and math.isnan(none["train/loss"]) and math.isnan(none["train/ratio_max"])
+
+
+def test_bounded_ratios_are_counted() -> None:
+    figures = update_metrics(
+        [update(token_scores([[-1.0, -1.0]]))], [[sequence(0, 2, [-30.0, -2.0], [1.0, 1.0])]], GRPO
+    )
+    assert figures["train/num_bounded_ratios"] == 1.0
+    assert figures["train/ratio_max"] == pytest.approx(math.exp(20), rel=1e-6)
 
 
 def test_bounds_of_the_clip_are_those_configured() -> None:
@@ -100,7 +140,9 @@ def test_without_old_logprobs_the_ratio_is_one() -> None:
 GRPO = AlgorithmSettings()
 
 
-@pytest.mark.parametrize(("correction", "corrected"), [("off", 0.0), ("tis", 1 / 5), ("mask", 2 / 5)])
+@pytest.mark.parametrize(
+    ("correction", "corrected"), [("off", 0.0), ("tis", 1 / 5), ("mask", 2 / 5), ("icepop", 2 / 5)]
+)
 def test_mismatch(correction: str, corrected: float) -> None:
     # Trainer minus engine: 0.1, -0.2 | 0, ln 3, -ln 4; importance weights above 2 are capped, below 1/2 masked.
     engine = [floats([-1.0, -1.0]), floats([-2.0, -2.0, -2.0])]
@@ -110,11 +152,30 @@ def test_mismatch(correction: str, corrected: float) -> None:
     mean_delta = (0.1 - 0.2 + LN(3) - LN(4)) / 5
     assert figures == {
         "mismatch/mean_abs_logprob": pytest.approx((0.3 + LN(12)) / 5, abs=1e-6),
+        "mismatch/q99_abs_logprob": pytest.approx(LN(4), abs=1e-6),
         "mismatch/max_abs_logprob": pytest.approx(LN(4), abs=1e-6),
+        "mismatch/mean_abs_probability": pytest.approx(
+            (math.exp(-1) * (math.exp(0.1) - math.exp(-0.2)) + math.exp(-2) * (2 + 0.75)) / 5, abs=1e-6
+        ),
         "mismatch/mean_exp": pytest.approx(mean_exp, abs=1e-6),
         "mismatch/kl": pytest.approx(mean_exp - 1 - mean_delta, abs=1e-6),
         "mismatch/corrected_fraction": pytest.approx(corrected),
     }
+
+
+@pytest.mark.parametrize("correction", ["off", "tis", "mask", "icepop"])
+def test_corrected_are_the_tokens_whose_weight_in_the_loss_is_not_the_whole_one(correction: str) -> None:
+    """Against the weights that the loss itself used; the engine's log-probs as the old ones leave nothing to correct."""
+    engine, trainer = floats([-1.0, -1.0, -1.0]), floats([-1.0 + LN(3), -1.0 - LN(3), -0.9])
+    for old_logprobs in ("recompute", "rollout"):
+        algorithm = AlgorithmSettings(correction=correction, old_logprobs=old_logprobs)
+        old = engine if old_logprobs == "rollout" else trainer
+        weights = importance_weights(torch.from_numpy(old), torch.from_numpy(engine), correction)  # type: ignore[arg-type]
+        whole = np.exp(old - engine) if correction in ("tis", "icepop") else np.ones(3)
+        applied = float(np.mean(np.abs(weights.numpy() - whole) > 1e-3))
+        figures = mismatch_metrics([trainer], [engine], algorithm)
+        assert figures["mismatch/corrected_fraction"] == pytest.approx(applied)
+        assert figures["mismatch/max_abs_logprob"] == pytest.approx(LN(3), abs=1e-6), "measured all the same"
 
 
 def test_kl_to_the_reference() -> None:

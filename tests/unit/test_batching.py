@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrm_safety.batching import plan_micro_batches
+from lrm_safety.batching import plan_counted, plan_micro_batches
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=60)
 
@@ -79,3 +79,42 @@ def test_misuse_is_refused():
         plan_micro_batches([3, 0], 1, 10, packing=True)
     with pytest.raises(ValueError, match="num_ranks"):
         plan_micro_batches([3], 0, 10, packing=True)
+
+
+def test_counted_by_hand():
+    assert plan_counted(10, 2, 2) == [[[0, 2], [4, 6], [8]], [[1, 3], [5, 7], [9]]]
+    assert plan_counted(5, 2, 2) == [[[0, 2], [4]], [[1, 3], []]]
+    assert plan_counted(1, 3, 4) == [[[0]], [[]], [[]]]
+    with pytest.raises(ValueError, match="positive"):
+        plan_counted(4, 2, 0)
+
+
+@given(st.integers(0, 70), st.integers(1, 5), st.integers(1, 9))
+def test_counted_is_a_partition_with_equal_counts(count, num_ranks, size):
+    plan = plan_counted(count, num_ranks, size)
+    assert len(plan) == num_ranks and len({len(rank) for rank in plan}) == 1
+    assert sorted(place for rank in plan for micro in rank for place in micro) == list(range(count))
+    assert all(len(micro) <= size for rank in plan for micro in rank)
+    if count % (num_ranks * size) == 0:
+        assert all(len(micro) == size for rank in plan for micro in rank)
+
+
+def test_counted_micro_batches_weigh_short_and_long_tokens_nearly_alike():
+    """Micro-batches of few sorted responses would weigh a token of a short response several times that of a long one."""
+    random = np.random.default_rng(0)
+    lengths = random.lognormal(6, 0.8, 128).astype(int) + 1
+    order = random.permutation(128)
+
+    def weight_by_quarter(plan, positions):
+        weights = np.zeros(128)
+        for rank in plan:
+            real = [micro for micro in rank if micro]
+            for micro in real:
+                members = [positions[place] for place in micro]
+                weights[members] = 1 / sum(lengths[members]) / len(real) / len(plan) * sum(lengths)
+        ranked = weights[np.argsort(lengths)]
+        return ranked[:32].mean(), ranked[-32:].mean()
+
+    counted = weight_by_quarter(plan_counted(128, 4, 4), order)
+    packed = weight_by_quarter(plan_micro_batches(lengths.tolist(), 4, 8192, packing=True), np.arange(128))
+    assert counted[0] / counted[1] < 2.5 < packed[0] / packed[1]

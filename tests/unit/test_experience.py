@@ -325,6 +325,68 @@ def test_prefixes_are_standardised_and_clipped_as_the_scores_are() -> None:
     assert values == pytest.approx(expected, abs=1e-6)
 
 
+# Two prompts with two samples each, of two steps of one token: scores 6, 4 and 0, -4, prefixes 5, 3 and -1, -3.
+PAIRED = Segments(
+    steps=[[Step(0, 1, 3), Step(1, 2, None)]] * 4,
+    prefix_scores=[floats([5.0]), floats([3.0]), floats([-1.0]), floats([-3.0])],
+    seconds=1.0,
+    response_seconds=1.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        # Less their groups' means, 5 and -2 for scores and 4 and -2 for prefixes: R - b, then R - b - phi.
+        ({"baseline": "group_mean"}, [1, 0, -1, 0, 2, 1, -2, -1]),
+        ({"baseline": "leave_one_out"}, [2, 1, -2, -1, 4, 3, -4, -3]),
+        # Returns 6, 5, 4, 5 (mean 5, variance 1/2) and 0, -1, -4, -3 (mean -2, variance 5/2).
+        (
+            {"normalisation": "group"},
+            [2**0.5, 0, -(2**0.5), 0, *(value / 2.5**0.5 for value in (2, 1, -2, -1))],
+        ),
+        # Without a comparison within the prompt: less the mean of all prefixes, 1.
+        ({}, [6, 2, 4, 2, 0, 2, -4, 0]),
+    ],
+)
+def test_potentials_are_centred_as_far_as_scores_are_compared(algorithm: dict[str, Any], expected: list[float]) -> None:
+    of = replace(batch([6.0, 4.0, 0.0, -4.0], [2] * 4), segments=PAIRED)
+    settings = configured({"granularity": "segment"}, kl="none", samples_per_prompt=2, **algorithm)
+    assert flat(learn(settings, of)) == pytest.approx(expected, abs=1e-6)
+
+
+def step_correlations(granularity: str, baseline: str) -> list[float]:
+    """By step: correlation of the advantage with the true return to go, over 20 batches of 16 prompts of different
+    difficulty x 4 samples x 5 steps of one token; the reward model sees quality and difficulty without an error."""
+    random = np.random.default_rng(0)
+    settings = configured(
+        {"granularity": granularity}, kl="none", samples_per_prompt=4, baseline=baseline, normalisation="batch"
+    )
+    found, true = [], []
+    for _ in range(20):
+        difficulty = np.repeat(random.normal(0, 8, 16), 4)
+        quality = random.normal(0, 0.5, (64, 5))
+        scores = difficulty[:, None] + quality.cumsum(1)
+        steps = [[Step(k, k + 1, None if k == 4 else k + 1) for k in range(5)]] * 64
+        segments = Segments(steps, [floats(row[:4].tolist()) for row in scores], 1.0, 1.0)
+        of = batch(scores[:, 4].tolist(), [5] * 64)
+        of.segments = segments if granularity == "segment" else None
+        found.append(np.reshape(flat(learn(settings, of)), (64, 5)))
+        true.append(quality[:, ::-1].cumsum(1)[:, ::-1])
+    return [
+        float(np.mean([np.corrcoef(a[:, k], b[:, k])[0, 1] for a, b in zip(found, true, strict=True)]))
+        for k in range(5)
+    ]
+
+
+@pytest.mark.parametrize("baseline", ["group_mean", "leave_one_out"])
+def test_with_a_group_baseline_segments_tell_more_about_every_later_step(baseline: str) -> None:
+    segment, whole = step_correlations("segment", baseline), step_correlations("response", baseline)
+    assert segment[0] == pytest.approx(whole[0], abs=0.03) and segment[0] > 0.8
+    assert all(fine > coarse + 0.1 for fine, coarse in zip(segment[1:], whole[1:], strict=True))
+    assert min(segment[1:]) > 0.7
+
+
 def test_prefixes_that_all_score_the_same_change_nothing() -> None:
     same = replace(SEGMENTS, prefix_scores=[floats([-4.0, -4.0]), floats([-4.0]), floats([])])
     of = replace(stepped(), segments=same)

@@ -151,7 +151,7 @@ def test_resolving_changes_paths_and_tolerances_of_a_copy() -> None:
     assert after.pop("rollout") == before.pop("rollout") | {"probe_tolerance": 1e-3}
     assert after == before
     half = resolved(composed("model.dtype=bfloat16", "run.invariant_tolerance=0.2"))
-    assert (half.run.invariant_tolerance, half.rollout.probe_tolerance) == (0.2, 0.5)
+    assert (half.run.invariant_tolerance, half.rollout.probe_tolerance) == (0.2, 0.4)
     assert resolved(composed("data.path=null", "data.hub_id=someone/prompts")).data.path is None
 
 

@@ -24,7 +24,19 @@ def test_mask_by_hand():
     assert importance_weights(TRAINER, ROLLOUT, "mask", cap=2.0).tolist() == [1.0, 1.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("mode", ["off", "tis", "mask"])
+def test_icepop_keeps_the_ratio_inside():
+    torch.testing.assert_close(
+        importance_weights(TRAINER, ROLLOUT, "icepop", cap=2.0), torch.tensor([1.0, 1.5, 0.0, 0.0])
+    )
+
+
+def test_far_apart_weights_are_numbers():
+    far = ROLLOUT + torch.tensor([200.0, -200.0, 0.0, 0.0])
+    for mode, expected in (("tis", [2.0, math.exp(-20)]), ("mask", [0.0, 0.0]), ("icepop", [0.0, 0.0])):
+        assert importance_weights(far, ROLLOUT, mode)[:2].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("mode", ["off", "tis", "mask", "icepop"])
 def test_weights_are_constants_and_1_without_mismatch(mode):
     logprobs = torch.tensor([-0.3, -7.0], requires_grad=True)
     weights = importance_weights(logprobs, logprobs.detach().clone(), mode, cap=2.0)
@@ -49,9 +61,12 @@ def test_mismatch_by_hand():
     # k3 of KL(rollout || trainer): mean of exp(delta) - 1 - delta.
     assert stats["mismatch_kl"] == pytest.approx((6.75 - 4 - sum(deltas)) / 4, rel=1e-5)
     assert stats["mismatch_corrected_fraction"] == 0.25
+    assert stats["mismatch_q99_abs_delta"] == pytest.approx(math.log(4.0), rel=1e-5)
+    # Of exp(-1) and of 1.5, 4 and 0.25 times it.
+    assert stats["mismatch_mean_abs_probability"] == pytest.approx((0.5 + 3 + 0.75) / math.e / 4, rel=1e-5)
 
 
-@pytest.mark.parametrize(("mode", "fraction"), [("off", 0.0), ("tis", 0.25), ("mask", 0.5)])
+@pytest.mark.parametrize(("mode", "fraction"), [("off", 0.0), ("tis", 0.25), ("mask", 0.5), ("icepop", 0.5)])
 def test_corrected_fraction(mode, fraction):
     assert mismatch_stats(TRAINER, ROLLOUT, mode, cap=2.0).compute()["mismatch_corrected_fraction"] == fraction
 
@@ -73,5 +88,5 @@ def test_mismatch_kl_is_the_divergence_in_expectation():
 def test_misuse():
     with pytest.raises(ValueError, match="at least 1"):
         importance_weights(TRAINER, ROLLOUT, "tis", cap=0.5)
-    with pytest.raises(ValueError, match="off, tis or mask"):
+    with pytest.raises(ValueError, match="off, tis, mask or icepop"):
         importance_weights(TRAINER, ROLLOUT, "truncate")

@@ -136,3 +136,22 @@ def test_controllers_refuse_what_cannot_work():
         AdaptiveKL(0.1, target=1.0, horizon=100.0).update(1.0, num_rollouts=500)
     with pytest.raises(ValueError, match="holds a fixed KL controller"):
         AdaptiveKL(0.1, target=1.0, horizon=100.0).load_state_dict(FixedKL(0.1).state_dict())
+
+
+def test_bounded_estimates_and_their_gradients():
+    """The estimate is bounded, not the log-ratio; a token beyond the bound pulls nowhere, and NaN comes from none."""
+    log_ratio = torch.tensor([-300.0, -15.0, -2.0, 3.0, 15.0], requires_grad=True)
+    for estimator, values, slopes in (
+        ("k1", [-10.0, -10.0, -2.0, 3.0, 10.0], [0.0, 0.0, 1.0, 1.0, 0.0]),
+        ("k2", [10.0, 10.0, 2.0, 4.5, 10.0], [0.0, 0.0, -2.0, 3.0, 0.0]),
+        (
+            "k3",
+            [10.0, 10.0, math.exp(2) - 3, math.exp(-3) + 2, 10.0],
+            [0.0, 0.0, 1 - math.exp(2), 1 - math.exp(-3), 0.0],
+        ),
+    ):
+        found = kl_estimate(log_ratio, estimator, bound=10.0)
+        assert found.tolist() == pytest.approx(values, rel=1e-6)
+        (gradient,) = torch.autograd.grad(found.sum(), log_ratio)
+        assert gradient.tolist() == pytest.approx(slopes, rel=1e-5)
+    assert kl_estimate(log_ratio, "k3")[1].item() == pytest.approx(math.exp(15) - 16, rel=1e-6), "unbounded by default"

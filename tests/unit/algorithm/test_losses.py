@@ -89,6 +89,26 @@ def test_old_logprobs_and_advantages_are_constants():
     assert advantages.grad is None
 
 
+@pytest.mark.parametrize("log_ratio", [21.0, 90.0, 300.0, -90.0, -300.0])
+@pytest.mark.parametrize("advantage", [1.0, -1.0, 0.0])
+@pytest.mark.parametrize("dual", [None, 3.0])
+def test_a_token_far_away_has_a_finite_loss_and_gradient(log_ratio, advantage, dual):
+    """exp(90) is infinite in float32, and the gradient of what the clip cuts away was 0 * infinity."""
+    logprobs = torch.tensor([0.0, 0.0], requires_grad=True)
+    old = torch.tensor([-log_ratio, 0.0])
+    output = clipped_surrogate(logprobs, old, torch.tensor([advantage, 1.0]), 0.2, 0.2, dual)
+    output.token_loss.sum().backward()
+    rho = math.exp(max(min(log_ratio, 20.0), -20.0))
+    expected = -min(rho * advantage, min(max(rho, 0.8), 1.2) * advantage)
+    if dual is not None and advantage < 0:
+        expected = min(expected, -dual * advantage)
+    assert output.token_loss[0].item() == pytest.approx(expected, rel=1e-5)
+    assert logprobs.grad.tolist() == [0.0, -1.0], (
+        "beyond the bound a token says nothing, and its neighbour all the same"
+    )
+    assert output.bounded.tolist() == [True, False]
+
+
 def test_surrogate_misuse():
     zeros = torch.zeros(2)
     with pytest.raises(ValueError, match="dual_clip must exceed 1"):

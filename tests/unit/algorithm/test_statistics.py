@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrm_safety.algorithm import TokenStatistics, clipped_surrogate, surrogate_stats
+from lrm_safety.algorithm import Differences, TokenStatistics, clipped_surrogate, surrogate_stats
 
 
 def statistics_of(values: torch.Tensor) -> TokenStatistics:
@@ -71,3 +71,14 @@ def test_the_same_policy_has_ratio_one():
     stats = surrogate_stats(clipped_surrogate(zeros, zeros, zeros, 0.2, 0.2), zeros, zeros).compute()
     assert stats["ratio_mean"] == stats["ratio_max"] == 1.0
     assert stats["approximate_kl"] == 0.0
+
+
+def test_differences_by_hand():
+    """Of 0, 1, ..., 199 the mean is 99.5, and 198 of them, 99 %, are at most 197."""
+    values = torch.arange(200.0)[torch.randperm(200)]
+    gap = Differences.of(values)
+    assert (gap.mean, gap.q99, gap.largest) == (99.5, 197.0, 199.0)
+    assert Differences.of(torch.tensor([3.0])) == Differences(3.0, 3.0, 3.0)
+    assert Differences.of(torch.empty(0)) == Differences(0.0, 0.0, 0.0)
+    broken = Differences.of(torch.tensor([1.0, math.nan, 2.0]))
+    assert math.isnan(broken.mean) and math.isnan(broken.largest)

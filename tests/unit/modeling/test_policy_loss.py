@@ -23,7 +23,7 @@ def loss_of(logprobs, sequences, algorithm, kl_coef=0.0, num_micro_batches=1.0, 
     mini_batch = MiniBatch([list(sequences)], tokens, responses, lr=0.0, kl_coef=kl_coef)
     return policy_loss(
         logprobs, sequences, mini_batch, algorithm, num_micro_batches=num_micro_batches, world_size=world_size
-    )
+    )[0]
 
 
 def test_first_update_has_ratio_one_and_the_policy_gradient():
@@ -47,7 +47,14 @@ def test_ratio_correction_and_kl_by_hand():
     logprobs = torch.tensor([-1.0, -1.0])
     loss = loss_of(logprobs, [one], algorithm, kl_coef=0.5, tokens=2, responses=1)
     surrogate = -math.exp(0.5) * math.exp(0.1) * 1.0 - 2.0 * 1.2 * 3.0
-    assert loss.item() == pytest.approx((surrogate + 0.5 * 0.5 * (0.3**2 + 0.4**2)) / 2, rel=1e-5)
+    kl_term = 0.5 * 0.5 * (0.3**2 + 0.4**2)
+    assert loss.item() == pytest.approx((surrogate + kl_term) / 2, rel=1e-5)
+    mini_batch = MiniBatch([[one]], 2, 1, lr=0.0, kl_coef=0.5)
+    whole, part = policy_loss(logprobs, [one], mini_batch, algorithm, num_micro_batches=1, world_size=1)
+    assert whole.item() == loss.item() and part.item() == pytest.approx(kl_term / 2, rel=1e-5)
+    bounded = AlgorithmSettings(kl=KLSettings(placement="loss", estimator="k2", clamp=0.06))
+    _, part = policy_loss(logprobs, [one], mini_batch, bounded, num_micro_batches=1, world_size=1)
+    assert part.item() == pytest.approx(0.5 * (0.045 + 0.06) / 2, rel=1e-5)
 
 
 def test_correction_of_a_first_update_compares_current_with_engine():

@@ -1,10 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from lrm_safety.errors import ModelError
 from lrm_safety.modeling.packing import pack
-from lrm_safety.modeling.token_logprobs import TokenLogprobs
+from lrm_safety.modeling.token_logprobs import ChunkedHead, TokenLogprobs
 
 
 def make_pairs(sizes=((3, 5), (1, 1), (7, 9), (2, 4)), seed=0):
@@ -104,6 +106,18 @@ def test_logits_of_the_whole_batch_never_exist(tiny_qwen):
         logprobs.sum().backward()
     # 32 is the hidden size: the transposed gradient of the output weight is [32, 97].
     assert max(row for row in rows if row != 32) == 16
+
+
+def test_a_token_that_cannot_be_drawn_has_no_entropy():
+    """Logits 0, ln 3 and -inf: probabilities 1/4, 3/4 and 0."""
+    output = torch.nn.Linear(2, 3)
+    with torch.no_grad():
+        output.weight.zero_()
+        output.bias.copy_(torch.tensor([0.0, math.log(3.0), -math.inf]))
+    head = ChunkedHead(logit_divisor=1.0, softcap=None, chunk_tokens=1)
+    logprobs, entropy = head(torch.ones(2, 2), torch.tensor([1, 2]), output, 1.0)
+    assert logprobs.tolist() == pytest.approx([math.log(0.75), -math.inf])
+    assert entropy.tolist() == pytest.approx([-0.25 * math.log(0.25) - 0.75 * math.log(0.75)] * 2)
 
 
 def test_dummy_is_empty_with_a_gradient_path(tiny_qwen):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lrm_safety.monitoring import document
+from lrm_safety.monitoring.metrics_file import MetricsFile
 from lrm_safety.monitoring.phases import PHASES
 from lrm_safety.monitoring.registry import GROUPS, METRICS, find
 
@@ -59,3 +62,26 @@ def test_the_page_has_one_row_of_four_cells_per_metric() -> None:
     rows = [line for line in document.markdown().splitlines() if line.startswith("| `")]
     assert len(rows) == len(METRICS)
     assert all(line.replace(r"\|", "").count("|") == 5 for line in rows)
+
+
+def test_the_lines_of_pandas_on_the_page_give_one_row_an_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Updates 0 and 2 were evaluated; a figure that was no number is null in its line."""
+    monkeypatch.chdir(tmp_path)
+    file = MetricsFile(tmp_path / "outputs" / "miniature" / "metrics.jsonl", None)
+    file.append({"update": 0, "iteration": 0, "time": 1.0, "evaluation/safety": 0.25})
+    file.append({"update": 2, "iteration": 1, "time": 2.0, "train/loss": 0.5, "kl/k1": math.nan})
+    file.append({"update": 2, "iteration": 1, "time": 3.0, "evaluation/safety": 0.75})
+    file.append({"update": 4, "iteration": 2, "time": 4.0, "train/loss": -0.5, "kl/k1": 0.125})
+    file.close()
+    (snippet,) = re.findall(r"```python\n(.*?)```", document.markdown(), re.DOTALL)
+    assert len([line for line in snippet.splitlines() if line]) <= 3
+    found: dict[str, Any] = {}
+    exec(snippet, found)
+    metrics = found["metrics"]
+    assert metrics.index.tolist() == [0, 2, 4]
+    assert metrics["evaluation/safety"].dropna().to_dict() == {0: 0.25, 2: 0.75}
+    assert metrics["train/loss"].dropna().to_dict() == {2: 0.5, 4: -0.5}
+    assert metrics["kl/k1"].dropna().to_dict() == {4: 0.125}
+    assert metrics["iteration"].tolist() == [0, 1, 2]

@@ -17,6 +17,12 @@ import numpy, torch
 def length(conversations): return [len(c.answer) for c in conversations]
 def array(conversations): return numpy.arange(len(conversations)) / 4
 def tensor(conversations): return torch.arange(len(conversations)) / 4
+def with_grad(conversations): return torch.arange(len(conversations), dtype=torch.float32, requires_grad=True) / 4
+def half(conversations): return torch.arange(len(conversations)).to(torch.bfloat16) / 4
+def list_of_tensors(conversations): return [torch.tensor(i / 4, requires_grad=True) for i in range(len(conversations))]
+def tuple_of_scalars(conversations): return tuple(numpy.float16(i / 4) for i in range(len(conversations)))
+def flags(conversations): return [i > 0 for i in range(len(conversations))]
+def sparse(conversations): return torch.eye(2).to_sparse()
 def short(conversations): return [1.0]
 def column(conversations): return [[1.0] for _ in conversations]
 def nan(conversations): return [1.0, float("nan")]
@@ -41,7 +47,19 @@ def scorer(name: str) -> FunctionScorer:
     return FunctionScorer("mine", RewardModelSettings(kind="python", function=name))
 
 
-@pytest.mark.parametrize(("name", "expected"), [("length", [4, 11]), ("array", [0, 0.25]), ("tensor", [0, 0.25])])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("length", [4, 11]),
+        ("array", [0, 0.25]),
+        ("tensor", [0, 0.25]),
+        ("with_grad", [0, 0.25]),
+        ("half", [0, 0.25]),
+        ("list_of_tensors", [0, 0.25]),
+        ("tuple_of_scalars", [0, 0.25]),
+        ("flags", [0, 1]),
+    ],
+)
 def test_lists_arrays_and_tensors(name: str, expected: list[float]) -> None:
     scores = scorer(f"user_rewards:{name}").score_texts(CONVERSATIONS, "full")
     assert scores.dtype == np.float32 and scores.tolist() == expected
@@ -55,6 +73,7 @@ def test_lists_arrays_and_tensors(name: str, expected: list[float]) -> None:
         ("nan", "score of conversation 1 is nan"),
         ("huge", "too large for float32"),
         ("words", "must be numbers"),
+        ("sparse", "must be numbers"),
         ("nothing", "shape"),
         ("broken", "raised KeyError: 'threshold'"),
     ],

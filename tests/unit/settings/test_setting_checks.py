@@ -139,6 +139,115 @@ BROKEN = {
         [SEGMENT, "reward.models.NAME.prefixes=true"],
     ),
     "buffer over the limit": (["reward.overlong_buffer_tokens=97"], ["reward.overlong_buffer_tokens"]),
+    "a length penalty without its width": (
+        ["reward.overlong_penalty=1"],
+        ["reward.overlong_penalty=1", "reward.overlong_buffer_tokens=0"],
+    ),
+    "a width without a length penalty": (
+        ["reward.overlong_buffer_tokens=16"],
+        ["reward.overlong_buffer_tokens=16", "reward.overlong_penalty=0"],
+    ),
+    "a controller of no KL": (
+        [ADAPTIVE, "algorithm.kl.placement=none"],
+        ["algorithm.kl.controller=adaptive", "algorithm.kl.placement=none"],
+    ),
+    "a clamp of no KL": (
+        ["algorithm.kl.clamp=10", "algorithm.kl.placement=none"],
+        ["algorithm.kl.clamp=10", "algorithm.kl.placement=none"],
+    ),
+    "a target of a fixed coefficient": (
+        ["algorithm.kl.target=3"],
+        ["algorithm.kl.target=3", "algorithm.kl.controller=fixed", "leave it at 6.0"],
+    ),
+    "a mask of weights that are 1": (
+        ["algorithm.correction=mask", "algorithm.old_logprobs=rollout"],
+        ["algorithm.correction=mask", "algorithm.old_logprobs=rollout"],
+    ),
+    "icepop of weights that are 1": (
+        ["algorithm.correction=icepop", "algorithm.old_logprobs=rollout"],
+        ["algorithm.correction=icepop", "algorithm.old_logprobs=rollout"],
+    ),
+    "a cap of no correction": (
+        ["algorithm.correction=off", "algorithm.correction_cap=3"],
+        ["algorithm.correction_cap=3", "algorithm.correction=off"],
+    ),
+    "a cap of weights that are 1": (
+        ["algorithm.old_logprobs=rollout", "algorithm.correction_cap=3"],
+        ["algorithm.correction_cap=3", "algorithm.old_logprobs=rollout"],
+    ),
+    "a clip of a ratio that is 1": (
+        ["algorithm.clip_high=0.28", "algorithm.mini_batch_size=64"],
+        ["algorithm.clip_high=0.28", "algorithm.mini_batch_size"],
+    ),
+    "a dual clip of a ratio that is 1": (
+        ["algorithm.dual_clip=3", "algorithm.mini_batch_size=64"],
+        ["algorithm.dual_clip=3", "rho is 1", "leave it at null"],
+    ),
+    "micro-batches by tokens weigh by length": (
+        ["algorithm.aggregation=micro_batch_mean"],
+        ["algorithm.aggregation=micro_batch_mean", "trainer.micro_batch_sequences"],
+    ),
+    "micro-batches of unequal count": (
+        ["algorithm.aggregation=micro_batch_mean", "trainer.micro_batch_sequences=5"],
+        ["algorithm.mini_batch_size=32", "trainer.micro_batch_sequences=5", "cluster.policy.num_workers=2"],
+    ),
+    "a tolerance of no probe": (
+        ["rollout.probe_tolerance=0.1", "rollout.probe_every_syncs=0"],
+        ["rollout.probe_tolerance=0.1", "rollout.probe_every_syncs=0"],
+    ),
+    "steps of whole responses": (
+        ["reward.segment.max_steps=4"],
+        ["reward.segment.max_steps=4", "reward.granularity=response"],
+    ),
+    "adapters of rank 0": (["trainer.lora.alpha=64"], ["trainer.lora.alpha=64", "trainer.lora.rank=0"]),
+    "layers of adapters of rank 0": (
+        ["trainer.lora.target_modules=[q_proj]"],
+        ["target_modules", "trainer.lora.rank=0"],
+    ),
+    "an end of a constant rate": (
+        ["trainer.lr_schedule=constant", "trainer.min_lr_ratio=0.5"],
+        ["trainer.min_lr_ratio=0.5", "trainer.lr_schedule=constant"],
+    ),
+    "a mode of no best": (
+        ["checkpoint.best_metric=null", "checkpoint.best_mode=min"],
+        ["checkpoint.best_mode=min", "checkpoint.best_metric=null"],
+    ),
+    "records of no diagnosis": (
+        ["tracking.diagnosis=false", "tracking.diagnosis_min_records=5"],
+        ["tracking.diagnosis_min_records=5", "tracking.diagnosis=false"],
+    ),
+    "a function of a classifier": (
+        ["reward.models.miniature.function=mine:score"],
+        ["reward.models.miniature.function=mine:score", "reward.models.miniature.kind=python"],
+    ),
+    "a url of a classifier": (
+        ["reward.models.miniature.url=http://127.0.0.1:1/"],
+        ["reward.models.miniature.url=", "reward.models.miniature.kind=http"],
+    ),
+    "a score of texts that stop the run": (
+        ["reward.models.miniature.overlong=error", "reward.models.miniature.overlong_score=-5"],
+        ["reward.models.miniature.overlong_score=-5", "overlong=error"],
+    ),
+    "a reward of weight 0": (["reward.models.miniature.weight=0"], ["reward.models", "every weight is 0"]),
+    "views of weight 0": (["reward.models.miniature.views.full=0"], ["reward.models", "every weight is 0"]),
+    "no pass": (["schedule.passes=0"], ["schedule.passes=0", "above 0"]),
+    "a seed that no generator takes": (["seed=4294967296"], ["seed=4294967296", "at most 4294967295"]),
+    "a seed of the evaluation that no generator takes": (
+        ["evaluation.seed=1099511627776"],
+        ["evaluation.seed=1099511627776", "at most 4294967295"],
+    ),
+    "a model without a path": (["model.path=''"], ["model.path", "empty"]),
+    "a folder that is blank": (["run.directory=' '"], ["run.directory", "empty"]),
+    "a model of a reward that is empty": (["reward.models.miniature.path=''"], ["reward.models.miniature.path"]),
+    "an empty tag": (["tracking.tags=['']"], ["tracking.tags", "empty"]),
+    "a step below its sequences": (
+        ["rollout.max_num_batched_tokens=100"],
+        ["rollout.max_num_batched_tokens=100", "rollout.max_num_seqs=128"],
+    ),
+    "a step below the longest sequence": (
+        ["rollout.max_num_batched_tokens=150"],
+        ["rollout.max_num_batched_tokens=150", "max_prompt_tokens + max_response_tokens=160"],
+    ),
     "no data": (["data.path=null"], ["data.path", "data.hub_id"]),
     "nothing to evaluate": (
         ["evaluation=none", "evaluation.every_updates=5", "checkpoint.best_metric=null"],
@@ -229,7 +338,19 @@ WHOLE = {
         "reward.models.miniature.prefixes=true",
     ],
     "discounting of whole responses": ["algorithm.gamma=0.99"],
-    "a buffer as long as a response": ["reward.overlong_buffer_tokens=96"],
+    "a buffer as long as a response": ["reward.overlong_buffer_tokens=96", "reward.overlong_penalty=1"],
+    "truncation of weights that are 1, the default": ["algorithm.old_logprobs=rollout"],
+    "a clip of the engine's ratio": [
+        "algorithm.clip_high=0.28",
+        "algorithm.mini_batch_size=64",
+        "algorithm.old_logprobs=rollout",
+    ],
+    "micro-batches of four": ["algorithm.aggregation=micro_batch_mean", "trainer.micro_batch_sequences=4"],
+    "micro-batches of any count where their cut is no weight": ["trainer.micro_batch_sequences=5"],
+    "a view that is only watched": ["+reward.models.miniature.views.trace=0"],
+    "the largest seed": ["seed=4294967295"],
+    "a system prompt that says nothing": ["model.system_prompt=''"],
+    "a step of one sequence": ["rollout.max_num_batched_tokens=160"],
     "a prompt set on the hub": ["data.path=null", "data.hub_id=someone/prompts"],
     "the best of a secondary figure": ["checkpoint.best_metric=evaluation/safety/rate"],
     "greedy evaluation": ["evaluation.temperature=0"],
