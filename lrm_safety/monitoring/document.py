@@ -23,9 +23,9 @@ import pandas as pd
 metrics = pd.read_json("outputs/miniature/metrics.jsonl", lines=True).groupby("update").first()
 ```
 
-`first` takes the first figure of each column that an update has. `metrics["evaluation/safety"].dropna()` is then the curve of
-an evaluation, `metrics["train/loss"].dropna()` that of the loss. In the table below `*` stands for names that the configuration gives, such as a
-reward model or a worker.
+`first` takes the first figure of each column that an update has. `metrics["evaluation/safety"].dropna()` is then the
+curve of an evaluation, `metrics["train/loss"].dropna()` that of the loss. In the tables below `*` stands for names that
+the configuration gives, such as a reward model or a worker.
 
 Outside its healthy range a metric raises an alarm: one line on the console and a W&B alert. It is a reason to look; it
 never stops the run."""

@@ -68,9 +68,10 @@ def check_read(dependences: Sequence[Dependence]) -> None:
     for group, prefix, names, is_read, reason in dependences:
         defaults = {item.name: _default(item) for item in fields(group)}
         for name in names:
-            if not is_read and getattr(group, name) != defaults[name]:
+            value, default = getattr(group, name), defaults[name]
+            if not is_read and value != default:
                 raise ConfigError(
-                    f"{prefix}.{name}={_shown(getattr(group, name))}: does nothing {reason}, or leave it at {_shown(defaults[name])}"
+                    f"{prefix}.{name}={_shown(value)}: does nothing {reason}, or leave it at {_shown(default)}"
                 )
 
 
