@@ -41,7 +41,7 @@ class SkippedSteps:
             self._in_row = 0 if step.taken else self._in_row + 1
             if step.taken:
                 continue
-            text = f"update {number}: loss ({step.loss:g}) or gradient is NaN or infinite; no such step was taken"
+            text = f"update {number}: loss or gradient is NaN or infinite (loss {step.loss:g}); no such step was taken"
             if self._in_row > self._most:
                 raise InvariantError(
                     f"{text}, {self._in_row} in a row (trainer.max_skipped_steps={self._most}); lower trainer.lr, or resume "

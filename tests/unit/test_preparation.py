@@ -230,8 +230,6 @@ def test_another_configuration_is_refused_unless_allowed(tmp_path: Path, overrid
 def test_adapters_that_the_model_has_no_layers_for(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"trainer\.lora\.target_modules: fc1 is no linear layer"):
         prepare(composed("trainer=zero3_lora", "trainer.lora.target_modules=[fc1]"), tmp_path / "run")
-    # Not looked at where they are off.
-    assert prepare(composed("trainer.lora.target_modules=[fc1]"), tmp_path / "run").checkpoint is None
 
 
 def test_a_checkpoint_of_all_weights_is_no_checkpoint_of_adapters(tmp_path: Path) -> None:

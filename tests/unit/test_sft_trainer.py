@@ -257,10 +257,12 @@ def test_a_signal_during_the_validation_is_obeyed_and_the_validation_made_again(
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_names_rows(tmp_path: Path) -> None:
-    attempt = Attempt(tmp_path)
+    attempt = Attempt(tmp_path, "trainer.max_skipped_steps=1")
     attempt.policy.loss = math.nan
-    with pytest.raises(InvariantError, match=r"update 1: loss or gradient is NaN .*\(rows .*, .*\)") as refused:
+    with pytest.raises(InvariantError, match=r"update 2: loss or gradient is NaN .*\(rows .*, .*\)") as refused:
         attempt.train()
+    (skipped,) = [line for line in attempt.lines if "sft/loss" in line]
+    assert skipped["sft/loss"] is None and skipped["train/num_skipped"] == 1
     assert attempt.checkpoints == [] and "\n" not in str(refused.value)
 
 
