@@ -155,9 +155,9 @@ def update_metrics(
         "train/num_skipped": float(len(updates) - len(taken)),
     }
     for name in by_step[0] if by_step else ("loss", "gradient_norm", "lr"):
-        values = [one[name] for one in by_step] or [math.nan]
-        joined.setdefault(f"train/{name}", sum(values) / len(values))
-        joined[f"train/{name}_max"] = max(values)
+        of_steps = [one[name] for one in by_step] or [math.nan]
+        joined.setdefault(f"train/{name}", sum(of_steps) / len(of_steps))
+        joined[f"train/{name}_max"] = max(of_steps)
     return joined
 
 
