@@ -27,6 +27,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default=True,
         help="follow the log; return the exit code of the job",
     )
+    parser.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="a variable for the job, such as LRM_SAFETY_DATA or HF_HOME; may be repeated; secrets are refused",
+    )
+    parser.add_argument(
+        "--secrets",
+        metavar="PATH",
+        help="a file on every node, readable by its owner alone, with lines such as WANDB_API_KEY=...; only its name travels",
+    )
     parser.add_argument("command", help="a command of lrm-safety, such as train")
     parser.add_argument("overrides", nargs=argparse.REMAINDER, help="Hydra overrides and options of the command")
     return parser.parse_args(arguments)
@@ -36,7 +48,13 @@ def main(arguments: list[str] | None = None) -> int:
     given = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         return run_job(
-            given.command, given.overrides, address=given.address, working_dir=given.working_dir, wait=given.wait
+            given.command,
+            given.overrides,
+            address=given.address,
+            working_dir=given.working_dir,
+            wait=given.wait,
+            passed=given.env,
+            secrets_file=given.secrets,
         )
     except LrmSafetyError as error:
         print(f"error: {error}", file=sys.stderr)

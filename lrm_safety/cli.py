@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from . import credentials
 from .errors import ConfigError, LrmSafetyError
 from .files import STORAGE_ERRORS
 from .interruption import StopRequested
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     try:
+        credentials.load()
         return commands[command](rest)
     except LrmSafetyError as error:
         print(f"error: {error}", file=sys.stderr)

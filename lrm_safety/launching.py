@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from lrm_safety.credentials import FILE_VARIABLE, has_password, is_secret
 from lrm_safety.errors import ClusterError, ConfigError, first_line
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-PASSED_ON = ("WANDB_API_KEY", "HF_TOKEN")
+NOT_PASSED_ON = ("WANDB_API_KEY", "HF_TOKEN")
+"""Secrets that a submitter often has, and that travel in a file of the nodes alone (credentials.py)."""
 CONNECT_TIMEOUT_SECONDS = 10.0
 AGENT_TIMEOUT_SECONDS = 60.0
 NO_AGENT = "No available agent"
@@ -52,24 +54,50 @@ class Job:
         return f"Job({self.entrypoint!r}, working_dir={str(self.working_dir)!r}, variables={sorted(self.environment)})"
 
 
-def plan_job(command: str, overrides: Sequence[str], environment: Mapping[str, str], working_dir: Path) -> Job:
+def plan_job(
+    command: str,
+    overrides: Sequence[str],
+    environment: Mapping[str, str],
+    working_dir: Path,
+    passed: Sequence[str] = (),
+    secrets_file: str | None = None,
+) -> Job:
     """Put together `lrm-safety COMMAND OVERRIDES` as a job of the checkout `working_dir`.
 
     Args:
         command: a subcommand, such as `train`.
         overrides: Hydra overrides; each is quoted for the shell, so lists and spaces arrive whole.
-        environment: the submitter's variables; of these only `PASSED_ON` go with the job, and only where set.
+        environment: the submitter's variables.
+        passed: variables that go with the job, NAME (of `environment`) or NAME=VALUE.
+        secrets_file: path on the nodes of a file with the secrets of the job.
 
     Raises:
-        ConfigError: `working_dir` is not a checkout, so the job would arrive without code or configuration.
+        ConfigError: `working_dir` is not a checkout, so the job would arrive without code or configuration; a variable is not
+            set; or a variable or an override looks like a secret, which Ray would show.
     """
     for needed in ("lrm_safety", "conf"):
         if not (working_dir / needed).is_dir():
             raise ConfigError(
                 f"{working_dir} holds no {needed}/: submit from a checkout, or name one with --working-dir"
             )
-    secrets = {name: environment[name] for name in PASSED_ON if environment.get(name)}
-    return Job(shlex.join(["lrm-safety", command, *overrides]), working_dir.resolve(), secrets)
+    variables: dict[str, str] = {} if secrets_file is None else {FILE_VARIABLE: secrets_file}
+    for item in passed:
+        name, given, value = item.partition("=")
+        if not given and name not in environment:
+            raise ConfigError(f"--env {name}: is not set here; give --env {name}=VALUE")
+        variables[name] = value if given else environment[name]
+        if is_secret(name, variables[name]):
+            raise ConfigError(
+                f"--env {name}: looks like a secret, and Ray shows a job's variables in its dashboard and its logs; put it into "
+                "a file on the nodes (--secrets PATH)"
+            )
+    for item in overrides:
+        if has_password(item):
+            raise ConfigError(
+                f"{item.partition('=')[0]}: holds a user name or password, and Ray shows a job's command line; put it into a file "
+                "on the nodes (--secrets PATH)"
+            )
+    return Job(shlex.join(["lrm-safety", command, *overrides]), working_dir.resolve(), variables)
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -174,16 +202,32 @@ def _final_exit_code(client: JobSubmissionClient, submission_id: str) -> int:
     return code
 
 
-def run_job(command: str, overrides: Sequence[str], *, address: str | None, working_dir: Path, wait: bool) -> int:
+def run_job(
+    command: str,
+    overrides: Sequence[str],
+    *,
+    address: str | None,
+    working_dir: Path,
+    wait: bool,
+    passed: Sequence[str] = (),
+    secrets_file: str | None = None,
+) -> int:
     """Submit and, if `wait`, follow to the end. Interrupting the wait leaves the job running.
 
     Args:
         address: the dashboard; None takes RAY_API_SERVER_ADDRESS, then this machine's.
+        passed, secrets_file: see `plan_job`.
 
     Returns:
         The job's exit code; 0 without `wait`; 130 if interrupted.
     """
-    job = plan_job(command, overrides, os.environ, working_dir)
+    job = plan_job(command, overrides, os.environ, working_dir, passed, secrets_file)
+    if secrets_file is None and (held := [name for name in NOT_PASSED_ON if os.environ.get(name)]):
+        print(
+            f"{' and '.join(held)} set here and not passed on, since Ray shows a job's variables: the nodes need their own, or "
+            "--secrets PATH of a file on them",
+            file=sys.stderr,
+        )
     target = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
     client = connect(target)
     submission_id = submit(client, job)

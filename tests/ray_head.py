@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -30,6 +31,10 @@ class Head:
     dashboard: str
     environment: dict[str, str]
     """What its processes were started with: clients need its RAY_AUTH_* too."""
+    authentication: dict[str, str]
+    """The RAY_AUTH_* among them."""
+    folder: Path
+    """Ray's session, logs included."""
 
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
@@ -37,19 +42,24 @@ class Head:
 
 @contextmanager
 def ray_head(variables: Mapping[str, str], num_cpus: int) -> Iterator[Head]:
-    """The head node, ready for jobs; killed with everything below it at the end."""
+    """The head node, ready for jobs; killed with everything below it at the end.
+
+    It listens on the machine's outward address too, so it has a token of its own: without one whoever reaches the machine
+    could run code while the tests do.
+    """
     port, dashboard, client, agent = _free_ports(4)
     # Ray puts sockets there, and the path of a socket must be short.
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     # Jobs find `lrm-safety` where the cluster's processes do.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**child_environment(), "PATH": path, **variables}
+    authentication = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment = {**child_environment(), "PATH": path, **authentication, **variables}
     command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}"]
     command += [f"--num-cpus={num_cpus}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}"]
     command += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats"]
     with (folder / "start.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    head = Head(process, f"http://127.0.0.1:{dashboard}", environment)
+    head = Head(process, f"http://127.0.0.1:{dashboard}", environment, authentication, folder)
     try:
         deadline = time.monotonic() + START_SECONDS
         ready = [RAY, "job", "list", "--address", head.dashboard]

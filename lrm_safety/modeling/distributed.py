@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import random
 import resource
+import socket
 from datetime import timedelta
 
 import numpy as np
 import torch
 
+from .. import credentials
 from ..settings import ClusterSettings
 
 GIB = 1024**3
+LOOPBACK = "127.0.0.1"
 
 
 def prepare_process(settings: ClusterSettings, seed: int) -> torch.device:
     """Seed every generator, bound the threads, and return this process's device (one visible GPU per process)."""
+    credentials.load()
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -42,14 +46,30 @@ def join(settings: ClusterSettings, address: str, port: int, rank: int, world_si
     )
     backend = "nccl" if settings.device == "cuda" else "gloo"
     timeout = timedelta(seconds=max(settings.start_timeout_seconds, settings.call_timeout_seconds))
+    if address == LOOPBACK:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    store = meeting_store(address, port, rank, world_size, timeout)
     # Before DeepSpeed does it, which would bind the group to a device: torch then splits NCCL's communicator for every
     # later group, and a second communicator of the process, the weight transfer's, has been seen to hang beside that.
-    torch.distributed.init_process_group(backend, timeout=timeout)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     import deepspeed
 
     # This extension would be compiled on first use and serves only inference kernels that are not used here.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)
+
+
+def meeting_store(
+    address: str, port: int, rank: int, world_size: int, timeout: timedelta
+) -> torch.distributed.TCPStore:
+    """The store that the ranks meet at, served by rank 0 on `address` alone.
+
+    Torch's own rendezvous serves it on every interface, where whoever reaches the machine can read and write its keys.
+    """
+    if rank:
+        return torch.distributed.TCPStore(address, port, world_size, False, timeout)
+    listener = socket.create_server((address, port))
+    return torch.distributed.TCPStore(address, port, world_size, True, timeout, master_listen_fd=listener.detach())
 
 
 def release_cached_memory() -> None:

@@ -13,7 +13,7 @@ from ..modeling.folder import HEADS, check_model_folder, tensors
 from ..settings import RewardModelSettings, RewardSettings
 from ..settings.paths import resolve
 from .function import import_function
-from .http import check_url
+from .http import check_url, read_key
 from .rendering import Renderer, load_reward_tokenizer
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def check_reward(settings: RewardSettings) -> None:
             _check_function(model, key)
         elif model.kind == "http":
             check_url(model.url or "", f"{key}.url")
+            read_key(model, key)
         else:
             folder = Path(resolve(model.path or "", f"{key}.path"))
             if folder.exists():

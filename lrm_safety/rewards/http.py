@@ -5,7 +5,10 @@ from __future__ import annotations
 import email.utils
 import http.client
 import json
+import logging
 import math
+import os
+import re
 import time
 import urllib.error
 import urllib.parse
@@ -23,6 +26,8 @@ from lrm_safety.settings import RewardModelSettings
 from .conversation import Conversation
 from .scorer import ScoreArray, checked_scores
 
+_logger = logging.getLogger(__name__)
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 FIRST_DELAY_SECONDS = 0.5
 MAX_DELAY_SECONDS = 60.0
 
@@ -38,6 +43,21 @@ def check_url(url: str, key: str) -> None:
         raise ConfigError(f"{key}={url}: must be http://HOST[:PORT]/PATH or https://...")
     if parts.username or parts.password:
         raise ConfigError(f"{key}: must not hold a user name or password; the configuration is logged")
+
+
+def read_key(settings: RewardModelSettings, key: str) -> dict[str, str]:
+    """The header with the endpoint's key; ConfigError, opening with `key`, where the variable is not set or no header fits."""
+    name, header = settings.api_key_env, settings.api_key_header
+    if name is None:
+        return {}
+    if not _HEADER.fullmatch(header):
+        raise ConfigError(f"{key}.api_key_header={header}: is no name of a header")
+    value = os.environ.get(name, "").strip()
+    if not value:
+        raise ConfigError(f"{key}.api_key_env={name}: this environment variable is not set")
+    if not value.isascii() or not value.isprintable():
+        raise ConfigError(f"{key}.api_key_env={name}: its value cannot be sent in a header")
+    return {header: f"Bearer {value}" if header.lower() == "authorization" else value}
 
 
 class HttpScorer:
@@ -59,6 +79,7 @@ class HttpScorer:
         self._url = settings.url or ""
         check_url(self._url, f"reward.models.{name}.url")
         self._source = f"reward.models.{name}.url={self._url}"
+        self._headers = {"Content-Type": "application/json"} | read_key(settings, f"reward.models.{name}")
         self._settings = settings
         self._first_delay_seconds = first_delay_seconds
         self._opener = urllib.request.build_opener(_NoRedirection)
@@ -101,6 +122,14 @@ class HttpScorer:
                 failure = error
             if attempt + 1 < num_tries:
                 self.counters["retries"] += 1
+                _logger.warning(
+                    "%s: try %d of %d failed (%s); again in %.3g s",
+                    self._source,
+                    attempt + 1,
+                    num_tries,
+                    f"status {failure.code}" if isinstance(failure, urllib.error.HTTPError) else type(failure).__name__,
+                    delay,
+                )
                 time.sleep(delay)
         raise RewardError(
             f"{self._source}: no scores after {num_tries} tries of {self._settings.timeout_seconds:g} s each; the last "
@@ -110,9 +139,7 @@ class HttpScorer:
     def _request(self, body: bytes) -> bytes:
         limit = self._settings.timeout_seconds
         deadline = time.monotonic() + limit
-        request = urllib.request.Request(
-            self._url, data=body, method="POST", headers={"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(self._url, data=body, method="POST", headers=self._headers)
         parts: list[bytes] = []
         with self._opener.open(request, timeout=limit) as response:
             # The socket's limit is for each read, so an endpoint that drips bytes would never meet it.

@@ -68,6 +68,10 @@ class RewardModelSettings:
     each."""
     url: str | None = None
     """http: endpoint that takes {"conversations": [...]} and returns {"scores": [...]}."""
+    api_key_env: str | None = None
+    """http: environment variable that holds the endpoint's key, sent in `api_key_header`; the key itself stands nowhere."""
+    api_key_header: str = "Authorization"
+    """http: header of the key; Authorization is sent as `Bearer KEY`, any other as the key alone."""
     timeout_seconds: float = number(60.0, low=0.001)
     """http: time limit of one request."""
     max_retries: int = integer(4)

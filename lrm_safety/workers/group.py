@@ -20,6 +20,7 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ..errors import LrmSafetyError, WorkerError
+from ..modeling.distributed import LOOPBACK
 from .placement import Placement
 
 DEATHS = (RayActorError, OutOfMemoryError, NodeDiedError, RuntimeEnvSetupError, ActorUnschedulableError)
@@ -180,7 +181,7 @@ class WorkerGroup:
 
 def free_address(worker: Any, loopback: bool) -> tuple[str, int]:
     """An address of the node this runs on and a port that is free now; sent to a worker through `__ray_call__`."""
-    host = "127.0.0.1" if loopback else str(ray.util.get_node_ip_address())
+    host = LOOPBACK if loopback else str(ray.util.get_node_ip_address())
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind((host, 0))
         return host, listener.getsockname()[1]

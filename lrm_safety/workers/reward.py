@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .. import credentials
 from ..errors import RewardError
 from ..modeling import distributed
 from ..rewards import Conversation, PrefixScores, Scores, build_scorer
@@ -29,6 +30,7 @@ class RewardWorker:
 
     def start(self) -> None:
         """Load the reward models. Raises ConfigError or ModelError."""
+        credentials.load()
         self._mixture = build_scorer(self._settings.reward, self._device)
 
     def score(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import credentials
 from ..errors import ConfigError, InvariantError, WorkerError
 from ..modeling.distributed import memory_usage
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds, TokenValues
@@ -37,6 +38,7 @@ class RolloutWorker:
             ConfigError: when vLLM refuses the arguments, for instance lengths above the model's limit.
             WorkerError: when less of the GPU is free than asked for, which may pass: an earlier engine may still be ending.
         """
+        credentials.load()
         from vllm import LLM
         from vllm.exceptions import VLLMClientError
 

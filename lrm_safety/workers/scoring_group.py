@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from .placement import Placement
 from .reference import ReferenceWorker
 from .reward import RewardWorker
 
+_logger = logging.getLogger(__name__)
+WAIT_LINE_SECONDS = 30.0
+"""A call that takes longer says what is waited for, and again after as long."""
 MAX_REPLACEMENTS = 3
 """Deaths of scoring workers that a run survives."""
 
@@ -59,10 +63,17 @@ class ScoringGroup:
 
     def _result(self, ticket: Ticket) -> Any:
         """Wait for a call. A worker that died is replaced and the call made again; raises WorkerError when it cannot be."""
-        deadline = time.monotonic() + self._limit
+        begin = said = time.monotonic()
+        deadline = begin + self._limit
         while True:
             self._on_wait()
             ready, _ = ray.wait([ticket.reference], timeout=1.0)
+            if not ready and time.monotonic() - said >= WAIT_LINE_SECONDS:
+                said = time.monotonic()
+                _logger.warning(
+                    "waiting for %s worker %d: %s, %.0f s of at most %.0f s%s",
+                    *(self._group.name, ticket.worker, ticket.method, said - begin, self._limit, self._waited_for()),
+                )
             if not ready and time.monotonic() > deadline:
                 raise self._group.silent(ticket.worker, ticket.method, self._limit)
             try:
@@ -73,6 +84,10 @@ class ScoringGroup:
                 deadline = time.monotonic() + self._limit  # loading the model is not the call's time
             except RayTaskError as error:
                 raise describe(self._group.name, ticket.worker, ticket.method, error) from error
+
+    def _waited_for(self) -> str:
+        """What may keep a call waiting that is none of ours."""
+        return ""
 
     def _revive(self, ticket: Ticket, error: Exception) -> None:
         worker = ticket.worker
@@ -108,6 +123,11 @@ class RewardGroup(ScoringGroup):
             on_wait,
         )
         super().__init__(group, settings, on_wait)
+
+    def _waited_for(self) -> str:
+        models = self._settings.reward.models
+        endpoints = [f"reward.models.{name}.url={model.url}" for name, model in models.items() if model.kind == "http"]
+        return f" ({', '.join(endpoints)})" if endpoints else ""
 
     def start(self) -> None:
         """Load the models."""

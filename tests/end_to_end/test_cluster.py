@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Head]:
-    with ray_head({"RAY_AUTH_MODE": "disabled"}, num_cpus=4) as head:
+    with ray_head({}, num_cpus=4) as head:
         yield head
 
 

@@ -21,12 +21,34 @@ def test_overrides_reach_the_job_as_they_were_given(repository_root: Path) -> No
     assert job.runtime_env() == {"working_dir": str(repository_root), "env_vars": {}}
 
 
-def test_only_named_secrets_that_are_set_travel_and_none_is_shown(repository_root: Path) -> None:
-    environment = {"WANDB_API_KEY": "k-123", "HF_TOKEN": "", "AWS_SECRET_ACCESS_KEY": "no", "HOME": "/home/x"}
-    job = plan_job("train", [], environment, repository_root)
-    assert job.runtime_env()["env_vars"] == {"WANDB_API_KEY": "k-123"}
-    assert "k-123" not in repr(job) and "k-123" not in job.entrypoint
-    assert "WANDB_API_KEY" in repr(job)
+def test_only_named_variables_travel_and_of_secrets_the_file_alone(repository_root: Path) -> None:
+    environment = {"WANDB_API_KEY": "k-123", "HF_HOME": "/hf", "HOME": "/home/x"}
+    job = plan_job("train", [], environment, repository_root, ["HF_HOME", "WANDB_MODE=offline"], "/me/secrets")
+    assert job.runtime_env()["env_vars"] == {
+        "HF_HOME": "/hf",
+        "WANDB_MODE": "offline",
+        "LRM_SAFETY_SECRETS": "/me/secrets",
+    }
+    assert "k-123" not in repr(job) + repr(job.runtime_env()) + job.entrypoint
+    assert "/hf" not in repr(job) and "HF_HOME" in repr(job)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "passed", "message"),
+    [
+        ([], ["WANDB_API_KEY"], "--env WANDB_API_KEY: looks like a secret"),
+        ([], ["OPENAI_API_KEY=k-123"], "--env OPENAI_API_KEY: looks like a secret"),
+        ([], ["PROXY=http://me:k-123@host"], "--env PROXY: looks like a secret"),
+        ([], ["HF_HOME"], "--env HF_HOME: is not set here"),
+        (["data.hub_id=https://me:k-123@host/x"], [], "data.hub_id: holds a user name or password"),
+    ],
+)
+def test_secrets_are_refused_where_ray_would_show_them(
+    repository_root: Path, overrides: list[str], passed: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as refused:
+        plan_job("train", overrides, {"WANDB_API_KEY": "k-123"}, repository_root, passed)
+    assert "k-123" not in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_a_folder_without_code_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import logging
 import socket
 import threading
 import time
@@ -17,8 +18,9 @@ import pytest
 from tiny_rewards import conversation
 
 from lrm_safety.errors import ConfigError, RewardError
+from lrm_safety.rewards.check import check_reward
 from lrm_safety.rewards.http import MAX_DELAY_SECONDS, HttpScorer, _retry_after, check_url
-from lrm_safety.settings import RewardModelSettings
+from lrm_safety.settings import RewardModelSettings, RewardSettings
 
 Step = Callable[["Handler", list[dict[str, Any]]], None]
 
@@ -30,6 +32,7 @@ class Endpoint:
     """What to do with the first requests; later ones are answered well."""
     requests: list[list[dict[str, Any]]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -39,6 +42,7 @@ class Handler(BaseHTTPRequestHandler):
         rows = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["conversations"]
         self.endpoint.times.append(time.monotonic())
         self.endpoint.requests.append(rows)
+        self.endpoint.headers.append(dict(self.headers))
         step = self.endpoint.steps.pop(0) if self.endpoint.steps else good
         step(self, rows)
 
@@ -120,6 +124,52 @@ def scorer_for(endpoint: Endpoint, **changes: Any) -> HttpScorer:
 
 
 FIVE = [conversation("p", "t" * n, "a" * n) for n in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("header", "sent"), [("Authorization", "Bearer k-123"), ("X-Api-Key", "k-123"), ("api-key", "k-123")]
+)
+def test_the_key_comes_out_of_the_environment_and_stands_nowhere(
+    endpoint: Endpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    header: str,
+    sent: str,
+) -> None:
+    monkeypatch.setenv("ENDPOINT_KEY", "k-123\n")
+    endpoint.steps = [status(500), status(403)]
+    scorer = scorer_for(endpoint, api_key_env="ENDPOINT_KEY", api_key_header=header)
+    with caplog.at_level(logging.WARNING), pytest.raises(RewardError) as refused:
+        scorer.score_texts(FIVE[:1], "answer")
+    assert [{key.lower(): value for key, value in one.items()}[header.lower()] for one in endpoint.headers] == [
+        sent
+    ] * 2
+    assert "k-123" not in str(refused.value) + caplog.text
+    # While it is waited for, a line for every failed try.
+    assert "try 1 of 4 failed (status 500); again in 0.02 s" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "value", "message"),
+    [
+        ({}, None, "api_key_env=ENDPOINT_KEY: this environment variable is not set"),
+        ({}, "  ", "api_key_env=ENDPOINT_KEY: this environment variable is not set"),
+        ({}, "k-123\nX-More: 1", "api_key_env=ENDPOINT_KEY: its value cannot be sent"),
+        ({}, "k-123é", "api_key_env=ENDPOINT_KEY: its value cannot be sent"),
+        ({"api_key_header": "X: y"}, "k-123", "api_key_header=X: y: is no name of a header"),
+    ],
+)
+def test_a_key_that_cannot_be_sent_is_found_before_the_start(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], value: str | None, message: str
+) -> None:
+    monkeypatch.delenv("ENDPOINT_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("ENDPOINT_KEY", value)
+    model = RewardModelSettings(kind="http", url="http://127.0.0.1/score", api_key_env="ENDPOINT_KEY", **changes)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError) as refused:
+        check_reward(RewardSettings(models={"far": model}))
+    assert message in str(refused.value) and str(refused.value).startswith("reward.models.far.")
+    assert "k-123" not in str(refused.value)
 
 
 def test_batches_rows_and_order(endpoint: Endpoint) -> None:

@@ -1,0 +1,58 @@
+"""Secrets of a job on a cluster: variables out of a file that its owner alone can read.
+
+Ray writes a job's variables into its metadata, which whoever may use the dashboard can read, and into a log that everybody
+on the head can read. So a job is given the file's name alone, and every process of it reads the file itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from .errors import ConfigError
+
+FILE_VARIABLE = "LRM_SAFETY_SECRETS"
+"""Names the file, on every node."""
+_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+_IN_URL = re.compile(r"://[^/@\s]+@")
+
+
+def load() -> None:
+    """Set the variables of the file that LRM_SAFETY_SECRETS names, where they are not set; nothing without it.
+
+    Lines are NAME=VALUE; empty ones and comments (#) are left out. Raises ConfigError, which never quotes a value, for a file
+    that is absent, that others can read, or that has another line.
+    """
+    name = os.environ.get(FILE_VARIABLE)
+    if not name:
+        return
+    path = Path(name)
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{FILE_VARIABLE}={name}: cannot be read on this node ({type(error).__name__})") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigError(f"{FILE_VARIABLE}={name}: others can read it; chmod 600 {name}")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = _LINE.fullmatch(line.strip())
+        if found is None:
+            raise ConfigError(f"{FILE_VARIABLE}={name} line {number}: must be NAME=VALUE")
+        value = found[2]
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+        os.environ.setdefault(found[1], value[1:-1] if quoted else value)
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether a variable looks as if nobody should read it: by its name, or by a password in an address."""
+    return bool(_SECRET_NAME.search(name)) or has_password(value)
+
+
+def has_password(text: str) -> bool:
+    """Whether `text` holds an address with a user or a password in it."""
+    return bool(_IN_URL.search(text))

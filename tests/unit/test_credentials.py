@@ -1,0 +1,73 @@
+"""Secrets come out of a file that nobody else reads, and are quoted nowhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lrm_safety import credentials
+from lrm_safety.errors import ConfigError
+
+NAMES = ("PLANTED_A", "PLANTED_B", "PLANTED_C")
+
+
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "secrets"
+    monkeypatch.setenv(credentials.FILE_VARIABLE, str(path))
+    for name in NAMES:
+        monkeypatch.setenv(name, "")  # so that it is taken away at the end
+        monkeypatch.delenv(name)
+    return path
+
+
+def test_lines_become_variables_and_what_is_set_stays(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named.write_text("# ours\n\nPLANTED_A=one=1\nexport PLANTED_B='two 2'\nPLANTED_C=three\n")
+    named.chmod(0o600)
+    monkeypatch.setenv("PLANTED_C", "already")
+    credentials.load()
+    assert [os.environ[name] for name in NAMES] == ["one=1", "two 2", "already"]
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o620, 0o604])
+def test_a_file_that_others_may_use_is_refused(named: Path, mode: int) -> None:
+    named.write_text("PLANTED_A=hidden\n")
+    named.chmod(mode)
+    with pytest.raises(ConfigError, match="chmod 600") as refused:
+        credentials.load()
+    assert "hidden" not in str(refused.value) and "PLANTED_A" not in os.environ
+
+
+@pytest.mark.parametrize("content", [b"hidden\n", b"A B=hidden\n", b"=hidden\n", b"\xff\xfehidden"])
+def test_what_is_no_line_is_named_by_its_number_alone(named: Path, content: bytes) -> None:
+    named.write_bytes(content)
+    named.chmod(0o600)
+    with pytest.raises(ConfigError, match="LRM_SAFETY_SECRETS=") as refused:
+        credentials.load()
+    assert "hidden" not in str(refused.value) and refused.value.__cause__ is None
+
+
+def test_an_absent_file_is_said(named: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read on this node"):
+        credentials.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("WANDB_API_KEY", "x", True),
+        ("HF_TOKEN", "x", True),
+        ("my_password", "x", True),
+        ("AWS_SECRET_ACCESS", "x", True),
+        ("HTTPS_PROXY", "http://user:word@proxy:3128", True),
+        ("INDEX", "https://onlytoken@host/simple", True),
+        ("LRM_SAFETY_DATA", "/shared/data", False),
+        ("HF_HOME", "/shared/hf", False),
+        ("WANDB_MODE", "offline", False),
+        ("HTTPS_PROXY", "http://proxy:3128/a@b", False),
+    ],
+)
+def test_what_looks_like_a_secret(name: str, value: str, secret: bool) -> None:
+    assert credentials.is_secret(name, value) is secret
