@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         "sft": _sft,
         "evaluate": _evaluate,
         "analyze": _analyze,
+        "export": _export,
         "reward": _reward,
         "audit-reward": _audit_reward,
         "study": _study,
@@ -98,6 +99,12 @@ def _analyze(arguments: list[str]) -> int:
     from .commands.analyze import analyze
 
     return analyze(arguments)
+
+
+def _export(arguments: list[str]) -> int:
+    from .commands.export import export
+
+    return export(arguments)
 
 
 def _reward(arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ USAGE = """usage: lrm-safety COMMAND [overrides]
   sft               supervised fine-tuning on traces and answers, on the policy group alone
   evaluate          measure a model: safety of trace and answer, over-refusal, reasoning; compare, calibrate judges
   analyze KIND      reflection: entropy at reflection tokens; memorization: of supervised rows
+  export            the model of a run's checkpoint as a Hugging Face folder, without Ray
   reward            train a reward model on pairs of responses (Bradley-Terry), with accuracy and calibration
   audit-reward      ask a reward model about safe and unsafe texts before training with it: pass, warn or fail
   study             base, SFT and RL of one model: trained, evaluated, analysed, reported
@@ -89,6 +90,13 @@ Configuration groups (conf/GROUP/OPTION.yaml):
 {groups}
 
 What is measured and how: docs/analysis.md.""",
+    "export": """usage: lrm-safety export RUN|CHECKPOINT [which=last|best] [to=FOLDER] [model=FOLDER]
+
+  lrm-safety export outputs/mine                                  the newest checkpoint, into outputs/mine/export
+  lrm-safety export outputs/mine which=best                       by checkpoint.best_metric, into outputs/mine/export-update-N
+  lrm-safety export outputs/mine/checkpoints/update-000100 to=best100
+
+The same bits as the run's own export. model=FOLDER says where the run's model.path lies now: docs/after_training.md.""",
     "reward": """usage: lrm-safety reward recipe=OPTION pairs.path=FILE [key=value ...] [--cfg job]
 
   lrm-safety reward recipe=miniature

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -13,6 +14,8 @@ from ..preparation import PreparedRun
 from ..settings import Settings
 from ..sft_preparation import PreparedSft
 from ..workers.groups import StartedGroups
+from .export import write as write_export
+from .model_card import write_model_card
 
 Run = TypeVar("Run", PreparedRun, PreparedSft)
 
@@ -54,9 +57,26 @@ def with_restarts(run: Run, recorder: Recorder, interruption: Interruption, atte
 def export_policy(
     run: PreparedRun | PreparedSft, groups: StartedGroups, recorder: Recorder, interruption: Interruption
 ) -> None:
-    """Write RUN/export where checkpoint.export asks for it."""
-    if run.settings.checkpoint.export:
-        with interruption.deferred():
-            export = run.directory / "export"
+    """Write what checkpoint.export asks for: the last weights, the best ones, or both; call it at the end of the run."""
+    wanted = run.settings.checkpoint.export
+    if wanted == "none":
+        return
+    with interruption.deferred():
+        export = run.directory / "export"
+        best = run.store.best() if wanted in ("best", "both") else None
+        last = run.store.open(run.store.committed) if run.store.committed else run.store.latest()
+        if wanted == "best" and best is None:
+            recorder.note(
+                f"no checkpoint has a value of {run.settings.checkpoint.best_metric}: the last weights are exported"
+            )
+        if wanted != "best" or best is None:
             groups.policy.export(export)
+            if last is not None:
+                write_model_card(export, last)
             recorder.note(f"exported to {export}")
+        if best is not None:
+            # From the files, so that the groups keep what they hold.
+            target = export if wanted == "best" else run.directory / "export-best"
+            shutil.rmtree(target, ignore_errors=True)
+            write_export(best, target)
+            recorder.note(f"the best weights, of update {best.update}, exported to {target}")

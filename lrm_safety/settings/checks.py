@@ -6,7 +6,16 @@ import math
 
 from ..errors import ConfigError
 from . import Settings
-from .shared_checks import check_betas, check_data, check_judges, check_lora, check_read, check_values, read_by_trainer
+from .shared_checks import (
+    check_betas,
+    check_data,
+    check_export,
+    check_judges,
+    check_lora,
+    check_read,
+    check_values,
+    read_by_trainer,
+)
 
 COLOCATED_GPU_MEMORY = 0.6
 """Share of a GPU beside which trainer, reference and reward model still find room."""
@@ -26,6 +35,7 @@ def _check_open_limits(settings: Settings) -> None:
     if dual_clip is not None and dual_clip <= 1:
         raise ConfigError(f"algorithm.dual_clip={dual_clip}: must be above 1; null switches it off")
     check_betas(settings)
+    check_export(settings)
     if settings.rollout.top_p <= 0:
         raise ConfigError(f"rollout.top_p={settings.rollout.top_p}: must be above 0; 1 samples the whole distribution")
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from ..errors import ConfigError
 from . import AnalyzeSettings, EvaluateSettings, SftSettings
 from .fields import MAX_SEED
-from .shared_checks import check_betas, check_data, check_judges, check_lora, check_read, check_values, read_by_trainer
+from .shared_checks import (
+    check_betas,
+    check_data,
+    check_export,
+    check_judges,
+    check_lora,
+    check_read,
+    check_values,
+    read_by_trainer,
+)
 from .study import StudySettings
 
 
@@ -24,6 +33,7 @@ def check_sft(settings: SftSettings) -> None:
     """What `checks.check` is for training."""
     check_values(settings)
     check_betas(settings)
+    check_export(settings)
     check_lora(settings.trainer)
     check_data(settings)
     _check_supervised(settings)

@@ -182,6 +182,10 @@ def _typed(config: DictConfig, schema: type[Schema]) -> tuple[Schema, dict[str, 
     assert isinstance(settings, schema) and isinstance(resolved, dict)
     for key in _added_keys(settings):
         raise ConfigError(_unknown(key, schema))
+    if isinstance(settings, Settings | SftSettings):
+        old = {"True": "last", "False": "none"}  # what checkpoint.export was before there was a choice
+        settings.checkpoint.export = old.get(settings.checkpoint.export.capitalize(), settings.checkpoint.export)
+        resolved["checkpoint"]["export"] = settings.checkpoint.export
     return settings, {str(key): value for key, value in resolved.items()}
 
 

@@ -51,6 +51,15 @@ def _check_value(key: str, value: Any, metadata: Any) -> None:
         raise ConfigError(f"{key}={value}: must be at most {high}")
 
 
+def check_export(settings: Settings | SftSettings) -> None:
+    """The best checkpoint is one by a metric."""
+    checkpoint = settings.checkpoint
+    if checkpoint.export in ("best", "both") and checkpoint.best_metric is None:
+        raise ConfigError(
+            f"checkpoint.export={checkpoint.export}: needs checkpoint.best_metric, which says what is best"
+        )
+
+
 def check_betas(settings: Settings | SftSettings) -> None:
     """Limits that do not belong to the range themselves."""
     for name, beta in (("beta1", settings.trainer.beta1), ("beta2", settings.trainer.beta2)):

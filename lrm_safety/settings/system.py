@@ -69,8 +69,10 @@ class CheckpointSettings:
     the folder of a checkpoint."""
     allow_changes: bool = False
     """Resume although the configuration or the data changed; the difference is logged."""
-    export: bool = True
-    """Write a Hugging Face folder to RUN/export at the end."""
+    export: str = choice("last", "best", "both", "none")
+    """What is written as a Hugging Face folder at the end: the last weights, the best ones by best_metric, both (the best
+    into RUN/export-best), none. The others go to RUN/export. true and false mean last and none. `lrm-safety export` writes
+    those of any checkpoint later."""
 
 
 @dataclass

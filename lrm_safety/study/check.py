@@ -44,8 +44,8 @@ def check_steps(steps: list[Step], settings: StudySettings) -> dict[str, str]:
                 f"study, step `{step.name}`: model.path={composed.model.path} is not the base model {base}; "
                 "overrides.model and the experiment of overrides.rl must name one model"
             )
-        if not composed.checkpoint.export:
-            raise ConfigError(f"study, step `{step.name}`: checkpoint.export=false: a study evaluates the export")
+        if composed.checkpoint.export == "none":
+            raise ConfigError(f"study, step `{step.name}`: checkpoint.export=none: a study evaluates the export")
     return fingerprints
 
 

@@ -7,6 +7,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from test_policy_worker import (
     Ranks,
+    assert_exported_alike,
     build_folder,
     build_settings,
     by_index,
@@ -43,8 +44,9 @@ class InspectedWorker(PolicyWorker):
 def start(folder, flavour, lora, dtype="float32"):
     if not (folder / "model").exists():
         build_folder(folder / "model", flavour)
-    ranks = Ranks(InspectedWorker, build_settings(folder / "model", flavour, dtype=dtype, lora=lora))
-    ranks.folder = folder
+    settings = build_settings(folder / "model", flavour, dtype=dtype, lora=lora)
+    ranks = Ranks(InspectedWorker, settings)
+    ranks.folder, ranks.settings = folder, settings
     return ranks
 
 
@@ -128,6 +130,8 @@ def test_saved_state_continues_bit_for_bit_with_dropout(tmp_path):
     try:
         losses = [sum(result[0].loss for result in supervised(ranks, batch)) for batch in batches[:2]]
         ranks.call("save", str(tmp_path / "middle"))
+        exported(ranks, "stopped")
+        assert_exported_alike(ranks.settings, tmp_path / "middle", ranks.folder / "stopped")
         losses += [sum(result[0].loss for result in supervised(ranks, batch)) for batch in batches[2:]]
         through = exported(ranks, "through")
         ranks.call("load", str(tmp_path / "middle"))

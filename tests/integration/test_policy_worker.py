@@ -207,6 +207,18 @@ def exported(ranks, name):
     return load_file(ranks.folder / name / "model.safetensors")
 
 
+def assert_exported_alike(settings, state, folder):
+    """The checkpoint's files give what the ranks exported into `folder`, to the last byte of every file."""
+    from lrm_safety.modeling.export import export_checkpoint
+
+    offline = folder.parent / f"{folder.name}-offline"
+    export_checkpoint(settings.model, settings.trainer.lora, settings.seed, state / "zero3", RANKS, offline)
+    files = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
+    assert files == {file.relative_to(offline) for file in offline.rglob("*") if file.is_file()}
+    assert all((folder / name).read_bytes() == (offline / name).read_bytes() for name in files)
+    assert (folder / "model.safetensors").stat().st_mode & 0o777 == (folder / "config.json").stat().st_mode & 0o777
+
+
 def plain_scores(model, sequence, temperature):
     """Log-probs and entropies [T] in float64 from the full logits of one sequence."""
     tokens = torch.from_numpy(np.concatenate((sequence.prompt_ids, sequence.response_ids))).long()
@@ -453,6 +465,8 @@ def test_fresh_processes_continue_bit_for_bit(ranks):
     batches = [mini_batches_of(make_sequences(6, seed=seed), 1e-2) for seed in range(3)]
     run_updates(ranks, batches[0])
     ranks.call("save", str(ranks.folder / "stop"))
+    exported(ranks, "stopped")
+    assert_exported_alike(ranks.settings, ranks.folder / "stop", ranks.folder / "stopped")
     run_updates(ranks, *batches[1:])
     through = exported(ranks, "through")
 
@@ -512,6 +526,7 @@ def test_other_engines_make_the_same_update(tmp_path, kind):
         results = run_updates(ranks, mini_batches_of(make_sequences(7), 1e-2), mini_batches_of(make_sequences(5), 1e-2))
         ranks.call("save", str(tmp_path / "state"))
         weights = exported(ranks, "first")
+        assert_exported_alike(settings, tmp_path / "state", tmp_path / "first")
         run_updates(ranks, mini_batches_of(make_sequences(6), 1e-2))
         through = exported(ranks, "through")
         ranks.call("load", str(tmp_path / "state"))

@@ -17,8 +17,8 @@ from lrm_safety.errors import WorkerError
 from lrm_safety.interruption import StopRequested
 
 COMMANDS = (
-    "train", "sft", "evaluate", "analyze", "reward", "audit-reward", "study", "report", "compare", "samples", "tensorboard",
-    "plan", "demo", "fetch", "doctor", "build-miniature", "docs",
+    "train", "sft", "evaluate", "analyze", "export", "reward", "audit-reward", "study", "report", "compare", "samples",
+    "tensorboard", "plan", "demo", "fetch", "doctor", "build-miniature", "docs",
 )  # fmt: skip
 
 

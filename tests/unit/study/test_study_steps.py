@@ -100,7 +100,7 @@ def test_every_shipped_study_composes(study: str) -> None:
         ),
         (
             "overrides.sft=['sft=miniature','data=miniature_supervised','checkpoint.export=false']",
-            "step `train sft, seed 0`: checkpoint.export=false",
+            "step `train sft, seed 0`: checkpoint.export=none",
         ),
         (
             "summary.safety=attaq",

@@ -1,0 +1,134 @@
+"""`lrm-safety export`: the model of a run or of one of its checkpoints as a Hugging Face folder, without Ray."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from ..checkpoints import Checkpoint, CheckpointStore
+from ..errors import ConfigError, ModelError
+from ..settings import LoraSettings, ModelSettings
+from ..settings.paths import resolve
+from .model_card import write_model_card
+
+OPTIONS = {"to", "which", "model"}
+
+
+def export(arguments: list[str]) -> int:
+    """Run `export RUN|CHECKPOINT [which=last|best] [to=FOLDER] [model=FOLDER]`; returns the exit status."""
+    places = [item for item in arguments if item.partition("=")[0] not in OPTIONS]
+    options = dict(item.partition("=")[::2] for item in arguments if item not in places)
+    if len(places) != 1:
+        raise ConfigError(
+            "export: give one folder of a run or of a checkpoint, and no options but to=FOLDER, which=last or best, model=FOLDER"
+        )
+    which = options.get("which", "last")
+    if which not in ("last", "best"):
+        raise ConfigError(f"export: which={which}: must be last or best")
+    place = Path(places[0]).absolute()
+    checkpoint = find(place, which)
+    target = Path(options["to"]) if "to" in options else default_target(place, checkpoint, which)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(f"export: {target} exists; give another folder as to=FOLDER, or remove it")
+    write(checkpoint, target, options.get("model"))
+    print(f"update {checkpoint.update} exported to {target}")
+    return 0
+
+
+def find(place: Path, which: str = "last") -> Checkpoint:
+    """The checkpoint at `place`, or of the run there the newest or the best one. Raises ConfigError or ModelError."""
+    if (place / "manifest.json").is_file():
+        return CheckpointStore(place.parent).open(place)
+    root = place if place.name == "checkpoints" else place / "checkpoints"
+    if not root.is_dir():
+        raise ConfigError(
+            f"export: {place} is no folder of a run and no checkpoint; give outputs/NAME or one of its checkpoints"
+        )
+    newest = CheckpointStore(root).latest()
+    if newest is None:
+        raise ModelError(f"export: {root} holds no whole checkpoint")
+    if which == "last":
+        return newest
+    settings = newest.config["checkpoint"]
+    best = CheckpointStore(root, best_mode=settings["best_mode"], best_metric=settings["best_metric"]).best()
+    if best is None:
+        raise ConfigError(
+            f"export: which=best: no checkpoint of {place} has a value of checkpoint.best_metric={settings['best_metric']}"
+        )
+    return best
+
+
+def default_target(place: Path, checkpoint: Checkpoint, which: str) -> Path:
+    """RUN/export for the newest of a run, where nothing is yet; otherwise RUN/export-update-N."""
+    run = checkpoint.path.parent.parent
+    named = run / f"export-{checkpoint.path.name}"
+    return named if checkpoint.path == place or which == "best" or (run / "export").exists() else run / "export"
+
+
+def write(checkpoint: Checkpoint, target: Path, model_path: str | None = None) -> None:
+    """Write the model of a checkpoint; `target` is whole or absent. `model_path`: where the run's model.path lies now."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from ..modeling.export import export_checkpoint
+
+    disable_progress_bar()
+    config = checkpoint.config
+    model: ModelSettings = _typed(ModelSettings, config["model"])
+    lora: LoraSettings = _typed(LoraSettings, config["trainer"].get("lora") or {})
+    try:
+        model.path = resolve(model_path or model.path, "model" if model_path else "model.path")
+    except ConfigError as error:
+        raise ConfigError(
+            f"export: {error}; name the folder of the model that the run began with: model=FOLDER"
+        ) from error
+    _check_base(checkpoint, model, lora)
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        ranks = int(config["cluster"]["policy"]["num_workers"])
+        export_checkpoint(model, lora, int(config["seed"]), checkpoint.path / "zero3", ranks, unfinished)
+        write_model_card(unfinished, checkpoint)
+        if target.is_dir():
+            target.rmdir()
+        unfinished.rename(target)
+    except OSError as error:
+        raise ConfigError(
+            f"export: {target}: cannot be written ({error.strerror}); give another folder as to=FOLDER"
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _check_base(checkpoint: Checkpoint, model: ModelSettings, lora: LoraSettings) -> None:
+    """Is `model.path` still what the run began with? Adapters mean nothing on other weights."""
+    from ..modeling.folder import model_fingerprint, tokenizer_fingerprint
+
+    held: Mapping[str, str] = checkpoint.config.get("content") or {}
+    now = {
+        "weights of model.path": model_fingerprint(model.path, model.revision),
+        "tokenizer of model.path": tokenizer_fingerprint(model.path, model.revision, template=False),
+    }
+    for name, found in now.items():
+        if held.get(name, found) == found:
+            continue
+        message = (
+            f"{model.path} is not what the run began with: {name} differs ({held[name][:12]}... -> {found[:12]}...)"
+        )
+        if lora.rank and name.startswith("weights"):
+            raise ModelError(
+                f"export: {message}; the run trained adapters (LoRA) on it: name the right folder as model=FOLDER"
+            )
+        logging.getLogger(__name__).warning("%s; the export takes configuration and tokenizer from there", message)
+
+
+def _typed(kind: type, values: Mapping[str, Any]) -> Any:
+    """A settings class from plain values; keys that it does not have any more are left out."""
+    hints = get_type_hints(kind)
+    known = {item.name for item in fields(kind)} & values.keys()
+    return kind(
+        **{name: _typed(hints[name], values[name]) if is_dataclass(hints[name]) else values[name] for name in known}
+    )
