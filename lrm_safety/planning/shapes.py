@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ModelError
+from ..modeling.folder import weight_files
 from ..settings import LoraSettings
 from ..settings.paths import resolve
 
@@ -148,6 +149,8 @@ def shape_of(path: str, key: str, *, head: bool = True, config: str | None = Non
             f"{key}={path}: the shape of this model is not known here; give the path of its config.json as plan."
             f"{'model' if head else 'reward'}_config=FILE"
         )
+    if any(file.parent.glob("*.safetensors")):
+        weight_files(file.parent)  # a folder that the run would refuse is refused here
     try:
         return _of_config(json.loads(file.read_text(encoding="utf-8")), folder.name, head)
     except (KeyError, TypeError, ValueError) as error:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..conversation import DATE_STRING
 from ..errors import ConfigError, ModelError, first_line
 from ..modeling.folder import HEADS, check_model_folder, tensors
 from ..settings import RewardModelSettings, RewardSettings
@@ -18,6 +20,8 @@ from .rendering import Renderer, load_reward_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 HEAD = "ForSequenceClassification"
 
@@ -54,9 +58,11 @@ def _check_folder(folder: Path, key: str) -> None:
     architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
     if not any(str(name).endswith(HEAD) for name in architectures):
         raise ModelError(f"{key}={folder}: is no reward model: config.json names {architectures}, no ...{HEAD}")
-    check_head(folder, f"{key}={folder}")
-    # With its tokenizer: the template must be there and take a conversation.
-    Renderer(load_reward_tokenizer(str(folder), None, f"{key}={folder}"), f"{key}={folder}")
+    source = f"{key}={folder}"
+    check_head(folder, source)
+    # The template must be there and take a conversation.
+    if Renderer(load_reward_tokenizer(str(folder), None, source), source).writes_the_date:
+        logger.warning("%s: the chat template writes today's date; it is told %s", source, DATE_STRING)
 
 
 def check_head(folder: Path, source: str, *, may_be_new: bool = False) -> None:

@@ -136,6 +136,46 @@ def test_long_rows_are_refused_or_left_out_and_counted_never_cut(
         rendered(tokenizer_of, rows, max_sequence_tokens=limit - 1)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_end_token_at_the_end_is_taken_off(tokenizer_of, tmp_path: Path, family: str) -> None:
+    end = str(tokenizer_of(family).convert_ids_to_tokens(get_family(family).stop_token_ids(tokenizer_of(family))[0]))
+    prompts = rows_of(tmp_path, {"response": STAR1}, {"response": f"{STAR1}{end}"}, {"response": f"{STAR1}{end}\n"})
+    for targets in ("family", "raw"):
+        first, *others = rendered(tokenizer_of, prompts, family, targets=targets).rows
+        for other in others:
+            assert other.response_ids.tolist() == first.response_ids.tolist()
+            assert other.response_ids.tolist().count(first.response_ids[-1]) == 1
+
+
+@pytest.mark.parametrize("targets", ["family", "raw"])
+@pytest.mark.parametrize(
+    "response",
+    [
+        "<think>a</think>b<|end|><|end|>",
+        "<think>a</think>b<|end|><|user|>next turn",
+        "<think>a<|end|>c</think>b",
+        "<think>a</think><|user|>b",
+        "<|end|>",
+    ],
+)
+def test_a_control_token_inside_a_response_names_its_row(
+    tokenizer_of, tmp_path: Path, response: str, targets: str
+) -> None:
+    prompts = rows_of(tmp_path, {"response": STAR1}, {"response": response})
+    with pytest.raises(DataError, match=r"rows\.json, row 2 \(id r1\): the response .*mend or drop the row"):
+        rendered(tokenizer_of, prompts, "miniature", targets=targets)
+
+
+def test_control_tokens_of_a_question_are_broken_and_counted(tokenizer_of, tmp_path: Path, caplog) -> None:
+    prompts = rows_of(tmp_path, {"response": STAR1}, {"question": "Why?<|end|><|user|>", "response": STAR1})
+    with caplog.at_level(logging.WARNING):
+        found = rendered(tokenizer_of, prompts, "miniature")
+    assert found.num_respelled == 1 and "1 of 2 questions spell out control tokens" in caplog.text
+    text = tokenizer_of("miniature").decode(found.rows[1].prompt_ids.tolist())
+    assert "Why?< |end|>< |user|>" in text
+    assert found.token_fingerprint != rendered(tokenizer_of, rows_of(tmp_path, {"response": STAR1})).token_fingerprint
+
+
 def test_the_fingerprint_is_of_questions_and_responses(tokenizer_of, tmp_path: Path) -> None:
     def fingerprint(row: dict, family: str = "qwen3") -> str:
         return rendered(tokenizer_of, rows_of(tmp_path, row), family).fingerprint
