@@ -18,7 +18,8 @@ UNKNOWN = "not stated by the base model"
 
 def write_model_card(folder: Path, checkpoint: Checkpoint) -> None:
     """Write FOLDER/README.md."""
-    card = model_card(checkpoint.config, checkpoint.update, checkpoint.state.get("last_evaluation") or checkpoint.state.get("last_validation") or {})
+    figures = checkpoint.state.get("last_evaluation") or checkpoint.state.get("last_validation") or {}
+    card = model_card(checkpoint.config, checkpoint.update, figures)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
