@@ -30,8 +30,13 @@ def ensure_cached(name: str, report: Report) -> Path:
     if target.is_dir():
         report(f"{name} is in {target}")
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    except OSError as error:
+        raise ConfigError(
+            f"{target.parent}: cannot be written ({error.strerror}); set LRM_SAFETY_CACHE to a folder that can"
+        ) from error
     try:
         BUILDERS[name](unfinished, report)
         # Temporary files are their owner's alone; a cache may be shared.

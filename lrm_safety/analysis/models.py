@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -63,6 +63,8 @@ class Reader:
         self._matches = TokenLogprobs(model, temperature=1.0, chunk_tokens=chunk_tokens)
         head = self._matches.head
         self._matches.head = MatchHead(head.logit_divisor, head.softcap, head.chunk_tokens)
+        self.on_read: Callable[[int], object] = lambda tokens: None
+        """Called for each text that was read, with its tokens, and for each continuation, with those written."""
 
     @classmethod
     def load(cls, settings: ModelSettings, *, device: str, micro_batch_tokens: int, chunk_tokens: int) -> Reader:
@@ -96,7 +98,11 @@ class Reader:
         lengths = [sequence.num_tokens for sequence in sequences]
         (plan,) = plan_micro_batches(lengths, 1, self._micro_batch_tokens, packing=self._packing)
         micro_batches = [[sequences[position] for position in positions] for positions in plan]
-        scores = score_micro_batches(forward, micro_batches, packing=self._packing, device=self._device)
+        scores: list[TokenScores] = []
+        for batch in micro_batches:
+            scores += score_micro_batches(forward, [batch], packing=self._packing, device=self._device)
+            for sequence in batch:
+                self.on_read(sequence.num_tokens)
         return sorted(scores, key=lambda one: one.index)
 
     def continue_greedily(
@@ -130,6 +136,7 @@ class Reader:
             for position, written in zip(positions, output[:, width:].cpu().numpy(), strict=True):
                 stops = np.flatnonzero(np.isin(written, list(stop_token_ids)))
                 continuations[position] = written[: stops[0] if len(stops) else None].astype(np.int32)
+                self.on_read(len(continuations[position]))
         return [continuations[position] for position in range(len(prompts))]
 
     def close(self) -> None:

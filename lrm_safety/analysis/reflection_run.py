@@ -17,6 +17,7 @@ from ..errors import ConfigError, DataError
 from ..evaluation.engine import resolve_device
 from ..evaluation.results import interval, number
 from ..evaluation.statistics import paired_difference
+from ..monitoring.progress import counted
 from ..rollouts import TokenValues
 from ..settings import ModelSettings
 from ..settings.analysis import AnalyzeSettings, ReflectionSettings
@@ -50,8 +51,7 @@ def analyze_reflection(settings: AnalyzeSettings, console: Console) -> dict[str,
     temperatures = choose_temperatures(options.temperatures, [one.temperature for one in written.values()])
     read: dict[Key, list[ReadResponse]] = {}
     for name, model in models.items():
-        console.print(f"{name} reads {', '.join(written)}")
-        read |= _read_all(settings, name, model, written, benchmarks, temperatures)
+        read |= _read_all(settings, name, model, written, benchmarks, temperatures, console)
     base = next(iter(written))
     thresholds = {
         temperature: _threshold(options, [read[base, base, benchmark, temperature] for benchmark in benchmarks])
@@ -147,8 +147,10 @@ def _read_all(
     written: Mapping[str, Written],
     benchmarks: Sequence[str],
     temperatures: Sequence[float],
+    console: Console,
 ) -> dict[Key, list[ReadResponse]]:
     """One model reads all responses; it is loaded once and its memory given back."""
+    responses_of = {key: written[key[0]].benchmarks[key[1]] for key in product(written, benchmarks)}
     reader = Reader.load(
         model,
         device=resolve_device(settings.run.device),
@@ -156,13 +158,14 @@ def _read_all(
         chunk_tokens=settings.analysis.logprob_chunk_tokens,
     )
     found: dict[Key, list[ReadResponse]] = {}
-    for writer, benchmark in product(written, benchmarks):
-        responses = written[writer].benchmarks[benchmark]
-        pairs = [(one.prompt_ids, one.response_ids) for one in responses]
-        for temperature, entropies in token_entropies(reader, pairs, temperatures).items():
-            found[name, writer, benchmark, temperature] = [
-                _as_read(one, mine) for one, mine in zip(responses, entropies, strict=True)
-            ]
+    total = sum(map(len, responses_of.values())) * len(temperatures)
+    with counted(console, f"{name} reads {', '.join(written)}", total) as reader.on_read:
+        for (writer, benchmark), responses in responses_of.items():
+            pairs = [(one.prompt_ids, one.response_ids) for one in responses]
+            for temperature, entropies in token_entropies(reader, pairs, temperatures).items():
+                found[name, writer, benchmark, temperature] = [
+                    _as_read(one, mine) for one, mine in zip(responses, entropies, strict=True)
+                ]
     reader.close()
     return found
 

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ..monitoring.progress import waiting
 from ..run_folder import owned
 from ..settings.compose import compose_audit
 
@@ -36,7 +37,8 @@ def audit_reward(arguments: list[str]) -> int:
     directory = Path(settings.run.directory)
     with owned(directory, ["audit-reward", *arguments]) as folder:
         # Begun once all is scored: an audit that fails leaves the one before it as it is.
-        results = audit(settings, directory, resolve_device(settings.run.device), lambda: folder.begin(resolved))
+        with waiting(Console(), f"reading the texts with {', '.join(settings.reward.models)}"):
+            results = audit(settings, directory, resolve_device(settings.run.device), lambda: folder.begin(resolved))
         folder.exit_status = int(results["verdict"] == "fail")
         log_results(
             directory,

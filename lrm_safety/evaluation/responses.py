@@ -92,16 +92,16 @@ class ResponseStore:
         planned: PlannedBenchmark,
         generate: Generate,
         sampling: SamplingParameters,
-        on_response: Callable[[], None],
+        on_response: Callable[[int], object],
     ) -> None:
-        """Generate and save every batch that is missing; `on_response` is called for each response."""
+        """Generate and save every batch that is missing; `on_response` is called with the tokens of each response."""
         for number, asks in self._batches(planned):
             if self._path(planned, number).is_file():
                 continue
             found: dict[int, Generated] = {}
             for position, generated in generate_batch(asks, generate, sampling):
                 found[position] = generated
-                on_response()
+                on_response(len(generated.ids))
             self._save(self._path(planned, number), [found[i] for i in range(len(asks))])
 
     def read(self, planned: PlannedBenchmark) -> list[Generated]:

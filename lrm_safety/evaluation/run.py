@@ -7,20 +7,20 @@ or benchmark adds to what is there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..conversation import Family, ResponseParser, get_family
 from ..errors import ConfigError
 from ..modeling.folder import model_fingerprint
 from ..modeling.load import check_causal_lm, load_tokenizer
 from ..models_cache import ensure_cached
+from ..monitoring.progress import counted, waiting
 from ..rollouts import SamplingParameters
 from ..settings import EvaluateSettings
 from ..settings.paths import CACHE_PREFIX, resolve
@@ -205,7 +205,7 @@ def _generate(prepared: PreparedEvaluation, console: Console) -> dict[str, list[
             )
         )
         try:
-            with _progress(console, "generating", missing) as advance:
+            with counted(console, "generating", missing) as advance:
                 for one in planned:
                     store.complete(one, engine.generate, prepared.sampling, advance)
         finally:
@@ -221,28 +221,16 @@ def _judge(
     for one in judged:
         store.open(one)
     if missing := sum(store.num_missing(one, scored[one.name]) for one in judged):
-        judge = build_judge(store.name, prepared.settings.evaluation.judges[store.name], device=prepared.device)
+        with waiting(console, f"loading the judge {store.name}"):
+            judge = build_judge(store.name, prepared.settings.evaluation.judges[store.name], device=prepared.device)
         try:
-            with _progress(console, f"judging with {store.name}", missing) as advance:
+            with counted(console, f"judging with {store.name}", missing) as advance:
                 for one in judged:
                     store.complete(one, scored[one.name], judge, advance)
         finally:
             judge.close()
     for one in judged:
         store.read(one, scored[one.name])
-
-
-@contextmanager
-def _progress(console: Console, label: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, otherwise one line at the start."""
-    if not console.is_terminal:
-        console.print(f"{label}: {total} responses")
-        yield lambda: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda: progress.advance(task)
 
 
 @contextmanager

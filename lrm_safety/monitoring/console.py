@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Protocol
 
 from rich.console import Console as Terminal
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from lrm_safety.settings import ScheduleSettings, TrackingSettings
 
-from .progress import Progress, duration
+from .progress import SILENCE_SECONDS, Progress, duration, every
 from .registry import find
 
 KEY_METRICS = {
@@ -67,19 +68,35 @@ class SilentConsole:
 
 
 class PlainConsole:
-    """One line a record, and one for every phase of the start-up: for log files."""
+    """One line a record, and one for every phase of the start-up: for log files. A phase that lasts says so."""
 
     def __init__(
-        self, schedule: ScheduleSettings, terminal: Terminal, clock: Callable[[], float] = time.monotonic
+        self,
+        schedule: ScheduleSettings,
+        terminal: Terminal,
+        clock: Callable[[], float] = time.monotonic,
+        silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self._progress = Progress(schedule, clock)
         self._terminal = terminal
+        self._clock = clock
         self._started = False
+        self._phase: tuple[str, float] | None = None
+        self._silence_seconds = silence_seconds
+        self._spoke = clock()
+        self._closing = ExitStack()
+        self._closing.enter_context(every(silence_seconds / 2, self._remind))
 
     def phase(self, name: str | None) -> None:
+        self._phase = None if name is None else (name, self._clock())
         # Within the loop a line a phase would bury the records.
         if name is not None and not self._started:
             self.note(f"{name} ...")
+
+    def _remind(self) -> None:
+        phase, now = self._phase, self._clock()
+        if phase is not None and now - max(self._spoke, phase[1]) >= self._silence_seconds:
+            self.note(f"{phase[0]}: {duration(now - phase[1])} so far")
 
     def record(self, update: int, metrics: Mapping[str, float]) -> None:
         self._started = True
@@ -93,10 +110,11 @@ class PlainConsole:
         self.note(" | ".join(parts))
 
     def note(self, text: str) -> None:
+        self._spoke = self._clock()
         self._terminal.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Nothing to undo."""
+        self._closing.close()
 
 
 class LiveConsole:

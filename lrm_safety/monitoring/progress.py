@@ -1,13 +1,30 @@
-"""How far a run is and how long it still takes."""
+"""How far something is and how long it still takes."""
 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from lrm_safety.settings import ScheduleSettings
+
+
+SILENCE_SECONDS = 30.0
+"""After so long without a word a wait says what it waits for, and for how long it has."""
+
+
+class Advance(Protocol):
+    """Counts one item done, with its tokens where their speed is to be shown."""
+
+    def __call__(self, tokens: int = 0) -> None: ...
 
 
 class Progress:
@@ -47,3 +64,67 @@ def duration(seconds: float) -> str:
     """Hours, minutes and seconds as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+@contextmanager
+def every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+    """Call `call` from a thread of its own every so many seconds until the end of the block."""
+    stopped = threading.Event()
+
+    def repeat() -> None:
+        while not stopped.wait(seconds):
+            call()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
+@contextmanager
+def waiting(terminal: Console, label: str, seconds: float = SILENCE_SECONDS) -> Iterator[None]:
+    """Say `label ...`, and every so often for how long it has been so."""
+    begin = time.monotonic()
+
+    def say(text: str) -> None:
+        terminal.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    say(f"{label} ...")
+    with every(seconds, lambda: say(f"{label}: {duration(time.monotonic() - begin)} so far")):
+        yield
+
+
+@contextmanager
+def counted(
+    terminal: Console, label: str, total: int, unit: str = "responses", seconds: float = SILENCE_SECONDS
+) -> Iterator[Advance]:
+    """Count to `total`: a bar on a terminal, otherwise a line at the start, every so often, and at the end."""
+    if terminal.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Bar(*columns, console=terminal) as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda tokens=0: bar.advance(task)
+        return
+    begin = time.monotonic()
+    done = tokens_done = 0
+
+    def advance(tokens: int = 0) -> None:
+        nonlocal done, tokens_done
+        done, tokens_done = done + 1, tokens_done + tokens
+
+    def say() -> None:
+        passed = time.monotonic() - begin
+        parts = [f"{label}: {done:,} of {total:,} {unit}"]
+        if tokens_done:
+            parts.append(f"{tokens_done / passed:,.0f} tokens/s")
+        parts.append(f"{duration(passed)} so far" if not done else f"left {duration(passed / done * (total - done))}")
+        terminal.print(" | ".join(parts), markup=False, highlight=False, soft_wrap=True)
+
+    terminal.print(f"{label}: {total:,} {unit}", markup=False, highlight=False, soft_wrap=True)
+    with every(seconds, say):
+        yield advance
+    took = duration(time.monotonic() - begin)
+    terminal.print(f"{label}: done, {took}", markup=False, highlight=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from .components import DataSettings, ModelSettings
-from .fields import choice, integer, number, random_seed
+from .fields import DIRECTORY, choice, integer, number, random_seed
 from .sft import SupervisedSettings
 from .system import TrackerSettings
 
@@ -76,7 +76,7 @@ class AnalyzeRunSettings:
 
     name: str = "analyze-${model.name}"
     """Name of the analysis; its folder is outputs/NAME unless `directory` says otherwise."""
-    directory: str = "outputs/${run.name}"
+    directory: str = DIRECTORY
     """Folder of reflection.json, memorization.json and their configurations."""
     device: str = choice("auto", "cpu", "cuda")
     """Where the models run; auto: cuda where there is one."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from .components import RewardSettings
-from .fields import choice, integer, number, random_seed
+from .fields import DIRECTORY, choice, integer, number, random_seed
 from .system import TrackerSettings
 
 
@@ -98,7 +98,7 @@ class AuditRunSettings:
 
     name: str = "audit-${rows.name}"
     """Name of the audit; its folder is outputs/NAME unless `directory` says otherwise."""
-    directory: str = "outputs/${run.name}"
+    directory: str = DIRECTORY
     """Folder of config.yaml, audit.json and scores.jsonl (ids and scores, no text)."""
     device: str = choice("auto", "cpu", "cuda")
     """Where the reward models run; auto: cuda where there is one."""

@@ -242,7 +242,7 @@ def explain(error: Exception, schema: type = Settings) -> str:
     """One line, with the nearest known key, out of Hydra's and OmegaConf's many."""
     if isinstance(error, OverrideParseException):
         reason = (line for line in error.message.splitlines() if not line.startswith(("Error parsing", "See ")))
-        return f"{error.override}: {' '.join(reason)}"
+        return f"{error.override}: {' '.join(reason)}{_quotes(error.override or '')}"
     causes = [error]
     while (cause := causes[-1].__cause__) is not None and isinstance(cause, Exception):
         causes.append(cause)
@@ -266,6 +266,14 @@ def explain(error: Exception, schema: type = Settings) -> str:
     if first.startswith("Error merging override") or not first:
         first = " ".join(line.strip() for line in text.splitlines()[:2])
     return first
+
+
+def _quotes(override: str) -> str:
+    """How to write a value that Hydra's grammar does not take bare; empty where quotes would not help."""
+    key, equals, value = override.partition("=")
+    if not equals or not value or "'" in value:
+        return ""
+    return f"; a value with special characters wants quotes: \"{key}='{value}'\""
 
 
 def _unknown(key: str, schema: type = Settings) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from .fields import choice, integer, number, random_seed
+from .fields import DIRECTORY, choice, integer, number, random_seed
 
 
 @dataclass
@@ -90,7 +90,7 @@ class EvaluateRunSettings:
 
     name: str = "evaluate-${model.name}"
     """Name of the evaluation; its folder is outputs/NAME unless `directory` says otherwise."""
-    directory: str = "outputs/${run.name}"
+    directory: str = DIRECTORY
     """Folder of responses, verdicts, Inspect logs, results.json and samples.jsonl."""
     device: str = choice("auto", "cpu", "cuda")
     """Where engine and judge models run; auto: cuda where there is one."""

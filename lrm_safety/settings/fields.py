@@ -11,6 +11,10 @@ from typing import Any
 
 MAX_SEED = 2**32 - 1
 """The largest seed that numpy and vLLM take."""
+RUNS_VARIABLE = "LRM_SAFETY_RUNS"
+"""Folder below which runs are put; without it `outputs` in the working directory."""
+DIRECTORY = "${oc.env:LRM_SAFETY_RUNS,outputs}/${run.name}"
+"""Default of every run.directory."""
 
 
 def choice(default: str, *others: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -22,7 +23,24 @@ def configuration_directory() -> Path:
 
 def cache_directory() -> Path:
     """Folder of converted models: $LRM_SAFETY_CACHE, or ~/.cache/lrm_safety."""
-    return Path(os.environ.get("LRM_SAFETY_CACHE") or Path.home() / ".cache" / "lrm_safety")
+    if named := os.environ.get("LRM_SAFETY_CACHE"):
+        return Path(named)
+    try:
+        return Path.home() / ".cache" / "lrm_safety"
+    except RuntimeError as error:
+        raise ConfigError("this user has no home folder: set LRM_SAFETY_CACHE to a folder for converted models") from error
+
+
+MAXIMUM_SOCKET_BYTES = 107
+RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
+"""What Ray adds to the temporary folder for the longest of its sockets; Linux takes 107 bytes."""
+
+
+def ray_temporary_folder(environment: Mapping[str, str]) -> tuple[str, str, int]:
+    """The variable that decides, the folder of Ray's sessions, and by how many bytes it is too long for their sockets."""
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in environment), "TMPDIR")
+    folder = environment.get(name, "/tmp")
+    return name, folder, max(0, len(os.fsencode(folder + RAY_SOCKET)) - MAXIMUM_SOCKET_BYTES)
 
 
 def resolve(path: str, key: str) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from .fields import choice, integer, number, random_seed
+from .fields import DIRECTORY, choice, integer, number, random_seed
 from .system import TrackerSettings
 
 
@@ -115,7 +115,7 @@ class RewardRunSettings:
 
     name: str = "reward-${base.name}-${pairs.name}"
     """Name of the run; its folder is outputs/NAME unless `directory` says otherwise."""
-    directory: str = "outputs/${run.name}"
+    directory: str = DIRECTORY
     """Folder of config.yaml, metrics.jsonl, results.json and export/."""
     device: str = choice("auto", "cpu", "cuda")
     """One process on the CPU or on one GPU; auto: cuda where there is one. Several GPUs are not used."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from .components import DataSettings, ModelSettings
-from .fields import choice, integer, number, random_seed
+from .fields import DIRECTORY, choice, integer, number, random_seed
 from .system import CheckpointSettings, ClusterSettings, TrackingSettings
 from .training import TrainerSettings
 
@@ -16,7 +16,7 @@ class SftRunSettings:
 
     name: str = "sft-${model.name}-${data.name}-${sft.name}"
     """Name of the run; its folder is outputs/NAME unless `directory` says otherwise."""
-    directory: str = "outputs/${run.name}"
+    directory: str = DIRECTORY
     """Folder of the run: configuration, metrics, checkpoints, export. Absolute on a cluster with shared storage."""
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .fields import integer, number
+from .fields import DIRECTORY, integer, number
 
 
 @dataclass
@@ -11,7 +11,7 @@ class StudyRunSettings:
 
     name: str = "study"
     """Name of the study; its folder is outputs/NAME unless `directory` says otherwise."""
-    directory: str = "outputs/${run.name}"
+    directory: str = DIRECTORY
     """Folder of all runs, evaluations and analyses, report.html and summary.json."""
 
 

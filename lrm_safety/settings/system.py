@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .fields import choice, integer, number
+from .fields import DIRECTORY, choice, integer, number
 
 
 @dataclass
@@ -129,7 +129,7 @@ class RunSettings:
 
     name: str = "${model.name}-${data.name}-${algorithm.name}"
     """Name of the run; its folder is outputs/NAME unless `directory` says otherwise."""
-    directory: str = "outputs/${run.name}"
+    directory: str = DIRECTORY
     """Folder of the run: configuration, metrics, checkpoints, export. Absolute on a cluster with shared storage."""
     invariants: str = choice("strict", "warn")
     """What a failed self-check does: stop the run, or warn."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -14,6 +15,7 @@ import ray
 
 from ..errors import ClusterError
 from ..settings import Settings
+from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated
 from .group import this_node_id
 from .placement import Placement, release, reserve
@@ -21,14 +23,30 @@ from .policy_group import PolicyGroup
 from .rollout_group import RolloutGroup
 from .scoring_group import ReferenceGroup, RewardGroup
 
+CONNECT_TIMEOUT_SECONDS = 10.0
+"""Ray itself tries for many minutes to join a cluster that is not there."""
+
 Group = PolicyGroup | RolloutGroup | RewardGroup | ReferenceGroup
 
 
 def join_ray(settings: Settings) -> None:
-    """Connect to the cluster that the configuration, a Ray job or RAY_ADDRESS names; otherwise start a local Ray."""
+    """Connect to the cluster that the configuration, a Ray job or RAY_ADDRESS names; otherwise start a local Ray.
+
+    Raises ClusterError when nothing answers there within `CONNECT_TIMEOUT_SECONDS`, or Ray refuses.
+    """
     address = settings.cluster.address or os.environ.get("RAY_ADDRESS")
+    named = f"cluster.address={address}" if settings.cluster.address else f"RAY_ADDRESS={address}"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local: dict[str, Any] = {}
+    if address in (None, "local"):
+        variable, folder, excess = ray_temporary_folder(os.environ)
+        if excess:
+            raise ClusterError(
+                f"{variable}={folder}: is {excess} bytes too long for Ray's sockets; set RAY_TMPDIR to a shorter folder, e.g. "
+                "RAY_TMPDIR=/tmp"
+            )
+    else:
+        _check_answers(address, named)
     if address is None:
         # Ray listens on the machine's outward address: without a token whoever reaches it could run code. Ray 2.60 turns
         # tokens on by itself where RAY_AUTH_MODE is unset, but would leave one in the user's home. (Setting the mode here
@@ -37,12 +55,29 @@ def join_ray(settings: Settings) -> None:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it would tell how to opt out
         # "local", because without an address Ray would join any cluster that was started on this machine.
+        named = "a local Ray"
         address, local = "local", {"num_cpus": settings.cluster.local_num_cpus, "include_dashboard": False}
     try:
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=settings.tracking.worker_logs, **local)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         line = " ".join(str(error).split())[:300]
-        raise ClusterError(f"cluster.address={address}: cannot join Ray: {line}") from error
+        raise ClusterError(f"{named}: cannot join Ray: {line}") from error
+
+
+def _check_answers(address: str, named: str) -> None:
+    """Raise ClusterError unless something listens at `host:port` or `ray://host:port`; other forms are Ray's to read."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        mend = (
+            "start a cluster there with `ray start --head`, or name another"
+            if named.startswith("cluster.")
+            else "unset RAY_ADDRESS for a Ray of this machine's own, or set it to a cluster that runs"
+        )
+        raise ClusterError(f"{named}: no Ray cluster answers there ({error}); {mend}") from error
 
 
 class StartedGroups(ABC):

@@ -166,14 +166,14 @@ def test_a_composed_configuration_is_printed_and_nothing_started(tmp_path: Path)
 @pytest.mark.parametrize(
     ("overrides", "folders"),
     [
-        (["experiment=miniature", "seed=1,2"], ["outputs/miniature/seed=1", "outputs/miniature/seed=2"]),
+        (["experiment=miniature", "seed=1,2"], ["outputs/miniature/seed-1", "outputs/miniature/seed-2"]),
         (
             ["experiment=miniature,smollm2_star1"],
-            ["outputs/sweep/experiment=miniature", "outputs/sweep/experiment=smollm2_star1"],
+            ["outputs/sweep/experiment-miniature", "outputs/sweep/experiment-smollm2_star1"],
         ),
         (
             ["experiment=miniature", "model=miniature,smollm2_135m", "run.directory=here"],
-            ["here/model=miniature", "here/model=smollm2_135m"],
+            ["here/model-miniature", "here/model-smollm2_135m"],
         ),
     ],
 )
@@ -249,3 +249,49 @@ def test_the_entry_point_is_the_function(repository_root: Path) -> None:
 
     scripts = tomllib.loads((repository_root / "pyproject.toml").read_text())["project"]["scripts"]
     assert json.dumps(scripts) == '{"lrm-safety": "lrm_safety.cli:main"}'
+
+
+def test_a_sweep_over_values_too_long_for_a_folder_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, error = run(capsys, "train", "-m", "experiment=miniature", f"model.system_prompt='{'x' * 300}','b'")
+    assert status == 1 and error.startswith("error: model.system_prompt: a run of a multirun has a folder named after")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", ["outputs/a,b=1/export", "outputs/seed=1/export", "runs/{1}/export"])
+def test_a_path_that_wants_quotes_shows_them(capsys: pytest.CaptureFixture[str], path: str) -> None:
+    status, _, error = run(capsys, "evaluate", "model=miniature", f"model.path={path}", "evaluation=miniature")
+    assert status == 1 and f"\"model.path='{path}'\"" in error, error
+
+
+def test_the_folder_of_a_sweeps_run_can_be_given_back(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "outputs/sweep/algorithm.kl.coef-0.1__seed-1/export"
+    status, _, error = run(capsys, "evaluate", "model=miniature", f"model.path={path}", "evaluation=miniature")
+    assert status == 1 and "no such file or folder" in error, error
+
+
+def test_another_family_is_refused_with_the_choices_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, error = run(capsys, "train", "experiment=miniature", "model.family=qwen9", "--cfg", "job")
+    assert status == 1 and "model.family=qwen9: must be one of" in error and "qwen3" in error
+
+
+def test_runs_go_below_the_folder_that_the_environment_names(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LRM_SAFETY_RUNS", "/shared/runs")
+    _, out, _ = run(capsys, "evaluate", "model=miniature", "evaluation=miniature", "run.name=mine", "--cfg", "job")
+    assert yaml.safe_load(out)["run"]["directory"] == "/shared/runs/mine"
+
+
+@pytest.mark.parametrize("command", [["train", "experiment=miniature"], ["sft", "model=miniature", "data=miniature_supervised"]])
+def test_a_job_does_not_write_into_its_temporary_copy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """Ray gives every job of one checkout the same folder, and takes it away with its session."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    status, _, error = run(capsys, *command, "run.name=mine")
+    assert status == 1 and "run.directory=outputs/mine: is relative" in error and "LRM_SAFETY_RUNS" in error
+    assert not list(tmp_path.iterdir())

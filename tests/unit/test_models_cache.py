@@ -87,3 +87,10 @@ def test_smollm2_answers(cache: Path, capsys: pytest.CaptureFixture[str]) -> Non
     inputs = tokenizer("The capital of France is", return_tensors="pt")
     written = model.generate(**inputs, do_sample=False, max_new_tokens=4)[0, inputs["input_ids"].shape[1] :]
     assert tokenizer.decode(written).strip().startswith("Paris")
+
+
+def test_a_cache_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LRM_SAFETY_CACHE", raising=False)
+    monkeypatch.setenv("HOME", "/proc/nope")
+    with pytest.raises(ConfigError, match="^/proc/nope/.cache/lrm_safety: cannot be written .* set LRM_SAFETY_CACHE"):
+        models_cache.ensure_cached("smollm2_135m", lambda line: None)

@@ -8,6 +8,7 @@ import pytest
 from lrm_safety.commands import doctor as subject
 from lrm_safety.commands.doctor import Row
 from lrm_safety.errors import ConfigError
+from lrm_safety.settings.paths import RAY_SOCKET
 
 GIB = 1024**3
 
@@ -107,7 +108,7 @@ def test_only_linux_on_x86_64(system: str, machine: str, level: str) -> None:
 
 def test_a_temporary_folder_too_long_for_sockets_is_named() -> None:
     """Ray adds 68 bytes; Linux takes 107, so 39 are left."""
-    assert len(subject.RAY_SOCKET) == 68
+    assert len(RAY_SOCKET) == 68
     assert subject.temporary_row({"TMPDIR": "/" + "x" * 38}).level == "ok"
     row = subject.temporary_row({"TMPDIR": "/" + "x" * 39})
     assert (row.name, row.level) == ("TMPDIR", "fail") and "1 bytes too long" in row.found
