@@ -176,7 +176,8 @@ def _group_table(root: str) -> str:
     """One line with its options for each configuration group of conf/ROOT.yaml."""
     lines = []
     entries = yaml.safe_load((configuration_directory() / f"{root}.yaml").read_text(encoding="utf-8"))["defaults"]
-    for name in sorted(name for entry in entries if isinstance(entry, dict) for name in entry):
+    names = [name for entry in entries if isinstance(entry, dict) for name in entry]
+    for name in sorted(name for name in names if not name.startswith("override ")):
         folder = configuration_directory() / name
         files = (path.relative_to(folder) for path in folder.rglob("*.yaml"))
         options = sorted(str(path.with_suffix("")) for path in files if path.parts[0] != "shared")  # parts of options
