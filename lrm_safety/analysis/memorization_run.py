@@ -53,7 +53,9 @@ def analyze_memorization(settings: AnalyzeSettings, console: Console) -> dict[st
         max_new_tokens = settings.analysis.memorization.max_new_tokens
         label = f"{name} reads {', '.join(f'{len(rows)} {group} rows' for group, rows in groups.items())}"
         total = sum(map(len, groups.values())) * (2 if max_new_tokens else 1)
-        with counted(console, f"{label}{' and continues them' if max_new_tokens else ''}", total, "texts") as reader.on_read:
+        with counted(
+            console, f"{label}{' and continues them' if max_new_tokens else ''}", total, "texts"
+        ) as reader.on_read:
             for group, rows in groups.items():
                 values = measure_rows(reader, rows, family, tokenizer, max_new_tokens)
                 found[name, group] = {row.id: mine for row, mine in zip(rows, values, strict=True)}

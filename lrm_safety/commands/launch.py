@@ -156,8 +156,8 @@ def _check_folder_names(overrides: list[str]) -> None:
                 key = max(told, key=len).partition("=")[0]
                 raise ConfigError(
                     f"{key}: a run of a multirun has a folder named after its values, and this name would have "
-                    f"{len(os.fsencode(part))} bytes, above the {MAXIMUM_NAME_BYTES} of a file system; put the values into files of "
-                    "conf/ and sweep over their names, or start the runs one by one"
+                    f"{len(os.fsencode(part))} bytes, above the {MAXIMUM_NAME_BYTES} of a file system; put the values "
+                    "into files of conf/ and sweep over their names, or start the runs one by one"
                 )
 
 

@@ -16,7 +16,6 @@ from rich.progress import Progress as Bar
 
 from lrm_safety.settings import ScheduleSettings
 
-
 SILENCE_SECONDS = 30.0
 """After so long without a word a wait says what it waits for, and for how long it has."""
 

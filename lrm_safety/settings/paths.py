@@ -28,7 +28,9 @@ def cache_directory() -> Path:
     try:
         return Path.home() / ".cache" / "lrm_safety"
     except RuntimeError as error:
-        raise ConfigError("this user has no home folder: set LRM_SAFETY_CACHE to a folder for converted models") from error
+        raise ConfigError(
+            "this user has no home folder: set LRM_SAFETY_CACHE to a folder for converted models"
+        ) from error
 
 
 MAXIMUM_SOCKET_BYTES = 107

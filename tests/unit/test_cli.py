@@ -285,7 +285,9 @@ def test_runs_go_below_the_folder_that_the_environment_names(
     assert yaml.safe_load(out)["run"]["directory"] == "/shared/runs/mine"
 
 
-@pytest.mark.parametrize("command", [["train", "experiment=miniature"], ["sft", "model=miniature", "data=miniature_supervised"]])
+@pytest.mark.parametrize(
+    "command", [["train", "experiment=miniature"], ["sft", "model=miniature", "data=miniature_supervised"]]
+)
 def test_a_job_does_not_write_into_its_temporary_copy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:

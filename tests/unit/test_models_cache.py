@@ -92,5 +92,5 @@ def test_smollm2_answers(cache: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_cache_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LRM_SAFETY_CACHE", raising=False)
     monkeypatch.setenv("HOME", "/proc/nope")
-    with pytest.raises(ConfigError, match="^/proc/nope/.cache/lrm_safety: cannot be written .* set LRM_SAFETY_CACHE"):
+    with pytest.raises(ConfigError, match=r"^/proc/nope/.cache/lrm_safety: cannot be written .* set LRM_SAFETY_CACHE"):
         models_cache.ensure_cached("smollm2_135m", lambda line: None)

@@ -60,4 +60,6 @@ def test_a_phase_of_training_that_lasts_says_so() -> None:
     plain.phase(None)
     plain.close()
     lines = file.getvalue().splitlines()
-    assert lines[0].startswith("update 1/10") and set(lines[1:]) == {"generate: 0:00:00 so far"} and len(lines) in (2, 3)
+    assert (
+        lines[0].startswith("update 1/10") and set(lines[1:]) == {"generate: 0:00:00 so far"} and len(lines) in (2, 3)
+    )

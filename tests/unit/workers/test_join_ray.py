@@ -30,7 +30,9 @@ def test_a_dead_address_of_the_environment_is_blamed_on_the_environment(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", scheme + dead)
     began = time.monotonic()
-    with pytest.raises(ClusterError, match=rf"^RAY_ADDRESS={scheme}{dead}: no Ray cluster answers there .*unset RAY_ADDRESS"):
+    with pytest.raises(
+        ClusterError, match=rf"^RAY_ADDRESS={scheme}{dead}: no Ray cluster answers there .*unset RAY_ADDRESS"
+    ):
         join_ray(settings())
     assert time.monotonic() - began < 15
 
