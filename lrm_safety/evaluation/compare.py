@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import DataError
-from .results import interval, judge_notes, number
+from .results import chance, interval, judge_notes, number, print_whole
 from .statistics import paired_difference
 
 
@@ -75,11 +75,11 @@ def compare(names: Sequence[str], results: Sequence[Mapping[str, Any]], console:
                         f"{benchmark}: {paired.num_unmatched} questions with a value in A or {letter} alone left out"
                     )
                 change = f"{paired.figure.value:+.3f}" if paired.figure.n else number(None)
-                cells += [f"{change}\n{interval(difference)}", number(p_value), str(paired.figure.n)]
+                cells += [f"{change}\n{interval(difference)}", chance(p_value), str(paired.figure.n)]
             rows.append(row)
             table.add_row("" if i else f"{benchmark}\n{mine['primary']}", *cells)
         table.add_section()
-    console.print(table)
+    print_whole(console, table)
     primary = {row["figure"] for row in rows}
     notes = dict.fromkeys(
         line

@@ -119,7 +119,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     table = Table(
         title=f"{results['model']['name']}, protocol {results['protocol']['name']}", box=SIMPLE_HEAD, pad_edge=False
     )
-    table.add_column("benchmark", overflow="fold")
+    table.add_column("benchmark", no_wrap=True)
     table.add_column("figure", no_wrap=True)
     for heading in ("value", "95% interval", "n"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -130,13 +130,30 @@ def show(results: Mapping[str, Any], console: Console) -> None:
             size = str(questions) if one["samples"] == 1 else f"{questions} x {one['samples']}"
             table.add_row("" if i else name, figure, number(found and found["value"]), interval(found), size)
         table.add_section()
-    console.print(table)
+    print_whole(console, table)
     for name, one in results["benchmarks"].items():
         for judge, reasons in one.get("no_verdict", {}).items():
             told = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
             console.print(f"{name}: {judge} gave no verdict on {sum(reasons.values())} texts ({told})", soft_wrap=True)
     for line in judge_notes(results["judges"]):
         console.print(line, markup=False, highlight=False)
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """The table where it fits; on a narrower console, such as a job's log, its rows as lines, with no name cut."""
+    if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
+        console.print(table)
+        return
+    headings = [str(column.header) for column in table.columns]
+    console.print(str(table.title or ""), markup=False, highlight=False, soft_wrap=True)
+    for cells in zip(*(list(column.cells) for column in table.columns), strict=True):
+        values = [" ".join(str(cell).split("\n")) for cell in cells]
+        told = [
+            f"{heading} {value}" if heading in ("p", "n") else value
+            for heading, value in zip(headings, values, strict=True)
+            if value
+        ]
+        console.print("  ".join(told), markup=False, highlight=False, soft_wrap=True)
 
 
 def judge_notes(judges: Mapping[str, Any]) -> list[str]:
@@ -157,6 +174,11 @@ def headlines(benchmark: Mapping[str, Any]) -> list[str]:
 def number(value: float | None) -> str:
     """Three decimals, or a dash."""
     return "-" if value is None else f"{value:.3f}"
+
+
+def chance(p_value: float | None) -> str:
+    """A p value: three decimals, and never 0, which it is not."""
+    return number(p_value) if p_value is None or p_value >= 0.0005 else "<0.001"
 
 
 def interval(figure: Mapping[str, Any] | None) -> str:

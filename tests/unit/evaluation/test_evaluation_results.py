@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from made_evaluations import plan_of, question, response, scored_of
 from rich.console import Console
+from rich.table import Table
 
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.figures import figures
@@ -20,9 +21,11 @@ from lrm_safety.evaluation.judges.refusal_rules import measured_error
 from lrm_safety.evaluation.protocols import PROTOCOLS
 from lrm_safety.evaluation.results import (
     benchmark_results,
+    chance,
     headlines,
     interval,
     number,
+    print_whole,
     read_results,
     show,
     write_results,
@@ -229,3 +232,23 @@ def test_numbers_and_intervals() -> None:
     assert number(None) == "-" and number(0.12345) == "0.123" and number(0.0) == "0.000"
     assert interval(None) == "-" and interval({"low": None, "high": 1.0}) == "-"
     assert interval({"low": 0.0, "high": 0.98765}) == "0.000 to 0.988"
+
+
+def test_a_narrow_log_gets_lines_with_whole_names() -> None:
+    """A job's log has 80 columns; a table would break names into pieces of three letters."""
+    table = Table("benchmark", "figure", "value", "n", title="mine")
+    table.add_row("over_refusal_of_safe_prompts", "over_refusal/refusal_rules/answer", "0.123", "250 x 64")
+    table.add_row("", "safety/refusal_rules/full\nmore", "0.456", "")
+    wide, narrow = (Console(file=io.StringIO(), width=width) for width in (200, 40))
+    for console in (wide, narrow):
+        print_whole(console, table)
+    assert "┃" in wide.file.getvalue() or "─" in wide.file.getvalue()
+    assert narrow.file.getvalue().splitlines() == [
+        "mine",
+        "over_refusal_of_safe_prompts  over_refusal/refusal_rules/answer  0.123  n 250 x 64",
+        "safety/refusal_rules/full more  0.456",
+    ]
+
+
+def test_a_small_chance_is_never_none() -> None:
+    assert [chance(value) for value in (None, 0.5, 0.0005, 1e-12, 0.0)] == ["-", "0.500", "0.001", "<0.001", "<0.001"]
