@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import credentials
-from ..errors import ConfigError, InvariantError, WorkerError
+from ..errors import ConfigError, InvariantError, LrmSafetyError, WorkerError
 from ..modeling.distributed import memory_usage
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds, TokenValues
 from ..settings import Settings
@@ -36,7 +36,7 @@ class RolloutWorker:
 
         Raises:
             ConfigError: when vLLM refuses the arguments, for instance lengths above the model's limit.
-            WorkerError: when less of the GPU is free than asked for, which may pass: an earlier engine may still be ending.
+            WorkerError: for what may pass: less of the GPU is free than asked for, since an earlier engine is still ending.
         """
         credentials.load()
         from vllm import LLM
@@ -48,13 +48,8 @@ class RolloutWorker:
             register()
         try:
             self._llm = LLM(**engine_arguments(self._settings))
-        except (ValueError, VLLMClientError) as error:
-            if "Free memory on device" in str(error):
-                raise WorkerError(
-                    f"rollout.gpu_memory_utilization={self._settings.rollout.gpu_memory_utilization:g}: lower it, or end what "
-                    f"else is on the GPU: {error}"
-                ) from error
-            raise ConfigError(f"rollout, model: vLLM refuses these settings: {error}") from error
+        except (ValueError, RuntimeError, VLLMClientError) as error:
+            raise start_failure(error, self._settings) from error
         self._llm.update_weight_version("0")
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
@@ -209,6 +204,19 @@ class RolloutWorker:
             engine.abort_request(open_ids, internal=True)
         if self._settings.rollout.tensor_parallel_size == 1:  # an engine in other processes sends nothing while idle
             engine.step()
+
+
+def start_failure(error: Exception, settings: Settings) -> LrmSafetyError:
+    """Whether a change of the settings is needed (ConfigError), or the engine may start another time (WorkerError)."""
+    line = " ".join(str(error).split())
+    if "Free memory on device" in line:
+        share = settings.rollout.gpu_memory_utilization
+        return WorkerError(f"rollout.gpu_memory_utilization={share:g}: lower it, or end what else is on the GPU: {line}")
+    if "Engine core initialization failed" in line:
+        return WorkerError(f"rollout: {line} tracking.worker_logs=true shows what the engine's own processes say")
+    if isinstance(error, RuntimeError):
+        return WorkerError(f"rollout: the engine does not start: {type(error).__name__}: {line}")
+    return ConfigError(f"rollout, model: vLLM refuses these settings: {line}")
 
 
 def engine_arguments(settings: Settings) -> dict[str, Any]:

@@ -26,13 +26,22 @@ from transformers import (
 from lrm_safety.batching import plan_micro_batches
 from lrm_safety.errors import DataError
 from lrm_safety.rollouts import MiniBatch, TrainingSequence
-from lrm_safety.settings import AlgorithmSettings, KLSettings, ModelSettings, RolloutSettings, Settings, TrainerSettings
+from lrm_safety.settings import (
+    AlgorithmSettings,
+    ClusterSettings,
+    KLSettings,
+    ModelSettings,
+    RolloutSettings,
+    Settings,
+    TrainerSettings,
+)
 
 VOCABULARY = 97
 RANKS = 2
 TIMEOUT_SECONDS = 180
 FLAVOURS = ("untied-packed", "tied-padded", "granite-padded", "granite-padded-whole")
 """`whole`: small parameters stay whole on every rank, which is DeepSpeed's default; elsewhere every one is partitioned."""
+TAKE_TURNS = ("tied-padded", "granite-padded-whole")
 
 
 def serve(worker_class, settings, rank, world_size, pipe):
@@ -142,6 +151,8 @@ def build_settings(folder, flavour, dtype="float32", **trainer):
             **trainer,
         ),
         rollout=RolloutSettings(temperature=0.8),
+        # Ranks that take turns with engines give back what a pass leaves gathered, and compute the same.
+        cluster=ClusterSettings(colocate=[["policy", "rollout"]] if flavour in TAKE_TURNS else []),
     )
 
 

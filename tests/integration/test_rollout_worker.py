@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -229,6 +230,16 @@ def test_greedy_sampling_takes_the_likeliest_token(
     with torch.no_grad():
         best = model[0](ids[None], use_cache=False).logits[0].argmax(-1)
     assert best[len(rollout.prompt_ids) - 1 : -1].tolist() == rollout.response_ids.tolist()
+
+
+def test_an_engine_tells_what_it_is(engine: EngineProcess, model: tuple[Qwen3ForCausalLM, Settings]) -> None:
+    """Key and value of 2 layers x 1 head x 32, float32: 512 bytes a token of the cache that the settings state."""
+    rollout = model[1].rollout
+    told = engine.run(call, "describe")
+    tokens = int(re.match(r"KV cache ([\d,]+) tokens", told)[1].replace(",", ""))  # type: ignore[index]
+    assert 0.9 < tokens * 512 / rollout.kv_cache_bytes <= 1  # type: ignore[operator]
+    full = tokens / (rollout.max_prompt_tokens + rollout.max_response_tokens)
+    assert f"{full:.1f} responses of full length; attention CPU_ATTN; eager" in told
 
 
 def test_memory_is_reported_by_the_engine(engine: EngineProcess) -> None:
