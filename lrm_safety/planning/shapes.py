@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ModelError
-from ..modeling.folder import weight_files
+from ..modeling.folder import tensors, weight_files
 from ..settings import LoraSettings
 from ..settings.paths import resolve
 
@@ -134,6 +135,10 @@ KNOWN: dict[str, ModelShape] = {
 }
 
 
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""Keys of config.json that tell of a mixture, to which the formula for dense transformers does not apply."""
+
+
 def shape_of(path: str, key: str, *, head: bool = True, config: str | None = None) -> ModelShape:
     """Shape of the model at a configured path.
 
@@ -152,14 +157,20 @@ def shape_of(path: str, key: str, *, head: bool = True, config: str | None = Non
     if any(file.parent.glob("*.safetensors")):
         weight_files(file.parent)  # a folder that the run would refuse is refused here
     try:
-        return _of_config(json.loads(file.read_text(encoding="utf-8")), folder.name, head)
-    except (KeyError, TypeError, ValueError) as error:
+        shape = _of_config(read := json.loads(file.read_text(encoding="utf-8")), folder.name, head)
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise ModelError(f"{file}: no size of a transformer can be read from it ({error})") from error
+    dense = not (shape.mamba_heads or any(read.get(key) for key in EXPERTS))
+    if not dense and folder.is_dir() and any(folder.glob("*.safetensors")):
+        stored = sum(math.prod(entry.shape) for entry in tensors(folder).values())
+        return replace(shape, stated_parameters=stored, source="config.json, parameters counted in the weight files")
+    return shape
 
 
 def _of_config(config: Mapping[str, Any], name: str, head: bool) -> ModelShape:
     heads = int(config["num_attention_heads"])
     kind = str(config.get("model_type", ""))
+    layers = set(config.get("layer_types") or ())  # published as `mamba`; transformers writes `linear_attention`
     return ModelShape(
         name=name,
         layers=int(config["num_hidden_layers"]),
@@ -172,7 +183,7 @@ def _of_config(config: Mapping[str, Any], name: str, head: bool) -> ModelShape:
         tied=bool(config.get("tie_word_embeddings", False)),
         qkv_bias=kind == "qwen2" or bool(config.get("attention_bias", False)),
         qk_norm=kind == "qwen3",
-        mamba_heads=int(config.get("mamba_n_heads") or 0) if "mamba" in (config.get("layer_types") or ()) else 0,
+        mamba_heads=int(config.get("mamba_n_heads") or 0) if layers & {"mamba", "linear_attention"} else 0,
         head=head,
         source="config.json",
     )

@@ -211,7 +211,9 @@ def start_failure(error: Exception, settings: Settings) -> LrmSafetyError:
     line = " ".join(str(error).split())
     if "Free memory on device" in line:
         share = settings.rollout.gpu_memory_utilization
-        return WorkerError(f"rollout.gpu_memory_utilization={share:g}: lower it, or end what else is on the GPU: {line}")
+        return WorkerError(
+            f"rollout.gpu_memory_utilization={share:g}: lower it, or end what else is on the GPU: {line}"
+        )
     if "Engine core initialization failed" in line:
         return WorkerError(f"rollout: {line} tracking.worker_logs=true shows what the engine's own processes say")
     if isinstance(error, RuntimeError):
