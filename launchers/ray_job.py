@@ -39,6 +39,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="PATH",
         help="a file on every node, readable by its owner alone, with lines such as WANDB_API_KEY=...; only its name travels",
     )
+    for kind, use in (("cpus", "CPUs"), ("gpus", "GPUs, which evaluate and analyze need for their models")):
+        parser.add_argument(
+            f"--entrypoint-num-{kind}", type=float, metavar="N", help=f"reserve for the command itself so many {use}"
+        )
     parser.add_argument("command", help="a command of lrm-safety, such as train")
     parser.add_argument("overrides", nargs=argparse.REMAINDER, help="Hydra overrides and options of the command")
     return parser.parse_args(arguments)
@@ -55,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
             wait=given.wait,
             passed=given.env,
             secrets_file=given.secrets,
+            num_cpus=given.entrypoint_num_cpus,
+            num_gpus=given.entrypoint_num_gpus,
         )
     except LrmSafetyError as error:
         print(f"error: {error}", file=sys.stderr)

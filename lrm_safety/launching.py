@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -45,6 +45,10 @@ class Job:
     entrypoint: str
     working_dir: Path
     environment: Mapping[str, str]
+    num_cpus: float | None = None
+    """CPUs that Ray reserves for the command itself, besides those of its workers; None: as the cluster does by default."""
+    num_gpus: float | None = None
+    """GPUs that Ray reserves for, and shows to, the command itself: `evaluate` and `analyze` run their models there."""
 
     def runtime_env(self) -> dict[str, Any]:
         return {"working_dir": str(self.working_dir), "env_vars": dict(self.environment)}
@@ -145,7 +149,12 @@ def submit(client: JobSubmissionClient, job: Job) -> str:
     deadline = time.monotonic() + AGENT_TIMEOUT_SECONDS
     while True:
         try:
-            return client.submit_job(entrypoint=job.entrypoint, runtime_env=job.runtime_env())
+            return client.submit_job(
+                entrypoint=job.entrypoint,
+                runtime_env=job.runtime_env(),
+                entrypoint_num_cpus=job.num_cpus,
+                entrypoint_num_gpus=job.num_gpus,
+            )
         except (RuntimeError, ValueError, ConnectionError) as error:
             refusal = first_line(error)
         if NO_AGENT not in refusal:
@@ -211,17 +220,24 @@ def run_job(
     wait: bool,
     passed: Sequence[str] = (),
     secrets_file: str | None = None,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
 ) -> int:
     """Submit and, if `wait`, follow to the end. Interrupting the wait leaves the job running.
 
     Args:
         address: the dashboard; None takes RAY_API_SERVER_ADDRESS, then this machine's.
         passed, secrets_file: see `plan_job`.
+        num_cpus, num_gpus: see `Job`.
 
     Returns:
         The job's exit code; 0 without `wait`; 130 if interrupted.
     """
-    job = plan_job(command, overrides, os.environ, working_dir, passed, secrets_file)
+    job = replace(
+        plan_job(command, overrides, os.environ, working_dir, passed, secrets_file),
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+    )
     if secrets_file is None and (held := [name for name in NOT_PASSED_ON if os.environ.get(name)]):
         print(
             f"{' and '.join(held)} set here and not passed on, since Ray shows a job's variables: the nodes need their own, or "

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import shlex
 import socket
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from ray.job_submission import JobSubmissionClient
 
 from lrm_safety import launching
 from lrm_safety.errors import ClusterError, ConfigError
@@ -80,8 +82,10 @@ class Server:
 
     def __init__(self, *answers: str | Exception) -> None:
         self.answers = list(answers)
+        self.request: dict[str, Any] = {}
 
     def submit_job(self, **request: Any) -> str:
+        self.request = request
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -106,3 +110,12 @@ def test_a_cluster_that_has_just_started_gets_time(monkeypatch: pytest.MonkeyPat
 def test_a_refused_job_names_the_mend_at_once(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"package is too large.*rayignore"):
         submit(cast(Any, Server(ValueError("package is too large\nmore"), "taken")), Job("x", tmp_path, {}))
+
+
+def test_a_command_gets_the_gpus_that_its_own_process_needs(tmp_path: Path) -> None:
+    """An evaluation runs its engine in the job's own process, which sees no GPU unless it reserves one."""
+    server = Server("raysubmit_1")
+    submit(cast(Any, server), Job("lrm-safety evaluate", tmp_path, {}, num_gpus=1.0))
+    # The names of Ray's JobSubmissionClient.submit_job.
+    assert server.request["entrypoint_num_gpus"] == 1.0 and server.request["entrypoint_num_cpus"] is None
+    assert set(server.request) <= set(inspect.signature(JobSubmissionClient.submit_job).parameters)
