@@ -1,16 +1,18 @@
 """Checkpoints: whole folders or none.
 
 A checkpoint is written into a folder beside its final place and renamed once every byte is on disk, so a crash at any
-moment leaves the previous checkpoint whole. Its manifest names every file with its size; a folder that does not match
-its manifest is torn and never resumed from. Only after a new checkpoint is in place are older ones removed.
+moment leaves the previous checkpoint whole. Its manifest names every file with its size and sha256, as the process that
+wrote it saw them; a folder that does not match its manifest is torn and never resumed from. Only after a new checkpoint is
+in place are older ones removed.
 
-    ROOT/update-000123/manifest.json   update, best metric, resolved configuration, data fingerprint, files with sizes
+    ROOT/update-000123/manifest.json   update, best metric, resolved configuration, data fingerprint, files, its own sha256
     ROOT/update-000123/state.json      the controller's state
     ROOT/update-000123/...             whatever the workers saved
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -20,9 +22,14 @@ import shutil
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from lrm_safety.errors import ConfigError, ModelError
+from lrm_safety.errors import ClusterError, ConfigError, ModelError
+from lrm_safety.files import changed_file, describe_files
+
+Files = Mapping[str, Mapping[str, int | str]]
+"""Bytes and sha256 by name below the checkpoint's folder."""
 
 _logger = logging.getLogger(__name__)
 _MANIFEST, _STATE = "manifest.json", "state.json"
@@ -67,6 +74,8 @@ class Checkpoint:
     metric: float | None
     """Value of `metric_name`, or None."""
     metric_name: str | None
+    files: Files
+    """What was written."""
 
     def differences(
         self, config: Mapping[str, Any], data_fingerprint: str, ignore: Set[str] = NOT_IDENTITY
@@ -123,14 +132,26 @@ class CheckpointStore:
         state: Mapping[str, Any],
         config: Mapping[str, Any],
         data_fingerprint: str,
+        files: Files = MappingProxyType({}),
         metric: float | None = None,
     ) -> Path:
         """Make the folder given by `begin` the checkpoint of `update`, then remove those no longer kept.
 
-        `state` and `config` must be JSON. Checkpoints of later updates belong to a line that was left by resuming from
-        an older one: they are removed too, once this one is in place. Returns the final folder.
+        `state` and `config` must be JSON; `files` is what the workers say that they wrote into the folder. Checkpoints of
+        later updates belong to a line that was left by resuming from an older one: they are removed too, once this one is
+        in place. Returns the final folder.
+
+        Raises ClusterError, with nothing committed, where the folder does not hold what the workers wrote.
         """
         assert folder == self._root / f"{_PARTIAL}{_name(update)}", "commit takes the folder that begin gave"
+        for name, wrote in files.items():
+            seen = (folder / name).stat().st_size if (folder / name).is_file() else None
+            if seen != wrote["bytes"]:
+                raise ClusterError(
+                    f"checkpoint {folder}: a worker wrote {name} with {wrote['bytes']} bytes, but here it "
+                    + ("is absent" if seen is None else f"has {seen}")
+                    + "; run.directory must be on storage that every node sees"
+                )
         usable = metric is not None and math.isfinite(metric)
         (folder / _STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
         manifest = {
@@ -138,8 +159,12 @@ class CheckpointStore:
             "metric": {"name": self._best_metric, "value": metric if usable else None},
             "data_fingerprint": data_fingerprint,
             "config": config,
-            "files": {str(file.relative_to(folder)): file.stat().st_size for file in _files(folder)},
+            "files": {
+                **files,
+                **describe_files(folder, (f for f in _files(folder) if str(f.relative_to(folder)) not in files)),
+            },
         }
+        manifest["sha256"] = _digest_of(manifest)
         (folder / _MANIFEST).write_text(json.dumps(manifest, allow_nan=False, indent=1), encoding="utf-8")
         for file in _files(folder):
             _fsync(file)
@@ -158,19 +183,38 @@ class CheckpointStore:
         return final
 
     def latest(self) -> Checkpoint | None:
-        """The newest whole checkpoint; torn ones are skipped with a warning each."""
-        return next(iter(self._whole()), None)
+        """The newest whole checkpoint, whose content has been read; damaged ones are skipped with a warning each.
+
+        None where there is no checkpoint. Raises ModelError where there are some and none is whole: to begin anew would
+        be another run.
+        """
+        folders = self._folders()
+        for _, path in folders:
+            try:
+                return self.verify(self.open(path))
+            except (ConfigError, ModelError) as error:
+                _logger.warning("skipped: %s", error)
+        if folders:
+            raise ModelError(
+                f"{self._root}: none of its checkpoints is whole; choose another run.name to begin anew, or delete that folder"
+            )
+        return None
 
     def best(self) -> Checkpoint | None:
-        """The checkpoint with the best value of `best_metric`, the newest of equals."""
+        """The checkpoint with the best value of `best_metric`, the newest of equals; its content has been read."""
         whole = {checkpoint.update: checkpoint for checkpoint in self._whole()}
-        update = best_update(self._values(list(whole.values())), self._best_mode)
-        return None if update is None else whole[update]
+        while (update := best_update(self._values(list(whole.values())), self._best_mode)) is not None:
+            try:
+                return self.verify(whole.pop(update))
+            except ModelError as error:
+                _logger.warning("skipped: %s", error)
+        return None
 
     def open(self, path: Path | str) -> Checkpoint:
-        """Read one checkpoint folder and check it against its manifest.
+        """Read one checkpoint folder and check it against its manifest, but for the contents of the files: see `verify`.
 
-        Raises ConfigError when there is none, ModelError that names the file when one is missing or of another size.
+        Raises ConfigError when there is none, ModelError that names the file when one is missing or of another size, and
+        where manifest, folder and state do not agree.
         """
         path = Path(path)
         if not (path / _MANIFEST).is_file():
@@ -178,24 +222,38 @@ class CheckpointStore:
         manifest = _read_json(path / _MANIFEST)
         if not manifest.keys() >= {"update", "metric", "data_fingerprint", "config", "files"}:
             raise ConfigError(f"checkpoint.resume: {path / _MANIFEST} is not the manifest of a checkpoint")
-        for name, size in manifest["files"].items():
+        if manifest.get("sha256") != _digest_of(manifest):
+            raise _torn(path, f"{_MANIFEST} is not what was written")
+        if _STATE not in manifest["files"]:
+            raise _torn(path, f"{_MANIFEST} does not name {_STATE}")
+        for name, wrote in manifest["files"].items():
             file = path / name
             if not file.is_file():
-                raise ModelError(f"checkpoint {path} is torn: {name} is missing; resume from another one")
-            if file.stat().st_size != size:
-                raise ModelError(
-                    f"checkpoint {path} is torn: {name} has {file.stat().st_size} bytes instead of {size}; "
-                    "resume from another one"
-                )
+                raise _torn(path, f"{name} is missing")
+            if file.stat().st_size != wrote["bytes"]:
+                raise _torn(path, f"{name} has {file.stat().st_size} bytes instead of {wrote['bytes']}")
+        state = _read_json(path / _STATE)
+        named = re.fullmatch(r"update-(\d{6,})", path.name)
+        updates = {manifest["update"], state.get("update", manifest["update"])} | ({int(named[1])} if named else set())
+        if len(updates) > 1:
+            raise _torn(path, f"folder, {_MANIFEST} and {_STATE} speak of updates {sorted(updates, key=str)}")
         return Checkpoint(
             path=path,
             update=manifest["update"],
-            state=_read_json(path / _STATE),
+            state=state,
             config=manifest["config"],
             data_fingerprint=manifest["data_fingerprint"],
             metric=manifest["metric"]["value"],
             metric_name=manifest["metric"]["name"],
+            files=manifest["files"],
         )
+
+    @staticmethod
+    def verify(checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint, once every byte of it has been read; raises ModelError that names a file with another content."""
+        if changed := changed_file(checkpoint.path, checkpoint.files):
+            raise _torn(checkpoint.path, changed)
+        return checkpoint
 
     def _folders(self) -> list[tuple[int, Path]]:
         """(update, folder) of every checkpoint in place, the newest first."""
@@ -268,13 +326,23 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return leaves
 
 
+def _torn(path: Path, reason: str) -> ModelError:
+    return ModelError(f"checkpoint {path} is torn: {reason}; resume from another one")
+
+
+def _digest_of(manifest: Mapping[str, Any]) -> str:
+    """sha256 of everything else that a manifest says."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         values = None
     if not isinstance(values, dict):
-        raise ModelError(f"checkpoint {path.parent} is torn: {path.name} is not JSON; resume from another one")
+        raise _torn(path.parent, f"{path.name} is not JSON")
     return values
 
 

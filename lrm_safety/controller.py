@@ -118,7 +118,7 @@ class Controller:
         """Restore the checkpoint, if any, and give the trainer's weights to the engines in every case."""
         checkpoint = self.run.checkpoint
         if checkpoint is not None:
-            self.groups.policy.load(checkpoint.path)
+            self.groups.policy.load(checkpoint.path, checkpoint.files)
             self.load_state(checkpoint.state)
             self.saved_update = self.update
             self.recorder.note(f"resumed from update {self.update} ({checkpoint.path})")
@@ -247,13 +247,14 @@ class Controller:
         evaluated = last if last.get("update") == state["update"] else {}  # figures of these very weights
         with self.interruption.deferred(), self.recorder.phases.phase("checkpoint"):
             folder = self.run.store.begin(state["update"])
-            self.groups.policy.save(folder)
+            files = self.groups.policy.save(folder)
             self.run.store.commit(
                 folder,
                 state["update"],
                 state=state,
                 config=self.run.identity,
                 data_fingerprint=self.run.prompts.fingerprint,
+                files=files,
                 metric=evaluated.get(self.settings.checkpoint.best_metric or ""),
             )
         self.saved_update = state["update"]

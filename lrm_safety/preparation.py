@@ -210,7 +210,7 @@ def find_checkpoint(
         if checkpoint is not None and wish == "never":
             raise ConfigError(f"checkpoint.resume=never: {checkpoint.path} exists; choose another run.name")
     else:
-        checkpoint = store.open(Path(wish))
+        checkpoint = store.verify(store.open(Path(wish)))
     if checkpoint is None:
         return None
     ignore = NOT_IDENTITY
@@ -220,6 +220,13 @@ def find_checkpoint(
         )
         ignore = ignore | {"content"}
     differences = checkpoint.differences(identity, fingerprint, ignore=ignore)
+    ranks = checkpoint.config["cluster"]["policy"]["num_workers"]
+    if ranks != settings.cluster.policy.num_workers:
+        raise ConfigError(
+            f"cluster.policy.num_workers={settings.cluster.policy.num_workers}: {checkpoint.path} holds the state of {ranks} "
+            "trainer ranks, and ZeRO-3 state belongs to its number of ranks; resume with as many, or begin anew from the "
+            "model (model.path=EXPORT run.name=OTHER)"
+        )
     if differences and not settings.checkpoint.allow_changes:
         shown = "; ".join(differences[:8]) + (f"; and {len(differences) - 8} more" if len(differences) > 8 else "")
         raise ConfigError(

@@ -87,7 +87,7 @@ class SftTrainer:
         checkpoint = self.run.checkpoint
         if checkpoint is not None:
             with self.interruption.deferred():  # half-restored weights must not be saved as this update's
-                self.groups.policy.load(checkpoint.path)
+                self.groups.policy.load(checkpoint.path, checkpoint.files)
                 self.load_state(checkpoint.state)
             self.recorder.note(f"resumed from update {self.update} ({checkpoint.path})")
         self.validate_if_due()  # update 0, or one that was stopped between its update and its validation
@@ -145,13 +145,14 @@ class SftTrainer:
         last = self.last_validation if self.last_validation.get("update") == self.update else {}
         with self.recorder.phases.phase("checkpoint"):
             folder = self.run.store.begin(self.update)
-            self.groups.policy.save(folder)
+            files = self.groups.policy.save(folder)
             self.run.store.commit(
                 folder,
                 self.update,
                 state=self.state(),
                 config=self.run.identity,
                 data_fingerprint=self.run.fingerprint,
+                files=files,
                 metric=last.get("sft/validation_loss"),
             )
         self.saved_update = self.update

@@ -30,6 +30,6 @@ def _attempt(run: PreparedSft, recorder: Recorder, interruption: Interruption) -
         join_ray(run.settings)  # sets a SIGTERM handler of its own, so ours comes after it
     with interruption.handled(), PolicyOnly(run.settings, on_wait=interruption.check) as groups:
         with recorder.phases.startup("start groups"):
-            groups.start()
+            groups.start(run.directory)
         SftTrainer(run, groups, recorder, interruption).train()
         export_policy(run, groups, recorder, interruption)

@@ -36,7 +36,7 @@ def _attempt(run: PreparedRun, recorder: Recorder, evaluation: InLoopEvaluation,
         join_ray(run.settings)  # sets a SIGTERM handler of its own, so ours comes after it
     with interruption.handled(), Groups(run.settings, on_wait=interruption.check) as groups:
         with recorder.phases.startup("start groups"):
-            groups.start()
+            groups.start(run.directory)
         for line in groups.rollout.describe():
             recorder.note(line)
         Controller(run, groups, recorder, interruption, evaluation).train()

@@ -9,6 +9,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any, Self
 
 import ray
@@ -98,16 +99,19 @@ class StartedGroups(ABC):
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def start(self) -> None:
-        """Reserve everything, load every model; Ray has been joined. After a failure nothing is left behind."""
+    def start(self, directory: Path | None = None) -> None:
+        """Reserve everything, load every model; Ray has been joined. After a failure nothing is left behind.
+
+        `directory` is the run's folder: before any model is loaded, every trainer rank has to see it as the controller does.
+        """
         try:
-            self._start()
+            self._start(directory)
         except BaseException:
             self.end()
             raise
 
     @abstractmethod
-    def _start(self) -> None:
+    def _start(self, directory: Path | None) -> None:
         """Reserve and start this run's groups."""
 
     def memory(self) -> dict[str, float]:
@@ -139,10 +143,12 @@ class StartedGroups(ABC):
 class PolicyOnly(StartedGroups):
     """The policy group alone: supervised fine-tuning."""
 
-    def _start(self) -> None:
+    def _start(self, directory: Path | None) -> None:
         self._placements = reserve(["policy"], self._settings)
         self.policy = PolicyGroup(self._settings, self._placements["policy"], self._on_wait)
         self._groups["policy"] = self.policy
+        if directory is not None:
+            self.policy.check_folder(directory)
         self.policy.start()
 
 
@@ -157,7 +163,7 @@ class Groups(StartedGroups):
         super().__init__(settings, on_wait)
         self._takes_turns = is_colocated(settings)
 
-    def _start(self) -> None:
+    def _start(self, directory: Path | None) -> None:
         settings, on_wait = self._settings, self._on_wait
         names = ["policy", "rollout", "reward"]
         if settings.algorithm.kl.placement != "none":
@@ -172,6 +178,8 @@ class Groups(StartedGroups):
         self.reference = ReferenceGroup(settings, place["reference"], on_wait) if "reference" in place else None
         if self.reference is not None:
             self._groups["reference"] = self.reference
+        if directory is not None:
+            self.policy.check_folder(directory)
         if self._takes_turns:
             # One GPU: an engine counts whatever is taken while it starts as its own, so it starts last and alone, after
             # the trainer has moved out.

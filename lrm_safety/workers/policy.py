@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+import secrets
+import socket
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -10,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import ClusterError, DataError
+from ..files import changed_file, describe_files, storage_problem
 from ..modeling import distributed
 from ..modeling.generators import load_generators, save_generators
 from ..modeling.load import load_tokenizer
@@ -23,6 +27,7 @@ from ..settings import Settings
 from ..weight_sync.backends import is_colocated
 
 STATE_TAG = "zero3"
+CONTROLLER_TOKEN = ".seen-by-controller"
 SUPERVISED_TEMPERATURE = 1.0
 """A likelihood is the model's own, however the model is sampled."""
 
@@ -146,27 +151,67 @@ class PolicyWorker:
         if self._takes_turns:
             self.engine.empty_partition_cache()
 
-    def save(self, folder: str) -> None:
-        """Write this rank's ZeRO-3 state (weights, optimiser) and random number generators into `folder`.
+    def exchange_tokens(self, folder: str) -> tuple[str, str | None, str]:
+        """Prove that `folder` is the controller's: this node's name, what the controller wrote there (None: it is not to be
+        seen here), and what this rank wrote there itself."""
+        token = secrets.token_hex(8)
+        try:
+            read = (Path(folder) / CONTROLLER_TOKEN).read_text()
+            (Path(folder) / rank_token(self.rank)).write_text(token)
+        except OSError:
+            read = None
+        return socket.gethostname(), read, token
+
+    def save(self, folder: str) -> dict[str, dict[str, int | str]]:
+        """Write this rank's ZeRO-3 state (weights, optimiser) and random number generators into `folder`; returns bytes and
+        sha256 of its files, by name.
 
         Frozen weights, which LoRA has, are left out: they are those of `model.path`.
-        """
-        self.engine.save_checkpoint(folder, tag=STATE_TAG, save_latest=False, exclude_frozen_parameters=True)
-        save_generators(_generator_file(folder, self.rank))
-        torch.distributed.barrier()
 
-    def load(self, folder: str) -> None:
-        """Continue exactly where `save` stood.
+        Raises ClusterError that names the disk where it has no room.
+        """
+        root = Path(folder)
+        try:
+            self.engine.save_checkpoint(folder, tag=STATE_TAG, save_latest=False, exclude_frozen_parameters=True)
+            save_generators(_generator_file(folder, self.rank))
+        except Exception as error:  # torch says RuntimeError, DeepSpeed's writers say others
+            if problem := storage_problem(root, self._state_bytes()):
+                raise ClusterError(
+                    f"the checkpoint cannot be written: {socket.gethostname()}, {problem}; make room, or lower "
+                    "checkpoint.keep_last; the same command goes on from the last whole checkpoint"
+                ) from error
+            raise
+        torch.distributed.barrier()
+        return describe_files(root, self._own_files(root))
+
+    def _own_files(self, root: Path) -> list[Path]:
+        """Files of a checkpoint that belong to this rank; those without a rank in their names are rank 0's."""
+        files = (path for path in sorted(root.rglob("*")) if path.is_file())
+        return [path for path in files if _rank_of(path.name) == self.rank]
+
+    def _state_bytes(self) -> int:
+        """About what this rank writes: float32 masters and AdamW's two moments, and the weights."""
+        masters = sum(master.numel() for master in self.optimizer.fp32_partitioned_groups_flat)
+        return masters * (12 + (4 if self.settings.model.dtype == "float32" else 2))
+
+    def load(self, folder: str, files: dict[str, dict[str, int | str]] | None = None) -> None:
+        """Continue exactly where `save` stood; `files` is what the checkpoint's manifest says of all ranks' files, of which
+        this rank reads its own first (None: they are taken as they are).
 
         Raises:
-            DataError: the folder is not such a checkpoint, is incomplete, or was written by another number of ranks.
+            DataError: the folder is not such a checkpoint, is incomplete or changed, or was written by another number of ranks.
         """
-        files = sorted(Path(folder).glob("generators_rank*.pt"))
-        if len(files) != self.world_size:
+        root = Path(folder)
+        ranks = len(list(root.glob("generators_rank*.pt")))
+        if ranks != self.world_size:
             raise DataError(
-                f"{folder} holds the state of {len(files)} trainer ranks but cluster.policy.num_workers is "
+                f"{folder} holds the state of {ranks} trainer ranks but cluster.policy.num_workers is "
                 f"{self.world_size}: resume with as many ranks as wrote it"
             )
+        if changed := changed_file(
+            root, {name: wrote for name, wrote in (files or {}).items() if _rank_of(name) == self.rank}
+        ):
+            raise DataError(f"checkpoint {folder} is torn, as seen from {socket.gethostname()}: {changed}")
         from ..modeling.zero import weights_only
 
         try:
@@ -214,6 +259,17 @@ class PolicyWorker:
     def memory(self) -> dict[str, float]:
         """`rss_gib`, `rss_peak_gib` and on CUDA `cuda_peak_gib` of this process."""
         return distributed.memory_usage()
+
+
+def rank_token(rank: int) -> str:
+    """Name of the file by which a rank shows where it writes."""
+    return f".seen-by-rank-{rank}"
+
+
+def _rank_of(name: str) -> int:
+    """Whose file of a checkpoint it is; 0 where the name has no rank."""
+    found = re.search(r"rank_?(\d+)", Path(name).name)
+    return int(found[1]) if found else 0
 
 
 def _generator_file(folder: str, rank: int) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from ..batching import plan_counted, plan_micro_batches
+from ..checkpoints import Files
+from ..errors import ClusterError
 from ..rollouts import MicroBatch, MiniBatch, TokenIds, TokenScores, TrainingSequence, Update, UpdateResult
 from ..settings import Settings
 from ..weight_sync.shm import remove_abandoned, remove_folder, remove_run, run_name, version_folder
 from .environment import environment
-from .group import WorkerGroup
+from .group import IMPORT_SECONDS, WorkerGroup
 from .placement import Placement
-from .policy import PolicyWorker
+from .policy import CONTROLLER_TOKEN, PolicyWorker, rank_token
 from .rollout_group import RolloutGroup
 
 
@@ -150,13 +154,42 @@ class PolicyGroup:
         scores = self.logprobs(wanted, temperature=1.0)
         return [scores[index].logprobs for index in range(len(sequences))]
 
-    def save(self, folder: Path) -> None:
-        """Every rank's ZeRO-3 and random-number state into `folder`."""
-        self._group.call("save", str(folder), timeout_seconds=self._limit)
+    def check_folder(self, folder: Path) -> None:
+        """Raise ClusterError, which names node and folder, unless every rank sees the controller's folder and the
+        controller what the ranks write there."""
+        token, written = secrets.token_hex(8), folder / CONTROLLER_TOKEN
+        written.write_text(token)
+        theirs = [folder / rank_token(rank) for rank in range(len(self._group))]
+        try:
+            answers: list[tuple[str, str | None, str]] = self._group.call(
+                "exchange_tokens", str(folder), timeout_seconds=IMPORT_SECONDS
+            )
+            for rank, ((node, read, wrote), file) in enumerate(zip(answers, theirs, strict=True)):
+                if read != token or not file.is_file() or file.read_text() != wrote:
+                    raise ClusterError(
+                        f"run.directory={folder}: on node {node} (trainer rank {rank}) it is not the folder that the "
+                        f"controller on {socket.gethostname()} writes to; put it on storage that every node sees"
+                    )
+        finally:
+            for file in (written, *theirs):
+                file.unlink(missing_ok=True)
 
-    def load(self, folder: Path) -> None:
-        """The state that `save` wrote."""
-        self._group.call("load", str(folder), timeout_seconds=self._limit)
+    def save(self, folder: Path) -> dict[str, dict[str, int | str]]:
+        """Every rank's ZeRO-3 and random-number state into `folder`; bytes and sha256 of the files, as their ranks saw them.
+
+        Raises ClusterError where a rank wrote nothing.
+        """
+        ranks: list[dict[str, dict[str, int | str]]] = self._group.call(
+            "save", str(folder), timeout_seconds=self._limit
+        )
+        for rank, files in enumerate(ranks):
+            if not files:
+                raise ClusterError(f"checkpoint {folder}: trainer rank {rank} sees no file of its own there")
+        return {name: wrote for files in ranks for name, wrote in files.items()}
+
+    def load(self, folder: Path, files: Files) -> None:
+        """The state that `save` wrote, each rank's files compared with what it returned."""
+        self._group.call("load", str(folder), dict(files), timeout_seconds=self._limit)
 
     def export(self, folder: Path) -> None:
         """A Hugging Face folder: safetensors, tokenizer, chat template."""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrm_safety.checkpoints import NOT_IDENTITY, CheckpointStore, best_update, compare, kept_updates
-from lrm_safety.errors import ConfigError, ModelError
+from lrm_safety.errors import ClusterError, ConfigError, ModelError
 
 CONFIG: dict[str, Any] = {"algorithm": {"gamma": 1.0}, "run": {"name": "a"}}
 
@@ -23,7 +23,7 @@ def save(store: CheckpointStore, update: int, metric: float | None = None, conte
     folder = store.begin(update)
     (folder / "policy").mkdir()
     (folder / "policy" / "rank_0.bin").write_bytes(content)
-    return store.commit(folder, update, state={"step": update}, config=CONFIG, data_fingerprint="f00d", metric=metric)
+    return store.commit(folder, update, state={"update": update}, config=CONFIG, data_fingerprint="f00d", metric=metric)
 
 
 def names(root: Path) -> list[str]:
@@ -43,7 +43,9 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
         assert (found.path, found.update, found.state, found.config) == (path, 7, state, CONFIG)
         assert (found.data_fingerprint, found.metric, found.metric_name) == ("f00d", 0.5, "evaluation/safety")
     assert (path / "rank_0.bin").read_bytes() == b"123"
-    assert json.loads((path / "manifest.json").read_text())["files"]["rank_0.bin"] == 3
+    described = json.loads((path / "manifest.json").read_text())["files"]["rank_0.bin"]
+    # `printf 123 | sha256sum`
+    assert described == {"bytes": 3, "sha256": "a665a45920422f9d417e4867efdc4fb8a04a1f3fff1fa07e998e86f7f7a27ae3"}
 
 
 def test_keeps_the_last_ones_and_the_best_through_a_resume(tmp_path: Path) -> None:
@@ -91,9 +93,45 @@ def _remove_state(path: Path) -> None:
     (path / "state.json").unlink()
 
 
+def _change(path: Path) -> None:
+    (path / "policy" / "rank_0.bin").write_bytes(b"weightz")
+
+
+def _zeros(path: Path) -> None:
+    (path / "policy" / "rank_0.bin").write_bytes(bytes(7))
+
+
+def _state_of_another_update(path: Path) -> None:
+    text = (path / "state.json").read_text()
+    (path / "state.json").write_text(text.replace("2", "1"))
+
+
+def _edit_manifest(path: Path, **changes: Any) -> None:
+    manifest = json.loads((path / "manifest.json").read_text()) | changes
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _no_files(path: Path) -> None:
+    _edit_manifest(path, files={})
+
+
+def _other_metric(path: Path) -> None:
+    _edit_manifest(path, metric={"name": None, "value": 1.0})
+
+
+def _other_folder(path: Path) -> None:
+    shutil.copytree(path.with_name("update-000001"), path, dirs_exist_ok=True)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (_change, r"the content of policy/rank_0.bin is not what was written"),
+        (_zeros, r"the content of policy/rank_0.bin is not what was written"),
+        (_state_of_another_update, r"state.json speak of updates \[1, 2\]"),
+        (_no_files, r"manifest.json is not what was written"),
+        (_other_metric, r"manifest.json is not what was written"),
+        (_other_folder, r"speak of updates \[1, 2\]"),
         (_shorten, r"policy/rank_0.bin has 6 bytes instead of 7"),
         (_remove, r"policy/rank_0.bin is missing"),
         (_tear_manifest, r"manifest.json is not JSON"),
@@ -108,11 +146,42 @@ def test_a_torn_checkpoint_is_named_and_skipped(
     torn = save(store, 2)
     damage(torn)
     with pytest.raises(ModelError, match=message):
-        store.open(torn)
+        store.verify(store.open(torn))
     with caplog.at_level(logging.WARNING):
         latest = store.latest()
     assert latest is not None and latest.update == 1
     assert "update-000002" in caplog.text
+
+
+def test_where_none_is_whole_nothing_is_begun_anew(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    _change(save(store, 1))
+    _zeros(save(store, 2))
+    with pytest.raises(ModelError, match=r"none of its checkpoints is whole; choose another run\.name"):
+        store.latest()
+
+
+def test_the_best_one_is_read_before_it_is_believed(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep_last=5, best_metric="m")
+    for update, value in ((1, 0.5), (2, 0.9), (3, 0.7)):
+        save(store, update, value)
+    _change(tmp_path / "update-000002")
+    best = store.best()
+    assert best is not None and best.update == 3
+
+
+def test_what_a_worker_wrote_elsewhere_is_not_committed(tmp_path: Path) -> None:
+    """Another node's disk under the same name: the worker saw its file there, the controller does not."""
+    store = CheckpointStore(tmp_path)
+    save(store, 1)
+    for wrote, message in (({"bytes": 7, "sha256": ""}, "has 3"), (None, "is absent")):
+        folder = store.begin(2)
+        (folder / "rank_0.bin").write_bytes(b"123")
+        files = {"rank_0.bin": wrote} if wrote else {"rank_1.bin": {"bytes": 5, "sha256": ""}}
+        with pytest.raises(ClusterError, match=rf"{message}; run\.directory must be on storage that every node sees"):
+            store.commit(folder, 2, state={}, config=CONFIG, data_fingerprint="", files=files)
+        latest = store.latest()
+        assert latest is not None and latest.update == 1
 
 
 def test_a_torn_checkpoint_does_not_count_as_one_of_the_last(tmp_path: Path) -> None:

@@ -193,6 +193,22 @@ def test_a_torn_newest_checkpoint_is_passed_over(tmp_path: Path) -> None:
     assert resumed(tmp_path) == 40
 
 
+def test_another_number_of_ranks_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    saved(tmp_path, composed())
+    for allow in ("false", "true"):
+        with pytest.raises(ConfigError, match=r"cluster\.policy\.num_workers=1: .* holds the state of 2 ") as refused:
+            resumed(tmp_path, "cluster.policy.num_workers=1", f"checkpoint.allow_changes={allow}")
+        assert "allow_changes" not in str(refused.value)
+
+
+def test_a_newest_checkpoint_with_another_content_is_passed_over(tmp_path: Path) -> None:
+    saved(tmp_path, composed())
+    (tmp_path / "checkpoints" / "update-000080" / "weights.bin").write_bytes(b"87654321")
+    assert resumed(tmp_path) == 40
+    with pytest.raises(ModelError, match=r"the content of weights\.bin is not what was written"):
+        resumed(tmp_path, f"checkpoint.resume={tmp_path / 'checkpoints' / 'update-000080'}")
+
+
 def test_never_refuses_a_used_folder(tmp_path: Path) -> None:
     saved(tmp_path, composed())
     with pytest.raises(ConfigError, match=r"checkpoint.resume=never: .*update-000080 exists; choose another run.name"):

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from batches import ASSETS
 
+from lrm_safety.checkpoints import Files
 from lrm_safety.errors import ConfigError, InvariantError
+from lrm_safety.files import changed_file, describe_files
 from lrm_safety.interruption import Interruption, StopRequested
 from lrm_safety.monitoring import Recorder
 from lrm_safety.rollouts import TokenScores, TrainingSequence, Update
@@ -62,10 +64,12 @@ class Policy:
         self.validations.append(len(self.weights))
         return self.scores(sequences)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> Files:
         (folder / "weights.json").write_text(json.dumps(self.weights))
+        return describe_files(folder, [folder / "weights.json"])
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, files: Files) -> None:
+        assert changed_file(folder, files) is None
         self.weights = [(rows, lr) for rows, lr in json.loads((folder / "weights.json").read_text())]
 
 
