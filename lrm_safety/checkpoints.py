@@ -44,6 +44,7 @@ NOT_IDENTITY = frozenset(
         "schedule.stop_after_updates",
         "trainer.max_restarts",
         "trainer.max_skipped_steps",
+        "trainer.restart_pause_seconds",
         "rollout.max_restarts",
         "rollout.timeout_seconds",
         "rollout.probe_every_syncs",
@@ -222,7 +223,9 @@ class CheckpointStore:
         manifest = _read_json(path / _MANIFEST)
         if not manifest.keys() >= {"update", "metric", "data_fingerprint", "config", "files"}:
             raise ConfigError(f"checkpoint.resume: {path / _MANIFEST} is not the manifest of a checkpoint")
-        if manifest.get("sha256") != _digest_of(manifest):
+        if "sha256" not in manifest:
+            raise _torn(path, "an earlier version wrote it, which kept no digests")
+        if manifest["sha256"] != _digest_of(manifest):
             raise _torn(path, f"{_MANIFEST} is not what was written")
         if _STATE not in manifest["files"]:
             raise _torn(path, f"{_MANIFEST} does not name {_STATE}")

@@ -6,6 +6,7 @@ The controller holds no model and no tensor heavier than the rollouts.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from .algorithm import RunningMoments
 from .batch_metrics import iteration_metrics
 from .datasets import PromptSource
-from .errors import DataError, InvariantError, JudgeError, RewardError
+from .errors import DataError, FolderLostError, InvariantError, JudgeError, RewardError
 from .evaluation.in_loop import InLoopEvaluation, write_records
 from .experience import (
     AdvantageBatch,
@@ -59,6 +60,9 @@ class Controller:
         self.iteration = self.update = 0
         self.last_evaluation: dict[str, float] = {}
         self.saved_update: int | None = None
+        self.saved_at = time.monotonic()
+        self.longest_seconds = 0.0
+        """Of an iteration with its evaluation and checkpoint, so far."""
 
     def train(self) -> None:
         """Resume or begin, iterate until the schedule ends, save.
@@ -69,11 +73,16 @@ class Controller:
         boundary = self.state()
         try:
             while not self.schedule.finished(self.update, self.iteration):
-                boundary = self.state()
+                boundary, began = self.state(), time.monotonic()
+                self.interruption.check_deadline(self.settings.checkpoint.stop_after_minutes, self.longest_seconds)
                 self.iterate()
                 boundary = self.state()
                 self.evaluate_if_due()
                 self.checkpoint_if_due()
+                self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
+        except FolderLostError:
+            self.checkpoint(self.state())  # the iteration was whole: its record is what found out
+            raise
         except (StopRequested, JudgeError) as stop:
             if not (isinstance(stop, StopRequested) and stop.at_once):
                 self.checkpoint(boundary)
@@ -169,7 +178,7 @@ class Controller:
         metrics |= {
             "train/iteration": self.iteration,
             "train/passes": self.schedule.passes(self.iteration),
-            "run/worker_replacements": self.groups.num_replacements,
+            "run/worker_replacements": self.run.replacements,
             "run/restarts": self.run.restarts,
             "rollout/num_respelled": float(self.run.prompts.num_respelled),
         }
@@ -233,11 +242,16 @@ class Controller:
         self.last_evaluation = state["last_evaluation"]
 
     def checkpoint_if_due(self) -> None:
-        """Every `checkpoint.every_updates`, and whatever `checkpoint.best_metric` compares; the end saves by itself."""
+        """Every `checkpoint.every_updates` and `every_minutes`, on SIGUSR1, and whatever `checkpoint.best_metric` compares;
+        the end saves by itself."""
         settings = self.settings.checkpoint
+        asked = self.interruption.take_save_request()
         compared = settings.best_metric is not None and self.last_evaluation.get("update") == self.update > 0
-        if compared or self.schedule.crossed(self.update, settings.every_updates):
+        late = settings.every_minutes is not None and time.monotonic() - self.saved_at > 60 * settings.every_minutes
+        if asked or compared or late or self.schedule.crossed(self.update, settings.every_updates):
             self.checkpoint(self.state())
+        if asked:
+            self.recorder.note(f"SIGUSR1: update {self.saved_update} is saved")
 
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Write one whole checkpoint of `state`, whose update is that of the trainer's weights."""
@@ -257,4 +271,4 @@ class Controller:
                 files=files,
                 metric=evaluated.get(self.settings.checkpoint.best_metric or ""),
             )
-        self.saved_update = state["update"]
+        self.saved_update, self.saved_at = state["update"], time.monotonic()

@@ -20,6 +20,10 @@ class DataError(LrmSafetyError):
     """A data set, a row of it, or a saved state about it is absent, torn, changed or of another shape than expected."""
 
 
+class FolderLostError(DataError):
+    """The run's folder, or its file of metrics, was removed while the run wrote into it; what was lost has been written again."""
+
+
 class ModelError(LrmSafetyError):
     """A checkpoint, tokenizer or chat template is absent or does not fit the model family or role it was given."""
 

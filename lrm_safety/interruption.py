@@ -1,11 +1,25 @@
-"""Ctrl-C and SIGTERM: ask the run to stop at a safe point; a second one stops it at once."""
+"""Signals and deadlines: ask the run to stop, or to save, at a safe point; a second signal stops it at once.
+
+SIGINT, SIGTERM and SIGHUP (a closed terminal; some schedulers before they take a node back) stop the run; SIGUSR1 (other
+schedulers, some time before) saves a checkpoint and goes on.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AT_ONCE_SECONDS = 15.0
+"""After a second signal, how long the process may take to end its actors before it leaves without."""
+TRY_AGAIN = 75
+"""Exit status of a run that leaves at its deadline: EX_TEMPFAIL of sysexits.h, the same command goes on."""
 
 
 class StopRequested(BaseException):
@@ -23,20 +37,37 @@ class StopRequested(BaseException):
         return 128 + self.signal_number
 
 
+class DeadlineReached(StopRequested):
+    """Raised in place of a signal's once `checkpoint.stop_after_minutes` would pass within the next iteration."""
+
+    def __init__(self, minutes: float) -> None:
+        super().__init__(signal.SIGTERM)
+        self.args = (f"its deadline (checkpoint.stop_after_minutes={minutes:g})",)
+
+    @property
+    def exit_code(self) -> int:
+        return TRY_AGAIN
+
+
 class Interruption:
-    """Remembers the first SIGINT or SIGTERM until `check` is called outside a deferred section."""
+    """Remembers the first signal that stops until `check` is called outside a deferred section."""
 
     def __init__(self) -> None:
         self._received: int | None = None
+        self._at_once: int | None = None
+        self._save_asked = False
         self._deferred = 0
+        self._began = time.monotonic()
 
     @contextmanager
     def handled(self) -> Iterator[None]:
         """Install the handlers, and put the former ones back at the end."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        former = {number: signal.getsignal(number) for number in numbers}
-        for number in numbers:
+        # A hang-up that is ignored stays so: that is what `nohup` is for.
+        stopping = [n for n in STOPPING if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+        former = {number: signal.getsignal(number) for number in (*stopping, signal.SIGUSR1)}
+        for number in stopping:
             signal.signal(number, self._receive)
+        signal.signal(signal.SIGUSR1, self._receive_save)
         try:
             yield
         finally:
@@ -53,11 +84,55 @@ class Interruption:
             self._deferred -= 1
 
     def check(self) -> None:
-        """Raise StopRequested if a signal came and the present section may be left."""
+        """Raise StopRequested if a signal came and the present section may be left; after a second one, anywhere."""
+        if self._at_once is not None:
+            raise StopRequested(self._at_once, at_once=True)
         if self._received is not None and not self._deferred:
             raise StopRequested(self._received)
 
+    def check_deadline(self, minutes: float | None, next_seconds: float) -> None:
+        """Raise DeadlineReached if `next_seconds` more would pass the limit (None: there is none), counted from the start."""
+        if minutes is not None and time.monotonic() - self._began + next_seconds > 60 * minutes:
+            raise DeadlineReached(minutes)
+
+    def take_save_request(self) -> bool:
+        """Whether SIGUSR1 came since the last call."""
+        asked, self._save_asked = self._save_asked, False
+        return asked
+
+    def _receive_save(self, number: int, frame: FrameType | None) -> None:
+        self._save_asked = True
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None:
+        if self._received is None:
+            self._received = number
+            return
+        if self._at_once is None:
+            leave = threading.Timer(AT_ONCE_SECONDS, _leave, (number,))
+            leave.daemon = True
+            leave.start()
+        self._at_once = number
+        # Not out of Ray's own waits: they end as errors of another kind. `check` comes within a second there.
+        if not _is_rays(frame):
             raise StopRequested(number, at_once=True)
-        self._received = number
+
+
+@contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Processes that others start in this section (Ray's, W&B's) never see what is sent to the whole group when a terminal
+    closes or a node is taken back: this process has to save first, with their help. What comes meanwhile is not lost."""
+    numbers = {signal.SIGHUP, signal.SIGUSR1}
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def _is_rays(frame: FrameType | None) -> bool:
+    return frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "ray"
+
+
+def _leave(number: int) -> None:
+    print(f"stopped by {signal.Signals(number).name} at once", file=sys.stderr, flush=True)
+    os._exit(128 + number)

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from lrm_safety.credentials import FILE_VARIABLE, has_password, is_secret
 from lrm_safety.errors import ClusterError, ConfigError, first_line
+from lrm_safety.run_folder import COMMIT_VARIABLE, commit
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 NOT_PASSED_ON = ("WANDB_API_KEY", "HF_TOKEN")
 """Secrets that a submitter often has, and that travel in a file of the nodes alone (credentials.py)."""
+STOP_WAIT_VARIABLE, STOP_WAIT_SECONDS = "RAY_JOB_STOP_WAIT_TIME_S", "1800"
+"""How long `ray job stop` waits before it kills; Ray's own 3 s are over before an iteration has ended and is saved."""
 CONNECT_TIMEOUT_SECONDS = 10.0
 AGENT_TIMEOUT_SECONDS = 60.0
 NO_AGENT = "No available agent"
@@ -51,7 +54,10 @@ class Job:
     """GPUs that Ray reserves for, and shows to, the command itself: `evaluate` and `analyze` run their models there."""
 
     def runtime_env(self) -> dict[str, Any]:
-        return {"working_dir": str(self.working_dir), "env_vars": dict(self.environment)}
+        variables = {STOP_WAIT_VARIABLE: STOP_WAIT_SECONDS, **self.environment}
+        if (sent := commit()["commit"]) is not None:
+            variables[COMMIT_VARIABLE] = sent  # the repository itself stays behind
+        return {"working_dir": str(self.working_dir), "env_vars": variables}
 
     def __repr__(self) -> str:
         """Names of the variables only: their values may be secrets, and a repr ends in logs and tracebacks."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lrm_safety.errors import ConfigError, ModelError
+from lrm_safety.files import give_usual_modes
 from lrm_safety.settings.paths import cache_directory
 
 Report = Callable[[str], None]
@@ -39,10 +40,7 @@ def ensure_cached(name: str, report: Report) -> Path:
         ) from error
     try:
         BUILDERS[name](unfinished, report)
-        # Temporary files are their owner's alone; a cache may be shared.
-        unfinished.chmod(0o755)
-        for file in unfinished.iterdir():
-            file.chmod(0o644)
+        give_usual_modes(unfinished)  # a cache may be shared
         try:
             unfinished.rename(target)
         except OSError:

@@ -51,6 +51,8 @@ class PreparedRun:
     """Tokens that the policy's embedding has, where its configuration says so."""
     restarts: int = 0
     """Times the run has restarted itself."""
+    replacements: int = 0
+    """Workers replaced so far, over all restarts."""
 
 
 def prepare(settings: Settings, directory: Path) -> PreparedRun:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 
 from .datasets import PromptSource, SupervisedRow
-from .errors import DataError, InvariantError
+from .errors import DataError, FolderLostError, InvariantError
 from .interruption import Interruption, StopRequested
 from .invariants import SkippedSteps
 from .monitoring import Recorder
@@ -29,16 +30,26 @@ class SftTrainer:
         self.update = 0
         self.last_validation: dict[str, float] = {}
         self.saved_update: int | None = None
+        self.saved_at = time.monotonic()
+        self.longest_seconds = 0.0
+        """Of an update with its validation and checkpoint, so far."""
 
     def train(self) -> None:
         """Resume or begin, update until the schedule ends, save. A stop request saves first; it loses no update."""
         self.begin()
         try:
             while not self.schedule.finished(self.update, self.update):
+                began = time.monotonic()
                 self.interruption.check()
+                self.interruption.check_deadline(self.run.settings.checkpoint.stop_after_minutes, self.longest_seconds)
                 self.step()
                 self.validate_if_due()
                 self.checkpoint_if_due()
+                self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
+        except FolderLostError:
+            with self.interruption.deferred():
+                self.checkpoint()
+            raise
         except StopRequested as stop:
             if not stop.at_once:
                 with self.interruption.deferred():
@@ -131,12 +142,17 @@ class SftTrainer:
             self.recorder.note(f"{error}; a new pass begins (checkpoint.allow_changes=true)")
 
     def checkpoint_if_due(self) -> None:
-        """Every `checkpoint.every_updates`, and whatever `checkpoint.best_metric` compares; the end saves by itself."""
+        """Every `checkpoint.every_updates` and `every_minutes`, on SIGUSR1, and whatever `checkpoint.best_metric` compares;
+        the end saves by itself."""
         settings = self.run.settings.checkpoint
+        asked = self.interruption.take_save_request()
+        late = settings.every_minutes is not None and time.monotonic() - self.saved_at > 60 * settings.every_minutes
         compared = settings.best_metric is not None and self.last_validation.get("update") == self.update > 0
-        if compared or self.schedule.crossed(self.update, settings.every_updates):
+        if asked or compared or late or self.schedule.crossed(self.update, settings.every_updates):
             with self.interruption.deferred():
                 self.checkpoint()
+        if asked:
+            self.recorder.note(f"SIGUSR1: update {self.saved_update} is saved")
 
     def checkpoint(self) -> None:
         """Write one whole checkpoint of the present state."""
@@ -155,7 +171,7 @@ class SftTrainer:
                 files=files,
                 metric=last.get("sft/validation_loss"),
             )
-        self.saved_update = self.update
+        self.saved_update, self.saved_at = self.update, time.monotonic()
 
 
 def training_sequences(rows: list[SupervisedRow]) -> list[TrainingSequence]:

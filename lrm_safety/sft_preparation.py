@@ -46,6 +46,8 @@ class PreparedSft:
     """Where to go on from; None: a fresh run."""
     restarts: int = 0
     """Times the run has restarted itself."""
+    replacements: int = 0
+    """Workers replaced so far, over all restarts."""
 
 
 def prepare_sft(settings: SftSettings, directory: Path) -> PreparedSft:

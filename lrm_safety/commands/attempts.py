@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from ..errors import ClusterError, WorkerError
+from ..errors import ClusterError, ConfigError, LrmSafetyError, WorkerError
+from ..files import storage_problem
 from ..interruption import Interruption
 from ..monitoring import Recorder
+from ..planning.shapes import adapter_parameters, num_parameters, shape_of
 from ..preparation import PreparedRun
 from ..settings import Settings
 from ..sft_preparation import PreparedSft
+from ..workers.group import HourlyBudget
 from ..workers.groups import StartedGroups
 from .export import write as write_export
 from .model_card import write_model_card
 
 Run = TypeVar("Run", PreparedRun, PreparedSft)
+LONGEST_PAUSE_SECONDS = 600.0
 
 
 def open_recorder(
@@ -35,9 +40,10 @@ def open_recorder(
 
 
 def with_restarts(run: Run, recorder: Recorder, interruption: Interruption, attempt: Callable[[Run], None]) -> None:
-    """Run `attempt`, again from the last checkpoint when a worker dies, up to `trainer.max_restarts` times."""
-    max_restarts = run.settings.trainer.max_restarts
-    for number in range(max_restarts + 1):
+    """Run `attempt`, again from the last checkpoint when a worker dies, up to `trainer.max_restarts` times an hour."""
+    trainer = run.settings.trainer
+    budget = HourlyBudget(trainer.max_restarts)
+    while True:
         try:
             attempt(run)
             return
@@ -45,13 +51,62 @@ def with_restarts(run: Run, recorder: Recorder, interruption: Interruption, atte
             # Not simply the newest: checkpoint.resume may have named another line than the one in this folder.
             committed = run.store.committed
             checkpoint = run.store.open(committed) if committed else run.checkpoint
-            if number == max_restarts:
+            if not budget.spend():
                 raise
             interruption.check()
             update = checkpoint.update if checkpoint else 0
-            recorder.note(f"{error}; restart {number + 1} of {max_restarts} from update {update}")
+            pause = min(trainer.restart_pause_seconds * 2 ** (budget.spent - 1), LONGEST_PAUSE_SECONDS)
+            recorder.alert(
+                "restart",
+                f"{error}; restart {budget.spent} of {trainer.max_restarts} within the hour from update {update}"
+                + (f", in {pause:g} s" if pause else ""),
+            )
+            _pause(pause, interruption)
             recorder.rewind(checkpoint.update if checkpoint else None)
-            run = replace(run, checkpoint=checkpoint, restarts=number + 1)
+            run = replace(run, checkpoint=checkpoint, restarts=run.restarts + 1)
+
+
+def _pause(seconds: float, interruption: Interruption) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        interruption.check()
+        time.sleep(min(1.0, left))
+
+
+def on_replacement(run: PreparedRun | PreparedSft, recorder: Recorder) -> Callable[[str], None]:
+    """What groups call with a line for each worker that they replace: it is said, sent as an alert, and counted."""
+
+    def replaced(line: str) -> None:
+        run.replacements += 1
+        recorder.alert("a worker was replaced", line)
+
+    return replaced
+
+
+def check_room(run: PreparedRun | PreparedSft) -> None:
+    """Raise ConfigError where the disk under the run's folder has no room for a checkpoint and the export.
+
+    A checkpoint is weights, float32 masters and AdamW's two moments of what is trained. A model whose size the planner does not
+    know is not looked at.
+    """
+    settings = run.settings
+    try:
+        shape = shape_of(settings.model.path, "model.path")
+    except LrmSafetyError:
+        return
+    value = 4 if settings.model.dtype == "float32" else 2
+    trained = adapter_parameters(shape, settings.trainer.lora) or num_parameters(shape)
+    needed = trained * (12 + value) + (num_parameters(shape) * value if settings.checkpoint.export else 0)
+    if problem := storage_problem(run.directory, needed):
+        raise ConfigError(
+            f"run.directory={run.directory}: {problem} for one checkpoint and the export; choose another place"
+        )
+
+
+def tell_start(run: PreparedRun | PreparedSft, recorder: Recorder) -> None:
+    """The first line of a resume: where it goes on."""
+    if run.checkpoint is not None:
+        recorder.note(f"goes on from update {run.checkpoint.update} ({run.checkpoint.path})")
 
 
 def export_policy(

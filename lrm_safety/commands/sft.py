@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ..interruption import Interruption
+from ..interruption import Interruption, kept_from_children
 from ..monitoring import Recorder
 from ..run_folder import RunFolder
 from ..settings import SftSettings
 from ..sft import SftTrainer
 from ..sft_preparation import PreparedSft, prepare_sft
 from ..workers.groups import PolicyOnly, join_ray
-from .attempts import export_policy, open_recorder, with_restarts
+from .attempts import check_room, export_policy, on_replacement, open_recorder, tell_start, with_restarts
 
 
 def fine_tune(settings: SftSettings, resolved: dict[str, object], folder: RunFolder) -> None:
@@ -19,16 +19,19 @@ def fine_tune(settings: SftSettings, resolved: dict[str, object], folder: RunFol
     A trainer that dies is started again from the last checkpoint up to `trainer.max_restarts` times.
     """
     run = prepare_sft(settings, folder.path)
+    check_room(run)
     folder.begin(resolved)
     with open_recorder(run, run.settings, resolved) as recorder:
         interruption = Interruption()  # one for all attempts: a signal may reach the workers before the controller
-        with_restarts(run, recorder, interruption, lambda run: _attempt(run, recorder, interruption))
+        tell_start(run, recorder)
+        with interruption.handled():
+            with_restarts(run, recorder, interruption, lambda run: _attempt(run, recorder, interruption))
 
 
 def _attempt(run: PreparedSft, recorder: Recorder, interruption: Interruption) -> None:
-    with recorder.phases.startup("join Ray"):
+    with recorder.phases.startup("join Ray"), kept_from_children():
         join_ray(run.settings)  # sets a SIGTERM handler of its own, so ours comes after it
-    with interruption.handled(), PolicyOnly(run.settings, on_wait=interruption.check) as groups:
+    with interruption.handled(), PolicyOnly(run.settings, interruption.check, on_replacement(run, recorder)) as groups:
         with recorder.phases.startup("start groups"):
             groups.start(run.directory)
         SftTrainer(run, groups, recorder, interruption).train()

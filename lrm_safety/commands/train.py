@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from ..controller import Controller
 from ..evaluation.in_loop import InLoopEvaluation
-from ..interruption import Interruption
+from ..interruption import Interruption, kept_from_children
 from ..monitoring import Recorder
 from ..planning import cautions
 from ..preparation import PreparedRun, prepare
 from ..run_folder import RunFolder
 from ..settings import Settings
 from ..workers.groups import Groups, join_ray
-from .attempts import export_policy, open_recorder, with_restarts
+from .attempts import check_room, export_policy, on_replacement, open_recorder, tell_start, with_restarts
 
 
 def train(settings: Settings, resolved: dict[str, object], folder: RunFolder) -> None:
@@ -21,6 +21,7 @@ def train(settings: Settings, resolved: dict[str, object], folder: RunFolder) ->
     A trainer that dies is started again from the last checkpoint up to `trainer.max_restarts` times.
     """
     run = prepare(settings, folder.path)
+    check_room(run)
     evaluation = InLoopEvaluation(run.settings, run.family, run.tokenizer, run.parser, run.sampling, run.num_embeddings)
     warnings = cautions(run.settings)
     folder.begin(resolved)
@@ -28,13 +29,15 @@ def train(settings: Settings, resolved: dict[str, object], folder: RunFolder) ->
         for line in warnings:
             recorder.note(line)
         interruption = Interruption()  # one for all attempts: a signal may reach the workers before the controller
-        with_restarts(run, recorder, interruption, lambda run: _attempt(run, recorder, evaluation, interruption))
+        tell_start(run, recorder)
+        with interruption.handled():
+            with_restarts(run, recorder, interruption, lambda run: _attempt(run, recorder, evaluation, interruption))
 
 
 def _attempt(run: PreparedRun, recorder: Recorder, evaluation: InLoopEvaluation, interruption: Interruption) -> None:
-    with recorder.phases.startup("join Ray"):
+    with recorder.phases.startup("join Ray"), kept_from_children():
         join_ray(run.settings)  # sets a SIGTERM handler of its own, so ours comes after it
-    with interruption.handled(), Groups(run.settings, on_wait=interruption.check) as groups:
+    with interruption.handled(), Groups(run.settings, interruption.check, on_replacement(run, recorder)) as groups:
         with recorder.phases.startup("start groups"):
             groups.start(run.directory)
         for line in groups.rollout.describe():

@@ -18,6 +18,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from lrm_safety.files import give_usual_modes
 from lrm_safety.miniature.behaviour import measure_policy, pair_accuracy
 from lrm_safety.miniature.models import train_policy_tokenizer, train_reward_tokenizer
 from lrm_safety.miniature.preferences import draw_ladder
@@ -117,6 +118,7 @@ def _recorder(losses: list[float], progress: Progress, task: Any, name: str) -> 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    give_usual_modes(folder)
 
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

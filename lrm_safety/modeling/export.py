@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,7 @@ def export_model(
     Args:
         model: the causal language model under ZeRO-3, not its log-prob wrapper.
         source: folder or hub id the model was loaded from; its generation config is taken over.
-        folder: written by rank 0; made when absent.
+        folder: written by rank 0 beside its place and renamed; one that is there is replaced once the new one is whole.
     """
     state = gather_state_dict(model, rank)
     if rank == 0:
@@ -107,14 +108,22 @@ def export_checkpoint(
 def _write(
     model: PreTrainedModel, state: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, source: str, folder: Path
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(model, state, source, folder / "adapter")
-    model.save_pretrained(folder, state_dict=merged(state, scaling(model)))
-    tokenizer.save_pretrained(folder)
+    """Beside its place, then renamed: an export that is there is replaced once the new one is whole."""
+    partial, former = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.former")
+    for left in (partial, former):
+        shutil.rmtree(left, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_adapter(model, state, source, partial / "adapter")
+    model.save_pretrained(partial, state_dict=merged(state, scaling(model)))
+    tokenizer.save_pretrained(partial)
     # Where the source has no generation config, save_pretrained has written the one that follows from the configuration.
     with contextlib.suppress(OSError):
-        GenerationConfig.from_pretrained(source).save_pretrained(folder)
-    give_usual_modes(folder)
+        GenerationConfig.from_pretrained(source).save_pretrained(partial)
+    give_usual_modes(partial)
+    if folder.exists():
+        folder.rename(former)
+    partial.rename(folder)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def _saved_buffers(model: PreTrainedModel) -> list[tuple[str, Tensor]]:

@@ -76,8 +76,9 @@ class PlainConsole:
         terminal: Terminal,
         clock: Callable[[], float] = time.monotonic,
         silence_seconds: float = SILENCE_SECONDS,
+        update: int = 0,
     ) -> None:
-        self._progress = Progress(schedule, clock)
+        self._progress = Progress(schedule, clock, update)
         self._terminal = terminal
         self._clock = clock
         self._started = False
@@ -121,9 +122,13 @@ class LiveConsole:
     """A progress bar with the time left, the current phase and its seconds, and the key metrics of the last record."""
 
     def __init__(
-        self, schedule: ScheduleSettings, terminal: Terminal, clock: Callable[[], float] = time.monotonic
+        self,
+        schedule: ScheduleSettings,
+        terminal: Terminal,
+        clock: Callable[[], float] = time.monotonic,
+        update: int = 0,
     ) -> None:
-        self._progress = Progress(schedule, clock)
+        self._progress = Progress(schedule, clock, update)
         self._clock = clock
         self._phase: tuple[str, float] | None = None
         self._metrics: dict[str, float] = {}
@@ -164,15 +169,22 @@ class LiveConsole:
         return Group(head, body)
 
 
-def open_console(tracking: TrackingSettings, schedule: ScheduleSettings, terminal: Terminal | None = None) -> Console:
-    """The view that tracking.console asks for; auto is live on a terminal and plain elsewhere."""
+def open_console(
+    tracking: TrackingSettings, schedule: ScheduleSettings, terminal: Terminal | None = None, update: int = 0
+) -> Console:
+    """The view that tracking.console asks for; auto is live on a terminal and plain elsewhere. `update` is where the run goes
+    on from."""
     terminal = terminal or Terminal()
     kind = tracking.console
     if kind == "auto":
         kind = "live" if terminal.is_terminal else "plain"
     if kind == "off":
         return SilentConsole()
-    return LiveConsole(schedule, terminal) if kind == "live" else PlainConsole(schedule, terminal)
+    return (
+        LiveConsole(schedule, terminal, update=update)
+        if kind == "live"
+        else PlainConsole(schedule, terminal, update=update)
+    )
 
 
 def key_values(metrics: Mapping[str, float]) -> dict[str, str]:

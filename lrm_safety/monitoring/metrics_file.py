@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from lrm_safety.errors import DataError
+from lrm_safety.errors import DataError, FolderLostError
+from lrm_safety.files import write_atomically
+from lrm_safety.run_folder import owned_by_another
 
 from .rollout_files import to_json_line
 
@@ -30,11 +32,48 @@ class MetricsFile:
         self.rewind(keep_until)
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write one record."""
+        """Write one record.
+
+        Raises FolderLostError, with this and all records written again, when the file was removed meanwhile, and DataError
+        when another process has taken the folder.
+        """
         assert self._file is not None, "the file is closed"
+        if not self._in_place():
+            self._write_again(line)
         self._file.write(to_json_line(line))
         self._file.flush()
         self.last = dict(line)
+
+    def _in_place(self) -> bool:
+        """Whether the file that is written is still the one at its path."""
+        assert self._file is not None
+        try:
+            there = self._path.stat()
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(self._file.fileno()))
+
+    def _write_again(self, line: Mapping[str, Any]) -> None:
+        assert self._file is not None
+        folder = self._path.parent
+        if (other := owned_by_another(folder)) is not None:
+            raise DataError(
+                f"run.directory={folder}: was taken by {other}; this run ends and writes nothing more there"
+            )
+        try:
+            self._file.seek(0)
+            content = self._file.read()  # a removed file can be read by who has it open
+        except OSError:
+            content = ""
+        self.close()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._path, (content + to_json_line(line)).encode())
+        self._file = self._path.open("a+", encoding="utf-8")
+        self.last = dict(line)
+        raise FolderLostError(
+            f"{self._path}: was removed, or replaced, while the run wrote into it; its records are written again; the same "
+            "command goes on from the last checkpoint"
+        )
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Every record of the file, in order."""
@@ -54,14 +93,9 @@ class MetricsFile:
             with self._path.with_suffix(".dropped.jsonl").open("a", encoding="utf-8") as file:
                 file.writelines(text for text, _ in dropped)
         # Rewritten even when nothing was dropped: a torn line must not stay, or the next record would join it.
-        partial = self._path.with_suffix(".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(text for text, _ in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self._path)
+        write_atomically(self._path, "".join(text for text, _ in kept).encode())
         self.last = kept[-1][1] if kept else {}
-        self._file = self._path.open("a", encoding="utf-8")
+        self._file = self._path.open("a+", encoding="utf-8")
 
     def close(self) -> None:
         """Close the file; more than once is fine."""

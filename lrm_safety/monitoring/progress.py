@@ -29,8 +29,11 @@ class Advance(Protocol):
 class Progress:
     """Updates done of updates planned, and the time left at the pace of the last records."""
 
-    def __init__(self, schedule: ScheduleSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        self.update = 0
+    def __init__(
+        self, schedule: ScheduleSettings, clock: Callable[[], float] = time.monotonic, update: int = 0
+    ) -> None:
+        """`update` is where the run goes on from."""
+        self.update = update
         self.num_updates = min(schedule.max_updates, schedule.stop_after_updates or schedule.max_updates)
         """Updates after which the run will stop, as far as is known."""
         self._planned = self.num_updates

@@ -14,6 +14,7 @@ import numpy as np
 from lrm_safety.diagnosis import Evidence
 from lrm_safety.diagnosis.console import lines
 from lrm_safety.errors import LrmSafetyError
+from lrm_safety.interruption import kept_from_children
 from lrm_safety.settings import Settings
 
 from .alarms import Alarms
@@ -63,8 +64,9 @@ class Recorder:
         self._tensorboard: TensorBoardView | None = None
         if settings.tracking.tensorboard:
             self._tensorboard = TensorBoardView(self._run_dir, self._file.lines())
-        self._wandb = self._open_wandb(settings, asdict(settings) if config is None else config)
-        self._console = console or open_console(settings.tracking, settings.schedule)
+        with kept_from_children():
+            self._wandb = self._open_wandb(settings, asdict(settings) if config is None else config)
+        self._console = console or open_console(settings.tracking, settings.schedule, update=resume_update or 0)
         self.phases = Phases(self._console)
         """The stopwatch of the controller's phases."""
 
@@ -118,6 +120,12 @@ class Recorder:
     def note(self, text: str) -> None:
         """Show one line on the console."""
         self._console.note(text)
+
+    def alert(self, title: str, text: str) -> None:
+        """Show one line on the console, and send it where somebody may be woken."""
+        self.note(text)
+        if self._wandb:
+            self._wandb.alert(title, text)
 
     def rewind(self, update: int | None) -> None:
         """Forget the records after `update` (None: all), before a restart within this process does them again."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from lrm_safety.files import write_atomically
 
 Ids = Sequence[int] | npt.NDArray[np.int32]
 
@@ -115,7 +116,5 @@ def _rank(reward: float) -> float:
 def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
     """Write beside and rename, so that a reader never meets half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(map(to_json_line, lines)), encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, "".join(map(to_json_line, lines)).encode())
     return path

@@ -57,6 +57,11 @@ class CheckpointSettings:
 
     every_updates: int = integer(50)
     """Save every so many updates, and at the end; 0: only at the end."""
+    every_minutes: float | None = number(None, low=0.01)
+    """Save also when so many minutes have passed since the last checkpoint, after a whole iteration; null: by updates alone."""
+    stop_after_minutes: float | None = number(None, low=0.01)
+    """Save and leave before so many minutes have passed since the command began, for jobs with a time limit: no iteration is
+    begun that, at the pace of the longest so far, would end later. Exit status 75; the same command goes on. null: no limit."""
     keep_last: int = integer(2, low=1)
     """Most recent checkpoints to keep."""
     best_metric: str | None = None

@@ -144,7 +144,9 @@ class TrainerSettings:
     reference_sharding: str = choice("plain", "zero3")
     """Reference model: a whole copy per worker, or sharded with ZeRO-3 inference."""
     max_restarts: int = integer(0)
-    """Times the run restarts itself from the last checkpoint after a trainer rank died."""
+    """Times within an hour that the run restarts itself from the last checkpoint after a trainer rank died."""
+    restart_pause_seconds: float = number(10.0, low=0.0)
+    """Pause before a restart, so that a node can come back; doubles with every restart within the hour, up to 10 minutes."""
     deepspeed: dict[str, Any] = field(default_factory=dict)
     """Further DeepSpeed keys, merged over ours; passed through unchecked."""
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -194,7 +196,7 @@ class RolloutSettings:
     timeout_seconds: float = number(3600.0, low=1.0)
     """Limit of one rollout batch."""
     max_restarts: int = integer(3)
-    """Times a dead engine is replaced during a run."""
+    """Times dead engines are replaced within an hour."""
     log_level: str = choice("ERROR", "WARNING", "INFO", "DEBUG")
     """What vLLM logs, into Ray's session folder or with tracking.worker_logs=true the console. Every weight sync warns of
     layers without weights of their own: nothing is amiss. KV cache, attention kernel and memory are shown at any level."""

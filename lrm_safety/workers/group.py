@@ -35,6 +35,28 @@ CAUSE_GRACE_SECONDS = 3.0
 """After the first failure, how long to look for the death that caused it: peers often notice before Ray does."""
 
 
+class HourlyBudget:
+    """At most `limit` events within any hour."""
+
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit = limit
+        self._clock = clock
+        self._moments: list[float] = []
+
+    @property
+    def spent(self) -> int:
+        """Events of the last hour."""
+        self._moments = [moment for moment in self._moments if self._clock() - moment < 3600.0]
+        return len(self._moments)
+
+    def spend(self) -> bool:
+        """Count one more event, if it is within the limit; says whether it is."""
+        allowed = self.spent < self.limit
+        if allowed:
+            self._moments.append(self._clock())
+        return allowed
+
+
 class WorkerGroup:
     """`num_workers` actors made from a plain class, called together or one by one.
 

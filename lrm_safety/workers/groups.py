@@ -86,10 +86,16 @@ class StartedGroups(ABC):
 
     policy: PolicyGroup
 
-    def __init__(self, settings: Settings, on_wait: Callable[[], None] = lambda: None) -> None:
-        """`on_wait` is called about once a second while the controller waits; it may raise to stop waiting."""
+    def __init__(
+        self,
+        settings: Settings,
+        on_wait: Callable[[], None] = lambda: None,
+        on_replacement: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """`on_wait` is called about once a second while the controller waits; it may raise to stop waiting. `on_replacement`
+        is called with a line for every worker that is replaced."""
         self._settings = settings
-        self._on_wait = on_wait
+        self._on_wait, self._on_replacement = on_wait, on_replacement
         self._placements: dict[str, Placement] = {}
         self._groups: dict[str, Group] = {}
 
@@ -159,23 +165,30 @@ class Groups(StartedGroups):
     reward: RewardGroup
     reference: ReferenceGroup | None
 
-    def __init__(self, settings: Settings, on_wait: Callable[[], None] = lambda: None) -> None:
-        super().__init__(settings, on_wait)
+    def __init__(
+        self,
+        settings: Settings,
+        on_wait: Callable[[], None] = lambda: None,
+        on_replacement: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        super().__init__(settings, on_wait, on_replacement)
         self._takes_turns = is_colocated(settings)
 
     def _start(self, directory: Path | None) -> None:
-        settings, on_wait = self._settings, self._on_wait
+        settings, on_wait, on_replacement = self._settings, self._on_wait, self._on_replacement
         names = ["policy", "rollout", "reward"]
         if settings.algorithm.kl.placement != "none":
             names.append("reference")
         place = self._placements = reserve(names, settings)
         self.policy = PolicyGroup(settings, place["policy"], on_wait)
         self._groups["policy"] = self.policy
-        self.rollout = RolloutGroup(settings, place["rollout"], on_wait)
+        self.rollout = RolloutGroup(settings, place["rollout"], on_wait, on_replacement)
         self._groups["rollout"] = self.rollout
-        self.reward = RewardGroup(settings, place["reward"], on_wait)
+        self.reward = RewardGroup(settings, place["reward"], on_wait, on_replacement)
         self._groups["reward"] = self.reward
-        self.reference = ReferenceGroup(settings, place["reference"], on_wait) if "reference" in place else None
+        self.reference = (
+            ReferenceGroup(settings, place["reference"], on_wait, on_replacement) if "reference" in place else None
+        )
         if self.reference is not None:
             self._groups["reference"] = self.reference
         if directory is not None:
@@ -219,9 +232,3 @@ class Groups(StartedGroups):
         """CUDA, colocated: move the trainer's states to host memory before the engines wake."""
         if self._takes_turns:
             self.policy.offload()
-
-    @property
-    def num_replacements(self) -> int:
-        """Workers replaced so far."""
-        scoring = [group for group in (self.reward, self.reference) if group is not None]
-        return self.rollout.num_replacements + sum(group.num_replacements for group in scoring)

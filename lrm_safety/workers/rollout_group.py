@@ -15,7 +15,7 @@ from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds
 from ..settings import Settings
 from ..weight_sync.backends import is_colocated, transfer_backend
 from .environment import environment
-from .group import ANSWER_SECONDS, DEATHS, WorkerGroup, describe
+from .group import ANSWER_SECONDS, DEATHS, HourlyBudget, WorkerGroup, describe
 from .placement import Placement
 from .rollout import RolloutWorker
 
@@ -38,8 +38,15 @@ class EngineCalls:
 class RolloutGroup:
     """vLLM engines that sample responses."""
 
-    def __init__(self, settings: Settings, placement: Placement, on_wait: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        placement: Placement,
+        on_wait: Callable[[], None],
+        on_replacement: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self._settings = settings
+        self._on_replacement = on_replacement
         self._limit = settings.cluster.call_timeout_seconds
         self._on_wait = on_wait
         self.backend = transfer_backend(settings)
@@ -54,7 +61,7 @@ class RolloutGroup:
             on_wait,
         )
         self._loaded: tuple[int, list[str]] | None = None
-        self.num_replacements = 0
+        self.replacements = HourlyBudget(settings.rollout.max_restarts)
         self.connected = False
 
     def start(self) -> None:
@@ -121,17 +128,18 @@ class RolloutGroup:
 
     def _revive(self, engine: int, error: Exception) -> None:
         """Replace a dead engine and give it the published weights."""
-        self.num_replacements += 1
-        limit = self._settings.rollout.max_restarts
-        if self.num_replacements > limit:
-            raise WorkerError(
-                f"rollout engine {engine} died and rollout.max_restarts={limit} is used up: {' '.join(str(error).split())[:300]}"
-            ) from error
+        reason = " ".join(str(error).split())[:300]
         if self.backend != "shm":
+            # The sender's channel holds all engines: another one can only join by opening it anew on every side.
             raise WorkerError(
                 f"rollout engine {engine} died; with rollout.weight_transfer={self.backend} the run goes on from its last "
-                "checkpoint: start the same command again"
+                f"checkpoint (trainer.max_restarts), or by starting the same command again: {reason}"
             ) from error
+        if not self.replacements.spend():
+            raise WorkerError(
+                f"rollout engine {engine} died and rollout.max_restarts={self.replacements.limit} an hour is used up: {reason}"
+            ) from error
+        self._on_replacement(f"rollout engine {engine} died and is replaced: {reason}")
         self._group.replace(engine)
         start = self._group.submit(engine, "start")
         self._group.gather([start], "start", self._settings.cluster.start_timeout_seconds)

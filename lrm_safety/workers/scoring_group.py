@@ -16,7 +16,7 @@ from ..rewards import Conversation, Scores
 from ..rollouts import TokenScores, TrainingSequence
 from ..settings import Settings
 from .environment import environment
-from .group import DEATHS, WorkerGroup, describe
+from .group import DEATHS, HourlyBudget, WorkerGroup, describe
 from .placement import Placement
 from .reference import ReferenceWorker
 from .reward import RewardWorker
@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 WAIT_LINE_SECONDS = 30.0
 """A call that takes longer says what is waited for, and again after as long."""
 MAX_REPLACEMENTS = 3
-"""Deaths of scoring workers that a run survives."""
+"""Scoring workers of one group that are replaced within an hour."""
 
 
 @dataclass
@@ -41,14 +41,21 @@ class Ticket:
 class ScoringGroup:
     """Workers of which each holds a whole model, so that any of them can answer any call."""
 
-    def __init__(self, group: WorkerGroup, settings: Settings, on_wait: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        group: WorkerGroup,
+        settings: Settings,
+        on_wait: Callable[[], None],
+        on_replacement: Callable[[str], None],
+    ) -> None:
         self._group = group
+        self._on_replacement = on_replacement
         self._settings = settings
         self._limit = settings.cluster.call_timeout_seconds
         self._on_wait = on_wait
         self._start_arguments: list[tuple[Any, ...]] = []
         self._next = 0
-        self.num_replacements = 0
+        self.replacements = HourlyBudget(MAX_REPLACEMENTS)
 
     def _start(self, arguments: list[tuple[Any, ...]]) -> None:
         """Load the model on every worker; worker i gets `arguments[i]`, also when it has to be replaced."""
@@ -92,9 +99,10 @@ class ScoringGroup:
     def _revive(self, ticket: Ticket, error: Exception) -> None:
         worker = ticket.worker
         if not self._group.is_alive(worker, timeout_seconds=5.0):
-            self.num_replacements += 1
-            if self.num_replacements > MAX_REPLACEMENTS:
+            if not self.replacements.spend():
                 raise describe(self._group.name, worker, ticket.method, error) from error
+            reason = " ".join(str(error).split())[:300]
+            self._on_replacement(f"{self._group.name} worker {worker} died and is replaced: {reason}")
             self._group.replace(worker)
             start = self._group.submit(worker, "start", *self._start_arguments[worker])
             self._group.gather([start], "start", self._settings.cluster.start_timeout_seconds)
@@ -112,7 +120,13 @@ class ScoringGroup:
 class RewardGroup(ScoringGroup):
     """Frozen reward models, Python functions or endpoints."""
 
-    def __init__(self, settings: Settings, placement: Placement, on_wait: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        placement: Placement,
+        on_wait: Callable[[], None],
+        on_replacement: Callable[[str], None] = lambda line: None,
+    ) -> None:
         group = WorkerGroup(
             "reward",
             RewardWorker,
@@ -122,7 +136,7 @@ class RewardGroup(ScoringGroup):
             lambda index: (settings,),
             on_wait,
         )
-        super().__init__(group, settings, on_wait)
+        super().__init__(group, settings, on_wait, on_replacement)
 
     def _waited_for(self) -> str:
         models = self._settings.reward.models
@@ -147,7 +161,13 @@ class RewardGroup(ScoringGroup):
 class ReferenceGroup(ScoringGroup):
     """The frozen reference: a whole copy per worker, or one copy sharded over all of them with ZeRO-3."""
 
-    def __init__(self, settings: Settings, placement: Placement, on_wait: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        placement: Placement,
+        on_wait: Callable[[], None],
+        on_replacement: Callable[[str], None] = lambda line: None,
+    ) -> None:
         num_workers = settings.cluster.reference.num_workers
         group = WorkerGroup(
             "reference",
@@ -158,7 +178,7 @@ class ReferenceGroup(ScoringGroup):
             lambda rank: (settings, rank, num_workers),
             on_wait,
         )
-        super().__init__(group, settings, on_wait)
+        super().__init__(group, settings, on_wait, on_replacement)
         self._sharded = settings.trainer.reference_sharding == "zero3"
 
     def start(self) -> None:

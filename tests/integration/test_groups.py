@@ -141,14 +141,14 @@ def test_rewards_equal_the_plain_reward_model(started: Started) -> None:
 def test_a_killed_engine_is_replaced_and_every_prompt_answered_once(started: Started) -> None:
     group, policy = started.groups.rollout, started.groups.policy
     assert policy.weights_version > 0
-    replaced = group.num_replacements
+    replaced = group.replacements.spent
     requests = started.requests(200)
     chunks = []
     for chunk in group.generate(requests, started.run.sampling):
         if not chunks:
             kill("RolloutWorker")
         chunks.append(chunk)
-    assert group.num_replacements == replaced + 1
+    assert group.replacements.spent == replaced + 1
     assert sorted(rollout.request_id for chunk in chunks for rollout in chunk) == list(range(200))
     assert {rollout.weights_version for chunk in chunks for rollout in chunk} == {policy.weights_version}
     assert group.weights_versions() == [policy.weights_version]
@@ -159,10 +159,10 @@ def test_a_killed_engine_is_replaced_and_every_prompt_answered_once(started: Sta
 
 def test_an_engine_that_died_between_batches_is_replaced_at_the_sync(started: Started) -> None:
     group, policy = started.groups.rollout, started.groups.policy
-    replaced = group.num_replacements
+    replaced = group.replacements.spent
     kill("RolloutWorker")
     version = policy.publish_weights(group)
-    assert group.num_replacements == replaced + 1
+    assert group.replacements.spent == replaced + 1
     assert group.weights_versions() == [version]
     assert {rollout.weights_version for rollout in flat(generate(started, 8))} == {version}
 
@@ -171,12 +171,12 @@ def test_a_killed_reward_worker_is_replaced_and_the_scores_are_the_same(started:
     group = started.groups.reward
     parts = [conversations(started, 64, offset) for offset in range(0, 384, 64)]
     expected = [group.result(ticket).total for ticket in [group.submit(part) for part in parts]]
-    replaced = group.num_replacements
+    replaced = group.replacements.spent
     tickets = [group.submit(part) for part in parts]
     kill("RewardWorker")
     for ticket, scores in zip(tickets, expected, strict=True):
         np.testing.assert_array_equal(group.result(ticket).total, scores)
-    assert group.num_replacements == replaced + 1
+    assert group.replacements.spent == replaced + 1
 
 
 @pytest.mark.parametrize(
@@ -274,12 +274,12 @@ def test_workers_of_one_node_meet_on_loopback(pair: WorkerGroup) -> None:
 
 def test_a_reward_worker_that_dies_while_the_policy_trains_costs_nothing(started: Started) -> None:
     groups = started.groups
-    replaced = groups.reward.num_replacements
+    replaced = groups.reward.replacements.spent
     kill("RewardWorker")
     assert not any(name.startswith("memory/reward") for name in groups.memory())
     part = conversations(started, 4)
     assert len(groups.reward.result(groups.reward.submit(part)).total) == 4
-    assert groups.reward.num_replacements == replaced + 1
+    assert groups.reward.replacements.spent == replaced + 1
 
 
 def test_a_silent_worker_is_named_after_the_limit(pair: WorkerGroup) -> None:

@@ -20,13 +20,18 @@ def test_overrides_reach_the_job_as_they_were_given(repository_root: Path) -> No
     overrides = ["experiment=miniature", "tracking.tags=[a, b]", "run.name=it's $HOME", "seed=1,2"]
     job = plan_job("train", overrides, {}, repository_root)
     assert shlex.split(job.entrypoint) == ["lrm-safety", "train", *overrides]
-    assert job.runtime_env() == {"working_dir": str(repository_root), "env_vars": {}}
+    sent = job.runtime_env()
+    assert sent["working_dir"] == str(repository_root) and sent.keys() == {"working_dir", "env_vars"}
+    # Ray gives a job 3 seconds to save unless told otherwise.
+    assert int(sent["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) >= 600
+    assert sent["env_vars"].keys() <= {"RAY_JOB_STOP_WAIT_TIME_S", "LRM_SAFETY_COMMIT"}
 
 
 def test_only_named_variables_travel_and_of_secrets_the_file_alone(repository_root: Path) -> None:
     environment = {"WANDB_API_KEY": "k-123", "HF_HOME": "/hf", "HOME": "/home/x"}
     job = plan_job("train", [], environment, repository_root, ["HF_HOME", "WANDB_MODE=offline"], "/me/secrets")
-    assert job.runtime_env()["env_vars"] == {
+    variables = job.runtime_env()["env_vars"]
+    assert {name: variables[name] for name in variables.keys() - {"RAY_JOB_STOP_WAIT_TIME_S", "LRM_SAFETY_COMMIT"}} == {
         "HF_HOME": "/hf",
         "WANDB_MODE": "offline",
         "LRM_SAFETY_SECRETS": "/me/secrets",
