@@ -58,6 +58,7 @@ class Interruption:
         self._save_asked = False
         self._deferred = 0
         self._began = time.monotonic()
+        self._leaving: threading.Timer | None = None
 
     @contextmanager
     def handled(self) -> Iterator[None]:
@@ -71,6 +72,8 @@ class Interruption:
         try:
             yield
         finally:
+            if self._leaving is not None:
+                self._leaving.cancel()  # the actors have been ended
             for number, handler in former.items():
                 signal.signal(number, handler)
 
@@ -108,9 +111,9 @@ class Interruption:
             self._received = number
             return
         if self._at_once is None:
-            leave = threading.Timer(AT_ONCE_SECONDS, _leave, (number,))
-            leave.daemon = True
-            leave.start()
+            self._leaving = threading.Timer(AT_ONCE_SECONDS, _leave, (number,))
+            self._leaving.daemon = True
+            self._leaving.start()
         self._at_once = number
         # Not out of Ray's own waits: they end as errors of another kind. `check` comes within a second there.
         if not _is_rays(frame):

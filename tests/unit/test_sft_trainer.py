@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +19,12 @@ import pytest
 from batches import ASSETS
 
 from lrm_safety.checkpoints import Files
-from lrm_safety.errors import ConfigError, InvariantError
+from lrm_safety.errors import ConfigError, DataError, FolderLostError, InvariantError
 from lrm_safety.files import changed_file, describe_files
-from lrm_safety.interruption import Interruption, StopRequested
+from lrm_safety.interruption import DeadlineReached, Interruption, StopRequested
 from lrm_safety.monitoring import Recorder
 from lrm_safety.rollouts import TokenScores, TrainingSequence, Update
+from lrm_safety.run_folder import Owner
 from lrm_safety.settings.compose import compose_sft
 from lrm_safety.sft import SftTrainer, supervised_metrics
 from lrm_safety.sft_preparation import PreparedSft, prepare_sft
@@ -281,3 +284,64 @@ def test_other_data_need_leave_and_begin_a_new_pass(tmp_path: Path) -> None:
         Attempt(tmp_path, "data.limit=10")
     changed = Attempt(tmp_path, "data.limit=10", "checkpoint.allow_changes=true").train()
     assert len(changed.policy.weights) == 4  # 2 passes over 10 rows in batches of 6
+
+
+def test_a_folder_that_vanishes_is_noticed_and_what_was_lost_written_again(tmp_path: Path) -> None:
+    attempt = Attempt(tmp_path, "checkpoint.every_updates=0")
+
+    def remove() -> None:
+        if len(attempt.policy.weights) == 2:
+            shutil.rmtree(attempt.run.directory)
+
+    attempt.policy.on_call = remove
+    with pytest.raises(FolderLostError, match=r"metrics\.jsonl: was removed") as lost:
+        attempt.train()
+    assert "\n" not in str(lost.value)
+    assert [line["update"] for line in attempt.lines] == [1, 2, 3] and attempt.checkpoints == ["update-000003"]
+    resumed = Attempt(tmp_path).train()
+    assert len(resumed.policy.weights) == 7 and [line["update"] for line in resumed.lines] == list(range(1, 8))
+
+
+def test_a_folder_that_another_run_took_is_left_to_it(tmp_path: Path) -> None:
+    attempt = Attempt(tmp_path, "checkpoint.every_updates=0")
+    other = replace(Owner.of_this_process("lrm-safety train"), host="node7", system="another kernel")
+
+    def take() -> None:
+        if len(attempt.policy.weights) == 2:
+            shutil.rmtree(attempt.run.directory)
+            attempt.run.directory.mkdir()
+            (attempt.run.directory / ".owner").write_text(json.dumps(asdict(other)))
+
+    attempt.policy.on_call = take
+    with pytest.raises(DataError, match="was taken by node7"):
+        attempt.train()
+    assert [path.name for path in attempt.run.directory.iterdir()] == [".owner"]
+
+
+def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
+    attempt = Attempt(tmp_path, "checkpoint.every_updates=0", "checkpoint.keep_last=5")
+
+    def ask() -> None:
+        if len(attempt.policy.weights) == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    attempt.policy.on_call = ask
+    attempt.train()
+    assert attempt.checkpoints == ["update-000003", "update-000007"]
+
+
+def test_checkpoints_by_the_clock_and_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each update takes 50 s: with a checkpoint every minute and a limit of four minutes, updates 2 and 4 are saved, and a
+    fifth would end after 250 s."""
+    now = [0.0]
+    monkeypatch.setattr("lrm_safety.sft.time.monotonic", lambda: now[0])
+    options = ("checkpoint.every_updates=0", "checkpoint.every_minutes=1", "checkpoint.keep_last=9")
+    attempt = Attempt(tmp_path, *options, "checkpoint.stop_after_minutes=4")
+
+    def pass_time() -> None:
+        now[0] += 50.0
+
+    attempt.policy.on_call = pass_time
+    with pytest.raises(DeadlineReached):
+        attempt.train()
+    assert attempt.checkpoints == ["update-000002", "update-000004"]
