@@ -15,8 +15,9 @@ _PROBE_BYTES = 1 << 20
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside and rename: the file is whole or absent."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write beside and rename: the file is whole or absent. One process writes a file at a time; what one that was killed
+    left beside is written over."""
+    unfinished = path.with_name(f".{path.name}")
     try:
         with unfinished.open("wb") as file:
             file.write(content)

@@ -96,7 +96,7 @@ def check_room(run: PreparedRun | PreparedSft) -> None:
         return
     value = 4 if settings.model.dtype == "float32" else 2
     trained = adapter_parameters(shape, settings.trainer.lora) or num_parameters(shape)
-    needed = trained * (12 + value) + (num_parameters(shape) * value if settings.checkpoint.export else 0)
+    needed = trained * (12 + value) + (num_parameters(shape) * value if settings.checkpoint.export != "none" else 0)
     if problem := storage_problem(run.directory, needed):
         raise ConfigError(
             f"run.directory={run.directory}: {problem} for one checkpoint and the export; choose another place"

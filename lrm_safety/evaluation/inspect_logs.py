@@ -46,7 +46,7 @@ def write_logs(
     @modelapi(name="lrm_safety_evaluation")
     class StoredModel(EngineModel):
         def __init__(self, model_name: str) -> None:
-            super().__init__(model_name, prepared.planner, parser, respond=respond)
+            super().__init__(model_name, prepared.planner, parser, respond=respond, keep_tokens=False)
 
     api = StoredModel(settings.model.name)
     judges = {name: judge_views(judge) for name, judge in settings.evaluation.judges.items()}

@@ -80,9 +80,12 @@ class EngineModel(ModelAPI):
         parser: ResponseParser,
         *,
         respond: Respond,
+        keep_tokens: bool = True,
     ) -> None:
-        """`respond` is an engine behind a batcher, or the store of an evaluation."""
+        """`respond` is an engine behind a batcher, or the store of an evaluation. That one keeps token ids and log-probs
+        itself: `keep_tokens` is for a log that is their only place, where they take most of its bytes and time."""
         super().__init__(model_name)
+        self._keep_tokens = keep_tokens
         self._planner, self._parser, self._respond = planner, parser, respond
         self._unseeded = itertools.count()
 
@@ -121,9 +124,15 @@ class EngineModel(ModelAPI):
                     "status": response.status,
                     "num_trace_tokens": response.num_trace_tokens,
                     "num_answer_tokens": response.num_answer_tokens,
-                    "token_ids": one.ids.tolist(),
-                    "logprobs": [round(float(value), 5) for value in one.logprobs],
                 }
+                | (
+                    {
+                        "token_ids": one.ids.tolist(),
+                        "logprobs": [round(float(value), 5) for value in one.logprobs],
+                    }
+                    if self._keep_tokens
+                    else {}
+                )
             },
         )
 

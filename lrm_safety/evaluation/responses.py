@@ -7,10 +7,10 @@ generated and saved as wholes: whatever was killed in between, every response is
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from ..files import write_atomically
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from .plan import Ask, PlannedBenchmark
 from .protocols import Protocol
+
+_logger = logging.getLogger(__name__)
 
 Generate = Callable[[list[GenerationRequest], SamplingParameters], Iterable[list[Rollout]]]
 """A vLLM engine or the rollout group: chunks of finished responses, every request answered once."""
@@ -84,8 +86,17 @@ class ResponseStore:
             write_atomically(path, json.dumps(self._identity_of(one), indent=2, sort_keys=True).encode())
 
     def num_missing(self, planned: PlannedBenchmark) -> int:
-        """Responses that are still to be generated."""
-        return sum(len(asks) for number, asks in self._batches(planned) if not self._path(planned, number).is_file())
+        """Responses that are still to be generated: those of no batch, and those of a damaged one, with a warning each."""
+        missing = 0
+        for number, asks in self._batches(planned):
+            path = self._path(planned, number)
+            try:
+                missing += 0 if path.is_file() and _load(path, asks) else len(asks)
+            except DataError as error:
+                _logger.warning("%s", error)
+                path.unlink()
+                missing += len(asks)
+        return missing
 
     def complete(
         self,
@@ -102,11 +113,11 @@ class ResponseStore:
             for position, generated in generate_batch(asks, generate, sampling):
                 found[position] = generated
                 on_response(len(generated.ids))
-            self._save(self._path(planned, number), [found[i] for i in range(len(asks))])
+            self._save(self._path(planned, number), [found[i] for i in range(len(asks))], asks)
 
     def read(self, planned: PlannedBenchmark) -> list[Generated]:
         """All responses in the plan's order; every batch must be there."""
-        return [one for number, _ in self._batches(planned) for one in _load(self._path(planned, number))]
+        return [one for number, asks in self._batches(planned) for one in _load(self._path(planned, number), asks)]
 
     def _identity_of(self, planned: PlannedBenchmark) -> dict[str, Any]:
         return self._identity | {
@@ -124,35 +135,48 @@ class ResponseStore:
     def _path(self, planned: PlannedBenchmark, number: int) -> Path:
         return self._folder / planned.name / f"batch-{number:04d}.npz"
 
-    def _save(self, path: Path, responses: list[Generated]) -> None:
-        unfinished = path.with_name(f".{path.name}")
-        with unfinished.open("wb") as file:
-            np.savez(
-                file,
-                lengths=np.asarray([len(one.ids) for one in responses], dtype=np.int64),
-                ids=np.concatenate([one.ids for one in responses]).astype(np.int32),
-                logprobs=np.concatenate([one.logprobs for one in responses]).astype(np.float32),
-                stopped=np.asarray([one.finish_reason == "stop" for one in responses]),
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.rename(path)
+    def _save(self, path: Path, responses: list[Generated], asks: Sequence[Ask]) -> None:
+        arrays = {
+            "lengths": np.asarray([len(one.ids) for one in responses], dtype=np.int64),
+            "ids": np.concatenate([one.ids for one in responses]).astype(np.int32),
+            "logprobs": np.concatenate([one.logprobs for one in responses]).astype(np.float32),
+            "stopped": np.asarray([one.finish_reason == "stop" for one in responses]),
+        }
+        content = io.BytesIO()
+        np.savez(content, **arrays, asks=np.asarray(fingerprint(asks)), sha256=np.asarray(_digest_of(arrays)))
+        write_atomically(path, content.getvalue())
 
 
-def _load(path: Path) -> list[Generated]:
+def _digest_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """sha256 of arrays by name, with their types."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        found.update(f"{name} {arrays[name].dtype} ".encode() + arrays[name].tobytes())
+    return found.hexdigest()
+
+
+def _load(path: Path, asks: Sequence[Ask]) -> list[Generated]:
+    """The responses to `asks`; raises DataError for a damaged file, and for one of other prompts."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            ends = np.cumsum(arrays["lengths"])[:-1]
-            return [
-                Generated(ids, logprobs, "stop" if stopped else "length")
-                for ids, logprobs, stopped in zip(
-                    np.split(arrays["ids"], ends), np.split(arrays["logprobs"], ends), arrays["stopped"], strict=True
-                )
-            ]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}); delete it, and the same command generates it again"
-        ) from error
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in ("lengths", "ids", "logprobs", "stopped")}
+            # Files of earlier versions say neither; the archive's own checksums hold for them too.
+            for name, now in (("asks", fingerprint(asks)), ("sha256", _digest_of(arrays))):
+                if name in stored and str(stored[name]) != now:
+                    raise ValueError(f"its {name} is another")
+        if not len(arrays["lengths"]) == len(arrays["stopped"]) == len(asks):
+            raise ValueError(f"{len(arrays['lengths'])} responses to {len(asks)} prompts")
+        if not len(arrays["ids"]) == len(arrays["logprobs"]) == int(arrays["lengths"].sum()):
+            raise ValueError("lengths and token ids differ")
+        ends = np.cumsum(arrays["lengths"])[:-1]
+        return [
+            Generated(ids, logprobs, "stop" if stopped else "length")
+            for ids, logprobs, stopped in zip(
+                np.split(arrays["ids"], ends), np.split(arrays["logprobs"], ends), arrays["stopped"], strict=True
+            )
+        ]
+    except Exception as error:  # whatever a damaged archive makes numpy and zipfile raise
+        raise DataError(f"{path}: cannot be read ({error}); it is generated again by the same command") from error
 
 
 def identity_of(

@@ -7,7 +7,7 @@ or benchmark adds to what is there.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,13 +160,6 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> dict[str, Any]:
         for one in planned
     }
     write_samples(prepared.directory / SAMPLES, scored, log_text=settings.evaluation.log_text)
-    for old in (prepared.directory / LOGS).glob("*.eval"):
-        old.unlink()
-    with _timed(seconds, "log_seconds"):
-        if settings.evaluation.log_text:  # they hold prompts and responses
-            from .inspect_logs import write_logs
-
-            write_logs(prepared, responses, scored)
     results = write_results(
         prepared.directory,
         model={
@@ -186,7 +179,29 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> dict[str, Any]:
         seconds=seconds,
     )
     show(results, console)
+    _write_logs(prepared, responses, scored, console)
     return results
+
+
+def _write_logs(
+    prepared: PreparedEvaluation,
+    responses: Mapping[str, Sequence[Generated]],
+    scored: Mapping[str, Sequence[Scored]],
+    console: Console,
+) -> None:
+    """Inspect's logs where text may be kept, after everything else: with many long responses they take minutes."""
+    folder = prepared.directory / LOGS
+    for old in folder.glob("*.eval"):
+        old.unlink()  # of an evaluation before this one
+    if not prepared.settings.evaluation.log_text:  # they would hold prompts and responses
+        return
+    console.print(
+        f"{prepared.directory}/results.json is written; now the Inspect logs of {sum(map(len, scored.values()))} responses ...",
+        soft_wrap=True,
+    )
+    from .inspect_logs import write_logs
+
+    write_logs(prepared, responses, scored)
 
 
 def _generate(prepared: PreparedEvaluation, console: Console) -> dict[str, list[Generated]]:

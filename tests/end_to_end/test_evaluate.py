@@ -36,7 +36,7 @@ BENCHMARKS = ("safety", "arithmetic", "benign", "asked")
 def results_of(run: Path) -> dict[str, Any]:
     """results.json without what depends on the machine's speed."""
     results = json.loads((run / "results.json").read_text())
-    assert set(results.pop("seconds")) == {"generate_seconds", "judge_seconds", "grade_seconds", "log_seconds"}
+    assert set(results.pop("seconds")) == {"generate_seconds", "judge_seconds", "grade_seconds"}
     return results
 
 
@@ -149,7 +149,9 @@ def test_text_is_kept_on_request_without_generating_again_and_its_logs_open_in_i
             (score,) = log.results.scores  # type: ignore[union-attr]
             assert score.metrics["mean"].value == pytest.approx(results[name]["figures"]["pass@1"]["value"])
         kept = log.samples[0].output.metadata["lrm_safety"]  # type: ignore[index]
-        assert len(kept["token_ids"]) == len(kept["logprobs"]) > 0 and max(kept["logprobs"]) <= 0
+        assert kept["status"] and not kept.keys() & {"token_ids", "logprobs"}, (
+            "responses/ has them, at a tenth of the bytes"
+        )
 
 
 def test_plain_inspect_eval(tmp_path: Path) -> None:

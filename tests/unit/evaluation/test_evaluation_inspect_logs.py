@@ -85,7 +85,7 @@ def test_one_log_a_benchmark_and_none_of_the_run_before(written: Any) -> None:
         assert log.plan.config.temperature == 1.0 and log.plan.config.max_tokens == 16
 
 
-def test_every_response_with_its_tokens(written: Any) -> None:
+def test_every_response_without_its_tokens(written: Any) -> None:
     prepared, _, folder = written
     for planned in prepared.planned:
         samples = {(sample.id, sample.epoch - 1): sample for sample in log_of(folder, planned.name).samples or []}
@@ -97,7 +97,7 @@ def test_every_response_with_its_tokens(written: Any) -> None:
             assert sample.output.stop_reason == ("max_tokens" if cut else "stop")
             found = (sample.output.metadata or {})["lrm_safety"]
             assert found["status"] == ("unfinished_trace" if cut else "complete")
-            assert len(found["token_ids"]) == len(found["logprobs"]) == (2 if cut else len(found["token_ids"]))
+            assert not found.keys() & {"token_ids", "logprobs"}, "they are in responses/"
             assert sample.messages[0].text == ask.prompt
 
 

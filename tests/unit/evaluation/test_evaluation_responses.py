@@ -104,12 +104,23 @@ def test_nothing_is_generated_twice(whole: Path) -> None:
 def test_a_saved_batch_that_was_damaged_since_is_named(whole: Path, keep: int) -> None:
     path = whole / "made" / "batch-0001.npz"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DataError, match=r"batch-0001\.npz: cannot be read .*delete it") as refused:
+    with pytest.raises(DataError, match=r"batch-0001\.npz: cannot be read .*generated again") as refused:
         store_at(whole).read(plan_of(QUESTIONS))
     assert "\n" not in str(refused.value)
-    path.unlink()
+    assert store_at(whole).num_missing(plan_of(QUESTIONS)) == 4
     assert complete(whole, MadeEngine()) == 4
     assert len(store_at(whole).read(plan_of(QUESTIONS))) == 10
+
+
+def test_a_batch_of_other_prompts_is_not_taken(whole: Path) -> None:
+    """Whole files, each in the other's place."""
+    folder = whole / "made"
+    first, second = ((folder / f"batch-000{i}.npz").read_bytes() for i in (0, 1))
+    (folder / "batch-0000.npz").write_bytes(second)
+    (folder / "batch-0001.npz").write_bytes(first)
+    with pytest.raises(DataError, match=r"batch-0000\.npz: cannot be read \(its asks is another\)"):
+        store_at(whole).read(plan_of(QUESTIONS))
+    assert store_at(whole).num_missing(plan_of(QUESTIONS)) == 8
 
 
 def test_a_flipped_bit_is_noticed(whole: Path) -> None:

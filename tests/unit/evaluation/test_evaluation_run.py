@@ -137,7 +137,7 @@ def test_a_killed_evaluation_gives_the_same_results(engines: Engines, prompts: s
     results, text = evaluated(settings, folder)
     assert engines.num_generated == 6 and "generating: 6 responses" in text
     assert kept(folder) == kept(tmp_path / "whole")
-    assert results["seconds"].keys() == {"generate_seconds", "judge_seconds", "grade_seconds", "log_seconds"}
+    assert results["seconds"].keys() == {"generate_seconds", "judge_seconds", "grade_seconds"}
 
 
 def test_the_figures_by_hand(engines: Engines, prompts: str, tmp_path: Path) -> None:
