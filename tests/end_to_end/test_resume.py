@@ -73,7 +73,7 @@ def test_whatever_interrupts_a_run_changes_nothing(
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert alive == [], f"killed {delay:.2f} s after the resume"
 
-    restarted = command(*TRAIN, "trainer.max_restarts=1")
+    restarted = command(*TRAIN, "trainer.max_restarts=1", "trainer.restart_pause_seconds=1")
     restarted.wait_until(lambda: "resumed from update" in restarted.stdout)
     kill_a_rank(restarted)
     assert restarted.wait() == 0, restarted.output

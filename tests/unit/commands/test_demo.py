@@ -1,0 +1,50 @@
+"""`lrm-safety demo` before it trains: nothing that is there is ever lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lrm_safety.commands import demo as module
+from lrm_safety.commands.demo import demo
+from lrm_safety.errors import ConfigError
+
+
+@pytest.fixture
+def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "outputs" / "demo"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text("{}")
+    (folder / "metrics.jsonl").write_text("")
+    return folder
+
+
+@pytest.mark.parametrize("mistake", ["seeed=1", "run.directory=", "cluster.device=tpu", "-m"])
+def test_a_mistake_on_the_command_line_touches_nothing(finished: Path, mistake: str) -> None:
+    with pytest.raises(ConfigError):
+        demo([mistake])
+    assert {path.name for path in finished.parent.iterdir()} == {"demo"} and (finished / "summary.json").exists()
+
+
+def test_a_finished_demo_is_kept_under_the_next_free_name(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (finished.parent / "demo-1").mkdir()
+    monkeypatch.setattr(module, "launch", lambda arguments: 1)  # refused before it begins
+    assert demo([]) == 1
+    assert {path.name for path in finished.parent.iterdir()} == {"demo", "demo-1"}, "nothing was begun"
+
+    def begins(arguments: list[str]) -> int:
+        finished.mkdir()
+        return 1
+
+    monkeypatch.setattr(module, "launch", begins)
+    assert demo([]) == 1
+    assert (finished.parent / "demo-2" / "summary.json").exists()
+
+
+def test_to_show_the_configuration_touches_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[list[str]] = []
+    monkeypatch.setattr(module, "launch", lambda arguments: shown.append(arguments) or 0)
+    assert demo(["--cfg", "job"]) == 0
+    assert shown and (finished / "summary.json").exists()
