@@ -37,6 +37,8 @@ def _vllm(settings: Settings) -> dict[str, str]:
     if settings.rollout.tensor_parallel_size == 1:
         # The engine lives in the worker's own process: it starts in seconds and leaves nothing behind when killed.
         variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        # It is alone in its process groups, so nobody has to reach the socket that gloo opens for each.
+        variables["GLOO_SOCKET_IFNAME"] = "lo"
     else:
         variables[ENDS_WITH_WORKER] = "1"
         if transfer_backend(settings) == "ipc":

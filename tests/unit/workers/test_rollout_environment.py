@@ -49,7 +49,7 @@ def test_only_the_rollout_group_has_vllm_variables() -> None:
 
 def test_vllm_stays_in_process_on_the_cpu() -> None:
     variables = environment("rollout", make())
-    assert variables["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert variables["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0" and variables["GLOO_SOCKET_IFNAME"] == "lo"
     assert variables["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
     assert variables["VLLM_NO_USAGE_STATS"] == "1"
 
