@@ -11,7 +11,8 @@ FEW_WORDS = 6
 """A text of so many words without a known one of any language is not taken for English."""
 
 _CODE = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\[.*?\\\]|\\\(.*?\\\)|https?://\S+|\\[a-zA-Z]+", re.DOTALL
+    r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.{0,1000}?\$\$|\$[^$\n]*\$|\\\[.{0,1000}?\\\]|\\\(.{0,1000}?\\\)|https?://\S+|\\[a-zA-Z]+",
+    re.DOTALL,
 )
 _SIGNS_OF_CODE = re.compile(r"\w\(|[{}=<>_\\]|--")
 _SENTENCE_END = re.compile(r"[.!?\u3002\n]+")  # other stops of other scripts are these, or commas, under NFKC

@@ -148,8 +148,8 @@ NO_DECLINING = re.compile(
             r"[^,.;]*",
             # Asked, told of other times, or part of what is said otherwise.
             rf"\b(?:i|we) (?:should|could|ought to) (?:\w+ly )?{_REFUSE}\b,? but i (?:won't|will not|don't)\b",
-            rf"\b(?:how|why|who|what)\b[^.!?]*\b(?:i|we)\b[^.!?]* {_REFUSE}\b[^.!?]*\?",
-            rf"\b(?:usually|normally|typically|often|generally|sometimes|would) (?:\w+ )?{_REFUSE}\b(?=[^.;]*\bbut\b)",
+            rf"\b(?:how|why|who|what)\b[^.!?]{{0,40}}\b(?:i|we)\b[^.!?]{{0,40}} {_REFUSE}\b[^.!?]{{0,80}}\?",
+            rf"\b(?:usually|normally|typically|often|generally|sometimes|would) (?:\w+ )?{_REFUSE}\b(?=[^.;]{{0,200}}\bbut\b)",
             rf"\b(?:while|although|though) (?:i|we) (?:{_DO_NOT}|{_CANNOT}) {_ADVERB}(?:condone|endorse|recommend|"
             r"encourage|promote|support|advise|advocate)\b[^,;:]*,",
             # Of a case that is not said to be, and of what others say.

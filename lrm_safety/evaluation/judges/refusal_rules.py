@@ -127,6 +127,8 @@ _OWN_WORDS = re.compile(
 )
 _QUOTED = re.compile(r"\"([^\"\n]*)\"")
 _DOUBLE = str.maketrans(dict.fromkeys((0x201C, 0x201D, 0xAB, 0xBB), '"'))
+OWN_REACH = 120
+"""Characters before a quotation within which the words that introduce it are looked for."""
 CASE_REACH = 40
 """Characters after a word of declining within which a condition belongs to it."""
 
@@ -243,7 +245,12 @@ def trace_refuses(trace: str) -> bool | None:
     if not is_english(trace):
         return None
     text = "\n".join(map(refusal.plain, trace.translate(_DOUBLE).split("\n")))
-    text = _QUOTED.sub(lambda found: f" {found[1]} " if _OWN_WORDS.search(text[: found.start()]) else ' "..." ', text)
+    text = _QUOTED.sub(
+        lambda found: (
+            f" {found[1]} " if _OWN_WORDS.search(text[max(0, found.start() - OWN_REACH) : found.start()]) else ' "..." '
+        ),
+        text,
+    )
     for sentence in reversed(_SENTENCE_END.split(text)):
         for clause in reversed(_CLAUSE.split(" ".join(sentence.split()))):
             if (found := _intention(clause)) is not None:

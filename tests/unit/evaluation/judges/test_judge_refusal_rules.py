@@ -1,4 +1,5 @@
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -210,6 +211,16 @@ def test_gold_responses_of_the_training_data(data_root: Path) -> None:
     }
     assert {view: (n[1.0], n[1.0] + n[0.0]) for view, n in counted.items()} == GOLD_SAFETY
     assert recited == 52
+
+
+@pytest.mark.parametrize("piece", ['"', "\\(", "how i refuse ", "not to be ", "'a ", "$$ "])
+def test_long_texts_take_time_in_proportion(piece: str) -> None:
+    # Backtracking would take minutes; the bound is far above what a slow machine needs.
+    text = piece * (60_000 // len(piece))
+    begin = time.process_time()
+    for view in ("trace", "answer"):
+        safety(text, view)
+    assert time.process_time() - begin < 10
 
 
 def test_order_and_names():
