@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from lrm_safety.errors import ConfigError, ModelError, RewardError
@@ -25,8 +26,9 @@ from .scorer import ScoreArray, checked_scores
 class ClassifierScorer:
     """Scores texts by the model at `settings.path`, read through the model's own tokenizer and chat template.
 
-    Scores are the head's logit at the last token that is not padding, as transformers pools it: in float32, and equal
-    to those of one text at a time up to rounding, however texts are batched.
+    Scores are the head's logit at the last token that is not padding, as transformers pools it, and equal to those of one
+    text at a time up to rounding, however texts are batched. Whatever `dtype` the model computes in, its head does in
+    float32: a logit in bfloat16 has steps of 0.125 above 16, and different texts would tie.
 
     Raises ModelError when the folder is absent or torn, holds no classification head with one output, or no chat
     template; ConfigError when `max_tokens` exceeds the model's positions.
@@ -40,7 +42,7 @@ class ClassifierScorer:
         source = f"{self._key}.path={settings.path}"
         tokenizer = load_reward_tokenizer(str(settings.path), settings.revision, source)
         self._renderer = Renderer(tokenizer, source)
-        self._model = _load_model(settings, source, device).to(self._device).eval()
+        self._model = float32_head(_load_model(settings, source, device)).to(self._device).eval()
         self._tokenizer = tokenizer
         self._num_embeddings = self._model.get_input_embeddings().weight.shape[0]
         self._pad_id = self._set_padding(tokenizer, source)
@@ -152,6 +154,15 @@ def plan_padded(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
         else:
             micro_batches.append([position])
     return micro_batches
+
+
+def float32_head(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model, its last linear layer (of one output) in float32 on hidden states that are widened for it."""
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
+    if heads:
+        head = heads[-1].float()
+        head.register_forward_pre_hook(lambda _, arguments: (arguments[0].float(), *arguments[1:]))
+    return model
 
 
 def _load_model(settings: RewardModelSettings, source: str, device: str) -> PreTrainedModel:

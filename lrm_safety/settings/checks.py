@@ -332,6 +332,13 @@ def _check_read(settings: Settings) -> None:
                 reward.granularity == "segment",
                 "with reward.granularity=response; use segment",
             ),
+            (
+                settings.trainer,
+                "trainer",
+                ("min_lr_ratio",),
+                settings.trainer.lr_schedule != "constant",
+                "with trainer.lr_schedule=constant; use cosine or linear",
+            ),
             *read_by_trainer(settings),
         ]
     )

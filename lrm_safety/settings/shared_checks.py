@@ -88,10 +88,8 @@ def read_by_trainer(settings: Settings | SftSettings) -> list[Dependence]:
     """Keys that training and SFT share, each with what reads it."""
     trainer, checkpoint, tracking = settings.trainer, settings.checkpoint, settings.tracking
     adapters = ("alpha", "dropout", "target_modules")
-    constant = "with trainer.lr_schedule=constant; use cosine or linear"
     return [
         (trainer.lora, "trainer.lora", adapters, trainer.lora.rank > 0, "with trainer.lora.rank=0; set it"),
-        (trainer, "trainer", ("min_lr_ratio",), trainer.lr_schedule != "constant", constant),
         (
             trainer,
             "trainer",

@@ -70,6 +70,18 @@ def test_composition_of_a_batch_does_not_matter(llama: TinyModel) -> None:
     assert scorer.score_texts([], "full").shape == (0,)
 
 
+def test_the_head_of_a_bfloat16_model_computes_in_float32(llama: TinyModel) -> None:
+    """Different texts do not tie: above 1 neighbouring bfloat16 numbers are 2^-7 apart, and scores fell on those."""
+    conversations = random_conversations(60)
+    scorer = ClassifierScorer("tiny", settings_for(llama.folder, dtype="bfloat16"), "cpu")
+    scores = scorer.score_texts(conversations, "full")
+    assert len(set(scores.tolist())) == len(scores)
+    rounded = torch.from_numpy(scores).bfloat16().float().numpy()
+    assert (scores != rounded).mean() > 0.9
+    exact = ClassifierScorer("tiny", settings_for(llama.folder), "cpu").score_texts(conversations, "full")
+    assert np.abs(scores - exact).max() < 0.05 * np.abs(exact).max()
+
+
 def test_padding_token_that_ends_every_conversation(llama: TinyModel, tmp_path: Path) -> None:
     """Many Llama checkpoints pad with <|eot_id|>, which also ends the template: transformers pools one token earlier,
     alone and in batches alike."""
