@@ -69,7 +69,7 @@ CASES = {
     ),
     "prompt over the limit": (
         [MINIATURE, "rollout.max_prompt_tokens=8"],
-        ["rollout.max_prompt_tokens=8", "train.jsonl", "row 0"],
+        ["rollout.max_prompt_tokens=8", "train.jsonl", "row 1"],
     ),
     "reward that cannot be imported": (
         ["reward=python_example", MINIATURE, "++reward.models.function.function=no_such_module:score"],

@@ -83,7 +83,7 @@ def test_a_rollout_batch_above_the_prompts(tmp_path: Path, prompts: int, fits: b
 
 def test_a_prompt_over_the_limit_is_named(tmp_path: Path) -> None:
     row = json.loads(Path(TRAIN).read_text().splitlines()[0])
-    with pytest.raises(DataError, match=rf"train.jsonl row 1 \(id {row['id']}\): .*rollout.max_prompt_tokens=6"):
+    with pytest.raises(DataError, match=rf"train.jsonl,? row 1 \(id {row['id']}\): .*rollout.max_prompt_tokens=6"):
         prepare(composed("rollout.max_prompt_tokens=6"), tmp_path)
 
 
