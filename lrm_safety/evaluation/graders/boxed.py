@@ -3,37 +3,114 @@ r"""Find the answer that a text states: the last balanced `\boxed{}`, else an an
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 _OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _UNBRACED = re.compile(r"\\(?:boxed|fbox)\s+([^\s{}$\\]+)")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _STATED = re.compile(r"\banswer\b[*_\s]*(?:is|[:=])[*_\s:=]*(?=\S)(?P<rest>[^\n]+)", re.IGNORECASE)
+_SUPPOSED_ANSWER = re.compile(
+    r"\b(?:if|suppose|supposing|assume|assuming|whether|unless)\s+(?:that\s+)?(?:(?:the|my|our)\s+)?(?:(?:correct|right|final)\s+)*$",
+    re.IGNORECASE,
+)
 _DELIMITED = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]")
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\*\*|;\s")
 _WORD = re.compile(r"(?<!\\)\b[A-Za-z]{2,}")
+# Nothing, or a place that is still to be filled in.
+_PLACEHOLDER = re.compile(
+    r"(?:\s|[{}$.?_…*~-]|\\(?:[,;:! ]|ldots|dots|cdots|quad|qquad|square|Box|underline|phantom\s*\{[^{}]*\})"
+    r"|(?:\\text[a-z]*\s*\{)?\s*\b(?:your |the |my |final |numerical |correct )*(?:answer|result|value)s?(?: here| goes here)?\b\s*\}?)*",
+    re.IGNORECASE,
+)
+_NEAR = 60
+MAX_BOXES = 20
+"""More boxes than this are no one answer; those before are not read."""
+_MATHS = r"(?:\s|\$|\\[()\[\]]|\*\*)*"
+_SUPPOSING = r"\b(?:if|suppose|supposing|assume|assuming|whether|unless)\s+(?:that\s+)?"
+_DENIED_BEFORE = re.compile(
+    rf"(?:\b(?:not|never|rather than|instead of|isn't|wasn't|cannot be|can't be)\b(?:\s+(?:be|is|the|equal|to))*"
+    rf"|{_SUPPOSING}(?:the\s+)?(?:(?:correct|right|final)\s+)*answer\s+(?:is|was|were|equals)){_MATHS}(?:[A-Za-z]\w*\s*=\s*)?{_MATHS}$",
+    re.IGNORECASE,
+)
+_DENIED_AFTER = re.compile(
+    rf"{_MATHS}(?:is|was|would be|are)\s+(?:clearly\s+|obviously\s+|also\s+)?"
+    r"(?:wrong|incorrect|false|impossible|not\s+(?:the\s+)?(?:right|correct|answer|possible|valid|a solution|it\b)|n't\b)",
+    re.IGNORECASE,
+)
+_NAME = re.compile(r"([A-Za-z])(?:_\{?\w+\}?|'*)\s*=")
+_NAME_AT_END = re.compile(r"=\s*$")
+# What may stand between two boxes of one list.
+_JOINED = re.compile(
+    r"(?:\s|[$,;&.*•-]|\\[()\[\],;: ]|\\(?:quad|qquad|text|lor|vee|cup)\b|[{}]|\d+[.)]\s"
+    r"|\b(?:and|or|also|as well as|else|alternatively|maybe|possibly|perhaps|both|either)\b|[A-Za-z](?:_\{?\w+\}?|'*)\s*=)*"
+)
 STATED_WINDOW_CHARACTERS = 1000
 CLOSING_CHARACTERS = 20
 
 
-def last_box(text: str) -> str | None:
-    r"""Content of the last outermost balanced `\boxed{..}` or `\fbox{..}`, boxes inside it unwrapped; None without one.
+@dataclass(frozen=True)
+class _Box:
+    begin: int
+    end: int
+    content: str
 
-    A box that is never closed is passed over. `\boxed 5`, as MATH's solutions sometimes have it, is a box of its next
-    word. Time is linear in the text.
+
+def concluding_boxes(text: str) -> list[str]:
+    r"""Contents of the boxes that together are what a text concludes with; empty without one.
+
+    That is the last outermost balanced `\boxed{..}` or `\fbox{..}` that holds something and is not denied, with those
+    directly before it that nothing but "and", "or", commas, signs of mathematics and the same unknown's name part from
+    it: `$x = \boxed{1}$ or $x = \boxed{-2}$`. Empty boxes and those for something to be filled in are passed over, and so
+    are boxes that are never closed, boxes in "not \boxed{3}" and in "\boxed{3} is wrong", and those that are only supposed
+    ("if the answer is \boxed{3}, .."). Boxes inside a box are unwrapped. `\boxed 5`, as MATH's solutions sometimes have
+    it, is a box of its next word. Time is linear in the text.
     """
+    boxes = [
+        box
+        for box in _boxes(text)
+        if not _PLACEHOLDER.fullmatch(box.content)
+        and not _DENIED_BEFORE.search(text[max(0, box.begin - _NEAR) : box.begin])
+        and not _DENIED_AFTER.match(text[box.end : box.end + _NEAR])
+    ]
+    if not boxes:
+        return []
+    group = boxes[-1:]
+    for earlier in reversed(boxes[-MAX_BOXES:-1]):
+        between = text[earlier.end : group[0].begin]
+        if len(between) > _NEAR or not _JOINED.fullmatch(between):
+            break
+        names = {*_NAME.findall(between), _name_before(text, earlier)} - {""}
+        if len(names) > 1:
+            break
+        group.insert(0, earlier)
+    return list(dict.fromkeys(box.content for box in group))
+
+
+def last_box(text: str) -> str | None:
+    r"""The boxes of `concluding_boxes` as one list, `1,-2`; None without one."""
+    boxes = concluding_boxes(text)
+    return ",".join(boxes) if boxes else None
+
+
+def _boxes(text: str) -> list[_Box]:
+    """Outermost balanced boxes in order."""
     openings = {match.end() - 1: match.start() for match in _OPENING.finditer(text)}
     if not openings:
-        unbraced = _UNBRACED.findall(text)
-        return unbraced[-1].rstrip(".,;") if unbraced else None
+        return [_Box(m.start(), m.end(), m[1].rstrip(".,;")) for m in _UNBRACED.finditer(text)]
     closes = brace_pairs(text)
-    last: tuple[int, int] | None = None
-    for brace in sorted(openings):
-        if brace in closes and (last is None or brace > last[1]):
-            last = brace, closes[brace]
-    if last is None:
-        return None
-    # `\boxed{x = \boxed{5}}` says the same as `\boxed{x = {5}}`.
-    return _OPENING.sub("{", text[last[0] + 1 : last[1]]).strip()
+    found: list[_Box] = []
+    for brace, begin in sorted(openings.items()):
+        if brace in closes and (not found or brace >= found[-1].end):
+            # `\boxed{x = \boxed{5}}` says the same as `\boxed{x = {5}}`.
+            content = _OPENING.sub("{", text[brace + 1 : closes[brace]]).strip()
+            found.append(_Box(begin, closes[brace] + 1, content))
+    return found
+
+
+def _name_before(text: str, box: _Box) -> str:
+    """The unknown whose value a box is, as in `x_1 = \\boxed{3}`: its letter."""
+    found = _NAME.search(text[max(0, box.begin - 24) : box.begin])
+    return found[1] if found and _NAME_AT_END.search(text[max(0, box.begin - 24) : box.begin]) else ""
 
 
 def brace_pairs(text: str) -> dict[int, int]:
@@ -58,7 +135,11 @@ def stated_answer(text: str) -> str | None:
     A number that merely stands last in a text is a guess at what was meant, and is not taken.
     """
     window = text[-STATED_WINDOW_CHARACTERS:].strip()
-    rest = [match.group("rest") for match in _STATED.finditer(window)]
+    rest = [
+        match.group("rest")
+        for match in _STATED.finditer(window)
+        if not _SUPPOSED_ANSWER.search(window[max(0, match.start() - _NEAR) : match.start()])
+    ]
     if rest:
         formula = _DELIMITED.search(rest[-1])
         return _content(formula) if formula else _SENTENCE_END.split(rest[-1], maxsplit=1)[0].strip(" *_.,") or None
