@@ -19,7 +19,7 @@ _WORD = re.compile(r"(?<!\\)\b[A-Za-z]{2,}")
 # Nothing, or a place that is still to be filled in.
 _PLACEHOLDER = re.compile(
     r"(?:\s|[{}$.?_…*~-]|\\(?:[,;:! ]|ldots|dots|cdots|quad|qquad|square|Box|underline|phantom\s*\{[^{}]*\})"
-    r"|(?:\\text[a-z]*\s*\{)?\s*\b(?:your |the |my |final |numerical |correct )*(?:answer|result|value)s?(?: here| goes here)?\b\s*\}?)*",
+    r"|(?:\\text[a-z]*\s*\{)?\s*\b(?:your |the |my |final |correct )*(?:answer|result|value)s?(?: (?:goes )?here)?\b\s*\}?)*",
     re.IGNORECASE,
 )
 _NEAR = 60
@@ -68,7 +68,7 @@ def concluding_boxes(text: str) -> list[str]:
     boxes = [
         box
         for box in _boxes(text)
-        if not _PLACEHOLDER.fullmatch(box.content)
+        if not _is_placeholder(box)
         and not _DENIED_BEFORE.search(text[max(0, box.begin - _NEAR) : box.begin])
         and not _DENIED_AFTER.match(text[box.end : box.end + _NEAR])
     ]
@@ -87,9 +87,9 @@ def concluding_boxes(text: str) -> list[str]:
 
 
 def last_box(text: str) -> str | None:
-    r"""The boxes of `concluding_boxes` as one list, `1,-2`; None without one."""
+    r"""The box of `concluding_boxes`, or several as one list, `\{1,-2\}`; None without one."""
     boxes = concluding_boxes(text)
-    return ",".join(boxes) if boxes else None
+    return rf"\{{{','.join(boxes)}\}}" if len(boxes) > 1 else boxes[0] if boxes else None
 
 
 def _boxes(text: str) -> list[_Box]:
@@ -105,6 +105,10 @@ def _boxes(text: str) -> list[_Box]:
             content = _OPENING.sub("{", text[brace + 1 : closes[brace]]).strip()
             found.append(_Box(begin, closes[brace] + 1, content))
     return found
+
+
+def _is_placeholder(box: _Box) -> bool:
+    return len(box.content) <= _NEAR and _PLACEHOLDER.fullmatch(box.content) is not None
 
 
 def _name_before(text: str, box: _Box) -> str:
@@ -134,6 +138,9 @@ def stated_answer(text: str) -> str | None:
 
     A number that merely stands last in a text is a guess at what was meant, and is not taken.
     """
+    for box in reversed(_boxes(text)):
+        if _is_placeholder(box):
+            text = text[: box.begin] + text[box.end :]
     window = text[-STATED_WINDOW_CHARACTERS:].strip()
     rest = [
         match.group("rest")

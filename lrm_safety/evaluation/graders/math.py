@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -11,16 +12,23 @@ import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from types import TracebackType
 from typing import Any, Self
 
 from lrm_safety.conversation import ParsedResponse
 from lrm_safety.errors import DataError, JudgeError
 from lrm_safety.evaluation.graders.boxed import last_box, stated_answer
-from lrm_safety.evaluation.graders.equivalence import compare_simply
+from lrm_safety.evaluation.graders.equivalence import alternatives, compare_simply
 from lrm_safety.evaluation.graders.grade import NO_ANSWER, UNFINISHED, Grade, graded, is_unfinished
-from lrm_safety.evaluation.graders.normal_form import exact_number, normal_form
+from lrm_safety.evaluation.graders.normal_form import exact_number, normal_form, plain, value_in_words
+from lrm_safety.evaluation.graders.quantities import qualifiers
 
+_RESIDUE = re.compile(
+    r"(.+?)\s*(?:\\pmod\s*\{?\s*|\\(?:bmod|mod)\s*\{?\s*|\(\s*(?:\\(?:text|mathrm)\s*\{\s*mod\s*\}|\\?bmod|\\?mod)\s*)(\d+)\s*[})]*"
+)
+_MODULUS_IN_WORDS = re.compile(r"\\(?:text|mathrm)\s*\{([^{}]*\bmod\b[^{}]*)\}")
+_SUM = re.compile(r"[+-]?\d+(?:[+-]\d+)+")
 MAX_ANSWER_CHARACTERS = 2000
 """A longer answer is wrong unread: the longest of MATH500's has 60 characters."""
 START_LIMIT_SECONDS = 120.0
@@ -68,10 +76,23 @@ class MathGrader:
             return graded(_integer(extracted) == _gold_integer(target), extracted)
         if not target.strip():
             raise DataError("a problem has a blank gold answer; drop the row")
-        verdict = compare_simply(extracted, target)
-        if verdict is None:
-            verdict = self._ask_worker(extracted, target)
+        verdict = self._compare(extracted, target)
+        if verdict is False and alternatives(target) == [[plain(target)]]:
+            forms = alternatives(extracted)
+            verdict = forms != [[plain(extracted)]] and self._all_right(forms, target)
         return Grade(False, extracted, "timeout") if verdict is None else graded(verdict, extracted)
+
+    def _compare(self, answer: str, gold: str) -> bool | None:
+        verdict = compare_simply(answer, gold)
+        return self._ask_worker(answer, gold) if verdict is None else verdict
+
+    def _all_right(self, forms: list[list[str]], gold: str) -> bool | None:
+        """Whether each form of a value is right, exactly or as it is rounded."""
+        for form in forms:
+            verdicts = [self._compare(spelling, gold) for spelling in form]
+            if True not in verdicts:
+                return None if None in verdicts else False
+        return True
 
     def grade_many(self, items: Iterable[MathItem]) -> list[Grade]:
         """Grades in the order of `items`."""
@@ -140,7 +161,17 @@ class MathGrader:
 
 
 def _integer(answer: str) -> int | None:
-    value = exact_number(normal_form(answer.rsplit("=", 1)[-1]))
+    if qualifiers(answer):
+        return None
+    text = plain(answer).rsplit("=", 1)[-1].rsplit(r"\equiv", 1)[-1]
+    residue = _RESIDUE.fullmatch(_MODULUS_IN_WORDS.sub(r"\1", text).strip())
+    form = normal_form(residue[1] if residue else text)
+    if _SUM.fullmatch(form):
+        value: Fraction | None = Fraction(sum(int(term) for term in re.findall(r"[+-]?\d+", form)))
+    else:
+        value = exact_number(form) if (said := value_in_words(text)) is None else said
+    if residue and value is not None and int(residue[2]) > 0:
+        value %= int(residue[2])
     return int(value) if value is not None and value.denominator == 1 else None
 
 

@@ -8,14 +8,40 @@ spellings that models use.
 from __future__ import annotations
 
 import re
+import unicodedata
 from fractions import Fraction
 
 from lrm_safety.evaluation.graders.boxed import brace_pairs
+from lrm_safety.evaluation.graders.quantities import number_in_words, scaled
 
 _CHARACTERS = str.maketrans(
     {
         "−": "-",
         "–": "-",
+        "‐": "-",
+        "‑": "-",
+        "÷": "/",
+        "∕": "/",
+        "⁄": "/",
+        "⋅": r"\cdot ",
+        "∙": r"\cdot ",
+        "∗": "*",
+        "≈": r"\approx ",
+        "∩": r"\cap ",
+        "∖": r"\setminus ",
+        "∨": r"\lor ",
+        "∧": r"\land ",
+        "ℝ": r"\mathbb{R}",
+        "ℤ": r"\mathbb{Z}",
+        "ℕ": r"\mathbb{N}",
+        "ℚ": r"\mathbb{Q}",
+        "ℂ": r"\mathbb{C}",
+        "∛": r"\sqrt[3] ",
+        "′": "'",
+        "’": "'",
+        "″": "''",
+        "\u200b": "",
+        "\ufeff": "",
         "π": r"\pi ",
         "∞": r"\infty ",
         "×": r"\times ",
@@ -33,9 +59,80 @@ _CHARACTERS = str.maketrans(
         "\u202f": r"\,",
     }
 )
+_GREEK = str.maketrans(
+    {
+        letter: f"\\{name} "
+        for letter, name in zip(
+            "αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨΩ",
+            [
+                "alpha",
+                "beta",
+                "gamma",
+                "delta",
+                "epsilon",
+                "zeta",
+                "eta",
+                "theta",
+                "iota",
+                "kappa",
+                "lambda",
+                "mu",
+                "nu",
+                "xi",
+                "rho",
+                "sigma",
+                "tau",
+                "upsilon",
+                "phi",
+                "chi",
+                "psi",
+                "omega",
+                "Gamma",
+                "Delta",
+                "Theta",
+                "Lambda",
+                "Xi",
+                "Pi",
+                "Sigma",
+                "Phi",
+                "Psi",
+                "Omega",
+            ],
+            strict=True,
+        )
+    }
+)
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣ]+")
+_LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋ₙᵢ]+")
+_VULGAR = re.compile("[¼-¾⅐-⅞↉]")
+# What only dresses a value. Applied before anything else looks at it.
+_MARKUP: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"</?(?:b|i|u|em|strong|span|p|br|font|mark|center|div)\b[^<>]{0,200}>", " "),
+        (r"^\s*(\*\*|__|\*|_|`{1,3})(?=\S)(.*\S)\1\s*$", r"\2"),
+        (r"(?<=[\w)}])\*\*(?=[\w({-])", "^"),
+        (r"\\(?:textcolor|colorbox|fcolorbox\s*\{[^{}]*\})\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}", ""),
+        (r"\\color\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}", ""),
+        (r"\\(?:hspace|vspace|[hv]?phantom|label|tag|kern|hskip|style|class|cssId)\*?\s*\{[^{}]*\}", " "),
+        (
+            r"\\(?:bf|it|rm|sf|tt|sc|em|bfseries|itshape|scshape|normalfont|tiny|scriptsize|footnotesize|small|normalsize"
+            r"|[lL]arge|LARGE|[hH]uge|boldmath|scriptstyle|scriptscriptstyle|m?strut|mathstrut|nobreak|allowbreak|noindent"
+            r"|newline|linebreak|smallskip|medskip|bigskip|centering)(?![A-Za-z])",
+            " ",
+        ),
+        (
+            r"\\(?:math(?:bf|it|sf|tt|ord|normal)|bold(?:symbol)?|bm|pmb|underline|uline|emph|ensuremath|hbox"
+            r"|text(?:bf|it|sf|tt|normal))\s*\{(?=[^{}]*[\d\\])(?![^{}]*[A-Za-z]{4})",
+            "{",
+        ),
+        (r"\\text\w*\s*\{\s*(\{[^{}]*\})\s*\}", r"\1"),
+        (r"^(?:\s|\\\\|\\[,;:!])+|(?:\s|(?<!\\)\\\\|(?<!\\)\\[,;:!])+$", ""),
+    )
+)
 _UNIT_WORDS = (
     r"(?:square|sq\.?|cubic|cu\.?)?\s*(?:units?|degrees?|percent|dollars?|cents?|inch(?:es)?|feet|foot|ft|yards?|miles?|mph"
-    r"|cm|mm|km|kg|met(?:er|re)s?|centimet(?:er|re)s?|kilomet(?:er|re)s?|grams?|pounds?|seconds?|minutes?|hours?|days?"
+    r"|cm|mm|km|kg|ml|lbs?|hrs?|mins?|secs?|lit(?:er|re)s?|met(?:er|re)s?|centimet(?:er|re)s?|kilomet(?:er|re)s?|grams?|pounds?|seconds?|minutes?|hours?|days?"
     r"|weeks?|months?|years?|points?|radians?)"
 )
 # Applied in order. `\text` stands for every command that sets words.
@@ -92,7 +189,9 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 _SPACES = re.compile(r"\s+")
-_PERCENT = re.compile(r"\s*(?:\\?%|\bper ?cent\b|\\text\s*\{\s*per ?cent\s*\})")
+_PERCENT = re.compile(
+    r"\s*(?:\\?%|(?<![A-Za-z])(?:per ?cents?|pct|percentage(?: points?)?)\b\.?|\\text\s*\{\s*(?:per ?cents?|pct|percentage(?: points?)?)\.?\s*\})"
+)
 _TEXT_ONLY = re.compile(r"^\s*\\(?:(?:math|text)(?:rm|bf|it|sf|tt|normal)?|mbox)\s*\{([^{}]*)\}[\s.]*$")
 _BARE_WORDS = re.compile(
     r"^(?:an? |the )?(?!(?:sin|cos|tan|cot|sec|csc|arc|log|exp|sqrt|inf))[A-Za-z]{4,}(?: [A-Za-z']+)*$"
@@ -131,7 +230,7 @@ def normal_form(latex: str) -> str:
 
     `&` stands between the parts of a mixed number written `5 1/2`, `~` where a space has a meaning.
     """
-    text = _without_outer_braces(_SPACES.sub(" ", latex.translate(_CHARACTERS)).strip())
+    text = scaled(_without_outer_braces(plain(latex)))
     whole = _TEXT_ONLY.match(text)
     if whole:
         text = whole.group(1).strip()
@@ -141,6 +240,34 @@ def normal_form(latex: str) -> str:
     text = text.rstrip(".,;")
     single = re.fullmatch(r"\((-?[\d.]+)\)", text)
     return single.group(1) if single else text
+
+
+def plain(latex: str) -> str:
+    """An answer in ASCII's LaTeX, without what only dresses it: colours, fonts, sizes, HTML, Markdown, line breaks."""
+    if not latex.isascii():
+        latex = _RAISED.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}", latex)
+        latex = _LOWERED.sub(lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}", latex)
+        latex = _VULGAR.sub(_common_fraction, latex)
+        latex = unicodedata.normalize("NFKC", latex.translate(_CHARACTERS).translate(_GREEK)).translate(_CHARACTERS)
+    text = _SPACES.sub(" ", latex).strip()
+    if not text.isalnum():
+        for pattern, replacement in _MARKUP:
+            text = pattern.sub(replacement, text)
+        text = text.strip()
+    return text
+
+
+def _common_fraction(match: re.Match[str]) -> str:
+    top, _, bottom = unicodedata.normalize("NFKC", match[0]).partition("\N{FRACTION SLASH}")
+    return rf"\frac{{{top}}}{{{bottom}}}"
+
+
+def value_in_words(latex: str) -> Fraction | None:
+    """The value of an answer that is a number in words, else None."""
+    said = plain(latex)
+    if not re.search("[A-Za-z]{2}", said) or re.search(r"[=<>^_(]|\\(?!text|mathrm|mbox|[ ,;:])", said):
+        return None
+    return number_in_words(said)
 
 
 def _without_outer_braces(text: str) -> str:
