@@ -40,6 +40,7 @@ _SUPPOSED = re.compile(
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(r"[.!?;,:\n]|\bthen\b|\bbut\b|\bso\b")
+_OTHER_NAMES = "(?i:antwort|respuesta|réponse|reponse|risposta|resposta)"
 _WINDOW = 80
 
 
@@ -62,8 +63,8 @@ def chosen_letter(answer: str, letters: str = "ABCD") -> str | None:
     answer = unicodedata.normalize("NFKC", answer)
     boxes = concluding_boxes(answer)
     if boxes:
-        found = {_boxed_letter(box, letters) for box in boxes}
-        return found.pop() if len(found) == 1 else None
+        boxed = {_boxed_letter(box, letters) for box in boxes}
+        return boxed.pop() if len(boxed) == 1 else None
     patterns = _patterns(letters)
     plain = _COMMAND.sub("", answer.translate(_QUOTES)).strip()
     stated = [match for match in patterns.stated.finditer(plain) if _is_meant(plain, match)]
@@ -124,7 +125,7 @@ def _patterns(letters: str) -> _Patterns:
     one = f"[{re.escape(letters)}]"
     any_case = f"[{re.escape(letters + letters.lower())}]"
     kind = r"(?i:answer|ans|choice|option|letter)"
-    named = rf"(?:{kind}|(?i:antwort|respuesta|réponse|reponse|risposta|resposta)|(?:正确)?(?:答案|选项|选择)|答え|解答|正解|정답|ответ)"
+    named = rf"(?:{kind}|{_OTHER_NAMES}|(?:正确)?(?:答案|选项|选择)|答え|解答|正解|정답|ответ)"
     # The end of a letter that stands for a choice: not of "But", "B-type", "B^2" or "B = 3".
     ends = r"(?![A-Za-z0-9'’^_/+-]|\s*[=<>])"
     is_ = r"(?i:is|would be|should be|must be|will be|has to be|lautet|ist|es|est|è)\b\s*:?|是|为"

@@ -30,6 +30,7 @@ import logging
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from lrm_safety.evaluation.graders.normal_form import (
@@ -95,6 +96,8 @@ _MIXED = re.compile(r"(?<![\d.^_}&])(\d+)(?:&(\d+)/(\d+)|&?(\\frac\{\d+\}\{\d+\}
 
 def compare_simply(answer: str, gold: str) -> bool | None:
     """The verdict where no computer algebra is needed, else None. Cheap and bounded: no expression is evaluated."""
+    if answer.strip() == gold.strip():
+        return bool(answer.strip())
     answer_form, gold_form = normal_form(answer), normal_form(gold)
     if not answer_form:
         return False
@@ -224,7 +227,7 @@ def _joined_ranges(ranges: list[tuple[str, str, str]], kind: str) -> str | None:
                 return None
             values.sort(key=lambda pair: pair[0] or 0)
         edges = [r"-\infty", *[text for _, text in values], r"\infty"]
-        return r"\cup".join(f"({a},{b})" for a, b in zip(edges, edges[1:], strict=False))
+        return r"\cup".join(f"({a},{b})" for a, b in pairwise(edges))
     if any(brackets == "!" for brackets, *_ in ranges):
         return None
     if kind != "or":

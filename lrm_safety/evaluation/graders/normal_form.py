@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from fractions import Fraction
+from functools import lru_cache
 
 from lrm_safety.evaluation.graders.boxed import brace_pairs
 from lrm_safety.evaluation.graders.quantities import number_in_words, scaled
@@ -59,49 +60,10 @@ _CHARACTERS = str.maketrans(
         "\u202f": r"\,",
     }
 )
-_GREEK = str.maketrans(
-    {
-        letter: f"\\{name} "
-        for letter, name in zip(
-            "αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨΩ",
-            [
-                "alpha",
-                "beta",
-                "gamma",
-                "delta",
-                "epsilon",
-                "zeta",
-                "eta",
-                "theta",
-                "iota",
-                "kappa",
-                "lambda",
-                "mu",
-                "nu",
-                "xi",
-                "rho",
-                "sigma",
-                "tau",
-                "upsilon",
-                "phi",
-                "chi",
-                "psi",
-                "omega",
-                "Gamma",
-                "Delta",
-                "Theta",
-                "Lambda",
-                "Xi",
-                "Pi",
-                "Sigma",
-                "Phi",
-                "Psi",
-                "Omega",
-            ],
-            strict=True,
-        )
-    }
-)
+_GREEK_NAMES = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega
+Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"""
+_GREEK_LETTERS = "αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨΩ"
+_GREEK = str.maketrans({c: f"\\{name} " for c, name in zip(_GREEK_LETTERS, _GREEK_NAMES.split(), strict=True)})
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣ]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋ₙᵢ]+")
 _VULGAR = re.compile("[¼-¾⅐-⅞↉]")
@@ -189,9 +151,8 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 _SPACES = re.compile(r"\s+")
-_PERCENT = re.compile(
-    r"\s*(?:\\?%|(?<![A-Za-z])(?:per ?cents?|pct|percentage(?: points?)?)\b\.?|\\text\s*\{\s*(?:per ?cents?|pct|percentage(?: points?)?)\.?\s*\})"
-)
+_PERCENT_WORDS = r"(?:per ?cents?|pct|percentage(?: points?)?)"
+_PERCENT = re.compile(rf"\s*(?:\\?%|(?<![A-Za-z]){_PERCENT_WORDS}\b\.?|\\text\s*\{{\s*{_PERCENT_WORDS}\.?\s*\}})")
 _TEXT_ONLY = re.compile(r"^\s*\\(?:(?:math|text)(?:rm|bf|it|sf|tt|normal)?|mbox)\s*\{([^{}]*)\}[\s.]*$")
 _BARE_WORDS = re.compile(
     r"^(?:an? |the )?(?!(?:sin|cos|tan|cot|sec|csc|arc|log|exp|sqrt|inf))[A-Za-z]{4,}(?: [A-Za-z']+)*$"
@@ -242,6 +203,7 @@ def normal_form(latex: str) -> str:
     return single.group(1) if single else text
 
 
+@lru_cache(maxsize=1024)
 def plain(latex: str) -> str:
     """An answer in ASCII's LaTeX, without what only dresses it: colours, fonts, sizes, HTML, Markdown, line breaks."""
     if not latex.isascii():
