@@ -96,6 +96,10 @@ def _own_grade(question: Question, response: ParsedResponse) -> Grade:
     source = f"grader {getattr(question.grader, '__module__', '')}:{name}, question {question.id}"
     try:
         returned = question.grader(question.row, response.trace, response.answer, response.finished)
+    except TimeoutError:
+        return Grade(0.0, "", "timeout")
+    except JudgeError as error:
+        raise JudgeError(f"question {question.id}: {error}") from error
     except Exception as error:  # a user's function may raise anything; it is told as the cause
         raise JudgeError(f"{source}: raised {type(error).__name__}: {error}") from error
     try:

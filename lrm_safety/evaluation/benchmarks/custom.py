@@ -14,10 +14,12 @@ from typing import Any
 from lrm_safety.datasets import load_prompts
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
+from lrm_safety.evaluation.limited import LimitedFunction
 from lrm_safety.settings.paths import resolve
 
 KIND = "reasoning"
 DEFAULT_SAMPLES = 1
+GRADER_SECONDS = 60.0
 
 Grader = Callable[[dict[str, Any], str, str, bool], float]
 """grade(row, trace, answer, finished) -> grade."""
@@ -31,17 +33,22 @@ class GradedQuestion(Question):
     grader: Grader | None = field(default=None, hash=False)
 
 
-def load(path: str, grader: str, where: dict[str, Any] | None = None) -> Questions:
+def load(
+    path: str, grader: str, where: dict[str, Any] | None = None, timeout_seconds: float = GRADER_SECONDS
+) -> Questions:
     """Rows of a JSON, JSONL or CSV file of which every field in `where` has the value given there.
 
     Args:
-        grader: `package.module:function`.
+        grader: `package.module:function`, which runs in a process of its own.
+        timeout_seconds: for one call of it. A call over the limit is graded `timeout`, which counts as wrong; the third in
+            a row ends the evaluation.
 
     Raises:
         ConfigError: the grader cannot be imported, or no row matches.
         DataError: the file is absent or a row of it is wrong.
     """
-    function = import_grader(grader, "grader")
+    import_grader(grader, "grader")
+    function = LimitedFunction(grader, "grader", timeout_seconds)
     prompts = load_prompts(resolve(path, "path"))
     rows = [{"id": row.id, "question": row.question, "category": list(row.categories), **row.extra} for row in prompts]
     chosen = [row for row in rows if all(row.get(key) == value for key, value in (where or {}).items())]
