@@ -31,10 +31,10 @@ class LimitedFunction:
     """
 
     def __init__(self, path: str, key: str, seconds: float) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
         if not seconds > 0:
             raise ConfigError(f"{key}: its time limit is {seconds} seconds, and must be above 0")
         self._path, self._key, self._seconds = path, key, seconds
-        self._process: subprocess.Popen[bytes] | None = None
         self._num_timeouts = 0
 
     def __call__(self, *arguments: Any) -> Any:

@@ -409,6 +409,8 @@ def _differ(a: Any, b: Any) -> bool:
     """Whether two values that math-verify takes for equal are provably unequal, element by element."""
     from sympy import Expr, FiniteSet, MatrixBase, Tuple
 
+    if a == b:
+        return False
     if isinstance(a, FiniteSet) and isinstance(b, FiniteSet):
         return len(a) == len(b) and any(all(_differ(one, other) for other in b) for one in a)
     if isinstance(a, Tuple) and isinstance(b, Tuple):
