@@ -65,10 +65,10 @@ EVALUATE_HELP = """usage: lrm-safety evaluate model=OPTION evaluation=[OPTION,..
        lrm-safety evaluate compare FOLDER FOLDER ...
        lrm-safety evaluate calibrate [judge=[OPTION,...]] [data=SET] [output=FILE]
 
-  lrm-safety evaluate model=smollm2_135m evaluation=[attaq,math500] evaluation.limit=8
-  lrm-safety evaluate model=qwen3_4b model.path=outputs/mine/export run.name=mine evaluation=[attaq,aime24]
+  lrm-safety evaluate model=smollm2_135m 'evaluation=[attaq,math500]' evaluation.limit=8
+  lrm-safety evaluate model=qwen3_4b model.path=outputs/mine/export run.name=mine 'evaluation=[attaq,aime24]'
   lrm-safety evaluate compare outputs/evaluate-base outputs/mine     paired differences over the same questions
-  lrm-safety evaluate calibrate judge=[refusal_rules]                judges against people's labels
+  lrm-safety evaluate calibrate 'judge=[refusal_rules]'              judges against people's labels
 
 Data comes from the folder that LRM_SAFETY_DATA names, from the hub, or from a benchmark's `data` argument. The folder
 (run.name, run.directory) gets responses/, results.json, samples.jsonl and logs/ for `inspect view`. The same command goes

@@ -31,9 +31,9 @@ COMPOSED = ("evaluate", "sft", "analyze", "audit-reward", "study")
 """Commands that print what they would run with `--cfg job`."""
 
 
-def commands() -> list[str]:
-    """The lines of the ```bash blocks of README.md, continuations joined and comments cut."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+def commands(page: Path = ROOT / "README.md") -> list[str]:
+    """The lines of the ```bash blocks of a page, continuations joined and comments cut."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     blocks = re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     lines = [line.strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
@@ -63,10 +63,15 @@ def composes(overrides: list[str]) -> bool:
     return all(main(["train", *one, "--cfg", "job"]) == 0 for one in (sweep(keys) if is_sweep else [keys]))
 
 
-def test_no_command_needs_quotes_in_another_shell() -> None:
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda page: page.name,
+)
+def test_no_command_needs_quotes_in_another_shell(page: Path) -> None:
     """zsh takes brackets outside quotes for patterns and refuses those that match no file."""
-    for line in commands():
-        unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", line)
+    for line in commands(page):
+        unquoted = re.sub(r"'[^']*'|\"[^\"]*\"|#.*", "", line)
         assert not set("[]*?{}") & set(unquoted), line
 
 
