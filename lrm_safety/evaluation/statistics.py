@@ -1,7 +1,7 @@
 """Figures over questions and how sure they are: pure functions of float64 arrays.
 
-A question is the unit throughout: samples of one question are not independent, so they are averaged first and
-intervals are over questions.
+Samples of one question are not independent, so they are averaged first. Nor are questions that were made of one another
+(rewrites of one prompt, variants of one template): they are a cluster, and what is resampled and tested are clusters.
 """
 
 from __future__ import annotations
@@ -80,13 +80,19 @@ def majority_vote(votes: Sequence[Hashable | None], correct: ArrayLike) -> float
 
 
 def bootstrap_interval(
-    per_question: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int
+    per_question: ArrayLike,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean over questions (`per_question`: `[n]`), the same for the same seed.
 
+    `clusters` (`[n]`) names each question's cluster: whole clusters are drawn. None: each question is its own.
     Memory stays bounded for any n. (NaN, NaN) for n = 0. When all values are equal, n = 1 among them, the interval has
-    no width: a known weakness of the bootstrap, not certainty; `estimate` puts a Wilson interval in its place.
-    Coverage falls short of `level` for small n (below about 30).
+    no width: a known weakness of the bootstrap, not certainty; `estimate` uses a Wilson interval for shares.
+    Coverage falls short of `level` for few clusters (below about 30).
     """
     assert 0 < level < 1 and resamples > 0
     values = np.asarray(per_question, dtype=np.float64).ravel()
@@ -94,70 +100,118 @@ def bootstrap_interval(
         return math.nan, math.nan
     if np.all(values == values[0]):
         return float(values[0]), float(values[0])
+    sums, sizes = _by_cluster(values, clusters)
     draw = np.random.default_rng(seed)
     means = np.empty(resamples, dtype=np.float64)
-    chunk = max(1, _CHUNK_VALUES // values.size)
+    chunk = max(1, _CHUNK_VALUES // sums.size)
     for start in range(0, resamples, chunk):
         rows = min(chunk, resamples - start)
-        means[start : start + rows] = values[draw.integers(values.size, size=(rows, values.size))].mean(axis=1)
+        drawn = draw.integers(sums.size, size=(rows, sums.size))
+        means[start : start + rows] = (
+            sums[drawn].mean(axis=1) if sums.size == values.size else sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+        )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def wilson_interval(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927); (NaN, NaN) for n = 0. `successes` may be a fraction: a sum
-    of shares has at most the variance of a binomial, which errs on the wide side."""
-    assert 0 <= successes <= n or n == 0
+def wilson_interval(
+    successes: float, n: float, level: float = 0.95, *, degrees: float = math.inf
+) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927); (NaN, NaN) for n = 0.
+
+    `n` may be an effective size (see `effective_size`), `degrees` are the degrees of freedom that its estimate has.
+    """
+    assert -1e-9 <= successes <= n * (1 + 1e-9) or n == 0
     if n == 0:
         return math.nan, math.nan
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share = successes / n
+    z = _student((1 + level) / 2, degrees)
+    share = min(max(successes / n, 0.0), 1.0)
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # At 0 and 1 the bound is the share itself; rounding must not put it on the wrong side.
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
 
 
-def estimate(
-    per_question: ArrayLike, *, share: bool = True, level: float = 0.95, resamples: int = 2000, seed: int
-) -> Figure:
-    """Mean over questions with its bootstrap interval; Wilson's where all values are one share between 0 and 1.
+def effective_size(per_question: ArrayLike, clusters: Sequence[Hashable] | None = None) -> float:
+    """How many independent yes-or-no answers would tell a share as surely as these values in 0..1 do (n >= 1).
 
-    `share`: the values are shares of something. A length is none, though it may be 0.
+    p (1 - p) over the variance of the mean between clusters (Kish; Korn and Graubard 1998). Values that are all 0 or 1 and
+    each their own cluster: n itself. Where the values do not differ they cannot tell their variance: the number of clusters.
+    """
+    values = np.asarray(per_question, dtype=np.float64).ravel()
+    sums, sizes = _by_cluster(values, clusters)
+    share = float(values.mean())
+    residuals = sums - share * sizes
+    squares = float(residuals @ residuals)
+    if sums.size < 2 or squares <= 1e-12 * sizes.sum():
+        return float(sums.size)
+    if sums.size == values.size and bool(np.isin(values, (0.0, 1.0)).all()):
+        return float(values.size)
+    variance = squares / sizes.sum() ** 2 * sums.size / (sums.size - 1)
+    return share * (1 - share) / variance
+
+
+def estimate(
+    per_question: ArrayLike,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    share: bool = True,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int,
+) -> Figure:
+    """Mean over questions with its interval: of shares Wilson's, of the effective size (never outside 0..1, and with a
+    width where all values are equal); of everything else the bootstrap's. Both are over clusters.
+
+    `share`: the values are shares of something. A length is none, though it may be 0; nor is a value outside 0..1.
     """
     values = np.asarray(per_question, dtype=np.float64).ravel()
     value = _mean(values)
-    if share and values.size and np.all(values == values[0]) and 0 <= values[0] <= 1:
-        value = float(values[0])
-        low, high = wilson_interval(value * values.size, values.size, level)
+    if share and values.size and bool(((values >= 0) & (values <= 1)).all()):
+        value = float(values[0]) if np.all(values == values[0]) else value
+        size = effective_size(values, clusters)
+        num_clusters = _by_cluster(values, clusters)[0].size
+        # Of independent zeros and ones the size is known, not estimated.
+        known = num_clusters < 2 or size in (float(values.size), float(num_clusters))
+        low, high = wilson_interval(value * size, size, level, degrees=math.inf if known else num_clusters - 1)
+        low, high = min(low, value), max(high, value)
     else:
-        low, high = bootstrap_interval(values, level=level, resamples=resamples, seed=seed)
+        low, high = bootstrap_interval(values, clusters=clusters, level=level, resamples=resamples, seed=seed)
     return Figure(value, low, high, int(values.size))
 
 
 def paired_difference(
-    a: Mapping[str, float], b: Mapping[str, float], *, level: float = 0.95, resamples: int = 2000, seed: int
+    a: Mapping[str, float],
+    b: Mapping[str, float],
+    *,
+    clusters: Mapping[str, str] | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int,
 ) -> PairedDifference:
     """Difference `a - b` of two runs over the same questions, matched by id (id -> value of the question).
 
-    The p-value is that of McNemar's exact test where all values are 0 or 1; else of the sign-flip test, exact over all
-    patterns of signs up to 16 questions that differ, beyond that over `max(resamples, 10000)` drawn patterns, the
-    observed one counted in. Without a question in common the figure and the p-value are NaN; without one that differs
+    `clusters`: id -> cluster, of questions that are not their own. Interval and test are over clusters. The p-value is that
+    of McNemar's exact test where all values are 0 or 1 and no cluster holds two questions; else of the sign-flip test of
+    the clusters' sums, exact over all patterns of signs up to 16 clusters that differ, beyond that over
+    `max(resamples, 10000)` drawn patterns, the observed one counted in. Without a question in common the figure and the p-value are NaN; without one that differs
     the p-value is 1. Where every difference is the same, the interval has no width (see `bootstrap_interval`).
     """
     # Sorted: the draw must not depend on the order of either run.
     ids = sorted(a.keys() & b.keys())
     first, second = (np.array([side[key] for key in ids], dtype=np.float64) for side in (a, b))
     differences = first - second
+    units = [(clusters or {}).get(key, f"question {key}") for key in ids]
+    sums = _by_cluster(differences, units)[0]
     num_a_higher, num_b_higher = int((differences > 0).sum()), int((differences < 0).sum())
     test: Literal["mcnemar_exact", "sign_flip_exact", "sign_flip_sampled"]
-    if bool(np.isin(np.concatenate([first, second]), (0.0, 1.0)).all()):
+    if sums.size == len(ids) and bool(np.isin(np.concatenate([first, second]), (0.0, 1.0)).all()):
         test, p_value = "mcnemar_exact", mcnemar_p_value(num_a_higher, num_b_higher)
-    elif num_a_higher + num_b_higher <= _EXACT_SIGN_FLIPS:
-        test, p_value = "sign_flip_exact", _exact_sign_flip(differences)
+    elif np.count_nonzero(sums) <= _EXACT_SIGN_FLIPS:
+        test, p_value = "sign_flip_exact", _exact_sign_flip(sums)
     else:
-        test, p_value = "sign_flip_sampled", _sampled_sign_flip(differences, max(resamples, 10_000), seed)
-    low, high = bootstrap_interval(differences, level=level, resamples=resamples, seed=seed)
+        test, p_value = "sign_flip_sampled", _sampled_sign_flip(sums, max(resamples, 10_000), seed)
+    low, high = bootstrap_interval(differences, clusters=units, level=level, resamples=resamples, seed=seed)
     return PairedDifference(
         figure=Figure(_mean(differences), low, high, len(ids)),
         p_value=p_value if ids else math.nan,
@@ -201,3 +255,26 @@ def _at_least(sums: NDArray[np.float64], differences: NDArray[np.float64]) -> ND
 
 def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if values.size else math.nan
+
+
+def _by_cluster(
+    values: NDArray[np.float64], clusters: Sequence[Hashable] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum and size of each cluster, in the order in which clusters first come."""
+    if clusters is None:
+        return values, np.ones_like(values)
+    assert len(clusters) == values.size, "one cluster for each question"
+    numbers: dict[Hashable, int] = {}
+    codes = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.int64)
+    return np.bincount(codes, weights=values), np.bincount(codes).astype(np.float64)
+
+
+def _student(probability: float, degrees: float) -> float:
+    """Quantile of Student's distribution by Cornish and Fisher's expansion, within 1% of it from 4 degrees of freedom on;
+    the normal one for infinitely many."""
+    z = NormalDist().inv_cdf(probability)
+    if math.isinf(degrees):
+        return z
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / degrees + second / degrees**2 + third / degrees**3

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lrm_safety.evaluation import statistics
 from lrm_safety.evaluation.statistics import (
     Figure,
     bootstrap_interval,
+    effective_size,
     estimate,
     majority_vote,
     mcnemar_p_value,
@@ -172,6 +174,102 @@ def test_wilson_coverage():
     successes = draw.binomial(20, 0.97, size=4000)
     covered = sum(bounds[k][0] <= 0.97 <= bounds[k][1] for k in successes) / 4000
     assert covered > 0.93
+
+
+def rewrites(draw, num_prompts, size, share, agreement):
+    """0 or 1 of each rewrite: of a prompt's rewrites this share copies the prompt's own value, the others are drawn anew."""
+    own = draw.random((num_prompts, 1)) < share
+    copies = draw.random((num_prompts, size)) < agreement
+    values = np.where(copies, own, draw.random((num_prompts, size)) < share).astype(float)
+    return values.ravel(), np.repeat(np.arange(num_prompts), size).tolist()
+
+
+def coverage(truth, figures):
+    found = [figure.low <= truth <= figure.high for figure in figures]
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize(
+    ("num_prompts", "size", "share", "agreement"), [(100, 3, 0.7, 0.9), (72, 4, 0.6, 0.8), (300, 3, 0.97, 0.8)]
+)
+def test_coverage_with_rewrites_of_one_prompt(num_prompts, size, share, agreement):
+    """Nominal 95 %. Rows taken for independent cover far less; standard error of a coverage of 0.95 in 500 runs: 0.01."""
+    draw = np.random.default_rng(4)
+    made = [rewrites(draw, num_prompts, size, share, agreement) for _ in range(500)]
+    clustered = coverage(share, [estimate(values, clusters=names, seed=0) for values, names in made])
+    as_rows = coverage(share, [estimate(values, seed=0) for values, _ in made])
+    assert clustered > 0.92 and as_rows < clustered - 0.06
+
+
+def test_bootstrap_coverage_with_rewrites_of_one_prompt():
+    draw = np.random.default_rng(5)
+    made = [rewrites(draw, 60, 3, 0.6, 0.9) for _ in range(200)]
+    kept = [bootstrap_interval(values, clusters=names, resamples=300, seed=0) for values, names in made]
+    rows = [bootstrap_interval(values, resamples=300, seed=0) for values, _ in made]
+    covered, as_rows = (sum(low <= 0.6 <= high for low, high in each) / 200 for each in (kept, rows))
+    assert covered > 0.89 and as_rows < covered - 0.06
+
+
+@pytest.mark.parametrize(("n", "share"), [(198, 0.98), (198, 0.02), (1000, 0.995), (30, 0.9)])
+def test_coverage_near_zero_and_one(n, share):
+    """The percentile bootstrap covers 0.91 of n = 198, share = 0.98: it is at most as wide as the values that were drawn."""
+    draw = np.random.default_rng(6)
+    runs = [(draw.random(n) < share).astype(float) for _ in range(1000)]
+    assert coverage(share, [estimate(run, seed=0) for run in runs]) > 0.92
+    successes = float(runs[0].sum())
+    figure = estimate(runs[0], seed=0)
+    assert (figure.low, figure.high) == wilson_interval(successes, n)
+
+
+def test_coverage_of_many_samples_of_few_questions():
+    draw = np.random.default_rng(8)
+    runs = [draw.binomial(64, draw.beta(0.6, 0.6, size=30)) / 64 for _ in range(500)]
+    assert 0.92 < coverage(0.5, [estimate(run, seed=0) for run in runs]) < 0.985
+
+
+def test_effective_size_by_hand():
+    assert effective_size([1.0, 0.0, 0.0, 1.0]) == 4
+    # Two clusters of two that agree within: residuals +1 and -1 of p = 1/2; variance (1 + 1) / 4^2 x 2 / 1 = 1/4.
+    assert effective_size([1.0, 1.0, 0.0, 0.0], ["a", "a", "b", "b"]) == pytest.approx(0.25 / 0.25)
+    assert effective_size([1.0] * 6, list("aabbcc")) == 3, "what never varies is no surer than its clusters are many"
+    assert effective_size([0.4, 0.6]) == pytest.approx(0.25 / ((0.01 + 0.01) / 4 * 2))
+    assert effective_size([0.3]) == 1
+
+
+def test_clusters_of_one_are_questions():
+    values = np.random.default_rng(3).random(40)
+    assert bootstrap_interval(values, clusters=range(40), seed=5) == bootstrap_interval(values, seed=5)
+    assert estimate(values, clusters=range(40), seed=5) == estimate(values, seed=5)
+
+
+def test_quantiles_of_student():
+    # 97.5 % points of published tables.
+    for degrees, expected in ((4, 2.776), (9, 2.262), (29, 2.045), (197, 1.972)):
+        assert statistics._student(0.975, degrees) == pytest.approx(expected, rel=0.01)
+
+
+def test_p_values_count_clusters():
+    """Six prompts of four rewrites, all better: 2 / 2^6 of the patterns are as extreme, and not 2 / 2^24."""
+    ids = [f"{prompt}-{rewrite}" for prompt in range(6) for rewrite in range(4)]
+    a, b = dict.fromkeys(ids, 1.0), dict.fromkeys(ids, 0.0)
+    clusters = {key: key.partition("-")[0] for key in ids}
+    result = paired_difference(a, b, clusters=clusters, seed=0)
+    assert (result.test, result.p_value) == ("sign_flip_exact", pytest.approx(2 / 64))
+    assert paired_difference(a, b, seed=0).p_value == pytest.approx(2 / 2**24)
+    assert result.figure.n == 24
+
+
+def test_p_values_of_clusters_under_the_null_are_no_smaller_than_they_say():
+    draw = np.random.default_rng(2)
+    p_values, as_rows = [], []
+    for seed in range(200):
+        own = draw.integers(2, size=(2, 30, 1)) * np.ones((1, 1, 4))
+        a, b = (dict(zip(map(str, range(120)), side.ravel(), strict=True)) for side in own)
+        clusters = {str(i): str(i // 4) for i in range(120)}
+        p_values.append(paired_difference(a, b, clusters=clusters, seed=seed, resamples=50).p_value)
+        as_rows.append(paired_difference(a, b, seed=seed, resamples=50).p_value)
+    assert sum(p <= 0.1 for p in p_values) / 200 < 0.1 + 4 * (0.09 / 200) ** 0.5
+    assert sum(p <= 0.1 for p in as_rows) / 200 > 0.25
 
 
 def test_paired_difference_by_hand():
