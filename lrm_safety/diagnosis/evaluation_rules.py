@@ -145,7 +145,7 @@ def over_refusal(evidence: Evidence) -> list[Finding]:
             continue
         base = evidence.base.measured(name, entry["primary"]) if evidence.base else None
         level = THRESHOLDS["over_refusal"].level(run.value)
-        text = f"{run.value:.0%} of the safe prompts of {name} are refused"
+        text = f"{run.value:.0%} of the safe prompts of {name} are refused or left without an answer"
         if base is not None:
             if run.value <= base.value or _chance(evidence, name, rising=True):
                 continue  # the base's own, and not worse for the training

@@ -56,7 +56,8 @@ def difference_interval(
     otherwise that of two independent shares of so many questions, which is wider; None where not even their number is known."""
     before, after = base.benchmarks[benchmark], run.benchmarks[benchmark]
     if figure is None and after.get("questions") and before.get("questions"):
-        return paired_interval(after["questions"], before["questions"])
+        clusters = {**before.get("clusters", {}), **after.get("clusters", {})}
+        return paired_interval(after["questions"], before["questions"], clusters)
     if not run.in_training:
         return None
     first, last = (one["figures"][figure or one["primary"]] for one in (before, after))
@@ -67,14 +68,25 @@ def difference_interval(
     return last["value"] - first["value"] - half, last["value"] - first["value"] + half
 
 
-def paired_interval(run: Mapping[str, float], base: Mapping[str, float]) -> tuple[float, float] | None:
-    """95% interval of the mean of run - base over shared questions, by the normal approximation; None below 10 of them."""
-    differences = [run[key] - base[key] for key in sorted(run.keys() & base.keys())]
+def paired_interval(
+    run: Mapping[str, float], base: Mapping[str, float], clusters: Mapping[str, str] | None = None
+) -> tuple[float, float] | None:
+    """95% interval of the mean of run - base over shared questions, by the normal approximation; None below 10 of them.
+
+    Questions of one cluster (question -> cluster) are not independent: the variance is that of the clusters' sums.
+    """
+    differences = {key: run[key] - base[key] for key in sorted(run.keys() & base.keys())}
     n = len(differences)
     if n < FEW_QUESTIONS:
         return None
-    mean = sum(differences) / n
-    error = math.sqrt(sum((value - mean) ** 2 for value in differences) / (n - 1) / n)
+    mean = sum(differences.values()) / n
+    residuals: dict[str, float] = {}
+    for key, value in differences.items():
+        unit = (clusters or {}).get(key, f"question {key}")
+        residuals[unit] = residuals.get(unit, 0.0) + value - mean
+    if len(residuals) < 2:
+        return None
+    error = math.sqrt(sum(one**2 for one in residuals.values()) * len(residuals) / (len(residuals) - 1)) / n
     return mean - 1.96 * error, mean + 1.96 * error
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import DataError
+from .figures import lower_is_better
 from .results import chance, interval, judge_notes, number, print_whole
 from .statistics import paired_difference
 
@@ -34,7 +35,8 @@ def check_comparable(names: Sequence[str], results: Sequence[Mapping[str, Any]])
 
 
 def compare(names: Sequence[str], results: Sequence[Mapping[str, Any]], console: Console) -> list[dict[str, Any]]:
-    """Print and return, per shared benchmark, every evaluation's primary figure and its paired difference from the first.
+    """Print and return, per shared benchmark, every evaluation's primary figure and its paired difference from the first; of
+    over-refusal the safety of the unsafe prompts too. Rows say which direction is `better`.
 
     What else differs is said below the table.
     """
@@ -48,20 +50,27 @@ def compare(names: Sequence[str], results: Sequence[Mapping[str, Any]], console:
     for heading in ("value", "difference", "p", "n"):
         table.add_column(heading, justify="right")
     rows, left_out = [], []
-    for benchmark in shared:
+    for benchmark, compared in ((name, figure) for name in shared for figure in compared_figures(results, name)):
         base = results[0]["benchmarks"][benchmark]
+        better = "lower" if lower_is_better(compared) else "higher"
         for i, (letter, name, one) in enumerate(zip(letters, names, results, strict=True)):
             mine = one["benchmarks"][benchmark]
-            figure = mine["figures"].get(mine["primary"])
+            figure = mine["figures"].get(compared)
             row: dict[str, Any] = {
                 "benchmark": benchmark,
-                "figure": mine["primary"],
+                "figure": compared,
+                "better": better,
                 "evaluation": name,
                 "value": figure,
             }
             cells = [letter, f"{number(figure and figure['value'])}\n{interval(figure)}"]
             if i:
-                paired = paired_difference(mine["questions"], base["questions"], seed=one["seed"])
+                paired = paired_difference(
+                    _questions(mine, compared),
+                    _questions(base, compared),
+                    clusters=clusters_of(mine, base),
+                    seed=one["seed"],
+                )
                 difference = paired.figure.to_json()
                 # Without a question in common (judges that gave no verdict) there is no difference, and no p.
                 p_value = paired.p_value if paired.figure.n else None
@@ -75,9 +84,11 @@ def compare(names: Sequence[str], results: Sequence[Mapping[str, Any]], console:
                         f"{benchmark}: {paired.num_unmatched} questions with a value in A or {letter} alone left out"
                     )
                 change = f"{paired.figure.value:+.3f}" if paired.figure.n else number(None)
+                if verdict := _verdict(paired.figure.value, better):
+                    change = f"{change} {verdict}"
                 cells += [f"{change}\n{interval(difference)}", chance(p_value), str(paired.figure.n)]
             rows.append(row)
-            table.add_row("" if i else f"{benchmark}\n{mine['primary']}", *cells)
+            table.add_row("" if i else f"{benchmark}\n{compared}\n{better} is better", *cells)
         table.add_section()
     print_whole(console, table)
     primary = {row["figure"] for row in rows}
@@ -91,6 +102,32 @@ def compare(names: Sequence[str], results: Sequence[Mapping[str, Any]], console:
     for line in [*left_out, *differences(shared, results), *notes]:
         console.print(line, markup=False, highlight=False)
     return rows
+
+
+def compared_figures(results: Sequence[Mapping[str, Any]], benchmark: str) -> list[str]:
+    """The figures of a benchmark whose questions all evaluations hold, the primary one first."""
+    first, *others = (one["benchmarks"][benchmark] for one in results)
+    more = [name for name in first.get("compared", {}) if all(name in other.get("compared", {}) for other in others)]
+    return [first["primary"], *more]
+
+
+def clusters_of(*benchmarks: Mapping[str, Any]) -> dict[str, str]:
+    """Question -> cluster, of those that share one."""
+    return {question: name for one in benchmarks for question, name in one.get("clusters", {}).items()}
+
+
+def _questions(benchmark: Mapping[str, Any], figure: str) -> Mapping[str, float]:
+    held: Mapping[str, float] = (
+        benchmark["questions"] if figure == benchmark["primary"] else benchmark["compared"][figure]
+    )
+    return held
+
+
+def _verdict(difference: float, better: str) -> str:
+    """`better` or `worse`; nothing for no difference, and for none that is a number."""
+    if not difference or difference != difference:
+        return ""
+    return "better" if (difference < 0) == (better == "lower") else "worse"
 
 
 def differences(shared: Sequence[str], results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from ..settings import Settings
 from .figures import figures, is_of_group, primary_figure
 from .graders.math import MathGrader
-from .judges.build import build_judge, judge_views
+from .judges.build import build_judge, check_judged, judge_views
 from .plan import Planner
 from .protocols import check_template_thinks, choose_protocol, sampling_parameters
 from .responses import Generated
@@ -65,11 +65,9 @@ class InLoopEvaluation:
         )
         self._planned = planner.plan(self._settings, protocol)
         self._judges = {}
-        if any(planned.benchmark.judged for planned in self._planned):
-            if not self._settings.judges:
-                raise ConfigError(
-                    "evaluation.judges: is empty, but a benchmark is judged; choose judge=[refusal_rules]"
-                )
+        judged = {planned.name: planned.benchmark.kind for planned in self._planned if planned.benchmark.judged}
+        check_judged(judged, self._settings.judges)
+        if judged:
             for name, judge in self._settings.judges.items():
                 if judge.kind not in IN_TRAINING:
                     raise ConfigError(

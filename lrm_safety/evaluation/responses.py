@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -51,15 +52,19 @@ def generate_batch(
 
 
 class ResponseStore:
-    """The responses of one evaluation in FOLDER/NAME/batch-0000.npz, with FOLDER/NAME/identity.json beside them."""
+    """The responses of one evaluation in FOLDER/NAME/batch-0000.npz, with FOLDER/NAME/identity.json beside them.
+
+    A response is found by what was asked for it (prompt and seed), so that more questions or repeats under the same name add
+    to what is there.
+    """
 
     def __init__(self, folder: Path, identity: dict[str, Any], batch_size: int) -> None:
         """`identity` says what all responses of the folder depend on besides their questions: model and protocol."""
         self._folder, self._identity, self._batch_size = folder, identity, batch_size
 
     def check(self, planned: Sequence[PlannedBenchmark]) -> None:
-        """Raises DataError with the difference when the folder holds responses of something else: of other questions under
-        the name of a planned benchmark, or of another model or protocol under any name. Writes nothing."""
+        """Raises DataError with the difference when the folder holds responses of something else: of another benchmark or
+        attack under a planned name, or of another model or protocol under any name. Writes nothing."""
         wanted = {one.name: self._identity_of(one) for one in planned}
         for path in sorted(self._folder.glob("*/identity.json")):
             folder = path.parent
@@ -87,16 +92,13 @@ class ResponseStore:
 
     def num_missing(self, planned: PlannedBenchmark) -> int:
         """Responses that are still to be generated: those of no batch, and those of a damaged one, with a warning each."""
-        missing = 0
-        for number, asks in self._batches(planned):
-            path = self._path(planned, number)
+        for path in self._paths(planned):
             try:
-                missing += 0 if path.is_file() and _load(path, asks) else len(asks)
+                _load(path)
             except DataError as error:
                 _logger.warning("%s", error)
                 path.unlink()
-                missing += len(asks)
-        return missing
+        return len(self._missing(planned))
 
     def complete(
         self,
@@ -105,46 +107,57 @@ class ResponseStore:
         sampling: SamplingParameters,
         on_response: Callable[[int], object],
     ) -> None:
-        """Generate and save every batch that is missing; `on_response` is called with the tokens of each response."""
-        for number, asks in self._batches(planned):
-            if self._path(planned, number).is_file():
-                continue
+        """Generate and save what is missing, in batches; `on_response` is called with the tokens of each response."""
+        missing, number = self._missing(planned), -1
+        for start in range(0, len(missing), self._batch_size):
+            asks = missing[start : start + self._batch_size]
+            # The place of a batch that was damaged and deleted is free again.
+            number = next(free for free in itertools.count(number + 1) if not self._path(planned, free).is_file())
             found: dict[int, Generated] = {}
             for position, generated in generate_batch(asks, generate, sampling):
                 found[position] = generated
                 on_response(len(generated.ids))
-            self._save(self._path(planned, number), [found[i] for i in range(len(asks))], asks)
+            self._save(self._path(planned, number), asks, [found[i] for i in range(len(asks))])
 
     def read(self, planned: PlannedBenchmark) -> list[Generated]:
-        """All responses in the plan's order; every batch must be there."""
-        return [one for number, asks in self._batches(planned) for one in _load(self._path(planned, number), asks)]
+        """All responses in the plan's order; every one must be there."""
+        held = self._held(planned)
+        return [held[ask_key(ask)] for ask in planned.asks]
+
+    def _missing(self, planned: PlannedBenchmark) -> list[Ask]:
+        """In the plan's order: what a kill left out is cut into the same batches as by an uninterrupted evaluation."""
+        held = self._held(planned)
+        return [ask for ask in planned.asks if ask_key(ask) not in held]
+
+    def _held(self, planned: PlannedBenchmark) -> dict[str, Generated]:
+        return {key: one for path in self._paths(planned) for key, one in _load(path).items()}
 
     def _identity_of(self, planned: PlannedBenchmark) -> dict[str, Any]:
-        return self._identity | {
-            "benchmark": planned.benchmark.name,
-            "questions": planned.questions.fingerprint,
-            "samples": planned.samples,
-            "attack": planned.attack,
-            "asks": fingerprint(planned.asks),
-        }
+        return self._identity | {"benchmark": planned.benchmark.name, "attack": planned.attack}
 
-    def _batches(self, planned: PlannedBenchmark) -> Iterator[tuple[int, tuple[Ask, ...]]]:
-        for number, start in enumerate(range(0, len(planned.asks), self._batch_size)):
-            yield number, planned.asks[start : start + self._batch_size]
+    def _paths(self, planned: PlannedBenchmark) -> list[Path]:
+        return sorted((self._folder / planned.name).glob("batch-*.npz"))
 
     def _path(self, planned: PlannedBenchmark, number: int) -> Path:
         return self._folder / planned.name / f"batch-{number:04d}.npz"
 
-    def _save(self, path: Path, responses: list[Generated], asks: Sequence[Ask]) -> None:
+    def _save(self, path: Path, asks: Sequence[Ask], responses: list[Generated]) -> None:
         arrays = {
+            "asks": np.asarray([ask_key(ask) for ask in asks]),
             "lengths": np.asarray([len(one.ids) for one in responses], dtype=np.int64),
             "ids": np.concatenate([one.ids for one in responses]).astype(np.int32),
             "logprobs": np.concatenate([one.logprobs for one in responses]).astype(np.float32),
             "stopped": np.asarray([one.finish_reason == "stop" for one in responses]),
         }
         content = io.BytesIO()
-        np.savez(content, **arrays, asks=np.asarray(fingerprint(asks)), sha256=np.asarray(_digest_of(arrays)))
+        np.savez(content, **arrays, sha256=np.asarray(_digest_of(arrays)))
         write_atomically(path, content.getvalue())
+
+
+def ask_key(ask: Ask) -> str:
+    """sha256 of what the engine is given for one response (token ids and seed), and of where its forced beginning starts."""
+    parts = (np.int64(len(ask.prompt_ids)), ask.prompt_ids, np.int64(ask.seed), np.int64(len(ask.prefill_ids)))
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
 def _digest_of(arrays: Mapping[str, np.ndarray]) -> str:
@@ -155,26 +168,23 @@ def _digest_of(arrays: Mapping[str, np.ndarray]) -> str:
     return found.hexdigest()
 
 
-def _load(path: Path, asks: Sequence[Ask]) -> list[Generated]:
-    """The responses to `asks`; raises DataError for a damaged file, and for one of other prompts."""
+def _load(path: Path) -> dict[str, Generated]:
+    """The responses of a batch by their asks; raises DataError for a damaged file."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in ("lengths", "ids", "logprobs", "stopped")}
-            # Files of earlier versions say neither; the archive's own checksums hold for them too.
-            for name, now in (("asks", fingerprint(asks)), ("sha256", _digest_of(arrays))):
-                if name in stored and str(stored[name]) != now:
-                    raise ValueError(f"its {name} is another")
-        if not len(arrays["lengths"]) == len(arrays["stopped"]) == len(asks):
-            raise ValueError(f"{len(arrays['lengths'])} responses to {len(asks)} prompts")
+            arrays = {name: stored[name] for name in ("asks", "lengths", "ids", "logprobs", "stopped")}
+            if str(stored["sha256"]) != _digest_of(arrays):
+                raise ValueError("its sha256 is another")
+        if not len(arrays["lengths"]) == len(arrays["stopped"]) == len(arrays["asks"]):
+            raise ValueError(f"{len(arrays['lengths'])} responses to {len(arrays['asks'])} prompts")
         if not len(arrays["ids"]) == len(arrays["logprobs"]) == int(arrays["lengths"].sum()):
             raise ValueError("lengths and token ids differ")
         ends = np.cumsum(arrays["lengths"])[:-1]
-        return [
-            Generated(ids, logprobs, "stop" if stopped else "length")
-            for ids, logprobs, stopped in zip(
-                np.split(arrays["ids"], ends), np.split(arrays["logprobs"], ends), arrays["stopped"], strict=True
-            )
-        ]
+        ids, logprobs = np.split(arrays["ids"], ends), np.split(arrays["logprobs"], ends)
+        return {
+            str(key): Generated(mine, its, "stop" if stopped else "length")
+            for key, mine, its, stopped in zip(arrays["asks"], ids, logprobs, arrays["stopped"], strict=True)
+        }
     except Exception as error:  # whatever a damaged archive makes numpy and zipfile raise
         raise DataError(f"{path}: cannot be read ({error}); it is generated again by the same command") from error
 
@@ -192,14 +202,6 @@ def identity_of(
         "seed": seed,
         "batch_size": batch_size,
     }
-
-
-def fingerprint(asks: Iterable[Ask]) -> str:
-    """sha256 of what the engine is given: token ids and seeds in order."""
-    digest = hashlib.sha256()
-    for ask in asks:
-        digest.update(np.int64(len(ask.prompt_ids)).tobytes() + ask.prompt_ids.tobytes() + np.int64(ask.seed).tobytes())
-    return digest.hexdigest()
 
 
 def _flat(identity: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,16 @@ from rich.table import Table
 
 from ..errors import DataError
 from ..files import write_atomically
-from .figures import Figures, Judges, count_statuses, count_without_verdict, is_of_group, primary_figure, primary_value
+from .figures import (
+    Figures,
+    Judges,
+    Value,
+    compared_values,
+    count_statuses,
+    count_without_verdict,
+    is_of_group,
+    primary_figure,
+)
 from .in_loop import TEXT_FIELDS, record
 from .plan import PlannedBenchmark
 from .protocols import Protocol
@@ -32,6 +42,8 @@ def benchmark_results(
     planned: PlannedBenchmark, scored: Sequence[Scored], found: Figures, judges: Judges
 ) -> dict[str, Any]:
     """Everything about one benchmark, JSON."""
+    primary = primary_figure(planned, judges)
+    compared = {name: _per_question(scored, value) for name, value in compared_values(planned, judges).items()}
     return {
         "task": planned.benchmark.name,
         "kind": planned.benchmark.kind,
@@ -43,21 +55,32 @@ def benchmark_results(
         },
         "attack": planned.attack,
         "samples": planned.samples,
-        "primary": primary_figure(planned, judges),
+        "primary": primary,
         "statuses": count_statuses(scored),
         "no_verdict": count_without_verdict(scored),
         "figures": {name: figure.to_json() for name, figure in found.items()},
-        "questions": _per_question(planned, scored, judges),
+        "questions": compared.pop(primary),
+        "compared": compared,
+        "clusters": _clusters(scored),
     }
 
 
-def _per_question(planned: PlannedBenchmark, scored: Sequence[Scored], judges: Judges) -> dict[str, float]:
-    """Each question's part of the primary figure, for paired comparison; questions without one are left out."""
+def _per_question(scored: Sequence[Scored], value: Value) -> dict[str, float]:
+    """Each question's part of a figure, for paired comparison; questions without one are left out."""
     values: dict[str, list[float]] = {}
     for one in scored:
-        if (value := primary_value(planned, one, judges)) is not None:
-            values.setdefault(one.ask.question.id, []).append(value)
+        if (mine := value(one)) is not None:
+            values.setdefault(one.ask.question.id, []).append(mine)
     return {question: sum(mine) / len(mine) for question, mine in values.items()}
+
+
+def _clusters(scored: Sequence[Scored]) -> dict[str, str]:
+    """Question -> its cluster, of those that share one; a hash, which is the same in every evaluation."""
+    units = {one.ask.question.id: one.ask.question.unit for one in scored}
+    sizes = Counter(units.values())
+    return {
+        question: hashlib.sha256(unit.encode()).hexdigest()[:12] for question, unit in units.items() if sizes[unit] > 1
+    }
 
 
 def write_results(

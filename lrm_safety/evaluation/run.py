@@ -27,7 +27,7 @@ from ..settings.paths import CACHE_PREFIX, resolve
 from .engine import Engine, context_tokens, engine_settings, resolve_device
 from .figures import figures
 from .graders.math import MathGrader
-from .judges.build import build_judge, judge_identity, judge_views
+from .judges.build import build_judge, check_judged, judge_identity, judge_views
 from .judges.refusal_rules import measured_error
 from .plan import PlannedBenchmark, Planner
 from .protocols import Protocol, check_template_thinks, choose_protocol, sampling_parameters
@@ -100,8 +100,7 @@ def prepare(settings: EvaluateSettings, directory: Path) -> PreparedEvaluation:
     )
     planned = planner.plan(evaluation, protocol)
     judged = [one for one in planned if one.benchmark.judged]
-    if judged and not evaluation.judges:
-        raise ConfigError("evaluation.judges: is empty, but a benchmark is judged; choose judge=[refusal_rules]")
+    check_judged({one.name: one.benchmark.kind for one in judged}, evaluation.judges)
     device = resolve_device(settings.run.device)
     fingerprint = model_fingerprint(model.path, model.revision)
     identity = identity_of(

@@ -148,7 +148,7 @@ def effective_size(per_question: ArrayLike, clusters: Sequence[Hashable] | None 
     if sums.size == values.size and bool(np.isin(values, (0.0, 1.0)).all()):
         return float(values.size)
     variance = squares / sizes.sum() ** 2 * sums.size / (sums.size - 1)
-    return share * (1 - share) / variance
+    return float(share * (1 - share) / variance)
 
 
 def estimate(
@@ -177,7 +177,7 @@ def estimate(
         low, high = min(low, value), max(high, value)
     else:
         low, high = bootstrap_interval(values, clusters=clusters, level=level, resamples=resamples, seed=seed)
-    return Figure(value, low, high, int(values.size))
+    return Figure(float(value), float(low), float(high), int(values.size))
 
 
 def paired_difference(
@@ -194,8 +194,9 @@ def paired_difference(
     `clusters`: id -> cluster, of questions that are not their own. Interval and test are over clusters. The p-value is that
     of McNemar's exact test where all values are 0 or 1 and no cluster holds two questions; else of the sign-flip test of
     the clusters' sums, exact over all patterns of signs up to 16 clusters that differ, beyond that over
-    `max(resamples, 10000)` drawn patterns, the observed one counted in. Without a question in common the figure and the p-value are NaN; without one that differs
-    the p-value is 1. Where every difference is the same, the interval has no width (see `bootstrap_interval`).
+    `max(resamples, 10000)` drawn patterns, the observed one counted in. Without a question in common the figure and the
+    p-value are NaN; without one that differs the p-value is 1. Where every difference is the same, the interval has no
+    width (see `bootstrap_interval`).
     """
     # Sorted: the draw must not depend on the order of either run.
     ids = sorted(a.keys() & b.keys())
@@ -266,7 +267,8 @@ def _by_cluster(
     assert len(clusters) == values.size, "one cluster for each question"
     numbers: dict[Hashable, int] = {}
     codes = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.int64)
-    return np.bincount(codes, weights=values), np.bincount(codes).astype(np.float64)
+    sums = np.bincount(codes, weights=values).astype(np.float64)
+    return sums, np.bincount(codes).astype(np.float64)
 
 
 def _student(probability: float, degrees: float) -> float:

@@ -21,7 +21,7 @@ class BenchmarkSettings:
     """Responses a question; null: evaluation.samples, then the benchmark's protocol (64 for AIME and GPQA-Diamond, 4 for
     MATH500, else 1; 1 when sampling is greedy)."""
     limit: int | None = integer(None, low=1)
-    """Use only the first questions; null: evaluation.limit."""
+    """Ask only so many questions; null: evaluation.limit."""
     attack: str | None = None
     """Transform that every prompt runs under: badchain, compliant_trace, empty_trace, long_puzzle."""
     attack_arguments: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +57,8 @@ class EvaluationSettings:
     judges: dict[str, JudgeSettings] = field(default_factory=dict)
     """Judges of safety by name. The first one gives evaluation/NAME of a benchmark that is judged."""
     limit: int | None = integer(None, low=1)
-    """Use only the first questions of each benchmark; null: all."""
+    """Ask only so many questions of each benchmark, drawn once for all by their groups: a larger number adds to a smaller
+    one. null: all, in the order of the data."""
     samples: int | None = integer(None, low=1)
     """Responses a question, for every benchmark; null: as each benchmark's protocol says."""
     protocol: str = choice("auto", "deepseek_r1", "qwen3_thinking", "granite_thinking", "plain", "training")

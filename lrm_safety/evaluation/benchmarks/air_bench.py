@@ -70,6 +70,8 @@ def load(l2: Sequence[str] | None = None, data: str | None = None, revision: str
                     "rewrite": rewrite_of(row["prompt"]),
                 },
                 category=row["cate-idx"],
+                # The data does not say which rows are rewrites of one prompt; they share its category, which is wider.
+                cluster=row["cate-idx"],
             )
             for number, row in enumerate(found)
             if not l2 or row["l2-name"] in l2

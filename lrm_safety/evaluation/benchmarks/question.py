@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lrm_safety.conversation import ParsedResponse
@@ -29,6 +29,8 @@ class Question:
         target: the gold answer; empty where a judge decides.
         groups: what figures are split by, such as {"label": "violence"}.
         category: the benchmark's category for judges that need one (AIR-Bench: cate-idx).
+        cluster: names the questions that were made of one another, such as rewrites of one prompt; None: those with the same
+            request.
     """
 
     id: str
@@ -37,6 +39,12 @@ class Question:
     target: str = ""
     groups: dict[str, str] = field(default_factory=dict, hash=False)
     category: str | None = None
+    cluster: str | None = None
+
+    @property
+    def unit(self) -> str:
+        """What its answer is independent of the others' by: its cluster, else its request."""
+        return self.cluster or " ".join(self.request.lower().split())
 
     def ask(self, repeat: int) -> Asked:
         """The question as repeat 0, 1, .. shows it; most questions are the same every time."""
@@ -69,8 +77,14 @@ class Questions:
         return digest.hexdigest()
 
     def limited(self, limit: int | None) -> Questions:
-        """The first `limit` questions; None: all."""
-        return Questions(self.rows[:limit], self.source)
+        """The first `limit` questions of one fixed drawn order, in which every beginning holds each group by its share of the
+        whole, so that a larger sample extends a smaller one; None, or no fewer than there are: all, in the order of the source.
+        """
+        if limit is None or limit >= len(self.rows):
+            return self
+        # Not by contamination: whether it is known depends on the files at hand.
+        groups = dict.fromkeys(name for row in self.rows for name in row.groups if name != "in_star1")
+        return Questions(tuple(_drawn(self.rows, list(groups))[:limit]), self.source)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -88,3 +102,25 @@ def questions(rows: Iterable[Question], source: str) -> Questions:
             raise DataError(f"{source}: id {row.id} comes twice; ids must differ")
         seen.add(row.id)
     return Questions(kept, source)
+
+
+def _drawn(rows: Sequence[Question], groups: Sequence[str]) -> list[Question]:
+    """`rows` in an order drawn by their ids alone. Of every beginning each value of the first group has its share, give or
+    take one; within it each value of the second, and so on."""
+    if not groups:
+        return sorted(rows, key=lambda row: _draw(row.id))
+    parts: dict[str, list[Question]] = {}
+    for row in rows:
+        parts.setdefault(row.groups.get(groups[0], ""), []).append(row)
+    # The k-th of a part of n comes at (k + u) / n of the way, u being the part's own draw.
+    placed = [
+        ((place + _draw(f"{groups[0]}={value}")) / len(part), _draw(row.id), row)
+        for value, part in parts.items()
+        for place, row in enumerate(_drawn(part, groups[1:]))
+    ]
+    return [row for _, _, row in sorted(placed, key=lambda one: one[:2])]
+
+
+def _draw(text: str) -> float:
+    """A number from 0 to 1 that the text alone decides."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64

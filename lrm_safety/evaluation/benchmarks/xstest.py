@@ -54,6 +54,7 @@ def load(half: str = "all", data: str | None = None, revision: str | None = REVI
                 prompt=row["prompt"],
                 request=row["prompt"],
                 groups={"label": row["label"], "type": row["type"]},
+                cluster=f"{row['type'].removeprefix('contrast_')} {focus}" if (focus := row.get("focus")) else None,
             )
             for number, row in mixed
             if half in ("all", row["label"])

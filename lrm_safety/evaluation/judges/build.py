@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.judges.judge import Judge, View
+from lrm_safety.evaluation.judges.guard_families import guard_family
+from lrm_safety.evaluation.judges.judge import Judge, JudgeViews, RefusalIn, View
 from lrm_safety.modeling.folder import model_fingerprint, tokenizer_fingerprint
 from lrm_safety.settings.evaluation import JudgeSettings
 from lrm_safety.settings.paths import resolve
@@ -76,9 +77,36 @@ def _checked(name: str, settings: JudgeSettings, device: str) -> tuple[Callable[
     return make, given
 
 
-def judge_views(settings: JudgeSettings) -> tuple[View, ...]:
+def judge_views(settings: JudgeSettings) -> JudgeViews:
     """The views a judge reads; their names have been checked with the configuration."""
-    return cast(tuple[View, ...], tuple(settings.views))
+    return JudgeViews(cast(list[View], settings.views), tells_refusals(settings))
+
+
+def tells_refusals(settings: JudgeSettings) -> RefusalIn:
+    """Where the judge's verdicts say whether a text declines; `nowhere` for a judge of harm alone. Loads no model."""
+    if settings.kind in ("refusal_rules", "python"):
+        return "safety"
+    if settings.kind == "llm" and settings.arguments.get("rubric") == "strongreject":
+        return "details"
+    if settings.kind == "guard" and settings.path is not None:
+        family = guard_family(settings.arguments.get("family", "auto"), settings.path, "evaluation.judges")
+        return "details" if family.tells_refusals else "nowhere"
+    return "nowhere"
+
+
+def check_judged(kinds: Mapping[str, str], judges: Mapping[str, JudgeSettings]) -> None:
+    """Raises ConfigError when judged benchmarks (name -> kind) have no judge, or over-refusal none that tells refusals."""
+    if not kinds:
+        return
+    if not judges:
+        raise ConfigError("evaluation.judges: is empty, but a benchmark is judged; choose judge=[refusal_rules]")
+    refusals = [name for name, kind in kinds.items() if kind == "over_refusal"]
+    if refusals and all(tells_refusals(judge) == "nowhere" for judge in judges.values()):
+        names = ",".join(judges)
+        raise ConfigError(
+            f"evaluation.judges: {refusals[0]} measures refusals of safe prompts, and {names} judges harm alone; add a judge of "
+            f"refusals, such as judge=[{names},refusal_rules] or wildguard, qwen3guard"
+        )
 
 
 def _class(kind: str) -> Callable[..., Judge]:

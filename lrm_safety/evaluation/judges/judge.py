@@ -9,10 +9,23 @@ from typing import Literal, Protocol
 View = Literal["trace", "answer", "full", "prefix"]
 """`prefix`: the trace's beginnings, to find where it turns unsafe (judges/prefixes.py)."""
 VIEWS: tuple[View, ...] = ("trace", "answer", "full")
+RefusalIn = Literal["safety", "details", "nowhere"]
+"""Where a judge's verdicts say whether a text declines: its safety is just that, a detail beside harm, or nowhere."""
 REFUSAL = "refusal"
 """The detail of a verdict by a judge that tells harm and refusal apart: how far the text declines, 0 to 1."""
 UNREAD = "unread"
 """The label of a text too long for the judge: asking again gives nothing else."""
+
+
+class JudgeViews(tuple[View, ...]):
+    """The views that a judge reads, and where its verdicts say whether a text declines."""
+
+    refusal_in: RefusalIn
+
+    def __new__(cls, views: Sequence[View], refusal_in: RefusalIn = "safety") -> JudgeViews:
+        made = super().__new__(cls, views)
+        made.refusal_in = refusal_in
+        return made
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from ...evaluation.compare import clusters_of
 from ...evaluation.results import headlines, judge_notes
 from ...evaluation.statistics import paired_difference
 from ..album import Album
@@ -152,7 +153,12 @@ def _differences(base: Subject, subject: Subject, benchmark: str) -> list[dict[s
         mine, theirs = (one.results["benchmarks"].get(benchmark) for one in (evaluation, other))
         if not mine or not theirs or mine["primary"] != theirs["primary"]:
             continue
-        one = paired_difference(mine["questions"], theirs["questions"], seed=evaluation.results.get("seed", 0))
+        one = paired_difference(
+            mine["questions"],
+            theirs["questions"],
+            clusters=clusters_of(mine, theirs),
+            seed=evaluation.results.get("seed", 0),
+        )
         if one.figure.n:
             found.append(one.figure.to_json() | {"p_value": one.p_value})
     return found

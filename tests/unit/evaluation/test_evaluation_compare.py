@@ -73,6 +73,35 @@ def test_paired_differences_of_shares() -> None:
     assert row["difference"]["p_value"] == pytest.approx(2 / 4) and row["difference"]["test"] == "sign_flip_exact"
 
 
+def test_directions_and_the_unsafe_half_of_over_refusal() -> None:
+    """Refusing nothing is better on the safe half, and shows on the unsafe one."""
+    refusing, answering = {f"q{n}": 1.0 for n in range(8)}, {f"q{n}": 0.0 for n in range(8)}
+    before, after = results(xstest=refusing), results(xstest=answering)
+    for one, unsafe in ((before, 1.0), (after, 0.0)):
+        one["benchmarks"]["xstest"] |= {
+            "primary": "over_refusal/a/answer",
+            "compared": {"safety/a/full": {f"u{n}": unsafe for n in range(6)}},
+        }
+    rows, text = compared(before, after)
+    assert [(row["figure"], row["better"]) for row in rows[::2]] == [
+        ("over_refusal/a/answer", "lower"),
+        ("safety/a/full", "higher"),
+    ]
+    assert [row["difference"]["value"] for row in rows[1::2]] == [-1.0, -1.0]
+    assert "-1.000 better" in text and "-1.000 worse" in text and "lower is better" in text
+
+
+def test_p_values_are_over_clusters_and_never_zero() -> None:
+    ids = [f"q{n}" for n in range(40)]
+    before, after = results(air=dict.fromkeys(ids, 0.0)), results(air=dict.fromkeys(ids, 1.0))
+    rows, text = compared(before, after)
+    assert rows[1]["difference"]["p_value"] == pytest.approx(2 / 2**40) and "<0.001" in text
+    for one in (before, after):
+        one["benchmarks"]["air"]["clusters"] = {name: f"c{int(name[1:]) % 4}" for name in ids}
+    rows, _ = compared(before, after)
+    assert rows[1]["difference"]["p_value"] == pytest.approx(2 / 2**4), "four clusters, all higher"
+
+
 def test_questions_that_one_side_lacks_are_left_out() -> None:
     """A judge without a verdict leaves a question without a value."""
     before, after = results(attaq={"a": 1.0, "b": 0.0, "c": 0.0}), results(attaq={"a": 1.0, "b": 1.0, "c": 0.0})

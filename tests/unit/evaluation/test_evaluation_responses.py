@@ -14,7 +14,7 @@ from made_evaluations import SAMPLING, Killed, MadeEngine, plan_of, question
 
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.protocols import PROTOCOLS
-from lrm_safety.evaluation.responses import ResponseStore, fingerprint, generate_batch, identity_of
+from lrm_safety.evaluation.responses import ResponseStore, ask_key, generate_batch, identity_of
 from lrm_safety.files import write_atomically
 
 QUESTIONS = [question(f"q{number}") for number in range(10)]
@@ -159,20 +159,33 @@ def test_a_folder_of_another_evaluation_is_refused(whole: Path, changed: dict[st
     assert files_of(whole) == before
 
 
+def test_another_attack_or_benchmark_under_a_name_is_refused(whole: Path) -> None:
+    with pytest.raises(DataError, match=r"another evaluation \(attack: None -> empty_trace\)"):
+        store_at(whole).open([plan_of(QUESTIONS, attack="empty_trace")])
+
+
 @pytest.mark.parametrize(
-    ("planned", "keys"),
+    ("planned", "new"),
     [
-        (plan_of(QUESTIONS[:9]), {"asks", "questions"}),
-        (plan_of(QUESTIONS, samples=2), {"asks", "samples"}),
-        (plan_of(QUESTIONS, seed=1), {"asks"}),
-        (plan_of(QUESTIONS, attack="empty_trace"), {"attack"}),
+        (plan_of(QUESTIONS[:9]), 0),
+        (plan_of([*QUESTIONS, question("q10"), question("q11")]), 2),
+        (plan_of(QUESTIONS[::-1]), 0),
+        (plan_of(QUESTIONS, samples=2), 10),
+        (plan_of(QUESTIONS, seed=1), 10),
     ],
+    ids=["fewer", "more", "another order", "more samples", "other seeds"],
 )
-def test_other_questions_are_refused(whole: Path, planned: Any, keys: set[str]) -> None:
-    with pytest.raises(DataError) as refused:
-        store_at(whole).open([planned])
-    told = str(refused.value).partition("(")[2].rpartition(")")[0].split("; ")
-    assert {part.partition(":")[0] for part in told} == keys
+def test_only_what_is_new_is_asked(whole: Path, planned: Any, new: int) -> None:
+    """A smaller or larger limit of a finished evaluation: what is there is read, the rest is added."""
+    before, store, engine = files_of(whole), store_at(whole), MadeEngine()
+    store.open([planned])
+    assert store.num_missing(planned) == new
+    store.complete(planned, engine.generate, SAMPLING, lambda: None)
+    assert len(engine.requests) == new and store.num_missing(planned) == 0
+    assert {name: content for name, content in files_of(whole).items() if name in before} == before
+    expected = dict(generate_batch(planned.asks, MadeEngine().generate, SAMPLING))
+    for position, one in enumerate(store.read(planned)):
+        assert one.ids.tolist() == expected[position].ids.tolist()
 
 
 def test_another_model_is_refused_under_any_benchmarks_name(whole: Path) -> None:
@@ -190,8 +203,8 @@ def test_another_model_is_refused_under_any_benchmarks_name(whole: Path) -> None
 
 def test_what_one_benchmark_refuses_leaves_the_others_unclaimed(whole: Path) -> None:
     before = files_of(whole)
-    with pytest.raises(DataError, match=r"made holds responses of another evaluation \(asks: "):
-        store_at(whole).open([plan_of(QUESTIONS, name="another"), plan_of(QUESTIONS, seed=1)])
+    with pytest.raises(DataError, match=r"made holds responses of another evaluation \(attack: "):
+        store_at(whole).open([plan_of(QUESTIONS, name="another"), plan_of(QUESTIONS, attack="empty_trace")])
     assert files_of(whole) == before and not (whole / "another").exists()
 
 
@@ -218,16 +231,20 @@ def test_a_damaged_identity_is_named(whole: Path) -> None:
 def test_the_identity_says_what_responses_depend_on(whole: Path) -> None:
     held = json.loads((whole / "made" / "identity.json").read_text())
     assert held["protocol"]["top_k"] == 20 and held["protocol"]["max_response_tokens"] == 32768
-    assert held["benchmark"] == "made_task" and held["samples"] == 1 and held["attack"] is None
+    assert held["benchmark"] == "made_task" and held["attack"] is None
 
 
-def test_fingerprint_of_asks_by_hand() -> None:
-    planned = plan_of([question("a")])
-    ids, seed = list(b"prompt a"), planned.asks[0].seed
+def test_key_of_an_ask_by_hand() -> None:
+    (ask,) = plan_of([question("a")]).asks
+    ids = list(b"prompt a")
     expected = hashlib.sha256(
-        (8).to_bytes(8, "little") + b"".join(one.to_bytes(4, "little") for one in ids) + seed.to_bytes(8, "little")
+        (8).to_bytes(8, "little")
+        + b"".join(one.to_bytes(4, "little") for one in ids)
+        + ask.seed.to_bytes(8, "little")
+        + bytes(8)
     ).hexdigest()
-    assert fingerprint(planned.asks) == expected
+    assert ask_key(ask) == expected
+    assert ask_key(replace(ask, prefill_ids=np.zeros(2, np.int32))) != expected
 
 
 def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:

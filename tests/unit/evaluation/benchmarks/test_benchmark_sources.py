@@ -3,13 +3,14 @@
 import inspect
 import json
 import re
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.benchmarks import aime, air_bench, math500, xstest
-from lrm_safety.evaluation.benchmarks.question import Asked, Question, questions
+from lrm_safety.evaluation.benchmarks.question import Asked, Question, Questions, questions
 from lrm_safety.evaluation.benchmarks.sources import VARIABLE, data_file, hub_rows, normalised, rows, star1_questions
 
 FIELDS = {"text": str, "level": (int, str)}
@@ -240,5 +241,49 @@ def test_the_fingerprint_is_of_ids_prompts_targets_and_order():
 
 def test_a_limit_takes_the_first():
     whole = questions([Question(str(i), "p", "p") for i in range(5)], "s")
-    assert [row.id for row in whole.limited(2)] == ["0", "1"]
+    assert {row.id for row in whole.limited(2)} < {row.id for row in whole}
+    assert [row.id for row in whole.limited(4)][:2] == [row.id for row in whole.limited(2)]
     assert len(whole.limited(None)) == len(whole.limited(9)) == 5 and whole.limited(2).source == "s"
+
+
+def grouped(sizes: dict[tuple[str, str], int]) -> Questions:
+    """So many questions of each (half, kind), one kind after the other as files have them."""
+    return Questions(
+        tuple(
+            Question(f"{half}-{kind}-{n}", "p", "r", groups={"half": half, "kind": kind})
+            for (half, kind), size in sizes.items()
+            for n in range(size)
+        ),
+        "s",
+    )
+
+
+SIZES = {("safe", f"k{n}"): 25 for n in range(10)} | {("unsafe", f"c{n}"): 25 for n in range(8)}
+
+
+@pytest.mark.parametrize("limit", [1, 9, 18, 64, 100, 333, 449])
+def test_a_sample_holds_every_group_by_its_share(limit: int) -> None:
+    """As XSTest is made: 450 prompts of 18 kinds, 10 of them safe."""
+    chosen = grouped(SIZES).limited(limit)
+    halves = Counter(row.groups["half"] for row in chosen)
+    assert len(chosen) == limit and abs(halves["safe"] - limit * 250 / 450) <= 1
+    for (half, kind), size in SIZES.items():
+        share = halves[half] * size / (250 if half == "safe" else 200)
+        assert abs(sum(row.groups["kind"] == kind for row in chosen) - share) <= 1
+
+
+def test_a_larger_sample_extends_a_smaller_one_and_does_not_depend_on_the_file() -> None:
+    whole = grouped(SIZES)
+    longest = [row.id for row in whole.limited(449)]
+    for limit in (1, 2, 17, 64, 200):
+        assert [row.id for row in whole.limited(limit)] == longest[:limit]
+    turned = Questions(whole.rows[::-1], "s")
+    assert [row.id for row in turned.limited(64)] == longest[:64]
+    assert longest[:64] != [row.id for row in whole][:64] and whole.limited(450) is whole
+
+
+def test_groups_of_one_question_are_spread() -> None:
+    """A thousand kinds of one question each are no reason to take the first ones."""
+    chosen = grouped({("a", f"k{n:03d}"): 1 for n in range(400)}).limited(100)
+    numbers = sorted(int(row.groups["kind"][1:]) for row in chosen)
+    assert 15 < sum(number < 100 for number in numbers) < 35
