@@ -10,6 +10,7 @@ import yaml
 from rich.console import Console
 
 from ..errors import ConfigError
+from ..evaluation.early import check_early
 from ..run_folder import owned
 from ..settings.compose import compose_evaluation, compose_judges
 from .samples import read_samples, select
@@ -29,6 +30,7 @@ def evaluate(arguments: list[str]) -> int:
     if show_only:
         print(yaml.safe_dump(resolved, sort_keys=False), end="")
         return 0
+    check_early(settings.evaluation)
     # Before torch and vLLM are imported: this process is the engine's.
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     from ..evaluation.run import evaluate as run

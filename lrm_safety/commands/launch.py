@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ..errors import ConfigError, LrmSafetyError
+from ..evaluation.early import check_early
 from ..files import STORAGE_ERRORS
 from ..run_folder import RunFolder, absent_folders, owned, remove_empty
 from ..settings import Settings, SftSettings
@@ -62,6 +63,8 @@ class Program:
 
 
 def _train(settings: Settings, resolved: dict[str, Any], folder: RunFolder) -> None:
+    if settings.evaluation.every_updates:
+        check_early(settings.evaluation, in_training=True)
     # Imported here: Ray and torch take seconds, and a mistyped key need not wait for them.
     from .train import train
 

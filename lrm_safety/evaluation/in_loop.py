@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..conversation import Family, ResponseParser
-from ..errors import ConfigError
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from ..settings import Settings
 from .figures import figures, is_of_group, primary_figure
 from .graders.math import MathGrader
-from .judges.build import build_judge, check_judged, judge_views
+from .judges.build import build_judge, check_in_training, check_judged, judge_views
 from .plan import Planner
 from .protocols import check_template_thinks, choose_protocol, sampling_parameters
 from .responses import Generated
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 TEXT_FIELDS = ("prompt", "trace", "answer", "extracted")
 """What of a record is text of data and model, and is written only where text is logged."""
-IN_TRAINING = ("refusal_rules", "reward_model", "llm", "python")
-"""Judges that need no engine of their own, and so no room on the GPUs of the groups."""
 
 
 class InLoopEvaluation:
@@ -69,11 +66,7 @@ class InLoopEvaluation:
         check_judged(judged, self._settings.judges)
         if judged:
             for name, judge in self._settings.judges.items():
-                if judge.kind not in IN_TRAINING:
-                    raise ConfigError(
-                        f"evaluation.judges.{name}.kind={judge.kind}: needs an engine of its own; judge a checkpoint with "
-                        "`lrm-safety evaluate`"
-                    )
+                check_in_training(name, judge)
                 self._judges[name] = (build_judge(name, judge, device="cpu"), judge_views(judge))
 
     @property

@@ -124,6 +124,8 @@ def _compose(root: str, schema: type, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
+        for item in parsed:
+            _check_chosen_once(item)
         added = {member for item in parsed if (member := _added_member(item, schema))}
         later = [item for item in parsed if any(f"{item.key_or_group}.".startswith(f"{name}.") for name in added)]
         earlier = [str(item.input_line) for item in parsed if item not in later]
@@ -187,6 +189,17 @@ def _typed(config: DictConfig, schema: type[Schema]) -> tuple[Schema, dict[str, 
         settings.checkpoint.export = old.get(settings.checkpoint.export.capitalize(), settings.checkpoint.export)
         resolved["checkpoint"]["export"] = settings.checkpoint.export
     return settings, {str(key): value for key, value in resolved.items()}
+
+
+def _check_chosen_once(item: Override) -> None:
+    """Raises ConfigError for `evaluation=[attaq,attaq]`: Hydra would take it for one."""
+    value = None if item.is_sweep_override() else item.value()
+    if isinstance(value, list) and (configuration_directory() / item.key_or_group).is_dir():
+        names = [str(name) for name in value]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ConfigError(
+                f"{item.key_or_group}: names {', '.join(twice)} twice; give each once, or another name to a second one"
+            )
 
 
 def sweep(overrides: list[str]) -> Iterator[list[str]]:

@@ -15,6 +15,8 @@ from lrm_safety.modeling.folder import model_fingerprint, tokenizer_fingerprint
 from lrm_safety.settings.evaluation import JudgeSettings
 from lrm_safety.settings.paths import resolve
 
+IN_TRAINING = ("refusal_rules", "reward_model", "llm", "python")
+"""Kinds that need no engine of their own, and so no room on the GPUs of the groups."""
 WITHOUT_WEIGHTS = ("refusal_rules", "llm", "python")
 """Kinds that cost nothing to build."""
 CHANGE_NO_VERDICT = ("timeout_seconds", "max_retries", "max_delay_seconds", "first_delay_seconds", "max_concurrency")
@@ -82,16 +84,26 @@ def judge_views(settings: JudgeSettings) -> JudgeViews:
     return JudgeViews(cast(list[View], settings.views), tells_refusals(settings))
 
 
-def tells_refusals(settings: JudgeSettings) -> RefusalIn:
-    """Where the judge's verdicts say whether a text declines; `nowhere` for a judge of harm alone. Loads no model."""
+def tells_refusals(settings: JudgeSettings, key: str = "evaluation.judges") -> RefusalIn:
+    """Where the judge's verdicts say whether a text declines; `nowhere` for a judge of harm alone. Loads no model. Raises
+    ConfigError, naming `key`, for a guard of no known family."""
     if settings.kind in ("refusal_rules", "python"):
         return "safety"
     if settings.kind == "llm" and settings.arguments.get("rubric") == "strongreject":
         return "details"
     if settings.kind == "guard" and settings.path is not None:
-        family = guard_family(settings.arguments.get("family", "auto"), settings.path, "evaluation.judges")
+        family = guard_family(settings.arguments.get("family", "auto"), settings.path, key)
         return "details" if family.tells_refusals else "nowhere"
     return "nowhere"
+
+
+def check_in_training(name: str, settings: JudgeSettings) -> None:
+    """Raises ConfigError for a judge that training has no room for."""
+    if settings.kind not in IN_TRAINING:
+        raise ConfigError(
+            f"evaluation.judges.{name}.kind={settings.kind}: needs an engine of its own; judge a checkpoint with "
+            "`lrm-safety evaluate`"
+        )
 
 
 def check_judged(kinds: Mapping[str, str], judges: Mapping[str, JudgeSettings]) -> None:

@@ -100,7 +100,7 @@ def write_evaluation(folder: Path, overrides: list[str]) -> Path:
     prepared.responses.open(prepared.planned)
     model = freeze(load_causal_lm(prepared.settings.model, "cpu"))
     for planned in prepared.planned:
-        prepared.responses.complete(planned, Sampler(model), prepared.sampling, lambda: None)
+        prepared.responses.complete(planned, Sampler(model), prepared.sampling, lambda *_: None)
     return folder
 
 

@@ -76,7 +76,7 @@ def test_a_seed_depends_on_names_alone(tokenizer: Any, prompts: str) -> None:
     assert len(set(seeds.values())) == 12
     fewer = plan(tokenizer, prompts, one={"samples": 2, "limit": 2})
     assert {(ask.question.id, ask.repeat): ask.seed for ask in fewer.asks} == {
-        (q, r): seeds[q, r] for q in "ab" for r in (0, 1)
+        (q, r): seeds[q, r] for q in "dc" for r in (0, 1)
     }
     other = plan(tokenizer, prompts, one={"samples": 3}, seed=1)
     assert not {ask.seed for ask in other.asks} & set(seeds.values())
@@ -107,9 +107,11 @@ def test_number_of_samples(own: int | None, common: int | None, greedy: bool, ex
 
 
 @pytest.mark.parametrize(
-    ("own", "common", "asked"), [(None, None, "abcd"), (None, 2, "ab"), (3, 2, "abc"), (1, None, "a")]
+    ("own", "common", "asked"),
+    [(None, None, "abcd"), (None, 2, "dc"), (3, 2, "dcb"), (1, None, "d"), (4, None, "abcd")],
 )
 def test_limits(tokenizer: Any, prompts: str, own: int | None, common: int | None, asked: str) -> None:
+    """Questions without groups are drawn by a hash of their ids: d, c, b, a."""
     planned = plan(tokenizer, prompts, one={"limit": own}, limit=common)
     assert "".join(ask.question.id for ask in planned.asks) == asked and len(planned.questions) == len(asked)
 

@@ -47,7 +47,7 @@ def complete(folder: Path, engine: MadeEngine) -> int:
     store, planned = store_at(folder), plan_of(QUESTIONS)
     store.open([planned])
     steps: list[None] = []
-    store.complete(planned, engine.generate, SAMPLING, lambda: steps.append(None))
+    store.complete(planned, engine.generate, SAMPLING, lambda *_: steps.append(None))
     return len(steps)
 
 
@@ -180,7 +180,7 @@ def test_only_what_is_new_is_asked(whole: Path, planned: Any, new: int) -> None:
     before, store, engine = files_of(whole), store_at(whole), MadeEngine()
     store.open([planned])
     assert store.num_missing(planned) == new
-    store.complete(planned, engine.generate, SAMPLING, lambda: None)
+    store.complete(planned, engine.generate, SAMPLING, lambda *_: None)
     assert len(engine.requests) == new and store.num_missing(planned) == 0
     assert {name: content for name, content in files_of(whole).items() if name in before} == before
     expected = dict(generate_batch(planned.asks, MadeEngine().generate, SAMPLING))
