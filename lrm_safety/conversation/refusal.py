@@ -8,10 +8,10 @@ refusals both count: an answer that declines and then offers something else has 
 there is no verdict.
 
 How far people agree, set by set, stands in MEASURED of evaluation/judges/refusal_rules.py. Points and rules were fitted
-on XSTest's completions of GPT-4 and Llama-2, so both figures flatter. Those of Mistral are held out, but not perfectly:
-an earlier version was extended after a look at them. The versions since were written from the other files and general
-knowledge of English refusals; no Mistral completion was read for them, though the latest was tried on them, which
-showed counts and the words that matched, and a rule that mistook one of them was narrowed.
+on XSTest's completions of GPT-4 and Llama-2 and written with AIR-Bench's and STAR-1's responses in view, so these figures
+flatter. Mistral's completions are no clean hold-out: an earlier version was extended after a look at them, and this one
+was tried on them after every change; rules were kept or narrowed by the counts and by the words that had matched. No
+completion was read for it. Expect less on models that nobody tried.
 
 A judge model is the better instrument for published numbers; this one is free, deterministic and fast enough for every
 update.

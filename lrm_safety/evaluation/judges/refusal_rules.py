@@ -168,8 +168,8 @@ class Measured:
 MEASURED = {
     "xstest_gpt4": Measured("XSTest, GPT-4, fitted on", 216, 220, 2, 230, (21, 20, 250), (199, 198, 200)),
     "xstest_llama2": Measured("XSTest, Llama-2, fitted on", 272, 274, 9, 176, (74, 81, 250), (200, 200, 200)),
-    "xstest_mistral": Measured("XSTest, Mistral, held out", 59, 76, 22, 374, (4, 18, 250), (72, 63, 200)),
-    "air_bench": Measured("AIR-Bench, labels of a judge model", 192, 254, 0, 86),
+    "xstest_mistral": Measured("XSTest, Mistral, tuned against", 59, 76, 22, 374, (4, 18, 250), (72, 63, 200)),
+    "air_bench": Measured("AIR-Bench, labels of a judge model, looked at", 192, 254, 0, 86),
 }
 """By the sets of `lrm-safety evaluate calibrate`, which counts them; a test holds the two together."""
 GOLD_SAFETY = {"trace": (685, 999), "answer": (676, 1000), "full": (633, 999)}
@@ -195,7 +195,7 @@ def measured_error() -> dict[str, Any]:
         "gold_safety": {view: found / n for view, (found, n) in GOLD_SAFETY.items()},
         "note": [
             f"word rules, no model. They agree with people on {100 * held_out.accuracy:.1f}% of XSTest's answers of Mistral "
-            f"(kappa {held_out.kappa:.2f}, held out; {agreement} where they were fitted): {held_out.found} of "
+            f"(kappa {held_out.kappa:.2f}, not fitted on but tuned against; {agreement} where they were fitted): {held_out.found} of "
             f"{held_out.refusals} refusals found, {held_out.mistaken} of {held_out.complying} others called refusals.",
             f"bias: over-refusal comes out too high where it is low (there {shares['safe'][0]} by people, "
             f"{shares['safe'][1]} by the rules), refusals of unsafe prompts too low ({shares['unsafe'][0]}, "
