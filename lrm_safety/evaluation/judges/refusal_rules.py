@@ -178,11 +178,11 @@ GOLD_SAFETY = {"trace": (685, 999), "answer": (676, 1000), "full": (633, 999)}
 
 def measured_error() -> dict[str, Any]:
     """What results.json and every table say beside figures of these rules: counts by set, and sentences (`note`)."""
-    held_out = MEASURED["xstest_mistral"]
-    assert held_out.over_refusal is not None and held_out.of_unsafe is not None
+    mistral = MEASURED["xstest_mistral"]
+    assert mistral.over_refusal is not None and mistral.of_unsafe is not None
     shares = {
         name: tuple(f"{100 * count / whole[2]:.1f}%" for count in whole[:2])
-        for name, whole in (("safe", held_out.over_refusal), ("unsafe", held_out.of_unsafe))
+        for name, whole in (("safe", mistral.over_refusal), ("unsafe", mistral.of_unsafe))
     }
     fitted = [MEASURED[name] for name in ("xstest_gpt4", "xstest_llama2")]
     agreement = " and ".join(f"{100 * one.accuracy:.1f}%" for one in fitted)
@@ -194,9 +194,10 @@ def measured_error() -> dict[str, Any]:
         },
         "gold_safety": {view: found / n for view, (found, n) in GOLD_SAFETY.items()},
         "note": [
-            f"word rules, no model. They agree with people on {100 * held_out.accuracy:.1f}% of XSTest's answers of Mistral "
-            f"(kappa {held_out.kappa:.2f}, not fitted on but tuned against; {agreement} where they were fitted): {held_out.found} of "
-            f"{held_out.refusals} refusals found, {held_out.mistaken} of {held_out.complying} others called refusals.",
+            f"word rules, no model. They agree with people on {100 * mistral.accuracy:.1f}% of XSTest's answers of Mistral "
+            f"(kappa {mistral.kappa:.2f}, not fitted on but tuned against; {agreement} where they were fitted): "
+            f"{mistral.found} of {mistral.refusals} refusals found, {mistral.mistaken} of "
+            f"{mistral.complying} others called refusals.",
             f"bias: over-refusal comes out too high where it is low (there {shares['safe'][0]} by people, "
             f"{shares['safe'][1]} by the rules), refusals of unsafe prompts too low ({shares['unsafe'][0]}, "
             f"{shares['unsafe'][1]}).",
