@@ -85,7 +85,7 @@ _MARKUP: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (
             r"\\(?:math(?:bf|it|sf|tt|ord|normal)|bold(?:symbol)?|bm|pmb|underline|uline|emph|ensuremath|hbox"
-            r"|text(?:bf|it|sf|tt|normal))\s*\{(?=[^{}]*[\d\\])(?![^{}]*[A-Za-z]{4})",
+            r"|text(?:bf|it|sf|tt|normal))\s*\{(?=[^{}]*[\d\\])(?![^{}]*(?<![\\A-Za-z])[A-Za-z]{4})",
             "{",
         ),
         (r"\\text\w*\s*\{\s*(\{[^{}]*\})\s*\}", r"\1"),
