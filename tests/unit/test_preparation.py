@@ -125,7 +125,7 @@ def test_a_damaged_model_is_named(tmp_path: Path, part: str, name: str) -> None:
     ("override", "expected"),
     [
         ("model.path=absent", "model.path=absent"),
-        ("model.family=gpt", "model.family='gpt'"),
+        ("model.family=gpt", "model.family=gpt: must be one of"),
         ("reward.models.miniature.path=absent", "reward.models.miniature.path=absent"),
         ("data.path=absent.jsonl", "data.path=absent.jsonl"),
         ("model.path=cache:no_such_model", "no_such_model"),
