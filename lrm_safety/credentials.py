@@ -1,4 +1,4 @@
-"""Secrets of a job on a cluster: variables out of a file that its owner alone can read.
+"""What is secret: how it is told by its looks, kept out of what is written down, and brought to a job on a cluster.
 
 Ray writes a job's variables into its metadata, which whoever may use the dashboard can read, and into a log that everybody
 on the head can read. So a job is given the file's name alone, and every process of it reads the file itself.
@@ -16,8 +16,15 @@ from .errors import ConfigError
 FILE_VARIABLE = "LRM_SAFETY_SECRETS"
 """Names the file, on every node."""
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
-_IN_URL = re.compile(r"://[^/@\s]+@")
+HIDDEN = "***"
+_SECRET_NAME = re.compile(r"KEY|TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+"""Names of variables; TOKENIZERS_PARALLELISM is none."""
+_NAMED = re.compile(
+    r"(?i)([\w.+~-]*(?:key|token|secret|passwd|password|credentials?|authorization|bearer)[\"']?\s*[=: ]\s*)\S.*"
+)
+_KNOWN = re.compile(r"\b(?:sk|pk|hf|gh[opsu]|glpat|xox[abp])[-_][A-Za-z0-9_-]{12,}|(?<!revision=)\b[0-9a-f]{40}\b")
+"""Forms of well-known services' keys; a revision is a commit."""
+_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def load() -> None:
@@ -55,4 +62,14 @@ def is_secret(name: str, value: str) -> bool:
 
 def has_password(text: str) -> bool:
     """Whether `text` holds an address with a user or a password in it."""
-    return bool(_IN_URL.search(text))
+    return bool(_IN_ADDRESS.search(text))
+
+
+def without_secrets(argument: str) -> str:
+    """An argument of a command line with what may be a secret replaced: whatever a variable of this process named like a
+    secret holds, values of keys named like one, forms of well-known keys, credentials in addresses."""
+    for name, value in os.environ.items():
+        if _SECRET_NAME.search(name) and len(value) >= 8:
+            argument = argument.replace(value, HIDDEN)
+    argument = _NAMED.sub(rf"\1{HIDDEN}", argument)
+    return _IN_ADDRESS.sub(HIDDEN, _KNOWN.sub(HIDDEN, argument))

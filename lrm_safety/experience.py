@@ -6,6 +6,7 @@ responses is that of the requests, whatever order they were finished in.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -176,26 +177,36 @@ def advantages(
         normalisation=algorithm.normalisation,  # type: ignore[arg-type]
     )
     require_finite("advantage", result.advantages)
-    metrics = {
-        "kl/coef": 0.0 if algorithm.kl.placement == "none" else kl_controller.coef,
-        "reward/raw_mean": shaped.stats["raw_mean"],
-        "reward/raw_std": shaped.stats["raw_std"],
-        "reward/penalty_mean": shaped.stats["penalised_mean"] - shaped.stats["raw_mean"],
-        "reward/shaped_mean": shaped.stats["shaped_mean"],
-        "reward/shaped_std": shaped.stats["shaped_std"],
-        "reward/clipped_fraction": shaped.stats["clipped_fraction"],
-        "reward/kl_penalty_mean": result.stats["kl_penalty_mean"],
-        "advantage/mean": result.stats["advantage_mean"],
-        "advantage/std": result.stats["advantage_std"],
-        "advantage/max_abs": result.stats["advantage_max_abs"],
-        "return/mean": result.stats["return_mean"],
-    }
-    metrics |= {f"reward/penalty/{name}": shaped.stats[f"penalty_{name}_mean"] for name in penalties}
+    metrics = {"kl/coef": 0.0 if algorithm.kl.placement == "none" else kl_controller.coef}
+    metrics |= _advantage_metrics(shaped.stats, result.stats)
     if batch.segments is not None:
         metrics |= segment_metrics(batch.segments)
-    if "uninformative_group_fraction" in result.stats:
-        metrics["advantage/uninformative_group_fraction"] = result.stats["uninformative_group_fraction"]
     return AdvantageBatch(_training_sequences(batch, settings, result.advantages, old), shaped.scores, metrics)
+
+
+def _advantage_metrics(shaped: Mapping[str, float], computed: Mapping[str, float]) -> dict[str, float]:
+    """Statistics of the shaped scores and of the advantages under the names of the metrics."""
+    metrics = {
+        "reward/raw_mean": shaped["raw_mean"],
+        "reward/raw_std": shaped["raw_std"],
+        "reward/penalty_mean": shaped["penalised_mean"] - shaped["raw_mean"],
+        "reward/shaped_mean": shaped["shaped_mean"],
+        "reward/shaped_std": shaped["shaped_std"],
+        "reward/clipped_fraction": shaped["clipped_fraction"],
+        "reward/kl_penalty_mean": computed["kl_penalty_mean"],
+        "advantage/mean": computed["advantage_mean"],
+        "advantage/std": computed["advantage_std"],
+        "advantage/max_abs": computed["advantage_max_abs"],
+        "return/mean": computed["return_mean"],
+    }
+    metrics |= {
+        f"reward/penalty/{name.removeprefix('penalty_').removesuffix('_mean')}": value
+        for name, value in shaped.items()
+        if name.startswith("penalty_")
+    }
+    if "uninformative_group_fraction" in computed:
+        metrics["advantage/uninformative_group_fraction"] = computed["uninformative_group_fraction"]
+    return metrics
 
 
 def reference_log_ratio(batch: RolloutBatch, old: Tensor | None) -> Tensor | None:

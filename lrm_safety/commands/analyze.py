@@ -28,7 +28,7 @@ def analyze(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     from ..analysis.memorization_run import analyze_memorization
     from ..analysis.reflection_run import analyze_reflection
-    from ..analysis.results import write_analysis
+    from ..files import write_json
     from ..monitoring.tracked import log_results
 
     directory, console = Path(settings.run.directory), Console()
@@ -36,7 +36,7 @@ def analyze(arguments: list[str]) -> int:
         results = {"reflection": analyze_reflection, "memorization": analyze_memorization}[kind](settings, console)
         # Only now: an analysis that fails leaves the one before it as it is.
         folder.begin(resolved, f"{kind}.yaml")
-        write_analysis(directory / f"{kind}.json", results)
+        write_json(directory / f"{kind}.json", results)
         log_results(directory, settings.run.name, settings.tracking, "analyze", resolved, {kind: results})
     console.print(f"results: {directory / kind}.json", soft_wrap=True)
     return 0

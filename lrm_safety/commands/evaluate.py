@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def _compare(arguments: list[str]) -> int:
 
 def _calibrate(arguments: list[str]) -> int:
     from ..evaluation.calibration import calibrate_against
-    from ..files import write_atomically
+    from ..files import write_json
 
     values = dict(item.partition("=")[::2] for item in arguments if not _is_judge_option(item))
     unknown = sorted(values.keys() - {"judge", "data", "output"})
@@ -91,7 +90,7 @@ def _calibrate(arguments: list[str]) -> int:
     )
     found = calibrate_against(judges, values.get("data"), Console())
     if "output" in values:
-        write_atomically(Path(values["output"]), (json.dumps(found, indent=2) + "\n").encode())
+        write_json(Path(values["output"]), found)
     return 0
 
 

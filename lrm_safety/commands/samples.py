@@ -72,7 +72,10 @@ def read_samples(folder: Path, update: int | None = None) -> list[dict[str, Any]
         raise DataError(f"update={update}: {folder} has samples of updates {held}")
     rows = []
     for path in chosen:
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        # Not splitlines: texts hold other characters that it takes for the end of a line.
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
+            if not line:
+                continue
             try:
                 row = json.loads(line)
             except ValueError:

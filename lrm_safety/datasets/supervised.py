@@ -143,18 +143,8 @@ def render_supervised(
                 f"{where}: {rendered.num_tokens} tokens are over sft.max_sequence_tokens={max_sequence_tokens}; raise it, "
                 "or leave such rows out with sft.overlong=drop"
             )
-    if (
-        targets == "family"
-        and not family.writes_trace
-        and (traced := _num_traced(prompts, response_field, trace_field))
-    ):
-        logger.warning(
-            "%s: model.family=%s writes no traces, so those of %d rows are left out and answers alone are learned; "
-            "sft.targets=raw learns the traces as text",
-            prompts.source,
-            family.name,
-            traced,
-        )
+    if targets == "family" and not family.writes_trace:
+        _warn_of_traces(prompts, family, response_field, trace_field)
     if num_dropped := len(prompts) - len(rows):
         logger.warning(
             "%s: %d of %d rows are over sft.max_sequence_tokens=%d and were left out (sft.overlong=drop)",
@@ -224,9 +214,17 @@ def _check_controls(text: str, controls: ControlTokens) -> None:
         )
 
 
-def _num_traced(prompts: PromptSet, response_field: str, trace_field: str | None) -> int:
-    """Rows that have a trace, in a field of its own or in their response."""
-    return len(prompts) if trace_field else sum(OPEN_TAG in str(row.extra[response_field]) for row in prompts.rows)
+def _warn_of_traces(prompts: PromptSet, family: Family, response_field: str, trace_field: str | None) -> None:
+    """Traces, in a field of their own or in the responses, of a family that writes none."""
+    traced = len(prompts) if trace_field else sum(OPEN_TAG in str(row.extra[response_field]) for row in prompts.rows)
+    if traced:
+        logger.warning(
+            "%s: model.family=%s writes no traces, so those of %d rows are left out and answers alone are learned; "
+            "sft.targets=raw learns the traces as text",
+            prompts.source,
+            family.name,
+            traced,
+        )
 
 
 def _text(row: PromptRow, name: str, key: str, where: str) -> str:

@@ -84,11 +84,6 @@ def compared_values(planned: PlannedBenchmark, judges: Judges) -> dict[str, Valu
     }
 
 
-def primary_value(planned: PlannedBenchmark, one: Scored, judges: Judges) -> float | None:
-    """One response's part of the primary figure; None where it has none."""
-    return compared_values(planned, judges)[primary_figure(planned, judges)](one)
-
-
 def _judge_of_refusals(judges: Judges) -> tuple[str, Sequence[View]]:
     """The first judge that tells refusals; build.check_judged sees to it that there is one."""
     return next((name, views) for name, views in judges.items() if _refusal_in(views) != "nowhere")

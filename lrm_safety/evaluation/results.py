@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import DataError
-from ..files import write_atomically
+from ..files import write_atomically, write_json
 from .figures import (
     Figures,
     Judges,
@@ -103,7 +103,7 @@ def write_results(
         "benchmarks": dict(benchmarks),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
-    write_atomically(folder / RESULTS, (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
+    write_json(folder / RESULTS, results)
     return results
 
 

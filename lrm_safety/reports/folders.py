@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, first_line
 from .metrics import read_series
 
 ROLES = ("base", "sft", "rl")
@@ -224,6 +224,6 @@ def _config(folder: Path) -> dict[str, Any]:
         return {}
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read ({first_line(error)})") from error
     return found if isinstance(found, dict) else {}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ..errors import DataError
+from ..monitoring.metrics_file import whole_lines
 
 
 def read_series(path: Path) -> dict[str, list[tuple[int, float]]]:
@@ -16,14 +16,7 @@ def read_series(path: Path) -> dict[str, list[tuple[int, float]]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; has the run recorded anything?")
     series: dict[str, list[tuple[int, float]]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                break
-            raise DataError(f"{path} line {number}: not JSON ({error})") from error
+    for _, entry in whole_lines(path):
         for name, value in entry.items():
             if "/" in name and isinstance(value, int | float):
                 series.setdefault(name, []).append((entry["update"], float(value)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lrm_safety.files import write_atomically
+from lrm_safety.files import write_atomically, write_json
 from lrm_safety.settings.audit import AuditRewardSettings
 
 from .figures import figures_of
@@ -54,7 +54,7 @@ def audit(
     }
     before_writing()
     write_atomically(directory / "scores.jsonl", "".join(lines).encode())
-    write_atomically(directory / "audit.json", (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
+    write_json(directory / "audit.json", results)
     return results
 
 

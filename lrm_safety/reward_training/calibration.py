@@ -63,7 +63,7 @@ def measure(
 ) -> dict[str, Any]:
     """Figures of held-out pairs, as plain JSON values.
 
-    A tie counts half. Pairs of one prompt are not independent: accuracies are means over prompts, with bootstrap
+    A tie counts half. Pairs of one prompt are not independent: accuracies are means over prompts, with
     intervals over prompts. `loss` is the plain Bradley-Terry loss, without margin or smoothing.
 
     Args:

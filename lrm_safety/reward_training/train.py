@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from lrm_safety.algorithm import lr_multiplier
 from lrm_safety.errors import ConfigError, InvariantError, ModelError
-from lrm_safety.files import give_usual_modes, write_atomically
+from lrm_safety.files import give_usual_modes, write_json
 from lrm_safety.modeling.load import DTYPES
 from lrm_safety.modeling.parameters import parameter_groups
 from lrm_safety.rewards.classifier import ClassifierScorer, plan_padded
@@ -121,7 +121,7 @@ def train(prepared: Prepared, directory: Path, report: Report) -> dict[str, Any]
         "largest_difference_of_export": difference,
         "seconds": time.monotonic() - start,
     }
-    write_atomically(directory / "results.json", (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
+    write_json(directory / "results.json", results)
     return results
 
 

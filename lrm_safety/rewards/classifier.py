@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from lrm_safety.errors import ConfigError, ModelError, RewardError
+from lrm_safety.errors import ConfigError, ModelError, RewardError, first_line
 from lrm_safety.modeling.folder import check_model_folder
 from lrm_safety.modeling.load import attention_implementation, one_attention_kernel
 from lrm_safety.settings import RewardModelSettings
@@ -190,7 +190,9 @@ def _load_model(settings: RewardModelSettings, source: str, device: str) -> PreT
         raise
     # Loaders of other libraries raise what they like for files that they cannot read.
     except Exception as error:
-        raise ModelError(f"{source}: cannot load the reward model ({_cause(error)})") from error
+        raise ModelError(
+            f"{source}: cannot load the reward model ({type(error).__name__}: {first_line(error)})"
+        ) from error
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
             f"{source}: is no reward model, or torn: its files lack {', '.join(missing[:3])} ({len(missing)} in all); "
@@ -199,7 +201,3 @@ def _load_model(settings: RewardModelSettings, source: str, device: str) -> PreT
     assert isinstance(model, PreTrainedModel)
     refuse_unread(loading["unexpected_keys"], model, source)
     return model
-
-
-def _cause(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

@@ -21,7 +21,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 from . import AnalyzeSettings, EvaluateSettings, JudgeSettings, Settings, SftSettings
 from .audit import AuditRewardSettings
 from .checks import check
@@ -273,10 +273,10 @@ def explain(error: Exception, schema: type = Settings) -> str:
         name = missing[1]
         experiment = "name an experiment (experiment=miniature) or " if schema is Settings else "give "
         return f"{name}: nothing chosen; {experiment}{name}=OPTION from conf/{name}"
-    first = str(causes[-1]).strip().splitlines()[0]
+    first = first_line(causes[-1])
     if key and key not in first:
         first = f"{key}: {first}"
-    if first.startswith("Error merging override") or not first:
+    if first.startswith("Error merging override"):
         first = " ".join(line.strip() for line in text.splitlines()[:2])
     return first
 

@@ -165,16 +165,8 @@ class Groups(StartedGroups):
     reward: RewardGroup
     reference: ReferenceGroup | None
 
-    def __init__(
-        self,
-        settings: Settings,
-        on_wait: Callable[[], None] = lambda: None,
-        on_replacement: Callable[[str], None] = lambda line: None,
-    ) -> None:
-        super().__init__(settings, on_wait, on_replacement)
-        self._takes_turns = is_colocated(settings)
-
     def _start(self, directory: Path | None) -> None:
+        self._takes_turns = is_colocated(self._settings)
         settings, on_wait, on_replacement = self._settings, self._on_wait, self._on_replacement
         names = ["policy", "rollout", "reward"]
         if settings.algorithm.kl.placement != "none":

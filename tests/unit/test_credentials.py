@@ -65,9 +65,31 @@ def test_an_absent_file_is_said(named: Path) -> None:
         ("INDEX", "https://onlytoken@host/simple", True),
         ("LRM_SAFETY_DATA", "/shared/data", False),
         ("HF_HOME", "/shared/hf", False),
+        ("TOKENIZERS_PARALLELISM", "false", False),
         ("WANDB_MODE", "offline", False),
         ("HTTPS_PROXY", "http://proxy:3128/a@b", False),
     ],
 )
 def test_what_looks_like_a_secret(name: str, value: str, secret: bool) -> None:
     assert credentials.is_secret(name, value) is secret
+
+
+@pytest.mark.parametrize(
+    ("argument", "kept"),
+    [
+        ("judge.api_key=abcdef", "judge.api_key=***"),
+        ("+reward.headers={Authorization: 'Bearer abc', x: 1}", "+reward.headers={Authorization: ***"),
+        ("reward.endpoint=https://me:pw@host/score", "reward.endpoint=https://***@host/score"),
+        ("run.name=hf_abcdefghijklmnopqrst", "run.name=***"),
+        ("x=my-planted-value", "x=***"),
+        ("judge.api_key_env=OPENAI_API_KEY", "judge.api_key_env=OPENAI_API_KEY"),
+        ("rollout.max_response_tokens=128", "rollout.max_response_tokens=128"),
+        (
+            "model.revision=" + "0123456789abcdef" * 2 + "01234567",
+            "model.revision=" + "0123456789abcdef" * 2 + "01234567",
+        ),
+    ],
+)
+def test_no_secret_of_a_command_line_is_kept(monkeypatch: pytest.MonkeyPatch, argument: str, kept: str) -> None:
+    monkeypatch.setenv("SOME_SERVICE_TOKEN", "my-planted-value")
+    assert credentials.without_secrets(argument) == kept

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+PYTORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 DOCKERFILES = ("docker/Dockerfile.cpu", "docker/Dockerfile.gpu")
 # Declared by packages of the CPU set, and left out of it for the reasons its header gives.
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "llm", "llama-cpp-python"}
@@ -109,11 +110,12 @@ def test_the_cpu_set_installs_on_the_first_python_of_the_range(repository_root: 
     """Debian 12 has Python 3.11.2: a pin that asks for a later 3.11 ends the set-up there."""
     (first,) = (each for each in SpecifierSet(pyproject["project"]["requires-python"]) if each.operator == ">=")
     refused = {}
-    for name in pins(repository_root / "constraints/cpu.txt"):
+    for name, pinned in pins(repository_root / "constraints/cpu.txt").items():
         try:
-            wanted = metadata(name)["Requires-Python"]
+            installed = metadata(name)
         except PackageNotFoundError:
             continue  # test_the_cpu_set_is_complete and the set-up itself would miss it
+        wanted = installed["Requires-Python"] if installed["Version"] == pinned else None
         if wanted and not SpecifierSet(wanted).contains(f"{first.version}.0"):
             refused[name] = wanted
     assert not refused
@@ -188,9 +190,18 @@ def test_the_gate_lints_and_then_tests(repository_root: Path) -> None:
     assert steps[0] == "set -euo pipefail" and steps[-2:] == ["make lint", "make test"]
 
 
-def test_no_file_names_a_package_index(repository_root: Path) -> None:
+def test_no_file_names_a_package_index(repository_root: Path, pyproject: dict) -> None:
+    """But for PyTorch's public one, from which uv takes the CPU build of torch and nothing else."""
+    assert [(index["url"], index["explicit"]) for index in pyproject["tool"]["uv"]["index"]] == [(PYTORCH_INDEX, True)]
+    assert list(pyproject["tool"]["uv"]["sources"]) == ["torch"]
+    lock = (repository_root / "uv.lock").read_text()
+    assert set(re.findall(r'"https?://([^/"]+)', lock)) == {
+        "pypi.org",
+        "files.pythonhosted.org",
+        "download.pytorch.org",
+    }
     for name in ("pyproject.toml", "Makefile", ".ci/run", *DOCKERFILES, "constraints/cpu.txt", "constraints/gpu.txt"):
-        text = (repository_root / name).read_text()
+        text = (repository_root / name).read_text().replace(PYTORCH_INDEX, "")
         assert not re.search(r"--(extra-)?index-url|--find-links|https?://[^\s]*(pypi|whl|wheel)", text), name
 
 

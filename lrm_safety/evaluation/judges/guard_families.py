@@ -120,13 +120,6 @@ def guard_family(family: str, path: str, key: str) -> GuardFamily:
     raise ConfigError(f"{key}.path={path}: does not tell its family; set family to one of {', '.join(FAMILIES)}")
 
 
-def probability_of_unsafe(logprobs: Mapping[str, float], family: GuardFamily) -> float | None:
-    """P(unsafe) of {token text: natural log-prob}, renormalised over the verdicts, variants of each added up (`Yes`,
-    ` yes`). None where no verdict is among the tokens."""
-    shares = _shares(logprobs, {**family.pieces, **family.words})
-    return None if shares is None else shares.get("unsafe", 0.0)
-
-
 def read_verdict(tokens: Sequence[str], logprobs: Sequence[Mapping[str, float]], family: GuardFamily) -> Verdict:
     """The verdict of one whole reply: its tokens, and at each position the log-probs of all tokens that are verdicts.
 

@@ -89,13 +89,7 @@ class LlmJudge:
         if rubric != "air_bench" and judge_prompts is not None:
             raise ConfigError(f"{key}.judge_prompts={judge_prompts}: is of rubric=air_bench, not of {rubric}")
         body = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed} | dict(parameters or {})
-        for option in OURS:
-            if option in body:
-                raise ConfigError(f"{key}.parameters.{option}: cannot be set here; leave it out")
-        try:
-            json.dumps(body, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{key}.parameters: cannot be sent as JSON ({error})") from error
+        _check_body(body, f"{key}.parameters")
         if timeout_seconds <= 0:
             raise ConfigError(f"{key}.timeout_seconds={timeout_seconds}: must be above 0")
         api_key = None
@@ -219,3 +213,14 @@ class LlmJudge:
     def _count(self, counter: str) -> None:
         with self._lock:
             self.counters[counter] += 1
+
+
+def _check_body(body: Mapping[str, Any], key: str) -> None:
+    """Raise ConfigError for what a request cannot hold."""
+    for option in OURS:
+        if option in body:
+            raise ConfigError(f"{key}.{option}: cannot be set here; leave it out")
+    try:
+        json.dumps(body, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}: cannot be sent as JSON ({error})") from error

@@ -54,7 +54,7 @@ def main_table(study: Study) -> str:
             beside = [published(name, subject.role) for name in found]
             rows.append([escape(subject.name), *map(cell, figures, beside)])
     return table(
-        "Primary figure of each benchmark with its 95% interval: bootstrap over questions of one evaluation, Student's over runs "
+        "Primary figure of each benchmark with its 95% interval: over questions of one evaluation, Student's over runs "
         'where there are several. <span class="paper">paper: ...</span> is printed in the paper, not measured here.',
         ["model", *(f"{escape(name)}<small>{ROLE_NAMES[role]}</small>" for name, role in found.items())],
         rows,

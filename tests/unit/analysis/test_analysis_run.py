@@ -14,8 +14,8 @@ from rich.console import Console
 from lrm_safety.analysis.memorization_run import analyze_memorization
 from lrm_safety.analysis.reflection_run import analyze_reflection
 from lrm_safety.analysis.responses import read_evaluation
-from lrm_safety.analysis.results import read_analysis, write_analysis
 from lrm_safety.errors import ConfigError, DataError
+from lrm_safety.files import write_json
 from lrm_safety.modeling.load import load_causal_lm, load_tokenizer
 from lrm_safety.settings import DataSettings
 from lrm_safety.settings.analysis import (
@@ -66,8 +66,8 @@ def test_responses_of_a_folder_are_those_of_its_store(evaluations, policy_settin
 def test_reflection_matrix(models, evaluations, policy_settings, tmp_path):
     options = ReflectionSettings(temperatures=[0.5, 1.0], benchmarks=["arithmetic", "safety"])
     results = analyze_reflection(settings_of(policy_settings, models, reflection=options), QUIET)
-    write_analysis(tmp_path / "reflection.json", results)
-    assert read_analysis(tmp_path / "reflection.json", "reflection") == json.loads(json.dumps(results))
+    write_json(tmp_path / "reflection.json", results)
+    assert json.loads((tmp_path / "reflection.json").read_text()) == json.loads(json.dumps(results))
     keys = [(cell["reader"], cell["writer"], cell["benchmark"], cell["temperature"]) for cell in results["cells"]]
     assert len(set(keys)) == len(keys) == 2 * 2 * 2 * 2
     assert list(results["tokens"]["ids"]) and results["base"] == "base"
@@ -195,8 +195,8 @@ def test_memorization_knows_the_world_from_nonsense(rows, other_policy, policy_s
     }
     settings = settings_of(policy_settings, models, data=rows, memorization=MemorizationSettings(max_new_tokens=48))
     results = analyze_memorization(settings, QUIET)
-    write_analysis(tmp_path / "memorization.json", results)
-    assert read_analysis(tmp_path / "memorization.json", "memorization")["data"]["num_rows"] == 4
+    write_json(tmp_path / "memorization.json", results)
+    assert json.loads((tmp_path / "memorization.json").read_text())["data"]["num_rows"] == 4
     base, other = (cell["rows"] for cell in results["cells"])
     assert [cell["group"] for cell in results["cells"]] == ["trained", "trained"]
     for row in ("row-0", "row-1"):

@@ -44,6 +44,14 @@ def test_text_is_shown_after_consent_alone(folder: Path, capsys: pytest.CaptureF
     assert "shaped_reward 1.25" in out and "say 77" in out and "say 120" not in out
 
 
+def test_texts_hold_characters_that_end_lines_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON leaves U+0085, U+2028 and U+2029 as they are, and models write them."""
+    path = tmp_path / "samples.jsonl"
+    path.write_text(json.dumps(row(1, answer="a\x85b\u2028c\u2029d"), ensure_ascii=False) + "\n", encoding="utf-8")
+    status, out, _ = run(capsys, tmp_path, "show=text")
+    assert status == 0 and "id q1 | status complete" in out and "answer: a" in out and "d\n" in out
+
+
 @pytest.mark.parametrize(("answer", "shown"), [("y", True), ("yes", True), ("", False), ("no", False)])
 def test_a_terminal_is_asked(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, answer: str, shown: bool

@@ -16,13 +16,13 @@ from lrm_safety.conversation import ParsedResponse
 from lrm_safety.evaluation.benchmarks.gpqa import LETTERS, ChoiceQuestion
 from lrm_safety.evaluation.benchmarks.question import Question
 from lrm_safety.evaluation.figures import (
+    Judges,
     compared_values,
     count_statuses,
     figures,
     is_of_group,
     lower_is_better,
     primary_figure,
-    primary_value,
 )
 from lrm_safety.evaluation.graders.grade import NO_ANSWER, UNFINISHED, Grade
 from lrm_safety.evaluation.judges.judge import JudgeViews, Verdict, View
@@ -324,6 +324,10 @@ def test_which_direction_is_better(name: str, lower: bool) -> None:
 )
 def test_primary_figure(kind: Any, scoring: Any, judges: dict[str, tuple[View, ...]], name: str) -> None:
     assert primary_figure(plan_of([question("a")], kind=kind, scoring=scoring), judges) == name
+
+
+def primary_value(planned: PlannedBenchmark, one: Scored, judges: Judges) -> float | None:
+    return compared_values(planned, judges)[primary_figure(planned, judges)](one)
 
 
 @pytest.mark.parametrize("run", [safety_run, over_refusal_run])

@@ -12,9 +12,9 @@ from lrm_safety.evaluation.judges.guard_families import (
     LLAMA_GUARD,
     QWEN3GUARD,
     WILDGUARD,
+    GuardFamily,
     category_codes,
     guard_family,
-    probability_of_unsafe,
     read_verdict,
 )
 
@@ -56,17 +56,19 @@ def logs(**probabilities: float) -> dict[str, float]:
 
 
 def test_probability_by_hand():
+    def p_unsafe(said: str, tokens: dict[str, float], family: GuardFamily) -> float:
+        return read_verdict([said], [tokens], family).details["p_unsafe"]
+
     # Variants add up, others drop out: (.3 + .1) / (.3 + .1 + .2)
     tokens = logs(safe=0.2, unsafe=0.3, other=0.4) | {" unsafe": math.log(0.1)}
-    assert probability_of_unsafe(tokens, LLAMA_GUARD) == pytest.approx(0.4 / 0.6)
+    assert p_unsafe("unsafe", tokens, LLAMA_GUARD) == pytest.approx(0.4 / 0.6)
     granite = {"Yes": math.log(0.1), " yes": math.log(0.05), "No": math.log(0.6), "\u0120no": math.log(0.05)}
-    assert probability_of_unsafe(granite, GRANITE_GUARDIAN) == pytest.approx(0.15 / 0.8)
-    assert probability_of_unsafe(logs(safe=0.9), LLAMA_GUARD) == 0.0
-    assert probability_of_unsafe({"un": math.log(0.5)}, LLAMA_GUARD) == 1.0
-    assert probability_of_unsafe(logs(maybe=0.9), LLAMA_GUARD) is None
-    assert probability_of_unsafe({}, LLAMA_GUARD) is None
+    assert p_unsafe("No", granite, GRANITE_GUARDIAN) == pytest.approx(0.15 / 0.8)
+    assert p_unsafe("safe", logs(safe=0.9), LLAMA_GUARD) == 0.0
+    pieces = read_verdict(["un", "safe"], [{"un": math.log(0.5)}, {}], LLAMA_GUARD)
+    assert pieces.details == {"p_unsafe": 1.0}
     # Verdicts of the other family are none here.
-    assert probability_of_unsafe(logs(Yes=0.5, No=0.5), LLAMA_GUARD) is None
+    assert read_verdict(["Yes"], [logs(Yes=0.5, No=0.5)], LLAMA_GUARD).label == "unparsable"
 
 
 def test_llama_guard_replies():
