@@ -45,6 +45,7 @@ NOT_IDENTITY = frozenset(
         "trainer.max_restarts",
         "trainer.max_skipped_steps",
         "trainer.restart_pause_seconds",
+        "rollout.log_level",
         "rollout.max_restarts",
         "rollout.timeout_seconds",
         "rollout.probe_every_syncs",
@@ -342,6 +343,8 @@ def _digest_of(manifest: Mapping[str, Any]) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _torn(path.parent, f"{path.name} cannot be read ({error.strerror})") from error
     except ValueError:
         values = None
     if not isinstance(values, dict):

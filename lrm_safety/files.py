@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,6 +37,16 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
+def put_in_place(folder: Path, place: Path) -> None:
+    """Rename a whole folder to `place`; one that is there is removed once the new one stands."""
+    former = place.with_name(f".{place.name}.former")
+    shutil.rmtree(former, ignore_errors=True)
+    if place.exists():
+        place.rename(former)
+    folder.rename(place)
+    shutil.rmtree(former, ignore_errors=True)
+
+
 def digest(path: Path) -> str:
     """sha256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
@@ -58,14 +69,19 @@ def describe_files(root: Path, paths: Iterable[Path]) -> dict[str, dict[str, int
 
 
 def changed_file(root: Path, described: Mapping[str, Mapping[str, int | str]]) -> str | None:
-    """The first file that is not what `describe_files` said of it, and how it differs; None where all are."""
+    """The first file that is not what `describe_files` said of it, and how it differs; None where all are. A file that the disk
+    does not give, or that is removed meanwhile, is one of them."""
     for name, wanted in described.items():
         file = root / name
         if not file.is_file():
             return f"{name} is missing"
         if file.stat().st_size != wanted["bytes"]:
             return f"{name} has {file.stat().st_size} bytes instead of {wanted['bytes']}"
-    for path, found in digests(root / name for name in described).items():
+    try:
+        contents = digests(root / name for name in described)
+    except OSError as error:
+        return f"{Path(error.filename or root).name} cannot be read ({error.strerror})"
+    for path, found in contents.items():
         name = str(path.relative_to(root))
         if found != described[name]["sha256"]:
             return f"the content of {name} is not what was written"

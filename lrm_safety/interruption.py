@@ -40,9 +40,9 @@ class StopRequested(BaseException):
 class DeadlineReached(StopRequested):
     """Raised in place of a signal's once `checkpoint.stop_after_minutes` would pass within the next iteration."""
 
-    def __init__(self, minutes: float) -> None:
+    def __init__(self, deadline: str) -> None:
         super().__init__(signal.SIGTERM)
-        self.args = (f"its deadline (checkpoint.stop_after_minutes={minutes:g})",)
+        self.args = (deadline,)
 
     @property
     def exit_code(self) -> int:
@@ -96,7 +96,7 @@ class Interruption:
     def check_deadline(self, minutes: float | None, next_seconds: float) -> None:
         """Raise DeadlineReached if `next_seconds` more would pass the limit (None: there is none), counted from the start."""
         if minutes is not None and time.monotonic() - self._began + next_seconds > 60 * minutes:
-            raise DeadlineReached(minutes)
+            raise DeadlineReached(f"its deadline (checkpoint.stop_after_minutes={minutes:g})")
 
     def take_save_request(self) -> bool:
         """Whether SIGUSR1 came since the last call."""

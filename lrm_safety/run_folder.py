@@ -207,6 +207,8 @@ def _take(directory: Path, command: str) -> Owner:
         place, content = _last(directory)
         if content is not None:
             _refuse_if_alive(directory, place, content)
+            if _last(directory) != (place, content):
+                continue  # meanwhile it ended, or another one took the folder: look again
             place = directory / _successor(content)
         owner = Owner.of_this_process(command)
         directory.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -40,21 +39,30 @@ def open_recorder(
 
 
 def with_restarts(run: Run, recorder: Recorder, interruption: Interruption, attempt: Callable[[Run], None]) -> None:
-    """Run `attempt`, again from the last checkpoint when a worker dies, up to `trainer.max_restarts` times an hour."""
+    """Run `attempt`, again from the last checkpoint when a worker dies, up to `trainer.max_restarts` times an hour, and as
+    often from one checkpoint: what fails an hour after it each time would otherwise be done again for ever.
+
+    What the cluster lacks at the first start no restart brings.
+    """
     trainer = run.settings.trainer
     budget = HourlyBudget(trainer.max_restarts)
+    begun_from: list[int] = []
     while True:
         try:
-            attempt(run)
+            with interruption.handled():  # Ray sets a SIGTERM handler of its own and leaves it behind
+                attempt(run)
             return
         except (WorkerError, ClusterError) as error:
             # Not simply the newest: checkpoint.resume may have named another line than the one in this folder.
             committed = run.store.committed
             checkpoint = run.store.open(committed) if committed else run.checkpoint
-            if not budget.spend():
+            update = checkpoint.update if checkpoint else 0
+            if isinstance(error, ClusterError) and not begun_from and not committed:
+                raise
+            if begun_from.count(update) >= trainer.max_restarts or not budget.spend():
                 raise
             interruption.check()
-            update = checkpoint.update if checkpoint else 0
+            begun_from.append(update)
             pause = min(trainer.restart_pause_seconds * 2 ** (budget.spent - 1), LONGEST_PAUSE_SECONDS)
             recorder.alert(
                 "restart",
@@ -119,7 +127,7 @@ def export_policy(
     with interruption.deferred():
         export = run.directory / "export"
         best = run.store.best() if wanted in ("best", "both") else None
-        last = run.store.open(run.store.committed) if run.store.committed else run.store.latest()
+        last = run.store.open(run.store.committed) if run.store.committed else run.checkpoint
         if wanted == "best" and best is None:
             recorder.note(
                 f"no checkpoint has a value of {run.settings.checkpoint.best_metric}: the last weights are exported"
@@ -132,6 +140,5 @@ def export_policy(
         if best is not None:
             # From the files, so that the groups keep what they hold.
             target = export if wanted == "best" else run.directory / "export-best"
-            shutil.rmtree(target, ignore_errors=True)
             write_export(best, target)
             recorder.note(f"the best weights, of update {best.update}, exported to {target}")

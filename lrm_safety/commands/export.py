@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 from ..checkpoints import Checkpoint, CheckpointStore
 from ..errors import ConfigError, ModelError
+from ..files import put_in_place
 from ..settings import LoraSettings, ModelSettings
 from ..settings.paths import resolve
 from .model_card import write_model_card
@@ -40,9 +41,10 @@ def export(arguments: list[str]) -> int:
 
 
 def find(place: Path, which: str = "last") -> Checkpoint:
-    """The checkpoint at `place`, or of the run there the newest or the best one. Raises ConfigError or ModelError."""
+    """The checkpoint at `place`, or of the run there the newest or the best one; every byte of it has been read. Raises
+    ConfigError or ModelError."""
     if (place / "manifest.json").is_file():
-        return CheckpointStore(place.parent).open(place)
+        return CheckpointStore.verify(CheckpointStore(place.parent).open(place))
     root = place if place.name == "checkpoints" else place / "checkpoints"
     if not root.is_dir():
         raise ConfigError(
@@ -70,7 +72,7 @@ def default_target(place: Path, checkpoint: Checkpoint, which: str) -> Path:
 
 
 def write(checkpoint: Checkpoint, target: Path, model_path: str | None = None) -> None:
-    """Write the model of a checkpoint; `target` is whole or absent. `model_path`: where the run's model.path lies now."""
+    """Write the model of a checkpoint; `target` is whole or as it was before. `model_path`: where the run's model.path lies now."""
     from transformers.utils.logging import disable_progress_bar
 
     from ..modeling.export import export_checkpoint
@@ -92,9 +94,7 @@ def write(checkpoint: Checkpoint, target: Path, model_path: str | None = None) -
         ranks = int(config["cluster"]["policy"]["num_workers"])
         export_checkpoint(model, lora, int(config["seed"]), checkpoint.path / "zero3", ranks, unfinished)
         write_model_card(unfinished, checkpoint)
-        if target.is_dir():
-            target.rmdir()
-        unfinished.rename(target)
+        put_in_place(unfinished, target)
     except OSError as error:
         raise ConfigError(
             f"export: {target}: cannot be written ({error.strerror}); give another folder as to=FOLDER"

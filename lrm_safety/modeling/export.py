@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import DataError, first_line
-from ..files import give_usual_modes
+from ..files import give_usual_modes, put_in_place
 from ..settings import LoraSettings, ModelSettings
 from .load import load_causal_lm, load_tokenizer
 from .lora import add_lora, merged, save_adapter, scaling
@@ -109,9 +109,8 @@ def _write(
     model: PreTrainedModel, state: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, source: str, folder: Path
 ) -> None:
     """Beside its place, then renamed: an export that is there is replaced once the new one is whole."""
-    partial, former = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.former")
-    for left in (partial, former):
-        shutil.rmtree(left, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_adapter(model, state, source, partial / "adapter")
     model.save_pretrained(partial, state_dict=merged(state, scaling(model)))
@@ -120,10 +119,7 @@ def _write(
     with contextlib.suppress(OSError):
         GenerationConfig.from_pretrained(source).save_pretrained(partial)
     give_usual_modes(partial)
-    if folder.exists():
-        folder.rename(former)
-    partial.rename(folder)
-    shutil.rmtree(former, ignore_errors=True)
+    put_in_place(partial, folder)
 
 
 def _saved_buffers(model: PreTrainedModel) -> list[tuple[str, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 from dataclasses import replace
 
@@ -23,7 +24,8 @@ def cautions(settings: Settings) -> list[str]:
     """Lines on what will probably not fit, naming the key to change, and on Mamba layers that will run slowly.
 
     Empty where all is well, or where nothing can be told because the model's shape or the GPUs' memory is not known here.
-    Raises ConfigError where it is certain: weights and optimiser states alone are more than a GPU holds.
+    Raises ConfigError where it is certain: weights and optimiser states alone are more than a GPU holds. Of a cluster that
+    the run joins nothing is certain: its GPUs need not be like this machine's.
     """
     assumed = Assumptions()
     on_gpu = settings.cluster.device == "cuda"
@@ -40,7 +42,8 @@ def cautions(settings: Settings) -> list[str]:
     try:
         refuse_what_cannot_fit(planned, settings, psutil.virtual_memory().total)
     except ConfigError as error:
-        if _certainly(planned, settings):
+        joined = (settings.cluster.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+        if not joined and _certainly(planned, settings):
             raise
         lines.append(f"{error} (an estimate; `lrm-safety plan` with the same arguments shows it)")
     return lines

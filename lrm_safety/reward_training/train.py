@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from lrm_safety.algorithm import lr_multiplier
 from lrm_safety.errors import ConfigError, InvariantError, ModelError
-from lrm_safety.files import give_usual_modes, write_json
+from lrm_safety.files import give_usual_modes, put_in_place, write_json
 from lrm_safety.modeling.load import DTYPES
 from lrm_safety.modeling.parameters import parameter_groups
 from lrm_safety.rewards.classifier import ClassifierScorer, plan_padded
@@ -268,8 +268,7 @@ def _export(model: PreTrainedModel, prepared: Prepared, folder: Path) -> None:
         model.to(DTYPES[prepared.settings.base.dtype]).save_pretrained(partial)
         prepared.base.tokenizer.save_pretrained(partial)
         give_usual_modes(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        put_in_place(partial, folder)
     except OSError as error:
         raise ModelError(f"{folder}: the export cannot be written ({error})") from error
 

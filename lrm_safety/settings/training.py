@@ -144,7 +144,8 @@ class TrainerSettings:
     reference_sharding: str = choice("plain", "zero3")
     """Reference model: a whole copy per worker, or sharded with ZeRO-3 inference."""
     max_restarts: int = integer(0)
-    """Times within an hour that the run restarts itself from the last checkpoint after a trainer rank died."""
+    """Times within an hour, and from one checkpoint, that the run restarts itself from the last checkpoint after a trainer rank
+    died."""
     restart_pause_seconds: float = number(10.0, low=0.0)
     """Pause before a restart, so that a node can come back; doubles with every restart within the hour, up to 10 minutes."""
     deepspeed: dict[str, Any] = field(default_factory=dict)

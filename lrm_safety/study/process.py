@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from ..interruption import Interruption, StopRequested
+from ..interruption import TRY_AGAIN, DeadlineReached, Interruption, StopRequested
 from .steps import Step
 
 GRACE_SECONDS = 300.0
@@ -21,7 +21,7 @@ def run_step(step: Step, log: Path, seconds: float, interruption: Interruption, 
     """Run the step's command, its output at the end of `log`; None once it is done, else why it failed, in a line.
 
     `lock` is a file descriptor that the step inherits. Raises StopRequested after a signal, which is handed on to the step
-    first: it saves what it has.
+    first: it saves what it has. Raises DeadlineReached where the step left at its own (checkpoint.stop_after_minutes).
     """
     begin = log.stat().st_size if log.exists() else 0
     with log.open("ab") as file:
@@ -43,6 +43,8 @@ def run_step(step: Step, log: Path, seconds: float, interruption: Interruption, 
                     status = process.wait(POLL_SECONDS)
                 except subprocess.TimeoutExpired:
                     continue
+                if status == TRY_AGAIN:
+                    raise DeadlineReached(f"the deadline of step `{step.name}`")
                 if status:
                     return _last_error(log, begin) or f"exit status {status}"
                 return None if step.produces.exists() else f"it made no {step.produces.name}"

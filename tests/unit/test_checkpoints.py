@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lrm_safety import files
 from lrm_safety.checkpoints import NOT_IDENTITY, CheckpointStore, best_update, compare, kept_updates
 from lrm_safety.errors import ClusterError, ConfigError, ModelError
 
@@ -151,6 +153,25 @@ def test_a_torn_checkpoint_is_named_and_skipped(
         latest = store.latest()
     assert latest is not None and latest.update == 1
     assert "update-000002" in caplog.text
+
+
+def test_a_file_that_the_disk_does_not_give_is_a_torn_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad sector, or a checkpoint that a run removes while `export` reads beside it."""
+    store = CheckpointStore(tmp_path, keep_last=5)
+    save(store, 1)
+    bad = save(store, 2) / "policy" / "rank_0.bin"
+    whole = files.digest
+
+    def digest(path: Path) -> str:
+        if path == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return whole(path)
+
+    monkeypatch.setattr(files, "digest", digest)
+    with pytest.raises(ModelError, match=r"torn: rank_0.bin cannot be read \(Input/output error\)"):
+        store.verify(store.open(bad.parents[1]))
+    latest = store.latest()
+    assert latest is not None and latest.update == 1
 
 
 def test_where_none_is_whole_nothing_is_begun_anew(tmp_path: Path) -> None:
@@ -349,6 +370,11 @@ def test_compare_names_what_changed() -> None:
     assert compare(old, new, ignore={"extra", "gone", "kl.coef", "tags"}) == []
     assert compare({"tracking_x": 1}, {"tracking_x": 2}, ignore={"tracking"}) == ["tracking_x: 1 -> 2"]
     assert compare({"betas": (0.9, 0.95)}, {"betas": [0.9, 0.95]}) == []
+
+
+def test_what_engines_log_is_not_what_is_learned() -> None:
+    old, new = ({"rollout": {"log_level": level, "top_p": 1.0}} for level in ("ERROR", "INFO"))
+    assert compare(old, new, NOT_IDENTITY) == []
 
 
 def test_compare_tells_true_from_one() -> None:

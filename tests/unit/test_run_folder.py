@@ -39,7 +39,7 @@ time.sleep(max(0, float(sys.argv[2]) - time.time()))
 try:
     with owned(Path(sys.argv[1]), ["train"]):
         print("mine", flush=True)
-        time.sleep(3)
+        sys.stdin.read()
 except ConfigError as error:
     print(error, flush=True)
 """
@@ -96,10 +96,15 @@ def test_of_many_that_start_together_one_gets_the_folder(tmp_path: Path) -> None
     (run / ".owner").write_text(json.dumps(asdict(gone)))
     at = str(time.time() + 2)
     racers = [
-        subprocess.Popen([sys.executable, "-c", RACE, str(run), at], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, str(run), at], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         for _ in range(6)
     ]
-    said = [racer.communicate(timeout=60)[0] for racer in racers]
+    # Who has the folder keeps it until the slowest has had its answer.
+    said = [racer.stdout.readline() for racer in racers if racer.stdout]
+    for racer in racers:
+        racer.communicate(timeout=60)
     assert sum(line == "mine\n" for line in said) == 1, said
     assert sum("is in use by" in line for line in said) == 5, said
     assert list(run.iterdir()) == []
@@ -153,6 +158,27 @@ def test_an_owner_elsewhere_without_a_heartbeat_is_replaced(tmp_path: Path, quic
         while record.stat().st_mtime_ns == first:
             assert time.monotonic() < deadline, "no heartbeat of ours"
             time.sleep(0.05)
+
+
+def test_who_took_the_folder_while_another_looked_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between reading the record of one that is just following a dead owner and looking for its heartbeat, that record gets
+    its usual name: it has not vanished with its owner."""
+    gone = replace(Owner.of_this_process("x"), host="node6", system="another kernel")
+    (tmp_path / ".owner").write_text(json.dumps(asdict(gone)))
+    follower = tmp_path / run_folder._successor((tmp_path / ".owner").read_bytes())
+    follower.write_text(json.dumps(asdict(replace(gone, host="node7", token="of the follower"))))
+    look = run_folder._refuse_if_alive
+
+    def just_then(directory: Path, place: Path, content: bytes) -> None:
+        if place == follower:
+            follower.rename(tmp_path / ".owner")
+            return look(directory, place, content)
+        raise ConfigError("seen again, under its usual name")
+
+    monkeypatch.setattr(run_folder, "_refuse_if_alive", just_then)
+    with pytest.raises(ConfigError, match="seen again"), owned(tmp_path, COMMAND):
+        pytest.fail("two owners")
+    assert "of the follower" in (tmp_path / ".owner").read_text()
 
 
 def test_an_owner_elsewhere_of_long_ago_is_not_waited_for(tmp_path: Path) -> None:

@@ -61,6 +61,13 @@ def test_what_is_exported_and_where(run: Path) -> None:
     assert default_target(run, find(run), "last") == run / "export-update-000006", "what is there is not written over"
 
 
+def test_a_checkpoint_given_by_its_path_is_read_before_it_is_believed(run: Path) -> None:
+    state = run / "checkpoints/update-000002/state.json"
+    state.write_text(state.read_text().replace("0.5", "0.6"))
+    with pytest.raises(ModelError, match=r"the content of state\.json is not what was written"):
+        find(state.parent)
+
+
 def test_what_cannot_be_exported_is_one_line(run: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()

@@ -275,6 +275,16 @@ def test_a_start_refuses_what_certainly_cannot_fit(gpu: Callable[[str], None]) -
         cautions(settings("rollout.gpu_memory_utilization=0.1"))
 
 
+def test_the_gpus_of_a_cluster_that_is_joined_need_not_be_like_this_machines(
+    gpu: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu("24564")
+    (line,) = cautions(settings("rollout.gpu_memory_utilization=0.95", "cluster.address=head:6379"))
+    assert line.startswith("cluster.policy.num_workers=4: raise it") and "an estimate" in line
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert len(cautions(settings("rollout.gpu_memory_utilization=0.95"))) == 1
+
+
 def test_the_laptop_is_told_nothing() -> None:
     assert cautions(compose_settings(["experiment=miniature"])[0]) == []
 

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from lrm_safety.errors import ConfigError, WorkerError
-from lrm_safety.interruption import StopRequested
+from lrm_safety.interruption import DeadlineReached, StopRequested
 from lrm_safety.settings.study import StudyRunSettings, StudySettings
 from lrm_safety.study import process
 from lrm_safety.study.record import StepRecord, fingerprint_of, inherited_lock
@@ -101,6 +101,20 @@ def test_a_signal_ends_the_step_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert stop.value.signal_number == number and time.monotonic() - began < 60
     with inherited_lock(tmp_path):
         pass  # nobody who inherited the lock is left
+
+
+def test_a_step_that_leaves_at_its_deadline_ends_the_study_so_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not begun again, though retries are left: the job that both are in is about to end."""
+    calls = tmp_path / "calls"
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\necho x >> {calls}\nexit 75\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(process.sys, "executable", str(program))
+    with pytest.raises(DeadlineReached, match="the deadline of step `show, seed 0`") as left:
+        run(tmp_path, [show(tmp_path)], retries=3)
+    assert left.value.exit_code == 75 and calls.read_text() == "x\n"
 
 
 def test_a_folder_has_one_owner(tmp_path: Path) -> None:
