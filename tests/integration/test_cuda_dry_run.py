@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import inspect
 import queue
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -169,7 +170,9 @@ def test_torch_knows_what_ranks_on_gpus_ask_of_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(deepspeed, "init_distributed", lambda **named: joined.append(of_deepspeed.bind(**named)))
     for name in ("DS_ACCELERATOR", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE"):
         monkeypatch.setenv(name, "")  # put back afterwards
-    distributed.join(compose("split").cluster, "127.0.0.1", 1, rank=1, world_size=4)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    distributed.join(compose("split").cluster, "127.0.0.1", port, rank=0, world_size=1)
     first, second = joined
     assert first.arguments["backend"] == second.arguments["dist_backend"] == "nccl"
     assert "device_id" not in first.arguments
