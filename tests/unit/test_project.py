@@ -33,6 +33,12 @@ def pins(path: Path) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in pairs}
 
 
+def test_no_two_test_files_have_one_name(repository_root: Path) -> None:
+    """pytest takes the second one for the first, and then collects nothing at all."""
+    names = [path.name for path in (repository_root / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_every_folder_of_code_is_a_declared_package(repository_root: Path, pyproject: dict) -> None:
     folders = {path.parent for path in (repository_root / "lrm_safety").rglob("*.py")}
     found = {".".join(folder.relative_to(repository_root).parts) for folder in folders} | {"lrm_safety.conf"}
