@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
+import select
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +18,26 @@ from .interruption import StopRequested
 from .settings.paths import configuration_directory
 from .usage import USAGE, help_of
 
+STDOUT = 1
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status. What a user can mend is one line on stderr."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        status = _main(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        output = select.poll()
+        output.register(STDOUT, 0)
+        if not any(event & select.POLLERR for _, event in output.poll(0)):
+            raise  # a socket's: a defect of ours
+        # Whoever read our output has closed it, as `head` does; the interpreter's own last flush wants a place.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+        return 128 + signal.SIGPIPE
+
+
+def _main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
@@ -57,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    if "" not in sys.path:
+        sys.path.append("")  # functions of the user's are found in the working folder, as with `python -m`
     try:
         credentials.load()
         return commands[command](rest)

@@ -254,6 +254,11 @@ def _of_another_command(error: Exception, schema: type, overrides: list[str]) ->
 def explain(error: Exception, schema: type = Settings) -> str:
     """One line, with the nearest known key, out of Hydra's and OmegaConf's many."""
     if isinstance(error, OverrideParseException):
+        if error.override and error.override.startswith("-"):
+            return (
+                f"{error.override}: no such option; configurations take GROUP=OPTION and KEY=VALUE, and a folder of groups of "
+                "your own is 'hydra.searchpath=[file:///FOLDER]'"
+            )
         reason = (line for line in error.message.splitlines() if not line.startswith(("Error parsing", "See ")))
         return f"{error.override}: {' '.join(reason)}{_quotes(error.override or '')}"
     causes = [error]

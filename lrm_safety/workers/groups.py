@@ -60,7 +60,7 @@ def join_ray(settings: Settings) -> None:
         address, local = "local", {"num_cpus": settings.cluster.local_num_cpus, "include_dashboard": False}
     try:
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=settings.tracking.worker_logs, **local)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of a node that does not start in time Ray raises a bare Exception
         line = " ".join(str(error).split())[:300]
         raise ClusterError(f"{named}: cannot join Ray: {line}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -213,6 +214,49 @@ def test_how_a_command_ends(
 
     monkeypatch.setattr(cli, "_train", end)
     assert run(capsys, "train", "a=1", "b=2") == (status, "", f"{line}\n")
+
+
+def test_a_reader_that_closes_the_pipe_ends_the_command_without_a_word() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "lrm_safety", "train", "--help"]
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_a_broken_socket_is_not_taken_for_a_closed_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(arguments: list[str]) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "_train", end)
+    with pytest.raises(BrokenPipeError):
+        cli.main(["train"])
+
+
+def test_functions_are_found_in_the_working_folder(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "rewards_of_this_folder.py").write_text("def zero(conversations): return [0.0] * len(conversations)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.setattr(cli, "_train", lambda arguments: bool(importlib.import_module("rewards_of_this_folder")))
+    assert run(capsys, "train")[0] == 1
+
+
+def test_an_option_of_hydras_own_command_is_told_what_stands_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "evaluate", "--config-dir=mine", "model=miniature")
+    assert status == 1 and err.startswith("error: --config-dir=mine: no such option") and "hydra.searchpath" in err
+
+
+def test_groups_of_a_folder_of_the_users(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "evaluation").mkdir()
+    mine = "benchmarks: {mine: {task: custom, arguments: {path: p.jsonl, grader: 'g:grade'}}}"
+    (tmp_path / "evaluation" / "mine.yaml").write_text(mine)
+    search = f"hydra.searchpath=[file://{tmp_path}]"
+    status, out, err = run(capsys, "evaluate", "model=miniature", "evaluation=mine", search, "--cfg", "job")
+    assert status == 0 and not err
+    assert list(yaml.safe_load(out)["evaluation"]["benchmarks"]) == ["mine"]
 
 
 def test_our_own_defects_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

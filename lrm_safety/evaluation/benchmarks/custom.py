@@ -6,7 +6,6 @@ grade(row, trace, answer, finished) -> float, usually 0 or 1.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from lrm_safety.datasets import load_prompts
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
 from lrm_safety.evaluation.limited import LimitedFunction
+from lrm_safety.rewards.function import import_function
 from lrm_safety.settings.paths import resolve
 
 KIND = "reasoning"
@@ -47,7 +47,7 @@ def load(
         ConfigError: the grader cannot be imported, or no row matches.
         DataError: the file is absent or a row of it is wrong.
     """
-    import_grader(grader, "grader")
+    import_function(grader, "grader")
     function = LimitedFunction(grader, "grader", timeout_seconds)
     prompts = load_prompts(resolve(path, "path"))
     rows = [{"id": row.id, "question": row.question, "category": list(row.categories), **row.extra} for row in prompts]
@@ -61,17 +61,3 @@ def load(
         ),
         prompts.source,
     )
-
-
-def import_grader(path: str, key: str) -> Grader:
-    """The function at `package.module:function`; raises ConfigError naming `key`."""
-    module_name, colon, function = path.partition(":")
-    if not colon:
-        raise ConfigError(f"{key}={path}: must be package.module:function")
-    try:
-        grader = getattr(importlib.import_module(module_name), function)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ConfigError(f"{key}={path}: cannot be imported ({error})") from error
-    if not callable(grader):
-        raise ConfigError(f"{key}={path}: is not a function")
-    return grader

@@ -13,7 +13,6 @@ import pytest
 
 from lrm_safety.conversation import ResponseParser, get_family
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.benchmarks.custom import import_grader
 from lrm_safety.evaluation.in_loop import InLoopEvaluation, write_records
 from lrm_safety.rollouts import Rollout, SamplingParameters
 from lrm_safety.settings import (
@@ -211,19 +210,15 @@ def test_records_hold_text_only_when_asked_to(tokenizer: Any, path: str, tmp_pat
     ("grader", "reason"),
     [
         ("no_colon", "package.module:function"),
-        ("no_such_module_at_all:grade", "cannot be imported"),
-        (f"{__name__}:no_such_name", "cannot be imported"),
-        (f"{__name__}:NOT_A_FUNCTION", "is not a function"),
+        ("no_such_module_at_all:grade", "cannot import no_such_module_at_all"),
+        (f"{__name__}:no_such_name", "has no function no_such_name"),
+        (f"{__name__}:NOT_A_FUNCTION", "has no function NOT_A_FUNCTION"),
     ],
 )
 def test_a_grader_that_is_none(tokenizer: Any, path: str, grader: str, reason: str) -> None:
     with pytest.raises(ConfigError) as refused:
         evaluation(tokenizer, {"mine": custom(path, grader)})
     assert f"grader={grader}: " in str(refused.value) and reason in str(refused.value)
-
-
-def test_a_grader_is_imported() -> None:
-    assert import_grader(GRADER, "key") is remember
 
 
 def test_a_filter_that_matches_nothing(tokenizer: Any, path: str) -> None:

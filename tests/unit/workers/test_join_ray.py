@@ -50,3 +50,13 @@ def test_a_temporary_folder_too_long_for_sockets_is_named(monkeypatch: pytest.Mo
     monkeypatch.setenv(variable, "/tmp/" + "x" * 80)
     with pytest.raises(ClusterError, match=rf"^{variable}=/tmp/x+: is 46 bytes too long .*RAY_TMPDIR=/tmp$"):
         join_ray(settings())
+
+
+def test_a_local_ray_that_does_not_start_in_time_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_slow(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")  # what ray.init raises, by its class too
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", too_slow)
+    with pytest.raises(ClusterError, match=r"^a local Ray: cannot join Ray: The current node timed out during startup\.$"):
+        join_ray(settings())

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.benchmarks.custom import import_grader, load
+from lrm_safety.evaluation.benchmarks.custom import load
 
 ROWS = [
     {"id": "a", "question": "Tea or coffee?", "kind": "drink", "category": ["kitchen"], "wanted": "tea"},
@@ -65,22 +65,22 @@ def test_a_csv_will_do(files, tmp_path):
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("grader_of_the_custom_test", "must be package.module:function"),
-        ("grader_of_the_custom_test.grade", "must be package.module:function"),
-        ("grader_of_the_custom_test:absent", "cannot be imported"),
-        ("no_such_module_anywhere:grade", "cannot be imported"),
-        ("grader_of_the_custom_test:NUMBER", "is not a function"),
-        (":grade", "cannot be imported"),
-        ("..relative:grade", "cannot be imported"),
+        ("grader_of_the_custom_test", "must be written package.module:function"),
+        ("grader_of_the_custom_test.grade", "must be written package.module:function"),
+        ("grader_of_the_custom_test:absent", "has no function absent"),
+        ("no_such_module_anywhere:grade", "cannot import no_such_module_anywhere"),
+        ("grader_of_the_custom_test:NUMBER", "has no function NUMBER"),
+        (":grade", "must be written package.module:function"),
+        ("..relative:grade", "cannot import ..relative"),
+        ("misspelt_grader:grade", "SyntaxError"),
     ],
 )
-def test_a_grader_that_cannot_be_had_is_named(files, path, said):
+def test_a_grader_that_cannot_be_had_is_named(files, tmp_path, path, said):
+    (tmp_path / "misspelt_grader.py").write_text("def grade(row trace): return 1")
     with pytest.raises(ConfigError) as caught:
-        import_grader(path, "evaluation.grader")
-    message = str(caught.value)
-    assert message.startswith(f"evaluation.grader={path}: ") and said in message and "\n" not in message
-    with pytest.raises(ConfigError, match=r"^grader="):
         load(files["path"], path)
+    message = str(caught.value)
+    assert message.startswith(f"grader={path}: ") and said in message and "\n" not in message
 
 
 def test_wrong_files_are_named(files, tmp_path):
