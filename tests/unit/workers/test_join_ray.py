@@ -58,5 +58,7 @@ def test_a_local_ray_that_does_not_start_in_time_is_one_line(monkeypatch: pytest
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.init", too_slow)
-    with pytest.raises(ClusterError, match=r"^a local Ray: cannot join Ray: The current node timed out during startup\.$"):
+    with pytest.raises(
+        ClusterError, match=r"^a local Ray: cannot join Ray: The current node timed out during startup\.$"
+    ):
         join_ray(settings())
