@@ -55,6 +55,17 @@ def load() -> None:
         os.environ.setdefault(found[1], value[1:-1] if quoted else value)
 
 
+def api_key(variable: str, key: str) -> str:
+    """The key of an endpoint out of an environment variable. Raises ConfigError, opening with `key` and quoting no value, where
+    it is not set, or cannot be sent in a header."""
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise ConfigError(f"{key}={variable}: this environment variable is not set")
+    if not value.isascii() or not value.isprintable():
+        raise ConfigError(f"{key}={variable}: its value cannot be sent in a header")
+    return value
+
+
 def is_secret(name: str, value: str) -> bool:
     """Whether a variable looks as if nobody should read it: by its name, or by a password in an address."""
     return bool(_SECRET_NAME.search(name)) or has_password(value)

@@ -7,7 +7,6 @@ import http.client
 import json
 import logging
 import math
-import os
 import re
 import time
 import urllib.error
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from lrm_safety.credentials import api_key
 from lrm_safety.errors import ConfigError, RewardError
 from lrm_safety.settings import RewardModelSettings
 
@@ -52,11 +52,7 @@ def read_key(settings: RewardModelSettings, key: str) -> dict[str, str]:
         return {}
     if not _HEADER.fullmatch(header):
         raise ConfigError(f"{key}.api_key_header={header}: is no name of a header")
-    value = os.environ.get(name, "").strip()
-    if not value:
-        raise ConfigError(f"{key}.api_key_env={name}: this environment variable is not set")
-    if not value.isascii() or not value.isprintable():
-        raise ConfigError(f"{key}.api_key_env={name}: its value cannot be sent in a header")
+    value = api_key(name, f"{key}.api_key_env")
     return {header: f"Bearer {value}" if header.lower() == "authorization" else value}
 
 

@@ -13,7 +13,7 @@ MAX_SEED = 2**32 - 1
 """The largest seed that numpy and vLLM take."""
 RUNS_VARIABLE = "LRM_SAFETY_RUNS"
 """Folder below which runs are put; without it `outputs` in the working directory."""
-DIRECTORY = "${oc.env:LRM_SAFETY_RUNS,outputs}/${run.name}"
+DIRECTORY = f"${{oc.env:{RUNS_VARIABLE},outputs}}/${{run.name}}"
 """Default of every run.directory."""
 
 

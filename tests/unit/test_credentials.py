@@ -93,3 +93,18 @@ def test_what_looks_like_a_secret(name: str, value: str, secret: bool) -> None:
 def test_no_secret_of_a_command_line_is_kept(monkeypatch: pytest.MonkeyPatch, argument: str, kept: str) -> None:
     monkeypatch.setenv("SOME_SERVICE_TOKEN", "my-planted-value")
     assert credentials.without_secrets(argument) == kept
+
+
+def test_the_key_of_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file's last line break often comes along with a key; in a header it would end every request."""
+    monkeypatch.setenv("PLANTED_A", " planted-key\n")
+    assert credentials.api_key("PLANTED_A", "judge.api_key_env") == "planted-key"
+    for value, reason in (
+        ("planted\nkey", "cannot be sent"),
+        ("planted-k\u00e9y", "cannot be sent"),
+        (" \n", "is not set"),
+    ):
+        monkeypatch.setenv("PLANTED_A", value)
+        with pytest.raises(ConfigError, match=rf"^judge\.api_key_env=PLANTED_A: .*{reason}") as refused:
+            credentials.api_key("PLANTED_A", "judge.api_key_env")
+        assert "planted" not in str(refused.value)

@@ -42,18 +42,12 @@ from lrm_safety.evaluation.graders.normal_form import (
     value_in_words,
     words,
 )
-from lrm_safety.evaluation.graders.quantities import qualifiers, unit_of
+from lrm_safety.evaluation.graders.quantities import number_in_words, qualifiers, unit_of
 
 if TYPE_CHECKING:
     import sympy
 
 _BASED = re.compile(r"\(?(?P<digits>[0-9A-Z]+)\)?_(?:\{?(?P<base>\d+)\}?|\{?\\?(?:text)?\{?(?P<name>[a-z]+)\}*)")
-_BASE_NAMES = {
-    name: number
-    for number, name in enumerate(
-        ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], start=2
-    )
-}
 _CLOSING = {"(": ")", "[": "]", r"\{": r"\}"}
 _BRACKET = re.compile(r"\\[{}]|[()\[\]{}]")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
@@ -257,7 +251,7 @@ def _compare_based(answer: str, gold: str) -> bool | None:
     if not answer_base and not gold_base:
         return None
     parts = [
-        (m["digits"], m["base"] or str(_BASE_NAMES.get(m["name"], m["name"]))) if m else None
+        (m["digits"], m["base"] or str(number_in_words(m["name"]) or m["name"])) if m else None
         for m in (answer_base, gold_base)
     ]
     if parts[0] and parts[1]:

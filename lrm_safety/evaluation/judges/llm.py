@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
+from lrm_safety.credentials import api_key
 from lrm_safety.errors import ConfigError, JudgeError
 from lrm_safety.evaluation.judges import strongreject
 from lrm_safety.evaluation.judges.airbench import (
@@ -92,11 +92,7 @@ class LlmJudge:
         _check_body(body, f"{key}.parameters")
         if timeout_seconds <= 0:
             raise ConfigError(f"{key}.timeout_seconds={timeout_seconds}: must be above 0")
-        api_key = None
-        if api_key_env is not None:
-            api_key = os.environ.get(api_key_env)
-            if not api_key:
-                raise ConfigError(f"{key}.api_key_env={api_key_env}: this environment variable is not set")
+        secret = None if api_key_env is None else api_key(api_key_env, f"{key}.api_key_env")
         self.name = name
         self._prompts: dict[str, JudgePrompt] = {}
         if judge_prompts is not None:
@@ -111,7 +107,7 @@ class LlmJudge:
         self._endpoint = ChatEndpoint(
             f"{key}.base_url",
             base_url,
-            api_key=api_key,
+            api_key=secret,
             timeout_seconds=timeout_seconds,
             max_retries=max_retries,
             first_delay_seconds=first_delay_seconds,

@@ -242,7 +242,10 @@ def test_a_narrow_log_gets_lines_with_whole_names() -> None:
     wide, narrow = (Console(file=io.StringIO(), width=width) for width in (200, 40))
     for console in (wide, narrow):
         print_whole(console, table)
-    assert "┃" in wide.file.getvalue() or "─" in wide.file.getvalue()
+    header, row = (
+        next(one for one in wide.file.getvalue().splitlines() if word in one) for word in ("figure", "0.123")
+    )
+    assert header.index("figure") == row.index("over_refusal/refusal_rules/answer"), "columns stand below their names"
     assert narrow.file.getvalue().splitlines() == [
         "mine",
         "over_refusal_of_safe_prompts  over_refusal/refusal_rules/answer  0.123  n 250 x 64",

@@ -182,6 +182,7 @@ PAIRS = [
     # bases
     (r"52_{8}", r"52_8", True),
     (r"52_{\text{eight}}", r"52_8", True),
+    (r"95_{\text{sixteen}}", r"95_{16}", True),
     (r"52", r"52_8", True),
     (r"52_9", r"52_8", False),
     (r"42", r"52_8", False),
