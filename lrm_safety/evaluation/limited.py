@@ -1,7 +1,7 @@
 """A user's function in a process of its own, with a limit of time for each call.
 
 A thread would not do: a regular expression or a power that never ends holds the interpreter's lock. The process is
-`python -m lrm_safety.evaluation.limited MODULE:FUNCTION`; requests and replies are pickles, each after its length.
+`python -m lrm_safety.evaluation.limited MODULE:FUNCTION SECONDS`; requests and replies are pickles, each after its length.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from ..errors import ConfigError, JudgeError
 
 START_LIMIT_SECONDS = 300.0
 MAX_TIMEOUTS = 3
+ORPHAN_FACTOR, ORPHAN_SECONDS = 2.0, 1.0
+"""The process ends itself so much later than the limit, by the kernel's clock: its parent may have been killed meanwhile."""
 _LENGTH_BYTES = 8
 
 
@@ -79,7 +81,7 @@ class LimitedFunction:
 
     def _start(self) -> subprocess.Popen[bytes]:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        command = [sys.executable, "-P", "-m", __name__, self._path]
+        command = [sys.executable, "-P", "-m", __name__, self._path, str(self._seconds)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment, start_new_session=True
         )
@@ -130,12 +132,14 @@ def main() -> None:
     requests = sys.stdin.buffer
     while length := requests.read(_LENGTH_BYTES):
         arguments = pickle.loads(requests.read(int.from_bytes(length, "big")))
+        signal.setitimer(signal.ITIMER_REAL, ORPHAN_FACTOR * float(sys.argv[2]) + ORPHAN_SECONDS)
         try:
             value = function(*arguments)
         except Exception as error:  # a user's function may raise anything; the parent tells it
             reply("error", f"{type(error).__name__}: {error}")
         else:
             reply("value", value)
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
 if __name__ == "__main__":

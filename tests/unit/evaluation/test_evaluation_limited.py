@@ -1,6 +1,8 @@
 """A user's function that takes too long, ends its process, or raises."""
 
+import pickle
 import re
+import signal
 import time
 
 import pytest
@@ -61,6 +63,14 @@ def test_what_else_goes_wrong_is_one_line(grade, answer, said):
         grade({}, "", answer, True)
     assert str(caught.value).startswith("grader=slow_grader:grade: ")
     assert grade({}, "", "fine", False) == 0
+
+
+def test_a_call_that_nobody_waits_for_any_more_ends_by_itself(grade):
+    """The command may be killed without a chance to end its grader's process."""
+    assert grade({}, "", "fine", False) == 0
+    request = pickle.dumps(({}, "", "regex", True))
+    grade._process.stdin.write(len(request).to_bytes(8, "big") + request)
+    assert grade._process.wait(30) == -signal.SIGALRM
 
 
 def test_a_limit_must_be_above_zero():
