@@ -21,6 +21,8 @@ quietly() {
   local began=$SECONDS shown=0 last
   "$@" >>"$log" 2>&1 &
   local pid=$!
+  # A command in the background does not see Ctrl-C: pip would install on when this script is gone.
+  trap "kill $pid 2>/dev/null || true" EXIT
   # Without `wait` in a condition a failing pip would end this script before it can try the next source.
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.2
@@ -30,6 +32,7 @@ quietly() {
       echo "  ${shown} s: ${last:-starting pip}"
     fi
   done
+  trap - EXIT
   wait "$pid"
 }
 

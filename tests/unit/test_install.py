@@ -8,15 +8,19 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from lrm_safety.run_folder import process_start
 
 # A project that pip can install without any package for building: its own backend writes the wheel.
 BACKEND = """
@@ -136,6 +140,25 @@ def test_an_index_without_a_pin_is_named_with_pips_own_words(checkout: Path, ind
     failed = install(checkout, f"{address}/default", f"{address}/pytorch")
     assert failed.returncode == 1
     assert "pip could not install the pinned packages" in failed.stderr and "needed==1.0" in failed.stderr
+
+
+def test_ctrl_c_ends_pip_too(repository_root: Path, tmp_path: Path) -> None:
+    """A shell lets its background commands ignore Ctrl-C, and pip would go on installing unseen."""
+    (tmp_path / "cpu.txt").write_text("needed==1.0\ntorch==2.13.0+cpu\n")
+    pip, told = tmp_path / "venv/bin/python", tmp_path / "pid"
+    pip.parent.mkdir(parents=True)
+    pip.write_text(f"#!/bin/sh\necho $$ > {told}.new; mv {told}.new {told}\nexec sleep 60\n")
+    pip.chmod(0o755)
+    script = [str(repository_root / "constraints/install_cpu.sh"), str(tmp_path / "venv"), str(tmp_path / "cpu.txt")]
+    process = subprocess.Popen(script, start_new_session=True, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not told.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(30) != 0
+    while process_start(int(told.read_text())) is not None:
+        assert time.monotonic() < deadline, "pip is still at work"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("system", ["Darwin arm64", "MINGW64_NT-10.0 x86_64"])
