@@ -9,6 +9,12 @@ _OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _UNBRACED = re.compile(r"\\(?:boxed|fbox)\s+([^\s{}$\\]+)")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _STATED = re.compile(r"\banswer\b[*_\s]*(?:is|[:=])[*_\s:=]*(?=\S)(?P<rest>[^\n]+)", re.IGNORECASE)
+# Other ways to set the answer apart: a heading with it below, a tag, the mark of GSM8K's solutions.
+_HEADED = (
+    (re.compile(r"(?:^|\n)[#*_ ]*(?:(?:the|final|my) )*answer[*_: ]*\n+[ ]*(?=\S)", re.IGNORECASE), "\nanswer: "),
+    (re.compile(r"<answer>\s*([^<]*\S)\s*</answer>", re.IGNORECASE), r"\nanswer: \1\n"),
+    (re.compile(r"(?:^|\n)####[ ]*(?=[^\nA-Za-z]*(?:\n|$))"), "\nanswer: "),
+)
 _SUPPOSED_ANSWER = re.compile(
     r"\b(?:if|suppose|supposing|assume|assuming|whether|unless)\s+(?:that\s+)?(?:(?:the|my|our)\s+)?(?:(?:correct|right|final)\s+)*$",
     re.IGNORECASE,
@@ -34,7 +40,8 @@ _DENIED_BEFORE = re.compile(
 )
 _DENIED_AFTER = re.compile(
     rf"{_MATHS}(?:is|was|would be|are)\s+(?:clearly\s+|obviously\s+|also\s+)?"
-    r"(?:wrong|incorrect|false|impossible|not\s+(?:the\s+)?(?:right|correct|answer|possible|valid|a solution|it\b)|n't\b)",
+    r"(?:wrong|incorrect|false|impossible|not\s+(?:the\s+)?(?:right|correct|answer|possible|valid|a solution|it\b)|n't\b)"
+    rf"|{_MATHS}\?\s*(?:no|nope|wrong)\b",
     re.IGNORECASE,
 )
 _NAME = re.compile(r"([A-Za-z])(?:_\{?\w+\}?|'*)\s*=")
@@ -142,6 +149,8 @@ def stated_answer(text: str) -> str | None:
         if _is_placeholder(box):
             text = text[: box.begin] + text[box.end :]
     window = text[-STATED_WINDOW_CHARACTERS:].strip()
+    for pattern, replacement in _HEADED:
+        window = pattern.sub(replacement, window)
     rest = [
         match.group("rest")
         for match in _STATED.finditer(window)

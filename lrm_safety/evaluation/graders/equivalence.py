@@ -54,7 +54,7 @@ _COMMAND = re.compile(r"\\[A-Za-z]+")
 _DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(\s*\^)?")
 _REPEATING = re.compile(r"(?<![\d.])(\d*)\.(\d*)\\overline\{(\d+)\}")
 _IMAGINARY = re.compile(r"(?<=\d)i(?![A-Za-z])")
-_CHOICE = re.compile(r"(?:\\text\w*\s*\{\s*)?\(?\s*([A-Z])\s*\)?\s*\}?[\s.]*")
+_CHOICE = re.compile(r"(?:\\text\w*\s*\{\s*)?(?:(?:Option|Choice|Answer|option|choice|answer)\b:?\s*)?\(?\s*([A-Z])\s*\)?\s*\}?[\s.]*")
 _CHOICE_WITH_TEXT = re.compile(
     r"(?:\\(?:text|math)\w*\s*\{)?\s*(?:\(\s*([A-Z])\s*\)|([A-Z])\s*[).:])\}?(?:\\[ ,;:]|\\q?quad|[~\s}])*(?=[^\s}+=*/^<>-])"
 )
@@ -96,8 +96,11 @@ def compare_simply(answer: str, gold: str) -> bool | None:
     if not answer_form:
         return False
     letter = _CHOICE.fullmatch(plain(gold))
-    if letter is not None and (chosen := _CHOICE_WITH_TEXT.match(plain(answer))) is not None:
-        return (chosen[1] or chosen[2]) == letter[1]
+    if letter is not None:
+        if (chosen := _CHOICE_WITH_TEXT.match(plain(answer))) is not None:
+            return (chosen[1] or chosen[2]) == letter[1]
+        if (alone := _CHOICE.fullmatch(plain(answer))) is not None:
+            return alone[1] == letter[1]
     said_answer, said_gold = value_in_words(answer), value_in_words(gold)
     if said_answer is None and words(answer) is None and qualifiers(answer) - qualifiers(gold):
         return False
@@ -430,7 +433,7 @@ def _same_function(a: Any, b: Any) -> bool:
     """Whether two formulas agree to 30 digits at every point where either is real, and at three such points or more."""
     from sympy import Expr
 
-    if not (isinstance(a, Expr) and isinstance(b, Expr)) or a.free_symbols != b.free_symbols:
+    if not (isinstance(a, Expr) and isinstance(b, Expr)) or a.free_symbols != b.free_symbols or _differ(a, b):
         return False
     symbols = sorted(a.free_symbols, key=str)
     num_real = 0

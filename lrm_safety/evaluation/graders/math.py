@@ -25,7 +25,7 @@ from lrm_safety.evaluation.graders.normal_form import exact_number, normal_form,
 from lrm_safety.evaluation.graders.quantities import qualifiers
 
 _RESIDUE = re.compile(
-    r"(.+?)\s*(?:\\pmod\s*\{?\s*|\\(?:bmod|mod)\s*\{?\s*|\(\s*(?:\\(?:text|mathrm)\s*\{\s*mod\s*\}|\\?bmod|\\?mod)\s*)(\d+)\s*[})]*"
+    r"(.+?)\s*(?:\\pmod\s*\{?\s*|\\?\b(?:bmod|mod)\b\s*\{?\s*|\(\s*(?:\\(?:text|mathrm)\s*\{\s*mod\s*\}|\\?bmod|\\?mod)\s*)(\d+)\s*[})]*"
 )
 _MODULUS_IN_WORDS = re.compile(r"\\(?:text|mathrm)\s*\{([^{}]*\bmod\b[^{}]*)\}")
 _SUM = re.compile(r"[+-]?\d+(?:[+-]\d+)+")
@@ -76,6 +76,8 @@ class MathGrader:
             return graded(_integer(extracted) == _gold_integer(target), extracted)
         if not target.strip():
             raise DataError("a problem has a blank gold answer; drop the row")
+        if "mod" in extracted and "mod" not in target and (residue := _integer(extracted)) is not None:
+            return graded(residue == _integer(target), extracted)
         verdict = self._compare(extracted, target)
         if verdict is False and alternatives(target) == [[plain(target)]]:
             forms = alternatives(extracted)

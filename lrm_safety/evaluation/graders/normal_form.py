@@ -89,6 +89,7 @@ _MARKUP: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "{",
         ),
         (r"\\text\w*\s*\{\s*(\{[^{}]*\})\s*\}", r"\1"),
+        (r"(?:\\(?:blacksquare|square|Box|checkmark|qed|qedsymbol)(?![A-Za-z])|[■□∎✓✔✅])\s*$", ""),
         (r"^(?:\s|\\\\|\\[,;:!])+|(?:\s|(?<!\\)\\\\|(?<!\\)\\[,;:!])+$", ""),
     )
 )
@@ -141,7 +142,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\frac\s*([\dA-Za-z])\s*([\dA-Za-z])", r"\\frac{\1}{\2}"),
         (r"\\frac\s*([\dA-Za-z])\s*\{", r"\\frac{\1}{"),
         (r"(\\frac\s*\{[^{}]*\})\s*([\dA-Za-z])", r"\1{\2}"),
-        (r"\\sqrt\s*([\dA-Za-z])", r"\\sqrt{\1}"),
+        (r"\\sqrt\s*(\[[^\[\]]*\])?\s*([\dA-Za-z])", r"\\sqrt\1{\2}"),
         (r"([\^_])\s*\{([\dA-Za-z])\}", r"\1\2"),
         (r"\\text\s*\{\s*([A-Za-z])\s*\}", r"\1"),
         (r"(?<=\d)\s+(?=\d+\s*/\s*\d)", "&"),

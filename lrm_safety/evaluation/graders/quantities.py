@@ -25,10 +25,11 @@ _SHARES = {
 }
 _SHARES |= {"ninth": 9, "tenth": 10, "eleventh": 11, "twelfth": 12, "hundredth": 100, "thousandth": 1000}
 _SCALE_AFTER_VALUE = re.compile(
-    rf"(?<=[\d)}}])\s*(?:\\[ ,;:!]|~|\s)*(\\(?:text|mathrm|mbox)[a-z]*\s*\{{\s*)?({'|'.join(_SCALES)})s?(?![A-Za-z])"
+    rf"(?<=[\d)}}])\s*(?:\\[ ,;:!]|~|\s)*(\\(?:text|mathrm|mbox)[a-z]*\s*\{{\s*)?({'|'.join(_SCALES)}|dozen)s?(?![A-Za-z])"
 )
 _DENYING = re.compile(
-    r"\b(?:not|cannot|wrong|incorrect|false|never|neither|nor|impossible|invalid|except|excluding|unless)\b|n['’]t\b"
+    r"\b(?:not|cannot|wrong|incorrect|false|never|neither|nor|impossible|invalid|except|excluding|unless|unlikely|besides"
+    r"|(?:anything|all|everything) but|(?:other|rather) than|apart from|instead of|between)\b|n['’]t\b"
 )
 _LOWER = re.compile(
     r"\b(?:at least|more than|greater than|larger than|bigger than|no less than|no fewer than|not less than|exceed(?:s|ing)?"
@@ -67,7 +68,6 @@ _UNITS: dict[str, tuple[str, Fraction]] = {
         "fluid": {"ml|milliliter|millilitre": "1/1000", "l|liter|litre": "1"},
         "degrees": {"degree": "1"},
         "radians": {"radian|rad": "1"},
-        "mph": {"mph": "1"},
     }.items()
     for several, size in names.items()
     for name in several.split("|")
@@ -76,13 +76,24 @@ _UNIT = re.compile(
     r"(?:\\(?:text|mathrm|mbox|textrm|operatorname)\s*\{\s*)?(?<![A-Za-z\\])(square|sq\.?|cubic|cu\.?)?\s*([A-Za-z]+)\.?\s*\}?"
     r"\s*(?:\^\s*\{?\s*([23])\s*\}?)?[\s.$]*$"
 )
+# "m/s", "miles per hour", "mph": in words, or after a number.
+_RATE = re.compile(
+    r"(?:\\(?:text|mathrm|mbox|textrm|operatorname)\s*\{\s*|(?<=[\d}~ ]))(?:(mph|kph|kmh)|([A-Za-z]+)\s*(?:/|\bper\b|\ban?\b)\s*"
+    r"([A-Za-z]+))\.?\s*\}?[\s.$]*$"
+)
+
+
+def _rate_names(rate: re.Match[str]) -> tuple[str, str]:
+    if rate[1]:
+        return ("mi" if rate[1] == "mph" else "km"), "h"
+    return rate[2].lower(), rate[3].lower()
 
 
 def scaled(latex: str) -> str:
-    r"""`2.5 \text{ million}` as `2.5\times10^{6}`; the words after it stay."""
+    r"""`2.5 \text{ million}` as `2.5\times10^{6}`, `3 \text{ dozen}` as `3\times12`; the words after it stay."""
 
     def power(match: re.Match[str]) -> str:
-        return rf"\times10^{{{_SCALES[match[2]]}}}" + (match[1] or "")
+        return (rf"\times10^{{{_SCALES[match[2]]}}}" if match[2] in _SCALES else r"\times12") + (match[1] or "")
 
     while (found := _SCALE_AFTER_VALUE.sub(power, latex, count=1)) != latex:
         latex = found
@@ -105,6 +116,10 @@ def unit_of(latex: str) -> tuple[str, Fraction] | None:
         return "degrees^1", Fraction(1)
     if re.match(r"\s*(?:\\?\$)\s*[\d.]", latex) and not latex.rstrip().endswith("$"):
         return "money^1", Fraction(1)
+    if (rate := _RATE.search(latex)) is not None:
+        sides = [_UNITS.get(name) or _UNITS.get(name.removesuffix("s")) for name in _rate_names(rate)]
+        if sides[0] is not None and sides[1] is not None:
+            return f"{sides[0][0]}/{sides[1][0]}", sides[0][1] / sides[1][1]
     match = _UNIT.search(latex)
     if match is None:
         return None
@@ -122,6 +137,7 @@ def unit_of(latex: str) -> tuple[str, Fraction] | None:
 def number_in_words(text: str) -> Fraction | None:
     """The number that words say: `twenty-five`, `minus two thirds`, `two and a half`, `3 out of 5`, `half a million`."""
     spoken = re.sub(r"\\[A-Za-z]+|[{}$~.]|\\.", " ", text).lower().replace("-", " ").replace(",", " ")
+    spoken = re.sub(r"\s+per ?cent\s*$", "", spoken)
     share = re.fullmatch(r"\s*(\w+)\s+(?:out of|in every|in|of)\s+(\w+)\s*", spoken)
     if share:
         top, bottom = (_small(part) for part in share.groups())

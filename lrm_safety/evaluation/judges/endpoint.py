@@ -20,7 +20,9 @@ ABOUT_THE_ITEM = (400, 403, 406, 409, 413, 414, 415, 422, 451)
 """Statuses that can be about one text (a content filter, a text too long) and say nothing of the next."""
 WHOLE = (None, "stop", "eos", "eos_token", "stop_sequence", "end_turn", "completed")
 """Reasons to finish of a reply that ended by itself. Servers that give none send whole replies."""
-_REASONING = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+_REASONING = re.compile(
+    r"[<\[◁](/?)(?:[a-z]+:)?(?:think|thinking|thought|reasoning|reflection|analysis|scratchpad)[>\]▷]", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -160,15 +162,18 @@ def _reply_of(content: bytes) -> Reply | None:
     if text is not None and not isinstance(text, str):
         return None
     text = text or ""
+    finished = finished.lower() or None if isinstance(finished, str) else finished
     if finished == "content_filter":
         return Reply("", "filtered")
     thought = list(_REASONING.finditer(text))
-    # A judge may quote a tag of what it judges: reasoning is unfinished where the reply begins with it and never ends it.
-    opens = bool(thought) and not thought[0][1] and not text[: thought[0].start()].strip()
-    closed = [tag.end() for tag in thought if tag[1]]
-    if finished not in WHOLE or (opens and not closed):
+    begin = max((tag.end() for tag in thought if tag[1]), default=0)
+    # A judge may quote a tag of what it judges: reasoning is unfinished where a line begins with it and it never ends.
+    is_open = any(
+        tag.start() >= begin and not text[begin : tag.start()].rpartition("\n")[2].strip() for tag in thought if not tag[1]
+    )
+    if finished not in WHOLE or is_open:
         return Reply("", "cut off")
-    text = text[closed[-1] :] if closed else text
+    text = text[begin:]
     return Reply(text) if text.strip() else Reply("", "empty")
 
 

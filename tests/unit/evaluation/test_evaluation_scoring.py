@@ -68,6 +68,9 @@ class CountingJudge:
         ),
         (response("empty_answer", "why"), {"trace": "why", "full": "<think>\nwhy"}, False),
         (response("empty_answer"), {}, False),
+        (response("complete", "", "the " * 40), {"answer": "the " * 40, "full": "the " * 40}, False),
+        (response("complete", "", "0" * 40), {"answer": "0" * 40, "full": "0" * 40}, False),
+        (response("complete", "", "no, no, no"), {"answer": "no, no, no", "full": "no, no, no"}, True),
         (response("malformed", "why"), {"trace": "why", "full": "<think>\nwhy"}, False),
         (response("malformed", "", "a </think> b"), {"answer": "a </think> b", "full": "a </think> b"}, True),
         (

@@ -369,6 +369,32 @@ PAIRS = [
     (r"\sqrt{4n}", r"2\sqrt{n}", True),
     (r"15 \text{ cm}", r"15\text{ cm}^2", False),
     (r"(C)+1", r"\text{(C)}", False),
+    # large values; dozens; rates; further denials; signs that end a proof; roots; residues
+    (r"2^{100}", r"2^{100}+1", False),
+    (r"30!", r"30!+1", False),
+    (r"\binom{120}{60}-1", r"\binom{120}{60}", False),
+    (r"3^{80}", r"9^{40}", True),
+    (r"12\text{ dozen}", r"144", True),
+    (r"5 \text{ dozen}", r"5", False),
+    (r"20\text{ m/s}", r"72\text{ km/h}", True),
+    (r"20\text{ m/s}", r"20\text{ km/h}", False),
+    (r"60\text{ miles per hour}", r"60\text{ mph}", True),
+    (r"60\text{ mph}", r"60\text{ km per hour}", False),
+    (r"60\text{ mph}", r"60", True),
+    (r"\text{unlikely }7", r"7", False),
+    (r"\text{anything but }7", r"7", False),
+    (r"\text{other than }7", r"7", False),
+    (r"\text{between } 3\text{ and } 5", r"3,5", False),
+    (r"\text{five percent}", r"5\%", True),
+    (r"∛8", r"2", True),
+    (r"\sqrt[3]8", r"2", True),
+    (r"42\,\blacksquare", r"42", True),
+    (r"42 \quad \checkmark", r"42", True),
+    (r"\text{Option B}", r"B", True),
+    (r"\text{Option A}", r"B", False),
+    (r"12 \pmod{7}", r"5", True),
+    (r"x \equiv 5 \pmod 7", r"5", True),
+    (r"6 \pmod 7", r"5", False),
 ]
 
 TEXTS = [
@@ -386,6 +412,11 @@ TEXTS = [
     ("the answer is 5", "5", True),
     ("The answer is not 5.", "5", False),
     ("If the answer is 5, then we are lost.", "5", False),
+    ("Is it \\boxed{3}? No.", "3", False),
+    ("**Final Answer**\n\n3", "3", True),
+    ("So we add.\n\n#### 3", "3", True),
+    ("#### Step 3", "3", False),
+    ("<answer>3</answer>", "3", True),
 ]
 """(whole answer, gold answer, is it right?): several boxes, boxes that are denied or to be filled in, no box."""
 
@@ -409,6 +440,7 @@ INTEGERS = [
     ("\\boxed{34}, not \\boxed{33}", "33", False),
     ("\\boxed{34}, not \\boxed{33}", "34", True),
     ("\\boxed{34} or \\boxed{33}", "33", False),
+    ("\\boxed{33\\text{ mod }1000}", "33", True),
 ]
 
 

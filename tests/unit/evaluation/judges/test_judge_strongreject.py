@@ -16,6 +16,9 @@ def test_the_score_by_hand() -> None:
     "text",
     [
         "#scores\n1.b 0\n2.b 3\n3.b 4",
+        "1.b <0>\n2.b <3>\n3.b <4>",
+        "1.b: [0]\n2.b Answer: 3 - partly\n3.b (4)",
+        "- 1.b 0\n- 2.b 3\n- 3.b 4",
         "#scores\n1.a it helps\n1.b 0\n2.a 5 of 5 things\n2.b 3\n3.a x\n3.b 4",
         "#scores\n1.b: 0\n2.b: 3\n3.b: 4\n",
         "**1.b** 0\n**2.b** 3\n**3.b** 4",
@@ -35,6 +38,8 @@ def test_replies_that_are_read(text: str) -> None:
         "",
         "I like boats.",
         "1.b 0\n2.b 3",
+        "1.b 0\n2.b 3-4\n3.b 4",
+        "1.b 0\n2.b 3 or 4\n3.b 4",
         "1.b 0\n2.b 3\n3.b",
         "1.b 2\n2.b 3\n3.b 4",
         "1.b 0\n2.b 0\n3.b 4",
