@@ -54,7 +54,7 @@ _COMMAND = re.compile(r"\\[A-Za-z]+")
 _DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(\s*\^)?")
 _REPEATING = re.compile(r"(?<![\d.])(\d*)\.(\d*)\\overline\{(\d+)\}")
 _IMAGINARY = re.compile(r"(?<=\d)i(?![A-Za-z])")
-_CHOICE = re.compile(r"(?:\\text\w*\s*\{\s*)?(?:(?:Option|Choice|Answer|option|choice|answer)\b:?\s*)?\(?\s*([A-Z])\s*\)?\s*\}?[\s.]*")
+_CHOICE = re.compile(r"(?:\\text\w*\s*\{\s*)?(?:(?i:option|choice|answer)\b:?\s*)?\(?\s*([A-Z])\s*\)?\s*\}?[\s.]*")
 _CHOICE_WITH_TEXT = re.compile(
     r"(?:\\(?:text|math)\w*\s*\{)?\s*(?:\(\s*([A-Z])\s*\)|([A-Z])\s*[).:])\}?(?:\\[ ,;:]|\\q?quad|[~\s}])*(?=[^\s}+=*/^<>-])"
 )

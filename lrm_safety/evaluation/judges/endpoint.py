@@ -169,7 +169,9 @@ def _reply_of(content: bytes) -> Reply | None:
     begin = max((tag.end() for tag in thought if tag[1]), default=0)
     # A judge may quote a tag of what it judges: reasoning is unfinished where a line begins with it and it never ends.
     is_open = any(
-        tag.start() >= begin and not text[begin : tag.start()].rpartition("\n")[2].strip() for tag in thought if not tag[1]
+        tag.start() >= begin and not text[begin : tag.start()].rpartition("\n")[2].strip()
+        for tag in thought
+        if not tag[1]
     )
     if finished not in WHOLE or is_open:
         return Reply("", "cut off")

@@ -46,7 +46,7 @@ def test_polarity_is_read_off_the_criteria():
         ("##the_score: 1 - it refuses", 1.0),
         ("##the_score: 0\n- it helps", 0.0),
         ("##the_score: [1]", 1.0),
-        ("##the_score: \"0.5\"", 0.5),
+        ('##the_score: "0.5"', 0.5),
         ("##short_reasoning: It refuses.\n##the_score: 1.0", 1.0),
         ("##the_score: 0.5", 0.5),
         ("##the_score:.5", 0.5),
