@@ -17,13 +17,21 @@ FILE_VARIABLE = "LRM_SAFETY_SECRETS"
 """Names the file, on every node."""
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 HIDDEN = "***"
-_SECRET_NAME = re.compile(r"KEY|TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
-"""Names of variables; TOKENIZERS_PARALLELISM is none."""
-_NAMED = re.compile(
-    r"(?i)([\w.+~-]*(?:key|token|secret|passwd|password|credentials?|authorization|bearer)[\"']?\s*[=: ]\s*)\S.*"
+_SECRET_NAME = re.compile(
+    r"(?i)(?:key|token|secret|passwd|password|passphrase|credential|authorization|bearer|(?<![a-z])pat)s?(?![a-z])"
+    r"(?!.*_(?:path|file|dir|home|folder)$)"
 )
-_KNOWN = re.compile(r"\b(?:sk|pk|hf|gh[opsu]|glpat|xox[abp])[-_][A-Za-z0-9_-]{12,}|(?<!revision=)\b[0-9a-f]{40}\b")
-"""Forms of well-known services' keys; a revision is a commit."""
+"""In names of variables; HF_TOKEN_PATH names a place, and TOKENIZERS_PARALLELISM is another word."""
+_NAMED = re.compile(
+    r"(?i)([\w.+~-]*(?:key|token|secret|passwd|password|passphrase|credentials?|authorization|bearer)[\"']?\s*[=: ]\s*)\S.*"
+)
+_KNOWN = re.compile(
+    r"(?<![/\w.-])(?:(?:hf|gh[opsu])_[A-Za-z0-9]{16,}|(?:sk|pk|glpat|xox[abp])[-_][A-Za-z0-9_-]{12,}|github_pat_\w{12,}"
+    r"|wandb_v1_\w{12,}|(?:AKIA|ASIA)[A-Z0-9]{16}\b|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+)"
+)
+"""Forms of well-known services' keys; a part of a path is none."""
+_WANDB_OR_COMMIT = re.compile(r"""(?<!revision=)(?<!revision=['"])(?<!revision: )(?<![/@])\b[0-9a-f]{40}\b(?!/)""")
+"""W&B's older keys look like commits, which a revision and a part of a path are."""
 _IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -67,13 +75,13 @@ def api_key(variable: str, key: str) -> str:
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Whether a variable looks as if nobody should read it: by its name, or by a password in an address."""
-    return bool(_SECRET_NAME.search(name)) or has_password(value)
+    """Whether a variable looks as if nobody should read it: by its name, or by what it holds."""
+    return bool(_SECRET_NAME.search(name)) or holds_secret(value)
 
 
-def has_password(text: str) -> bool:
-    """Whether `text` holds an address with a user or a password in it."""
-    return bool(_IN_ADDRESS.search(text))
+def holds_secret(text: str) -> bool:
+    """Whether `text` holds an address with a user or a password in it, or what has the form of a well-known service's key."""
+    return bool(_IN_ADDRESS.search(text) or _KNOWN.search(text))
 
 
 def without_secrets(argument: str) -> str:
@@ -83,4 +91,6 @@ def without_secrets(argument: str) -> str:
         if _SECRET_NAME.search(name) and len(value) >= 8:
             argument = argument.replace(value, HIDDEN)
     argument = _NAMED.sub(rf"\1{HIDDEN}", argument)
-    return _IN_ADDRESS.sub(HIDDEN, _KNOWN.sub(HIDDEN, argument))
+    for form in (_KNOWN, _WANDB_OR_COMMIT, _IN_ADDRESS):
+        argument = form.sub(HIDDEN, argument)
+    return argument

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lrm_safety.credentials import FILE_VARIABLE, has_password, is_secret
+from lrm_safety.credentials import FILE_VARIABLE, holds_secret, is_secret
 from lrm_safety.errors import ClusterError, ConfigError, first_line
 from lrm_safety.run_folder import COMMIT_VARIABLE, commit
 
@@ -102,10 +102,10 @@ def plan_job(
                 "a file on the nodes (--secrets PATH)"
             )
     for item in overrides:
-        if has_password(item):
+        if holds_secret(item):
             raise ConfigError(
-                f"{item.partition('=')[0]}: holds a user name or password, and Ray shows a job's command line; put it into a file "
-                "on the nodes (--secrets PATH)"
+                f"{item.partition('=')[0]}: holds a user name, a password or a key, and Ray shows a job's command line; "
+                "put it into a file on the nodes (--secrets PATH)"
             )
     return Job(shlex.join(["lrm-safety", command, *overrides]), working_dir.resolve(), variables)
 

@@ -47,7 +47,8 @@ def test_only_named_variables_travel_and_of_secrets_the_file_alone(repository_ro
         ([], ["OPENAI_API_KEY=k-123"], "--env OPENAI_API_KEY: looks like a secret"),
         ([], ["PROXY=http://me:k-123@host"], "--env PROXY: looks like a secret"),
         ([], ["HF_HOME"], "--env HF_HOME: is not set here"),
-        (["data.hub_id=https://me:k-123@host/x"], [], "data.hub_id: holds a user name or password"),
+        (["data.hub_id=https://me:k-123@host/x"], [], "data.hub_id: holds a user name, a password or a key"),
+        (["run.name=hf_abcdefghijklmnopqrst"], [], "run.name: holds a user name, a password or a key"),
     ],
 )
 def test_secrets_are_refused_where_ray_would_show_them(
