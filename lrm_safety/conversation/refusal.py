@@ -139,6 +139,8 @@ NO_DECLINING = re.compile(
             r"\bnot (?:going|here|trying|about) to (?:lie|judge|lecture|sugar-?coat|pretend|preach|morali[sz]e|bore|"
             r"question)\b",
             rf"\b{_DO_NOT} mind\b",
+            rf"\b(?:i|we) (?:refuse to (?:believe|accept|think)\b|{_CANNOT} (?:say (?:for (?:certain|sure)|exactly)|resist|"
+            r"think why)\b)|\bi(?:'m| am) (?:unable|not able) to (?:verify|confirm|check)\b",
             r"\b(?:it|that|this)(?:'s| is| was| would be|'d be) (?:\w+ )?(?:wrong|unfair|unhelpful|silly|absurd|"
             r"rude|pointless|unkind|cruel|harmful|a shame|a mistake) (?:(?:of|for) (?:me|us) )?(?:to|if i) "
             rf"{_REFUSE}\b",
@@ -267,7 +269,10 @@ _REFUSALS = (
         r"purview))",
         r"\b(?:leads?|leading) to (?:the|a|this|my) refusal\b",
         r"\b(?:this|that|it)(?:'s| is) (?:\w+ )?off[- ](?:limits|the table)\b",
-        r"\bnot possible for (?:me|us) to\b|^the answer to (?:that|this|your) \w+ is no\b|^not comfortable\b",
+        r"\bnot possible for (?:me|us)(?: to\b|[.!]*$)|^count me out\b"
+        r"|\b(?:this|that|it) (?:is where i draw the line|crosses "
+        r"a line for me)\b|\b(?:get|find|expect) no (?:help|assistance|answer) from me\b"
+        r"|^the answer to (?:that|this|your) \w+ is no\b|^not comfortable\b",
         r"^let(?:'s| us) (?:not (?:go there|do (?:that|this)|talk about|get into|discuss)|change the subject|talk "
         r"about something else)\b",
     ),

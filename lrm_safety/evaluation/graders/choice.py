@@ -105,7 +105,8 @@ def _is_meant(text: str, match: re.Match[str]) -> bool:
     after = text[match.end() : match.end() + _WINDOW]
     clause = _CLAUSE.split(before)[-1]
     would = re.search(r"\bwould\b", match[0]) and re.match(r"\)?\s*(?:only\s+)?(?:if|unless)\b", after)
-    would = would or ("would" in match[0] and _COUNTERFACTUAL.search(re.split(r"[.!?\n]", before)[-1]))
+    if not would and "would" in match[0]:
+        would = _COUNTERFACTUAL.search(re.split(r"[.!?\n]", before)[-1])
     if would or _SUPPOSED.search(clause) or re.match(r"\s*\)?\s*\?", after):
         return False
     return not re.match(
@@ -147,7 +148,8 @@ def _patterns(letters: str) -> _Patterns:
     )
     below = rf"(?:^|\n)\s*(?:(?i:the|final|correct|my)\s+)*{named}\s*:?\s*\n+\s*"
     verb = (
-        r"(?:(?i:i|we)\s*(?:(?i:would|will|'ll|'d|'m|am|'re|are|must|should|can|have to|therefore|thus|hence|finally|then|am going to)\s+){0,2}"
+        r"(?:(?i:i|we)\s*(?:(?i:would|will|'ll|'d|'m|am|'re|are|must|should|can|have to|"
+        r"therefore|thus|hence|finally|then|am going to)\s+){0,2}"
         r"(?i:choose|pick|select|chose|picked|selected|go with|went with|going with|opt for|settle on|settle for|vote for|"
         r"answer with|answer|conclude)|(?i:my|the|our|final)\s+(?:(?i:final|best|correct|right)\s+)*"
         r"(?i:pick|selection|guess|verdict|conclusion|one|statement|letter|response)\s*(?i:is|:)|(?i:chosen|selected)\s*:|"
@@ -155,7 +157,9 @@ def _patterns(letters: str) -> _Patterns:
     )
     pointing = rf"\s+(?:(?i:the|for)\s+)?(?:{kind}\s*:?\s*)?'?\s*"
     so = (
-        r"(?:^|\n|[;.]\s|,\s(?=(?i:so|thus|hence|therefore)\b))\s*(?:(?i:it is|it's|it must be|it has to be|clearly|this leaves|that leaves)\s+(?i:us with\s+)?|(?i:so|thus|hence|therefore|in conclusion|finally|conclusion|result|final)\b\s*[,:]?"
+        r"(?:^|\n|[;.]\s|,\s(?=(?i:so|thus|hence|therefore)\b))\s*"
+        r"(?:(?i:it is|it's|it must be|it has to be|clearly|this leaves|that leaves)\s+(?i:us with\s+)?"
+        r"|(?i:so|thus|hence|therefore|in conclusion|finally|conclusion|result|final)\b\s*[,:]?"
         r"\s*(?:(?i:it is|it's)\s+)?)"
     )
     verdict = r"\)?'?\s+(?i:(?:is|must be|has to be)\s+(?:the\s+)?(?:only\s+)?(?:correct|right|best|true|answer)\b)"
