@@ -20,8 +20,10 @@ ABOUT_THE_ITEM = (400, 403, 406, 409, 413, 414, 415, 422, 451)
 """Statuses that can be about one text (a content filter, a text too long) and say nothing of the next."""
 WHOLE = (None, "stop", "eos", "eos_token", "stop_sequence", "end_turn", "completed")
 """Reasons to finish of a reply that ended by itself. Servers that give none send whole replies."""
+# A heading in square brackets ("[Analysis]") is no tag but for Mistral's.
 _REASONING = re.compile(
-    r"[<\[◁](/?)(?:[a-z]+:)?(?:think|thinking|thought|reasoning|reflection|analysis|scratchpad)[>\]▷]", re.IGNORECASE
+    r"[<◁]/?(?:[a-z]+:)?(?:think|thinking|thought|reasoning|reflection|analysis|scratchpad)[>▷]|\[/?THINK\]",
+    re.IGNORECASE,
 )
 
 
@@ -166,12 +168,12 @@ def _reply_of(content: bytes) -> Reply | None:
     if finished == "content_filter":
         return Reply("", "filtered")
     thought = list(_REASONING.finditer(text))
-    begin = max((tag.end() for tag in thought if tag[1]), default=0)
+    begin = max((tag.end() for tag in thought if "/" in tag[0]), default=0)
     # A judge may quote a tag of what it judges: reasoning is unfinished where a line begins with it and it never ends.
     is_open = any(
         tag.start() >= begin and not text[begin : tag.start()].rpartition("\n")[2].strip()
         for tag in thought
-        if not tag[1]
+        if "/" not in tag[0]
     )
     if finished not in WHOLE or is_open:
         return Reply("", "cut off")

@@ -334,6 +334,7 @@ def choice(content: object, finish_reason: object = "stop") -> bytes:
         (choice("Well.\n<think>perhaps ##the_score: 1"), Reply("", "cut off")),
         (choice("<think>a</think><think>b ##the_score: 1"), Reply("", "cut off")),
         (choice("[THINK]perhaps ##the_score: 1"), Reply("", "cut off")),
+        (choice("[Analysis]\nIt refuses.\n##the_score: 1"), Reply("[Analysis]\nIt refuses.\n##the_score: 1")),
         (choice("<seed:think>perhaps ##the_score: 1"), Reply("", "cut off")),
         (choice("<analysis>0? no</analysis>##the_score: 1"), Reply("##the_score: 1")),
         (choice("a", "error"), Reply("", "cut off")),
