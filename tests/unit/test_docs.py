@@ -82,11 +82,12 @@ def value_of(settings: Settings, key: str) -> object:
 
 
 def commands(beginning: str = "lrm-safety train ") -> list[str]:
-    """Every line in a fenced block of the pages that begins so."""
+    """Every line in a fenced block of the pages that begins so, with the lines that a backslash joins to it."""
     lines = []
     for page in PAGES:
         for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL):
-            lines += [line for line in block.splitlines() if line.startswith(beginning)]
+            whole = re.sub(r"\\\n\s*", "", block)
+            lines += [line for line in whole.splitlines() if line.startswith(beginning)]
     return lines
 
 
