@@ -345,7 +345,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise _torn(path.parent, f"{path.name} cannot be read ({error.strerror})") from error
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
         raise _torn(path.parent, f"{path.name} is not JSON")

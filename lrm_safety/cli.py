@@ -13,12 +13,20 @@ from pathlib import Path
 
 from . import credentials
 from .errors import ConfigError, LrmSafetyError
-from .files import STORAGE_ERRORS
+from .files import disk_says
 from .interruption import StopRequested
 from .settings.paths import configuration_directory
 from .usage import USAGE, help_of
 
 STDOUT = 1
+AFTER_SIGINT = {
+    "train": "training had not begun, nothing was lost",
+    "sft": "training had not begun, nothing was lost",
+    "demo": "training had not begun, nothing was lost",
+    "evaluate": "the same command goes on with the responses that it has",
+    "reward": "it keeps no checkpoints, and the same command begins anew",
+}
+"""What becomes of the work of a command whose training, if any, does not catch the signal itself."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -79,23 +87,28 @@ def _main(arguments: list[str]) -> int:
     if "" not in sys.path:
         sys.path.append("")  # functions of the user's are found in the working folder, as with `python -m`
     try:
+        os.getcwd()
+    except FileNotFoundError:
+        print("error: the folder that this shell is in does not exist any more; change to another", file=sys.stderr)
+        return 1
+    try:
         credentials.load()
         return commands[command](rest)
     except LrmSafetyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except OSError as error:
-        if error.errno not in STORAGE_ERRORS:
-            raise  # a defect of ours
-        place = error.filename or "the disk"
-        print(f"error: {place}: {error.strerror}; mend it and start the same command again", file=sys.stderr)
-        return 1
     except StopRequested as stop:
         print(f"stopped by {stop}; the same command goes on from the last checkpoint", file=sys.stderr)
         return stop.exit_code
     except KeyboardInterrupt:
-        print("stopped by SIGINT before training began; nothing was lost", file=sys.stderr)
+        print(f"stopped by SIGINT: {AFTER_SIGINT.get(command, 'nothing was lost')}", file=sys.stderr)
         return 130
+    except Exception as error:
+        if (reason := disk_says(error)) is None:
+            raise  # a defect of ours
+        place = getattr(error, "filename", None) or "the disk"
+        print(f"error: {place}: {reason}; mend it and start the same command again", file=sys.stderr)
+        return 1
 
 
 def _train(arguments: list[str]) -> int:

@@ -6,14 +6,24 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
-"""What a full, lost or forbidden disk says; any other OSError is a defect of ours."""
+STORAGE_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENAMETOOLONG,
+}
+"""What a full, lost or forbidden disk says, and of a name that it cannot take; any other OSError is a defect of ours."""
 _PROBE_BYTES = 1 << 20
 
 
@@ -127,6 +137,15 @@ def storage_problem(folder: Path, needed_bytes: int = 0) -> str | None:
     finally:
         probe.unlink(missing_ok=True)
     return None
+
+
+def disk_says(error: BaseException) -> str | None:
+    """What the disk said where an error comes of it, None for any other error. Libraries in Rust (safetensors, tokenizers) raise
+    classes of their own, with the number in the text."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(told[1])
+    return os.strerror(number) if number in STORAGE_ERRORS else None
 
 
 def amount(num_bytes: float) -> str:

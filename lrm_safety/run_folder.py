@@ -125,7 +125,7 @@ def owned(directory: Path, command: Sequence[str]) -> Iterator[RunFolder]:
     Raises ConfigError in one line, with nothing changed, where somebody else owns it, and where it cannot be written. A
     folder in which nothing was begun is not left behind.
     """
-    _refuse_what_a_job_would_lose(directory)
+    refuse_what_a_job_would_lose(directory)
     line = shlex.join(["lrm-safety", *map(without_secrets, command)])
     made = absent_folders(directory)
     try:
@@ -155,11 +155,12 @@ def owned(directory: Path, command: Sequence[str]) -> Iterator[RunFolder]:
             remove_empty(made)
 
 
-def _refuse_what_a_job_would_lose(directory: Path) -> None:
-    """A Ray job runs in a copy of the checkout that goes with Ray's session, and that other jobs share."""
+def refuse_what_a_job_would_lose(directory: Path, key: str = "run.directory") -> None:
+    """Raise ConfigError for a relative folder of results, which `key` names, in a Ray job: it runs in a copy of the checkout
+    that goes with Ray's session, and that other jobs share."""
     if RAY_JOB_VARIABLE in os.environ and not directory.is_absolute():
         raise ConfigError(
-            f"run.directory={directory}: is relative, and a Ray job's working directory is a temporary copy of the checkout; "
+            f"{key}={directory}: is relative, and a Ray job's working directory is a temporary copy of the checkout; "
             f"name an absolute folder that lasts, or set {RUNS_VARIABLE} to one for all runs"
         )
 
@@ -179,7 +180,7 @@ def absent_folders(directory: Path) -> list[Path]:
     """The folder and those above it that do not exist yet, the deepest first."""
     absent: list[Path] = []
     for path in (directory, *directory.parents):
-        if path.exists():
+        if os.path.exists(path):  # which is silent about a name that is too long
             break
         absent.append(path)
     return absent

@@ -12,6 +12,7 @@ from rich.text import Text
 from ..errors import ConfigError
 from ..reports.sweep import compare as compare_runs
 from ..reports.sweep import difference_rows, markdown, table_rows, to_json
+from ..run_folder import refuse_what_a_job_would_lose
 
 
 def compare(arguments: list[str]) -> int:
@@ -22,8 +23,9 @@ def compare(arguments: list[str]) -> int:
     if not folders:
         raise ConfigError("compare: give at least one folder of runs, e.g. outputs/sweep")
     outputs = [item.partition("=")[2] for item in arguments if item.startswith("output=")]
-    found = compare_runs(folders)
     output = Path(outputs[-1]) if outputs else folders[0]
+    refuse_what_a_job_would_lose(output, "output")
+    found = compare_runs(folders)
     try:
         output.mkdir(parents=True, exist_ok=True)
         (output / "comparison.md").write_text(markdown(found), encoding="utf-8")

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import psutil
-from hydra._internal.utils import get_args_parser
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +18,7 @@ from ..reports.curves import draw_evaluation, draw_training
 from ..reports.metrics import read_series
 from ..run_folder import owned
 from ..settings.compose import compose_settings
-from .launch import launch
+from .launch import launch, parse
 from .samples import read_samples
 
 DIRECTORY = Path("outputs/demo")
@@ -69,7 +68,7 @@ def demo(overrides: list[str]) -> int:
     the configuration is shown, and nothing else happens.
     """
     arguments = ["experiment=miniature", "run.name=demo", f"run.directory={DIRECTORY}", *overrides]
-    given = get_args_parser().parse_args(arguments)
+    given, arguments = parse(arguments)
     if given.multirun:
         raise ConfigError("demo: is one run; leave out -m, or use `lrm-safety train -m experiment=miniature`")
     if given.cfg or given.info or given.hydra_help:
@@ -77,14 +76,17 @@ def demo(overrides: list[str]) -> int:
     directory = Path(compose_settings(given.overrides)[0].run.directory)
     kept = _keep_finished(directory, arguments)
     begin = time.monotonic()
-    with PeakMemory() as memory:
-        status = launch(arguments)
+    try:
+        with PeakMemory() as memory:
+            status = launch(arguments)
+    finally:  # also where it was refused or stopped
+        if kept is not None:
+            if directory.exists():
+                print(f"the demo before this one is in {kept}")
+            else:
+                kept.rename(directory)  # nothing was begun
     if status:
-        if kept is not None and not directory.exists():
-            kept.rename(directory)  # nothing was begun
         return status
-    if kept is not None:
-        print(f"the demo before this one is in {kept}")
     summary_path = directory / "summary.json"
     series = read_series(directory / "metrics.jsonl")
     summary: dict[str, float] = {}
@@ -109,8 +111,14 @@ def _keep_finished(directory: Path, command: list[str]) -> Path | None:
         return None
     with owned(directory, ["demo", *command]):
         pass  # nobody works there
-    number = next(i for i in itertools.count(1) if not directory.with_name(f"{directory.name}-{i}").exists())
-    return directory.rename(directory.with_name(f"{directory.name}-{number}"))
+    place = directory.absolute()
+    number = next(i for i in itertools.count(1) if not place.with_name(f"{place.name}-{i}").exists())
+    try:
+        return directory.rename(directory.parent / f"{place.name}-{number}")
+    except OSError as error:  # a mount point, as a container's folder is; the place where the shell is, as `.`
+        raise ConfigError(
+            f"run.directory={directory}: holds a finished demo that cannot be given another name ({error.strerror}); choose another"
+        ) from error
 
 
 def _show(summary: dict[str, float], directory: Path) -> None:

@@ -81,10 +81,11 @@ def rows() -> Iterator[Row]:
     yield memory_row(psutil.virtual_memory().available)
     yield disk_row(Path.cwd())
     yield temporary_row(os.environ)
-    yield ray_row(os.environ, Path.home())
-    yield cache_row(cache_directory())
+    home = Path(os.path.expanduser("~"))  # stays "~" for a user without a home
+    yield ray_row(os.environ, home)
+    yield from cache_rows()
     yield data_row(os.environ.get("LRM_SAFETY_DATA"))
-    yield from login_rows(os.environ, Path.home())
+    yield from login_rows(os.environ, home)
 
 
 def system_row(system: str, machine: str) -> Row:
@@ -256,6 +257,9 @@ def temporary_row(environment: Mapping[str, str]) -> Row:
     if excess:
         over = f"{folder}: {excess} bytes too long for Ray's sockets"
         return Row(name, over, "fail", f"set {name} to a shorter folder, e.g. RAY_TMPDIR=/tmp")
+    if folder and (reason := _refuses_files(Path(folder))):
+        found = f"{folder}: cannot be written ({reason})"
+        return Row(name, found, "fail", f"set {name} to a folder that can be written, or unset it")
     return Row("temporary folder", folder)
 
 
@@ -273,15 +277,29 @@ def ray_row(environment: Mapping[str, str], home: Path) -> Row:
     return Row("ray authentication", "RAY_AUTH_MODE=token, but there is none", "fail", mend)
 
 
+def cache_rows() -> Iterator[Row]:
+    try:
+        yield cache_row(cache_directory())
+    except ConfigError as error:
+        yield Row("model cache", "no home folder", "fail", str(error).rpartition(": ")[2])
+
+
 def cache_row(folder: Path) -> Row:
-    """The first ancestor that exists has to take a new folder, for the cache is made on demand; permission bits do not tell."""
+    """The cache is made on demand."""
+    if reason := _refuses_files(folder):
+        found = f"{folder}: cannot be written ({reason})"
+        return Row("model cache", found, "fail", "set LRM_SAFETY_CACHE to a folder that can be written")
+    return Row("model cache", str(folder))
+
+
+def _refuses_files(folder: Path) -> str | None:
+    """Why nothing can be made in a folder, or in the first above it that exists; permission bits do not tell."""
     try:
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         with tempfile.TemporaryDirectory(prefix=".lrm_safety-", dir=nearest):
-            return Row("model cache", str(folder))
+            return None
     except OSError as error:
-        found = f"{folder}: cannot be written ({error.strerror})"
-        return Row("model cache", found, "fail", "set LRM_SAFETY_CACHE to a folder that can be written")
+        return error.strerror or type(error).__name__
 
 
 def data_row(folder: str | None) -> Row:

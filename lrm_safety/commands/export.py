@@ -11,7 +11,8 @@ from typing import Any, get_type_hints
 
 from ..checkpoints import Checkpoint, CheckpointStore
 from ..errors import ConfigError, ModelError
-from ..files import put_in_place
+from ..files import disk_says, put_in_place
+from ..run_folder import refuse_what_a_job_would_lose
 from ..settings import LoraSettings, ModelSettings
 from ..settings.paths import resolve
 from .model_card import write_model_card
@@ -30,6 +31,8 @@ def export(arguments: list[str]) -> int:
     which = options.get("which", "last")
     if which not in ("last", "best"):
         raise ConfigError(f"export: which={which}: must be last or best")
+    if "to" in options:
+        refuse_what_a_job_would_lose(Path(options["to"]), "to")
     place = Path(places[0]).absolute()
     checkpoint = find(place, which)
     target = Path(options["to"]) if "to" in options else default_target(place, checkpoint, which)
@@ -95,9 +98,12 @@ def write(checkpoint: Checkpoint, target: Path, model_path: str | None = None) -
         export_checkpoint(model, lora, int(config["seed"]), checkpoint.path / "zero3", ranks, unfinished)
         write_model_card(unfinished, checkpoint)
         put_in_place(unfinished, target)
-    except OSError as error:
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) else disk_says(error)
+        if reason is None:
+            raise
         raise ConfigError(
-            f"export: {target}: cannot be written ({error.strerror}); give another folder as to=FOLDER"
+            f"export: {target}: cannot be written ({reason}); give another folder as to=FOLDER"
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from omegaconf import DictConfig
 
 from ..errors import ConfigError, LrmSafetyError
 from ..evaluation.early import check_early
-from ..files import STORAGE_ERRORS
+from ..files import disk_says
 from ..run_folder import RunFolder, absent_folders, owned, remove_empty
 from ..settings import Settings, SftSettings
 from ..settings.compose import (
@@ -87,8 +89,7 @@ def launch(arguments: list[str], program: Program = TRAIN) -> int:
     Raises ConfigError before anything starts if any run of a sweep is misconfigured. A failed run of a sweep does not
     keep the others from running; the exit status is 1 then.
     """
-    # Hydra's own parser, since `--cfg job` is a flag with a value.
-    given = get_args_parser().parse_args(arguments)
+    given, arguments = parse(arguments)
     if given.multirun and given.cfg:
         raise ConfigError("--cfg: shows the configuration of one run; leave out -m and give one value to each key")
     combinations = list(sweep(given.overrides)) if given.multirun else [given.overrides]
@@ -133,9 +134,9 @@ def launch(arguments: list[str], program: Program = TRAIN) -> int:
             print(f"error: {error}", file=sys.stderr)
         except Exception as error:
             failures.append("unexpected")
-            if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
-                place = error.filename or "run.directory"
-                print(f"error: {place}: {error.strerror}; make room and start the same command again", file=sys.stderr)
+            if reason := disk_says(error):
+                place = getattr(error, "filename", None) or "run.directory"
+                print(f"error: {place}: {reason}; make room and start the same command again", file=sys.stderr)
             else:
                 # Hydra would hide the traceback of what is our own mistake behind one line.
                 traceback.print_exc()
@@ -147,6 +148,24 @@ def launch(arguments: list[str], program: Program = TRAIN) -> int:
             leaving.callback(remove_empty, folders)  # Hydra makes a folder for a run that is then refused
         hydra.main(version_base="1.3", config_path=str(configuration_directory()), config_name=program.root)(task)()
     return 1 if failures else 0
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """What Hydra's own parser reads out of the arguments, and the arguments with its flags first: that parser takes overrides
+    from one place only. Raises ConfigError in one line, also for flags that would choose another configuration."""
+    with redirect_stderr(io.StringIO()) as said:
+        try:
+            given = get_args_parser().parse_intermixed_args(arguments)
+        except SystemExit as end:
+            if not end.code:
+                raise  # --version
+            raise ConfigError(said.getvalue().strip().rpartition("error: ")[2]) from None
+    if given.config_name or given.config_path:
+        raise ConfigError("--config-name, --config-path: each command has its own configuration; give key=value")
+    flags, overrides = list(arguments), given.overrides
+    for item in overrides:
+        flags.remove(item)
+    return given, [*flags, *overrides]
 
 
 def _check_folder_names(overrides: list[str]) -> None:

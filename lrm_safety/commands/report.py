@@ -11,6 +11,7 @@ from ..errors import ConfigError
 from ..reports.findings import diagnose_study
 from ..reports.folders import gather
 from ..reports.page import write_report
+from ..run_folder import refuse_what_a_job_would_lose
 
 DEFAULT_OUTPUT = "outputs/report"
 
@@ -33,6 +34,7 @@ def report(arguments: list[str]) -> int:
         raise ConfigError(
             "report: give at least one folder of lrm-safety train, sft, evaluate or analyze, e.g. outputs/demo"
         )
+    refuse_what_a_job_would_lose(Path(output), "output")
     study = gather(folders)
     try:
         path = write_report(study, Path(output), title)

@@ -26,8 +26,9 @@ def samples(arguments: list[str]) -> int:
     Text may be harmful. It is printed with `show=text`, or after a yes at a terminal; otherwise ids, lengths, scores and
     verdicts alone.
     """
-    folders = [item for item in arguments if "=" not in item]
-    given = dict(item.partition("=")[::2] for item in arguments if "=" in item)
+    # A folder may have a "=" in its name.
+    folders = [item for item in arguments if "=" not in item or Path(item).is_dir()]
+    given = dict(item.partition("=")[::2] for item in arguments if item not in folders)
     if unknown := [*(given.keys() - set(KEYS)), *(item for item in folders if item.startswith("-"))]:
         raise ConfigError(f"samples: knows {', '.join(f'{key}=' for key in KEYS)}, not {unknown[0]}")
     if len(folders) != 1:

@@ -12,7 +12,7 @@ from ..monitoring.tensorboard import FOLDER, TensorBoardView
 
 def tensorboard(arguments: list[str]) -> int:
     """Run `tensorboard FOLDER [FOLDER ...]`; returns the exit status."""
-    if not arguments or any(item.startswith("-") or "=" in item for item in arguments):
+    if not arguments or any(item.startswith("-") or ("=" in item and not Path(item).is_dir()) for item in arguments):
         raise ConfigError("tensorboard: give folders of runs, e.g. `lrm-safety tensorboard outputs`")
     for name in arguments:
         found = sorted(Path(name).rglob("metrics.jsonl"))

@@ -112,13 +112,17 @@ def _write(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_adapter(model, state, source, partial / "adapter")
-    model.save_pretrained(partial, state_dict=merged(state, scaling(model)))
-    tokenizer.save_pretrained(partial)
-    # Where the source has no generation config, save_pretrained has written the one that follows from the configuration.
-    with contextlib.suppress(OSError):
-        GenerationConfig.from_pretrained(source).save_pretrained(partial)
-    give_usual_modes(partial)
+    try:
+        save_adapter(model, state, source, partial / "adapter")
+        model.save_pretrained(partial, state_dict=merged(state, scaling(model)))
+        tokenizer.save_pretrained(partial)
+        # Where the source has no generation config, save_pretrained has written the one that follows from the configuration.
+        with contextlib.suppress(OSError):
+            GenerationConfig.from_pretrained(source).save_pretrained(partial)
+        give_usual_modes(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # on a full disk it would keep the next try from its room
+        raise
     put_in_place(partial, folder)
 
 

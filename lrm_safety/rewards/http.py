@@ -28,6 +28,9 @@ from .scorer import ScoreArray, checked_scores
 
 _logger = logging.getLogger(__name__)
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_SECRET_FIELD = re.compile(
+    r"(?i)(?:^|[_-]|api|access)(?:key|token|secret|passw(?:or)?d|sig|signature|auth|authorization)$"
+)
 FIRST_DELAY_SECONDS = 0.5
 MAX_DELAY_SECONDS = 60.0
 
@@ -43,6 +46,10 @@ def check_url(url: str, key: str) -> None:
         raise ConfigError(f"{key}={url}: must be http://HOST[:PORT]/PATH or https://...")
     if parts.username or parts.password:
         raise ConfigError(f"{key}: must not hold a user name or password; the configuration is logged")
+    if held := [name for name, _ in urllib.parse.parse_qsl(parts.query) if _SECRET_FIELD.search(name)]:
+        raise ConfigError(
+            f"{key}: must not hold a key ({held[0]}=...); the configuration is logged: give it in a variable, api_key_env=NAME"
+        )
 
 
 def read_key(settings: RewardModelSettings, key: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -121,6 +121,8 @@ def compose_judges(names: list[str], overrides: Sequence[str] = ()) -> dict[str,
 
 def _compose(root: str, schema: type, overrides: list[str]) -> DictConfig:
     register_schema()
+    if flags := [item for item in overrides if item.startswith("-")]:
+        raise ConfigError(f"{flags[0]}: is no option of this command; a setting is KEY=VALUE")
     GlobalHydra.instance().clear()
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
@@ -209,13 +211,26 @@ def sweep(overrides: list[str]) -> Iterator[list[str]]:
     except HydraException as error:
         raise ConfigError(explain(error)) from error
     alternatives = [
-        [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
+        [f"{item.get_key_element()}={value}" for value in _swept_values(item)]
         if item.is_sweep_override()
         else [str(item.input_line)]
         for item in parsed
     ]
     for combination in itertools.product(*alternatives):
         yield list(combination)
+
+
+def _swept_values(item: Override) -> Iterator[str]:
+    """The values of one swept override; a pattern, `glob(*)`, stands for options of its group."""
+    if not isinstance(pattern := item.value(), Glob):
+        yield from item.sweep_string_iterator()
+        return
+    options = sorted(path.stem for path in (configuration_directory() / item.key_or_group).glob("*.yaml"))
+    if not (found := pattern.filter(options)):
+        raise ConfigError(
+            f"{item.input_line}: fits none of {', '.join(options) or 'no options: it is no group of conf/'}"
+        )
+    yield from found
 
 
 def fixed_keys(overrides: list[str]) -> list[str]:

@@ -198,7 +198,7 @@ def test_the_runs_of_a_sweep_have_folders_of_their_own(
         (WorkerError("policy worker 0 died"), 1, "error: policy worker 0 died"),
         (StopRequested(signal.SIGTERM), 143, "stopped by SIGTERM; the same command goes on from the last checkpoint"),
         (StopRequested(signal.SIGINT), 130, "stopped by SIGINT; the same command goes on from the last checkpoint"),
-        (KeyboardInterrupt(), 130, "stopped by SIGINT before training began; nothing was lost"),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT: training had not begun, nothing was lost"),
     ],
 )
 def test_how_a_command_ends(
@@ -341,3 +341,47 @@ def test_a_job_does_not_write_into_its_temporary_copy(
     status, _, error = run(capsys, *command, "run.name=mine")
     assert status == 1 and "run.directory=outputs/mine: is relative" in error and "LRM_SAFETY_RUNS" in error
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["export", "/runs/mine", "to=mine"], ["report", "/runs/mine"], ["compare", "mine"]],
+    ids=lambda it: it[0],
+)
+def test_results_of_a_job_are_not_written_there_either(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    status, _, error = run(capsys, *command)
+    assert status == 1 and "is relative" in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["train", "--multirn", "experiment=miniature"], "unrecognized arguments: --multirn"),
+        (["train", "experiment=miniature", "--cfg", "jb"], "invalid choice: 'jb'"),
+        (["train", "experiment=miniature", "--config-name", "sft"], "--config-name"),
+        (["evaluate", "-m", "seed=1,2"], "-m: is no option of this command"),
+        (["study", "--config-dir", "mine"], "--config-dir"),
+        (["train", "experiment=miniature", "run.directory=" + 300 * "a"], "File name too long"),
+        (["evaluate", "model.path=" + 300 * "a", "model=miniature", "evaluation=miniature", "run.name=x"], "too long"),
+    ],
+    ids=lambda it: " ".join(it)[:30] if isinstance(it, list) else "",
+)
+def test_a_mistaken_flag_or_name_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, error = run(capsys, *arguments)
+    assert status == 1 and line in error and len(error.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_was_deleted_under_the_shell_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    status, _, error = run(capsys, "plan", "experiment=miniature")
+    assert status == 1 and "does not exist any more" in error and len(error.splitlines()) == 1

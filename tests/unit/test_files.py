@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from lrm_safety.files import amount, changed_file, describe_files, give_usual_modes, storage_problem, write_atomically
+from lrm_safety.files import (
+    amount,
+    changed_file,
+    describe_files,
+    disk_says,
+    give_usual_modes,
+    storage_problem,
+    write_atomically,
+)
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
@@ -63,3 +71,13 @@ def test_a_full_disk_is_told_in_numbers(tmp_path: Path) -> None:
     )
     assert list(tmp_path.iterdir()) == []
     assert [amount(n) for n in (12, 1500, 126e9, 2e12)] == ["12 bytes", "1.5 kB", "126.0 GB", "2.0 TB"]
+
+
+def test_a_full_disk_is_known_in_every_librarys_words() -> None:
+    safetensors = pytest.importorskip("safetensors")
+    full = safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert disk_says(full) == disk_says(OSError(28, "No space")) == os.strerror(28)
+    assert disk_says(safetensors.SafetensorError("InvalidHeader")) is None and disk_says(OSError(2, "absent")) is None
+    with pytest.raises(OSError) as long:
+        Path("a" * 300).exists()
+    assert disk_says(long.value) == os.strerror(36)

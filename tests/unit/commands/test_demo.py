@@ -38,6 +38,14 @@ def test_a_finished_demo_is_kept_under_the_next_free_name(finished: Path, monkey
         finished.mkdir()
         return 1
 
+    def stopped(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "launch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        demo([])
+    assert {path.name for path in finished.parent.iterdir()} == {"demo", "demo-1"}, "nothing was begun"
+
     monkeypatch.setattr(module, "launch", begins)
     assert demo([]) == 1
     assert (finished.parent / "demo-2" / "summary.json").exists()
@@ -46,5 +54,13 @@ def test_a_finished_demo_is_kept_under_the_next_free_name(finished: Path, monkey
 def test_to_show_the_configuration_touches_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[list[str]] = []
     monkeypatch.setattr(module, "launch", lambda arguments: shown.append(arguments) or 0)
-    assert demo(["--cfg", "job"]) == 0
+    assert demo(["--cfg", "job", "seed=3"]) == demo(["seed=3", "--cfg", "job"]) == 0
     assert shown and (finished / "summary.json").exists()
+
+
+def test_a_finished_demo_that_cannot_be_renamed_is_left(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a container mounts the folder, or the shell names it `.`."""
+    monkeypatch.chdir(finished)
+    with pytest.raises(ConfigError, match="cannot be given another name"):
+        demo(["run.directory=."])
+    assert (finished / "summary.json").exists()

@@ -120,6 +120,16 @@ def test_a_temporary_folder_too_long_for_sockets_is_named() -> None:
 def test_a_cache_in_a_place_that_only_looks_writable_fails() -> None:
     """Permission bits of /proc allow root everything, and nothing can be made there."""
     assert subject.cache_row(Path("/proc/nope/.cache/lrm_safety")).level == "fail"
+    assert subject.temporary_row({"RAY_TMPDIR": "/proc/nope"}).level == "fail"
+
+
+def test_a_user_without_a_home_gets_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user number is in no passwd file."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("LRM_SAFETY_CACHE", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    (row,) = subject.cache_rows()
+    assert row.level == "fail" and "LRM_SAFETY_CACHE" in row.mend
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,11 @@ def test_a_terminal_obeys_nothing_that_the_model_wrote(tmp_path: Path, capsys: p
     assert "\x1b" not in out and "\x07" not in out and "[red]plain[/red]" in out
 
 
+def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "seed=1" / "samples.jsonl", [row(1)])
+    assert run(capsys, tmp_path / "seed=1")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -287,4 +287,9 @@ def test_urls_that_are_none(url: str) -> None:
 def test_credentials_do_not_reach_a_message() -> None:
     with pytest.raises(ConfigError) as caught:
         check_url("https://me:secret@host/score", "reward.models.far.url")
+    for name in ("api_key", "token", "access_token", "sig", "apikey"):
+        with pytest.raises(ConfigError, match="api_key_env") as refused:
+            check_url(f"https://host/score?view=1&{name}=hunter2", "reward.models.far.url")
+        assert "hunter2" not in str(refused.value)
+    check_url("https://host/score?max_tokens=3&monkey=1", "reward.models.far.url")
     assert "secret" not in str(caught.value)

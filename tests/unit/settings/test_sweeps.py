@@ -85,3 +85,14 @@ def test_names_in_the_tracker_tell_the_runs_of_a_multirun_apart(case: str) -> No
     assert expected in found
     assert len({name for name, _ in found}) == len(found) == num_names
     assert len({group for _, group in found}) == num_groups
+
+
+def test_a_pattern_stands_for_options_of_its_group() -> None:
+    assert list(sweep(["model=glob(qwen3_*)", "seed=1"])) == [
+        ["model=qwen3_1_7b", "seed=1"],
+        ["model=qwen3_4b", "seed=1"],
+        ["model=qwen3_8b", "seed=1"],
+    ]
+    for pattern in ("model=glob(qwen9*)", "seed=glob(*)"):
+        with pytest.raises(ConfigError, match="fits none of"):
+            list(sweep([pattern]))
