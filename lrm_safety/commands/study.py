@@ -30,9 +30,9 @@ RL_LESS_SFT = "rl - sft"
 def study(arguments: list[str]) -> int:
     """Run `study [study=OPTION] [key=value ...] [--cfg job] [--steps]`; returns the exit status."""
     flags = [item for item in arguments if item.startswith("--") or item == "job"]
-    settings, resolved = compose_study([item for item in arguments if item not in flags])
     if unknown := [item for item in flags if item not in ("--cfg", "job", "--steps")]:
         raise ConfigError(f"study: knows --cfg job and --steps, not {unknown[0]}")
+    settings, resolved = compose_study([item for item in arguments if item not in flags])
     if "--cfg" in flags:
         print(yaml.safe_dump(resolved, sort_keys=False), end="")
         return 0
