@@ -121,8 +121,6 @@ def compose_judges(names: list[str], overrides: Sequence[str] = ()) -> dict[str,
 
 def _compose(root: str, schema: type, overrides: list[str]) -> DictConfig:
     register_schema()
-    if flags := [item for item in overrides if item.startswith("-")]:
-        raise ConfigError(f"{flags[0]}: is no option of this command; a setting is KEY=VALUE")
     GlobalHydra.instance().clear()
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)

@@ -362,7 +362,7 @@ def test_results_of_a_job_are_not_written_there_either(
         (["train", "--multirn", "experiment=miniature"], "unrecognized arguments: --multirn"),
         (["train", "experiment=miniature", "--cfg", "jb"], "invalid choice: 'jb'"),
         (["train", "experiment=miniature", "--config-name", "sft"], "--config-name"),
-        (["evaluate", "-m", "seed=1,2"], "-m: is no option of this command"),
+        (["evaluate", "-m", "seed=1,2"], "-m: no such option"),
         (["study", "--config-dir", "mine"], "--config-dir"),
         (["train", "experiment=miniature", "run.directory=" + 300 * "a"], "File name too long"),
         (["evaluate", "model.path=" + 300 * "a", "model=miniature", "evaluation=miniature", "run.name=x"], "too long"),
