@@ -146,7 +146,7 @@ class Sweep:
 
     def run(self, seed: int) -> Path:
         """The folder of one of its runs."""
-        return self.directory / f"seed={seed}"
+        return self.directory / f"seed-{seed}"
 
 
 def title(process: psutil.Process) -> str:

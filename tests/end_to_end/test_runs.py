@@ -29,7 +29,7 @@ ASSETS = Path(lrm_safety.__file__).parent / "miniature" / "assets"
 def test_a_sweep_is_as_many_runs_one_after_the_other(sweep: Sweep) -> None:
     assert sweep.status == 0, sweep.command.output
     runs = [sweep.run(0), sweep.run(1)]
-    assert sorted(sweep.directory.glob("seed=*")) == runs
+    assert sorted(sweep.directory.glob("seed-*")) == runs
     for seed, run in enumerate(runs):
         assert yaml.safe_load((run / "config.yaml").read_text())["seed"] == seed
         assert [line["update"] for line in metric_lines(run)] == [2, 4, 6, 8, 10]
