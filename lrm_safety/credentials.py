@@ -23,11 +23,11 @@ _SECRET_NAME = re.compile(
 )
 """In names of variables; HF_TOKEN_PATH names a place, and TOKENIZERS_PARALLELISM is another word."""
 _NAMED = re.compile(
-    r"(?i)([\w.+~-]*(?:key|token|secret|passwd|password|passphrase|credentials?|authorization|bearer)[\"']?\s*[=: ]\s*)\S.*"
+    r"(?i)([\w.+~-]*(?:key|token|secret|passwd|pwd|password|passphrase|credentials?|authorization|bearer)[\"']?\s*[=: ]\s*)\S.*"
 )
 _KNOWN = re.compile(
     r"(?<![/\w.-])(?:(?:hf|gh[opsu])_[A-Za-z0-9]{16,}|(?:sk|pk|glpat|xox[abp])[-_][A-Za-z0-9_-]{12,}|github_pat_\w{12,}"
-    r"|wandb_v1_\w{12,}|(?:AKIA|ASIA)[A-Z0-9]{16}\b|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+)"
+    r"|wandb_v1_\w{12,}|AIza[\w-]{20,}|nvapi-[\w-]{12,}|(?:AKIA|ASIA)[A-Z0-9]{16}\b|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+)"
 )
 """Forms of well-known services' keys; a part of a path is none."""
 _WANDB_OR_COMMIT = re.compile(r"""(?<!revision=)(?<!revision=['"])(?<!revision: )(?<![/@])\b[0-9a-f]{40}\b(?!/)""")

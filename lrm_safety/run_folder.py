@@ -206,6 +206,10 @@ def _take(directory: Path, command: str) -> Owner:
     """
     while True:
         place, content = _last(directory)
+        if content is None and place.is_symlink():
+            raise ConfigError(
+                f"{place}: is a link to nowhere, not a record of ours; remove it, or choose another run.directory"
+            )
         if content is not None:
             _refuse_if_alive(directory, place, content)
             if _last(directory) != (place, content):

@@ -68,7 +68,7 @@ def join_ray(settings: Settings) -> None:
 def _check_answers(address: str, named: str) -> None:
     """Raise ClusterError unless something listens at `host:port` or `ray://host:port`; other forms are Ray's to read."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if not colon or not port.isdigit():
+    if not colon or not (port.isascii() and port.isdigit()):
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_SECONDS).close()

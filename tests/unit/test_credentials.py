@@ -93,6 +93,9 @@ def test_what_looks_like_a_secret(name: str, value: str, secret: bool) -> None:
         ("x=my-planted-value", "x=***"),
         ("x=" + "0123456789abcdef" * 2 + "01234567", "x=***"),
         ("x=AKIAABCDEFGHIJKLMNOP", "x=***"),
+        ("x=AIzaSyA1234567890abcdefghijk", "x=***"),
+        ("x=nvapi-abcdefghijkl1234", "x=***"),
+        ("db.pwd=hunter2", "db.pwd=***"),
         ("x=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abcdefghijk", "x=***"),
         (
             "model.path=/hub/" + "0123456789abcdef" * 2 + "01234567",

@@ -246,3 +246,10 @@ def test_a_place_that_cannot_be_a_folder(tmp_path: Path, make: Callable[[Path], 
     make(tmp_path / "run")
     with pytest.raises(ConfigError, match=r"run\.directory=.*cannot be written"), owned(tmp_path / "run", COMMAND):
         pytest.fail("no folder")
+
+
+def test_a_record_that_is_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+    """It exists for whoever would make it and does not for whoever reads it: looking again would never end."""
+    (tmp_path / ".owner").symlink_to(tmp_path / "gone")
+    with pytest.raises(ConfigError, match="is a link to nowhere"), owned(tmp_path, COMMAND):
+        pass
