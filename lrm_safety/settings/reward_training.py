@@ -136,4 +136,4 @@ class RewardTrainingSettings:
     trainer: RewardTrainerSettings = field(default_factory=RewardTrainerSettings)
     """How it learns."""
     tracking: TrackerSettings = field(default_factory=TrackerSettings)
-    """W&B."""
+    """Names and mode of the run in W&B."""
