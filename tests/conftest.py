@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes on a machine that others use says nothing about its subject; speed is measured in benchmarks/.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
 
