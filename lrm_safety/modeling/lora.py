@@ -6,6 +6,7 @@ folder, is W + alpha / rank * B A under the base model's names, so that nobody e
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,6 +112,13 @@ def save_adapter(model: PreTrainedModel, state: Mapping[str, Tensor], base: str,
         return
     config.base_model_name_or_path, config.task_type = base, "CAUSAL_LM"
     config.save_pretrained(str(folder))
+    # peft writes its set of layers in an order that differs from one process to the next.
+    path = folder / "adapter_config.json"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    written |= {
+        name: sorted(value) for name, value in written.items() if name == "target_modules" and isinstance(value, list)
+    }
+    path.write_text(json.dumps(written, indent=2, sort_keys=True), encoding="utf-8")
     adapters = {
         f"base_model.model.{name.replace(f'.{ADAPTER}.', '.')}": tensor.contiguous()
         for name, tensor in state.items()
