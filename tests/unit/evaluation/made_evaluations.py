@@ -160,12 +160,16 @@ def tokenizer() -> Any:
 class TalkingEngine(MadeEngine):
     """Thinks `because.` and says `yes.` to odd seeds, `no.` to even ones; is cut off in its trace where 3 divides."""
 
-    def __init__(self, tokenizer: Any, *, dies_after: int | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, *, dies_after: int | None = None, says: tuple[str, str] = ("no.", "yes.")
+    ) -> None:
+        """`says`: the answers to even and to odd seeds."""
         super().__init__(dies_after=dies_after)
         self._tokenizer = tokenizer
+        self._says = says
 
     def ids(self, request: GenerationRequest) -> np.ndarray:
-        text = "because.\n</think>\n\n" + ("yes." if request.seed % 2 else "no.")
+        text = "because.\n</think>\n\n" + self._says[request.seed % 2]
         ids = [*self._tokenizer.encode(text, add_special_tokens=False), self._tokenizer.eos_token_id]
         return np.asarray(ids if request.seed % 3 else ids[:2], dtype=np.int32)
 

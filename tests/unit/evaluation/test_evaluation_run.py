@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from made_evaluations import POLICY, Killed, TalkingEngine, tokenizer
 from rich.console import Console
@@ -48,11 +47,12 @@ class Engines:
         self.made: list[TalkingEngine] = []
         self.settings: list[Any] = []
         self.dies_after: int | None = None
+        self.says = ("no.", "yes.")
         monkeypatch.setattr(module, "Engine", self)
 
     def __call__(self, settings: Any) -> TalkingEngine:
         self.settings.append(settings)
-        self.made.append(TalkingEngine(tokenizer(), dies_after=self.dies_after))
+        self.made.append(TalkingEngine(tokenizer(), dies_after=self.dies_after, says=self.says))
         return self.made[-1]
 
     @property
@@ -254,13 +254,8 @@ def test_every_judge_is_checked_before_the_engine_starts(
 def test_a_regenerated_batch_is_judged_again(engines: Engines, prompts: str, tmp_path: Path) -> None:
     results, _ = evaluated(settings_of(prompts), tmp_path)
     batch = tmp_path / "responses" / "tail" / "batch-0000.npz"
-    with np.load(batch) as held:
-        arrays = dict(held)
-    arrays["ids"] = arrays["ids"].copy()
-    arrays["ids"][arrays["ids"] == tokenizer().encode("yes", add_special_tokens=False)[0]] = tokenizer().encode(
-        "no", add_special_tokens=False
-    )[0]
-    np.savez(batch, **arrays)
+    batch.write_bytes(batch.read_bytes()[:-20])
+    engines.says = ("no.", "no.")  # another machine's engine may answer otherwise: old verdicts are not about this text
     judged.clear()
     again, _ = evaluated(settings_of(prompts), tmp_path)
     figure = "safety/word/answer"

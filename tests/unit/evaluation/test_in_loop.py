@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,13 @@ ROWS = [
     {"id": "e", "question": "five?", "kind": "even", "number": 4, "category": ["y"]},
 ]
 GRADER = f"{__name__}:remember"
-seen: list[tuple[dict[str, Any], str, str, bool]] = []
+CALLS = "LRM_SAFETY_TEST_GRADER_CALLS"
 
 
 def remember(row: dict[str, Any], trace: str, answer: str, finished: bool) -> float:
-    """Grades by the row's number, and keeps what it was called with."""
-    seen.append((row, trace, answer, finished))
+    """Grades by the row's number, and writes down what it was called with: it runs in a process of its own."""
+    with open(os.environ[CALLS], "a") as calls:
+        calls.write(json.dumps([row, trace, answer, finished]) + "\n")
     return row["number"] / 10
 
 
@@ -54,8 +56,8 @@ def tokenizer() -> Any:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> str:
-    seen.clear()
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(CALLS, str(tmp_path / "calls.jsonl"))
     file = tmp_path / "held_out.jsonl"
     file.write_text("\n".join(json.dumps(row) for row in ROWS) + "\n")
     return str(file)
@@ -154,7 +156,7 @@ def test_sampling_is_the_evaluations_own(tokenizer: Any, path: str) -> None:
     assert sampling == SamplingParameters(0.5, 0.8, 0, 33, (1,))
 
 
-def test_means_of_the_grades(tokenizer: Any, path: str) -> None:
+def test_means_of_the_grades(tokenizer: Any, path: str, tmp_path: Path) -> None:
     sets = {
         "even": custom(path, GRADER, {"kind": "even"}),
         "odd": custom(path, GRADER, {"kind": "odd"}),
@@ -173,13 +175,14 @@ def test_means_of_the_grades(tokenizer: Any, path: str) -> None:
         ("odd", "b", 0.1),
         ("odd", "d", 0.3),
     ]
-    assert seen[0] == (
+    seen = [json.loads(line) for line in (tmp_path / "calls.jsonl").read_text().splitlines()]
+    assert seen[0] == [
         {"id": "a", "question": "one?", "category": ["x"], "kind": "even", "number": 0},
         "because 0.",
         "yes 0.",
         True,
-    )
-    assert seen[1][1:] == ("because 1.", "", False), "a trace that was cut off has no answer"
+    ]
+    assert seen[1][1:] == ["because 1.", "", False], "a trace that was cut off has no answer"
     assert [record["status"] for record in records] == [
         "complete",
         "unfinished_trace",
