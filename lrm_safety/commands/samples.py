@@ -84,7 +84,10 @@ def read_samples(folder: Path, update: int | None = None) -> list[dict[str, Any]
             if not isinstance(row, dict):
                 raise DataError(f"{path} line {number}: is not a sample")
             where = {"update": numbers[path]} if path in numbers else {}
-            rows.append({"set": path.stem if path.parent.name == "rollouts" else "", **where, **row})
+            # A run's rollouts are of no benchmark: `training`, and those that stopped it `offending`.
+            kind = {"rollouts/update": "training", "rollouts/offending": "offending"}
+            name = kind.get(f"{path.parent.name}/{path.stem.rpartition('-')[0]}", "")
+            rows.append({"set": name, **where, **row})
     return rows
 
 

@@ -65,20 +65,40 @@ def join_ray(settings: Settings) -> None:
         raise ClusterError(f"{named}: cannot join Ray: {line}") from error
 
 
+# What opens every gRPC connection (RFC 9113, 3.4), with no settings; a server says its own settings (frame type 4) at once.
+_HTTP2_OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_SETTINGS_FRAME = 4
+
+
 def _check_answers(address: str, named: str) -> None:
-    """Raise ClusterError unless something listens at `host:port` or `ray://host:port`; other forms are Ray's to read."""
+    """Raise ClusterError unless a gRPC server answers at `host:port` or `ray://host:port`; other forms are Ray's to read.
+
+    `ray.init` has no limit of its own: beside something that listens and never speaks gRPC it would wait for good.
+    """
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if not colon or not (port.isascii() and port.isdigit()):
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_SECONDS) as connection:
+            connection.sendall(_HTTP2_OPENING)
+            frame = connection.recv(9)
+    except TimeoutError:
+        problem = f"what listens there said nothing within {CONNECT_TIMEOUT_SECONDS:g} s"
     except (OSError, OverflowError) as error:
-        mend = (
-            "start a cluster there with `ray start --head`, or name another"
-            if named.startswith("cluster.")
-            else "unset RAY_ADDRESS for a Ray of this machine's own, or set it to a cluster that runs"
+        problem = str(error)
+    else:
+        # Under TLS the answer is an alert, and Ray has its own certificates to check.
+        if os.environ.get("RAY_USE_TLS", "0") in ("1", "true") or frame[3:4] == bytes((_SETTINGS_FRAME,)):
+            return
+        problem = (
+            "what listens there does not speak gRPC; Ray's own port is 6379 unless `ray start --port` said otherwise"
         )
-        raise ClusterError(f"{named}: no Ray cluster answers there ({error}); {mend}") from error
+    mend = (
+        "start a cluster there with `ray start --head`, or name another"
+        if named.startswith("cluster.")
+        else "unset RAY_ADDRESS for a Ray of this machine's own, or set it to a cluster that runs"
+    )
+    raise ClusterError(f"{named}: no Ray cluster answers there ({problem}); {mend}")
 
 
 class StartedGroups(ABC):

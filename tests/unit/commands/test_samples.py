@@ -44,6 +44,15 @@ def test_text_is_shown_after_consent_alone(folder: Path, capsys: pytest.CaptureF
     assert "shaped_reward 1.25" in out and "say 77" in out and "say 120" not in out
 
 
+def test_rollouts_have_one_name_whatever_their_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, kind in enumerate(("update", "offending")):
+        rollout = {key: value for key, value in row(number).items() if key != "set"}
+        write(tmp_path / f"rollouts/{kind}-000004.jsonl", [rollout])
+    assert "set offending | update 4 | id q1" in run(capsys, tmp_path)[1]
+    status, out, _ = run(capsys, tmp_path, "set=training")
+    assert status == 0 and "set training | update 4 | id q0" in out and "q1" not in out
+
+
 def test_texts_hold_characters_that_end_lines_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """JSON leaves U+0085, U+2028 and U+2029 as they are, and models write them."""
     path = tmp_path / "samples.jsonl"

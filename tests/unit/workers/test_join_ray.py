@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import socket
+import threading
 import time
 
 import pytest
@@ -41,6 +44,53 @@ def test_a_dead_address_of_the_configuration_is_blamed_on_its_key(monkeypatch: p
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with pytest.raises(ClusterError, match=rf"^cluster.address={dead}: .*ray start --head"):
         join_ray(settings(f"cluster.address='{dead}'"))
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (b"", r"said nothing within 1 s"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"does not speak gRPC; Ray's own port is 6379"),
+    ],
+)
+def test_an_address_where_something_else_listens(monkeypatch: pytest.MonkeyPatch, said: bytes, problem: str) -> None:
+    """`ray.init` would wait there without end."""
+
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.sendall(said)
+            connection.recv(1 << 10)
+            with contextlib.suppress(ConnectionError):
+                connection.recv(1)  # until the other side has had enough
+
+    monkeypatch.setattr("lrm_safety.workers.groups.CONNECT_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.delenv("RAY_USE_TLS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        with pytest.raises(ClusterError, match=rf"^RAY_ADDRESS={address}: no Ray cluster answers there .*{problem}"):
+            join_ray(settings())
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_grpc_server_is_taken_for_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own GCS is one; what it is asked after that is Ray's to judge."""
+    grpc = pytest.importorskip("grpc")
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    joined: list[object] = []
+    monkeypatch.setattr("ray.init", lambda address, **_: joined.append(address))
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    try:
+        join_ray(settings())
+    finally:
+        server.stop(None)
+    assert joined == [f"127.0.0.1:{port}"]
 
 
 @pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
