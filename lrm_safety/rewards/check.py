@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from ..conversation import DATE_STRING
 from ..errors import ConfigError, ModelError, first_line
+from ..http_client import check_url
 from ..modeling.folder import HEADS, check_model_folder, tensors
 from ..settings import RewardModelSettings, RewardSettings
 from ..settings.paths import resolve
 from .function import import_function
-from .http import check_url, read_key
+from .http import read_key
 from .rendering import Renderer, load_reward_tokenizer
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -19,7 +19,7 @@ from tiny_rewards import conversation
 
 from lrm_safety.errors import ConfigError, RewardError
 from lrm_safety.rewards.check import check_reward
-from lrm_safety.rewards.http import MAX_DELAY_SECONDS, HttpScorer, _retry_after, check_url
+from lrm_safety.rewards.http import HttpScorer
 from lrm_safety.settings import RewardModelSettings, RewardSettings
 
 Step = Callable[["Handler", list[dict[str, Any]]], None]
@@ -146,7 +146,7 @@ def test_the_key_comes_out_of_the_environment_and_stands_nowhere(
     ] * 2
     assert "k-123" not in str(refused.value) + caplog.text
     # While it is waited for, a line for every failed try.
-    assert "try 1 of 4 failed (status 500); again in 0.02 s" in caplog.text
+    assert re.search(r"try 1 of 4 failed \(status 500 Internal Server Error\); again in 0\.02\d* s", caplog.text)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_batches_rows_and_order(endpoint: Endpoint) -> None:
     assert scorer.score_texts([], "answer").shape == (0,)
 
 
-@pytest.mark.parametrize("failure", [status(500), status(503), status(429), hang_up, cut_short])
+@pytest.mark.parametrize("failure", [status(500), status(503), status(429), status(408), hang_up, cut_short])
 def test_recovers_after_failures(endpoint: Endpoint, failure: Step) -> None:
     endpoint.steps = [failure, failure]
     scorer = scorer_for(endpoint)
@@ -266,30 +266,3 @@ def test_nonsense_is_final(endpoint: Endpoint, body: str, said: str) -> None:
     with pytest.raises(RewardError, match=rf"reward\.models\.far\.url=.*{said}"):
         scorer_for(endpoint).score_texts(FIVE[:2], "answer")
     assert len(endpoint.requests) == 1
-
-
-def test_retry_after_header() -> None:
-    in_ten_seconds = email.utils.formatdate(time.time() + 10, usegmt=True)
-    assert 8 <= _retry_after(in_ten_seconds, otherwise=1.0) <= 10
-    assert _retry_after("7", otherwise=1.0) == 7
-    assert _retry_after("100000", otherwise=1.0) == MAX_DELAY_SECONDS
-    assert _retry_after(email.utils.formatdate(0, usegmt=True), otherwise=1.0) == 0
-    for unusable in (None, "soon", "nan"):
-        assert _retry_after(unusable, otherwise=1.5) == 1.5
-
-
-@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://host/x", "http://", "http://host:port/", "http://[::1"])
-def test_urls_that_are_none(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"reward\.models\.far\.url"):
-        check_url(url, "reward.models.far.url")
-
-
-def test_credentials_do_not_reach_a_message() -> None:
-    with pytest.raises(ConfigError) as caught:
-        check_url("https://me:secret@host/score", "reward.models.far.url")
-    for name in ("api_key", "token", "access_token", "sig", "apikey"):
-        with pytest.raises(ConfigError, match="api_key_env") as refused:
-            check_url(f"https://host/score?view=1&{name}=hunter2", "reward.models.far.url")
-        assert "hunter2" not in str(refused.value)
-    check_url("https://host/score?max_tokens=3&monkey=1", "reward.models.far.url")
-    assert "secret" not in str(caught.value)

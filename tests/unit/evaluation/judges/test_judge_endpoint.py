@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -220,30 +219,6 @@ def test_retry_after_of_other_statuses_is_not_read(server: Server) -> None:
     server.steps = [status(500, Retry_After="4")]
     complete(endpoint_of(server.url))
     assert server.times[1] - server.times[0] < 2
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (None, 7.0),
-        ("2", 2.0),
-        ("2.5", 2.5),
-        ("0", 0.0),
-        ("-3", 0.0),
-        ("999", 20.0),
-        ("nan", 7.0),
-        ("inf", 7.0),
-        ("soon", 7.0),
-        ("", 7.0),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
-    ],
-)
-def test_values_of_retry_after(value: str | None, expected: float) -> None:
-    endpoint = endpoint_of("http://127.0.0.1:1/v1", max_delay_seconds=20.0)
-    assert endpoint._retry_after(value, otherwise=7.0) == expected
-    later = endpoint._retry_after(formatdate(time.time() + 10, usegmt=True), otherwise=7.0)
-    assert 8.0 < later <= 10.0
-    endpoint.close()
 
 
 @pytest.mark.parametrize("step", [hangs, drips])
