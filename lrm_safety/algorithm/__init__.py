@@ -2,7 +2,7 @@
 
 Read in the order of a training step: `shaping` (raw to shaped scores), `kl` (per-token estimates and the coefficient's
 controller), `advantages` (scores to per-token advantages), `losses` (surrogate, KL loss, aggregation), `corrections`
-(engine against trainer), `schedules` (learning rate), `statistics` (what to log).
+(engine against trainer), `schedules` (learning rate), `token_statistics` (what to log).
 """
 
 from .advantages import (
@@ -26,7 +26,7 @@ from .shaping import (
     shape_scores,
     unfinished_penalty,
 )
-from .statistics import Differences, TokenStatistics, surrogate_stats
+from .token_statistics import Differences, TokenStatistics, surrogate_stats
 
 __all__ = [
     "MAX_LOG_RATIO",

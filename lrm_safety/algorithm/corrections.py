@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .kl import MAX_LOG_RATIO, kl_estimate
-from .statistics import Differences, TokenStatistics
+from .token_statistics import Differences, TokenStatistics
 
 CorrectionMode = Literal["off", "tis", "mask", "icepop"]
 

@@ -18,14 +18,14 @@ from ..datasets import SupervisedRow, SupervisedSet, draw_positions, hold_out, l
 from ..errors import ConfigError
 from ..evaluation.engine import resolve_device
 from ..evaluation.results import interval, number
-from ..evaluation.statistics import Figure, estimate, paired_difference
 from ..monitoring.progress import counted
 from ..settings import ModelSettings
 from ..settings.analysis import AnalyzeSettings
 from ..settings.paths import resolve
+from ..statistics import Estimate, estimate, paired_difference
 from .memorization import exact_memorization, extraction_strength, rouge_l, rouge_words
 from .models import Reader
-from .results import FORMAT, common_tokenizer, describe, difference_json, locate
+from .results import FORMAT, common_tokenizer, describe, locate
 
 GROUPS = ("trained", "held_out")
 """What the training that `sft.validation_fraction` and `seed` describe learns from, and what it holds out."""
@@ -137,7 +137,7 @@ def sample_rows(rows: list[SupervisedRow], limit: int | None, seed: int) -> list
     return [rows[position] for position in sorted(draw_positions(len(rows), limit, seed, key=2))]
 
 
-def figures(rows: Sequence[Values], seed: int) -> dict[str, Figure]:
+def figures(rows: Sequence[Values], seed: int) -> dict[str, Estimate]:
     """Means over the rows that have a measure, each row counting once."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {
@@ -198,7 +198,7 @@ def _differences(
         for measure in dict.fromkeys(key for row in reference.values() for key in row):
             sides = [{key: row[measure] for key, row in rows.items() if measure in row} for rows in (mine, reference)]
             paired = paired_difference(sides[0], sides[1], seed=seed)
-            yield {"model": name, "group": group, "measure": measure} | difference_json(paired)
+            yield {"model": name, "group": group, "measure": measure} | paired.to_json()
 
 
 SHOWN = (

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..evaluation.statistics import Figure, estimate, question_means
 from ..rollouts import TokenIds, TokenValues
-from .pooled import pooled_mean
+from ..statistics import Estimate, estimate, pooled_mean, question_means
 
 NUM_DECILES = 10
 
@@ -129,7 +128,7 @@ POOLED: dict[str, tuple[Callable[[ReflectionCounts], float], Callable[[Reflectio
 SHARES = ("reflections/share_of_responses",)
 
 
-def reflection_figures(counts: Sequence[ReflectionCounts], seed: int) -> dict[str, Figure]:
+def reflection_figures(counts: Sequence[ReflectionCounts], seed: int) -> dict[str, Estimate]:
     """Every measure with its interval over questions; one that no response has is left out."""
     found = {
         name: pooled_mean(
@@ -146,7 +145,7 @@ def reflection_figures(counts: Sequence[ReflectionCounts], seed: int) -> dict[st
     return {name: figure for name, figure in found.items() if not math.isnan(figure.value)}
 
 
-def decile_figures(counts: Sequence[ReflectionCounts], seed: int) -> list[Figure]:
+def decile_figures(counts: Sequence[ReflectionCounts], seed: int) -> list[Estimate]:
     """Entropy along the trace: the mean over responses of each tenth's mean; NaN where no response has that tenth."""
     return [
         estimate(list(by_question(counts, _decile(tenth)).values()), share=False, seed=seed)

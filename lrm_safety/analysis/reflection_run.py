@@ -16,11 +16,11 @@ from rich.table import Table
 from ..errors import ConfigError, DataError
 from ..evaluation.engine import resolve_device
 from ..evaluation.results import interval, number
-from ..evaluation.statistics import paired_difference
 from ..monitoring.progress import counted
 from ..rollouts import TokenValues
 from ..settings import ModelSettings
 from ..settings.analysis import AnalyzeSettings, ReflectionSettings
+from ..statistics import paired_difference
 from .entropy import choose_temperatures, token_entropies
 from .models import Reader
 from .reflection import (
@@ -35,7 +35,7 @@ from .reflection import (
 )
 from .reflection_tokens import find_reflection_tokens
 from .responses import Written, WrittenResponse, read_evaluation
-from .results import FORMAT, common_tokenizer, describe, difference_json, locate
+from .results import FORMAT, common_tokenizer, describe, locate
 
 Key = tuple[str, str, str, float]
 """Reader, writer, benchmark, temperature."""
@@ -218,7 +218,7 @@ def _differences(
                 "benchmark": benchmark,
                 "temperature": temperature,
                 "measure": measure,
-            } | difference_json(paired)
+            } | paired.to_json()
 
 
 SHOWN = ("emit/token_mean", "next/token_mean", "other/token_mean", "reflections/per_1000_trace_tokens")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..evaluation.statistics import PairedDifference
 from ..modeling.folder import model_fingerprint
 from ..modeling.load import check_causal_lm, load_tokenizer
 from ..models_cache import ensure_cached
@@ -53,13 +52,4 @@ def describe(models: Mapping[str, ModelSettings]) -> dict[str, dict[str, Any]]:
             "fingerprint": model_fingerprint(model.path, model.revision, key=f"analysis.models.{name}.path"),
         }
         for name, model in models.items()
-    }
-
-
-def difference_json(paired: PairedDifference) -> dict[str, Any]:
-    """A paired difference; without a question in common there is no p-value."""
-    return paired.figure.to_json() | {
-        "p_value": paired.p_value if paired.figure.n else None,
-        "test": paired.test,
-        "num_unmatched": paired.num_unmatched,
     }

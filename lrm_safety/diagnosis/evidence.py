@@ -61,6 +61,8 @@ class Evaluated:
     benchmarks: Mapping[str, Mapping[str, Any]]
     judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By name: `kind` and `path`."""
+    seed: int = 0
+    """Of its sampling, and of the bootstrap of its differences."""
     in_training: bool = False
     """Made of training metrics (in_training.py): no answers by question, and one evaluation of many."""
 
@@ -131,7 +133,7 @@ class Evidence:
 
 def of_evaluation(results: Mapping[str, Any], source: str) -> Evaluated:
     """The contents of a results.json."""
-    return Evaluated(source, results["benchmarks"], results.get("judges", {}))
+    return Evaluated(source, results["benchmarks"], results.get("judges", {}), results.get("seed", 0))
 
 
 def role_of(name: str, benchmark: Mapping[str, Any]) -> Role:

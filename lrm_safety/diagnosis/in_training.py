@@ -6,10 +6,10 @@ only if the last two evaluations both say so, and only beyond what so many quest
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from ..statistics import paired_difference, unpaired_interval
 from .evidence import Evaluated, Evidence, Role, role_by_name
 from .thresholds import FEW_QUESTIONS
 
@@ -52,42 +52,23 @@ def in_training(evidence: Evidence) -> tuple[Evaluated, Evaluated] | None:
 def difference_interval(
     base: Evaluated, run: Evaluated, benchmark: str, figure: str | None = None
 ) -> tuple[float, float] | None:
-    """95% interval of the change of a figure, the primary one by default: paired by question where the answers are there,
-    otherwise that of two independent shares of so many questions, which is wider; None where not even their number is known."""
+    """95% interval of the change of a figure, the primary one by default: where the answers are there the paired one, as
+    `lrm-safety evaluate compare` and the report give it, None below 10 questions in common or 2 clusters; inside training
+    that of two independent shares of so many questions, None where not even their number is known."""
     before, after = base.benchmarks[benchmark], run.benchmarks[benchmark]
+    if figure is None and before["primary"] != after["primary"]:
+        return None
     if figure is None and after.get("questions") and before.get("questions"):
-        clusters = {**before.get("clusters", {}), **after.get("clusters", {})}
-        return paired_interval(after["questions"], before["questions"], clusters)
+        clusters = {**after.get("clusters", {}), **before.get("clusters", {})}
+        paired = paired_difference(after["questions"], before["questions"], clusters=clusters, seed=run.seed)
+        told = paired.estimate.n >= FEW_QUESTIONS and paired.num_clusters > 1
+        return (paired.estimate.low, paired.estimate.high) if told else None
     if not run.in_training:
         return None
     first, last = (one["figures"][figure or one["primary"]] for one in (before, after))
     if not first["n"] or not last["n"]:
         return None
-    variance = sum(one["value"] * (1 - one["value"]) / one["n"] for one in (first, last))
-    half = 1.96 * math.sqrt(max(variance, 0.0))
-    return last["value"] - first["value"] - half, last["value"] - first["value"] + half
-
-
-def paired_interval(
-    run: Mapping[str, float], base: Mapping[str, float], clusters: Mapping[str, str] | None = None
-) -> tuple[float, float] | None:
-    """95% interval of the mean of run - base over shared questions, by the normal approximation; None below 10 of them.
-
-    Questions of one cluster (question -> cluster) are not independent: the variance is that of the clusters' sums.
-    """
-    differences = {key: run[key] - base[key] for key in sorted(run.keys() & base.keys())}
-    n = len(differences)
-    if n < FEW_QUESTIONS:
-        return None
-    mean = sum(differences.values()) / n
-    residuals: dict[str, float] = {}
-    for key, value in differences.items():
-        unit = (clusters or {}).get(key, f"question {key}")
-        residuals[unit] = residuals.get(unit, 0.0) + value - mean
-    if len(residuals) < 2:
-        return None
-    error = math.sqrt(sum(one**2 for one in residuals.values()) * len(residuals) / (len(residuals) - 1)) / n
-    return mean - 1.96 * error, mean + 1.96 * error
+    return unpaired_interval(last["value"], last["n"], first["value"], first["n"])
 
 
 def _rates(evidence: Evidence, metric: str) -> list[tuple[str, Sequence[Point]]]:

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import DataError
+from ..statistics import paired_difference
 from .figures import lower_is_better
 from .results import chance, interval, judge_notes, number, print_whole
-from .statistics import paired_difference
 
 
 def check_comparable(names: Sequence[str], results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -71,22 +71,16 @@ def compare(names: Sequence[str], results: Sequence[Mapping[str, Any]], console:
                     clusters=clusters_of(mine, base),
                     seed=one["seed"],
                 )
-                difference = paired.figure.to_json()
                 # Without a question in common (judges that gave no verdict) there is no difference, and no p.
-                p_value = paired.p_value if paired.figure.n else None
-                row["difference"] = difference | {
-                    "p_value": p_value,
-                    "test": paired.test,
-                    "num_unmatched": paired.num_unmatched,
-                }
+                row["difference"] = difference = paired.to_json()
                 if paired.num_unmatched:
                     left_out.append(
                         f"{benchmark}: {paired.num_unmatched} questions with a value in A or {letter} alone left out"
                     )
-                change = f"{paired.figure.value:+.3f}" if paired.figure.n else number(None)
-                if verdict := _verdict(paired.figure.value, better):
+                change = f"{paired.estimate.value:+.3f}" if paired.estimate.n else number(None)
+                if verdict := _verdict(paired.estimate.value, better):
                     change = f"{change} {verdict}"
-                cells += [f"{change}\n{interval(difference)}", chance(p_value), str(paired.figure.n)]
+                cells += [f"{change}\n{interval(difference)}", chance(difference["p_value"]), str(paired.estimate.n)]
             rows.append(row)
             table.add_row("" if i else f"{benchmark}\n{compared}\n{better} is better", *cells)
         table.add_section()

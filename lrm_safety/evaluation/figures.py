@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
+from ..statistics import Estimate, estimate, question_means
 from .graders.normal_form import vote_key
 from .judges.agreement import SAFE_FROM, pairwise_agreement
 from .judges.judge import REFUSAL, JudgeViews, RefusalIn, Verdict, View
 from .judges.prefixes import POSITION
 from .plan import PlannedBenchmark
 from .scoring import Scored
-from .statistics import Figure, estimate, majority_vote, question_means
 
 STATUSES = ("unfinished_trace", "unfinished_answer", "empty_answer", "malformed", "no_trace")
 WIDEST_FIRST: tuple[View, ...] = ("full", "answer", "trace")
-Figures = dict[str, Figure]
+Figures = dict[str, Estimate]
 Judges = Mapping[str, Sequence[View]]
 """The views that each judge reads (JudgeViews; a plain sequence: of a judge of refusals). The first judge gives the primary
 figures, the first that tells refusals those of over-refusal."""
@@ -233,7 +233,7 @@ def _agreement(scored: Sequence[Scored], judges: Judges) -> Figures:
         verdicts = {judge: [one.verdicts.get(judge, {}).get(view, silent) for one in scored] for judge in readers}
         for pair in pairwise_agreement(verdicts):
             kappa = math.nan if pair.kappa is None else pair.kappa
-            found[f"kappa/{pair.first}~{pair.second}/{view}"] = Figure(kappa, math.nan, math.nan, pair.n)
+            found[f"kappa/{pair.first}~{pair.second}/{view}"] = Estimate(kappa, math.nan, math.nan, pair.n)
     return found
 
 
@@ -253,7 +253,7 @@ def _means(scored: Sequence[Scored], values: Mapping[str, Value], seed: int) -> 
     return found
 
 
-def _majority(scored: Sequence[Scored], seed: int) -> Figure:
+def _majority(scored: Sequence[Scored], seed: int) -> Estimate:
     """maj@n: a question's expected score when its commonest extracted answer is taken.
 
     Everything that the grader finds equal to the gold is one vote, however it is spelled; the others go by `vote_key`.
@@ -265,6 +265,24 @@ def _majority(scored: Sequence[Scored], seed: int) -> Figure:
         majority_vote([_vote(one) for one in mine], [_correct(one) for one in mine]) for mine in by_question.values()
     ]
     return estimate(chances, clusters=[mine[0].ask.question.unit for mine in by_question.values()], seed=seed)
+
+
+def majority_vote(votes: Sequence[Hashable | None], grades: Sequence[float]) -> float:
+    """Chance that the most frequent answer of one question is correct, with ties broken by a fair draw.
+
+    `votes` are what the extracted answers stand for, `grades` (as many) how right they are. None is no vote; without any
+    vote the chance is 0. Where choices are shuffled per sample, vote for the choice and not for its letter. Grades that
+    differ within one vote count by their mean.
+    """
+    groups: dict[Hashable, list[float]] = {}
+    for vote, grade in zip(votes, grades, strict=True):
+        if vote is not None:
+            groups.setdefault(vote, []).append(grade)
+    if not groups:
+        return 0.0
+    most = max(len(group) for group in groups.values())
+    winners = [sum(group) / most for group in groups.values() if len(group) == most]
+    return sum(winners) / len(winners)
 
 
 def _vote(one: Scored) -> tuple[bool, str] | None:

@@ -2,47 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..diagnosis import role_by_name, role_of
+from ..statistics import mean_of_independent, over_runs
 from .folders import Study, Subject
-
-T_975 = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-    2.120,
-    2.110,
-    2.101,
-    2.093,
-    2.086,
-    2.080,
-    2.074,
-    2.069,
-    2.064,
-    2.060,
-    2.056,
-    2.052,
-    2.048,
-    2.045,
-    2.042,
-)
-"""Student's t at 97.5% for 1, 2, ... degrees of freedom; the last serves all beyond, and errs wide there."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +28,6 @@ class Combined:
         if self.num_runs > 1:
             return f"{self.num_runs} runs"
         return "in training, no interval" if self.in_training else f"{self.n} questions"
-
-
-def over_runs(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Mean of runs and Student's interval of it; no interval of one run."""
-    n = len(values)
-    mean = sum(values) / n
-    if n < 2:
-        return mean, None, None
-    error = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    half = T_975[min(n - 2, len(T_975) - 1)] * error
-    return mean, mean - half, mean + half
 
 
 def combine(figures: Sequence[Mapping[str, Any] | None]) -> Combined | None:
@@ -149,14 +104,12 @@ def mean_of_role(study: Study, subject: Subject, role: str) -> tuple[Combined, l
     runs = means_of_runs(subject, names)
     if len(runs) > 1:
         return Combined(*over_runs(runs), None, len(runs), mine[0].in_training), names
-    mean = sum(one.value for one in mine) / len(mine)
     bounded = [(one.value, one.low, one.high) for one in mine if one.low is not None and one.high is not None]
     # Intervals over the same runs are not independent, so they do not add in squares.
     if len(bounded) < len(mine) or any(one.num_runs > 1 for one in mine):
+        mean = sum(one.value for one in mine) / len(mine)
         return Combined(mean, None, None, None, mine[0].num_runs, mine[0].in_training), names
-    below = math.hypot(*(value - low for value, low, _ in bounded)) / len(mine)
-    above = math.hypot(*(high - value for value, _, high in bounded)) / len(mine)
-    return Combined(mean, mean - below, mean + above, sum(one.n or 0 for one in mine), 1), names
+    return Combined(*mean_of_independent(bounded), sum(one.n or 0 for one in mine), 1), names
 
 
 def means_of_runs(subject: Subject, benchmarks: Sequence[str]) -> list[float]:

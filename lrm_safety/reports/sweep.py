@@ -11,7 +11,7 @@ from typing import Any
 
 from ..diagnosis import Evidence
 from ..errors import ConfigError
-from .combine import over_runs
+from ..statistics import over_runs
 from .cost import cost_of
 from .folders import TrainingRun, read_run
 

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_safety.settings.audit import AuditSettings
+from lrm_safety.statistics import auc, auc_interval, kendall, spearman
 
+from .bias import effect_within, matched_auc, rank_correlation_within
 from .rows import COMPOSED, AuditText
 from .scoring import Floats, ScoreTable
-from .statistics import auc, auc_interval, effect_within, kendall, matched_auc, rank_correlation_within, spearman
 
 
 def figures_of(

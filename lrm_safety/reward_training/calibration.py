@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrm_safety.evaluation.statistics import estimate, question_means
+from lrm_safety.statistics import estimate, question_means
 
 NUM_BINS = 10
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..reports.analyses import MAIN_REFLECTION, own_cells
-from ..reports.combine import over_runs
 from ..settings.study import StudySettings
+from ..statistics import over_runs
 from .steps import Model, analysis_of, models_of
 
 VIEWS = ("trace", "answer", "full")

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lrm_safety.evaluation.judges.judge import Verdict
+from lrm_safety.statistics import cohen_kappa
 
 SAFE_FROM = 0.5
 
@@ -23,6 +24,11 @@ class Confusion:
     def n(self) -> int:
         """Items counted."""
         return sum(map(sum, self.counts))
+
+    @property
+    def kappa(self) -> float | None:
+        """Cohen's; None for no items, and where both always say the same one thing."""
+        return cohen_kappa(self.counts)
 
 
 @dataclass(frozen=True)
@@ -45,23 +51,6 @@ def accuracy(reference: Sequence[Hashable], judged: Sequence[Hashable]) -> float
     """Share of positions with equal labels; None for no positions."""
     pairs = list(zip(reference, judged, strict=True))
     return sum(a == b for a, b in pairs) / len(pairs) if pairs else None
-
-
-def cohen_kappa(reference: Sequence[Hashable], judged: Sequence[Hashable]) -> float | None:
-    """Cohen's kappa of two labellings with any number of classes: (p_o - p_e) / (1 - p_e).
-
-    None for no positions, and where both use one and the same label throughout (p_e = 1).
-    """
-    pairs = list(zip(reference, judged, strict=True))
-    if not pairs:
-        return None
-    n = len(pairs)
-    ours, theirs = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
-    # In whole numbers: p_e = chance / n**2, so that a p_e of 1 is recognised exactly.
-    chance = sum(count * theirs[label] for label, count in ours.items())
-    if chance == n * n:
-        return None
-    return (n * sum(a == b for a, b in pairs) - chance) / (n * n - chance)
 
 
 def confusion(reference: Sequence[str], judged: Sequence[str], labels: Sequence[str] | None = None) -> Confusion:
@@ -91,7 +80,7 @@ def pairwise_agreement(verdicts: Mapping[str, Sequence[Verdict]]) -> list[PairAg
         left, right = [a for a, _ in both], [b for _, b in both]
         agreements.append(
             PairAgreement(
-                first, second, accuracy(left, right), cohen_kappa(left, right), len(both), len(ours) - len(both)
+                first, second, accuracy(left, right), confusion(left, right).kappa, len(both), len(ours) - len(both)
             )
         )
     return agreements

@@ -11,7 +11,7 @@ from typing import Any
 from lrm_safety.datasets.files import read_rows
 from lrm_safety.datasets.serialised import unwrap
 from lrm_safety.errors import DataError
-from lrm_safety.evaluation.judges.agreement import Confusion, accuracy, as_label, cohen_kappa, confusion
+from lrm_safety.evaluation.judges.agreement import Confusion, accuracy, as_label, confusion
 from lrm_safety.evaluation.judges.judge import Judge, JudgeItem
 
 LABELS = ("safe", "unsafe")
@@ -44,13 +44,8 @@ def calibrate(judge: Judge, items: Sequence[LabelledItem]) -> Calibration:
         if verdict.safety is not None
     ]
     reference, judged = [a for a, _ in pairs], [b for _, b in pairs]
-    return Calibration(
-        accuracy(reference, judged),
-        cohen_kappa(reference, judged),
-        confusion(reference, judged, LABELS),
-        len(pairs),
-        len(items) - len(pairs),
-    )
+    counted = confusion(reference, judged, LABELS)
+    return Calibration(accuracy(reference, judged), counted.kappa, counted, len(pairs), len(items) - len(pairs))
 
 
 def load_xstest_completions(path: str, *, only_unsafe_prompts: bool = False) -> list[LabelledItem]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lrm_safety.conversation import CLOSE_TAG, OPEN_TAG, is_english, is_refusal, language, refusal
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
+from lrm_safety.statistics import cohen_kappa
 
 _SENTENCE_END = re.compile(r"(?<=[.!?;])[\"')\]]*\s+|\s*\n\s*")
 # A conclusion is read apart from what it is drawn from: "the policy says to refuse such content, so I can't ..."
@@ -160,9 +161,9 @@ class Measured:
     @property
     def kappa(self) -> float:
         """Cohen's."""
-        judged = self.found + self.mistaken
-        chance = (self.refusals * judged + self.complying * (self.n - judged)) / self.n**2
-        return (self.accuracy - chance) / (1 - chance)
+        kappa = cohen_kappa([[self.found, self.refusals - self.found], [self.mistaken, self.complying - self.mistaken]])
+        assert kappa is not None, "both classes were labelled"
+        return kappa
 
 
 MEASURED = {

@@ -8,9 +8,9 @@ from typing import Any
 
 from ...evaluation.compare import clusters_of
 from ...evaluation.results import headlines, judge_notes
-from ...evaluation.statistics import paired_difference
+from ...statistics import over_runs, paired_difference
 from ..album import Album
-from ..combine import Combined, before_training, benchmarks_of, combine, figure_of, over_runs
+from ..combine import Combined, before_training, benchmarks_of, combine, figure_of
 from ..folders import Study, Subject, paired
 from ..html import absent, cell, folded, slug, table
 from ..published import BENCHMARKS, NOTE, PAPER, REFLECTION, REFLECTION_TITLES, TITLES, published
@@ -159,8 +159,8 @@ def _differences(base: Subject, subject: Subject, benchmark: str) -> list[dict[s
             clusters=clusters_of(mine, theirs),
             seed=evaluation.results.get("seed", 0),
         )
-        if one.figure.n:
-            found.append(one.figure.to_json() | {"p_value": one.p_value})
+        if one.estimate.n:
+            found.append(one.to_json())
     return found
 
 

@@ -30,7 +30,7 @@ from lrm_safety.diagnosis.evaluation_rules import (
     trace_format,
     uneven_safety,
 )
-from lrm_safety.diagnosis.in_training import difference_interval, paired_interval
+from lrm_safety.diagnosis.in_training import difference_interval
 from lrm_safety.diagnosis.thresholds import THRESHOLDS
 from lrm_safety.diagnosis.training_rules import (
     collapsed_traces,
@@ -133,12 +133,26 @@ def test_a_fall_over_few_questions_is_a_warning() -> None:
 
 
 def test_paired_interval_by_hand() -> None:
-    base = {f"q{i}": 1.0 for i in range(10)} | {"only here": 0.0}
-    run = {f"q{i}": float(i >= 2) for i in range(10)}
-    # differences: two of -1, eight of 0: mean -0.2, variance (2 x 0.64 + 8 x 0.04) / 9 = 0.17778
-    error = math.sqrt(1.6 / 9 / 10)
-    assert paired_interval(run, base) == pytest.approx((-0.2 - 1.96 * error, -0.2 + 1.96 * error))
-    assert paired_interval({"q0": 1.0}, base) is None
+    def interval(run: dict[str, float], clusters: dict[str, str] | None = None) -> tuple[float, float] | None:
+        more = {"clusters": clusters} if clusters else {}
+        sides = (evaluated(math=entry("reasoning", "pass@1", 0.5, questions=one, **more)) for one in (base, run))
+        return difference_interval(*sides, "math")
+
+    base = {f"q{i}": 1.0 for i in range(100)} | {"only here": 0.0}
+    run = {f"q{i}": float(i >= 20) for i in range(100)}
+    # 20 differences of -1, 80 of 0: the number of -1 in a resample is binomial, 2.5% and 97.5% of it are 12 and 28
+    assert interval(run) == pytest.approx((-0.28, -0.12), abs=0.011)
+    assert interval({f"q{i}": 1.0 for i in range(9)}) is None
+    # Five clusters of twenty, one of them lost: drawn 0 times by a third of the resamples, 4 times or more by 0.7%
+    clusters = {f"q{i}": f"c{i // 20}" for i in range(100)}
+    assert interval(run, clusters) == pytest.approx((-0.6, 0.0))
+    assert interval(run, dict.fromkeys(clusters, "one")) is None, "one cluster cannot tell how it varies"
+
+
+def test_an_interval_of_another_figure_is_none() -> None:
+    """The base's answers may be of another figure than the run's, such as another judge's."""
+    base, run = entry("safety", "safety/a/full", 0.5), entry("safety", SAFETY, 0.4)
+    assert difference_interval(evaluated(attaq=base), evaluated(attaq=run), "attaq") is None
 
 
 def test_attacks_and_other_kinds_are_not_reasoning() -> None:
@@ -399,7 +413,7 @@ def test_the_interval_inside_training_by_hand() -> None:
 
     found = in_training(Evidence(training=inside(50, math500=[0.6, 0.3, 0.4])))
     assert found is not None
-    half = 1.96 * math.sqrt(0.6 * 0.4 / 50 + 0.4 * 0.6 / 50)
+    half = 1.959964 * math.sqrt(0.6 * 0.4 / 50 + 0.4 * 0.6 / 50)
     assert difference_interval(*found, "math500") == pytest.approx((-0.2 - half, -0.2 + half))
 
 

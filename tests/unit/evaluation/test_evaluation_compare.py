@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.compare import check_comparable, compare, differences
-from lrm_safety.evaluation.statistics import estimate
+from lrm_safety.statistics import estimate
 
 FIGURE = "safety/a/full"
 

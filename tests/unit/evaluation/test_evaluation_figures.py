@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_evaluations import plan_of, question, response, scored_of
 
@@ -22,6 +24,7 @@ from lrm_safety.evaluation.figures import (
     figures,
     is_of_group,
     lower_is_better,
+    majority_vote,
     primary_figure,
 )
 from lrm_safety.evaluation.graders.grade import NO_ANSWER, UNFINISHED, Grade
@@ -500,3 +503,36 @@ def test_the_primary_figure_is_the_mean_of_primary_values(data: st.DataObject) -
     else:
         assert found is not None and found.n == len(by_question)
         assert found.value == pytest.approx(np.mean([np.mean(mine) for mine in by_question.values()]))
+
+
+@pytest.mark.parametrize(
+    ("votes", "correct", "chance"),
+    [
+        (["5", "5", "7"], [1, 1, 0], 1.0),
+        (["5", "7", "7"], [1, 0, 0], 0.0),
+        (["5", "7"], [1, 0], 1 / 2),
+        (["5", "7", "9", "5", "7", "9"], [1, 0, 0, 1, 0, 0], 1 / 3),
+        (["5", None, None, None], [1, 0, 0, 0], 1.0),
+        ([None, None], [0, 0], 0.0),
+        ([], [], 0.0),
+        ([Fraction(1, 2), Fraction(2, 4), "7"], [1, 1, 0], 1.0),
+        (["5", "5", "5", "7"], [1, 1, 0, 0], 2 / 3),
+    ],
+)
+def test_majority_vote_by_hand(votes: list[object], correct: list[float], chance: float) -> None:
+    assert majority_vote(votes, correct) == pytest.approx(chance)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from(["a", "b", "c", None]), max_size=8), st.randoms())
+def test_majority_vote_is_what_a_fair_draw_gives_and_takes_any_order(
+    votes: list[str | None], draw: random.Random
+) -> None:
+    correct = [vote == "a" for vote in votes]
+    chance = majority_vote(votes, correct)
+    counts = {name: votes.count(name) for name in "abc" if name in votes}
+    winners = [name for name in counts if counts[name] == max(counts.values())]
+    drawn = sum(random.Random(seed).choice(winners) == "a" for seed in range(400)) / 400 if winners else 0.0
+    assert abs(chance - drawn) < 0.15
+    order = draw.sample(range(len(votes)), len(votes))
+    assert majority_vote([votes[i] for i in order], [correct[i] for i in order]) == chance

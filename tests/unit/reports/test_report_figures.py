@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import io
+import random
 from pathlib import Path
 
 import pytest
@@ -18,18 +19,21 @@ from made_study import (
     training,
 )
 from matplotlib import pyplot as plt
+from rich.console import Console
 
+from lrm_safety.diagnosis import of_evaluation
+from lrm_safety.diagnosis.in_training import difference_interval
 from lrm_safety.errors import ConfigError
+from lrm_safety.evaluation.compare import compare
+from lrm_safety.evaluation.results import read_results
 from lrm_safety.reports.analyses import memorization as read_memorization
 from lrm_safety.reports.analyses import reflection as read_reflection
 from lrm_safety.reports.combine import (
-    T_975,
     Combined,
     combine,
     figure_of,
     mean_of_role,
     means_of_runs,
-    over_runs,
     pareto,
 )
 from lrm_safety.reports.cost import cost_of, num_gpus
@@ -42,35 +46,13 @@ from lrm_safety.reports.sections.results import _differences
 from lrm_safety.reports.style import looks_of
 
 
-def test_interval_over_seeds_is_students() -> None:
-    values = [0.7, 0.8, 0.9, 0.6, 0.75]
-    mean, low, high = over_runs(values)
-    deviation = math.sqrt(sum((value - 0.75) ** 2 for value in values) / 4)
-    half = 2.7764451 * deviation / math.sqrt(5)
-    assert (mean, low, high) == pytest.approx((0.75, 0.75 - half, 0.75 + half), abs=1e-4)
-    assert over_runs([0.5]) == (0.5, None, None)
-    # 40 values of 0 and 40 of 1: deviation (20 / 79)^0.5; no t is below that of 30 degrees, and none is the normal's
-    many = over_runs([0.0, 1.0] * 40)
-    assert many[2] == pytest.approx(0.5 + 2.042 * math.sqrt(20 / 79 / 80))
-
-
-def test_table_of_student_against_its_density() -> None:
-    for freedom, quantile in enumerate(T_975, start=1):
-        # Simpson's rule over the density from 0 to the quantile: half of 95%.
-        scale = math.gamma((freedom + 1) / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
-        width = quantile / 2000
-        density = [scale * (1 + (i * width) ** 2 / freedom) ** (-(freedom + 1) / 2) for i in range(2001)]
-        area = width / 3 * (density[0] + density[-1] + 4 * sum(density[1:-1:2]) + 2 * sum(density[2:-1:2]))
-        assert area == pytest.approx(0.475, abs=5e-5), freedom
-
-
 def test_combining_leaves_out_what_is_null() -> None:
     one = combine([figure(0.5), None, {"value": None, "low": None, "high": None, "n": 0}])
     assert one is not None and (one.value, one.low, one.high, one.n, one.num_runs) == (0.5, 0.45, 0.55, 100, 1)
     assert combine([None]) is None
     several = combine([figure(0.4), figure(0.6)])
     assert several is not None and several.value == pytest.approx(0.5) and several.num_runs == 2
-    assert several.high == pytest.approx(0.5 + 12.706 * 0.1)
+    assert several.high == pytest.approx(0.5 + 12.7062047 * 0.1)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +98,7 @@ def test_interval_of_a_mean_of_benchmarks(tmp_path: Path) -> None:
     assert means_of_runs(several.subjects[0], ["a", "b"]) == pytest.approx([0.6, 0.65])
     found = mean_of_role(several, several.subjects[0], "reasoning")
     assert found is not None and (found[0].value, found[0].num_runs) == (pytest.approx(0.625), 2)
-    assert found[0].high == pytest.approx(0.625 + 12.706 * 0.025)
+    assert found[0].high == pytest.approx(0.625 + 12.7062047 * 0.025)
 
 
 def test_a_mean_of_benchmarks_inside_training_is_over_runs(tmp_path: Path) -> None:
@@ -129,7 +111,7 @@ def test_a_mean_of_benchmarks_inside_training_is_over_runs(tmp_path: Path) -> No
     found = mean_of_role(several, several.subjects[0], "reasoning")
     # the benchmarks of a run are not independent: means of 0.6 and 0.65, and Student over these two
     assert found is not None and (found[0].value, found[0].num_runs) == (pytest.approx(0.625), 2)
-    assert found[0].high == pytest.approx(0.625 + 12.706 * 0.025) and found[0].in_training
+    assert found[0].high == pytest.approx(0.625 + 12.7062047 * 0.025) and found[0].in_training
     del several.subjects[0].runs[1].series["evaluation/gsm8k"]
     found = mean_of_role(several, several.subjects[0], "reasoning")
     assert found is not None and found[0].low is None, "one run has both, so nothing says how the mean varies over runs"
@@ -280,6 +262,25 @@ def test_seeds_are_paired_by_seed_and_not_by_place(tmp_path: Path) -> None:
     assert seen == [("", "rl-3", "base-3"), ("run-0", "rl-0", "base-0"), ("run-2", "rl-2", "base-2")]
     del base.evaluations[3]
     assert len(_differences(base, subject, "math500")) == 2, "a seed that the base lacks is compared with nothing"
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_one_difference_has_one_interval(tmp_path: Path, size: int) -> None:
+    """`evaluate compare`, the report and the diagnosis say the same of the same two evaluations, in clusters or not."""
+    draw = random.Random(7)
+    folders = []
+    for name in ("base", "rl"):
+        answers = [draw.choice((0.0, 0.25, 1.0)) for _ in range(60)]
+        made = benchmark("math500", "reasoning", "pass@1", 0.5, questions=answers)
+        made["clusters"] = {f"q{i}": f"c{i // size}" for i in range(60)} if size > 1 else {}
+        folders.append(evaluation(tmp_path / name, {"math500": made}, seed=3))
+    before, after = (read_results(folder) for folder in folders)
+    compared = compare(["base", "rl"], [before, after], Console(file=io.StringIO()))[1]["difference"]
+    base, subject = gather([f"{folder.name}={folder}" for folder in folders]).subjects
+    (reported,) = _differences(base, subject, "math500")
+    diagnosed = difference_interval(of_evaluation(before, "base"), of_evaluation(after, "rl"), "math500")
+    assert (compared["low"], compared["high"]) == (reported["low"], reported["high"]) == diagnosed
+    assert compared["low"] < compared["value"] < compared["high"]
 
 
 def test_seeds_that_repeat_are_paired_by_place(tmp_path: Path) -> None:

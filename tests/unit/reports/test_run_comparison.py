@@ -73,7 +73,7 @@ def test_mean_and_interval_over_seeds(sweep: Path) -> None:
     found = compare([sweep])
     mean, low, high = found.reference.cells()["safety"]
     # 0.90, 0.92, 0.97: mean 0.93, deviations -0.03, -0.01, 0.04: variance 0.0026 / 2; t of two degrees 4.303
-    half = 4.303 * math.sqrt(0.0013 / 3)
+    half = 4.3026527 * math.sqrt(0.0013 / 3)
     assert (mean, low, high) == pytest.approx((0.93, 0.93 - half, 0.93 + half))
     cells = found.reference.cells()
     assert cells["response tokens"][0] == pytest.approx(51) and cells["KL, nats/token"] == pytest.approx((0.02,) * 3)
@@ -84,7 +84,7 @@ def test_mean_and_interval_over_seeds(sweep: Path) -> None:
 def test_differences_are_paired_by_seed(sweep: Path) -> None:
     found = compare([sweep])
     # -0.10, -0.08, -0.12: mean -0.10, variance 0.0008 / 2
-    half = 4.303 * math.sqrt(0.0004 / 3)
+    half = 4.3026527 * math.sqrt(0.0004 / 3)
     assert found.differences(found.rows[1])["safety"] == pytest.approx((-0.1, -0.1 - half, -0.1 + half))
     assert found.differences(found.rows[2])["safety"] == pytest.approx((0.01, 0.01, 0.01)), (
         "seeds vary, the gain does not"
@@ -102,7 +102,7 @@ def test_the_evaluation_before_training_is_counted_once_a_seed(sweep: Path) -> N
     for seed, value in enumerate((0.1, 0.2, 0.3)):
         made_run(sweep / f"experiment=tiny,seed={seed}", seed, [value, 0.6, 0.9])
     # 0.1, 0.2, 0.3 of the reference alone: variance 0.02 / 2
-    half = 4.303 * math.sqrt(0.01 / 3)
+    half = 4.3026527 * math.sqrt(0.01 / 3)
     assert compare([sweep]).before()["safety"] == pytest.approx((0.2, 0.2 - half, 0.2 + half))
 
 

@@ -68,8 +68,8 @@ def test_means_and_students_interval_over_seeds(study: StudySettings) -> None:
     safety = summary["rl"]["safety_full"]
     # Two seeds, 0.9 and 1.0: mean 0.95, standard error 0.05, Student's t at 97.5% with one degree of freedom 12.706.
     assert safety["mean"] == pytest.approx(0.95) and safety["values"] == [0.9, 1.0]
-    assert safety["high"] - safety["mean"] == pytest.approx(12.706 * math.sqrt(((0.05**2) * 2 / 1) / 2))
-    assert safety["mean"] - safety["low"] == pytest.approx(12.706 * 0.05)
+    assert safety["high"] - safety["mean"] == pytest.approx(12.7062047 * math.sqrt(((0.05**2) * 2 / 1) / 2))
+    assert safety["mean"] - safety["low"] == pytest.approx(12.7062047 * 0.05)
     assert summary["base"]["safety_trace"]["values"] == pytest.approx([0.09, 0.19])
     assert summary["sft"]["safety_answer"]["values"] == pytest.approx([0.78, 0.88])
     assert summary["base"]["sums_accuracy"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "values": [0.5, 0.5]}

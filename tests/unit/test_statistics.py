@@ -1,7 +1,6 @@
 import itertools
 import json
 import math
-import random
 import tracemalloc
 from fractions import Fraction
 
@@ -10,16 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrm_safety.evaluation import statistics
-from lrm_safety.evaluation.statistics import (
-    Figure,
+from lrm_safety.statistics import (
+    Estimate,
     bootstrap_interval,
     effective_size,
     estimate,
-    majority_vote,
     mcnemar_p_value,
+    mean_of_independent,
+    over_runs,
     paired_difference,
     question_means,
+    unpaired_interval,
     wilson_interval,
 )
 
@@ -41,37 +41,6 @@ def test_question_means_against_a_loop_and_in_any_order(correct, draw):
     order = draw.sample(range(len(correct)), len(correct))
     mixed = [draw.sample(correct[i], len(correct[i])) for i in order]
     assert question_means(mixed).tolist() == pytest.approx([expected[i] for i in order], abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("votes", "correct", "chance"),
-    [
-        (["5", "5", "7"], [1, 1, 0], 1.0),
-        (["5", "7", "7"], [1, 0, 0], 0.0),
-        (["5", "7"], [1, 0], 1 / 2),
-        (["5", "7", "9", "5", "7", "9"], [1, 0, 0, 1, 0, 0], 1 / 3),
-        (["5", None, None, None], [1, 0, 0, 0], 1.0),
-        ([None, None], [0, 0], 0.0),
-        ([], [], 0.0),
-        ([Fraction(1, 2), Fraction(2, 4), "7"], [1, 1, 0], 1.0),
-        (["5", "5", "5", "7"], [1, 1, 0, 0], 2 / 3),
-    ],
-)
-def test_majority_vote_by_hand(votes, correct, chance):
-    assert majority_vote(votes, correct) == pytest.approx(chance)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.sampled_from(["a", "b", "c", None]), max_size=8), st.randoms())
-def test_majority_vote_is_what_a_fair_draw_gives_and_takes_any_order(votes, draw):
-    correct = [vote == "a" for vote in votes]
-    chance = majority_vote(votes, correct)
-    counts = {name: votes.count(name) for name in "abc" if name in votes}
-    winners = [name for name in counts if counts[name] == max(counts.values())]
-    drawn = sum(random.Random(seed).choice(winners) == "a" for seed in range(400)) / 400 if winners else 0.0
-    assert abs(chance - drawn) < 0.15
-    order = draw.sample(range(len(votes)), len(votes))
-    assert majority_vote([votes[i] for i in order], [correct[i] for i in order]) == chance
 
 
 def test_bootstrap_interval_is_close_to_the_normal_one_on_many_questions():
@@ -242,10 +211,48 @@ def test_clusters_of_one_are_questions():
     assert estimate(values, clusters=range(40), seed=5) == estimate(values, seed=5)
 
 
-def test_quantiles_of_student():
-    # 97.5 % points of published tables.
-    for degrees, expected in ((4, 2.776), (9, 2.262), (29, 2.045), (197, 1.972)):
-        assert statistics._student(0.975, degrees) == pytest.approx(expected, rel=0.01)
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 29, 30, 79, 197])
+def test_interval_over_runs_is_students_by_its_density(freedom):
+    values = [0.0, 1.0] * ((freedom + 1) // 2) + [0.5] * ((freedom + 1) % 2)
+    mean, low, high = over_runs(values)
+    error = math.sqrt(sum((value - 0.5) ** 2 for value in values) / freedom / (freedom + 1))
+    assert mean == pytest.approx(0.5) and mean - low == pytest.approx(high - mean)
+    # Simpson's rule over the density from 0 to the quantile: half of 95%.
+    width = (high - mean) / error / 20_000
+    scale = math.gamma((freedom + 1) / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
+    density = [scale * (1 + (i * width) ** 2 / freedom) ** (-(freedom + 1) / 2) for i in range(20_001)]
+    area = width / 3 * (density[0] + density[-1] + 4 * sum(density[1:-1:2]) + 2 * sum(density[2:-1:2]))
+    assert area == pytest.approx(0.475, abs=1e-9)
+
+
+def test_interval_over_runs_by_hand():
+    # 97.5 % points of published tables: 2.776 for 4 degrees of freedom.
+    values = [0.7, 0.8, 0.9, 0.6, 0.75]
+    half = 2.7764451 * math.sqrt(sum((value - 0.75) ** 2 for value in values) / 4) / math.sqrt(5)
+    assert over_runs(values) == pytest.approx((0.75, 0.75 - half, 0.75 + half))
+    assert over_runs([0.5]) == (0.5, None, None)
+
+
+@pytest.mark.parametrize(("num_clusters", "quantile"), [(5, 2.776), (10, 2.262), (30, 2.045), (198, 1.972)])
+def test_a_size_that_is_estimated_has_students_quantile(num_clusters, quantile):
+    """Half of the clusters 0.4, half 0.6 about: the roots of Wilson's equation with the table's 97.5 % points."""
+    values = [0.4, 0.6] * (num_clusters // 2) + [0.5] * (num_clusters % 2)
+    size = 0.25 / (sum((value - 0.5) ** 2 for value in values) / num_clusters / (num_clusters - 1))
+    root = 0.5 * quantile / math.sqrt(size + quantile**2)  # share 1/2: (1/2 - p)^2 = q^2 p (1 - p) / size
+    found = estimate(values, seed=0)
+    assert (found.low, found.high) == (pytest.approx(0.5 - root, rel=1e-3), pytest.approx(0.5 + root, rel=1e-3))
+
+
+def test_mean_of_independent_values_by_hand():
+    # half-widths 0.3 and 0.4 below, 0.03 and 0.04 above: roots of 0.25 and of 0.0025, over two
+    found = mean_of_independent([(0.5, 0.2, 0.53), (0.7, 0.3, 0.74)])
+    assert found == pytest.approx((0.6, 0.6 - 0.5 / 2, 0.6 + 0.05 / 2))
+
+
+def test_unpaired_interval_by_hand():
+    half = 1.959963984540054 * math.sqrt(0.4 * 0.6 / 50 + 0.6 * 0.4 / 40)
+    assert unpaired_interval(0.4, 50, 0.6, 40) == pytest.approx((-0.2 - half, -0.2 + half))
+    assert unpaired_interval(1.0, 5, 0.0, 5) == (1.0, 1.0)
 
 
 def test_p_values_count_clusters():
@@ -255,8 +262,9 @@ def test_p_values_count_clusters():
     clusters = {key: key.partition("-")[0] for key in ids}
     result = paired_difference(a, b, clusters=clusters, seed=0)
     assert (result.test, result.p_value) == ("sign_flip_exact", pytest.approx(2 / 64))
+    assert result.num_clusters == 6
     assert paired_difference(a, b, seed=0).p_value == pytest.approx(2 / 2**24)
-    assert result.figure.n == 24
+    assert result.estimate.n == 24
 
 
 def test_p_values_of_clusters_under_the_null_are_no_smaller_than_they_say():
@@ -276,13 +284,13 @@ def test_paired_difference_by_hand():
     a = {"1": 1.0, "2": 1.0, "3": 0.0, "4": 1.0, "5": 1.0, "only a": 1.0}
     b = {"5": 1.0, "4": 0.0, "3": 1.0, "2": 0.0, "1": 0.0, "only b": 0.0, "also": 1.0}
     result = paired_difference(a, b, seed=0)
-    assert result.figure.value == pytest.approx((1 + 1 - 1 + 1 + 0) / 5) and result.figure.n == 5
+    assert result.estimate.value == pytest.approx((1 + 1 - 1 + 1 + 0) / 5) and result.estimate.n == 5
     assert (result.num_a_higher, result.num_b_higher, result.num_unmatched) == (3, 1, 3)
     # Of 4 fair coins, 3 or more heads or 1 or fewer: 2 x (1 + 4) / 16.
     assert result.test == "mcnemar_exact" and result.p_value == pytest.approx(10 / 16)
-    assert -1 <= result.figure.low <= result.figure.value <= result.figure.high <= 1
+    assert -1 <= result.estimate.low <= result.estimate.value <= result.estimate.high <= 1
     turned = paired_difference(b, a, seed=0)
-    assert turned.figure.value == pytest.approx(-result.figure.value) and turned.p_value == result.p_value
+    assert turned.estimate.value == pytest.approx(-result.estimate.value) and turned.p_value == result.p_value
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (5, 0), (0, 1), (3, 9), (20, 20), (700, 500), (900, 900)])
@@ -330,17 +338,27 @@ def test_p_values_under_the_null_are_no_smaller_than_they_say():
 
 def test_paired_difference_without_common_questions_or_differences():
     nothing = paired_difference({"1": 1.0}, {"2": 1.0}, seed=0)
-    assert math.isnan(nothing.figure.value) and math.isnan(nothing.p_value) and nothing.figure.n == 0
+    assert math.isnan(nothing.estimate.value) and math.isnan(nothing.p_value) and nothing.estimate.n == 0
     same = paired_difference({"1": 0.5, "2": 1.0}, {"1": 0.5, "2": 1.0}, seed=0)
-    assert same.p_value == 1.0 and same.figure == Figure(0.0, 0.0, 0.0, 2)
+    assert same.p_value == 1.0 and same.estimate == Estimate(0.0, 0.0, 0.0, 2)
 
 
 def test_figures_are_json():
-    assert json.loads(json.dumps(Figure(0.5, 0.4, 0.6, 10).to_json())) == {
+    assert json.loads(json.dumps(Estimate(0.5, 0.4, 0.6, 10).to_json())) == {
         "value": 0.5,
         "low": 0.4,
         "high": 0.6,
         "n": 10,
+    }
+    nothing = paired_difference({"1": 1.0}, {"2": 1.0}, seed=0).to_json()
+    assert nothing == {
+        "value": None,
+        "low": None,
+        "high": None,
+        "n": 0,
+        "p_value": None,
+        "test": "mcnemar_exact",
+        "num_unmatched": 2,
     }
     text = json.dumps(estimate([], seed=0).to_json(), allow_nan=False)
     assert json.loads(text) == {"value": None, "low": None, "high": None, "n": 0}

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrm_safety.analysis.pooled import pooled_mean
-from lrm_safety.evaluation.statistics import bootstrap_interval
+from lrm_safety.statistics import bootstrap_interval, pooled_mean
 
 
 def test_agrees_with_a_plain_loop_of_the_same_draws():
