@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 LEVEL = 0.95
-"""Of every interval."""
+"""Of every interval in a result: 95%."""
 # Most values that one step of a resampling holds at once (32 MiB as float64).
 _CHUNK_VALUES = 1 << 22
 # Up to this many clusters that differ, every pattern of signs is counted; beyond, patterns are drawn.
@@ -128,22 +128,14 @@ def bootstrap_interval(
 
 
 def pooled_mean(
-    questions: Sequence[Hashable],
-    sums: ArrayLike,
-    counts: ArrayLike,
-    *,
-    resamples: int = 2000,
-    seed: int,
+    questions: Sequence[Hashable], sums: ArrayLike, counts: ArrayLike, *, resamples: int = 2000, seed: int
 ) -> Estimate:
     """Mean over all tokens of all responses, `sum(sums) / sum(counts)`; `n` is the number of questions.
 
+    `questions`: `[N]` the question of each response; `sums`, `counts`: `[N]` what it adds to numerator and denominator.
     Tokens of one response depend on one another, and so do the responses to one question: in the percentile bootstrap
     questions are drawn, each with all its tokens. A draw without any count has no value and is left out. NaN where
     nothing was counted.
-
-    Args:
-        questions: [N] the question of each response.
-        sums, counts: [N] what each response adds to the numerator and to the denominator.
     """
     above, sizes = _by_cluster(_flat(sums), questions)
     below, _ = _by_cluster(_flat(counts), questions)
