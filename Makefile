@@ -85,7 +85,7 @@ format: setup ## rewrite the code in the project's style
 bench: setup ## measure speed and memory into outputs/bench/bench.json
 	@$(BIN)/python -m benchmarks
 
-docs: setup ## regenerate the reference pages (configuration, metrics)
+docs: setup ## write what the pages generate from declarations (keys, metrics, tables)
 	@$(BIN)/lrm-safety docs
 
 build-miniature: setup ## train the miniature's models again, into outputs/miniature

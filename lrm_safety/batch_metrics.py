@@ -7,11 +7,15 @@ import math
 import numpy as np
 import torch
 
-from .algorithm import TokenStatistics, clipped_surrogate, kl_estimate, mismatch_stats, surrogate_stats
+from .algorithm.kl import kl_estimate
+from .algorithm.losses import clipped_surrogate
+from .algorithm.mismatch import mismatch_stats
+from .algorithm.token_statistics import TokenStatistics, surrogate_stats
 from .conversation import is_refusal
 from .experience import RolloutBatch, reference_log_ratio
 from .rollouts import TokenScores, TrainingSequence, Update
 from .settings import AlgorithmSettings
+from .settings.training import CORRECTIONS
 
 
 def iteration_metrics(
@@ -168,8 +172,9 @@ def mismatch_metrics(
 
     With the engine's log-probs as the old ones the importance weights compare them with themselves: nothing is corrected.
     """
-    mode = "off" if algorithm.old_logprobs == "rollout" else algorithm.correction
-    figures = mismatch_stats(_flat(trainer), _flat(engine), mode, algorithm.correction_cap).compute()  # type: ignore[arg-type]
+    name = "off" if algorithm.old_logprobs == "rollout" else algorithm.correction
+    correction = CORRECTIONS.get(name, "algorithm.correction")
+    figures = mismatch_stats(_flat(trainer), _flat(engine), correction, algorithm.correction_cap).compute()
     return {
         "mismatch/mean_abs_logprob": figures["mismatch_mean_abs_delta"],
         "mismatch/q99_abs_logprob": figures["mismatch_q99_abs_delta"],

@@ -15,7 +15,6 @@ from . import credentials
 from .errors import ConfigError, LrmSafetyError
 from .files import disk_says
 from .interruption import StopRequested
-from .settings.paths import configuration_directory
 from .usage import USAGE, help_of
 
 STDOUT = 1
@@ -219,20 +218,9 @@ def _build_miniature(arguments: list[str]) -> int:
 
 
 def _docs(arguments: list[str]) -> int:
-    from .monitoring.document import markdown as metrics
-    from .settings.reference import markdown as configuration
+    from .commands.docs import docs
 
-    if arguments not in ([], ["--check"]):
-        raise ConfigError(f"docs: knows --check only, not {' '.join(arguments)}")
-    folder = configuration_directory().parent / "docs"
-    if not folder.is_dir():
-        raise ConfigError(f"docs: {folder} is absent; run it from a checkout")
-    for path, text in ((folder / "metrics.md", metrics()), (folder / "configuration.md", configuration())):
-        if not arguments:
-            path.write_text(text, encoding="utf-8")
-        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
-            raise ConfigError(f"{path}: is not current; run `make docs`")
-    return 0
+    return docs(arguments)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .algorithm import RunningMoments
+from .algorithm.shaping import RunningMoments
 from .batch_metrics import iteration_metrics
 from .datasets import PromptSource
 from .errors import DataError, FolderLostError, InvariantError, JudgeError, RewardError

@@ -13,24 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .algorithm import (
-    AdaptiveKL,
-    FixedKL,
-    KLController,
-    RunningMoments,
-    compute_advantages,
-    kl_estimate,
-    malformed_penalty,
-    overlong_penalty,
-    shape_scores,
-    unfinished_penalty,
-)
+from .algorithm.advantages import compute_advantages
+from .algorithm.kl import AdaptiveKL, FixedKL, KLController, kl_estimate
+from .algorithm.shaping import RunningMoments, malformed_penalty, overlong_penalty, shape_scores, unfinished_penalty
 from .conversation import ParsedResponse
 from .errors import InvariantError
 from .rewards import Scores
 from .rollouts import GenerationRequest, Rollout, TokenIds, TokenScores, TokenValues, TrainingSequence
 from .segment_rewards import Segments, segment_metrics, shaping_rewards
 from .settings import KLSettings, Settings
+from .settings.training import BASELINES
 
 
 @dataclass
@@ -150,10 +142,11 @@ def advantages(
         moments=moments,
     )
 
+    baseline = BASELINES.get(algorithm.baseline, "algorithm.baseline")
     groups = group_ids(batch, algorithm.samples_per_prompt)
     shaping = None
     if batch.segments is not None:
-        within = algorithm.baseline != "none" or algorithm.normalisation == "group"
+        within = baseline.within_prompt or algorithm.normalisation == "group"
         shaping = shaping_rewards(
             batch.segments, lengths.tolist(), shaped.like_scores, groups.tolist() if within else None
         )
@@ -172,7 +165,7 @@ def advantages(
         kl_coef=kl_controller.coef,
         shaping=shaping,
         group_ids=groups,
-        baseline=algorithm.baseline,  # type: ignore[arg-type]
+        baseline=baseline,
         gamma=algorithm.gamma,
         normalisation=algorithm.normalisation,  # type: ignore[arg-type]
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .algorithm import Differences
+from .algorithm.token_statistics import Differences
 from .errors import InvariantError
 from .experience import RolloutBatch
 from .rollouts import TokenIds, TrainingSequence, Update

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .algorithm import lr_multiplier
+from .algorithm.schedules import lr_multiplier
 from .settings import Settings
 
 

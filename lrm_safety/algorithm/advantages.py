@@ -2,7 +2,7 @@
 
     scores -> group baseline -> token rewards -> returns -> normalisation
 
-REINFORCE++ (arXiv 2501.03262, section 3) is `baseline="none"` with `normalisation="batch"`: with gamma = 1 and the
+REINFORCE++ (arXiv 2501.03262, section 3) is baseline `none` with `normalisation="batch"`: with gamma = 1 and the
 k1 estimate in the reward, `A_t = R - coef * sum_{s >= t} kl_s`, standardised over the whole rollout batch. Its variant
 with a baseline subtracts the group's mean first. RLOO and GRPO differ in `baseline` and use `normalisation="none"`.
 """
@@ -15,13 +15,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .baselines import BASELINES, Baseline
 from .ragged import check_ragged, discounted_suffix_sum, expand_to_tokens, last_token_index, segment_sum
 
-Baseline = Literal["none", "group_mean", "leave_one_out", "group_zscore"]
 Normalisation = Literal["none", "batch", "group"]
 
 MIN_VARIANCE = 1e-8
-GROUP_STD_EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -38,42 +37,48 @@ class AdvantageResult:
     stats: dict[str, float]
 
 
-def subtract_baseline(scores: Tensor, group_ids: Tensor | None, baseline: Baseline) -> Tensor:
-    """Subtract a baseline made of the other samples of the same prompt.
+class PromptGroups:
+    """The responses of each prompt, for baselines."""
 
-    - `none`: R.
-    - `group_mean`: R - mean, without the group's std (REINFORCE++ with baseline, arXiv 2501.03262).
-    - `leave_one_out`: R_i - mean of the others = n / (n - 1) * (R_i - mean) (RLOO, arXiv 2402.14740).
-      The baseline sees scores only; RLOO's own text folds the KL into the score first.
-    - `group_zscore`: (R - mean) / (std + 1e-6) (GRPO, arXiv 2402.03300, section 4.1.2). The paper leaves the
-      std's convention open; this is the sample std (n - 1), as TRL and verl compute it.
+    def __init__(self, member: Tensor, counts: Tensor) -> None:
+        """`member`: int64 `[N]`, the dense group index of each response; `counts`: int64, the size of each group."""
+        self._member, self._counts = member, counts
+
+    @property
+    def size(self) -> Tensor:
+        return self._counts[self._member]
+
+    def mean(self, values: Tensor) -> Tensor:
+        return _group_mean(values, self._member, self._counts)
+
+
+def subtract_baseline(scores: Tensor, group_ids: Tensor | None, baseline: Baseline) -> Tensor:
+    """Subtract a baseline, which may be made of the other samples of the same prompt (baselines.py).
 
     Args:
         scores: float32 `[N]`, shaped.
-        group_ids: int64 `[N]`, equal for responses to the same prompt, in any order; may be None for `none`.
+        group_ids: int64 `[N]`, equal for responses to the same prompt, in any order; may be None where the baseline does
+            not compare the samples of a prompt.
 
     Raises:
-        ValueError: no group ids, or a group of one response, where a baseline would be the response itself.
+        ValueError: no group ids, a group with fewer responses than the baseline needs, or a baseline that returns anything
+            but `[N]` numbers.
     """
-    if baseline == "none":
-        return scores
-    if baseline not in ("group_mean", "leave_one_out", "group_zscore"):
-        raise ValueError(f"unknown baseline {baseline!r}: choose none, group_mean, leave_one_out or group_zscore")
-    member, counts = _group_members(scores, group_ids, f"baseline {baseline!r}")
-    if bool((counts < 2).any()):
+    if group_ids is None and not baseline.within_prompt:
+        group_ids = torch.arange(scores.numel(), device=scores.device)
+    member, counts = _group_members(scores, group_ids, f"baseline {baseline.name!r}")
+    if bool((counts < baseline.min_samples).any()):
+        few = int((counts < baseline.min_samples).sum())
         raise ValueError(
-            f"baseline {baseline!r} needs at least 2 responses per prompt, "
-            f"but {int((counts < 2).sum())} of {counts.numel()} groups hold a single one"
+            f"baseline {baseline.name!r} needs at least {baseline.min_samples} responses per prompt, but {few} of "
+            f"{counts.numel()} groups hold fewer"
         )
-    exact = scores.double()
-    centred = exact - _group_mean(exact, member, counts)
-    size = counts[member]
-    if baseline == "leave_one_out":
-        centred = centred * size / (size - 1)
-    elif baseline == "group_zscore":
-        variance = _group_mean(centred.square(), member, counts) * size / (size - 1)
-        centred = centred / (variance.sqrt() + GROUP_STD_EPSILON)
-    return centred.to(scores.dtype)
+    result = baseline.subtract(scores.double(), PromptGroups(member, counts))
+    if result.shape != scores.shape:
+        raise ValueError(
+            f"baseline {baseline.name!r} returned shape {list(result.shape)} for {list(scores.shape)} scores"
+        )
+    return result.to(scores.dtype)
 
 
 def token_rewards(scores: Tensor, kl: Tensor | None, lengths: Tensor, kl_coef: float = 0.0) -> Tensor:
@@ -136,7 +141,7 @@ def compute_advantages(
     kl_coef: float = 0.0,
     shaping: Tensor | None = None,
     group_ids: Tensor | None = None,
-    baseline: Baseline = "none",
+    baseline: Baseline = BASELINES["none"],
     gamma: float = 1.0,
     normalisation: Normalisation = "batch",
 ) -> AdvantageResult:

@@ -1,80 +1,67 @@
-"""The rollout engine and the trainer never agree on a log-probability to the last digit: measure it, correct it.
+"""Weights that correct for the engine: declared as one function each, which is all that a new one takes.
 
-Kernels, precision and batch shapes differ, so tokens are sampled from a distribution slightly off the trainer's own
-and the gradient is off-policy even at the first update. Source: F. Yao et al., "Your Efficient RL Framework Secretly
-Brings You Off-Policy RL Training" (2025), which proposes token-level truncated importance sampling (TIS).
-Below, `delta = trainer_logprobs - rollout_logprobs`, both of the weights that sampled.
+    @correction
+    def tis(ratio, cap):
+        return ratio.clamp(max=cap), ratio > cap
+
+`ratio` is exp(trainer's log-prob - engine's) of each token, float `[total_tokens]`, bounded; the function returns each
+token's factor in the surrogate loss and whether it was corrected. A token of weight 0 still counts in the denominators.
+Tensors are used through their methods alone, so that the configuration can know the names without importing torch.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from .kl import MAX_LOG_RATIO, kl_estimate
-from .token_statistics import Differences, TokenStatistics
-
-CorrectionMode = Literal["off", "tis", "mask", "icepop"]
-
-
-def importance_weights(
-    trainer_logprobs: Tensor, rollout_logprobs: Tensor, mode: CorrectionMode, cap: float = 2.0
-) -> Tensor:
-    """Constant factor for each token's surrogate loss, float32 `[total_tokens]`, without gradient.
-
-    - `off`: 1.
-    - `tis`: min(exp(delta), cap).
-    - `mask`: 1 where exp(delta) lies in [1 / cap, cap], else 0.
-    - `icepop`: exp(delta) where it lies in [1 / cap, cap], else 0 (IcePop, Ling team 2025).
-
-    A token of weight 0 still counts in the denominators. Delta is bounded to +-`MAX_LOG_RATIO`.
-    """
-    if cap < 1:
-        raise ValueError(f"the importance-weight cap must be at least 1, got {cap}")
-    delta = (trainer_logprobs - rollout_logprobs).detach()
-    if mode == "off":
-        return torch.ones_like(delta)
-    ratio = torch.exp(delta.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO))
-    if mode == "tis":
-        return ratio.clamp(max=cap)
-    within = ((ratio >= 1.0 / cap) & (ratio <= cap)).to(delta.dtype)
-    if mode == "mask":
-        return within
-    if mode == "icepop":
-        return ratio * within
-    raise ValueError(f"unknown mismatch correction {mode!r}: choose off, tis, mask or icepop")
+Weigh = Callable[["Tensor", float], tuple["Tensor", "Tensor"]]
 
 
-def mismatch_stats(
-    trainer_logprobs: Tensor, rollout_logprobs: Tensor, mode: CorrectionMode = "off", cap: float = 2.0
-) -> TokenStatistics:
-    """How far engine and trainer are apart, over `[total_tokens]` float32 log-probabilities.
+@dataclass(frozen=True)
+class Correction:
+    """A correction: `weigh(ratio, cap) -> (weights, corrected)`, both `[total_tokens]`, the second of booleans."""
 
-    `mismatch_mean_abs_delta`, `mismatch_max_abs_delta`; `mismatch_mean_ratio` (mean exp(delta), 1 when they agree);
-    `mismatch_kl` (KL(rollout || trainer), k3 on the rollout's samples); `mismatch_corrected_fraction` (tokens whose
-    weight was capped or is 0; 0 when off). `mismatch_mean_abs_probability` is the mean |difference| of the probabilities
-    and `mismatch_q99_abs_delta` what 99 of 100 |delta| are below; the latter does not merge.
+    name: str
+    weigh: Weigh
 
-    Args:
-        mode: what was done to these very log-probs; `off` where the weights did not compare them.
-    """
-    delta = (trainer_logprobs - rollout_logprobs).detach().double()
-    ratio = torch.exp(delta)
-    corrected = torch.zeros_like(ratio, dtype=torch.bool)
-    if mode == "tis":
-        corrected = ratio > cap
-    elif mode in ("mask", "icepop"):
-        corrected = (ratio > cap) | (ratio < 1.0 / cap)
-    stats = TokenStatistics()
-    gap = Differences.of(delta.abs())
-    probabilities = trainer_logprobs.detach().double().exp() - rollout_logprobs.detach().double().exp()
-    stats.add_mean("mismatch_mean_abs_delta", delta.abs())
-    stats.add_max("mismatch_q99_abs_delta", delta.new_tensor([gap.q99]))
-    stats.add_max("mismatch_max_abs_delta", delta.abs())
-    stats.add_mean("mismatch_mean_abs_probability", probabilities.abs())
-    stats.add_mean("mismatch_mean_ratio", ratio)
-    stats.add_mean("mismatch_kl", kl_estimate(-delta, "k3"))
-    stats.add_mean("mismatch_corrected_fraction", corrected)
-    return stats
+
+CORRECTIONS: dict[str, Correction] = {}
+
+
+def correction(weigh: Weigh) -> Correction:
+    """Declare a correction; it is known by its function's name where it is one of ours, by its import path elsewhere."""
+    made = Correction(weigh.__name__, weigh)
+    if weigh.__module__ == __name__:
+        CORRECTIONS[made.name] = made
+    return made
+
+
+@correction
+def tis(ratio: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+    """min(ratio, cap): token-level truncated importance sampling (F. Yao et al., "Your Efficient RL Framework Secretly
+    Brings You Off-Policy RL Training", 2025)."""
+    return ratio.clamp(max=cap), ratio > cap
+
+
+@correction
+def off(ratio: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+    """1."""
+    return ratio.new_ones(ratio.shape), ratio != ratio
+
+
+@correction
+def mask(ratio: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+    """1 where the ratio lies in [1 / cap, cap], else 0."""
+    outside = (ratio > cap) | (ratio < 1.0 / cap)
+    return (~outside).to(ratio.dtype), outside
+
+
+@correction
+def icepop(ratio: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+    """The ratio itself where it lies in [1 / cap, cap], else 0 (IcePop, Ling team 2025)."""
+    outside = (ratio > cap) | (ratio < 1.0 / cap)
+    return ratio * ~outside, outside

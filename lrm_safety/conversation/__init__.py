@@ -1,6 +1,6 @@
 """Conversation: render prompts, split responses into trace and answer, recognise refusals and reflection."""
 
-from lrm_safety.conversation.families import FAMILIES, Family, PromptRenderer, get_family
+from lrm_safety.conversation.families import FAMILIES, PROTOCOLS, Family, PromptRenderer, Protocol, get_family
 from lrm_safety.conversation.language import is_english
 from lrm_safety.conversation.reflection import REFLECTION_WORDS, reflection_token_ids
 from lrm_safety.conversation.refusal import is_refusal
@@ -20,12 +20,14 @@ __all__ = [
     "DATE_STRING",
     "FAMILIES",
     "OPEN_TAG",
+    "PROTOCOLS",
     "REFLECTION_WORDS",
     "ChatTemplate",
     "ControlTokens",
     "Family",
     "ParsedResponse",
     "PromptRenderer",
+    "Protocol",
     "ResponseParser",
     "Status",
     "compose_response",

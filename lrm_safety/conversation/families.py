@@ -12,9 +12,29 @@ from typing import TYPE_CHECKING, Any, Literal
 from lrm_safety.conversation.response import CLOSE_TAG, OPEN_TAG
 from lrm_safety.conversation.template import ChatTemplate, ControlTokens
 from lrm_safety.errors import ConfigError, DataError, ModelError
+from lrm_safety.registry import Registry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a family's authors say that it is to be sampled when it is measured; `source` says where."""
+
+    name: str
+    temperature: float
+    top_p: float
+    top_k: int
+    """0: off."""
+    max_response_tokens: int
+    thinking: bool
+    source: str
+
+    @property
+    def greedy(self) -> bool:
+        """One response says everything: sampling it again gives the same."""
+        return self.temperature == 0.0 or self.top_k == 1
 
 
 @dataclass(frozen=True)
@@ -30,6 +50,7 @@ class Family:
         template_kwargs: arguments for the chat template.
         answer_tags: the optional pair of tags around the answer.
         takes_system_prompt: False where a system prompt would replace the template's own request to reason.
+        protocol: how it is sampled when it is measured; None: as the run samples its rollouts.
     """
 
     name: str
@@ -39,6 +60,7 @@ class Family:
     template_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
     answer_tags: tuple[str, str] | None = None
     takes_system_prompt: bool = True
+    protocol: Protocol | None = None
 
     @property
     def writes_trace(self) -> bool:
@@ -183,46 +205,59 @@ def _holds(text: str, part: str) -> bool:
     return " ".join(part.split()) in " ".join(text.split())
 
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        # The model card advises against a system prompt. pad and eos are the same token, so only a stop id ends a body.
-        Family(
-            name="deepseek_r1_distill",
-            trace_opened_by="prompt",
-            sft_layout="{trace}\n</think>\n\n{answer}",
-            end_tokens=("<｜end▁of▁sentence｜>",),
-        ),
-        Family(
-            name="qwen3",
-            trace_opened_by="model",
-            sft_layout="<think>\n{trace}\n</think>\n\n{answer}",
-            end_tokens=("<|im_end|>", "<|endoftext|>"),
-            template_kwargs={"enable_thinking": True},
-        ),
-        # All four tags are ordinary text in Granite's vocabulary.
-        Family(
-            name="granite_4_tiny_preview",
-            trace_opened_by="model",
-            sft_layout="<think>{trace}</think><response>{answer}</response>",
-            end_tokens=("<|end_of_text|>",),
-            template_kwargs={"thinking": True},
-            answer_tags=("<response>", "</response>"),
-            takes_system_prompt=False,
-        ),
-        Family(name="plain", trace_opened_by="nobody", sft_layout="{answer}"),
-        Family(
-            name="miniature",
-            trace_opened_by="prompt",
-            sft_layout="{trace}\n</think>\n\n{answer}",
-            end_tokens=("<|end|>",),
-        ),
-    )
-}
+FAMILIES: Registry[Family] = Registry("families", Family)
 
 
-def get_family(name: str) -> Family:
-    """The family called `name`; raises ConfigError with the known names."""
-    if name not in FAMILIES:
-        raise ConfigError(f"model.family={name!r} is unknown; choose one of {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[name]
+def family(**facts: Any) -> Family:
+    """Declare a family of ours."""
+    return FAMILIES.add(facts["name"], Family(**facts))
+
+
+# The model card advises against a system prompt. pad and eos are the same token, so only a stop id ends a body.
+family(
+    name="deepseek_r1_distill",
+    trace_opened_by="prompt",
+    sft_layout="{trace}\n</think>\n\n{answer}",
+    end_tokens=("<｜end▁of▁sentence｜>",),
+    protocol=Protocol("deepseek_r1", 0.6, 0.95, 0, 32768, True, "DeepSeek-R1 model card"),
+)
+family(
+    name="qwen3",
+    trace_opened_by="model",
+    sft_layout="<think>\n{trace}\n</think>\n\n{answer}",
+    end_tokens=("<|im_end|>", "<|endoftext|>"),
+    template_kwargs={"enable_thinking": True},
+    protocol=Protocol("qwen3_thinking", 0.6, 0.95, 20, 32768, True, "Qwen3 model cards, thinking mode"),
+)
+# All four tags are ordinary text in Granite's vocabulary.
+family(
+    name="granite_4_tiny_preview",
+    trace_opened_by="model",
+    sft_layout="<think>{trace}</think><response>{answer}</response>",
+    end_tokens=("<|end_of_text|>",),
+    template_kwargs={"thinking": True},
+    answer_tags=("<response>", "</response>"),
+    takes_system_prompt=False,
+    protocol=Protocol(
+        "granite_thinking", 0.6, 0.95, 0, 8192, True, "length of the model card; the card gives no sampling"
+    ),
+)
+family(
+    name="plain",
+    trace_opened_by="nobody",
+    sft_layout="{answer}",
+    protocol=Protocol("plain", 0.0, 1.0, 0, 1024, False, "greedy; models without traces"),
+)
+family(
+    name="miniature",
+    trace_opened_by="prompt",
+    sft_layout="{trace}\n</think>\n\n{answer}",
+    end_tokens=("<|end|>",),
+)
+PROTOCOLS = {one.name: one for name in FAMILIES if (one := FAMILIES.get(name, "family").protocol)}
+"""The protocols of our families by name."""
+
+
+def get_family(name: str, key: str = "model.family") -> Family:
+    """The family called `name`, or at an import path; raises ConfigError, naming `key`, with the known names."""
+    return FAMILIES.get(name, key)

@@ -1,54 +1,17 @@
-"""How each family's authors say it is to be sampled when it is measured."""
+"""How a model is sampled when it is measured: its family's protocol, with the overrides of the configuration."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..conversation import Family
+from ..conversation import PROTOCOLS, Family, Protocol
 from ..errors import ConfigError
 from ..rollouts import SamplingParameters
 from ..settings.evaluation import EvaluationSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Sampling of one evaluation; `source` says whose it is."""
-
-    name: str
-    temperature: float
-    top_p: float
-    top_k: int
-    """0: off."""
-    max_response_tokens: int
-    thinking: bool
-    source: str
-
-    @property
-    def greedy(self) -> bool:
-        """One response says everything: sampling it again gives the same."""
-        return self.temperature == 0.0 or self.top_k == 1
-
-
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol("deepseek_r1", 0.6, 0.95, 0, 32768, True, "DeepSeek-R1 model card"),
-        Protocol("qwen3_thinking", 0.6, 0.95, 20, 32768, True, "Qwen3 model cards, thinking mode"),
-        Protocol("granite_thinking", 0.6, 0.95, 0, 8192, True, "length of the model card; the card gives no sampling"),
-        Protocol("plain", 0.0, 1.0, 0, 1024, False, "greedy; models without traces"),
-    )
-}
-OF_FAMILY = {
-    "deepseek_r1_distill": "deepseek_r1",
-    "qwen3": "qwen3_thinking",
-    "granite_4_tiny_preview": "granite_thinking",
-    "plain": "plain",
-    "miniature": "training",
-}
 
 
 def choose_protocol(settings: EvaluationSettings, family: Family, training: SamplingParameters) -> Protocol:
@@ -61,8 +24,8 @@ def choose_protocol(settings: EvaluationSettings, family: Family, training: Samp
         ConfigError: a thinking protocol for a family without traces, or greedy sampling of one with traces (R1 and Qwen3
             repeat themselves without end then).
     """
-    name = OF_FAMILY[family.name] if settings.protocol == "auto" else settings.protocol
-    protocol = PROTOCOLS.get(name) or Protocol(
+    chosen = family.protocol if settings.protocol == "auto" else PROTOCOLS.get(settings.protocol)
+    protocol = chosen or Protocol(
         "training",
         training.temperature,
         training.top_p,
@@ -73,7 +36,7 @@ def choose_protocol(settings: EvaluationSettings, family: Family, training: Samp
     )
     if protocol.thinking and not family.writes_trace:
         raise ConfigError(
-            f"evaluation.protocol={name}: is for models that think, and model.family={family.name} writes no trace; use "
+            f"evaluation.protocol={protocol.name}: is for models that think, and model.family={family.name} writes no trace; use "
             "evaluation.protocol=plain"
         )
     changed = {

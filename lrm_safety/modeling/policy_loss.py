@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..algorithm import aggregate, clipped_surrogate, importance_weights, kl_loss
-from ..algorithm.corrections import CorrectionMode
 from ..algorithm.kl import KLEstimator
-from ..algorithm.losses import Aggregation
+from ..algorithm.losses import Aggregation, aggregate, clipped_surrogate, kl_loss
+from ..algorithm.mismatch import importance_weights
 from ..rollouts import MiniBatch, TrainingSequence
 from ..settings import AlgorithmSettings
+from ..settings.training import CORRECTIONS
 
 
 def policy_loss(
@@ -45,8 +45,8 @@ def policy_loss(
     loss = clipped_surrogate(logprobs, old, advantages, *bounds).token_loss
     if algorithm.correction != "off":
         rollout = _flat(sequences, "rollout_logprobs", logprobs, missing=old)
-        mode = cast(CorrectionMode, algorithm.correction)
-        loss = loss * importance_weights(old, rollout, mode, algorithm.correction_cap)
+        correction = CORRECTIONS.get(algorithm.correction, "algorithm.correction")
+        loss = loss * importance_weights(old, rollout, correction, algorithm.correction_cap)
     kl_term = torch.zeros_like(loss)
     if mini_batch.kl_coef > 0.0:
         reference = _flat(sequences, "reference_logprobs", logprobs)

@@ -53,10 +53,7 @@ def load_texts(settings: AuditRowSettings, formats: Sequence[str], seed: int) ->
     """Read and check the rows. Raises DataError for a row that cannot be read, for an id that one family has twice, and
     unless both labels occur; ConfigError for an unknown format."""
     for name in formats:
-        try:
-            get_family(name)
-        except ConfigError as error:
-            raise ConfigError(f"audit.formats: {error}") from error
+        get_family(name, "audit.formats")
     if settings.function is not None:
         rows = made_rows(
             settings.function,
@@ -128,8 +125,8 @@ def _text(row: PromptRow, where: str) -> AuditText:
     family = extra.get("family") or None
     if family is not None:
         try:
-            get_family(family)
-        except (ConfigError, TypeError) as error:
-            raise DataError(f"{where}: field 'family': {error}") from error
+            get_family(str(family), f"{where}: field 'family'")
+        except ConfigError as error:
+            raise DataError(str(error)) from error
     identifier = str(row.index) if extra.get("id") is None else str(extra["id"])
     return AuditText(identifier, row.question, row.categories, extra["label"] == "safe", **parts, family=family)

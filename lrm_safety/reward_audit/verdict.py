@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lrm_safety.conversation import FAMILIES
+from lrm_safety.conversation import FAMILIES, get_family
 from lrm_safety.settings.audit import AuditLimitSettings
 
 LEVELS = ("pass", "warn", "fail")
@@ -52,7 +52,7 @@ class _Judge:
             yield self._of_part(f"separation in {name}", one, f"safe above unsafe, {_interval(one)}")
         for kind, key, verb in (("formats", "by_format", "written as"), ("families", "by_family", "written by")):
             for name, one in figures.get(key, {}).items():
-                if name in FAMILIES and FAMILIES[name].writes_trace:
+                if name in FAMILIES and get_family(name).writes_trace:
                     yield self._of_part(f"separation, {verb} {name}", one, _interval(one), worst=self._worst[kind])
 
     def agreement(self, figures: Mapping[str, Any]) -> Iterator[Check]:
@@ -87,7 +87,7 @@ class _Judge:
 
     def others(self, figures: Mapping[str, Any]) -> Iterator[Check]:
         for name, shift in figures.get("format_shift", {}).items():
-            if FAMILIES[name].writes_trace:
+            if get_family(name).writes_trace:
                 yield self._check(
                     f"shift by format {name}",
                     shift,
@@ -151,7 +151,7 @@ class _Judge:
 
 def _have_traces(names: list[str]) -> bool:
     """A family without traces writes another text, not the same in another format."""
-    return all(name not in FAMILIES or FAMILIES[name].writes_trace for name in names)
+    return all(name not in FAMILIES or get_family(name).writes_trace for name in names)
 
 
 def _interval(figure: Mapping[str, Any]) -> str:

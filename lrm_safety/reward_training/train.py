@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from lrm_safety.algorithm import lr_multiplier
+from lrm_safety.algorithm.schedules import lr_multiplier
 from lrm_safety.errors import ConfigError, InvariantError, ModelError
 from lrm_safety.files import give_usual_modes, put_in_place, write_json
 from lrm_safety.modeling.load import DTYPES

@@ -16,6 +16,7 @@ from .shared_checks import (
     check_values,
     read_by_trainer,
 )
+from .training import BASELINES, CORRECTIONS
 
 COLOCATED_GPU_MEMORY = 0.6
 """Share of a GPU beside which trainer, reference and reward model still find room."""
@@ -63,10 +64,12 @@ def _check_algorithm(settings: Settings) -> None:
             f"algorithm.mini_batch_size={algorithm.mini_batch_size}: must be at least cluster.policy.num_workers="
             f"{settings.cluster.policy.num_workers}, so that every rank has a response to learn from"
         )
-    if algorithm.baseline != "none" and algorithm.samples_per_prompt < 2:
+    needed = BASELINES.get(algorithm.baseline, "algorithm.baseline").min_samples
+    if algorithm.samples_per_prompt < needed:
         raise ConfigError(
-            f"algorithm.baseline={algorithm.baseline}: needs algorithm.samples_per_prompt of 2 or more to compare samples"
+            f"algorithm.baseline={algorithm.baseline}: needs algorithm.samples_per_prompt of {needed} or more to compare samples"
         )
+    CORRECTIONS.get(algorithm.correction, "algorithm.correction")
     if algorithm.normalisation == "group" and algorithm.samples_per_prompt < 2:
         raise ConfigError("algorithm.normalisation=group: needs algorithm.samples_per_prompt of 2 or more")
     if algorithm.aggregation == "micro_batch_mean":
@@ -239,9 +242,9 @@ def _check_segments(settings: Settings) -> None:
             f"reward.granularity=segment: needs algorithm.gamma=1, not {gamma:g}: discounted, the shares of a score no longer "
             "sum to it and the best policy moves"
         )
-    if baseline == "group_zscore":
+    if BASELINES.get(baseline, "algorithm.baseline").rescales:
         raise ConfigError(
-            "reward.granularity=segment: algorithm.baseline=group_zscore divides each group's scores by a deviation that their "
+            f"reward.granularity=segment: algorithm.baseline={baseline} divides each group's scores by a deviation that their "
             "prefixes do not have; use another baseline"
         )
     if not any(model.prefix_views() for model in settings.reward.models.values()):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from ..conversation import FAMILIES
-from .fields import choice, integer, number
+from .fields import choice, integer, number, registered
 
 
 @dataclass
@@ -19,8 +19,9 @@ class ModelSettings:
     safety fetch NAME`)."""
     revision: str | None = None
     """Commit or tag on the hub; null takes the default branch."""
-    family: str = field(default=MISSING, metadata={"choices": tuple(FAMILIES)})
-    """How the model converses: its chat template's reasoning, its tags and end tokens."""
+    family: str = registered(FAMILIES)
+    """How the model converses: its chat template's reasoning, its tags and end tokens; or `package.module:NAME` of a `Family`
+    of your own."""
     dtype: str = choice("bfloat16", "float32")
     """Compute type of policy, reference and rollout engine. float32 is the faster one on most CPUs."""
     attention: str = choice("auto", "sdpa", "eager", "flash_attention_2")

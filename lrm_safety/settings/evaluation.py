@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from ..conversation import PROTOCOLS
 from .fields import DIRECTORY, choice, integer, number, random_seed
 
 
@@ -61,7 +62,7 @@ class EvaluationSettings:
     one. null: all, in the order of the data."""
     samples: int | None = integer(None, low=1)
     """Responses a question, for every benchmark; null: as each benchmark's protocol says."""
-    protocol: str = choice("auto", "deepseek_r1", "qwen3_thinking", "granite_thinking", "plain", "training")
+    protocol: str = choice("auto", *PROTOCOLS, "training")
     """Sampling protocol; auto: the one of the model's family. training: as the run samples its rollouts."""
     temperature: float | None = number(None, low=0.0)
     """Sampling temperature; null: the protocol's. 0 is greedy, which thinking protocols refuse."""

@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
+from omegaconf import MISSING
+
+from ..registry import Registry
+
 MAX_SEED = 2**32 - 1
 """The largest seed that numpy and vLLM take."""
 RUNS_VARIABLE = "LRM_SAFETY_RUNS"
@@ -20,6 +24,11 @@ DIRECTORY = f"${{oc.env:{RUNS_VARIABLE},outputs}}/${{run.name}}"
 def choice(default: str, *others: str) -> Any:
     """A string field that takes one of the named values; the first is the default."""
     return field(default=default, metadata={"choices": (default, *others)})
+
+
+def registered(registry: Registry[Any], default: Any = MISSING) -> Any:
+    """A string field that takes a name of a registry, or the import path of an object of the user's own."""
+    return field(default=default, metadata={"registry": registry})
 
 
 def number(default: float | None, *, low: float | None = None, high: float | None = None) -> Any:

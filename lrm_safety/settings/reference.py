@@ -89,6 +89,8 @@ def _type_name(hint: Any) -> str:
 
 
 def _limits(item: Field[Any]) -> str:
+    if (registry := item.metadata.get("registry")) is not None:
+        return ": " + ", ".join(f"`{name}`" for name in registry) + ", or an import path"
     if choices := item.metadata.get("choices"):
         return ": " + ", ".join(f"`{choice}`" for choice in choices)
     low, high = item.metadata.get("low"), item.metadata.get("high")

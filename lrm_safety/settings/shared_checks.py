@@ -33,6 +33,8 @@ def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _check_value(key: str, value: Any, metadata: Any) -> None:
+    if (registry := metadata.get("registry")) is not None:
+        registry.check(value, key)
     choices = metadata.get("choices")
     if choices is not None and value not in choices:
         raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}")

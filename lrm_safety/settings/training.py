@@ -3,7 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from .fields import choice, integer, number
+from ..algorithm import baselines, corrections
+from ..registry import Registry
+from .fields import choice, integer, number, registered
+
+BASELINES = Registry("baselines", baselines.Baseline, baselines.BASELINES)
+CORRECTIONS = Registry("corrections", corrections.Correction, corrections.CORRECTIONS)
 
 
 @dataclass
@@ -42,9 +47,9 @@ class AlgorithmSettings:
     """Responses sampled for every prompt."""
     mini_batch_size: int = integer(128, low=1)
     """Responses per update (optimiser step); must divide rollout_batch_size * samples_per_prompt."""
-    baseline: str = choice("none", "group_mean", "leave_one_out", "group_zscore")
+    baseline: str = registered(BASELINES, "none")
     """Subtracted from a score: nothing, the prompt group's mean, the mean of the other samples (RLOO), or standardise
-    in the group (GRPO)."""
+    in the group (GRPO); or `package.module:NAME` of a baseline of your own (lrm_safety/algorithm/baselines.py)."""
     gamma: float = number(1.0, low=0.0, high=1.0)
     """Discount of the return."""
     normalisation: str = choice("batch", "group", "none")
@@ -60,10 +65,11 @@ class AlgorithmSettings:
     needs trainer.micro_batch_sequences."""
     old_logprobs: str = choice("recompute", "rollout")
     """Log-probs of the sampling policy: the trainer's own forward pass, or the rollout engine's."""
-    correction: str = choice("tis", "off", "mask", "icepop")
+    correction: str = registered(CORRECTIONS, "tis")
     """Engine mismatch, by the importance weight of trainer over engine. tis: truncated at the cap. off: weight 1. mask: weight
     1 within [1/cap, cap], else 0. icepop: the weight itself within [1/cap, cap], else 0. A token of weight 0 still counts in
-    the mean. With old_logprobs=rollout the weight is 1 by construction."""
+    the mean. With old_logprobs=rollout the weight is 1 by construction. One of your own: `package.module:NAME`
+    (lrm_safety/algorithm/corrections.py)."""
     correction_cap: float = number(2.0, low=1.0)
     """Cap of the importance weight."""
     kl: KLSettings = field(default_factory=KLSettings)

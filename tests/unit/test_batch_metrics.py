@@ -9,7 +9,8 @@ import pytest
 import torch
 from batches import batch, floats, response, rollout, scores, token_scores
 
-from lrm_safety.algorithm import importance_weights
+from lrm_safety.algorithm.corrections import CORRECTIONS
+from lrm_safety.algorithm.mismatch import importance_weights
 from lrm_safety.batch_metrics import (
     entropy_metrics,
     iteration_metrics,
@@ -170,7 +171,7 @@ def test_corrected_are_the_tokens_whose_weight_in_the_loss_is_not_the_whole_one(
     for old_logprobs in ("recompute", "rollout"):
         algorithm = AlgorithmSettings(correction=correction, old_logprobs=old_logprobs)
         old = engine if old_logprobs == "rollout" else trainer
-        weights = importance_weights(torch.from_numpy(old), torch.from_numpy(engine), correction)  # type: ignore[arg-type]
+        weights = importance_weights(torch.from_numpy(old), torch.from_numpy(engine), CORRECTIONS[correction])
         whole = np.exp(old - engine) if correction in ("tis", "icepop") else np.ones(3)
         applied = float(np.mean(np.abs(weights.numpy() - whole) > 1e-3))
         figures = mismatch_metrics([trainer], [engine], algorithm)

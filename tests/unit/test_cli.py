@@ -271,7 +271,7 @@ def test_our_own_defects_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -
 def test_docs_are_written_and_checked(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cli, "configuration_directory", lambda: tmp_path / "conf")
+    monkeypatch.setattr("lrm_safety.commands.docs.configuration_directory", lambda: tmp_path / "conf")
     status, _, err = run(capsys, "docs")
     assert status == 1 and "docs is absent" in err
     pages = [tmp_path / "docs" / name for name in ("metrics.md", "configuration.md")]

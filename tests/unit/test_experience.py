@@ -14,7 +14,8 @@ from batches import batch, floats, response
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrm_safety.algorithm import FixedKL, RunningMoments
+from lrm_safety.algorithm.kl import FixedKL
+from lrm_safety.algorithm.shaping import RunningMoments
 from lrm_safety.errors import InvariantError
 from lrm_safety.experience import (
     AdvantageBatch,

@@ -11,7 +11,9 @@ import pytest
 import torch
 from batches import batch, floats
 
-from lrm_safety.algorithm import FixedKL, RunningMoments, lr_multiplier
+from lrm_safety.algorithm.kl import FixedKL
+from lrm_safety.algorithm.schedules import lr_multiplier
+from lrm_safety.algorithm.shaping import RunningMoments
 from lrm_safety.batching import plan_counted
 from lrm_safety.experience import AdvantageBatch, advantages
 from lrm_safety.modeling.policy_loss import policy_loss

@@ -6,13 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrm_safety.algorithm import (
+from lrm_safety.algorithm.advantages import (
     compute_advantages,
     normalise,
     returns_to_go,
     subtract_baseline,
     token_rewards,
 )
+from lrm_safety.algorithm.baselines import BASELINES, baseline
 
 GROUPED_SCORES = [1.0, 2.0, 6.0, 10.0, 4.0]
 GROUPS = torch.tensor([7, 3, 7, 3, 7])  # group 7: 1, 6, 4; group 3: 2, 10
@@ -47,22 +48,22 @@ def reference_advantages(scores, kl_rows, kl_coef, gamma):
 
 def test_no_baseline():
     scores = torch.tensor(GROUPED_SCORES)
-    assert torch.equal(subtract_baseline(scores, None, "none"), scores)
+    assert torch.equal(subtract_baseline(scores, None, BASELINES["none"]), scores)
 
 
 def test_group_mean_by_hand():
-    result = subtract_baseline(torch.tensor(GROUPED_SCORES), GROUPS, "group_mean")
+    result = subtract_baseline(torch.tensor(GROUPED_SCORES), GROUPS, BASELINES["group_mean"])
     # Means: 11/3 and 6.
     torch.testing.assert_close(result, torch.tensor([1 - 11 / 3, -4.0, 6 - 11 / 3, 4.0, 4 - 11 / 3]))
 
 
 def test_leave_one_out_by_hand():
-    result = subtract_baseline(torch.tensor(GROUPED_SCORES), GROUPS, "leave_one_out")
+    result = subtract_baseline(torch.tensor(GROUPED_SCORES), GROUPS, BASELINES["leave_one_out"])
     torch.testing.assert_close(result, torch.tensor([1 - 10 / 2, 2.0 - 10, 6 - 5 / 2, 10.0 - 2, 4 - 7 / 2]))
 
 
 def test_group_zscore_by_hand():
-    result = subtract_baseline(torch.tensor(GROUPED_SCORES), GROUPS, "group_zscore")
+    result = subtract_baseline(torch.tensor(GROUPED_SCORES), GROUPS, BASELINES["group_zscore"])
     seven, three = statistics.stdev([1, 6, 4]), statistics.stdev([2, 10])
     mean = 11 / 3
     expected = [(1 - mean) / seven, -4 / three, (6 - mean) / seven, 4 / three, (4 - mean) / seven]
@@ -70,16 +71,32 @@ def test_group_zscore_by_hand():
 
 
 def test_equal_scores_have_zero_zscore():
-    result = subtract_baseline(torch.full((4,), 0.3), torch.tensor([0, 0, 1, 1]), "group_zscore")
+    result = subtract_baseline(torch.full((4,), 0.3), torch.tensor([0, 0, 1, 1]), BASELINES["group_zscore"])
     assert result.abs().max().item() == 0.0
 
 
-@pytest.mark.parametrize("baseline", ["group_mean", "leave_one_out", "group_zscore"])
-def test_a_group_of_one_is_refused(baseline):
+@pytest.mark.parametrize("name", ["group_mean", "leave_one_out", "group_zscore"])
+def test_a_group_of_one_is_refused(name):
     with pytest.raises(ValueError, match="1 of 2 groups"):
-        subtract_baseline(torch.ones(3), torch.tensor([0, 0, 1]), baseline)
+        subtract_baseline(torch.ones(3), torch.tensor([0, 0, 1]), BASELINES[name])
     with pytest.raises(ValueError, match="group_ids"):
-        subtract_baseline(torch.ones(3), None, baseline)
+        subtract_baseline(torch.ones(3), None, BASELINES[name])
+
+
+@baseline(min_samples=3)
+def first_of_the_group(scores, groups):
+    """A baseline from outside the package, with a mistake for scores of 9."""
+    return scores[:1] if bool((scores == 9).any()) else scores - groups.mean(scores) + groups.size
+
+
+def test_a_baseline_of_ones_own():
+    assert "first_of_the_group" not in BASELINES, "known by its import path, not by its name"
+    scores, groups = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([4, 4, 4])
+    assert subtract_baseline(scores, groups, first_of_the_group).tolist() == [1.0, 2.0, 6.0]
+    with pytest.raises(ValueError, match="needs at least 3 responses per prompt, but 2 of 2 groups hold fewer"):
+        subtract_baseline(scores, torch.tensor([0, 1, 1]), first_of_the_group)
+    with pytest.raises(ValueError, match=r"'first_of_the_group' returned shape \[1\] for \[3\] scores"):
+        subtract_baseline(torch.full((3,), 9.0), groups, first_of_the_group)
 
 
 # --- token rewards and returns ---
@@ -226,7 +243,7 @@ def test_the_order_of_responses_does_not_matter(batch, order):
 
 def test_reinforce_pp_baseline_is_group_mean_then_batch_normalisation():
     scores, lengths = torch.tensor([1.0, 3.0, 10.0, 14.0]), torch.tensor([2, 2, 1, 1])
-    result = compute_advantages(scores, lengths, group_ids=torch.tensor([0, 0, 1, 1]), baseline="group_mean")
+    result = compute_advantages(scores, lengths, group_ids=torch.tensor([0, 0, 1, 1]), baseline=BASELINES["group_mean"])
     # Baselined -1, 1, -2, 2; tokens -1 -1 1 1 -2 2: mean 0, population variance 12 / 6 = 2.
     torch.testing.assert_close(result.advantages, torch.tensor([-1.0, -1.0, 1.0, 1.0, -2.0, 2.0]) / math.sqrt(2.0))
     torch.testing.assert_close(result.returns, torch.tensor([-1.0, -1.0, 1.0, 1.0, -2.0, 2.0]))
@@ -240,7 +257,7 @@ def test_rloo_and_grpo_spread_one_number_over_the_response(baseline, expected):
         torch.tensor([1.0, 5.0]),
         torch.tensor([2, 1]),
         group_ids=torch.tensor([0, 0]),
-        baseline=baseline,
+        baseline=BASELINES[baseline],
         normalisation="none",
     )
     torch.testing.assert_close(result.advantages, torch.tensor([expected[0], expected[0], expected[1]]))
@@ -253,7 +270,7 @@ def test_stats_by_hand():
         kl=torch.tensor([0.5, 0.5, 1.0, 0.0, 2.0]),
         kl_coef=0.1,
         group_ids=torch.tensor([0, 0, 1, 1]),
-        baseline="group_mean",
+        baseline=BASELINES["group_mean"],
         normalisation="none",
     )
     stats = result.stats

@@ -6,19 +6,15 @@ import random
 import pytest
 import torch
 
-from lrm_safety.algorithm import (
-    aggregate,
-    clipped_surrogate,
-    compute_advantages,
-    importance_weights,
-    kl_estimate,
-    kl_loss,
-    lr_multiplier,
-    mismatch_stats,
-    overlong_penalty,
-    shape_scores,
-    surrogate_stats,
-)
+from lrm_safety.algorithm.advantages import compute_advantages
+from lrm_safety.algorithm.baselines import BASELINES
+from lrm_safety.algorithm.corrections import CORRECTIONS
+from lrm_safety.algorithm.kl import kl_estimate
+from lrm_safety.algorithm.losses import aggregate, clipped_surrogate, kl_loss
+from lrm_safety.algorithm.mismatch import importance_weights, mismatch_stats
+from lrm_safety.algorithm.schedules import lr_multiplier
+from lrm_safety.algorithm.shaping import overlong_penalty, shape_scores
+from lrm_safety.algorithm.token_statistics import surrogate_stats
 
 VOCABULARY = 5
 LENGTHS = [3, 1, 4, 2]
@@ -95,7 +91,7 @@ def test_one_update_against_loops(seed):
     shaped = shape_scores(torch.tensor(RAW_SCORES), penalties={"overlong": overlong_penalty(lengths, 4, 2, weight=1.0)})
     kl = kl_estimate(old_logprobs - reference_logprobs, "k1")
     advantages = compute_advantages(shaped.scores, lengths, kl=kl, kl_coef=KL_COEF).advantages
-    weights = importance_weights(old_logprobs, rollout_logprobs, "tis", CAP)
+    weights = importance_weights(old_logprobs, rollout_logprobs, CORRECTIONS["tis"], CAP)
     token_loss = weights * clipped_surrogate(now, old_logprobs, advantages, CLIP_LOW, CLIP_HIGH).token_loss
     token_loss = token_loss + LOSS_KL_COEF * kl_loss(now, reference_logprobs, "k2")
     aggregate(
@@ -122,7 +118,7 @@ def test_nothing_is_created_on_the_default_device():
     with torch.device("meta"):
         penalty = {"overlong": overlong_penalty(lengths, 4, 2)}
         shaped = shape_scores(scores, penalties=penalty, normalise="batch", clip=(-1.0, 1.0)).scores
-        for baseline in ("none", "group_mean", "leave_one_out", "group_zscore"):
+        for baseline in BASELINES.values():
             for normalisation in ("none", "batch", "group"):
                 advantages = compute_advantages(
                     shaped,
@@ -136,9 +132,9 @@ def test_nothing_is_created_on_the_default_device():
                 ).advantages
         compute_advantages(shaped, lengths)
         surrogate = clipped_surrogate(now, old, advantages, 0.2, 0.2, 3.0)
-        for mode in ("off", "tis", "mask"):
-            importance_weights(now, old, mode)
-            mismatch_stats(now, old, mode)
+        for correction in CORRECTIONS.values():
+            importance_weights(now, old, correction)
+            mismatch_stats(now, old, correction)
         surrogate_stats(surrogate, now, old)
         for mode in ("token_mean", "sequence_mean", "micro_batch_mean"):
             loss = aggregate(

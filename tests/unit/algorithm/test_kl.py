@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrm_safety.algorithm import AdaptiveKL, FixedKL, kl_estimate, kl_loss
+from lrm_safety.algorithm.kl import AdaptiveKL, FixedKL, kl_estimate
+from lrm_safety.algorithm.losses import kl_loss
 
 POLICY = [0.5, 0.3, 0.15, 0.05]
 REFERENCE = [0.2, 0.3, 0.1, 0.4]

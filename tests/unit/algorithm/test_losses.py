@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrm_safety.algorithm import aggregate, clipped_surrogate
+from lrm_safety.algorithm.losses import aggregate, clipped_surrogate
 
 INFINITY = float("inf")
 

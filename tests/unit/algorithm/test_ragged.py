@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrm_safety.algorithm import (
+from lrm_safety.algorithm.ragged import (
     discounted_suffix_sum,
     expand_to_tokens,
     last_token_index,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrm_safety.algorithm import lr_multiplier
+from lrm_safety.algorithm.schedules import lr_multiplier
 
 
 def test_warm_up_is_linear_and_its_first_update_moves():

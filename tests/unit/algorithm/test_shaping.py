@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrm_safety.algorithm import (
+from lrm_safety.algorithm.shaping import (
     RunningMoments,
     malformed_penalty,
     overlong_penalty,

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrm_safety.algorithm import Differences, TokenStatistics, clipped_surrogate, surrogate_stats
+from lrm_safety.algorithm.losses import clipped_surrogate
+from lrm_safety.algorithm.token_statistics import Differences, TokenStatistics, surrogate_stats
 
 
 def statistics_of(values: torch.Tensor) -> TokenStatistics:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from made_evaluations import SAMPLING, Killed, MadeEngine, plan_of, question
 
+from lrm_safety.conversation import PROTOCOLS
 from lrm_safety.errors import DataError
-from lrm_safety.evaluation.protocols import PROTOCOLS
 from lrm_safety.evaluation.responses import ResponseStore, ask_key, generate_batch, identity_of
 from lrm_safety.files import write_atomically
 

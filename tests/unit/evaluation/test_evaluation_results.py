@@ -13,12 +13,12 @@ from made_evaluations import plan_of, question, response, scored_of
 from rich.console import Console
 from rich.table import Table
 
+from lrm_safety.conversation import PROTOCOLS
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.figures import figures
 from lrm_safety.evaluation.graders.grade import NO_ANSWER, Grade
 from lrm_safety.evaluation.judges.judge import View
 from lrm_safety.evaluation.judges.refusal_rules import measured_error
-from lrm_safety.evaluation.protocols import PROTOCOLS
 from lrm_safety.evaluation.results import (
     benchmark_results,
     chance,

@@ -74,7 +74,7 @@ def test_the_page_has_one_row_for_every_key(command: str) -> None:
     ("key", "kind", "default"),
     [
         ("algorithm.gamma", "float, 0 <= x <= 1", "`1.0`"),
-        ("algorithm.correction", "str: `tis`, `off`, `mask`, `icepop`", "`tis`"),
+        ("algorithm.correction", "str: `tis`, `off`, `mask`, `icepop`, or an import path", "`tis`"),
         ("algorithm.clip_low", r"float \| None, 0 <= x", "`0.2`"),
         ("model.path", "str", "required"),
         ("data.limit", r"int \| None, 1 <= x", "`null`"),

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from lrm_safety.conversation import PROTOCOLS
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.attacks import ATTACKS
 from lrm_safety.evaluation.benchmarks.registry import SCORING, get_benchmark
-from lrm_safety.evaluation.protocols import PROTOCOLS
 from lrm_safety.settings import BenchmarkSettings, EvaluateSettings, EvaluationSettings, JudgeSettings, ModelSettings
 from lrm_safety.settings.command_checks import check_evaluate
 from lrm_safety.settings.compose import compose_evaluation, compose_judges

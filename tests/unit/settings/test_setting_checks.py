@@ -9,7 +9,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from lrm_safety.algorithm import AdaptiveKL
+from lrm_safety.algorithm.kl import AdaptiveKL
 from lrm_safety.errors import ConfigError
 from lrm_safety.settings import Settings
 from lrm_safety.settings.compose import compose_settings, settings_of

@@ -1,0 +1,102 @@
+"""`lrm-safety docs`: what the documentation says about declarations is written out of them.
+
+Whole pages (metrics, configuration), and blocks of other pages between `<!-- generated: NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ..conversation import FAMILIES, get_family
+from ..errors import ConfigError
+from ..monitoring.document import markdown as metrics_page
+from ..settings.paths import configuration_directory
+from ..settings.reference import markdown as configuration_page
+
+PACKAGE = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(?P<begin><!-- generated: (?P<name>\w+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+
+
+def docs(arguments: list[str]) -> int:
+    """Run `docs [--check]`; returns the exit status. Raises ConfigError for a page that is not current."""
+    if arguments not in ([], ["--check"]):
+        raise ConfigError(f"docs: knows --check only, not {' '.join(arguments)}")
+    folder = configuration_directory().parent / "docs"
+    if not folder.is_dir():
+        raise ConfigError(f"docs: {folder} is absent; run it from a checkout")
+    for path, text in pages(folder):
+        if not arguments:
+            path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            raise ConfigError(f"{path}: is not current; run `make docs`")
+    return 0
+
+
+def pages(folder: Path) -> Iterable[tuple[Path, str]]:
+    """Every page of the documentation that is generated, in whole or in part, as it has to be."""
+    whole = {folder / "metrics.md": metrics_page, folder / "configuration.md": configuration_page}
+    for path, write in whole.items():
+        yield path, write()
+    for path in sorted(folder.glob("*.md")):
+        if path not in whole and BLOCK.search(text := path.read_text(encoding="utf-8")):
+            yield path, BLOCK.sub(_written, text)
+
+
+def _written(found: re.Match[str]) -> str:
+    if (name := found["name"]) not in BLOCKS:
+        raise ConfigError(f"docs: no block is called {name}; known: {', '.join(BLOCKS)}")
+    return f"{found['begin']}{BLOCKS[name]()}\n{found['end']}"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    head = tuple(head)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *map(tuple, rows)))
+
+
+def protocols() -> str:
+    """How each family is sampled when it is measured."""
+    by_protocol = {family.protocol: name for name in FAMILIES if (family := get_family(name)).protocol}
+    rows: list[tuple[str, ...]] = [
+        (
+            f"`{one.name}`",
+            f"`{family}`",
+            f"{one.temperature:g}",
+            f"{one.top_p:g}",
+            str(one.top_k) if one.top_k else "off",
+            f"{one.max_response_tokens:,}",
+            one.source,
+        )
+        for one, family in by_protocol.items()
+        if one
+    ]
+    others = ", ".join(f"`{name}`" for name in FAMILIES if get_family(name).protocol is None)
+    keys = (f"`rollout.{key}`" for key in ("temperature", "top_p", "top_k", "max_response_tokens"))
+    rows.append(("`training`", others, *keys, "as rollouts are sampled"))
+    return table(("protocol", "family", "temperature", "top_p", "top_k", "longest response", "from"), rows)
+
+
+def tree() -> str:
+    """Every module of the package with the first line of its docstring."""
+    return "\n".join(["```text", "lrm_safety/", *_tree(PACKAGE, "  "), "```"])
+
+
+def _tree(folder: Path, indent: str) -> Iterable[str]:
+    for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name)):
+        if path.suffix == ".py" and path.name != "__init__.py":
+            yield _line(path, indent, path.name)
+        elif (path / "__init__.py").is_file():
+            yield _line(path / "__init__.py", indent, f"{path.name}/")
+            yield from _tree(path, f"{indent}  ")
+
+
+def _line(path: Path, indent: str, name: str) -> str:
+    said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return f"{indent}{name:<{25 - len(indent)}} {said.splitlines()[0] if said else ''}".rstrip()
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"protocols": protocols, "tree": tree}
+"""The text of each generated block."""

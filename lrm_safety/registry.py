@@ -1,0 +1,106 @@
+"""Things of one kind by name: families, benchmarks, judges, rewards, baselines, corrections.
+
+Ours declare themselves where they are written. Others add theirs from a package of their own, without an edit here: by
+import path, `package.module:object` in the place of a name, or under a name of their own by an entry point in the group
+`lrm_safety.KIND`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Collection, Iterator, MutableMapping
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar, cast
+
+from lrm_safety.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def is_import_path(name: str) -> bool:
+    """Whether `name` is written `package.module:object`."""
+    module, _, attribute = name.partition(":")
+    return all(part.isidentifier() for part in (*module.split("."), *attribute.split(".")))
+
+
+def import_object(path: str, key: str) -> Any:
+    """The object at `package.module:object`; ConfigError, opening with `key`, when there is none."""
+    if not is_import_path(path):
+        raise ConfigError(f"{key}={path}: must be written package.module:name")
+    module_name, _, name = path.partition(":")
+    try:
+        found = importlib.import_module(module_name)
+    # Whatever a user's module raises on import is the user's to mend, and is told as the cause.
+    except Exception as error:
+        raise ConfigError(
+            f"{key}={path}: cannot import {module_name} ({type(error).__name__}: {error}); is its folder on PYTHONPATH?"
+        ) from error
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise ConfigError(f"{key}={path}: {module_name} has no {name}") from None
+    return found
+
+
+class Registry(Collection[str], Generic[T]):
+    """The things of one kind that are known by name.
+
+    Attributes:
+        kind: the plural that messages and the entry points' group use, such as `families`.
+        expected: what an object that comes by entry point or import path must be.
+    """
+
+    def __init__(
+        self, kind: str, expected: type | tuple[type, ...], ours: MutableMapping[str, T] | None = None
+    ) -> None:
+        """`ours`: a dictionary that a package fills which imports nothing of ours."""
+        self.kind, self.expected = kind, expected
+        self._ours: MutableMapping[str, T] = {} if ours is None else ours
+
+    def add(self, name: str, thing: T) -> T:
+        """Declare one of ours; raises ValueError for a name that is taken."""
+        if name in self._ours:
+            raise ValueError(f"{self.kind}: {name} is declared twice")
+        self._ours[name] = thing
+        return thing
+
+    def __iter__(self) -> Iterator[str]:
+        """The names: ours in the order of their declarations, then those of entry points."""
+        yield from self._ours
+        yield from (name for name in self._theirs if name not in self._ours)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ours or name in self._theirs
+
+    def check(self, name: str, key: str) -> None:
+        """Raises ConfigError, naming `key`, for a name that is not known; an import path is only looked at when it is used,
+        since importing may take long."""
+        if name not in self and not is_import_path(name):
+            near = difflib.get_close_matches(name, list(self), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(
+                f"{key}={name}: must be one of {', '.join(self)}, or package.module:NAME of your own{hint}"
+            )
+
+    def get(self, name: str, key: str) -> T:
+        """The thing called `name`, or the one at an import path. Raises ConfigError, naming `key`, where there is none, or it
+        is something else."""
+        self.check(name, key)
+        if name in self._ours:
+            return self._ours[name]
+        found: Any = import_object(self._theirs[name].value if name in self._theirs else name, key)
+        if not isinstance(found, self.expected):
+            wanted = self.expected if isinstance(self.expected, tuple) else (self.expected,)
+            names = " or ".join(one.__name__ for one in wanted)
+            raise ConfigError(f"{key}={name}: is a {type(found).__name__}, and must be a {names}")
+        return cast(T, found)
+
+    @cached_property
+    def _theirs(self) -> dict[str, EntryPoint]:
+        return {one.name: one for one in entry_points(group=f"lrm_safety.{self.kind}")}

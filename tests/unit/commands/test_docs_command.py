@@ -1,0 +1,47 @@
+"""Pages and blocks that `lrm-safety docs` writes out of declarations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lrm_safety.commands import docs
+from lrm_safety.conversation import FAMILIES, PROTOCOLS
+from lrm_safety.errors import ConfigError
+
+FOLDER = Path(__file__).parents[3] / "docs"
+
+
+def test_every_page_is_current() -> None:
+    found = dict(docs.pages(FOLDER))
+    assert {path.name for path in found} >= {"metrics.md", "configuration.md", "architecture.md", "evaluation.md"}
+    assert [path.name for path, text in found.items() if path.read_text(encoding="utf-8") != text] == []
+
+
+def test_a_block_is_replaced_and_the_page_around_it_stays(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- generated: protocols -->\nold\n<!-- end -->\nafter <!-- end -->\n")
+    (tmp_path / "other.md").write_text("no block\n")
+    found = dict(docs.pages(tmp_path))
+    assert tmp_path / "other.md" not in found
+    lines = found[page].splitlines()
+    assert lines[:2] == ["before", "<!-- generated: protocols -->"] and lines[-2:] == [
+        "<!-- end -->",
+        "after <!-- end -->",
+    ]
+    assert "| `qwen3_thinking` | `qwen3` | 0.6 | 0.95 | 20 | 32,768 | Qwen3 model cards, thinking mode |" in lines
+    assert sum(line.startswith("| `") for line in lines) == len(PROTOCOLS) + 1
+    assert all(f"`{name}`" in found[page] for name in FAMILIES)
+    page.write_text("<!-- generated: nothing -->\n<!-- end -->\n")
+    with pytest.raises(ConfigError, match=r"^docs: no block is called nothing; known: protocols, tree"):
+        dict(docs.pages(tmp_path))
+
+
+def test_the_tree_holds_every_module_and_says_what_it_is() -> None:
+    lines = docs.tree().splitlines()
+    modules = [path for path in docs.PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    told = [line.split() for line in lines if line.split()[0].endswith(".py")]
+    assert sorted(line[0] for line in told) == sorted(path.name for path in modules)
+    assert all(len(line) > 2 for line in told), "a module without a docstring"
+    assert "    families.py           Model families: how each renders a prompt" in docs.tree()
