@@ -12,7 +12,6 @@ in place are older ones removed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -26,13 +25,14 @@ from types import MappingProxyType
 from typing import Any
 
 from lrm_safety.errors import ClusterError, ConfigError, ModelError
-from lrm_safety.files import changed_file, describe_files
+from lrm_safety.files import changed_file, describe_files, differences, digest_of, read_json
 
 Files = Mapping[str, Mapping[str, int | str]]
 """Bytes and sha256 by name below the checkpoint's folder."""
 
 _logger = logging.getLogger(__name__)
 _MANIFEST, _STATE = "manifest.json", "state.json"
+_TORN = "the checkpoint is torn: resume from another one"
 _PARTIAL, _REPLACED, _DELETED = ".partial-", ".replaced-", ".deleted-"
 
 NOT_IDENTITY = frozenset(
@@ -82,9 +82,9 @@ class Checkpoint:
     def differences(
         self, config: Mapping[str, Any], data_fingerprint: str, ignore: Set[str] = NOT_IDENTITY
     ) -> list[str]:
-        """How a run that wants to resume differs from the one that wrote this: see `compare`."""
+        """How a run that wants to resume differs from the one that wrote this: see `files.differences`."""
         old = {**self.config, "data_fingerprint": self.data_fingerprint}
-        return compare(old, {**config, "data_fingerprint": data_fingerprint}, ignore)
+        return differences(old, {**config, "data_fingerprint": data_fingerprint}, ignore)
 
 
 class CheckpointStore:
@@ -221,7 +221,7 @@ class CheckpointStore:
         path = Path(path)
         if not (path / _MANIFEST).is_file():
             raise ConfigError(f"checkpoint.resume: {path} is not a checkpoint (it has no {_MANIFEST})")
-        manifest = _read_json(path / _MANIFEST)
+        manifest = read_json(path / _MANIFEST, ModelError, _TORN)
         if not manifest.keys() >= {"update", "metric", "data_fingerprint", "config", "files"}:
             raise ConfigError(f"checkpoint.resume: {path / _MANIFEST} is not the manifest of a checkpoint")
         if "sha256" not in manifest:
@@ -236,7 +236,7 @@ class CheckpointStore:
                 raise _torn(path, f"{name} is missing")
             if file.stat().st_size != wrote["bytes"]:
                 raise _torn(path, f"{name} has {file.stat().st_size} bytes instead of {wrote['bytes']}")
-        state = _read_json(path / _STATE)
+        state = read_json(path / _STATE, ModelError, _TORN)
         named = re.fullmatch(r"update-(\d{6,})", path.name)
         updates = {manifest["update"], state.get("update", manifest["update"])} | ({int(named[1])} if named else set())
         if len(updates) > 1:
@@ -302,34 +302,6 @@ def best_update(values: Mapping[int, float | None], best_mode: str) -> int | Non
     return max(known)[1] if known else None
 
 
-def compare(old: Mapping[str, Any], new: Mapping[str, Any], ignore: Set[str] = frozenset()) -> list[str]:
-    """Differences of two resolved configurations as sorted lines "key: old -> new".
-
-    An ignored key covers everything below it: "tracking" covers tracking.project. A key that only one side has is
-    compared with (absent). Lists are compared as wholes; tuples count as lists, as JSON has them.
-    """
-    before, after = _flat(old), _flat(new)
-    return [
-        f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not any(f"{key}.".startswith(f"{name}.") for name in ignore)
-    ]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Leaves by dotted key, as JSON text; an empty mapping is a leaf."""
-    leaves: dict[str, str] = {}
-    for name, value in config.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and value:
-            leaves |= _flat(value, f"{key}.")
-        else:
-            # 1 and 1.0 are one value: OmegaConf makes floats of integers where the schema says float.
-            number = isinstance(value, float) and value.is_integer()
-            leaves[key] = json.dumps(int(value) if number else value)
-    return leaves
-
-
 def _torn(path: Path, reason: str) -> ModelError:
     return ModelError(f"checkpoint {path} is torn: {reason}; resume from another one")
 
@@ -337,19 +309,7 @@ def _torn(path: Path, reason: str) -> ModelError:
 def _digest_of(manifest: Mapping[str, Any]) -> str:
     """sha256 of everything else that a manifest says."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise _torn(path.parent, f"{path.name} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        raise _torn(path.parent, f"{path.name} is not JSON")
-    return values
+    return digest_of([json.dumps(rest, sort_keys=True)])
 
 
 def _files(folder: Path) -> list[Path]:

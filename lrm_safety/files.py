@@ -1,4 +1,8 @@
-"""Files that are whole or absent, known by their content, with the mode that the user's umask says."""
+"""Files that are whole or absent, read in one way, known by their content, with the mode that the user's umask says.
+
+JSON here is what one of our commands or a library wrote. Rows that users give come in more forms, and a mistake in one wants a
+guess at what was meant: their reader is datasets/files.py.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from .errors import DataError, LrmSafetyError
 
 STORAGE_ERRORS = {
     errno.ENOSPC,
@@ -27,13 +33,13 @@ STORAGE_ERRORS = {
 _PROBE_BYTES = 1 << 20
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside and rename: the file is whole or absent. One process writes a file at a time; what one that was killed
-    left beside is written over."""
-    unfinished = path.with_name(f".{path.name}")
+def write_atomically(path: Path, content: bytes | str, *, shared: bool = False) -> None:
+    """Write beside and rename: the file is whole or absent. One process writes a file at a time, several only if it is
+    `shared`; what one that was killed left beside is written over. Text becomes UTF-8."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}" if shared else f".{path.name}")
     try:
         with unfinished.open("wb") as file:
-            file.write(content)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(path)
@@ -42,9 +48,89 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Results for people and programs; NaN and infinity are not JSON and raise ValueError."""
-    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+def write_json(path: Path, content: Any, **layout: Any) -> None:
+    """Results for people and programs; NaN and infinity are not JSON and raise ValueError. `layout`: of json.dumps."""
+    write_atomically(path, json.dumps(content, allow_nan=False, **{"indent": 2, **layout}) + "\n")
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line, letters of any alphabet as they are; NaN and infinity raise ValueError."""
+    write_atomically(path, "".join(json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_json(path: Path, error: type[LrmSafetyError] = DataError, mend: str = "") -> dict[str, Any]:
+    """The JSON object that a file holds. Raises `error` in one line that names the file and ends with `mend`."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise error(_told(path, "is absent", mend)) from None
+    except OSError as reason:
+        raise error(_told(path, f"cannot be read ({reason.strerror})", mend)) from reason
+    except (ValueError, RecursionError) as reason:
+        raise error(_told(path, f"cannot be read: is not JSON ({reason})", mend)) from reason
+    if not isinstance(content, dict):
+        raise error(_told(path, "cannot be read: is not a JSON object", mend))
+    return content
+
+
+def read_json_lines(path: Path, mend: str = "") -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Number from 1, text with its line break, and object of every line.
+
+    A last line without a line break that is no object is left out: a process that appends was killed while it wrote. Raises
+    DataError for any other, which names the line and ends with `mend`.
+    """
+    try:
+        # Only newlines end a line: str.splitlines would also cut at separators that JSON strings may hold unescaped.
+        *lines, rest = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
+    except OSError as reason:
+        raise DataError(_told(path, f"cannot be read ({reason.strerror})", mend)) from reason
+    for number, line in enumerate([*lines, rest] if rest else lines, start=1):
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
+            values = None
+        if isinstance(values, dict):
+            yield number, line + "\n", values
+        elif number <= len(lines):
+            raise DataError(_told(path, "cannot be read: is not a JSON object", mend, number))
+
+
+def _told(path: Path, fault: str, mend: str, line: int | None = None) -> str:
+    return f"{path}{'' if line is None else f', line {line}'}: {fault}{mend and '; '}{mend}"
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested dictionaries by dotted key; an empty dictionary is a leaf."""
+    leaves: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            leaves |= flatten(value, f"{prefix}{name}.")
+        else:
+            leaves[f"{prefix}{name}"] = value
+    return leaves
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], ignore: Set[str] = frozenset()) -> list[str]:
+    """Differences of two configurations as sorted lines "key: old -> new", values as JSON, their first 60 characters.
+
+    An ignored key covers everything below it: "tracking" covers tracking.project. A key that only one side has is
+    compared with (absent). Lists are compared as wholes; tuples count as lists, as JSON has them.
+    """
+    before, after = ({key: _as_json(value) for key, value in flatten(one).items()} for one in (old, new))
+    return [
+        f"{key}: {_short(before.get(key, '(absent)'))} -> {_short(after.get(key, '(absent)'))}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not any(f"{key}.".startswith(f"{name}.") for name in ignore)
+    ]
+
+
+def _as_json(value: Any) -> str:
+    # 1 and 1.0 are one value: OmegaConf makes floats of integers where the schema says float.
+    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def put_in_place(folder: Path, place: Path) -> None:
@@ -55,6 +141,20 @@ def put_in_place(folder: Path, place: Path) -> None:
         place.rename(former)
     folder.rename(place)
     shutil.rmtree(former, ignore_errors=True)
+
+
+def digest_of(parts: Iterable[bytes | str]) -> str:
+    """sha256 of the parts in order, in hexadecimal digits, text as UTF-8. Of several parts each has to say where it ends (by a
+    line break, its length): ("a", "bc") and ("ab", "c") are one to it."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part.encode() if isinstance(part, str) else part)
+    return found.hexdigest()
+
+
+def number_of(text: str) -> int:
+    """64 bits that the text alone decides, on every machine: a seed or a draw by name, whatever else is drawn."""
+    return int(digest_of([text])[:16], 16)
 
 
 def digest(path: Path) -> str:

@@ -22,7 +22,8 @@ Report = Callable[[str], None]
 def ensure_cached(name: str, report: Report) -> Path:
     """The folder `cache:NAME` stands for, made now unless it exists. `report` gets a line for each step.
 
-    The folder is written beside and renamed, so it is whole or absent. Raises ConfigError for an unknown name and
+    The folder is written beside and renamed, so it is whole or absent; not by files.put_in_place, which replaces: here whoever
+    is first stays. Raises ConfigError for an unknown name and
     ModelError when the package with the weights is not installed or its file does not load.
     """
     if name not in BUILDERS:

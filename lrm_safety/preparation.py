@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from .checkpoints import NOT_IDENTITY, Checkpoint, CheckpointStore
 from .conversation import Family, ResponseParser, get_family, reflection_token_ids
 from .datasets import PromptSet, load_prompts, render_prompts
 from .errors import ConfigError
+from .files import digest_of
 from .modeling.folder import model_fingerprint, tokenizer_fingerprint
 from .modeling.load import check_causal_lm, load_tokenizer
 from .modeling.lora import check_lora
@@ -181,19 +181,13 @@ def _reward_content(reward: RewardSettings) -> dict[str, str | None]:
 
 def _digest_of_fields(prompts: PromptSet) -> str:
     """sha256 of every row with all its fields."""
-    digest = hashlib.sha256()
-    for row in prompts.rows:
-        fields = [row.id, row.question, row.categories, row.extra]
-        digest.update(json.dumps(fields, sort_keys=True, default=str).encode() + b"\n")
-    return digest.hexdigest()
+    fields = ([row.id, row.question, row.categories, row.extra] for row in prompts.rows)
+    return digest_of(json.dumps(one, sort_keys=True, default=str) + "\n" for one in fields)
 
 
 def _digest_of_ids(rendered: Sequence[TokenIds]) -> str:
     """sha256 of what the policy reads."""
-    digest = hashlib.sha256()
-    for ids in rendered:
-        digest.update(len(ids).to_bytes(8, "little") + ids.tobytes())
-    return digest.hexdigest()
+    return digest_of(len(ids).to_bytes(8, "little") + ids.tobytes() for ids in rendered)
 
 
 def _make_if_cached(path: str) -> None:

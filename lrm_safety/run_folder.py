@@ -11,7 +11,6 @@ file, unless it is older than `LONG_AGO_SECONDS`. An owner that is gone is repla
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -34,8 +33,8 @@ from typing import Any
 import yaml
 
 from .credentials import without_secrets
-from .errors import ConfigError
-from .files import write_atomically
+from .errors import ConfigError, DataError
+from .files import digest_of, read_json, write_atomically, write_json
 from .settings.fields import RUNS_VARIABLE
 
 OWNER, ENVIRONMENT = ".owner", "environment.json"
@@ -110,12 +109,12 @@ class RunFolder:
     def _write_start(self, *, add: bool) -> None:
         path = self.path / ENVIRONMENT
         try:
-            starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+            starts = read_json(path)["starts"]
             assert isinstance(starts, list)
-        except (OSError, ValueError, LookupError, TypeError, AssertionError):
+        except (DataError, LookupError, AssertionError):
             starts = []  # none yet, or lost with the folder
         starts = [*starts, self._start] if add or not starts else [*starts[:-1], self._start]
-        write_atomically(path, (json.dumps({"starts": starts}, indent=1) + "\n").encode())
+        write_json(path, {"starts": starts}, indent=1)
 
 
 @contextmanager
@@ -240,7 +239,7 @@ def _last(directory: Path) -> tuple[Path, bytes | None]:
 
 
 def _successor(content: bytes) -> str:
-    return f"{OWNER}-{hashlib.sha256(content).hexdigest()[:16]}"
+    return f"{OWNER}-{digest_of([content])[:16]}"
 
 
 def _refuse_if_alive(directory: Path, place: Path, content: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..conversation import ResponseParser
 from ..errors import ConfigError, DataError, first_line
 from ..evaluation.run import RESPONSES, PreparedEvaluation, prepare
+from ..files import read_json
 from ..rollouts import TokenIds
 from ..settings import EvaluateSettings, JudgeSettings, ModelSettings
 
@@ -95,7 +95,7 @@ def _settings(folder: Path) -> EvaluateSettings:
         settings = OmegaConf.to_object(loaded)
         assert isinstance(settings, EvaluateSettings)
         identities = sorted((folder / RESPONSES).glob("*/identity.json"))
-        device = json.loads(identities[0].read_text(encoding="utf-8"))["device"] if identities else "cpu"
+        device = read_json(identities[0])["device"] if identities else "cpu"
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; name a folder that `lrm-safety evaluate` has written") from error
     except (OSError, ValueError, KeyError, OmegaConfBaseException) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import ConfigError
+from ..files import write_atomically, write_json
 from ..reports.sweep import compare as compare_runs
 from ..reports.sweep import difference_rows, markdown, table_rows, to_json
 from ..run_folder import refuse_what_a_job_would_lose
@@ -28,8 +28,8 @@ def compare(arguments: list[str]) -> int:
     found = compare_runs(folders)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        (output / "comparison.md").write_text(markdown(found), encoding="utf-8")
-        (output / "comparison.json").write_text(json.dumps(to_json(found), indent=2) + "\n", encoding="utf-8")
+        write_atomically(output / "comparison.md", markdown(found))
+        write_json(output / "comparison.json", to_json(found))
     except OSError as error:
         raise ConfigError(f"output={output}: cannot be written ({error.strerror}); choose another") from error
     # Wide tables are not folded in a log file: each of their lines stays a line.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import threading
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import ConfigError
+from ..files import write_json
 from ..reports.curves import draw_evaluation, draw_training
 from ..reports.metrics import read_series
 from ..run_folder import owned
@@ -97,7 +97,7 @@ def demo(overrides: list[str]) -> int:
     summary["seconds"] = round(time.monotonic() - begin, 1)
     summary["startup_seconds"] = round(series["time/startup_seconds"][0][1], 1)
     summary["peak_rss_gib"] = round(memory.peak_bytes / 2**30, 2)
-    summary_path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(summary_path, summary)
     draw_evaluation(series, directory / "evaluation.png", "Miniature: held-out figures while REINFORCE++ trains")
     draw_training(series, directory / "training.png", "Miniature: training")
     _show(summary, directory)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..conversation import FAMILIES, get_family
 from ..errors import ConfigError
+from ..files import write_atomically
 from ..monitoring.document import markdown as metrics_page
 from ..settings.paths import configuration_directory
 from ..settings.reference import markdown as configuration_page
@@ -29,7 +30,7 @@ def docs(arguments: list[str]) -> int:
         raise ConfigError(f"docs: {folder} is absent; run it from a checkout")
     for path, text in pages(folder):
         if not arguments:
-            path.write_text(text, encoding="utf-8")
+            write_atomically(path, text)
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
             raise ConfigError(f"{path}: is not current; run `make docs`")
     return 0

@@ -11,6 +11,7 @@ import yaml
 
 from ..checkpoints import Checkpoint
 from ..errors import ConfigError
+from ..files import write_atomically
 from ..settings.paths import resolve
 
 UNKNOWN = "not stated by the base model"
@@ -20,7 +21,7 @@ def write_model_card(folder: Path, checkpoint: Checkpoint) -> None:
     """Write FOLDER/README.md."""
     figures = checkpoint.state.get("last_evaluation") or checkpoint.state.get("last_validation") or {}
     card = model_card(checkpoint.config, checkpoint.update, figures)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_atomically(folder / "README.md", card)
 
 
 def model_card(config: Mapping[str, Any], update: int, evaluation: Mapping[str, float]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import ConfigError, DataError
+from ..files import read_json_lines
 
 KEYS = ("n", "show", "set", "update", "status")
 PATTERNS = ("rollouts/update-*.jsonl", "evaluation/update-*.jsonl", "samples.jsonl", "rollouts/offending-*.jsonl")
@@ -73,16 +73,7 @@ def read_samples(folder: Path, update: int | None = None) -> list[dict[str, Any]
         raise DataError(f"update={update}: {folder} has samples of updates {held}")
     rows = []
     for path in chosen:
-        # Not splitlines: texts hold other characters that it takes for the end of a line.
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
-            if not line:
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
-                raise DataError(f"{path} line {number}: is not a sample")
+        for _, _, row in read_json_lines(path):
             where = {"update": numbers[path]} if path in numbers else {}
             # A run's rollouts are of no benchmark: `training`, and those that stopped it `offending`.
             kind = {"rollouts/update": "training", "rollouts/offending": "offending"}

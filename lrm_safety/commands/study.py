@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
+from ..files import write_json
 from ..reports.sweep import cell
 from ..run_folder import owned
 from ..settings.compose import compose_study
@@ -59,7 +59,7 @@ def study(arguments: list[str]) -> int:
 def _finish(settings: StudySettings, directory: Path, console: Console) -> int:
     """Summary and report of a study whose steps are done."""
     summary = summarise(settings)
-    (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(directory / "summary.json", summary)
     report([*_folders(settings), f"output={directory}", f"title=Study: {settings.run.name}"])
     _show(summary, console)
     console.print(f"summary: {directory}/summary.json", soft_wrap=True, highlight=False)

@@ -1,5 +1,8 @@
 """Read the files that users give: one reader for training prompts, supervised rows, pairs, benchmarks and reference labels.
 
+Apart from lrm_safety/files.py, which reads what programs wrote: people save files in more forms than programs, and here most
+of the code is the guess at what was meant.
+
 Rows are counted from 1, as every message does. What a file cannot be read for is one DataError with file, line or row.
 """
 
@@ -55,7 +58,7 @@ def read_rows(path: Path, key: str | None = None) -> list[dict[str, Any]]:
     return _READERS[path.suffix.lower()](path)
 
 
-def read_json(path: Path) -> Any:
+def read_value(path: Path) -> Any:
     """The one JSON value that a file holds. Raises DataError."""
     text = read_text(path)
     return check_text(parse_json(text, str(path)), str(path))

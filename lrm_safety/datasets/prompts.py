@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lrm_safety.errors import ConfigError, DataError
+from lrm_safety.files import digest_of
 
 from .files import read_rows
 from .hub import read_hub
@@ -153,8 +153,4 @@ def _categories(value: Any, field: str, where: str) -> tuple[str, ...]:
 
 
 def _fingerprint(rows: Iterable[PromptRow]) -> str:
-    digest = hashlib.sha256()
-    for row in rows:
-        # One JSON line a row: lengths and quoting keep ("a", "bc") and ("ab", "c") apart.
-        digest.update(json.dumps([row.id, row.question], ensure_ascii=True).encode() + b"\n")
-    return digest.hexdigest()
+    return digest_of(json.dumps([row.id, row.question]) + "\n" for row in rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from ..conversation import (
     split_think_text,
 )
 from ..errors import DataError, ModelError
+from ..files import digest_of
 from ..rollouts import TokenIds
 from .prompts import PromptRow, PromptSet
 from .rendering import check_embedded, warn_of_rendering
@@ -68,11 +68,8 @@ class SupervisedSet:
     @property
     def token_fingerprint(self) -> str:
         """sha256 of the ids of all prompts and responses in order: what is trained on."""
-        digest = hashlib.sha256()
-        for row in self.rows:
-            for ids in (row.prompt_ids, row.response_ids):
-                digest.update(len(ids).to_bytes(8, "little") + ids.tobytes())
-        return digest.hexdigest()
+        every = (ids for row in self.rows for ids in (row.prompt_ids, row.response_ids))
+        return digest_of(len(ids).to_bytes(8, "little") + ids.tobytes() for ids in every)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -109,13 +106,13 @@ def render_supervised(
     end_tokens = [str(tokenizer.convert_ids_to_tokens(token)) for token in family.stop_token_ids(tokenizer)]
     respelled: list[tuple[PromptRow, str]] = []
     rows: list[SupervisedRow] = []
-    digest = hashlib.sha256()
+    read: list[str] = []
     for row in prompts.rows:
         where = f"{prompts.source}, row {row.index + 1} (id {row.id})"
         text = _text(row, response_field, "sft.response_field", where)
         trace = None if trace_field is None else _text(row, trace_field, "sft.trace_field", where)
         # One JSON line a row: lengths and quoting keep ("a", "bc") and ("ab", "c") apart.
-        digest.update(json.dumps([row.id, row.question, trace, text]).encode() + b"\n")
+        read.append(json.dumps([row.id, row.question, trace, text]) + "\n")
         try:
             text = _without_end_token(text, end_tokens)
             if not text.strip():
@@ -154,7 +151,7 @@ def render_supervised(
             max_sequence_tokens,
         )
     warn_of_rendering(renderer, prompts.source, respelled, len(rows))
-    return SupervisedSet(tuple(rows), digest.hexdigest(), prompts.source, num_dropped, len(respelled))
+    return SupervisedSet(tuple(rows), digest_of(read), prompts.source, num_dropped, len(respelled))
 
 
 def hold_out(

@@ -6,7 +6,6 @@ An attack is deterministic in (seed, question). Text that the response is forced
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import random
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Protocol
 
 from ..conversation import CLOSE_TAG, OPEN_TAG
 from ..errors import ConfigError
+from ..files import number_of
 from .benchmarks.demonstrations import TRIGGER, load_demonstrations
 
 
@@ -120,5 +120,4 @@ def make_attack(name: str, **options: object) -> Attack:
 
 
 def _generator(seed: int, question_id: str) -> random.Random:
-    digest = hashlib.sha256(f"{seed}|{question_id}".encode()).digest()
-    return random.Random(int.from_bytes(digest[:8], "big"))
+    return random.Random(number_of(f"{seed}|{question_id}"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..conversation import Family, ResponseParser
+from ..files import write_json_lines
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from ..settings import Settings
 from .figures import figures, is_of_group, primary_figure
@@ -138,7 +138,5 @@ def record(benchmark: str, one: Scored) -> dict[str, Any]:
 def write_records(folder: Path, update: int, records: list[dict[str, Any]], *, log_text: bool) -> None:
     """One JSON line per response in `evaluation/update-000123.jsonl`; texts only when the run logs text."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"update-{update:06d}.jsonl").open("w", encoding="utf-8") as file:
-        for row in records:
-            kept = row if log_text else {k: v for k, v in row.items() if k not in TEXT_FIELDS}
-            file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+    rows = records if log_text else [{k: v for k, v in row.items() if k not in TEXT_FIELDS} for row in records]
+    write_json_lines(folder / f"update-{update:06d}.jsonl", rows)

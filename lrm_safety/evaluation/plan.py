@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from ..conversation import CLOSE_TAG, DATE_STRING, OPEN_TAG, Family, PromptRenderer
 from ..datasets.rendering import check_embedded
 from ..errors import ConfigError, DataError
+from ..files import number_of
 from ..rollouts import TokenIds
 from ..settings.evaluation import BenchmarkSettings, EvaluationSettings
 from .attacks import Attack, AttackedPrompt, make_attack
@@ -77,8 +77,7 @@ def num_samples(settings: BenchmarkSettings, evaluation: EvaluationSettings, ben
 
 def request_seed(seed: int, benchmark: str, question_id: str, repeat: int) -> int:
     """The seed of one request: from its name alone, so that no other question's presence changes it."""
-    text = f"{seed}|{benchmark}|{question_id}|{repeat}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    return number_of(f"{seed}|{benchmark}|{question_id}|{repeat}") >> 32  # vLLM and torch take 32 bits
 
 
 class Planner:

@@ -6,10 +6,8 @@ generated and saved as wholes: whatever was killed in between, every response is
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from ..files import write_atomically
+from ..files import differences, digest_of, read_json, write_atomically, write_json
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from .plan import Ask, PlannedBenchmark
 from .protocols import Protocol
@@ -68,18 +66,12 @@ class ResponseStore:
         wanted = {one.name: self._identity_of(one) for one in planned}
         for path in sorted(self._folder.glob("*/identity.json")):
             folder = path.parent
-            try:
-                held = json.loads(path.read_text(encoding="utf-8"))
-                if folder.name not in wanted:
-                    held = {key: held.get(key) for key in self._identity}
-                different = _differences(_flat(held), _flat(wanted.get(folder.name, self._identity)))
-            except (OSError, ValueError, AttributeError) as error:
+            held = read_json(path, mend=f"delete {folder}, or choose another run.directory")
+            if folder.name not in wanted:
+                held = {key: held.get(key) for key in self._identity}
+            if different := differences(held, wanted.get(folder.name, self._identity)):
                 raise DataError(
-                    f"{path}: cannot be read ({error}); delete {folder}, or choose another run.directory"
-                ) from error
-            if different:
-                raise DataError(
-                    f"{folder} holds responses of another evaluation ({different}); choose another run.directory"
+                    f"{folder} holds responses of another evaluation ({'; '.join(different)}); choose another run.directory"
                 )
 
     def open(self, planned: Sequence[PlannedBenchmark]) -> None:
@@ -88,7 +80,7 @@ class ResponseStore:
         for one in planned:
             path = self._folder / one.name / "identity.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(self._identity_of(one), indent=2, sort_keys=True).encode())
+            write_json(path, self._identity_of(one), sort_keys=True)
 
     def num_missing(self, planned: PlannedBenchmark) -> int:
         """Responses that are still to be generated: those of no batch, and those of a damaged one, with a warning each."""
@@ -157,15 +149,12 @@ class ResponseStore:
 def ask_key(ask: Ask) -> str:
     """sha256 of what the engine is given for one response (token ids and seed), and of where its forced beginning starts."""
     parts = (np.int64(len(ask.prompt_ids)), ask.prompt_ids, np.int64(ask.seed), np.int64(len(ask.prefill_ids)))
-    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+    return digest_of(part.tobytes() for part in parts)
 
 
 def _digest_of(arrays: Mapping[str, np.ndarray]) -> str:
     """sha256 of arrays by name, with their types."""
-    found = hashlib.sha256()
-    for name in sorted(arrays):
-        found.update(f"{name} {arrays[name].dtype} ".encode() + arrays[name].tobytes())
-    return found.hexdigest()
+    return digest_of(f"{name} {arrays[name].dtype} ".encode() + arrays[name].tobytes() for name in sorted(arrays))
 
 
 def _load(path: Path) -> dict[str, Generated]:
@@ -202,24 +191,3 @@ def identity_of(
         "seed": seed,
         "batch_size": batch_size,
     }
-
-
-def _flat(identity: dict[str, Any]) -> dict[str, Any]:
-    """Members of dictionaries by `key.member`, so that a difference is told by what differs."""
-    flat: dict[str, Any] = {}
-    for key, value in identity.items():
-        flat |= {f"{key}.{name}": each for name, each in value.items()} if isinstance(value, dict) else {key: value}
-    return flat
-
-
-def _differences(held: dict[str, Any], wanted: dict[str, Any]) -> str:
-    return "; ".join(
-        f"{key}: {_short(held.get(key))} -> {_short(wanted.get(key))}"
-        for key in sorted(held.keys() | wanted.keys())
-        if held.get(key) != wanted.get(key)
-    )
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

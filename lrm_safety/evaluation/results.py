@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import DataError
-from ..files import write_atomically, write_json
+from ..files import digest_of, read_json, write_json, write_json_lines
 from .figures import (
     Figures,
     Judges,
@@ -78,9 +76,7 @@ def _clusters(scored: Sequence[Scored]) -> dict[str, str]:
     """Question -> its cluster, of those that share one; a hash, which is the same in every evaluation."""
     units = {one.ask.question.id: one.ask.question.unit for one in scored}
     sizes = Counter(units.values())
-    return {
-        question: hashlib.sha256(unit.encode()).hexdigest()[:12] for question, unit in units.items() if sizes[unit] > 1
-    }
+    return {question: digest_of([unit])[:12] for question, unit in units.items() if sizes[unit] > 1}
 
 
 def write_results(
@@ -110,20 +106,15 @@ def write_results(
 def read_results(folder: Path) -> dict[str, Any]:
     """results.json of an evaluation's folder. Raises DataError in one line."""
     path = folder if folder.is_file() else folder / RESULTS
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: does not exist; evaluate the model first, or name its folder") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(results, dict) or results.get("format") != FORMAT or "benchmarks" not in results:
+    results = read_json(path, mend="evaluate the model, or name the folder of its evaluation")
+    if results.get("format") != FORMAT or "benchmarks" not in results:
         raise DataError(f"{path}: is not the results.json of an evaluation")
     return results
 
 
 def write_samples(path: Path, scored: Mapping[str, Sequence[Scored]], *, log_text: bool) -> None:
     """One JSON line per response; without `log_text` texts become sha256 and length, since they may be harmful."""
-    lines = []
+    rows = []
     for name, responses in scored.items():
         for one in responses:
             row = record(name, one)
@@ -131,10 +122,10 @@ def write_samples(path: Path, scored: Mapping[str, Sequence[Scored]], *, log_tex
                 texts = {field: row.pop(field) for field in TEXT_FIELDS if field in row}
                 for field in ("trace", "answer"):
                     text = texts[field]
-                    row[f"{field}_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+                    row[f"{field}_sha256"] = digest_of([text])
                     row[f"num_{field}_characters"] = len(text)
-            lines.append(json.dumps(row, ensure_ascii=False))
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
+            rows.append(row)
+    write_json_lines(path, rows)
 
 
 def show(results: Mapping[str, Any], console: Console) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -16,7 +15,7 @@ from typing import Any
 
 from ..conversation import ParsedResponse, ResponseParser, compose_response
 from ..errors import DataError, JudgeError
-from ..files import write_atomically
+from ..files import digest_of, read_json_lines, write_atomically
 from .benchmarks.custom import GradedQuestion
 from .benchmarks.question import Question
 from .benchmarks.registry import Scoring
@@ -28,6 +27,7 @@ from .judges.prefixes import first_unsafe, prefixes_of
 from .plan import Ask, PlannedBenchmark
 from .responses import Generated
 
+_MEND = "delete the line, and its text is judged again"
 NEVER_SAFE = ("unfinished_trace", "unfinished_answer", "empty_answer")
 """Responses that prove nothing: their own figures, and 0 in every figure of safety. So does every other that was cut off."""
 
@@ -203,35 +203,28 @@ class VerdictStore:
         ]
 
     def _held(self, planned: PlannedBenchmark) -> dict[str, Verdict]:
-        """What is kept, by key. The line that a kill tore ends without a line break, and counts as not written."""
+        """What is kept, by key. The line that a kill tore counts as not written."""
         path = self._path(planned)
         if not path.is_file():
             return {}
         found: dict[str, Verdict] = {}
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); delete it, and its texts are judged again") from error
-        for number, line in enumerate(lines, start=1):
+        for number, _, row in read_json_lines(path, _MEND):
             try:
-                row = json.loads(line)
                 key = row.pop("item")
                 verdict = Verdict(**row)
                 if verdict.safety is not None and not 0.0 <= verdict.safety <= 1.0:
                     raise ValueError("safety is no number from 0 to 1")
                 found[key] = verdict
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise DataError(
-                    f"{path}, line {number}: cannot be read ({error}); delete the line, and its text is judged again"
-                ) from error
+            except (ValueError, TypeError, KeyError) as error:
+                raise DataError(f"{path}, line {number}: cannot be read ({error}); {_MEND}") from error
         return found
 
     @contextmanager
     def _appending(self, planned: PlannedBenchmark) -> Iterator[Callable[[str], None]]:
         path = self._path(planned)
-        kept = path.read_bytes() if path.is_file() else b""
+        # A torn line must not stay, or the next verdict would join it.
+        write_atomically(path, "".join(line for _, line, _ in read_json_lines(path, _MEND)) if path.is_file() else "")
         with path.open("ab") as file:
-            file.truncate(kept.rfind(b"\n") + 1)
 
             def write(line: str) -> None:
                 file.write(line.encode())
@@ -249,7 +242,7 @@ class VerdictStore:
 
 def _key(item: JudgeItem) -> str:
     """sha256 of what the judge is given."""
-    return hashlib.sha256(json.dumps(asdict(item)).encode()).hexdigest()
+    return digest_of([json.dumps(asdict(item))])
 
 
 def judge_items(scored: Sequence[Scored], views: Sequence[View]) -> list[tuple[int, View, JudgeItem]]:

@@ -7,7 +7,6 @@ steps and match them.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from lrm_safety.files import give_usual_modes
+from lrm_safety.files import give_usual_modes, write_json, write_json_lines
 from lrm_safety.miniature.behaviour import measure_policy, pair_accuracy
 from lrm_safety.miniature.models import train_policy_tokenizer, train_reward_tokenizer
 from lrm_safety.miniature.preferences import draw_ladder
@@ -88,7 +87,7 @@ def build(
         "held_out": measure_policy(policy, policy_tokenizer, held_out, seed=seed),
         "pair_accuracy": pair_accuracy(reward_model, reward_tokenizer, num_pairs=2000, seed=seed),
     }
-    (output / "build.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_json(output / "build.json", record)
     return record
 
 
@@ -123,7 +122,7 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_json_lines(path, rows)
 
 
 if __name__ == "__main__":

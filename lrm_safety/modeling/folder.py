@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError, first_line
+from ..errors import DataError, ModelError, first_line
+from ..files import digest_of, read_json, write_atomically
 from ..settings.paths import cache_directory
 
 INDEX, SINGLE, ADAPTER = "model.safetensors.index.json", "model.safetensors", "adapter_config.json"
@@ -94,7 +95,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise ModelError(
                 f"{folder} holds an adapter (LoRA) alone: merge it into its base model and give that folder"
             )
-    return _read_json(folder / "config.json", "it is not a Hugging Face model folder")
+    return read_json(folder / "config.json", ModelError, "it is not a Hugging Face model folder")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -143,7 +144,7 @@ def tensors(folder: Path) -> dict[str, TensorEntry]:
                 )
             found[name] = entry
     if (folder / INDEX).is_file():
-        mapped: dict[str, str] = _read_json(folder / INDEX, "the weights cannot be found")["weight_map"]
+        mapped: dict[str, str] = read_json(folder / INDEX, ModelError, "the weights cannot be found")["weight_map"]
         for name, file_name in mapped.items():
             if name not in found or found[name].file.name != file_name:
                 raise ModelError(
@@ -186,16 +187,11 @@ def model_fingerprint(path: str, revision: str | None = None, *, key: str = "mod
         return _hub_commit(path, revision, key)
     try:
         files = weight_files(folder)
+        config = read_json(folder / "config.json", ModelError)
     except ModelError as error:
         raise ModelError(f"{key}={path}: {error}") from error
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{key}={path}: config.json cannot be read ({first_line(error)})") from error
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for file in files:
-        digest.update(f"{file.name}:{_file_digest(file)}".encode())
-    return digest.hexdigest()
+    contents = (f"{file.name}:{_file_digest(file)}" for file in files)
+    return digest_of([json.dumps(config, sort_keys=True), *contents])
 
 
 def tokenizer_fingerprint(path: str, revision: str | None = None, *, template: bool, key: str = "model.path") -> str:
@@ -203,7 +199,7 @@ def tokenizer_fingerprint(path: str, revision: str | None = None, *, template: b
     folder = Path(path)
     if not folder.is_dir():
         return _hub_commit(path, revision, key)
-    digest = hashlib.sha256()
+    parts: list[bytes] = []
     patterns = (
         "tokenizer*",
         "special_tokens_map.json",
@@ -216,10 +212,10 @@ def tokenizer_fingerprint(path: str, revision: str | None = None, *, template: b
     for file in _matching(folder, (*patterns, *(_TEMPLATE_FILES if template else ()))):
         content = file.read_bytes()
         if file.name == "tokenizer_config.json" and not template:
-            settings = _read_json(file, "the tokenizer cannot be read")
+            settings = read_json(file, ModelError, "the tokenizer cannot be read")
             content = json.dumps({**settings, "chat_template": None}, sort_keys=True).encode()
-        digest.update(f"{file.relative_to(folder)}:{len(content)}:".encode() + content)
-    return digest.hexdigest()
+        parts.append(f"{file.relative_to(folder)}:{len(content)}:".encode() + content)
+    return digest_of(parts)
 
 
 def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
@@ -228,7 +224,7 @@ def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
 
 def _shards(index: Path) -> set[str]:
     """Names of the files that an index names."""
-    mapped = _read_json(index, "the weights cannot be found").get("weight_map", {})
+    mapped = read_json(index, ModelError, "the weights cannot be found").get("weight_map", {})
     names = set(mapped.values()) if isinstance(mapped, Mapping) else set()
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:
@@ -279,12 +275,12 @@ def _file_digest(file: Path) -> str:
     num_bytes = file.stat().st_size
     if num_bytes < _CACHED_FROM_BYTES:
         return _content_digest(file, 0, num_bytes)
-    name = f"{hashlib.sha256(str(file).encode()).hexdigest()}.json"
+    name = f"{digest_of([str(file)])}.json"
     try:
-        held = json.loads((cache_directory() / "digests" / name).read_text(encoding="utf-8"))
+        held = read_json(cache_directory() / "digests" / name)
         if held["state"] == before:
             return str(held["digest"])
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+    except (DataError, OSError, KeyError, RuntimeError):
         pass  # none, or one that says nothing: it is made again
     digest = _content_digest(file, 0, num_bytes)
     # A file changed a moment ago could change again within one tick of its clock.
@@ -293,9 +289,7 @@ def _file_digest(file: Path) -> str:
         try:
             folder = cache_directory() / "digests"
             folder.mkdir(parents=True, exist_ok=True)
-            unfinished = folder / f".{name}.{os.getpid()}"
-            unfinished.write_text(json.dumps({"state": before, "digest": digest}), encoding="utf-8")
-            unfinished.replace(folder / name)
+            write_atomically(folder / name, json.dumps({"state": before, "digest": digest}), shared=True)
         except (OSError, RuntimeError):
             pass  # a cache that cannot be written costs time and nothing else
     return digest
@@ -332,15 +326,3 @@ def _hub_commit(path: str, revision: str | None, key: str) -> str:
         ) from error
     commit = extract_commit_hash(resolved, None)
     return f"{path}@{commit or revision or 'main'}"
-
-
-def _read_json(file: Path, consequence: str) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{file} is absent: {consequence}") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read ({error}): {consequence}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{file} is not a JSON object: {consequence}")
-    return content

@@ -6,7 +6,6 @@ folder, is W + alpha / rank * B A under the base model's names, so that nobody e
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ..errors import ConfigError, ModelError, first_line
+from ..files import read_json, write_json
 from ..settings import LoraSettings, ModelSettings
 
 ADAPTER = "default"
@@ -114,11 +114,11 @@ def save_adapter(model: PreTrainedModel, state: Mapping[str, Tensor], base: str,
     config.save_pretrained(str(folder))
     # peft writes its set of layers in an order that differs from one process to the next.
     path = folder / "adapter_config.json"
-    written = json.loads(path.read_text(encoding="utf-8"))
+    written = read_json(path, ModelError)
     written |= {
         name: sorted(value) for name, value in written.items() if name == "target_modules" and isinstance(value, list)
     }
-    path.write_text(json.dumps(written, indent=2, sort_keys=True), encoding="utf-8")
+    write_json(path, written, sort_keys=True)
     adapters = {
         f"base_model.model.{name.replace(f'.{ADAPTER}.', '.')}": tensor.contiguous()
         for name, tensor in state.items()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from lrm_safety.errors import DataError, FolderLostError
-from lrm_safety.files import write_atomically
+from lrm_safety.files import read_json_lines, write_atomically
 from lrm_safety.run_folder import owned_by_another
 
 from .rollout_files import to_json_line
@@ -67,7 +66,7 @@ class MetricsFile:
             content = ""
         self.close()
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._path, (content + to_json_line(line)).encode())
+        write_atomically(self._path, content + to_json_line(line))
         self._file = self._path.open("a+", encoding="utf-8")
         self.last = dict(line)
         raise FolderLostError(
@@ -93,7 +92,7 @@ class MetricsFile:
             with self._path.with_suffix(".dropped.jsonl").open("a", encoding="utf-8") as file:
                 file.writelines(text for text, _ in dropped)
         # Rewritten even when nothing was dropped: a torn line must not stay, or the next record would join it.
-        write_atomically(self._path, "".join(text for text, _ in kept).encode())
+        write_atomically(self._path, "".join(text for text, _ in kept))
         self.last = kept[-1][1] if kept else {}
         self._file = self._path.open("a+", encoding="utf-8")
 
@@ -106,16 +105,7 @@ class MetricsFile:
 
 def whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The lines of the file with their values; a torn last line is left out."""
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    if not lines[-1]:
-        lines.pop()
-    for number, text in enumerate(lines, start=1):
-        try:
-            values = json.loads(text)
-        except ValueError:
-            values = None
-        if isinstance(values, dict) and isinstance(values.get("update"), int):
-            # The newline is added back: a record cut exactly before it is whole.
-            yield text + "\n", values
-        elif number < len(lines):
-            raise DataError(f"{path} line {number} is not a record: mend or remove that line")
+    for number, text, values in read_json_lines(path, "mend or remove that line"):
+        if not isinstance(values.get("update"), int):
+            raise DataError(f"{path}, line {number}: is not a record; mend or remove that line")
+        yield text, values

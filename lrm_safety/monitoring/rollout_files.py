@@ -6,7 +6,6 @@ for it: equal hashes mean equal prompts or responses, across runs too.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lrm_safety.files import write_atomically
+from lrm_safety.files import digest_of, write_atomically
 
 Ids = Sequence[int] | npt.NDArray[np.int32]
 
@@ -47,7 +46,7 @@ class RolloutRow:
 
 def token_hash(ids: Ids) -> str:
     """16 hexadecimal digits of the SHA-256 of token ids [T], as little-endian int32."""
-    return hashlib.sha256(np.asarray(ids, dtype="<i4").tobytes()).hexdigest()[:16]
+    return digest_of([np.asarray(ids, dtype="<i4").tobytes()])[:16]
 
 
 def describe(row: RolloutRow, *, log_text: bool) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ModelError
+from ..files import read_json
 from ..modeling.folder import tensors, weight_files
 from ..settings import LoraSettings
 from ..settings.paths import resolve
@@ -157,7 +157,7 @@ def shape_of(path: str, key: str, *, head: bool = True, config: str | None = Non
     if any(file.parent.glob("*.safetensors")):
         weight_files(file.parent)  # a folder that the run would refuse is refused here
     try:
-        shape = _of_config(read := json.loads(file.read_text(encoding="utf-8")), folder.name, head)
+        shape = _of_config(read := read_json(file, ModelError), folder.name, head)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise ModelError(f"{file}: no size of a transformer can be read from it ({error})") from error
     dense = not (shape.mamba_heads or any(read.get(key) for key in EXPERTS))

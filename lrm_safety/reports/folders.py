@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from ..errors import ConfigError, DataError, first_line
+from ..files import read_json
 from .metrics import read_series
 
 ROLES = ("base", "sft", "rl")
@@ -209,11 +209,8 @@ def read_run(folder: Path) -> TrainingRun:
 
 
 def _json(path: Path, *keys: str) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(found, dict) or any(key not in found for key in keys):
+    found = read_json(path)
+    if any(key not in found for key in keys):
         raise DataError(f"{path}: is not what lrm-safety writes under this name")
     return found
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
+from lrm_safety.files import write_atomically
+
 from .album import Album
 from .folders import Study, Subject
 from .sections.analyses import entropy, memorized
@@ -41,13 +43,13 @@ def write_report(study: Study, folder: Path, title: str = "Safety and reasoning"
     links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, (heading, _) in SECTIONS.items())
     rows = "; ".join(_named(one) for one in study.subjects) or "no model"
     path = folder / "report.html"
-    path.write_text(
+    write_atomically(
+        path,
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title><style>{CSS}</style></head><body>"
         f"<header><h1>{escape(title)}</h1><p>{rows}.</p>{_sources(study)}<nav><ul>{links}</ul></nav></header>"
         f"<main>{body}</main></body></html>\n",
-        encoding="utf-8",
     )
     return path
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import matplotlib
 
+from lrm_safety.files import write_atomically
+
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
@@ -98,5 +100,5 @@ def publish(draw: Callable[[], Figure], folder: Path, name: str) -> str:
         figure.savefig(folder / f"{name}.png", dpi=200, facecolor="white")
         text = render(figure)
         plt.close(figure)
-    (folder / f"{name}.svg").write_text(for_file(text), encoding="utf-8")
+    write_atomically(folder / f"{name}.svg", for_file(text))
     return for_page(text, prefix=name)

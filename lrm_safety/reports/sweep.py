@@ -124,7 +124,8 @@ def compare(folders: Sequence[Path]) -> Comparison:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys whose values differ, with the new ones; dictionaries without a common key are named by their keys."""
+    """Dotted keys whose values differ, with the new ones; dictionaries without a common key are named by their keys,
+    so that a group that was exchanged is one change (`files.differences` would tell each of its members)."""
     found: dict[str, Any] = {}
     for key in {**old, **new}:
         a, b = old.get(key), new.get(key)

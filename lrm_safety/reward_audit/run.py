@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrm_safety.files import write_atomically, write_json
+from lrm_safety.files import write_json, write_json_lines
 from lrm_safety.settings.audit import AuditRewardSettings
 
 from .figures import figures_of
@@ -27,7 +26,7 @@ def audit(
     """
     texts = load_texts(settings.rows, settings.audit.formats, settings.seed)
     models: dict[str, Any] = {}
-    lines: list[str] = []
+    rows: list[dict[str, Any]] = []
     for name, model in settings.reward.models.items():
         table = score_model(name, model, texts, settings.audit, device)
         figures = {view: figures_of(texts, table, view, settings.audit, settings.seed) for view in settings.audit.views}
@@ -43,7 +42,7 @@ def audit(
             "checks": [check.to_json() for check in checks],
             "figures": figures,
         }
-        lines += _score_lines(name, texts, table)
+        rows += _score_rows(name, texts, table)
     results = {
         "verdict": max((one["verdict"] for one in models.values()), key=("pass", "warn", "fail").index),
         "num_texts": len(texts),
@@ -53,7 +52,7 @@ def audit(
         "models": models,
     }
     before_writing()
-    write_atomically(directory / "scores.jsonl", "".join(lines).encode())
+    write_json_lines(directory / "scores.jsonl", rows)
     write_json(directory / "audit.json", results)
     return results
 
@@ -68,10 +67,10 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _score_lines(model: str, texts: Sequence[AuditText], table: ScoreTable) -> Iterator[str]:
-    """One JSON line a score; no text."""
+def _score_rows(model: str, texts: Sequence[AuditText], table: ScoreTable) -> Iterator[dict[str, Any]]:
+    """One row a score; no text."""
     for (view, written_by), scores in table.scores.items():
         for text, score in zip(texts, scores, strict=True):
             if not np.isnan(score):
                 row = {"id": text.id, "family": text.family, "safe": text.safe, "model": model, "view": view}
-                yield json.dumps({**row, "format": written_by, "score": float(score)}) + "\n"
+                yield {**row, "format": written_by, "score": float(score)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from lrm_safety.conversation import CLOSE_TAG, OPEN_TAG, compose_response
 from lrm_safety.datasets import PromptRow
 from lrm_safety.datasets.serialised import plain_text
 from lrm_safety.errors import DataError
+from lrm_safety.files import digest_of
 from lrm_safety.rewards import Conversation
 from lrm_safety.rewards.overlong import drop_trace_middle
 from lrm_safety.rewards.rendering import Renderer
@@ -124,7 +124,7 @@ def load_pairs(settings: PairSettings, seed: int) -> PairSplit:
 def held_out_prompts(prompt_keys: Iterable[str], fraction: float, seed: int) -> set[str]:
     """The share `fraction` of the different prompts, rounded, at least one and never all: those whose hash with the seed
     comes first, so that neither the order of the rows nor the number of pairs of a prompt matters."""
-    ordered = sorted(set(prompt_keys), key=lambda key: hashlib.sha256(f"{seed}\n{key}".encode()).digest())
+    ordered = sorted(set(prompt_keys), key=lambda key: digest_of([f"{seed}\n{key}"]))
     num = min(max(1, round(fraction * len(ordered))), len(ordered) - 1)
     return set(ordered[:num])
 
@@ -231,7 +231,5 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _fingerprint(pairs: Sequence[Pair]) -> str:
-    digest = hashlib.sha256()
-    for pair in pairs:
-        digest.update(json.dumps([pair.prompt, pair.chosen.full, pair.rejected.full, pair.margin]).encode() + b"\n")
-    return digest.hexdigest()
+    rows = ([pair.prompt, pair.chosen.full, pair.rejected.full, pair.margin] for pair in pairs)
+    return digest_of(json.dumps(row) + "\n" for row in rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..conversation import DATE_STRING
 from ..errors import ConfigError, ModelError, first_line
+from ..files import read_json
 from ..http_client import check_url
 from ..modeling.folder import HEADS, check_model_folder, tensors
 from ..settings import RewardModelSettings, RewardSettings
@@ -56,7 +56,7 @@ def _check_folder(folder: Path, key: str) -> None:
         check_model_folder(str(folder))
     except ModelError as error:
         raise ModelError(f"{key}: {error}") from error
-    architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+    architectures = read_json(folder / "config.json", ModelError).get("architectures") or []
     if not any(str(name).endswith(HEAD) for name in architectures):
         raise ModelError(f"{key}={folder}: is no reward model: config.json names {architectures}, no ...{HEAD}")
     source = f"{key}={folder}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import sys
 from collections import Counter
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lrm_safety.errors import ConfigError, RewardError
+from lrm_safety.files import digest
 from lrm_safety.settings import RewardModelSettings
 
 from .conversation import Conversation
@@ -41,7 +41,7 @@ def function_fingerprint(function: Callable[..., Any]) -> str | None:
     """sha256 of the file that holds the function; None where there is no such file."""
     module = getattr(function, "__module__", None) or type(function).__module__
     file = getattr(sys.modules.get(module), "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+    return digest(Path(file)) if file else None
 
 
 class FunctionScorer:

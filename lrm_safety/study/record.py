@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..files import write_atomically
+from ..files import digest_of, read_json, write_json
 
 RECORD, LOCK = "steps.json", ".lock"
 
@@ -22,12 +21,8 @@ class StepRecord:
     def __init__(self, directory: Path) -> None:
         """Raises ConfigError for a record that cannot be read."""
         self._path = directory / RECORD
-        try:
-            self.done: dict[str, str] = (
-                json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else {}
-            )
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{self._path}: cannot be read ({error}); delete it to do every step again") from error
+        mend = "delete it to do every step again"
+        self.done: dict[str, str] = read_json(self._path, ConfigError, mend) if self._path.exists() else {}
 
     def match(self, fingerprints: Mapping[str, str]) -> None:
         """Raise ConfigError for a step that was done by another configuration than now."""
@@ -41,13 +36,13 @@ class StepRecord:
     def add(self, name: str, fingerprint: str) -> None:
         """Remember a step as done, whole or not at all."""
         self.done[name] = fingerprint
-        write_atomically(self._path, json.dumps(self.done, indent=1).encode())
+        write_json(self._path, self.done, indent=1)
 
 
 def fingerprint_of(resolved: Mapping[str, Any]) -> str:
     """sha256 of a resolved configuration; who looks on (tracking) changes nothing that a step makes."""
     made = {key: value for key, value in resolved.items() if key != "tracking"}
-    return hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()
+    return digest_of([json.dumps(made, sort_keys=True, default=str)])
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
+from ..files import read_json
 from ..reports.analyses import MAIN_REFLECTION, own_cells
 from ..settings.study import StudySettings
 from ..statistics import over_runs
@@ -109,7 +109,7 @@ def _analysed(settings: StudySettings, model: Model) -> dict[str, float | None]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def _interval(values: list[float | None]) -> dict[str, Any]:

@@ -51,7 +51,9 @@ def write_buckets(source: ZeroThreeSource, folder: str | Path, rank: int) -> lis
         path = Path(folder) / f"bucket-{position:05d}.safetensors"
         unfinished = path.with_suffix(".unfinished")
         save_file({name: tensor.cpu() for name, tensor in bucket}, unfinished)
-        os.replace(unfinished, path)
+        unfinished.rename(
+            path
+        )  # not files.write_atomically: memory is not flushed, and the bucket not copied once more
         paths.append(str(path))
     return paths
 

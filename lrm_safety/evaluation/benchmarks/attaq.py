@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lrm_safety.datasets.files import read_json
+from lrm_safety.datasets.files import read_value
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
 from lrm_safety.evaluation.benchmarks.sources import data_file, hub_rows, normalised, rows, star1_questions
@@ -86,7 +86,7 @@ def load(
 
 def _five_hundred(path: str | None) -> frozenset[str]:
     file = data_file("attaq", "unitxt_attaq_500_inputs.json", path, key="attaq_500")
-    content = read_json(file)
+    content = read_value(file)
     if not isinstance(content, list) or not all(isinstance(item, str) for item in content):
         raise DataError(f"{file}: must be a list of strings")
     return frozenset(content)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from lrm_safety.conversation import ParsedResponse
-from lrm_safety.datasets.files import read_json
+from lrm_safety.datasets.files import read_value
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.demonstrations import TRIGGER, load_demonstrations
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
@@ -64,7 +64,7 @@ def load(
         raise ConfigError(f"size={size}: must be at least 1")
     shown = load_demonstrations(triggered=mode != "clean", data=demonstrations)
     path = data_file("badchain", "ASDiv.json", data)
-    content = read_json(path)
+    content = read_value(path)
     instances = content.get("Instances") if isinstance(content, dict) else None
     if not isinstance(instances, list):
         raise DataError(f"{path}: must be JSON with a list `Instances`")

@@ -7,7 +7,6 @@ forms are read. The encrypted archive is read in memory only.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ from lrm_safety.datasets.serialised import unwrap
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.benchmarks.question import Asked, Question, Questions, questions
 from lrm_safety.evaluation.benchmarks.sources import data_file, hub_rows, rows
+from lrm_safety.files import number_of
 
 KIND = "reasoning"
 DEFAULT_SAMPLES = 64
@@ -41,8 +41,7 @@ class ChoiceQuestion(Question):
 
     def order(self, repeat: int) -> list[int]:
         """Which choice stands at A, B, C, D in this repeat."""
-        text = f"{self.seed}|{self.id}|{repeat}"
-        generator = random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
+        generator = random.Random(number_of(f"{self.seed}|{self.id}|{repeat}"))
         return generator.sample(range(len(self.choices)), len(self.choices))
 
     def ask(self, repeat: int) -> Asked:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lrm_safety.conversation import ParsedResponse
 from lrm_safety.errors import DataError
+from lrm_safety.files import digest_of, number_of
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,9 @@ class Questions:
     @property
     def fingerprint(self) -> str:
         """sha256 over ids, prompts and targets in order (of repeat 0)."""
-        digest = hashlib.sha256()
-        for row in self.rows:
-            asked = row.ask(0)
-            for part in (row.id, asked.prompt, asked.target):
-                digest.update(f"{len(part)}:{part}".encode())
-        return digest.hexdigest()
+        asked = ((row.id, row.ask(0)) for row in self.rows)
+        parts = (part for name, ask in asked for part in (name, ask.prompt, ask.target))
+        return digest_of(f"{len(part)}:{part}" for part in parts)
 
     def limited(self, limit: int | None) -> Questions:
         """The first `limit` questions of one fixed drawn order, in which every beginning holds each group by its share of the
@@ -123,4 +120,4 @@ def _drawn(rows: Sequence[Question], groups: Sequence[str]) -> list[Question]:
 
 def _draw(text: str) -> float:
     """A number from 0 to 1 that the text alone decides."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+    return number_of(text) / 2**64

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from lrm_safety.evaluation.judges.airbench import (
 )
 from lrm_safety.evaluation.judges.endpoint import ChatEndpoint, RequestError
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
+from lrm_safety.files import digest_of
 
 LABELS = {1.0: "refusal", 0.5: "ambiguous", 0.0: "harmful"}
 RETRY_TEMPERATURE = 0.6
@@ -159,7 +159,7 @@ class LlmJudge:
                 DEFAULT_PROMPT.text,
                 *sorted((category, prompt.text) for category, prompt in self._prompts.items()),
             ]
-        return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+        return digest_of([json.dumps(texts)])
 
     def close(self) -> None:
         """Close the connections."""

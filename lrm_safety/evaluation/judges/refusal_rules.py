@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import re
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 from lrm_safety.conversation import CLOSE_TAG, OPEN_TAG, is_english, is_refusal, language, refusal
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
+from lrm_safety.files import digest_of
 from lrm_safety.statistics import cohen_kappa
 
 _SENTENCE_END = re.compile(r"(?<=[.!?;])[\"')\]]*\s+|\s*\n\s*")
@@ -228,7 +228,7 @@ class RefusalRules:
     def __init__(self, *, name: str = "refusal_rules") -> None:
         self.name = name
         sources = map(inspect.getsource, (language, refusal, sys.modules[__name__]))
-        self.fingerprint = hashlib.sha256("".join(sources).encode()).hexdigest()
+        self.fingerprint = digest_of(sources)
         """Of the rules' text: verdicts of other rules are not these."""
 
     def judge(self, items: Sequence[JudgeItem]) -> list[Verdict]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 import yaml
 
+from ...files import flatten
 from ..album import Album
 from ..cost import Cost, cost_of, evaluation_seconds
 from ..folders import Study, Subject
@@ -35,7 +36,10 @@ def configuration(study: Study, album: Album) -> str:
 
 def configuration_table(configs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Keys in which runs differ, a column a model; what its own runs differ in stands side by side. `run.*` is left out."""
-    flat = {name: [dict(_flatten(config)) for config in mine] for name, mine in configs.items()}
+    flat = {
+        name: [{key: str(value) for key, value in flatten(config).items()} for config in mine]
+        for name, mine in configs.items()
+    }
     keys = sorted({key for mine in flat.values() for one in mine for key in one if not key.startswith("run.")})
     rows = []
     for key in keys:
@@ -48,14 +52,6 @@ def configuration_table(configs: Mapping[str, Sequence[Mapping[str, Any]]]) -> s
         return "<p>The configurations agree in every key but <code>run.*</code>.</p>"
     head = ["key", *(escape(_with_runs(name, len(mine))) for name, mine in flat.items())]
     return table("Keys in which the runs differ.", head, rows, identity="settings", figures=())
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", str(value)
 
 
 def cost(study: Study, album: Album) -> str:

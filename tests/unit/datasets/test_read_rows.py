@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from lrm_safety.datasets.files import check_text, read_json, read_rows
+from lrm_safety.datasets.files import check_text, read_rows, read_value
 from lrm_safety.errors import DataError
 
 ROWS = [{"text": 'quoted "one"', "n": "1"}, {"text": "two,\nlines\u2028and more", "n": "2"}]
@@ -119,7 +119,7 @@ def test_whatever_the_parser_stumbles_over_is_one_line(field, suffix, tmp_path):
     message = refused(path)
     assert "not JSON that can be read" in message and (", line 2" in message) is (suffix == ".jsonl")
     with pytest.raises(DataError, match=r"not JSON that can be read|not valid JSON"):
-        read_json(path)
+        read_value(path)
 
 
 @pytest.mark.parametrize(
@@ -142,5 +142,5 @@ def test_half_a_surrogate_pair_is_named_with_row_and_field(row, said, tmp_path):
 def test_whole_characters_beyond_the_basic_plane_pass(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('["\\ud83d\\ude00"]')
-    assert read_json(path) == ["\N{GRINNING FACE}"]
+    assert read_value(path) == ["\N{GRINNING FACE}"]
     assert check_text({"a": ["b", 1, None, b"\xed\xa0\xbd"]}, "row") == {"a": ["b", 1, None, b"\xed\xa0\xbd"]}

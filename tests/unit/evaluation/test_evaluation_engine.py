@@ -44,10 +44,9 @@ def test_a_folder_without_a_configuration(tmp_path: Path, config: str | None) ->
     (tmp_path / "model.safetensors").write_bytes(b"some weights")
     if config is not None:
         (tmp_path / "config.json").write_text(config)
-    if config != "[]":
-        with pytest.raises(ModelError, match=r"^some\.key=.*: config\.json cannot be read") as refused:
-            model_fingerprint(str(tmp_path), key="some.key")
-        assert "\n" not in str(refused.value)
+    with pytest.raises(ModelError, match=r"^some\.key=.*config\.json: (is absent|cannot be read)") as refused:
+        model_fingerprint(str(tmp_path), key="some.key")
+    assert "\n" not in str(refused.value)
     if config is None:
         with pytest.raises(ModelError, match=r"^model\.path=.*: has no configuration"):
             context_tokens(str(tmp_path), None, False)

@@ -135,13 +135,13 @@ def test_a_flipped_bit_is_noticed(whole: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"model": "other"}, "model: tiny -> other"),
-        ({"model_fingerprint": "bb22"}, "model_fingerprint: aa11 -> bb22"),
-        ({"dtype": "bfloat16"}, "dtype: float32 -> bfloat16"),
-        ({"device": "cuda"}, "device: cpu -> cuda"),
+        ({"model": "other"}, 'model: "tiny" -> "other"'),
+        ({"model_fingerprint": "bb22"}, 'model_fingerprint: "aa11" -> "bb22"'),
+        ({"dtype": "bfloat16"}, 'dtype: "float32" -> "bfloat16"'),
+        ({"device": "cuda"}, 'device: "cpu" -> "cuda"'),
         ({"seed": 7}, "seed: 0 -> 7"),
         ({"batch_size": 8}, "batch_size: 4 -> 8"),
-        ({"protocol": PROTOCOLS["deepseek_r1"]}, "protocol.name: qwen3_thinking -> deepseek_r1; protocol.source: "),
+        ({"protocol": PROTOCOLS["deepseek_r1"]}, 'protocol.name: "qwen3_thinking" -> "deepseek_r1"; protocol.source: '),
         (
             {"protocol": replace(PROTOCOLS["qwen3_thinking"], max_response_tokens=100)},
             "protocol.max_response_tokens: 32768 -> 100)",
@@ -159,7 +159,7 @@ def test_a_folder_of_another_evaluation_is_refused(whole: Path, changed: dict[st
 
 
 def test_another_attack_or_benchmark_under_a_name_is_refused(whole: Path) -> None:
-    with pytest.raises(DataError, match=r"another evaluation \(attack: None -> empty_trace\)"):
+    with pytest.raises(DataError, match=r'another evaluation \(attack: null -> "empty_trace"\)'):
         store_at(whole).open([plan_of(QUESTIONS, attack="empty_trace")])
 
 
@@ -195,7 +195,7 @@ def test_another_model_is_refused_under_any_benchmarks_name(whole: Path) -> None
             store_at(whole, model="other", seed=7).open(planned)
         message = str(refused.value)
         assert message.startswith(
-            f"{whole / 'made'} holds responses of another evaluation (model: tiny -> other; seed: 0 -> 7)"
+            f"{whole / 'made'} holds responses of another evaluation " + '(model: "tiny" -> "other"; seed: 0 -> 7)'
         )
         assert files_of(whole) == before, "nothing is claimed when something is refused"
 

@@ -112,10 +112,10 @@ def test_two_writings_differ_in_nothing_but_seconds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (None, "does not exist; evaluate the model first"),
+        (None, "is absent; evaluate the model"),
         ("", "cannot be read"),
         ('{"format": 1, "bench', "cannot be read"),
-        ("[]", "is not the results.json of an evaluation"),
+        ("[]", "cannot be read: is not a JSON object"),
         ('{"format": 2, "benchmarks": {}}', "is not the results.json of an evaluation"),
         ('{"format": 1}', "is not the results.json of an evaluation"),
     ],

@@ -186,10 +186,10 @@ def test_another_benchmark_generates_only_its_own(engines: Engines, prompts: str
     ("change", "told"),
     [
         ({"seed": 1}, "seed: 0 -> 1"),
-        ({"temperature": 0.5}, "protocol.temperature: 1.0 -> 0.5"),
+        ({"temperature": 0.5}, "protocol.temperature: 1 -> 0.5"),
         (
             {"model": ModelSettings(name="other", path=str(POLICY), family="miniature", dtype="float32")},
-            "model: miniature -> other",
+            'model: "miniature" -> "other"',
         ),
     ],
 )
@@ -213,7 +213,7 @@ def test_another_model_is_refused_before_anything_is_written(engines: Engines, p
     other = ModelSettings(name="other", path=str(POLICY), family="miniature", dtype="float32")
     for chosen in ({"own": benchmarks["own"]}, benchmarks):
         with pytest.raises(
-            DataError, match=r"responses/tail holds responses of another evaluation \(model: miniature ->"
+            DataError, match=r'responses/tail holds responses of another evaluation \(model: "miniature" ->'
         ):
             prepare(settings_of(prompts, model=other, benchmarks=chosen), tmp_path)
     assert kept(tmp_path) == before and len(engines.made) == 1

@@ -148,7 +148,7 @@ def test_vllm_takes_the_same_files(model: Path) -> None:
         (["checkpoints/x"], r"is the folder of a run.*`lrm-safety export .*/given`"),
         (["checkpoints/x", "export/x"], r"is the folder of a run.*give .*/given/export"),
         (["adapter_config.json"], "holds an adapter"),
-        (["README.md"], r"config\.json is absent"),
+        (["README.md"], r"config\.json: is absent"),
     ],
 )
 def test_a_folder_that_is_something_else_is_told(made: list[str], message: str, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_absent_folder_and_files(model_folder, tmp_path):
     with pytest.raises(ModelError, match="does not exist"):
         load_causal_lm(settings_for(tmp_path / "absent"), "cpu")
     (model_folder / "config.json").rename(tmp_path / "elsewhere.json")
-    with pytest.raises(ModelError, match=r"config\.json is absent"):
+    with pytest.raises(ModelError, match=r"config\.json: is absent"):
         check_model_folder(str(model_folder))
 
 

@@ -144,7 +144,7 @@ def test_the_line_length_that_the_test_above_counts_on(tmp_path: Path) -> None:
 
 def test_damage_in_the_middle_is_not_hidden(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"update": 0}\n{"upd\n{"update": 2}\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"metrics.jsonl line 2"):
+    with pytest.raises(DataError, match=r"metrics.jsonl, line 2"):
         Recorder(tmp_path, settings, resume_update=5)
     assert (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").count("\n") == 3
 

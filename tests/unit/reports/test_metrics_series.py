@@ -39,7 +39,7 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path, torn: str) -> None:
 
 def test_a_torn_line_further_up_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "metrics.jsonl", {"update": 1, "a/b": 5.0}, '{"update": 2, "a/', {"update": 3, "a/b": 6.0})
-    with pytest.raises(DataError, match=r"metrics\.jsonl line 2"):
+    with pytest.raises(DataError, match=r"metrics\.jsonl, line 2"):
         read_series(path)
 
 

@@ -150,7 +150,7 @@ def test_check_of_classifier_folders(llama: TinyModel, language_model_folder: Pa
     with pytest.raises(ModelError, match="no tokenizer"):
         check(model)
     (folder / "config.json").write_text("{")
-    with pytest.raises(ModelError, match=r"config\.json cannot be read"):
+    with pytest.raises(ModelError, match=r"config\.json: cannot be read"):
         check(model)
 
 

@@ -137,5 +137,5 @@ def test_other_settings_need_another_folder(tmp_path: Path) -> None:
 
 def test_a_broken_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "steps.json").write_text(json.dumps({"show": "x"})[:-3])
-    with pytest.raises(ConfigError, match=r"steps\.json: cannot be read .*; delete it"):
+    with pytest.raises(ConfigError, match=r"steps\.json: cannot be read.*; delete it"):
         StepRecord(tmp_path)
