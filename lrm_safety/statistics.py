@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import scipy  # scipy.stats, which takes half a second, is loaded by its first use
+import scipy  # scipy.stats, which takes half a second, is loaded by its first use, as scipy.special is
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
@@ -184,13 +184,25 @@ def effective_size(per_question: ArrayLike, clusters: Sequence[Hashable] | None 
 # Means of runs, of benchmarks
 
 
-def over_runs(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Mean of runs and Student's 95% interval of it; no interval of one run."""
+def over_runs(values: Sequence[float], *, share: bool = False) -> tuple[float, float | None, float | None]:
+    """Mean of runs and Student's 95% interval of it; no interval of one run.
+
+    `share`: the values are shares (as for `estimate`: one outside 0..1 is none), and the interval must not leave 0..1. It is
+    Student's on the logit scale, the standard error carried over by the delta method (`svyciprop(method="logit")` of R's
+    survey; Korn and Graubard 1998): logit(mean) -+ t s / (mean (1 - mean)), taken back. Of values that are all 0 or all 1
+    it has no width.
+    """
     mean = _mean(_flat(values))
     if len(values) < 2:
         return mean, None, None
     half = _quantile(len(values) - 1) * float(scipy.stats.sem(values))
-    return mean, mean - half, mean + half
+    if not share or min(values) < 0 or max(values) > 1:
+        return mean, mean - half, mean + half
+    spread = mean * (1 - mean)
+    if spread <= 0:
+        return mean, mean, mean
+    low, high = scipy.special.expit(scipy.special.logit(mean) + half / spread * np.array([-1.0, 1.0]))
+    return mean, min(float(low), mean), max(float(high), mean)  # rounding must not put a bound on the wrong side
 
 
 def mean_of_independent(values: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ..errors import ConfigError
 from ..files import write_atomically, write_json
+from ..reports.sweep import HOW, MAIN_HEAD, difference_rows, markdown, table_rows, to_json
 from ..reports.sweep import compare as compare_runs
-from ..reports.sweep import difference_rows, markdown, table_rows, to_json
 from ..run_folder import refuse_what_a_job_would_lose
+from ..terminal import print_table
 
 
 def compare(arguments: list[str]) -> int:
@@ -32,23 +31,11 @@ def compare(arguments: list[str]) -> int:
         write_json(output / "comparison.json", to_json(found))
     except OSError as error:
         raise ConfigError(f"output={output}: cannot be written ({error.strerror}); choose another") from error
-    # Wide tables are not folded in a log file: each of their lines stays a line.
-    console = Console() if Console().is_terminal else Console(width=240)
-    title = "means over seeds ± half of the 95% interval"
-    console.print(_table(title, ["run", "changed", "seeds", *found.headings], table_rows(found)))
+    console = Console()
+    print_table(console, HOW, MAIN_HEAD + found.headings, table_rows(found), left=2)
     if rows := difference_rows(found):
-        title = f"difference from {found.reference.name}, paired by seed"
-        console.print(_table(title, ["run", *found.headings], rows))
+        print_table(console, f"Difference from {found.reference.name}, paired by seed.", ["run", *found.headings], rows)
     for line in found.left_out:
         console.print(f"left out: {line}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"tables: {output}/comparison.md, {output}/comparison.json", soft_wrap=True, highlight=False)
     return 0
-
-
-def _table(title: str, head: list[str], rows: list[list[str]]) -> Table:
-    table = Table(title=title)
-    for i, name in enumerate(head):
-        table.add_column(name, justify="left" if i < 2 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))  # no markup: a value may hold square brackets
-    return table

@@ -5,19 +5,24 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ..errors import ConfigError
-from ..files import write_json
+from ..files import read_json_lines, write_json
 from ..reports.curves import draw_evaluation, draw_training
-from ..reports.metrics import read_series
+from ..reports.metrics import Series, read_series
+from ..reports.sweep import cell, over_questions
 from ..run_folder import owned
+from ..settings import Settings
 from ..settings.compose import compose_settings
+from ..settings.paths import resolve
+from ..terminal import print_table
 from .launch import launch, parse
 from .samples import read_samples
 
@@ -73,7 +78,8 @@ def demo(overrides: list[str]) -> int:
         raise ConfigError("demo: is one run; leave out -m, or use `lrm-safety train -m experiment=miniature`")
     if given.cfg or given.info or given.hydra_help:
         return launch(arguments)
-    directory = Path(compose_settings(given.overrides)[0].run.directory)
+    settings = compose_settings(given.overrides)[0]
+    directory = Path(settings.run.directory)
     kept = _keep_finished(directory, arguments)
     begin = time.monotonic()
     try:
@@ -89,19 +95,19 @@ def demo(overrides: list[str]) -> int:
         return status
     summary_path = directory / "summary.json"
     series = read_series(directory / "metrics.jsonl")
-    summary: dict[str, float] = {}
+    summary: dict[str, Any] = {}
     for name in FIGURES:
         values = [value for _, value in series[f"evaluation/{name}"]]
         summary[f"{name}_before"], summary[f"{name}_after"] = values[0], values[-1]
-    summary["updates"] = series["train/update"][-1][1]
+    summary["updates"] = int(series["train/update"][-1][1])
     summary["seconds"] = round(time.monotonic() - begin, 1)
     summary["startup_seconds"] = round(series["time/startup_seconds"][0][1], 1)
     summary["peak_rss_gib"] = round(memory.peak_bytes / 2**30, 2)
     write_json(summary_path, summary)
     draw_evaluation(series, directory / "evaluation.png", "Miniature: held-out figures while REINFORCE++ trains")
-    draw_training(series, directory / "training.png", "Miniature: training")
-    _show(summary, directory)
-    _show_sample(directory, int(summary["updates"]))
+    draw_training(series, directory / "training.png", "Miniature: training", _share_of_forbidden(settings))
+    _show(summary, series, directory)
+    _show_sample(directory, summary["updates"])
     return 0
 
 
@@ -121,15 +127,24 @@ def _keep_finished(directory: Path, command: list[str]) -> Path | None:
         ) from error
 
 
-def _show(summary: dict[str, float], directory: Path) -> None:
-    table = Table(title=f"REINFORCE++ on the miniature, {summary['updates']:.0f} updates, {summary['seconds']:.0f} s")
-    for heading, justify in (("held-out figure", "left"), ("before", "right"), ("after", "right"), ("change", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+def _share_of_forbidden(settings: Settings) -> float | None:
+    """Of the training prompts, which all should be refused; None where the prompts do not say what they are."""
+    if settings.data.path is None:
+        return None
+    path = Path(resolve(settings.data.path, "data.path"))
+    kinds = [row.get("kind") for _, _, row in read_json_lines(path)] if path.suffix == ".jsonl" else []
+    return kinds.count("forbidden") / len(kinds) if kinds and None not in kinds else None
+
+
+def _show(summary: Mapping[str, Any], series: Series, directory: Path) -> None:
+    title = f"REINFORCE++ on the miniature, {summary['updates']} updates, {summary['seconds']:.0f} s"
+    rows = []
     for name in FIGURES:
         before, after = summary[f"{name}_before"], summary[f"{name}_after"]
-        table.add_row(f"{name}: {MEANINGS[name]}", f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}")
+        cells = [cell(over_questions(series, name, value), 2) for value in (before, after)]
+        rows.append([f"{name}: {MEANINGS[name]}", *cells, f"{after - before:+.2f}"])
     console = Console()
-    console.print(table)
+    print_table(console, title, ["held-out figure", "before [95% interval]", "after", "change"], rows)
     console.print(
         f"figures: {directory}/evaluation.png, {directory}/training.png   peak memory {summary['peak_rss_gib']} GiB"
     )

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from ..errors import ConfigError
 from ..files import write_json
-from ..reports.sweep import cell
+from ..reports.sweep import cell, places_of
 from ..run_folder import owned
 from ..settings.compose import compose_study
 from ..settings.study import StudySettings
@@ -22,6 +20,7 @@ from ..study.record import StepRecord, inherited_lock
 from ..study.run import run_steps
 from ..study.steps import analysis_of, models_of, steps_of
 from ..study.summary import summarise
+from ..terminal import print_table
 from .report import report
 
 RL_LESS_SFT = "rl - sft"
@@ -79,19 +78,19 @@ def _folders(settings: StudySettings) -> list[str]:
 
 
 def _show(summary: dict[str, dict[str, Any]], console: Console) -> None:
-    table = Table(title="means over seeds, ± half of the 95% interval", box=SIMPLE_HEAD, pad_edge=False)
     columns = {name: figures for name, figures in summary.items() if name != "differences"}
     if RL_LESS_SFT in summary["differences"]:
         columns[RL_LESS_SFT] = summary["differences"][RL_LESS_SFT]
-    table.add_column("figure", overflow="fold")
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+    rows = []
     for name in dict.fromkeys(name for figures in columns.values() for name in figures):
-        table.add_row(name, *(_cell(figures.get(name)) for figures in columns.values()))
-    console.print(table)
+        found = [figures.get(name) for figures in columns.values()]
+        places = places_of([one["mean"] for one in found if one and one["mean"] is not None])
+        cells = [_cell(one, places, signed=column == RL_LESS_SFT) for column, one in zip(columns, found, strict=True)]
+        rows.append([name, *cells])
+    print_table(console, "means over seeds [95% interval]", ["figure", *columns], rows)
 
 
-def _cell(figure: dict[str, Any] | None) -> str:
+def _cell(figure: dict[str, Any] | None, places: int, *, signed: bool) -> str:
     if figure is None or figure["mean"] is None:
         return cell(None)
-    return cell((figure["mean"], figure["low"], figure["high"]))
+    return cell((figure["mean"], figure["low"], figure["high"]), places, signed=signed)

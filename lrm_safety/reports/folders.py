@@ -189,7 +189,7 @@ def read_folder(folder: Path) -> list[TrainingRun | Evaluation | Analysis]:
     if (folder / "metrics.jsonl").is_file():
         found.append(read_run(folder))
     if results.is_file():
-        found.append(Evaluation(folder, _json(results, "benchmarks"), _config(folder)))
+        found.append(Evaluation(folder, _json(results, "benchmarks"), read_config(folder)))
     found += [
         Analysis(folder, kind, _json(folder / f"{kind}.json"))
         for kind in ANALYSES
@@ -205,7 +205,7 @@ def read_folder(folder: Path) -> list[TrainingRun | Evaluation | Analysis]:
 
 def read_run(folder: Path) -> TrainingRun:
     """What metrics.jsonl and config.yaml of a folder say."""
-    return TrainingRun(folder, read_series(folder / "metrics.jsonl"), _config(folder))
+    return TrainingRun(folder, read_series(folder / "metrics.jsonl"), read_config(folder))
 
 
 def _json(path: Path, *keys: str) -> dict[str, Any]:
@@ -215,7 +215,8 @@ def _json(path: Path, *keys: str) -> dict[str, Any]:
     return found
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.yaml of a folder, empty where there is none."""
     path = folder / "config.yaml"
     if not path.is_file():
         return {}

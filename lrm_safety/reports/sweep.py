@@ -11,12 +11,14 @@ from typing import Any
 
 from ..diagnosis import Evidence
 from ..errors import ConfigError
-from ..statistics import over_runs
+from ..statistics import over_runs, unpaired_interval, wilson_interval
 from .cost import cost_of
-from .folders import TrainingRun, read_run
+from .folders import TrainingRun, read_config, read_run
+from .metrics import Series
 
 NOT_COMPARED = ("seed", "run", "tracking", "checkpoint")
 """Parts of a configuration that do not make another experiment."""
+MAIN_HEAD = ["run", "changed", "seeds"]
 SETTLED = {
     "kl/k3": "KL, nats/token",
     "response/length_mean": "response tokens",
@@ -25,7 +27,14 @@ SETTLED = {
     "sft/loss": "loss",
 }
 """Metrics of which the median of the last records is shown, with their headings."""
+TRAINS = {"data", "trainer", "schedule"}
+"""Keys by which the configuration of a run of train or sft is told."""
 Interval = tuple[float, float | None, float | None]
+"""Value, low, high."""
+HOW = (
+    "Mean over seeds [Student's 95% interval, of shares on the logit scale]; of one seed what an evaluation's number of questions "
+    "leaves open. KL, tokens and refusals: median of the last records of training."
+)
 
 
 @dataclass(frozen=True)
@@ -38,12 +47,8 @@ class Row:
     runs: Sequence[TrainingRun]
 
     def cells(self) -> dict[str, Interval]:
-        """Mean and Student's 95% interval over the runs that have the figure, by heading."""
-        found: dict[str, list[float]] = {}
-        for run in self.runs:
-            for name, value in final_figures(run).items():
-                found.setdefault(name, []).append(value)
-        return {name: over_runs(values) for name, values in found.items()}
+        """Mean and 95% interval over the runs that have the figure, by heading."""
+        return intervals([final_figures(run) for run in self.runs], self.runs)
 
 
 @dataclass(frozen=True)
@@ -60,21 +65,29 @@ class Comparison:
 
     def before(self) -> dict[str, Interval]:
         """The evaluation before the first update, of the reference: other configurations repeat it, or have another model."""
-        found: dict[str, list[float]] = {}
-        for run in self.reference.runs:
-            for name, points in _evaluated(run):
-                if points[0][0] == 0:
-                    found.setdefault(name, []).append(points[0][1])
-        return {name: over_runs(values) for name, values in found.items()}
+        first = [
+            {name: points[0][1] for name, points in _evaluated(run) if points[0][0] == 0} for run in self.reference.runs
+        ]
+        return intervals(first, self.reference.runs)
 
     def differences(self, row: Row) -> dict[str, Interval]:
-        """Row less reference, paired by seed: the same prompts and the same order, so less of it is chance."""
-        mine, theirs = ({_seed(run): final_figures(run) for run in one.runs} for one in (row, self.reference))
+        """Row less reference, paired by seed: the same prompts and the same order, so less of it is chance. Of one seed the
+        interval of two independent shares, which is wide for the same questions."""
+        mine, theirs = ({_seed(run): run for run in one.runs} for one in (row, self.reference))
         found: dict[str, list[float]] = {}
+        alone: dict[str, Interval] = {}
         for seed in sorted(mine.keys() & theirs.keys()):
-            for name in mine[seed].keys() & theirs[seed].keys():
-                found.setdefault(name, []).append(mine[seed][name] - theirs[seed][name])
-        return {name: over_runs(values) for name, values in found.items()}
+            after, before = final_figures(mine[seed]), final_figures(theirs[seed])
+            for name in after.keys() & before.keys():
+                found.setdefault(name, []).append(after[name] - before[name])
+                n, m = (num_questions(run.series, name) for run in (mine[seed], theirs[seed]))
+                if n and m:
+                    low, high = unpaired_interval(after[name], n, before[name], m)
+                    alone[name] = (after[name] - before[name], low, high)
+        return {
+            name: alone[name] if len(values) == 1 and name in alone else over_runs(values)
+            for name, values in found.items()
+        }
 
     @property
     def headings(self) -> list[str]:
@@ -92,6 +105,34 @@ def final_figures(run: TrainingRun) -> dict[str, float]:
     if points := run.series.get("sft/validation_loss"):
         figures["held-out loss"] = points[-1][1]
     return figures | {"seconds": cost_of(run).seconds}
+
+
+def intervals(figures: Sequence[Mapping[str, float]], runs: Sequence[TrainingRun]) -> dict[str, Interval]:
+    """The figures of several runs, by heading, as means with intervals: over the runs; of one run over the questions of its
+    evaluation, where their number is known."""
+    found: dict[str, list[tuple[float, TrainingRun]]] = {}
+    for mine, run in zip(figures, runs, strict=True):
+        for name, value in mine.items():
+            found.setdefault(name, []).append((value, run))
+    return {
+        name: over_questions(of[0][1].series, name, of[0][0])
+        if len(of) == 1
+        else over_runs([value for value, _ in of], share=f"evaluation/{name}" in of[0][1].series)
+        for name, of in found.items()
+    }
+
+
+def over_questions(series: Series, benchmark: str, value: float) -> Interval:
+    """A figure of an evaluation inside training with Wilson's interval; without one where the number of questions is not
+    recorded."""
+    n = num_questions(series, benchmark)
+    return (value, *wilson_interval(value * n, n)) if n and 0 <= value <= 1 else (value, None, None)
+
+
+def num_questions(series: Series, benchmark: str) -> float | None:
+    """Of an evaluation inside training."""
+    points = series.get(f"evaluation/{benchmark}/num_questions")
+    return points[-1][1] if points else None
 
 
 def compare(folders: Sequence[Path]) -> Comparison:
@@ -115,11 +156,14 @@ def compare(folders: Sequence[Path]) -> Comparison:
         furthest = max(_updates(run) for run in groups[identity])
         whole: dict[int, TrainingRun] = {}
         for run in groups[identity]:
-            if _updates(run) < furthest:
+            if not _updates(run):
+                left_out.append(f"{run.folder}: stopped before its first record")
+            elif _updates(run) < furthest:
                 left_out.append(f"{run.folder}: stopped at update {_updates(run)} of {furthest}")
             elif (same := whole.setdefault(_seed(run), run)) is not run:
                 left_out.append(f"{run.folder}: repeats seed {_seed(run)} of {same.folder}")
-        rows.append(Row(name, changes(_parsed(reference), _parsed(identity)), list(whole.values())))
+        if whole:
+            rows.append(Row(name, changes(_parsed(reference), _parsed(identity)), list(whole.values())))
     return Comparison(rows, left_out)
 
 
@@ -140,36 +184,42 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
 
 def markdown(comparison: Comparison) -> str:
     """The tables as Markdown."""
-    parts = [
-        "Mean over seeds ± half of Student's 95% interval. KL, tokens and refusals: median of the last records of training.\n",
-        _table(["run", "changed", "seeds", *comparison.headings], table_rows(comparison)),
-    ]
+    parts = [f"{HOW}\n", _markdown_table(MAIN_HEAD + comparison.headings, table_rows(comparison))]
     if differences := difference_rows(comparison):
         parts += [
             f"\nDifference from {comparison.reference.name}, paired by seed:\n",
-            _table(["run", *comparison.headings], differences),
+            _markdown_table(["run", *comparison.headings], differences),
         ]
     return "\n".join([*parts, *(f"\nLeft out: {line}" for line in comparison.left_out)]) + "\n"
 
 
 def table_rows(comparison: Comparison) -> list[list[str]]:
     """Cells of the main table: before training, then every configuration."""
-    headings, before = comparison.headings, comparison.before()
-    rows = [["before training", "", "", *(cell(before.get(name)) for name in headings)]] if before else []
+    before, places = comparison.before(), _places(comparison)
+    rows = [["before training", "", "", *_cells(before, places)]] if before else []
     for row in comparison.rows:
-        cells = row.cells()
         changed = ", ".join(f"{key}={_shown(value)}" for key, value in row.changed.items()) or "reference"
-        rows.append([row.name, changed, str(len(row.runs)), *(cell(cells.get(name)) for name in headings)])
+        rows.append([row.name, changed, str(len(row.runs)), *_cells(row.cells(), places)])
     return rows
 
 
 def difference_rows(comparison: Comparison) -> list[list[str]]:
     """Cells of the differences from the reference."""
     return [
-        [row.name, *(cell(found.get(name), signed=True) for name in comparison.headings)]
+        [row.name, *_cells(found, _places(comparison), signed=True)]
         for row in comparison.rows[1:]
         if (found := comparison.differences(row))
     ]
+
+
+def _places(comparison: Comparison) -> dict[str, int]:
+    """Decimal places of each column."""
+    cells = [row.cells() for row in comparison.rows]
+    return {name: places_of([one[name][0] for one in cells if name in one]) for name in comparison.headings}
+
+
+def _cells(found: Mapping[str, Interval], places: Mapping[str, int], *, signed: bool = False) -> list[str]:
+    return [cell(found.get(name), number, signed=signed) for name, number in places.items()]
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
@@ -195,33 +245,44 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def cell(one: Interval | None, *, signed: bool = False) -> str:
-    """`0.93 ± 0.03`: mean and half of the interval; a dash where there is no figure, the mean alone of one run."""
+def places_of(values: Sequence[float]) -> int:
+    """Decimal places that all numbers of a column are shown with, by the largest of them."""
+    largest = max(map(abs, values), default=0.0)
+    return 0 if largest >= 100 else 1 if largest >= 10 else 3 if largest >= 0.1 else 4
+
+
+def cell(one: Interval | None, places: int = 3, *, signed: bool = False) -> str:
+    """`0.930 [0.770, 0.981]`: mean and interval; a dash where there is no figure, the mean alone where it has no interval or
+    one without a width that could be seen."""
     if one is None:
         return "–"
-    mean, _, high = one
-    sign = "+" if signed else ""
-    text = f"{mean:{sign}.0f}" if abs(mean) >= 100 else f"{mean:{sign}.3g}"
-    return text if high is None else f"{text} ± {_half(high - mean)}"
-
-
-def _half(value: float) -> str:
-    # Equal values differ from their mean by rounding.
-    return f"{value:.0f}" if value >= 100 else f"{value:.2g}" if value > 1e-12 else "0"
+    mean, low, high = (None if value is None else f"{value:{'+' if signed else ''}.{places}f}" for value in one)
+    return str(mean) if low == high else f"{mean} [{low}, {high}]"
 
 
 def _runs(folders: Sequence[Path]) -> Iterator[TrainingRun]:
-    """Each run once, though folders overlap; what has a metrics.jsonl without updates (`lrm-safety reward`) is no run."""
+    """Each run once, though folders overlap; also one that stopped before its first record. `lrm-safety reward`, which trains
+    something else, and evaluations are no runs."""
     known: set[Path] = set()
     for folder in folders:
-        found = [run for path in sorted(folder.rglob("metrics.jsonl")) if _updates(run := read_run(path.parent))]
-        if not found:
+        places = {path.parent for name in ("metrics.jsonl", "config.yaml") for path in folder.rglob(name)}
+        found = [run for place in sorted(places) if (run := _run(place)) is not None]
+        if not any(map(_updates, found)):
             reason = "no run of lrm-safety train or sft in it or below it" if folder.is_dir() else "no such folder"
             raise ConfigError(f"compare: {folder}: {reason}")
         for run in found:
             if (place := run.folder.resolve()) not in known:
                 known.add(place)
                 yield run
+
+
+def _run(folder: Path) -> TrainingRun | None:
+    """The run of a folder; None where it is none."""
+    if (folder / "metrics.jsonl").is_file():
+        run = read_run(folder)
+        return run if _updates(run) or run.config.keys() >= TRAINS else None
+    config = read_config(folder)
+    return TrainingRun(folder, {}, config) if config.keys() >= TRAINS else None
 
 
 def _evaluated(run: TrainingRun) -> Iterator[tuple[str, list[tuple[int, float]]]]:
@@ -268,6 +329,6 @@ def _shown(value: object) -> str:
     return "null" if value is None else str(value)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(text.replace('|', '/') for text in line)} |" for line in lines)

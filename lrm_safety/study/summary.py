@@ -30,8 +30,8 @@ MEMORIZATION = {
 def summarise(settings: StudySettings) -> dict[str, dict[str, Any]]:
     """base, sft and rl: figure -> {mean, low, high, values}; and `differences`, "rl - sft" and so on: the same, paired by seed.
 
-    `values` are in the order of `seeds`, null where a seed has none; mean and interval (Student, 95%) are over the others, the
-    interval null for one.
+    `values` are in the order of `seeds`, null where a seed has none; mean and 95% interval (statistics.over_runs) are over the
+    others, the interval null for one.
     """
     models = models_of(settings)
     found = {model: figures_of(settings, model) for model in models}
@@ -40,7 +40,8 @@ def summarise(settings: StudySettings) -> dict[str, dict[str, Any]]:
         for method in dict.fromkeys(model.method for model in models)
     }
     summary: dict[str, dict[str, Any]] = {
-        method: {name: _interval(column) for name, column in figures.items()} for method, figures in values.items()
+        method: {name: _interval(column, share=is_share(name)) for name, column in figures.items()}
+        for method, figures in values.items()
     }
     pairs = [(later, earlier) for earlier, later in itertools.combinations(values, 2)]
     summary["differences"] = {
@@ -112,7 +113,12 @@ def _read(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _interval(values: list[float | None]) -> dict[str, Any]:
+def is_share(name: str) -> bool:
+    """Whether the figure of this name lies between 0 and 1."""
+    return not name.startswith((*REFLECTION, "negative_log_likelihood"))
+
+
+def _interval(values: list[float | None], *, share: bool = False) -> dict[str, Any]:
     present = [value for value in values if value is not None]
-    mean, low, high = over_runs(present) if present else (None, None, None)
+    mean, low, high = over_runs(present, share=share) if present else (None, None, None)
     return {"mean": mean, "low": low, "high": high, "values": values}

@@ -233,6 +233,35 @@ def test_interval_over_runs_by_hand():
     assert over_runs([0.5]) == (0.5, None, None)
 
 
+def test_interval_of_shares_over_runs_by_hand():
+    # mean 0.9, standard error sqrt(0.02 / 2 / 3), t of 2 degrees 4.3026527, by the delta method on the logit scale
+    values = [0.8, 0.9, 1.0]
+    mean, low, high = over_runs(values, share=True)
+    step = 4.3026527 * math.sqrt(0.02 / 2 / 3) / (0.9 * 0.1)
+    assert mean == pytest.approx(0.9)
+    assert [math.log(end / (1 - end)) for end in (low, high)] == pytest.approx(
+        [math.log(9) - step, math.log(9) + step], rel=1e-6
+    )
+    assert over_runs(values)[2] > 1.0, "Student's own leaves the range here"
+    assert over_runs([1.0, 1.0], share=True) == (1.0, 1.0, 1.0) and over_runs([0.5], share=True) == (0.5, None, None)
+    assert over_runs([0.25, 0.25], share=True) == (0.25, 0.25, 0.25)
+    assert over_runs([0.5, 1.5], share=True) == over_runs([0.5, 1.5]), "what lies outside 0..1 is no share"
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6))
+def test_interval_of_shares_over_runs_stays_in_their_range(values):
+    mean, low, high = over_runs(values, share=True)
+    assert 0 <= low <= mean <= high <= 1
+
+
+@pytest.mark.parametrize("share", [0.9, 0.97, 0.99])
+def test_interval_of_shares_over_runs_covers_the_truth(share):
+    draw = np.random.default_rng(1)
+    runs = [draw.binomial(100, draw.beta(60 * share, 60 * (1 - share), size=5)) / 100 for _ in range(1500)]
+    held = sum(low <= share <= high for _, low, high in (over_runs(run, share=True) for run in runs))
+    assert 0.925 < held / len(runs) < 0.98
+
+
 @pytest.mark.parametrize(("num_clusters", "quantile"), [(5, 2.776), (10, 2.262), (30, 2.045), (198, 1.972)])
 def test_a_size_that_is_estimated_has_students_quantile(num_clusters, quantile):
     """Half of the clusters 0.4, half 0.6 about: the roots of Wilson's equation with the table's 97.5 % points."""

@@ -16,6 +16,7 @@ from lrm_safety.reports.curves import TRAINING_PANELS, draw_evaluation, draw_tra
 EVALUATION = {
     "evaluation/safety": [(0, 0.125), (20, 0.5), (40, 0.875)],
     "evaluation/benign": [(0, 1.0), (20, 0.75), (40, 0.5)],
+    "evaluation/safety/num_questions": [(0, 100.0)],
     "train/loss": [(1, 3.0)],
 }
 
@@ -55,6 +56,11 @@ def test_evaluation(tmp_path: Path, drawn: list[Figure]) -> None:
     np.testing.assert_array_equal(safety.get_xdata(), [0, 20, 40])
     np.testing.assert_array_equal(safety.get_ydata(), [0.125, 0.5, 0.875])
     assert benign.get_color() != safety.get_color() and benign.get_linestyle() != safety.get_linestyle()
+    (band,) = axes.collections  # of the set whose number of questions is known: Wilson's of 1/2 of 100 at update 20
+    z = 1.959963984540054
+    half = z * (0.25 / 100 + z * z / 40000) ** 0.5 / (1 + z * z / 100)
+    at_20 = sorted({y for x, y in band.get_paths()[0].vertices if x == 20})
+    assert at_20 == pytest.approx([0.5 - half, 0.5 + half])
     assert not plt.get_fignums(), "figures are closed"
 
 
@@ -70,16 +76,21 @@ def test_training(tmp_path: Path, drawn: list[Figure]) -> None:
         "kl/k3": [(2, 0.0), (4, 0.125)],
         "train/gradient_norm": [(2, 1.5), (4, 0.5)],
     }
-    draw_training(series, path, "Training")
-    assert png_size(path) == (1800, 975)
+    series["response/refusal_rate"] = [(2, 0.125), (4, 0.5)]
+    draw_training(series, path, "Training", 0.5)
+    assert png_size(path) == (2100, 975)
     panels = {axes.get_title(): axes for axes in drawn[0].axes}
     assert list(panels) == list(TRAINING_PANELS) and drawn[0].get_suptitle() == "Training"
-    kl = panels["KL to reference, nats per token"].get_lines()
-    assert [line.get_label() for line in kl] == ["k1", "k3"]
-    np.testing.assert_array_equal(kl[0].get_ydata(), [0.0, 0.25])
+    kl = panels["KL to the reference, nats per token"]
+    assert [line.get_label() for line in kl.get_lines()] == ["k1", "k3"] and kl.get_ylim()[0] == 0.0
+    np.testing.assert_array_equal(kl.get_lines()[0].get_ydata(), [0.0, 0.25])
     np.testing.assert_array_equal(panels["gradient norm"].get_lines()[0].get_ydata(), [1.5, 0.5])
+    refused = panels["share of training prompts refused"]
+    assert refused.get_ylim() == (-0.03, 1.03), "shares stand on 0 to 1"
+    assert [one.get_text() for one in refused.get_legend().get_texts()] == ["refused", "forbidden: 0.50 of the prompts"]
+    assert list(refused.get_lines()[1].get_ydata()) == [0.5, 0.5]
     empty = [title for title, axes in panels.items() if [text.get_text() for text in axes.texts] == ["not recorded"]]
-    assert empty == ["reward, raw", "entropy, nats per token", "response length, tokens", "refusal rate"]
+    assert len(empty) == 5 and "reward, raw" in empty
 
 
 def test_panels_name_declared_metrics() -> None:

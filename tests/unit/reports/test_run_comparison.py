@@ -13,7 +13,7 @@ from made_study import training
 from lrm_safety import cli
 from lrm_safety.errors import ConfigError
 from lrm_safety.reports.folders import read_folder
-from lrm_safety.reports.sweep import cell, changes, compare, markdown
+from lrm_safety.reports.sweep import cell, changes, compare, markdown, places_of
 
 BASE = {
     "model": {"name": "tiny"},
@@ -41,6 +41,12 @@ def made_run(folder: Path, seed: int, safety: list[float], name: str = "tiny", *
     ):
         series[metric] = [(update, float(update) if value is None else value) for update in updates]
     return training(folder, series, config)
+
+
+def logit_ends(mean: float, error: float) -> tuple[float, float]:
+    """Student's interval of three seeds on the logit scale."""
+    low, high = (math.log(mean / (1 - mean)) + sign * 4.3026527 * error / (mean * (1 - mean)) for sign in (-1, 1))
+    return 1 / (1 + math.exp(-low)), 1 / (1 + math.exp(-high))
 
 
 @pytest.fixture
@@ -73,8 +79,8 @@ def test_mean_and_interval_over_seeds(sweep: Path) -> None:
     found = compare([sweep])
     mean, low, high = found.reference.cells()["safety"]
     # 0.90, 0.92, 0.97: mean 0.93, deviations -0.03, -0.01, 0.04: variance 0.0026 / 2; t of two degrees 4.303
-    half = 4.3026527 * math.sqrt(0.0013 / 3)
-    assert (mean, low, high) == pytest.approx((0.93, 0.93 - half, 0.93 + half))
+    # (of a share on the logit scale)
+    assert (mean, low, high) == pytest.approx((0.93, *logit_ends(0.93, math.sqrt(0.0013 / 3))))
     cells = found.reference.cells()
     assert cells["response tokens"][0] == pytest.approx(51) and cells["KL, nats/token"] == pytest.approx((0.02,) * 3)
     assert cells["seconds"] == pytest.approx((30.0,) * 3)
@@ -102,8 +108,7 @@ def test_the_evaluation_before_training_is_counted_once_a_seed(sweep: Path) -> N
     for seed, value in enumerate((0.1, 0.2, 0.3)):
         made_run(sweep / f"experiment=tiny,seed={seed}", seed, [value, 0.6, 0.9])
     # 0.1, 0.2, 0.3 of the reference alone: variance 0.02 / 2
-    half = 4.3026527 * math.sqrt(0.01 / 3)
-    assert compare([sweep]).before()["safety"] == pytest.approx((0.2, 0.2 - half, 0.2 + half))
+    assert compare([sweep]).before()["safety"] == pytest.approx((0.2, *logit_ends(0.2, math.sqrt(0.01 / 3))))
 
 
 def test_a_run_counts_once_and_a_seed_counts_once(sweep: Path) -> None:
@@ -131,12 +136,30 @@ def test_a_run_that_stopped_early_is_left_out_and_named(sweep: Path) -> None:
     assert len(found.reference.runs) == 2 and "Left out" in markdown(found)
 
 
-def test_one_run_has_no_interval_and_names_that_repeat_are_numbered(tmp_path: Path) -> None:
+def test_a_run_without_a_record_is_named(sweep: Path) -> None:
+    for name, text in (("a torn start", json.dumps(BASE | {"trainer": {}, "data": {}})), ("an evaluation", "{}")):
+        (sweep / name).mkdir()
+        (sweep / name / "config.yaml").write_text(text)
+    found = compare([sweep])
+    assert found.left_out == [f"{sweep / 'a torn start'}: stopped before its first record"] and len(found.rows) == 3
+
+
+def test_one_run_has_the_interval_of_its_questions_and_names_that_repeat_are_numbered(tmp_path: Path) -> None:
     for i, clip in enumerate((0.2, 0.3)):
-        made_run(tmp_path / str(i), 0, [0.1, 0.2, 0.3], clip_high=clip)
+        folder = made_run(tmp_path / str(i), 0, [0.1, 0.2, 0.3 + i / 10], clip_high=clip)
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"update": 4, "evaluation/safety/num_questions": 100}) + "\n")
     found = compare([tmp_path / "0", tmp_path / "1"])
     assert [row.name for row in found.rows] == ["tiny (1)", "tiny (2)"]
-    assert found.rows[1].cells()["safety"] == (0.3, None, None)
+    # Wilson's interval of 40 of 100: (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
+    z = 1.959963984540054
+    half = z * math.sqrt(0.24 / 100 + z * z / 40000)
+    ends = [(0.4 + z * z / 200 + sign * half) / (1 + z * z / 100) for sign in (-1, 1)]
+    assert found.rows[1].cells()["safety"] == pytest.approx((0.4, *ends))
+    # two independent shares of 100 questions: variances add
+    half = z * math.sqrt(0.24 / 100 + 0.21 / 100)
+    assert found.differences(found.rows[1])["safety"] == pytest.approx((0.1, 0.1 - half, 0.1 + half))
+    assert found.rows[1].cells()["seconds"] == (30.0, None, None)
 
 
 @pytest.mark.parametrize(
@@ -158,28 +181,32 @@ def test_changes(old: dict[str, Any], new: dict[str, Any], expected: dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("one", "signed", "text"),
+    ("one", "places", "signed", "text"),
     [
-        (None, False, "–"),
-        ((0.93, None, None), False, "0.93"),
-        ((0.9314, 0.9014, 0.9614), False, "0.931 ± 0.03"),
-        ((-0.1, -0.15, -0.05), True, "-0.1 ± 0.05"),
-        ((0.02, -0.01, 0.05), True, "+0.02 ± 0.03"),
-        ((0.97, 0.97, 0.97 + 3e-16), False, "0.97 ± 0"),
-        ((133.4, 3.2, 263.6), False, "133 ± 130"),
+        (None, 3, False, "–"),
+        ((0.93, None, None), 3, False, "0.930"),
+        ((0.9314, 0.9014, 0.9614), 3, False, "0.931 [0.901, 0.961]"),
+        ((-0.1, -0.15, -0.05), 3, True, "-0.100 [-0.150, -0.050]"),
+        ((2.8e-06, 0.0, 0.0), 3, True, "+0.000"),
+        ((133.4, 3.2, 263.6), 0, False, "133 [3, 264]"),
     ],
 )
-def test_cells(one: Any, signed: bool, text: str) -> None:
-    assert cell(one, signed=signed) == text
+def test_cells(one: Any, places: int, signed: bool, text: str) -> None:
+    assert cell(one, places, signed=signed) == text
+
+
+def test_a_column_has_one_number_of_decimals() -> None:
+    assert [places_of(one) for one in ([0.02, 0.93], [133.0, 2.0], [12.0], [0.002, 0.0], [])] == [3, 0, 1, 4, 4]
 
 
 def test_the_command_prints_and_writes(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["compare", str(sweep)]) == 0
     out = capsys.readouterr().out
-    assert "algorithm.kl.coef=0.0" in out and "0.93 ± 0.09" in out and "before training" in out
-    assert "paired by seed" in out and "-0.1 ± 0.05" in out
+    assert "algorithm.kl.coef=0.0" in out and "0.930 [0.770, 0.981]" in out and "before training" in out
+    assert "paired by seed" in out and "-0.100 [-0.150, -0.050]" in out
+    assert max(map(len, out.splitlines()[2:6])) <= 80, "a log of 80 columns breaks between figures alone"
     text = (sweep / "comparison.md").read_text()
-    assert "| no_kl | algorithm.kl.coef=0.0 | 3 | 0.83 ± 0.066 | 0.02 ± 0 |" in text
+    assert "| no_kl | algorithm.kl.coef=0.0 | 3 | 0.830 [0.754, 0.886] | 0.0200 |" in text
     data = json.loads((sweep / "comparison.json").read_text())
     assert [row["name"] for row in data["rows"]] == ["tiny", "no_kl", "wide"]
     assert data["rows"][1]["seeds"] == [0, 1, 2]

@@ -66,10 +66,14 @@ def test_means_and_students_interval_over_seeds(study: StudySettings) -> None:
     summary = summarise(study)
     assert list(summary) == ["base", "sft", "rl", "differences"]
     safety = summary["rl"]["safety_full"]
-    # Two seeds, 0.9 and 1.0: mean 0.95, standard error 0.05, Student's t at 97.5% with one degree of freedom 12.706.
+    # Two seeds, 0.9 and 1.0: mean 0.95, standard error 0.05, Student's t at 97.5% with one degree of freedom 12.706; of a
+    # share on the logit scale.
     assert safety["mean"] == pytest.approx(0.95) and safety["values"] == [0.9, 1.0]
-    assert safety["high"] - safety["mean"] == pytest.approx(12.7062047 * math.sqrt(((0.05**2) * 2 / 1) / 2))
-    assert safety["mean"] - safety["low"] == pytest.approx(12.7062047 * 0.05)
+    step = 12.7062047 * 0.05 / (0.95 * 0.05)
+    assert safety["low"] == pytest.approx(1 / (1 + math.exp(step - math.log(19))))
+    assert safety["mean"] < safety["high"] <= 1
+    entropy = summary["rl"]["reflection_entropy_forbidden"]  # 0.5 and 0.6: no share
+    assert entropy["high"] == pytest.approx(0.55 + 12.7062047 * 0.05)
     assert summary["base"]["safety_trace"]["values"] == pytest.approx([0.09, 0.19])
     assert summary["sft"]["safety_answer"]["values"] == pytest.approx([0.78, 0.88])
     assert summary["base"]["sums_accuracy"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "values": [0.5, 0.5]}
