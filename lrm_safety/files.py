@@ -14,10 +14,11 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, LrmSafetyError
+from .errors import ConfigError, DataError, LrmSafetyError
 
 STORAGE_ERRORS = {
     errno.ENOSPC,
@@ -44,8 +45,18 @@ def write_atomically(path: Path, content: bytes | str, *, shared: bool = False) 
             os.fsync(file.fileno())
         unfinished.rename(path)
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong first is what is told
+            unfinished.unlink()
         raise
+
+
+@contextmanager
+def writing(place: str, mend: str = "choose another") -> Iterator[None]:
+    """For what a user names to be written: an OSError inside becomes ConfigError, "PLACE: cannot be written (WHY); MEND"."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot be written ({error.strerror or error}); {mend}") from error
 
 
 def write_json(path: Path, content: Any, **layout: Any) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lrm_safety.errors import ConfigError, ModelError
-from lrm_safety.files import give_usual_modes
+from lrm_safety.files import give_usual_modes, writing
 from lrm_safety.settings.paths import cache_directory
 
 Report = Callable[[str], None]
@@ -32,13 +32,9 @@ def ensure_cached(name: str, report: Report) -> Path:
     if target.is_dir():
         report(f"{name} is in {target}")
         return target
-    try:
+    with writing(str(target.parent), "set LRM_SAFETY_CACHE to a folder that can"):
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
-    except OSError as error:
-        raise ConfigError(
-            f"{target.parent}: cannot be written ({error.strerror}); set LRM_SAFETY_CACHE to a folder that can"
-        ) from error
     try:
         BUILDERS[name](unfinished, report)
         give_usual_modes(unfinished)  # a cache may be shared

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..errors import ConfigError
-from ..files import write_atomically, write_json
+from ..files import write_atomically, write_json, writing
 from ..reports.sweep import HOW, MAIN_HEAD, difference_rows, markdown, table_rows, to_json
 from ..reports.sweep import compare as compare_runs
 from ..run_folder import refuse_what_a_job_would_lose
@@ -25,12 +25,10 @@ def compare(arguments: list[str]) -> int:
     output = Path(outputs[-1]) if outputs else folders[0]
     refuse_what_a_job_would_lose(output, "output")
     found = compare_runs(folders)
-    try:
+    with writing(f"output={output}"):
         output.mkdir(parents=True, exist_ok=True)
         write_atomically(output / "comparison.md", markdown(found))
         write_json(output / "comparison.json", to_json(found))
-    except OSError as error:
-        raise ConfigError(f"output={output}: cannot be written ({error.strerror}); choose another") from error
     console = Console()
     print_table(console, HOW, MAIN_HEAD + found.headings, table_rows(found), left=2)
     if rows := difference_rows(found):

@@ -75,7 +75,7 @@ def _compare(arguments: list[str]) -> int:
 
 def _calibrate(arguments: list[str]) -> int:
     from ..evaluation.calibration import calibrate_against
-    from ..files import write_json
+    from ..files import write_json, writing
 
     values = dict(item.partition("=")[::2] for item in arguments if not _is_judge_option(item))
     unknown = sorted(values.keys() - {"judge", "data", "output"})
@@ -84,13 +84,20 @@ def _calibrate(arguments: list[str]) -> int:
             "evaluate calibrate: knows judge=[NAME,...], evaluation.judges.NAME.KEY=VALUE, data=SET and output=FILE, not "
             + unknown[0]
         )
+    output = Path(values["output"]) if "output" in values else None
+    if output is not None:  # before the judges are asked
+        if output.is_dir():
+            raise ConfigError(f"output={output}: is a folder; name a file in it")
+        with writing(f"output={output}"):
+            output.parent.mkdir(parents=True, exist_ok=True)
     judges = compose_judges(
         values.get("judge", "refusal_rules").strip("[]").split(","),
         [item for item in arguments if _is_judge_option(item)],
     )
     found = calibrate_against(judges, values.get("data"), Console())
-    if "output" in values:
-        write_json(Path(values["output"]), found)
+    if output is not None:
+        with writing(f"output={output}"):
+            write_json(output, found)
     return 0
 
 

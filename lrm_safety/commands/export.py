@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 from ..checkpoints import Checkpoint, CheckpointStore
 from ..errors import ConfigError, ModelError
-from ..files import disk_says, put_in_place
+from ..files import disk_says, put_in_place, writing
 from ..run_folder import refuse_what_a_job_would_lose
 from ..settings import LoraSettings, ModelSettings
 from ..settings.paths import resolve
@@ -92,6 +92,8 @@ def write(checkpoint: Checkpoint, target: Path, model_path: str | None = None) -
         ) from error
     _check_base(checkpoint, model, lora)
     unfinished = target.with_name(f".{target.name}.unfinished")
+    with writing(f"export: {target}", "give another folder as to=FOLDER"):  # before minutes of reading
+        target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         ranks = int(config["cluster"]["policy"]["num_workers"])

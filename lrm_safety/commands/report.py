@@ -8,6 +8,7 @@ from rich.console import Console
 
 from ..diagnosis.console import show
 from ..errors import ConfigError
+from ..files import writing
 from ..reports.findings import diagnose_study
 from ..reports.folders import gather
 from ..reports.page import write_report
@@ -36,10 +37,8 @@ def report(arguments: list[str]) -> int:
         )
     refuse_what_a_job_would_lose(Path(output), "output")
     study = gather(folders)
-    try:
+    with writing(f"output={output}"):
         path = write_report(study, Path(output), title)
-    except OSError as error:
-        raise ConfigError(f"output={output}: cannot be written ({error.strerror}); choose another") from error
     console = Console()
     seen = diagnose_study(study)
     for name in dict.fromkeys(one.subject for one in seen):

@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 
 from ..errors import ConfigError
-from ..files import write_json
+from ..files import write_json, writing
 from ..reports.sweep import cell, places_of
 from ..run_folder import owned
 from ..settings.compose import compose_study
@@ -42,17 +42,16 @@ def study(arguments: list[str]) -> int:
         return 0
     fingerprints = check_steps(steps, settings)
     directory, console = Path(settings.run.directory), Console()
-    try:
-        with owned(directory, ["study", *arguments]) as folder, inherited_lock(directory) as lock:
-            record = StepRecord(directory)
-            record.match(fingerprints)
-            folder.begin(resolved)
-            run_steps(steps, fingerprints, record, settings, console, lock)
-            return _finish(settings, directory, console)
-    except OSError as error:
-        raise ConfigError(
-            f"run.directory={directory}: cannot be written ({error.strerror}); mend it or choose another, the same command goes on"
-        ) from error
+    with (
+        writing(f"run.directory={directory}", "mend it or choose another, the same command goes on"),
+        owned(directory, ["study", *arguments]) as folder,
+        inherited_lock(directory) as lock,
+    ):
+        record = StepRecord(directory)
+        record.match(fingerprints)
+        folder.begin(resolved)
+        run_steps(steps, fingerprints, record, settings, console, lock)
+        return _finish(settings, directory, console)
 
 
 def _finish(settings: StudySettings, directory: Path, console: Console) -> int:

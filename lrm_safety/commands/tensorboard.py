@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from ..errors import ConfigError, DataError
+from ..files import writing
 from ..monitoring.metrics_file import whole_lines
 from ..monitoring.tensorboard import FOLDER, TensorBoardView
 
@@ -22,10 +23,8 @@ def tensorboard(arguments: list[str]) -> int:
             events = list((path.parent / FOLDER).glob("events.out.tfevents.*"))
             # A run that writes its own events (tracking.tensorboard) keeps them.
             if not events or max(one.stat().st_mtime_ns for one in events) < path.stat().st_mtime_ns:
-                try:
+                with writing(str(path.parent / FOLDER), "remove it, or mend its folder"):
                     TensorBoardView(path.parent, (values for _, values in whole_lines(path))).close()
-                except OSError as error:
-                    raise ConfigError(f"{path.parent / FOLDER}: cannot be written ({error.strerror})") from error
             print(path.parent / FOLDER)
     print(f"look at them: tensorboard --logdir {arguments[0]}")
     if importlib.util.find_spec("tensorboard") is None:

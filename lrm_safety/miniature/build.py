@@ -8,7 +8,6 @@ steps and match them.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from lrm_safety.files import give_usual_modes, write_json, write_json_lines
+from lrm_safety.files import give_usual_modes, write_json, write_json_lines, writing
 from lrm_safety.miniature.behaviour import measure_policy, pair_accuracy
 from lrm_safety.miniature.models import train_policy_tokenizer, train_reward_tokenizer
 from lrm_safety.miniature.preferences import draw_ladder
@@ -39,19 +38,23 @@ def build(
     policy_steps: int = POLICY_RECIPE.num_steps,
     reward_steps: int = REWARD_RECIPE.num_steps,
 ) -> dict[str, Any]:
-    """Writes `policy/`, `reward/`, `prompts/` and `build.json` under `output`; returns what build.json holds.
+    """Writes `policy/`, `reward/`, `prompts/` and `build.json` under `output`; returns what build.json holds. Raises ConfigError
+    where they cannot be made.
 
     With the default numbers of steps the two trainings took 21 and 8 minutes on two cores that were shared with others.
     """
+    with writing(f"build-miniature: {output}", "give another folder"):
+        for name in ("prompts", "policy", "reward"):
+            (output / name).mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(NUM_THREADS)
     held_out = [prompt.row() for prompt in held_out_prompts()]
-    _write_rows(output / "prompts" / "train.jsonl", (prompt.row() for prompt in train_prompts()))
-    _write_rows(
+    write_json_lines(output / "prompts" / "train.jsonl", (prompt.row() for prompt in train_prompts()))
+    write_json_lines(
         output / "prompts" / "forbidden.jsonl",
         (prompt.row() for prompt in train_prompts() if prompt.kind == "forbidden"),
     )
-    _write_rows(output / "prompts" / "held_out.jsonl", held_out)
-    _write_rows(output / "prompts" / "supervised.jsonl", supervised_rows())
+    write_json_lines(output / "prompts" / "held_out.jsonl", held_out)
+    write_json_lines(output / "prompts" / "supervised.jsonl", supervised_rows())
 
     policy_losses: list[float] = []
     reward_losses: list[float] = []
@@ -118,11 +121,6 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pa
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     give_usual_modes(folder)
-
-
-def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json_lines(path, rows)
 
 
 if __name__ == "__main__":

@@ -385,3 +385,43 @@ def test_a_folder_that_was_deleted_under_the_shell_is_named(
     (tmp_path / "gone").rmdir()
     status, _, error = run(capsys, "plan", "experiment=miniature")
     assert status == 1 and "does not exist any more" in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["build-miniature", "{place}"], "give another folder"),
+        (["report", "{run}", "output={place}"], "choose another"),
+        (["compare", "{run}", "output={place}"], "choose another"),
+        (["evaluate", "calibrate", "judge=[refusal_rules]", "output={place}/verdicts.json"], "choose another"),
+        (["train", "experiment=miniature", "run.directory={place}"], "choose another"),
+        (["sft", "model=miniature", "run.directory={place}"], "choose another"),
+        (["evaluate", "model=miniature", "evaluation=miniature", "run.directory={place}"], "choose another"),
+        (["analyze", "reflection", "model=miniature", "run.directory={place}"], "choose another"),
+        (["reward", "recipe=miniature", "run.directory={place}"], "choose another"),
+        (["audit-reward", "reward=miniature", "rows=miniature", "run.directory={place}"], "choose another"),
+        (["study", "study=miniature", "run.directory={place}"], "choose another"),
+        (["demo", "run.directory={place}"], "choose another"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_a_file_where_a_folder_is_to_be_made(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str], told: str, below: bool
+) -> None:
+    """Or a place below it, which stands for every folder that cannot be made: to root no folder is forbidden."""
+    run_folder, file = tmp_path / "run", tmp_path / "notes.txt"
+    run_folder.mkdir()
+    (run_folder / "metrics.jsonl").write_text('{"update": 1, "train/update": 1}\n')
+    (run_folder / "config.yaml").write_text("seed: 0\nrun: {name: run}\n")
+    file.write_text("mine")
+    place = file / "below" if below else file
+    status, _, err = run(capsys, *(part.format(place=place, run=run_folder) for part in command))
+    assert status == 1 and err.count("\n") == 1, err
+    assert str(place) in err and "cannot be written" in err and err.rstrip().endswith(told), err
+    assert file.read_text() == "mine"
+
+
+def test_a_folder_where_a_file_is_to_be_made(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, _, err = run(capsys, "evaluate", "calibrate", "judge=[refusal_rules]", f"output={tmp_path}")
+    assert status == 1 and err == f"error: output={tmp_path}: is a folder; name a file in it\n"

@@ -23,6 +23,7 @@ from lrm_safety.files import (
     write_atomically,
     write_json,
     write_json_lines,
+    writing,
 )
 
 
@@ -185,3 +186,14 @@ def test_differences_name_what_changed() -> None:
 def test_differences_tell_true_from_one() -> None:
     assert differences({"packing": True}, {"packing": 1}) == ["packing: true -> 1"]
     assert differences({"long": "x" * 99}, {"long": ""}) == [f'long: "{"x" * 56}... -> ""']
+
+
+def test_what_cannot_be_written_is_named_and_nothing_hides_why(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with (
+        pytest.raises(ConfigError, match=r"^output=x: cannot be written \(Not a directory\); choose another$"),
+        writing("output=x"),
+    ):
+        write_atomically(tmp_path / "file" / "a", b"1")
+    with pytest.raises(ValueError), writing("output=x"):
+        raise ValueError("a defect of ours keeps its traceback")

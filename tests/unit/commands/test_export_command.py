@@ -77,6 +77,11 @@ def test_what_cannot_be_exported_is_one_line(run: Path, tmp_path: Path) -> None:
         "must be last or best": ([str(run), "which=first"], ConfigError),
         "is no folder of a run and no checkpoint": ([str(tmp_path)], ConfigError),
         "full exists; give another folder": ([str(run), f"to={tmp_path}/full"], ConfigError),
+        "file exists; give another folder": ([str(run), f"to={tmp_path}/full/file"], ConfigError),
+        "file/below: cannot be written .*; give another folder as to=FOLDER": (
+            [str(run), f"to={tmp_path}/full/file/below"],
+            ConfigError,
+        ),
         "holds the state of 0 trainer ranks instead of 2": ([str(run), f"to={tmp_path}/new"], DataError),
         "model=.*no such file or folder": ([str(run), "model=/nowhere/at/all"], ConfigError),
     }
