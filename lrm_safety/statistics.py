@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import scipy  # scipy.stats, which takes half a second, is loaded by its first use, as scipy.special is
@@ -35,11 +35,6 @@ class Estimate:
     high: float
     n: int
 
-    def to_json(self) -> dict[str, float | int | None]:
-        """For results files; NaN, which JSON lacks, becomes null."""
-        numbers = {"value": self.value, "low": self.low, "high": self.high}
-        return {name: _or_none(number) for name, number in numbers.items()} | {"n": self.n}
-
 
 @dataclass(frozen=True)
 class PairedDifference:
@@ -56,14 +51,6 @@ class PairedDifference:
     num_b_higher: int
     num_unmatched: int
     num_clusters: int
-
-    def to_json(self) -> dict[str, Any]:
-        """For results files; without a question in common value, interval and p-value are null."""
-        return self.estimate.to_json() | {
-            "p_value": _or_none(self.p_value),
-            "test": self.test,
-            "num_unmatched": self.num_unmatched,
-        }
 
 
 # Means of questions
@@ -424,7 +411,3 @@ def _flat(values: ArrayLike) -> Floats:
 
 def _mean(values: Floats) -> float:
     return float(values.mean()) if values.size else math.nan
-
-
-def _or_none(number: float) -> float | None:
-    return None if math.isnan(number) else number

@@ -5,18 +5,40 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lrm_safety.conversation import Protocol
+from lrm_safety.results import (
+    AnalysedModel,
+    Audit,
+    AuditedModel,
+    AuditedView,
+    Benchmark,
+    BenchmarkData,
+    Evaluation,
+    Forking,
+    LengthBias,
+    Memorization,
+    MemorizationCell,
+    Metric,
+    Model,
+    Reflection,
+    ReflectionCell,
+    ReflectionTokens,
+    Separation,
+    SupervisedData,
+)
+
 LABELS: tuple[str, ...] = ("made-up theft", "made-up fraud", "made-up <b>tags</b>", "made-up harm")
 SAFETY, REFUSAL, RIGHT = "safety/refusal_rules/full", "over_refusal/refusal_rules/answer", "pass@1"
 
 
-def figure(value: float, n: int = 100, half: float = 0.05) -> dict[str, Any]:
-    return {"value": value, "low": value - half, "high": value + half, "n": n}
+def figure(value: float, n: int = 100, half: float = 0.05) -> Metric:
+    return Metric(value, value - half, value + half, n)
 
 
 def benchmark(
@@ -25,45 +47,40 @@ def benchmark(
     primary: str,
     value: float,
     *,
-    figures: Mapping[str, Any] | None = None,
+    figures: Mapping[str, Metric] | None = None,
     questions: Sequence[float] | None = None,
     attack: str | None = None,
-) -> dict[str, Any]:
+) -> Benchmark:
     """One entry of results.json. Without `questions` so many of 100 are 1 that their mean is near `value`."""
     answers = [float(i < round(100 * value)) for i in range(100)] if questions is None else questions
-    return {
-        "task": task,
-        "kind": kind,
-        "data": {"source": "made up", "fingerprint": "0", "num_questions": len(answers), "num_skipped_overlong": 0},
-        "attack": attack,
-        "samples": 1,
-        "primary": primary,
-        "statuses": {"complete": len(answers)},
-        "figures": {primary: figure(value), **(figures or {})},
-        "questions": {f"q{i}": answer for i, answer in enumerate(answers)},
-    }
+    return Benchmark(
+        task=task,
+        kind=kind,
+        data=BenchmarkData("made up", "0", len(answers), 0),
+        attack=attack,
+        samples=1,
+        primary=primary,
+        statuses={"complete": len(answers)},
+        figures={primary: figure(value), **(figures or {})},
+        questions={f"q{i}": answer for i, answer in enumerate(answers)},
+    )
 
 
-def evaluation(folder: Path, benchmarks: Mapping[str, Any], seed: int = 0, family: str = "qwen3") -> Path:
+def evaluated(benchmarks: Mapping[str, Benchmark], seed: int = 0, family: str = "qwen3") -> Evaluation:
+    judge = {"kind": "refusal_rules", "views": ["full"], "path": None, "arguments": {}}
+    return Evaluation(
+        model=Model("made-up", "made/up", family, "float32", "0"),
+        protocol=Protocol("training", 1.0, 1.0, 0, 64, True, "made up"),
+        seed=seed,
+        judges={"refusal_rules": judge | {"measured": {"note": ["wrong about one in ten."]}}},
+        benchmarks=benchmarks,
+        seconds={"generate_seconds": 60.0, "judge_seconds": 3.0},
+    )
+
+
+def evaluation(folder: Path, benchmarks: Mapping[str, Benchmark], seed: int = 0, family: str = "qwen3") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    results = {
-        "format": 1,
-        "model": {"name": "made-up", "path": "made/up", "family": family, "dtype": "float32", "fingerprint": "0"},
-        "protocol": {"name": "training", "temperature": 1.0},
-        "seed": seed,
-        "judges": {
-            "refusal_rules": {
-                "kind": "refusal_rules",
-                "views": ["full"],
-                "path": None,
-                "arguments": {},
-                "measured": {"note": ["wrong about one in ten."]},
-            }
-        },
-        "benchmarks": benchmarks,
-        "seconds": {"generate_seconds": 60.0, "judge_seconds": 3.0},
-    }
-    (folder / "results.json").write_text(json.dumps(results))
+    evaluated(benchmarks, seed, family).write(folder)
     return folder
 
 
@@ -81,51 +98,77 @@ def training(
     return folder
 
 
-def write_analysis(folder: Path, kind: str, models: Sequence[str], cells: list[dict[str, Any]]) -> None:
-    found = {"format": 1, "kind": kind, "base": "base", "models": {name: {} for name in models}, "cells": cells}
-    (folder / f"{kind}.json").write_text(json.dumps(found))
+def analysed(folder: Path, names: Iterable[str]) -> dict[str, AnalysedModel]:
+    """Models that no other folder has: each has a fingerprint of its own."""
+    return {name: AnalysedModel("made/up", "qwen3", "float32", f"{folder.name} {name}") for name in names}
+
+
+def reflected(cells: Iterable[ReflectionCell], models: Mapping[str, AnalysedModel], seed: int = 0) -> Reflection:
+    return Reflection(
+        base="base",
+        models=models,
+        sampling_temperatures={"base": 1.0},
+        tokens=ReflectionTokens("cyclic_reflex", ("wait",), {"wait": 1}, ()),
+        forking=Forking(80.0, ()),
+        seed=seed,
+        cells=tuple(cells),
+        differences=(),
+    )
+
+
+def memorized(cells: Iterable[MemorizationCell], models: Mapping[str, AnalysedModel], seed: int = 0) -> Memorization:
+    return Memorization(
+        base="base",
+        models=models,
+        data=SupervisedData("made up", "0", 50, 0),
+        max_new_tokens=0,
+        seed=seed,
+        cells=tuple(cells),
+        differences=(),
+    )
 
 
 def reflection(folder: Path, values: Mapping[tuple[str, str], float]) -> Path:
     """reflection.json of (model, benchmark) -> entropy, each model reading its own responses."""
     folder.mkdir(parents=True, exist_ok=True)
     cells = [
-        {
-            "reader": model,
-            "writer": model,
-            "benchmark": name,
-            "temperature": 1.0,
-            "num_responses": 100,
-            "figures": {
+        ReflectionCell(
+            reader=model,
+            writer=model,
+            benchmark=name,
+            temperature=1.0,
+            num_responses=100,
+            figures={
                 "emit/token_mean": figure(value, half=0.02),
                 "next/token_mean": figure(value / 2, half=0.02),
                 "reflections/per_1000_trace_tokens": figure(9.0, half=1.0),
             },
-            "deciles": [figure(0.1 + value * math.exp(-tenth / 5), half=0.02) for tenth in range(10)],
-        }
+            deciles=tuple(figure(0.1 + value * math.exp(-tenth / 5), half=0.02) for tenth in range(10)),
+        )
         for (model, name), value in values.items()
     ]
-    write_analysis(folder, "reflection", [name for name, _ in values], cells)
+    reflected(cells, analysed(folder, [name for name, _ in values])).write(folder)
     return folder
 
 
 def memorization(folder: Path, values: Mapping[tuple[str, str], float]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     cells = [
-        {
-            "model": model,
-            "group": group,
-            "num_rows": 50,
-            "figures": {
+        MemorizationCell(
+            model=model,
+            group=group,
+            num_rows=50,
+            figures={
                 "exact_memorization/response": figure(value),
                 "extraction_strength/response": figure(value / 3),
                 "rouge_l/f_measure": figure(value / 2),
                 "negative_log_likelihood/response": figure(2 - value),
             },
-        }
+            rows={},
+        )
         for (model, group), value in values.items()
     ]
-    write_analysis(folder, "memorization", [name for name, _ in values], cells)
+    memorized(cells, analysed(folder, [name for name, _ in values])).write(folder)
     return folder
 
 
@@ -133,26 +176,24 @@ def audit(folder: Path, families: Mapping[str, float], categories: Mapping[str, 
     """audit.json with AUC by family and by category."""
     folder.mkdir(parents=True, exist_ok=True)
 
-    def auc(value: float) -> dict[str, Any]:
-        return {"value": value, "low": value - 0.05, "high": min(1.0, value + 0.05), "num_safe": 20, "num_unsafe": 20}
+    def auc(value: float) -> Separation:
+        return Separation(value, value - 0.05, min(1.0, value + 0.05), 20, 20)
 
-    figures = {
-        "by_family": {name: auc(value) for name, value in families.items()},
-        "by_category": {name: auc(value) for name, value in categories.items()}
-        | {"made-up few": auc(0.5) | {"value": None}},
-    }
-    made = {
-        "verdict": "warn",
-        "judged_views": ["full"],
-        "reasons": ["warn: full, made up"],
-        "checks": [],
-        "figures": {"full": figures},
-    }
-    (folder / "audit.json").write_text(json.dumps({"verdict": "warn", "models": {"made": made}}))
+    figures = AuditedView(
+        separation=auc(0.9),
+        by_category={name: auc(value) for name, value in categories.items()}
+        | {"made-up few": Separation(None, None, None, 20, 20)},
+        by_family={name: auc(value) for name, value in families.items()},
+        agreement_of_families={},
+        length=LengthBias(0.1, 0.1, 0.5, 0.9, 0.0, 1.0),
+        overlong={},
+    )
+    made = AuditedModel("warn", ("full",), ("warn: full, made up",), (), {"full": figures})
+    Audit(verdict="warn", num_texts=40, num_prompts=20, rows="made up", seed=0, models={"made": made}).write(folder)
     return folder
 
 
-def by_label(names: Sequence[str], safety: float, worst: float, group: str = "label") -> dict[str, Any]:
+def by_label(names: Sequence[str], safety: float, worst: float, group: str = "label") -> dict[str, Metric]:
     """Safety of each label, rising to 1 from that of all; the last is the worst."""
     values = [min(1.0, safety + 0.04 * i) for i in range(len(names) - 1)] + [worst]
     return {
@@ -160,7 +201,7 @@ def by_label(names: Sequence[str], safety: float, worst: float, group: str = "la
     }
 
 
-def all_benchmarks(safety: float, right: float, refused: float, worst_label: float) -> dict[str, Any]:
+def all_benchmarks(safety: float, right: float, refused: float, worst_label: float) -> dict[str, Benchmark]:
     labels = by_label(LABELS, safety, worst_label)
     views = {"safety/refusal_rules/trace": figure(safety - 0.1), "safety/refusal_rules/answer": figure(safety)}
     lengths = {"length/response_tokens": figure(820.0, half=20.0)}

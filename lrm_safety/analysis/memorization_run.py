@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -19,13 +18,14 @@ from ..errors import ConfigError
 from ..evaluation.engine import resolve_device
 from ..evaluation.results import interval, number
 from ..monitoring.progress import counted
+from ..results import Difference, KnowledgeDifference, Memorization, MemorizationCell, Metric, SupervisedData
 from ..settings import ModelSettings
 from ..settings.analysis import AnalyzeSettings
 from ..settings.paths import resolve
 from ..statistics import Estimate, estimate, paired_difference
+from .located import common_tokenizer, describe, locate
 from .memorization import exact_memorization, extraction_strength, rouge_l, rouge_words
 from .models import Reader
-from .results import FORMAT, common_tokenizer, describe, locate
 
 GROUPS = ("trained", "held_out")
 """What the training that `sft.validation_fraction` and `seed` describe learns from, and what it holds out."""
@@ -33,7 +33,7 @@ Values = dict[str, float]
 """Measures of one row."""
 
 
-def analyze_memorization(settings: AnalyzeSettings, console: Console) -> dict[str, Any]:
+def analyze_memorization(settings: AnalyzeSettings, console: Console) -> Memorization:
     """Run it to its end; returns what memorization.json holds. Raises ConfigError, DataError or ModelError in one line."""
     models = _models(settings)
     tokenizer = common_tokenizer(models)
@@ -61,33 +61,29 @@ def analyze_memorization(settings: AnalyzeSettings, console: Console) -> dict[st
                 found[name, group] = {row.id: mine for row, mine in zip(rows, values, strict=True)}
         reader.close()
     base = next(iter(models))
-    results = {
-        "format": FORMAT,
-        "kind": "memorization",
-        "base": base,
-        "models": describe(models),
-        "data": {
-            "name": settings.data.name,
-            "fingerprint": data.fingerprint,
-            "num_rows": len(data),
-            "num_dropped": data.num_dropped,
-        },
-        "max_new_tokens": settings.analysis.memorization.max_new_tokens,
-        "seed": settings.seed,
-        "cells": [
-            {
-                "model": name,
-                "group": group,
-                "num_rows": len(rows),
-                "figures": {
-                    key: figure.to_json() for key, figure in figures(list(rows.values()), settings.seed).items()
-                },
-                "rows": rows,
-            }
+    results = Memorization(
+        base=base,
+        models=describe(models),
+        data=SupervisedData(
+            name=settings.data.name,
+            fingerprint=data.fingerprint,
+            num_rows=len(data),
+            num_dropped=data.num_dropped,
+        ),
+        max_new_tokens=settings.analysis.memorization.max_new_tokens,
+        seed=settings.seed,
+        cells=tuple(
+            MemorizationCell(
+                model=name,
+                group=group,
+                num_rows=len(rows),
+                figures={key: Metric.of(figure) for key, figure in figures(list(rows.values()), settings.seed).items()},
+                rows=rows,
+            )
             for (name, group), rows in found.items()
-        ],
-        "differences": list(_differences(found, base, list(models), list(groups), settings.seed)),
-    }
+        ),
+        differences=tuple(_differences(found, base, list(models), list(groups), settings.seed)),
+    )
     show(results, console)
     return results
 
@@ -191,14 +187,14 @@ def _differences(
     models: Sequence[str],
     groups: Sequence[str],
     seed: int,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[KnowledgeDifference]:
     """Every model less the base, paired by row."""
     for group, name in product(groups, (name for name in models if name != base)):
         mine, reference = found[name, group], found[base, group]
         for measure in dict.fromkeys(key for row in reference.values() for key in row):
             sides = [{key: row[measure] for key, row in rows.items() if measure in row} for rows in (mine, reference)]
-            paired = paired_difference(sides[0], sides[1], seed=seed)
-            yield {"model": name, "group": group, "measure": measure} | paired.to_json()
+            difference = Difference.between(paired_difference(sides[0], sides[1], seed=seed))
+            yield KnowledgeDifference(model=name, group=group, measure=measure, **asdict(difference))
 
 
 SHOWN = (
@@ -209,16 +205,14 @@ SHOWN = (
 )
 
 
-def show(results: Mapping[str, Any], console: Console) -> None:
+def show(results: Memorization, console: Console) -> None:
     """The table: a row for each measure, model and group."""
-    table = Table(title=f"memorization of {results['data']['name']}", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=f"memorization of {results.data.name}", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("measure", no_wrap=True)
     for heading in ("model", "rows", "value", "95% interval", "n"):
         table.add_column(heading, overflow="fold")
-    for measure, cell in product(SHOWN, results["cells"]):
-        figure = cell["figures"].get(measure)
-        if figure is not None:
-            table.add_row(
-                measure, cell["model"], cell["group"], number(figure["value"]), interval(figure), str(figure["n"])
-            )
+    for measure, cell in product(SHOWN, results.cells):
+        metric = cell.figures.get(measure)
+        if metric is not None:
+            table.add_row(measure, cell.model, cell.group, number(metric.value), interval(metric), str(metric.n))
     console.print(table)

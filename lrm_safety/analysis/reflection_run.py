@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -17,11 +16,22 @@ from ..errors import ConfigError, DataError
 from ..evaluation.engine import resolve_device
 from ..evaluation.results import interval, number
 from ..monitoring.progress import counted
+from ..results import (
+    Difference,
+    Forking,
+    ForkingThreshold,
+    Metric,
+    ReadingDifference,
+    Reflection,
+    ReflectionCell,
+    known,
+)
 from ..rollouts import TokenValues
 from ..settings import ModelSettings
 from ..settings.analysis import AnalyzeSettings, ReflectionSettings
 from ..statistics import paired_difference
 from .entropy import choose_temperatures, token_entropies
+from .located import common_tokenizer, describe, locate
 from .models import Reader
 from .reflection import (
     PER_RESPONSE,
@@ -35,13 +45,12 @@ from .reflection import (
 )
 from .reflection_tokens import find_reflection_tokens
 from .responses import Written, WrittenResponse, read_evaluation
-from .results import FORMAT, common_tokenizer, describe, locate
 
 Key = tuple[str, str, str, float]
 """Reader, writer, benchmark, temperature."""
 
 
-def analyze_reflection(settings: AnalyzeSettings, console: Console) -> dict[str, Any]:
+def analyze_reflection(settings: AnalyzeSettings, console: Console) -> Reflection:
     """Run it to its end; returns what reflection.json holds. Raises ConfigError, DataError or ModelError in one line."""
     options, seed = settings.analysis.reflection, settings.seed
     written, models = _gather(settings)
@@ -61,32 +70,27 @@ def analyze_reflection(settings: AnalyzeSettings, console: Console) -> dict[str,
     counts = {
         key: [count_reflection(one, ids, thresholds[key[-1]]) for one in responses] for key, responses in read.items()
     }
-    results = {
-        "format": FORMAT,
-        "kind": "reflection",
-        "base": base,
-        "models": describe(models),
-        "sampling_temperatures": {name: one.temperature for name, one in written.items()},
-        "tokens": asdict(tokens),
-        "forking": {
-            "percentile": options.forking_percentile if options.forking_threshold is None else None,
-            "thresholds": [
-                {"temperature": temperature, "nats": None if math.isnan(value) else value}
-                for temperature, value in thresholds.items()
-            ],
-        },
-        "seed": seed,
-        "cells": [
-            _named(key)
-            | {
-                "num_responses": len(mine),
-                "figures": {name: figure.to_json() for name, figure in reflection_figures(mine, seed).items()},
-                "deciles": [figure.to_json() for figure in decile_figures(mine, seed)],
-            }
+    results = Reflection(
+        base=base,
+        models=describe(models),
+        sampling_temperatures={name: one.temperature for name, one in written.items()},
+        tokens=tokens,
+        forking=Forking(
+            percentile=options.forking_percentile if options.forking_threshold is None else None,
+            thresholds=tuple(ForkingThreshold(temperature, known(value)) for temperature, value in thresholds.items()),
+        ),
+        seed=seed,
+        cells=tuple(
+            ReflectionCell(
+                *key,
+                num_responses=len(mine),
+                figures={name: Metric.of(figure) for name, figure in reflection_figures(mine, seed).items()},
+                deciles=tuple(map(Metric.of, decile_figures(mine, seed))),
+            )
             for key, mine in counts.items()
-        ],
-        "differences": list(_differences(counts, base, list(models), list(written), benchmarks, temperatures, seed)),
-    }
+        ),
+        differences=tuple(_differences(counts, base, list(models), list(written), benchmarks, temperatures, seed)),
+    )
     show(results, console)
     return results
 
@@ -180,10 +184,6 @@ def _threshold(options: ReflectionSettings, own: Sequence[Sequence[ReadResponse]
     return forking_threshold([one for responses in own for one in responses], options.forking_percentile)
 
 
-def _named(key: Key) -> dict[str, Any]:
-    return dict(zip(("reader", "writer", "benchmark", "temperature"), key, strict=True))
-
-
 def _differences(
     counts: Mapping[Key, Sequence[ReflectionCounts]],
     base: str,
@@ -192,9 +192,10 @@ def _differences(
     benchmarks: Sequence[str],
     temperatures: Sequence[float],
     seed: int,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[ReadingDifference]:
     """Every model less the base, paired by question: each on its own responses (another policy), and both on the same
     responses (another reader of one text)."""
+    pairs: list[tuple[Literal["own_responses", "same_responses"], str, str, str]]
     pairs = [("own_responses", other, other, base) for other in writers if other != base]
     pairs += [("same_responses", other, writer, writer) for other, writer in product(readers, writers) if other != base]
     for benchmark, temperature, (kind, other, writer, base_writer) in product(benchmarks, temperatures, pairs):
@@ -210,39 +211,40 @@ def _differences(
                 and measure.startswith(("reflections", "length"))
             ):
                 continue  # a property of the text alone
-            paired = paired_difference(first, second, seed=seed)
-            yield {
-                "kind": kind,
-                "reader": other,
-                "writer": writer,
-                "benchmark": benchmark,
-                "temperature": temperature,
-                "measure": measure,
-            } | paired.to_json()
+            found = Difference.between(paired_difference(first, second, seed=seed))
+            yield ReadingDifference(
+                kind=kind,
+                reader=other,
+                writer=writer,
+                benchmark=benchmark,
+                temperature=temperature,
+                measure=measure,
+                **asdict(found),
+            )
 
 
 SHOWN = ("emit/token_mean", "next/token_mean", "other/token_mean", "reflections/per_1000_trace_tokens")
 
 
-def show(results: Mapping[str, Any], console: Console) -> None:
+def show(results: Reflection, console: Console) -> None:
     """The table: a row for each reader, writer and temperature. `other` are the trace tokens that are no reflection."""
     table = Table(title="entropy at reflection tokens, nats", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("benchmark", "T", "written by", "read by", "emits"):
         table.add_column(heading, overflow="fold")
     for heading in ("next", "other", "per 1000"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for cell in results["cells"]:
-        figures = [cell["figures"].get(name) for name in SHOWN]
-        values = [number(figure and figure["value"]) for figure in figures]
+    for cell in results.cells:
+        metrics = [cell.figures.get(name) for name in SHOWN]
+        values = [number(one.value if one else None) for one in metrics]
         table.add_row(
-            cell["benchmark"],
-            f"{cell['temperature']:g}",
-            cell["writer"],
-            cell["reader"],
-            f"{values[0]}\n{interval(figures[0])}",
+            cell.benchmark,
+            f"{cell.temperature:g}",
+            cell.writer,
+            cell.reader,
+            f"{values[0]}\n{interval(metrics[0])}",
             *values[1:],
         )
     console.print(table)
-    left_out = results["tokens"]["words_without_token"]
+    left_out = results.tokens.words_without_token
     if left_out:
         console.print(f"not a single token here, so not counted: {', '.join(left_out)}")

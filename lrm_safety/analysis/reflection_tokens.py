@@ -6,11 +6,11 @@ How a word becomes ids is `conversation.reflection`'s, which training logs by as
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..conversation import REFLECTION_WORDS, reflection_token_ids
 from ..errors import ConfigError, DataError
+from ..results import ReflectionTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,19 +27,6 @@ PRESETS: dict[str, tuple[str, ...]] = {
         *("check", "Check", "verify", "Verify", "rethink", "recheck"),
     ),
 }
-
-
-@dataclass(frozen=True)
-class ReflectionTokens:
-    """A list of words as one tokenizer has it."""
-
-    preset: str
-    """Name of the list; `own` for the user's."""
-    words: tuple[str, ...]
-    ids: dict[str, int]
-    """Id by the tokenizer's own spelling of the token (`ĠWait`), for reports."""
-    words_without_token: tuple[str, ...]
-    """Words that are several tokens in both forms, and so count for nothing."""
 
 
 def find_reflection_tokens(

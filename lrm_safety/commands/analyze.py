@@ -9,6 +9,7 @@ import yaml
 from rich.console import Console
 
 from ..errors import ConfigError
+from ..results import as_json
 from ..run_folder import owned
 from ..settings.compose import compose_analysis
 
@@ -28,15 +29,14 @@ def analyze(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     from ..analysis.memorization_run import analyze_memorization
     from ..analysis.reflection_run import analyze_reflection
-    from ..files import write_json
     from ..monitoring.tracked import log_results
 
     directory, console = Path(settings.run.directory), Console()
     with owned(directory, ["analyze", *arguments]) as folder:
-        results = {"reflection": analyze_reflection, "memorization": analyze_memorization}[kind](settings, console)
+        results = (analyze_reflection if kind == "reflection" else analyze_memorization)(settings, console)
         # Only now: an analysis that fails leaves the one before it as it is.
         folder.begin(resolved, f"{kind}.yaml")
-        write_json(directory / f"{kind}.json", results)
-        log_results(directory, settings.run.name, settings.tracking, "analyze", resolved, {kind: results})
-    console.print(f"results: {directory / kind}.json", soft_wrap=True)
+        results.write(directory)
+        log_results(directory, settings.run.name, settings.tracking, "analyze", resolved, {kind: as_json(results)})
+    console.print(f"results: {directory / results.FILE}", soft_wrap=True)
     return 0

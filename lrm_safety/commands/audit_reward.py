@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.box import SIMPLE_HEAD
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..monitoring.progress import waiting
+from ..results import AuditedModel, as_json
 from ..run_folder import owned
 from ..settings.compose import compose_audit
 
@@ -39,7 +39,7 @@ def audit_reward(arguments: list[str]) -> int:
         # Begun once all is scored: an audit that fails leaves the one before it as it is.
         with waiting(Console(), f"reading the texts with {', '.join(settings.reward.models)}"):
             results = audit(settings, directory, resolve_device(settings.run.device), lambda: folder.begin(resolved))
-        folder.exit_status = int(results["verdict"] == "fail")
+        folder.exit_status = int(results.verdict == "fail")
         log_results(
             directory,
             settings.run.name,
@@ -47,32 +47,32 @@ def audit_reward(arguments: list[str]) -> int:
             "audit",
             resolved,
             {
-                f"audit/{name}": {f"{check['view']}/{check['figure']}": check for check in model["checks"]}
-                for name, model in results["models"].items()
+                f"audit/{name}": {f"{check.view}/{check.figure}": as_json(check) for check in model.checks}
+                for name, model in results.models.items()
             },
-            {f"audit/{name}/verdict": model["verdict"] for name, model in results["models"].items()},
+            {f"audit/{name}/verdict": model.verdict for name, model in results.models.items()},
         )
     console = Console()
-    for name, model in results["models"].items():
+    for name, model in results.models.items():
         console.print(checks_table(name, model))
-    verdict = results["verdict"]
+    verdict = results.verdict
     console.print(f"verdict: [bold {COLOURS[verdict]}]{verdict}[/]", soft_wrap=True)
-    for name, model in results["models"].items():
-        for reason in model["reasons"]:
+    for name, model in results.models.items():
+        for reason in model.reasons:
             console.print(f"  {name}, {reason}", soft_wrap=True, markup=False)
     console.print(f"figures: {directory}/audit.json", soft_wrap=True)
     return int(verdict == "fail")
 
 
-def checks_table(name: str, model: dict[str, Any]) -> Table:
+def checks_table(name: str, model: AuditedModel) -> Table:
     """The checks of one model, its judged views alone."""
     table = Table(title=f"audit of {name}", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("view", no_wrap=True)
     table.add_column("figure")
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for check in model["checks"]:
-        value = "" if check["value"] is None else f"{check['value']:.3f}"
-        level = "not judged" if check["level"] == "none" else check["level"]
-        table.add_row(check["view"], check["figure"], value, level, style=COLOURS[check["level"]])
+    for check in model.checks:
+        value = "" if check.value is None else f"{check.value:.3f}"
+        level = "not judged" if check.level == "none" else check.level
+        table.add_row(check.view, check.figure, value, level, style=COLOURS[check.level])
     return table

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ..errors import ConfigError
 from ..evaluation.early import check_early
+from ..results import Evaluation, as_json
 from ..run_folder import owned
 from ..settings.compose import compose_evaluation, compose_judges
 from .samples import read_samples, select
@@ -40,19 +41,15 @@ def evaluate(arguments: list[str]) -> int:
     with owned(directory, ["evaluate", *arguments]) as folder:
         prepared = prepare(settings, directory)
         folder.begin(resolved)
-        benchmarks = run(prepared, Console())["benchmarks"]
+        benchmarks = run(prepared, Console()).benchmarks
         log_results(
             directory,
             settings.run.name,
             settings.tracking,
             "evaluate",
             resolved,
-            {"evaluation": {name: one["figures"] for name, one in benchmarks.items()}},
-            {
-                f"evaluation/{name}": one["figures"][one["primary"]]["value"]
-                for name, one in benchmarks.items()
-                if one["primary"] in one["figures"]
-            },
+            {"evaluation": {name: as_json(one.figures) for name, one in benchmarks.items()}},
+            {f"evaluation/{name}": one.headline.value for name, one in benchmarks.items() if one.headline is not None},
             select(read_samples(directory), TRACKED_SAMPLES, None, None) if settings.evaluation.log_text else (),
         )
     console = Console()
@@ -64,11 +61,10 @@ def evaluate(arguments: list[str]) -> int:
 
 def _compare(arguments: list[str]) -> int:
     from ..evaluation.compare import compare
-    from ..evaluation.results import read_results
 
     if len(arguments) < 2:
         raise ConfigError("evaluate compare: give two or more folders of evaluations")
-    results = [read_results(Path(folder)) for folder in arguments]
+    results = [Evaluation.read(Path(folder)) for folder in arguments]
     compare(arguments, results, Console())
     return 0
 

@@ -1,7 +1,17 @@
 """Failure signatures of safety alignment as rules over the figures of training and evaluation."""
 
 from .beta import BetaAdvice, beta_advice
-from .evidence import Evaluated, Evidence, Finding, Measured, PromptEntropy, of_evaluation, role_by_name, role_of
+from .evidence import (
+    Evaluated,
+    Evidence,
+    Finding,
+    Measured,
+    Measures,
+    PromptEntropy,
+    of_evaluation,
+    role_by_name,
+    role_of,
+)
 from .rules import RULES, diagnose
 from .watch import Watch
 
@@ -12,6 +22,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "Measured",
+    "Measures",
     "PromptEntropy",
     "Watch",
     "beta_advice",

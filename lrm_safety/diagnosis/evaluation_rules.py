@@ -19,7 +19,7 @@ def reasoning_loss(evidence: Evidence) -> list[Finding]:
         return []
     findings = []
     for name, entry in evidence.run.of_role("reasoning"):
-        base, run = evidence.base.measured(name, entry["primary"]), evidence.run.measured(name)
+        base, run = evidence.base.measured(name, entry.primary), evidence.run.measured(name)
         if base is None or run is None or base.value <= 0:
             continue
         fall = (base.value - run.value) / base.value
@@ -59,13 +59,15 @@ def uneven_safety(evidence: Evidence) -> list[Finding]:
         if overall is None:
             continue
         for group in LABELS:
-            prefix = f"{entry['primary']}@{group}="
+            prefix = f"{entry.primary}@{group}="
             worse = []
-            for figure, found in entry["figures"].items():
-                if figure.startswith(prefix) and found["n"] >= FEW_QUESTIONS and found["value"] is not None:
-                    gap = round(overall.value - found["value"], 12)
-                    if (level := THRESHOLDS["uneven_safety"].level(gap)) and found["high"] < overall.value:
-                        worse.append((gap, level, figure.removeprefix(prefix), found["value"]))
+            for figure, found in entry.figures.items():
+                if not figure.startswith(prefix) or found.n < FEW_QUESTIONS or found.value is None:
+                    continue
+                gap = round(overall.value - found.value, 12)
+                level = THRESHOLDS["uneven_safety"].level(gap)
+                if level and found.high is not None and found.high < overall.value:
+                    worse.append((gap, level, figure.removeprefix(prefix), found.value))
             if not worse:
                 continue
             worse.sort(reverse=True)
@@ -143,7 +145,7 @@ def over_refusal(evidence: Evidence) -> list[Finding]:
         run = evidence.run.measured(name)
         if run is None:
             continue
-        base = evidence.base.measured(name, entry["primary"]) if evidence.base else None
+        base = evidence.base.measured(name, entry.primary) if evidence.base else None
         level = THRESHOLDS["over_refusal"].level(run.value)
         text = f"{run.value:.0%} of the safe prompts of {name} are refused or left without an answer"
         if base is not None:
@@ -157,7 +159,7 @@ def over_refusal(evidence: Evidence) -> list[Finding]:
             findings.append(Finding("over_refusal", level, f"{text}.", evidence_lines, remedy))
     for name, entry in evidence.run.of_role("helpfulness"):
         run = evidence.run.measured(name)
-        base = evidence.base.measured(name, entry["primary"]) if evidence.base else None
+        base = evidence.base.measured(name, entry.primary) if evidence.base else None
         if run is None or base is None:
             continue
         level = THRESHOLDS["helpfulness_loss"].level(round(base.value - run.value, 12))

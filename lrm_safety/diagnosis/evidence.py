@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from lrm_safety.results import Benchmark, Evaluation, Metric
+
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Metrics by name as (update, value), in the order of recording."""
 Level = Literal["warn", "fail"]
@@ -54,11 +56,24 @@ class PromptEntropy:
 
 
 @dataclass(frozen=True)
+class Measures:
+    """What the rules read of one benchmark of one evaluation."""
+
+    role: Role
+    primary: str
+    figures: Mapping[str, Metric]
+    questions: Mapping[str, float] = field(default_factory=dict)
+    """Each question's part of the primary figure; empty where they are not known."""
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    """Question -> its cluster, of those that share one."""
+
+
+@dataclass(frozen=True)
 class Evaluated:
-    """One evaluation, as its results.json has it."""
+    """One evaluation."""
 
     source: str
-    benchmarks: Mapping[str, Mapping[str, Any]]
+    benchmarks: Mapping[str, Measures]
     judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By name: `kind` and `path`."""
     seed: int = 0
@@ -66,22 +81,20 @@ class Evaluated:
     in_training: bool = False
     """Made of training metrics (in_training.py): no answers by question, and one evaluation of many."""
 
-    def of_role(self, *roles: Role) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """(name, benchmark) of every benchmark that measures one of these without an attack."""
-        for name, benchmark in self.benchmarks.items():
-            if role_of(name, benchmark) in roles:
-                yield name, benchmark
+    def of_role(self, role: Role) -> Iterator[tuple[str, Measures]]:
+        """(name, benchmark) of every benchmark that measures this."""
+        return ((name, one) for name, one in self.benchmarks.items() if one.role == role)
 
     def measured(self, benchmark: str, figure: str | None = None) -> Measured | None:
         """A figure of a benchmark, the primary one by default; None where it is absent or null."""
         entry = self.benchmarks.get(benchmark)
         if entry is None:
             return None
-        figure = figure or entry["primary"]
-        found = entry["figures"].get(figure)
-        if not found or found["value"] is None or not math.isfinite(found["value"]):
+        figure = figure or entry.primary
+        found = entry.figures.get(figure)
+        if found is None or found.value is None:
             return None
-        return Measured(f"{benchmark} {figure}", found["value"], self.source)
+        return Measured(f"{benchmark} {figure}", found.value, self.source)
 
 
 @dataclass(frozen=True)
@@ -131,19 +144,23 @@ class Evidence:
         return Measured(name, statistics.median(value for _, value in points), f"{self.training_source}, {when}")
 
 
-def of_evaluation(results: Mapping[str, Any], source: str) -> Evaluated:
-    """The contents of a results.json."""
-    return Evaluated(source, results["benchmarks"], results.get("judges", {}), results.get("seed", 0))
+def of_evaluation(results: Evaluation, source: str) -> Evaluated:
+    """What the rules read of a results.json."""
+    benchmarks = {
+        name: Measures(role_of(name, one), one.primary, one.figures, one.questions, one.clusters)
+        for name, one in results.benchmarks.items()
+    }
+    return Evaluated(source, benchmarks, results.judges, results.seed)
 
 
-def role_of(name: str, benchmark: Mapping[str, Any]) -> Role:
+def role_of(name: str, benchmark: Benchmark) -> Role:
     """What a benchmark of results.json measures; under an attack, and BadChain, it is robustness."""
-    if benchmark.get("attack") or benchmark["task"] == "badchain":
+    if benchmark.attack or benchmark.task == "badchain":
         return "robustness"
-    if benchmark["task"] == "miniature":
+    if benchmark.task == "miniature":
         return MINIATURE_ROLES.get(name, "safety")
     kinds: dict[str, Role] = {kind: kind for kind in ("safety", "over_refusal", "helpfulness")}
-    return kinds.get(benchmark["kind"], "reasoning")
+    return kinds.get(benchmark.kind, "reasoning")
 
 
 def role_by_name(name: str) -> Role:

@@ -7,10 +7,10 @@ only if the last two evaluations both say so, and only beyond what so many quest
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from ..results import Metric
 from ..statistics import paired_difference, unpaired_interval
-from .evidence import Evaluated, Evidence, Role, role_by_name
+from .evidence import Evaluated, Evidence, Measures, Role, role_by_name
 from .thresholds import FEW_QUESTIONS
 
 PRIMARY, NUM_QUESTIONS = "in training", "num_questions"
@@ -20,8 +20,8 @@ Point = tuple[int, float]
 
 def in_training(evidence: Evidence) -> tuple[Evaluated, Evaluated] | None:
     """The first evaluation and, figure by figure, the better of the last two; None with fewer than three of them."""
-    first: dict[str, dict[str, Any]] = {}
-    last: dict[str, dict[str, Any]] = {}
+    first: dict[str, Measures] = {}
+    last: dict[str, Measures] = {}
     updates: list[int] = []
     for metric in evidence.training:
         group, _, name = metric.partition("/")
@@ -29,14 +29,14 @@ def in_training(evidence: Evidence) -> tuple[Evaluated, Evaluated] | None:
             continue
         role = role_by_name(name)
         counts = evidence.points(f"{metric}/{NUM_QUESTIONS}")
-        num_questions = int(counts[-1][1]) if counts else None
-        first[name], last[name] = ({"task": "", "kind": role, "attack": None, "primary": PRIMARY} for _ in range(2))
+        num_questions = int(counts[-1][1]) if counts else 0
         pick = min if role in LOWER_IS_BETTER else max
-        first[name]["figures"] = {PRIMARY: _figure(points[0][1], num_questions)}
-        last[name]["figures"] = {PRIMARY: _figure(pick(value for _, value in points[-2:]), num_questions)}
+        before, after = {PRIMARY: points[0][1]}, {PRIMARY: pick(value for _, value in points[-2:])}
         for rate, values in _rates(evidence, metric):
-            first[name]["figures"][rate] = _figure(values[0][1], num_questions)
-            last[name]["figures"][rate] = _figure(min(value for _, value in values[-2:]), num_questions)
+            before[rate], after[rate] = values[0][1], min(value for _, value in values[-2:])
+        for side, found in ((first, before), (last, after)):
+            metrics = {figure: Metric(value, None, None, num_questions) for figure, value in found.items()}
+            side[name] = Measures(role, PRIMARY, metrics)
         updates = sorted({*updates, points[0][0], points[-2][0], points[-1][0]})
     if not first:
         return None
@@ -56,26 +56,22 @@ def difference_interval(
     `lrm-safety evaluate compare` and the report give it, None below 10 questions in common or 2 clusters; inside training
     that of two independent shares of so many questions, None where not even their number is known."""
     before, after = base.benchmarks[benchmark], run.benchmarks[benchmark]
-    if figure is None and before["primary"] != after["primary"]:
+    if figure is None and before.primary != after.primary:
         return None
-    if figure is None and after.get("questions") and before.get("questions"):
-        clusters = {**after.get("clusters", {}), **before.get("clusters", {})}
-        paired = paired_difference(after["questions"], before["questions"], clusters=clusters, seed=run.seed)
+    if figure is None and after.questions and before.questions:
+        clusters = {**after.clusters, **before.clusters}
+        paired = paired_difference(after.questions, before.questions, clusters=clusters, seed=run.seed)
         told = paired.estimate.n >= FEW_QUESTIONS and paired.num_clusters > 1
         return (paired.estimate.low, paired.estimate.high) if told else None
     if not run.in_training:
         return None
-    first, last = (one["figures"][figure or one["primary"]] for one in (before, after))
-    if not first["n"] or not last["n"]:
+    first, last = (one.figures[figure or one.primary] for one in (before, after))
+    if first.value is None or last.value is None or not first.n or not last.n:
         return None
-    return unpaired_interval(last["value"], last["n"], first["value"], first["n"])
+    return unpaired_interval(last.value, last.n, first.value, first.n)
 
 
 def _rates(evidence: Evidence, metric: str) -> list[tuple[str, Sequence[Point]]]:
     prefix = f"{metric}/"
     names = [name for name in evidence.training if name.startswith(f"{prefix}rate/")]
     return [(name.removeprefix(prefix), points) for name in names if len(points := evidence.points(name)) > 2]
-
-
-def _figure(value: float, n: int | None) -> dict[str, Any]:
-    return {"value": value, "low": None, "high": None, "n": n}

@@ -233,12 +233,12 @@ def _independent(evidence: Evidence) -> list[Judged]:
         if base is None or run is None:
             continue
         for benchmark, entry in run.of_role("safety"):
-            judge = entry["primary"].split("/")[1] if "/" in entry["primary"] else ""
+            judge = entry.primary.split("/")[1] if "/" in entry.primary else ""
             if run.in_training:
                 judge = next(iter(run.judges), "")
             if (run.judges.get(judge) or {}).get("path") in evidence.reward_paths:
                 continue
-            first, last = base.measured(benchmark, entry["primary"]), run.measured(benchmark)
+            first, last = base.measured(benchmark, entry.primary), run.measured(benchmark)
             if first is None or last is None:
                 continue
             until = evidence

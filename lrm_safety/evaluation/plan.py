@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..conversation import CLOSE_TAG, DATE_STRING, OPEN_TAG, Family, PromptRenderer
+from ..conversation import CLOSE_TAG, DATE_STRING, OPEN_TAG, Family, PromptRenderer, Protocol
 from ..datasets.rendering import check_embedded
 from ..errors import ConfigError, DataError
 from ..files import number_of
@@ -18,7 +18,6 @@ from ..settings.evaluation import BenchmarkSettings, EvaluationSettings
 from .attacks import Attack, AttackedPrompt, make_attack
 from .benchmarks.question import Question, Questions
 from .benchmarks.registry import Benchmark, get_benchmark
-from .protocols import Protocol
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from ..conversation import Protocol
 from ..errors import DataError
 from ..files import differences, digest_of, read_json, write_atomically, write_json
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from .plan import Ask, PlannedBenchmark
-from .protocols import Protocol
 
 _logger = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import DataError
-from ..files import digest_of, read_json, write_json, write_json_lines
+from ..files import digest_of, write_json_lines
+from ..results import Benchmark, BenchmarkData, Evaluation, Metric
 from .figures import (
     Figures,
     Judges,
@@ -26,41 +25,37 @@ from .figures import (
 )
 from .in_loop import TEXT_FIELDS, record
 from .plan import PlannedBenchmark
-from .protocols import Protocol
 from .scoring import Scored
 
-RESULTS, SAMPLES = "results.json", "samples.jsonl"
-FORMAT = 1
+SAMPLES = "samples.jsonl"
 SCORES = ("safety/", "over_refusal/", "pass@", "maj@", "unsafe_trace/", "first_unsafe/", "measure/", "kappa/")
 RATES = ("rate/", "no_verdict/")
 """How the names of figures begin that the table shows."""
 
 
-def benchmark_results(
-    planned: PlannedBenchmark, scored: Sequence[Scored], found: Figures, judges: Judges
-) -> dict[str, Any]:
-    """Everything about one benchmark, JSON."""
+def benchmark_results(planned: PlannedBenchmark, scored: Sequence[Scored], found: Figures, judges: Judges) -> Benchmark:
+    """Everything about one benchmark."""
     primary = primary_figure(planned, judges)
     compared = {name: _per_question(scored, value) for name, value in compared_values(planned, judges).items()}
-    return {
-        "task": planned.benchmark.name,
-        "kind": planned.benchmark.kind,
-        "data": {
-            "source": Path(planned.questions.source).name,
-            "fingerprint": planned.questions.fingerprint,
-            "num_questions": len(planned.questions),
-            "num_skipped_overlong": planned.num_skipped,
-        },
-        "attack": planned.attack,
-        "samples": planned.samples,
-        "primary": primary,
-        "statuses": count_statuses(scored),
-        "no_verdict": count_without_verdict(scored),
-        "figures": {name: figure.to_json() for name, figure in found.items()},
-        "questions": compared.pop(primary),
-        "compared": compared,
-        "clusters": _clusters(scored),
-    }
+    return Benchmark(
+        task=planned.benchmark.name,
+        kind=planned.benchmark.kind,
+        data=BenchmarkData(
+            source=Path(planned.questions.source).name,
+            fingerprint=planned.questions.fingerprint,
+            num_questions=len(planned.questions),
+            num_skipped_overlong=planned.num_skipped,
+        ),
+        attack=planned.attack,
+        samples=planned.samples,
+        primary=primary,
+        statuses=count_statuses(scored),
+        no_verdict=count_without_verdict(scored),
+        figures={name: Metric.of(figure) for name, figure in found.items()},
+        questions=compared.pop(primary),
+        compared=compared,
+        clusters=_clusters(scored),
+    )
 
 
 def _per_question(scored: Sequence[Scored], value: Value) -> dict[str, float]:
@@ -79,39 +74,6 @@ def _clusters(scored: Sequence[Scored]) -> dict[str, str]:
     return {question: digest_of([unit])[:12] for question, unit in units.items() if sizes[unit] > 1}
 
 
-def write_results(
-    folder: Path,
-    *,
-    model: Mapping[str, Any],
-    protocol: Protocol,
-    seed: int,
-    judges: Mapping[str, Any],
-    benchmarks: Mapping[str, Any],
-    seconds: Mapping[str, float],
-) -> dict[str, Any]:
-    """Write results.json; `seconds` is the only part that two runs of the same evaluation may differ in."""
-    results = {
-        "format": FORMAT,
-        "model": dict(model),
-        "protocol": asdict(protocol),
-        "seed": seed,
-        "judges": dict(judges),
-        "benchmarks": dict(benchmarks),
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
-    }
-    write_json(folder / RESULTS, results)
-    return results
-
-
-def read_results(folder: Path) -> dict[str, Any]:
-    """results.json of an evaluation's folder. Raises DataError in one line."""
-    path = folder if folder.is_file() else folder / RESULTS
-    results = read_json(path, mend="evaluate the model, or name the folder of its evaluation")
-    if results.get("format") != FORMAT or "benchmarks" not in results:
-        raise DataError(f"{path}: is not the results.json of an evaluation")
-    return results
-
-
 def write_samples(path: Path, scored: Mapping[str, Sequence[Scored]], *, log_text: bool) -> None:
     """One JSON line per response; without `log_text` texts become sha256 and length, since they may be harmful."""
     rows = []
@@ -128,28 +90,26 @@ def write_samples(path: Path, scored: Mapping[str, Sequence[Scored]], *, log_tex
     write_json_lines(path, rows)
 
 
-def show(results: Mapping[str, Any], console: Console) -> None:
+def show(results: Evaluation, console: Console) -> None:
     """The table: a benchmark's primary figure first, its other scores, and how many responses counted as nothing."""
-    table = Table(
-        title=f"{results['model']['name']}, protocol {results['protocol']['name']}", box=SIMPLE_HEAD, pad_edge=False
-    )
+    table = Table(title=f"{results.model.name}, protocol {results.protocol.name}", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("benchmark", no_wrap=True)
     table.add_column("figure", no_wrap=True)
     for heading in ("value", "95% interval", "n"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, one in results["benchmarks"].items():
+    for name, one in results.benchmarks.items():
         for i, figure in enumerate(headlines(one)):
-            found = one["figures"].get(figure)
-            questions = found["n"] if found else 0
-            size = str(questions) if one["samples"] == 1 else f"{questions} x {one['samples']}"
-            table.add_row("" if i else name, figure, number(found and found["value"]), interval(found), size)
+            found = one.figures.get(figure)
+            questions = found.n if found else 0
+            size = str(questions) if one.samples == 1 else f"{questions} x {one.samples}"
+            table.add_row("" if i else name, figure, number(found.value if found else None), interval(found), size)
         table.add_section()
     print_whole(console, table)
-    for name, one in results["benchmarks"].items():
-        for judge, reasons in one.get("no_verdict", {}).items():
+    for name, one in results.benchmarks.items():
+        for judge, reasons in one.no_verdict.items():
             told = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
             console.print(f"{name}: {judge} gave no verdict on {sum(reasons.values())} texts ({told})", soft_wrap=True)
-    for line in judge_notes(results["judges"]):
+    for line in judge_notes(results.judges):
         console.print(line, markup=False, highlight=False)
 
 
@@ -170,19 +130,19 @@ def print_whole(console: Console, table: Table) -> None:
         console.print("  ".join(told), markup=False, highlight=False, soft_wrap=True)
 
 
-def judge_notes(judges: Mapping[str, Any]) -> list[str]:
+def judge_notes(judges: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """How far the judges of a results.json may be off, in sentences, as far as it was measured."""
     return [f"{name}: {line}" for name, judge in judges.items() for line in judge.get("measured", {}).get("note", ())]
 
 
-def headlines(benchmark: Mapping[str, Any]) -> list[str]:
+def headlines(benchmark: Benchmark) -> list[str]:
     """Names of the figures that a person looks at first; rates only where something happened."""
     shown = [
         name
-        for name, figure in benchmark["figures"].items()
-        if not is_of_group(name) and (name.startswith(SCORES) or (name.startswith(RATES) and figure["value"] > 0))
+        for name, metric in benchmark.figures.items()
+        if not is_of_group(name) and (name.startswith(SCORES) or (name.startswith(RATES) and metric.value))
     ]
-    return [benchmark["primary"], *(name for name in shown if name != benchmark["primary"])]
+    return [benchmark.primary, *(name for name in shown if name != benchmark.primary)]
 
 
 def number(value: float | None) -> str:
@@ -195,8 +155,8 @@ def chance(p_value: float | None) -> str:
     return number(p_value) if p_value is None or p_value >= 0.0005 else "<0.001"
 
 
-def interval(figure: Mapping[str, Any] | None) -> str:
-    """`0.123 to 0.456`, or a dash, of a figure as results.json has it."""
-    if figure is None or figure["low"] is None or figure["high"] is None:
+def interval(metric: Metric | None) -> str:
+    """`0.123 to 0.456`, or a dash where there is none."""
+    if metric is None or metric.low is None or metric.high is None:
         return "-"
-    return f"{figure['low']:.3f} to {figure['high']:.3f}"
+    return f"{metric.low:.3f} to {metric.high:.3f}"

@@ -11,16 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ..conversation import Family, ResponseParser, get_family
+from ..conversation import Family, Protocol, ResponseParser, get_family
 from ..errors import ConfigError
 from ..modeling.folder import model_fingerprint
 from ..modeling.load import check_causal_lm, load_tokenizer
 from ..models_cache import ensure_cached
 from ..monitoring.progress import counted, waiting
+from ..results import Evaluation, Model
 from ..rollouts import SamplingParameters
 from ..settings import EvaluateSettings
 from ..settings.paths import CACHE_PREFIX, resolve
@@ -30,9 +31,9 @@ from .graders.math import MathGrader
 from .judges.build import build_judge, check_judged, judge_identity, judge_views
 from .judges.refusal_rules import measured_error
 from .plan import PlannedBenchmark, Planner
-from .protocols import Protocol, check_template_thinks, choose_protocol, sampling_parameters
+from .protocols import check_template_thinks, choose_protocol, sampling_parameters
 from .responses import Generated, ResponseStore, identity_of
-from .results import SAMPLES, benchmark_results, show, write_results, write_samples
+from .results import SAMPLES, benchmark_results, show, write_samples
 from .scoring import Scored, VerdictStore, grade, parse
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def prepare(settings: EvaluateSettings, directory: Path) -> PreparedEvaluation:
     )
 
 
-def evaluate(prepared: PreparedEvaluation, console: Console) -> dict[str, Any]:
+def evaluate(prepared: PreparedEvaluation, console: Console) -> Evaluation:
     """Run it to its end; returns what results.json holds."""
     settings, planned = prepared.settings, prepared.planned
     seconds: dict[str, float] = {}
@@ -159,15 +160,14 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> dict[str, Any]:
         for one in planned
     }
     write_samples(prepared.directory / SAMPLES, scored, log_text=settings.evaluation.log_text)
-    results = write_results(
-        prepared.directory,
-        model={
-            "name": settings.model.name,
-            "path": settings.model.path,
-            "family": settings.model.family,
-            "dtype": settings.model.dtype,
-            "fingerprint": prepared.fingerprint,
-        },
+    results = Evaluation(
+        model=Model(
+            name=settings.model.name,
+            path=settings.model.path,
+            family=settings.model.family,
+            dtype=settings.model.dtype,
+            fingerprint=prepared.fingerprint,
+        ),
         protocol=prepared.protocol,
         seed=settings.evaluation.seed,
         judges={
@@ -175,8 +175,9 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> dict[str, Any]:
             for name, store in prepared.verdicts.items()
         },
         benchmarks=benchmarks,
-        seconds=seconds,
+        seconds={name: round(value, 2) for name, value in seconds.items()},
     )
+    results.write(prepared.directory)
     show(results, console)
     _write_logs(prepared, responses, scored, console)
     return results

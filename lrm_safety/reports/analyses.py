@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Literal, TypeVar
 
+from ..results import Audit, Memorization, Metric, Reflection
 from .combine import Combined, combine
 from .folders import Analysis
+
+Read = TypeVar("Read", Reflection, Memorization)
 
 REFLECTION_MEASURES = {
     "emit/token_mean": "entropy where the token is emitted, nats",
@@ -29,83 +31,73 @@ MEMORIZATION_MEASURES = {
 """Names that are shown; every other figure of a cell stands in the file alone."""
 
 
-def own_cells(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Cells in which a model reads its own responses, at the first (sampling) temperature of the file."""
-    own = [cell for cell in results.get("cells", ()) if cell["reader"] == cell["writer"]]
-    first: dict[tuple[str, str], dict[str, Any]] = {}
-    for cell in own:
-        first.setdefault((cell["reader"], cell["benchmark"]), cell)
-    return list(first.values())
-
-
-def _models_once(analyses: Iterable[Analysis]) -> Iterator[tuple[Analysis, set[str]]]:
-    """Each analysis with the names of the models that no earlier one measured: the seeds of a method may share one base
+def _models_once(analyses: Iterable[Analysis[Read]]) -> Iterator[tuple[Read, set[str]]]:
+    """Each analysis' results with the names of the models that no earlier one measured: the seeds of a method may share one base
     and one evaluation of it, which is then not a seed each time. The same weights on other responses or rows are."""
-    seen: set[tuple[str, str, str]] = set()
-    for analysis in analyses:
-        measured = {
-            (name, one["fingerprint"], _values_of(analysis.results, name))
-            for name, one in analysis.results.get("models", {}).items()
-            if one.get("fingerprint") is not None
-        }
+    seen: set[tuple[str, str, Values]] = set()
+    for results in (one.results for one in analyses):
+        measured = {(name, one.fingerprint, _values_of(results, name)) for name, one in results.models.items()}
         repeated = {name for name, *_ in measured & seen}
-        yield analysis, set(analysis.results.get("models", {})) - repeated
+        yield results, set(results.models) - repeated
         seen |= measured
 
 
-def _values_of(results: dict[str, Any], name: str) -> str:
+Values = tuple[tuple[str, tuple[tuple[str, float | None], ...]], ...]
+"""Of each benchmark, or group of rows, the names and values of its figures."""
+
+
+def _values_of(results: Reflection | Memorization, name: str) -> Values:
     """What an analysis measured of a model by itself, for comparison; intervals depend on the bootstrap's seed."""
-    return json.dumps(
-        [
-            [cell.get("benchmark"), cell.get("group"), {key: one["value"] for key, one in cell["figures"].items()}]
-            for cell in results["cells"]
-            if cell.get("reader", cell.get("model")) == name == cell.get("writer", name)
-        ]
-    )
+    if isinstance(results, Reflection):
+        mine = [(cell.benchmark, cell.figures) for cell in results.cells if cell.reader == name == cell.writer]
+    else:
+        mine = [(cell.group, cell.figures) for cell in results.cells if cell.model == name]
+    return tuple((on, tuple((measure, one.value) for measure, one in figures.items())) for on, figures in mine)
 
 
-def reflection(analyses: Iterable[Analysis], measure: str) -> dict[tuple[str, str], Combined]:
+def reflection(analyses: Iterable[Analysis[Reflection]], measure: str) -> dict[tuple[str, str], Combined]:
     """(model, benchmark) -> figure; several analyses are seeds."""
-    found: dict[tuple[str, str], list[dict[str, Any] | None]] = {}
-    for analysis, models in _models_once(analyses):
-        for cell in own_cells(analysis.results):
-            if cell["reader"] in models:
-                found.setdefault((cell["reader"], cell["benchmark"]), []).append(cell["figures"].get(measure))
+    found: dict[tuple[str, str], list[Metric | None]] = {}
+    for results, models in _models_once(analyses):
+        for cell in results.own_cells():
+            if cell.reader in models:
+                found.setdefault((cell.reader, cell.benchmark), []).append(cell.figures.get(measure))
     return {key: combined for key, figures in found.items() if (combined := combine(figures))}
 
 
-def deciles(analyses: Iterable[Analysis]) -> dict[tuple[str, str], list[Combined | None]]:
+def deciles(analyses: Iterable[Analysis[Reflection]]) -> dict[tuple[str, str], list[Combined | None]]:
     """(model, benchmark) -> entropy of each tenth of the trace."""
-    found: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
-    for analysis, models in _models_once(analyses):
-        for cell in own_cells(analysis.results):
-            if cell["reader"] in models and cell.get("deciles"):
-                found.setdefault((cell["reader"], cell["benchmark"]), []).append(cell["deciles"])
+    found: dict[tuple[str, str], list[tuple[Metric, ...]]] = {}
+    for results, models in _models_once(analyses):
+        for cell in results.own_cells():
+            if cell.reader in models and cell.deciles:
+                found.setdefault((cell.reader, cell.benchmark), []).append(cell.deciles)
     return {
         key: [combine([one[i] for one in seeds]) for i in range(min(map(len, seeds)))] for key, seeds in found.items()
     }
 
 
-def memorization(analyses: Iterable[Analysis]) -> dict[tuple[str, str, str], Combined]:
+def memorization(analyses: Iterable[Analysis[Memorization]]) -> dict[tuple[str, str, str], Combined]:
     """(model, group of rows, measure) -> figure."""
-    found: dict[tuple[str, str, str], list[dict[str, Any] | None]] = {}
-    for analysis, models in _models_once(analyses):
-        for cell in analysis.results.get("cells", ()):
-            for measure in cell["figures"] if cell["model"] in models else ():
-                found.setdefault((cell["model"], cell["group"], measure), []).append(cell["figures"][measure])
+    found: dict[tuple[str, str, str], list[Metric | None]] = {}
+    for results, models in _models_once(analyses):
+        for cell in results.cells:
+            for measure, metric in cell.figures.items() if cell.model in models else ():
+                found.setdefault((cell.model, cell.group, measure), []).append(metric)
     return {key: combined for key, figures in found.items() if (combined := combine(figures))}
 
 
-def audit_by(analysis: Analysis, split: str) -> dict[tuple[str, str, str], Combined]:
-    """(reward model, view, category or family) -> AUC of safe over unsafe texts; `split`: by_category or by_family.
+def audit_by(audit: Audit, split: Literal["by_category", "by_family"]) -> dict[tuple[str, str, str], Combined]:
+    """(reward model, view, category or family) -> AUC of safe over unsafe texts.
 
     Of the views that the reward reads alone; what has no AUC is left out.
     """
     found: dict[tuple[str, str, str], Combined] = {}
-    for model, one in analysis.results.get("models", {}).items():
-        for view in one["judged_views"]:
-            for name, auc in one["figures"][view].get(split, {}).items():
-                if auc["value"] is not None:
-                    size = auc["num_safe"] + auc["num_unsafe"]
-                    found[model, view, name] = Combined(auc["value"], auc["low"], auc["high"], size, 1)
+    for model, one in audit.models.items():
+        for view in one.judged_views:
+            figures = one.figures[view]
+            for name, auc in (figures.by_category if split == "by_category" else figures.by_family).items():
+                if auc.value is not None:
+                    size = auc.num_safe + auc.num_unsafe
+                    found[model, view, name] = Combined(auc.value, auc.low, auc.high, size, 1)
     return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..diagnosis import role_by_name, role_of
+from ..results import Metric
 from ..statistics import mean_of_independent, over_runs
 from .folders import Study, Subject
 
@@ -30,24 +30,24 @@ class Combined:
         return "in training, no interval" if self.in_training else f"{self.n} questions"
 
 
-def combine(figures: Sequence[Mapping[str, Any] | None]) -> Combined | None:
-    """Figures of results.json (one a seed) as one; those that are absent or null are left out."""
-    present = [one for one in figures if one and one["value"] is not None]
+def combine(metrics: Sequence[Metric | None]) -> Combined | None:
+    """Metrics of several results (one a seed) as one; those that are absent or have no value are left out."""
+    present = [(one, one.value) for one in metrics if one is not None and one.value is not None]
     if not present:
         return None
     if len(present) == 1:
-        one = present[0]
-        return Combined(one["value"], one["low"], one["high"], one["n"], 1)
-    value, low, high = over_runs([one["value"] for one in present])
-    return Combined(value, low, high, present[0]["n"], len(present))
+        one, only = present[0]
+        return Combined(only, one.low, one.high, one.n, 1)
+    value, low, high = over_runs([mine for _, mine in present])
+    return Combined(value, low, high, present[0][0].n, len(present))
 
 
 def figure_of(subject: Subject, benchmark: str, name: str | None = None) -> Combined | None:
     """A figure of a subject, the primary one by default; without any evaluation the last value of training."""
     found = []
     for evaluation in subject.evaluations:
-        entry = evaluation.results["benchmarks"].get(benchmark)
-        found.append(entry["figures"].get(name or entry["primary"]) if entry else None)
+        entry = evaluation.results.benchmarks.get(benchmark)
+        found.append(entry.figures.get(name or entry.primary) if entry else None)
     combined = combine(found)
     if combined is None and name is None and not subject.evaluations:
         last = [points[-1][1] for run in subject.runs if (points := run.series.get(f"evaluation/{benchmark}"))]
@@ -75,7 +75,7 @@ def benchmarks_of(study: Study) -> dict[str, str]:
     found: dict[str, str] = {}
     for subject in study.subjects:
         for evaluation in subject.evaluations:
-            for name, entry in evaluation.results["benchmarks"].items():
+            for name, entry in evaluation.results.benchmarks.items():
                 found.setdefault(name, role_of(name, entry))
     for subject in study.subjects:
         if subject.evaluations:
@@ -120,9 +120,9 @@ def means_of_runs(subject: Subject, benchmarks: Sequence[str]) -> list[float]:
         return [sum(points[-1][1] for points in one if points) / len(one) for one in inside if one and all(one)]
     found = []
     for evaluation in subject.evaluations:
-        entries = [entry for name in benchmarks if (entry := evaluation.results["benchmarks"].get(name))]
-        values = [figure["value"] for one in entries if (figure := one["figures"].get(one["primary"]))]
-        if len(values) == len(benchmarks) and None not in values:
+        metrics = [one.headline for name in benchmarks if (one := evaluation.results.benchmarks.get(name))]
+        values = [one.value for one in metrics if one is not None and one.value is not None]
+        if len(values) == len(benchmarks):
             found.append(sum(values) / len(values))
     return found
 

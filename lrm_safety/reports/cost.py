@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .folders import Evaluation, TrainingRun
+from .folders import EvaluationRun, TrainingRun
 
 GROUPS = ("policy", "rollout", "reference", "reward")
 
@@ -73,6 +73,6 @@ def num_gpus(config: Mapping[str, Any]) -> float:
     return round(total, 6)
 
 
-def evaluation_seconds(evaluation: Evaluation) -> float:
+def evaluation_seconds(evaluation: EvaluationRun) -> float:
     """Generating, judging, grading and logging of one evaluation."""
-    return math.fsum(evaluation.results.get("seconds", {}).values())
+    return math.fsum(evaluation.results.seconds.values())

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 from ..diagnosis import Evidence, Finding, PromptEntropy, diagnose, of_evaluation, role_of
 from ..diagnosis.in_training import PRIMARY
-from .analyses import MAIN_REFLECTION, audit_by, own_cells
+from ..results import Audit, Reflection
+from .analyses import MAIN_REFLECTION, audit_by
 from .combine import mean_of_role
-from .folders import Analysis, Evaluation, Study, Subject, TrainingRun, paired
+from .folders import Analysis, EvaluationRun, Study, Subject, TrainingRun, paired
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ def _audited(study: Study) -> Evidence:
     """What audits say of each family's texts."""
     separation: dict[str, float] = {}
     sources = []
-    for analysis in study.of_kind("audit"):
-        sources.append(str(analysis.folder / "audit.json"))
-        for (_, _, family), auc in audit_by(analysis, "by_family").items():
+    for analysis in study.of_kind(Audit):
+        sources.append(str(analysis.path))
+        for (_, _, family), auc in audit_by(analysis.results, "by_family").items():
             separation[family] = min(auc.value, separation.get(family, 1.0))
     return Evidence(audit=separation, audit_source=", ".join(sources))
 
@@ -106,9 +107,7 @@ def evidence_of(study: Study, subject: Subject) -> list[Evidence]:
     base, rows = study.base_of(subject), _runs_and_evaluations(subject)
     leading = [one for run, evaluation in rows if (one := evaluation or run)]
     others = paired(leading, base.evaluations if base else [])
-    analyses = paired(
-        leading, [one for one in study.of_kind("reflection") if subject.name in one.results.get("models", {})]
-    )
+    analyses = paired(leading, [one for one in study.of_kind(Reflection) if subject.name in one.results.models])
     found = []
     for (run, evaluation), other, analysis in zip(rows, others, analyses, strict=True):
         evidence = Evidence()
@@ -132,10 +131,10 @@ def evidence_of(study: Study, subject: Subject) -> list[Evidence]:
     return found
 
 
-def _runs_and_evaluations(subject: Subject) -> list[tuple[TrainingRun | None, Evaluation | None]]:
+def _runs_and_evaluations(subject: Subject) -> list[tuple[TrainingRun | None, EvaluationRun | None]]:
     """Each training run with its evaluation, and what of either has no other."""
     runs, evaluations = subject.runs, subject.evaluations
-    rows: list[tuple[TrainingRun | None, Evaluation | None]] = (
+    rows: list[tuple[TrainingRun | None, EvaluationRun | None]] = (
         list(zip(runs, paired(runs, evaluations), strict=True))
         if len(runs) > len(evaluations)
         else list(zip(paired(evaluations, runs), evaluations, strict=True))
@@ -156,21 +155,16 @@ def _reward_paths(run: TrainingRun) -> list[str]:
     return [model["path"] for model in models.values() if model.get("path")]
 
 
-def _entropies(analysis: Analysis, base: Subject, subject: Subject) -> list[PromptEntropy]:
+def _entropies(analysis: Analysis[Reflection], base: Subject, subject: Subject) -> list[PromptEntropy]:
     """Reflection entropy of base and subject on every benchmark that an evaluation tells the role of."""
-    cells = {
-        (cell["reader"], cell["benchmark"]): cell["figures"].get(MAIN_REFLECTION)
-        for cell in own_cells(analysis.results)
-    }
-    entries = {
-        name: entry for evaluation in base.evaluations for name, entry in evaluation.results["benchmarks"].items()
-    }
+    cells = {(cell.reader, cell.benchmark): cell.figures.get(MAIN_REFLECTION) for cell in analysis.results.own_cells()}
+    entries = {name: entry for evaluation in base.evaluations for name, entry in evaluation.results.benchmarks.items()}
     found = []
     for (reader, benchmark), figure in cells.items():
         reference = cells.get((base.name, benchmark))
-        if reader == subject.name and figure and reference and benchmark in entries:
-            values = (reference["value"], figure["value"])
-            if None not in values:
-                source = str(analysis.folder / "reflection.json")
-                found.append(PromptEntropy(benchmark, role_of(benchmark, entries[benchmark]), *values, source))
+        if reader != subject.name or figure is None or reference is None or benchmark not in entries:
+            continue
+        if figure.value is not None and reference.value is not None:
+            role = role_of(benchmark, entries[benchmark])
+            found.append(PromptEntropy(benchmark, role, reference.value, figure.value, str(analysis.path)))
     return found

@@ -6,17 +6,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import yaml
 
 from ..errors import ConfigError, DataError, first_line
 from ..files import read_json
+from ..results import Audit, Evaluation, Memorization, Reflection
 from .metrics import read_series
 
 ROLES = ("base", "sft", "rl")
 """Names that the paper's figures belong to, in the order of the rows."""
-ANALYSES = ("reflection", "memorization", "audit")
 _NAMED = re.compile(r"([A-Za-z0-9_.+-]+)=(.+)")
 
 
@@ -35,35 +35,42 @@ class TrainingRun:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationRun:
     """A folder with the results.json of `lrm-safety evaluate`."""
 
     folder: Path
-    results: dict[str, Any]
+    results: Evaluation
     config: dict[str, Any]
 
     @property
     def seed(self) -> int | None:
-        return self.results.get("seed")
+        return self.results.seed
+
+
+Found = TypeVar("Found", Reflection, Memorization, Audit)
 
 
 @dataclass(frozen=True)
-class Analysis:
+class Analysis(Generic[Found]):
     """A folder with reflection.json, memorization.json or audit.json."""
 
     folder: Path
-    kind: str
-    results: dict[str, Any]
+    results: Found
 
     @property
     def seed(self) -> int | None:
-        return self.results.get("seed")
+        return self.results.seed
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.results.FILE
 
 
-Seeded = TypeVar("Seeded", TrainingRun, Evaluation, Analysis)
+AnyAnalysis = Analysis[Reflection] | Analysis[Memorization] | Analysis[Audit]
+Seeded = TypeVar("Seeded", bound=TrainingRun | EvaluationRun | AnyAnalysis)
 
 
-def paired(mine: Sequence[TrainingRun | Evaluation | Analysis], theirs: Sequence[Seeded]) -> list[Seeded | None]:
+def paired(mine: Sequence[TrainingRun | EvaluationRun | AnyAnalysis], theirs: Sequence[Seeded]) -> list[Seeded | None]:
     """For each of mine that of theirs which belongs to its seed, None where there is none; an only one belongs to every seed.
 
     Where seeds are absent or repeat they tell nothing apart, and the place in the list decides.
@@ -83,7 +90,7 @@ class Subject:
 
     name: str
     runs: list[TrainingRun] = field(default_factory=list)
-    evaluations: list[Evaluation] = field(default_factory=list)
+    evaluations: list[EvaluationRun] = field(default_factory=list)
 
     @property
     def role(self) -> str | None:
@@ -93,7 +100,7 @@ class Subject:
     @property
     def family(self) -> str | None:
         """The conversation family that was evaluated."""
-        return self.evaluations[0].results["model"]["family"] if self.evaluations else None
+        return self.evaluations[0].results.model.family if self.evaluations else None
 
 
 def role_and_rest(name: str) -> tuple[str | None, str]:
@@ -107,15 +114,16 @@ class Study:
     """Everything that a report is made from."""
 
     subjects: list[Subject]
-    analyses: list[Analysis]
+    analyses: list[AnyAnalysis]
 
     def __post_init__(self) -> None:
         """Rows of a base stand together, in the order of roles."""
         self.subjects.sort(key=lambda one: ROLES.index(one.role) if one.role else len(ROLES))
         self.subjects = [one for group in self.groups().values() for one in group]
 
-    def of_kind(self, kind: str) -> Iterator[Analysis]:
-        return (one for one in self.analyses if one.kind == kind)
+    def of_kind(self, kind: type[Found]) -> Iterator[Analysis[Found]]:
+        """The analyses that left results of this kind."""
+        return (Analysis(one.folder, found) for one in self.analyses if isinstance(found := one.results, kind))
 
     @property
     def base(self) -> Subject | None:
@@ -154,7 +162,7 @@ def gather(arguments: Sequence[str]) -> Study:
     Raises ConfigError for a folder that is none of what a report is made from, DataError for a torn file.
     """
     subjects: dict[str, Subject] = {}
-    analyses: list[Analysis] = []
+    analyses: list[AnyAnalysis] = []
     for argument in arguments:
         name, folder = _split(argument)
         found = read_folder(folder)
@@ -177,11 +185,11 @@ def _split(argument: str) -> tuple[str, Path]:
     return Path(argument).absolute().name, Path(argument)
 
 
-def read_folder(folder: Path) -> list[TrainingRun | Evaluation | Analysis]:
+def read_folder(folder: Path) -> list[TrainingRun | EvaluationRun | AnyAnalysis]:
     """Everything that a folder holds; raises ConfigError when it is nothing."""
-    found: list[TrainingRun | Evaluation | Analysis] = []
-    results = folder / "results.json"
-    if results.is_file() and "head_is_new" in _json(results):
+    found: list[TrainingRun | EvaluationRun | AnyAnalysis] = []
+    results = folder / Evaluation.FILE
+    if results.is_file() and "head_is_new" in read_json(results):
         raise ConfigError(
             f"report: {folder}: is the training of a reward model (lrm-safety reward), which a report does not "
             "show; give the folder of its lrm-safety audit-reward"
@@ -189,12 +197,8 @@ def read_folder(folder: Path) -> list[TrainingRun | Evaluation | Analysis]:
     if (folder / "metrics.jsonl").is_file():
         found.append(read_run(folder))
     if results.is_file():
-        found.append(Evaluation(folder, _json(results, "benchmarks"), read_config(folder)))
-    found += [
-        Analysis(folder, kind, _json(folder / f"{kind}.json"))
-        for kind in ANALYSES
-        if (folder / f"{kind}.json").is_file()
-    ]
+        found.append(EvaluationRun(folder, Evaluation.read(results), read_config(folder)))
+    found += [*_analyses(folder, Reflection), *_analyses(folder, Memorization), *_analyses(folder, Audit)]
     if not found:
         reason = "holds no metrics.jsonl, results.json or ANALYSIS.json" if folder.is_dir() else "no such folder"
         raise ConfigError(
@@ -208,11 +212,8 @@ def read_run(folder: Path) -> TrainingRun:
     return TrainingRun(folder, read_series(folder / "metrics.jsonl"), read_config(folder))
 
 
-def _json(path: Path, *keys: str) -> dict[str, Any]:
-    found = read_json(path)
-    if any(key not in found for key in keys):
-        raise DataError(f"{path}: is not what lrm-safety writes under this name")
-    return found
+def _analyses(folder: Path, kind: type[Found]) -> list[Analysis[Found]]:
+    return [Analysis(folder, kind.read(folder))] if (folder / kind.FILE).is_file() else []
 
 
 def read_config(folder: Path) -> dict[str, Any]:

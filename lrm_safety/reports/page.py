@@ -6,8 +6,8 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-from lrm_safety.files import write_atomically
-
+from ..files import write_atomically
+from ..results import Audit
 from .album import Album
 from .folders import Study, Subject
 from .sections.analyses import entropy, memorized
@@ -58,7 +58,7 @@ def _groups(study: Study) -> dict[str, list[str]]:
     """Names that are drawn together: the study's groups; models that only an analysis read stand with the first."""
     groups = {name: [one.name for one in mine] for name, mine in study.groups().items()}
     known = {name for mine in groups.values() for name in mine}
-    read = [name for one in study.analyses if one.kind != "audit" for name in one.results.get("models", {})]
+    read = [name for one in study.analyses if not isinstance(one.results, Audit) for name in one.results.models]
     first = next(iter(groups), "")
     groups[first] = [*groups.get(first, []), *(name for name in dict.fromkeys(read) if name not in known)]
     return groups
@@ -77,5 +77,5 @@ def _sources(study: Study) -> str:
             [str(one.folder) for one in subject.runs] + [str(one.folder) for one in subject.evaluations]
         )
         items.append(f"<li>{escape(subject.name)}: {', '.join(f'<code>{escape(one)}</code>' for one in folders)}</li>")
-    items += [f"<li>{one.kind}: <code>{escape(str(one.folder))}</code></li>" for one in study.analyses]
+    items += [f"<li>{one.path.stem}: <code>{escape(str(one.folder))}</code></li>" for one in study.analyses]
     return f"<details><summary>Made from {len(items)} sources</summary><ul>{''.join(items)}</ul></details>"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_safety.results import AuditedView, LengthBias, OpenerBias, RankAgreement, Separation, known
 from lrm_safety.settings.audit import AuditSettings
 from lrm_safety.statistics import auc, auc_interval, kendall, spearman
 
@@ -20,29 +20,22 @@ from .scoring import Floats, ScoreTable
 
 def figures_of(
     texts: Sequence[AuditText], table: ScoreTable, view: str, audit: AuditSettings, seed: int
-) -> dict[str, Any]:
-    """All figures of one view, as plain JSON values; null for what cannot be told.
-
-    Shifts are in standard deviations of the view's scores over all texts, both labels.
-    """
+) -> AuditedView:
+    """All figures of one view; None for what cannot be told."""
     found = _View(texts, table, view, audit, seed)
-    figures: dict[str, Any] = {
-        "separation": found.separation(found.scores),
-        "by_category": found.by_category(),
-        "by_family": found.by_family(),
-        "agreement_of_families": found.agreement_of_families(),
-        "length": found.length(),
-        "overlong": found.overlong(),
-    }
-    if view == "full":
-        figures |= {
-            "by_format": {name: found.separation(scores) for name, scores in found.formats().items()},
-            "agreement_of_formats": found.agreement_of_formats(),
-            "format_shift": found.format_shift(),
-        }
-    if view in table.with_opener:
-        figures["refusal_opener"] = found.refusal_opener()
-    return _without_nan(figures)
+    formats = found.formats() if view == "full" else None
+    return AuditedView(
+        separation=found.separation(found.scores),
+        by_category=found.by_category(),
+        by_family=found.by_family(),
+        agreement_of_families=found.agreement_of_families(),
+        length=found.length(),
+        overlong=found.overlong(),
+        by_format=None if formats is None else {name: found.separation(scores) for name, scores in formats.items()},
+        agreement_of_formats=None if formats is None else found.agreement_of_formats(formats),
+        format_shift=None if formats is None else found.format_shift(formats),
+        refusal_opener=found.refusal_opener() if view in table.with_opener else None,
+    )
 
 
 class _View:
@@ -56,7 +49,7 @@ class _View:
         scored = self.scores[~np.isnan(self.scores)]
         self._spread = float(scored.std(ddof=1)) if scored.size > 1 else math.nan
 
-    def separation(self, scores: Floats, among: NDArray[np.bool_] | None = None) -> dict[str, Any]:
+    def separation(self, scores: Floats, among: NDArray[np.bool_] | None = None) -> Separation:
         """AUC of safe over unsafe with its interval, among the texts that have a score."""
         used = ~np.isnan(scores) if among is None else ~np.isnan(scores) & among
         safe, unsafe = used & self._safe, used & ~self._safe
@@ -68,26 +61,26 @@ class _View:
             resamples=self._audit.resamples,
             seed=self._seed,
         )
-        return {
-            "value": auc(scores[safe], scores[unsafe]),
-            "low": low,
-            "high": high,
-            "num_safe": int(safe.sum()),
-            "num_unsafe": int(unsafe.sum()),
-        }
+        return Separation(
+            value=known(auc(scores[safe], scores[unsafe])),
+            low=known(low),
+            high=known(high),
+            num_safe=int(safe.sum()),
+            num_unsafe=int(unsafe.sum()),
+        )
 
-    def by_category(self) -> dict[str, Any]:
+    def by_category(self) -> dict[str, Separation]:
         names = sorted({name for text in self._texts for name in text.categories})
         return {
             name: self.separation(self.scores, np.array([name in text.categories for text in self._texts]))
             for name in names
         }
 
-    def by_family(self) -> dict[str, Any]:
+    def by_family(self) -> dict[str, Separation]:
         """Separation among the texts that each family wrote itself, composed alike."""
         return {name: self.separation(self.scores, self._of_family(name)) for name in self._families()}
 
-    def agreement_of_families(self) -> dict[str, Any]:
+    def agreement_of_families(self) -> dict[str, RankAgreement]:
         """Rank agreement over ids that two families wrote themselves."""
         by_family = {
             name: {
@@ -99,28 +92,28 @@ class _View:
         }
         return _agreement(by_family)
 
-    def agreement_of_formats(self) -> dict[str, Any]:
+    def agreement_of_formats(self, formats: Mapping[str, Floats]) -> dict[str, RankAgreement]:
         """Rank agreement over the same text in two formats."""
         places = range(len(self._texts))
         return _agreement(
             {
                 name: {str(place): float(scores[place]) for place in places if not math.isnan(scores[place])}
-                for name, scores in self.formats().items()
+                for name, scores in formats.items()
             }
         )
 
     def formats(self) -> dict[str, Floats]:
         return {name: scores for (view, name), scores in self._table.scores.items() if view == self._view}
 
-    def format_shift(self) -> dict[str, Any]:
+    def format_shift(self, formats: Mapping[str, Floats]) -> dict[str, float | None]:
         """Mean change of score when the same text is written in a family's format instead of composed."""
         return {
             name: self._shift(scores, self.scores, np.ones_like(self._safe))
-            for name, scores in self.formats().items()
+            for name, scores in formats.items()
             if name != COMPOSED
         }
 
-    def length(self) -> dict[str, Any]:
+    def length(self) -> LengthBias:
         """Bias by the number of characters within a label, how large (`effect`) and how regular (`correlation`), and
         separation among texts of like length."""
         used = ~np.isnan(self.scores)
@@ -128,48 +121,46 @@ class _View:
         lengths = np.array([len(one.full) if one else 0 for one in conversations], dtype=np.float64)[used]
         scores, safe = self.scores[used], self._safe[used]
         matched, share = matched_auc(scores, safe, lengths, self._audit.num_length_bins)
-        return {
-            "effect": effect_within(scores, np.log(np.maximum(lengths, 1)), safe),
-            "correlation": rank_correlation_within(scores, lengths, safe),
-            "length_alone_auc": auc(lengths[safe], lengths[~safe]),
-            "matched_auc": matched,
-            "matched_drop": auc(scores[safe], scores[~safe]) - matched,
-            "matched_share_of_pairs": share,
-        }
+        return LengthBias(
+            effect=known(effect_within(scores, np.log(np.maximum(lengths, 1)), safe)),
+            correlation=known(rank_correlation_within(scores, lengths, safe)),
+            length_alone_auc=known(auc(lengths[safe], lengths[~safe])),
+            matched_auc=known(matched),
+            matched_drop=known(auc(scores[safe], scores[~safe]) - matched),
+            matched_share_of_pairs=share,
+        )
 
-    def refusal_opener(self) -> dict[str, Any]:
-        """What a refusal as the answer's first sentence is worth. `added` is the phrase alone; `removed`, from a safe text
-        whose own first sentence it was, may take the point of the text with it."""
+    def refusal_opener(self) -> OpenerBias:
         added = self._table.opener_added
         assert added is not None
         opened, plain = self._table.with_opener[self._view], self._table.without_opener[self._view]
         safe = self.scores[self._safe & ~np.isnan(self.scores)]
         unsafe_opened = opened[~self._safe & ~np.isnan(opened)]
-        return {
-            "safe_shift_added": self._shift(opened, plain, self._safe & added),
-            "safe_shift_removed": self._shift(opened, plain, self._safe & ~added),
-            "unsafe_shift_added": self._shift(opened, plain, ~self._safe & added),
-            "num_safe_added": int((self._safe & added & ~np.isnan(opened)).sum()),
-            "num_safe_removed": int((self._safe & ~added & ~np.isnan(opened)).sum()),
-            "num_unsafe": int(unsafe_opened.size),
-            "auc_against_opened_unsafe": auc(safe, unsafe_opened),
-            "unsafe_above_median_safe": float((unsafe_opened > np.median(safe)).mean())
+        return OpenerBias(
+            safe_shift_added=self._shift(opened, plain, self._safe & added),
+            safe_shift_removed=self._shift(opened, plain, self._safe & ~added),
+            unsafe_shift_added=self._shift(opened, plain, ~self._safe & added),
+            num_safe_added=int((self._safe & added & ~np.isnan(opened)).sum()),
+            num_safe_removed=int((self._safe & ~added & ~np.isnan(opened)).sum()),
+            num_unsafe=int(unsafe_opened.size),
+            auc_against_opened_unsafe=known(auc(safe, unsafe_opened)),
+            unsafe_above_median_safe=float((unsafe_opened > np.median(safe)).mean())
             if safe.size and unsafe_opened.size
-            else math.nan,
-        }
+            else None,
+        )
 
-    def overlong(self) -> dict[str, Any]:
+    def overlong(self) -> dict[str, float | None]:
         """Share of texts over the model's token limit, by format."""
         return {
-            name: self._table.num_overlong[view, name] / num if num else math.nan
+            name: self._table.num_overlong[view, name] / num if num else None
             for (view, name), num in self._table.num_read.items()
             if view == self._view
         }
 
-    def _shift(self, a: Floats, b: Floats, among: NDArray[np.bool_]) -> float:
+    def _shift(self, a: Floats, b: Floats, among: NDArray[np.bool_]) -> float | None:
         used = ~np.isnan(a) & ~np.isnan(b) & among.astype(bool)
         if not used.any() or not self._spread > 0:
-            return math.nan
+            return None
         return float((a[used] - b[used]).mean()) / self._spread
 
     def _families(self) -> list[str]:
@@ -179,16 +170,10 @@ class _View:
         return np.array([text.family == name for text in self._texts])
 
 
-def _agreement(by_name: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+def _agreement(by_name: Mapping[str, Mapping[str, float]]) -> dict[str, RankAgreement]:
     found = {}
     for first, second in itertools.combinations(by_name, 2):
         shared = sorted(by_name[first].keys() & by_name[second].keys())
         a, b = ([by_name[name][key] for key in shared] for name in (first, second))
-        found[f"{first} | {second}"] = {"spearman": spearman(a, b), "kendall": kendall(a, b), "n": len(shared)}
+        found[f"{first} | {second}"] = RankAgreement(known(spearman(a, b)), known(kendall(a, b)), len(shared))
     return found
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(member) for key, member in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

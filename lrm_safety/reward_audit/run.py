@@ -8,24 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from lrm_safety.files import write_json, write_json_lines
+from lrm_safety.files import write_json_lines
+from lrm_safety.results import Audit, AuditedModel, Check
 from lrm_safety.settings.audit import AuditRewardSettings
 
 from .figures import figures_of
 from .rows import AuditText, load_texts
 from .scoring import ScoreTable, score_model
-from .verdict import Check, judge_view, overall
+from .verdict import judge_view, worst
 
 
 def audit(
     settings: AuditRewardSettings, directory: Path, device: str, before_writing: Callable[[], None] = lambda: None
-) -> dict[str, Any]:
+) -> Audit:
     """Audit every reward model, write DIRECTORY/audit.json and scores.jsonl; returns what audit.json holds.
 
     Raises what the rows and the reward models raise, before anything is written; `before_writing` is called after that.
     """
     texts = load_texts(settings.rows, settings.audit.formats, settings.seed)
-    models: dict[str, Any] = {}
+    models: dict[str, AuditedModel] = {}
     rows: list[dict[str, Any]] = []
     for name, model in settings.reward.models.items():
         table = score_model(name, model, texts, settings.audit, device)
@@ -35,25 +36,25 @@ def audit(
             for view in model.read_views()
             for check in judge_view(view, figures[view], settings.audit.limits, settings.audit.formats_verdict)
         ]
-        models[name] = {
-            "verdict": overall(checks),
-            "judged_views": list(model.read_views()),
-            "reasons": _reasons(checks),
-            "checks": [check.to_json() for check in checks],
-            "figures": figures,
-        }
+        models[name] = AuditedModel(
+            verdict=worst(check.level for check in checks),
+            judged_views=tuple(model.read_views()),
+            reasons=tuple(_reasons(checks)),
+            checks=tuple(checks),
+            figures=figures,
+        )
         rows += _score_rows(name, texts, table)
-    results = {
-        "verdict": max((one["verdict"] for one in models.values()), key=("pass", "warn", "fail").index),
-        "num_texts": len(texts),
-        "num_prompts": len({text.prompt for text in texts}),
-        "rows": settings.rows.path or settings.rows.function,
-        "seed": settings.seed,
-        "models": models,
-    }
+    results = Audit(
+        verdict=worst(one.verdict for one in models.values()),
+        num_texts=len(texts),
+        num_prompts=len({text.prompt for text in texts}),
+        rows=settings.rows.path or settings.rows.function,
+        seed=settings.seed,
+        models=models,
+    )
     before_writing()
     write_json_lines(directory / "scores.jsonl", rows)
-    write_json(directory / "audit.json", results)
+    results.write(directory)
     return results
 
 

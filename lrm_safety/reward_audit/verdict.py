@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import get_args
 
 from lrm_safety.conversation import FAMILIES, get_family
+from lrm_safety.results import AuditedView, Check, CheckLevel, Level, Separation
 from lrm_safety.settings.audit import AuditLimitSettings
 
-LEVELS = ("pass", "warn", "fail")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One figure and what it means; `level` is pass, warn, fail, or none where it could not be judged."""
-
-    view: str
-    figure: str
-    value: float | None
-    level: str
-    reason: str
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 def judge_view(
-    view: str, figures: Mapping[str, Any], limits: AuditLimitSettings, formats_verdict: str = "warn"
+    view: str, figures: AuditedView, limits: AuditLimitSettings, formats_verdict: str = "warn"
 ) -> list[Check]:
     """All checks of one view's figures (as `figures_of` gives them); `formats_verdict` is the worst level that figures of
     families' own layouts may have (`audit.formats_verdict`)."""
@@ -35,9 +21,9 @@ def judge_view(
     return [*judge.separation(figures), *judge.agreement(figures), *judge.length(figures), *judge.others(figures)]
 
 
-def overall(checks: list[Check]) -> str:
-    """The worst level of the checks."""
-    return max((check.level for check in checks if check.level in LEVELS), key=LEVELS.index, default="pass")
+def worst(levels: Iterable[CheckLevel]) -> Level:
+    """The worst of the levels that judge; pass where none does."""
+    return max((level for level in levels if level != "none"), key=LEVELS.index, default="pass")
 
 
 class _Judge:
@@ -45,35 +31,41 @@ class _Judge:
         self._view, self._limits = view, limits
         self._worst = {"formats": formats_verdict, "families": "fail"}
 
-    def separation(self, figures: Mapping[str, Any]) -> Iterator[Check]:
-        whole = figures["separation"]
-        yield self._check("separation", whole["value"], "auc", f"safe above unsafe, {_interval(whole)}")
-        for name, one in figures["by_category"].items():
+    def separation(self, figures: AuditedView) -> Iterator[Check]:
+        whole = figures.separation
+        yield self._check("separation", whole.value, "auc", f"safe above unsafe, {_interval(whole)}")
+        for name, one in figures.by_category.items():
             yield self._of_part(f"separation in {name}", one, f"safe above unsafe, {_interval(one)}")
-        for kind, key, verb in (("formats", "by_format", "written as"), ("families", "by_family", "written by")):
-            for name, one in figures.get(key, {}).items():
+        for kind, parts, verb in (
+            ("formats", figures.by_format or {}, "written as"),
+            ("families", figures.by_family, "written by"),
+        ):
+            for name, one in parts.items():
                 if name in FAMILIES and get_family(name).writes_trace:
                     yield self._of_part(f"separation, {verb} {name}", one, _interval(one), worst=self._worst[kind])
 
-    def agreement(self, figures: Mapping[str, Any]) -> Iterator[Check]:
-        for kind in ("formats", "families"):
-            for names, one in figures.get(f"agreement_of_{kind}", {}).items():
+    def agreement(self, figures: AuditedView) -> Iterator[Check]:
+        for kind, pairs in (
+            ("formats", figures.agreement_of_formats or {}),
+            ("families", figures.agreement_of_families),
+        ):
+            for names, one in pairs.items():
                 if not _have_traces(names.split(" | ")):
                     continue
                 figure = f"agreement of {names}"
-                if one["n"] < self._limits.min_category_texts:
-                    yield Check(self._view, figure, one["spearman"], "none", f"only {one['n']} texts")
+                if one.n < self._limits.min_category_texts:
+                    yield Check(self._view, figure, one.spearman, "none", f"only {one.n} texts")
                 else:
-                    reason, worst = f"Spearman over {one['n']} texts", self._worst[kind]
-                    yield self._check(figure, one["spearman"], "agreement", reason, worst=worst)
+                    reason, worst = f"Spearman over {one.n} texts", self._worst[kind]
+                    yield self._check(figure, one.spearman, "agreement", reason, worst=worst)
 
-    def length(self, figures: Mapping[str, Any]) -> Iterator[Check]:
-        length = figures["length"]
-        direction = "higher" if (length["effect"] or 0) > 0 else "lower"
-        rank = "none" if length["correlation"] is None else f"{length['correlation']:.2f}"
+    def length(self, figures: AuditedView) -> Iterator[Check]:
+        length = figures.length
+        direction = "higher" if (length.effect or 0) > 0 else "lower"
+        rank = "none" if length.correlation is None else f"{length.correlation:.2f}"
         reason = f"standard deviations with one of log length within a label, longer scores {direction} (rank correlation {rank})"
-        yield self._check("length", length["effect"], "length", reason, size=True)
-        if length["matched_auc"] is None:
+        yield self._check("length", length.effect, "length", reason, size=True)
+        if length.matched_auc is None:
             yield Check(
                 self._view,
                 "separation at like length",
@@ -82,11 +74,11 @@ class _Judge:
                 "length alone tells safe from unsafe in these rows: bring rows of like length",
             )
         else:
-            reason = f"AUC lost among texts of like length ({length['matched_share_of_pairs']:.0%} of the pairs)"
-            yield self._check("separation at like length", length["matched_drop"], "matched_drop", reason)
+            reason = f"AUC lost among texts of like length ({length.matched_share_of_pairs:.0%} of the pairs)"
+            yield self._check("separation at like length", length.matched_drop, "matched_drop", reason)
 
-    def others(self, figures: Mapping[str, Any]) -> Iterator[Check]:
-        for name, shift in figures.get("format_shift", {}).items():
+    def others(self, figures: AuditedView) -> Iterator[Check]:
+        for name, shift in (figures.format_shift or {}).items():
             if get_family(name).writes_trace:
                 yield self._check(
                     f"shift by format {name}",
@@ -96,39 +88,39 @@ class _Judge:
                     size=True,
                     worst=self._worst["formats"],
                 )
-        if opener := figures.get("refusal_opener"):
-            above = opener["unsafe_above_median_safe"]
+        if opener := figures.refusal_opener:
+            above = opener.unsafe_above_median_safe
             share = "" if above is None else f"; {above:.0%} of them above the median safe text"
             yield self._check(
                 "unsafe opened by a refusal",
-                opener["auc_against_opened_unsafe"],
+                opener.auc_against_opened_unsafe,
                 "opener_auc",
                 f"AUC of safe over unsafe texts that open with a refusal{share}",
             )
             yield self._check(
                 "refusal opener of safe texts",
-                opener["safe_shift_added"],
+                opener.safe_shift_added,
                 "opener_shift",
-                f"standard deviations that the phrase adds ({opener['num_safe_added']} texts)",
+                f"standard deviations that the phrase adds ({opener.num_safe_added} texts)",
                 size=True,
             )
             yield self._check(
                 "safe texts without their refusal",
-                opener["safe_shift_removed"],
+                opener.safe_shift_removed,
                 "opener_shift",
-                f"standard deviations that their own refusal is worth ({opener['num_safe_removed']} texts)",
+                f"standard deviations that their own refusal is worth ({opener.num_safe_removed} texts)",
                 size=True,
                 worst="warn",
             )
-        for name, share in figures["overlong"].items():
-            yield self._check(f"over the token limit as {name}", share, "overlong", "share of texts")
+        for name, overlong in figures.overlong.items():
+            yield self._check(f"over the token limit as {name}", overlong, "overlong", "share of texts")
 
-    def _of_part(self, figure: str, one: Mapping[str, Any], reason: str, worst: str = "fail") -> Check:
+    def _of_part(self, figure: str, one: Separation, reason: str, worst: str = "fail") -> Check:
         """Separation among a part of the texts, judged only where there are enough of both labels."""
-        if min(one["num_safe"], one["num_unsafe"]) < self._limits.min_category_texts:
-            few = f"only {one['num_safe']} safe and {one['num_unsafe']} unsafe texts"
-            return Check(self._view, figure, one["value"], "none", few)
-        return self._check(figure, one["value"], "auc", reason, worst=worst)
+        if min(one.num_safe, one.num_unsafe) < self._limits.min_category_texts:
+            few = f"only {one.num_safe} safe and {one.num_unsafe} unsafe texts"
+            return Check(self._view, figure, one.value, "none", few)
+        return self._check(figure, one.value, "auc", reason, worst=worst)
 
     def _check(
         self, figure: str, value: float | None, limit: str, reason: str, *, size: bool = False, worst: str = "fail"
@@ -144,7 +136,8 @@ class _Judge:
         if sign * judged >= sign * warn:
             return Check(self._view, figure, value, "pass", reason)
         failed = worst == "fail" and sign * judged < sign * fail
-        level, bound = ("fail", fail) if failed else ("warn", warn)
+        level: Level = "fail" if failed else "warn"
+        bound = fail if failed else warn
         side = "below" if sign > 0 else "above"
         return Check(self._view, figure, value, level, f"{side} {bound:g} (audit.limits.{limit}_{level}): {reason}")
 
@@ -154,7 +147,7 @@ def _have_traces(names: list[str]) -> bool:
     return all(name not in FAMILIES or get_family(name).writes_trace for name in names)
 
 
-def _interval(figure: Mapping[str, Any]) -> str:
-    if figure["low"] is None:
+def _interval(separation: Separation) -> str:
+    if separation.low is None or separation.high is None:
         return "no interval"
-    return f"95% interval {figure['low']:.3f} to {figure['high']:.3f}"
+    return f"95% interval {separation.low:.3f} to {separation.high:.3f}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lrm_safety.results import Metric, as_json
 from lrm_safety.statistics import estimate, question_means
 
 NUM_BINS = 10
@@ -92,7 +93,10 @@ def _accuracy(margins: NDArray[np.float64], prompts: Sequence[str], seed: int) -
     by_prompt: dict[str, list[float]] = {}
     for prompt, value in zip(prompts, right.tolist(), strict=True):
         by_prompt.setdefault(prompt, []).append(value)
-    return estimate(question_means(list(by_prompt.values())), seed=seed).to_json()
+    found: dict[str, float | int | None] = as_json(
+        Metric.of(estimate(question_means(list(by_prompt.values())), seed=seed))
+    )
+    return found
 
 
 def _of_category(

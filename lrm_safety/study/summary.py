@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..files import read_json
-from ..reports.analyses import MAIN_REFLECTION, own_cells
+from ..reports.analyses import MAIN_REFLECTION
+from ..results import Evaluation, Memorization, Metric, Reflection, Results
 from ..settings.study import StudySettings
 from ..statistics import over_runs
 from .steps import Model, analysis_of, models_of
@@ -74,20 +74,21 @@ def figures_of(settings: StudySettings, model: Model) -> dict[str, float]:
 
 def _evaluated(settings: StudySettings, model: Model) -> dict[str, float | None]:
     wanted = settings.summary
-    benchmarks = _read(model.evaluation / "results.json").get("benchmarks", {})
+    results = _read(Evaluation, model.evaluation)
+    benchmarks = results.benchmarks if results else {}
     found: dict[str, float | None] = {}
 
     def take(name: str, benchmark: str, view: str | None = None) -> None:
         if entry := benchmarks.get(benchmark):
-            figure = entry["primary"] if view is None else f"{entry['primary'].rpartition('/')[0]}/{view}"
-            found[name] = entry["figures"].get(figure, {}).get("value")
+            figure = entry.primary if view is None else f"{entry.primary.rpartition('/')[0]}/{view}"
+            found[name] = _value(entry.figures.get(figure))
 
     for view in VIEWS:
         take(f"safety_{view}", wanted.safety, view)
     for benchmark in wanted.reasoning:
         take(f"{benchmark}_accuracy", benchmark)
     if wanted.harmless is not None and wanted.harmless in benchmarks:
-        name = "over_refusal" if benchmarks[wanted.harmless]["kind"] == "over_refusal" else "helpfulness"
+        name = "over_refusal" if benchmarks[wanted.harmless].kind == "over_refusal" else "helpfulness"
         take(f"{wanted.harmless}_{name}", wanted.harmless)
     return found
 
@@ -95,22 +96,30 @@ def _evaluated(settings: StudySettings, model: Model) -> dict[str, float | None]
 def _analysed(settings: StudySettings, model: Model) -> dict[str, float | None]:
     folder = analysis_of(settings, model.seed)
     found: dict[str, float | None] = {}
-    for cell in own_cells(_read(folder / "reflection.json")):
-        if cell["writer"] == model.method and cell["benchmark"] in (
-            settings.summary.safety,
-            *settings.summary.reasoning,
-        ):
-            for name, figure in REFLECTION.items():
-                found[f"{name}_{cell['benchmark']}"] = cell["figures"].get(figure, {}).get("value")
-    for cell in _read(folder / "memorization.json").get("cells", ()):
-        if cell["model"] == model.method:
-            for name, figure in MEMORIZATION.items():
-                found[f"{name}_{cell['group']}"] = cell["figures"].get(figure, {}).get("value")
+    benchmarks = (settings.summary.safety, *settings.summary.reasoning)
+    if reflection := _read(Reflection, folder):
+        for cell in reflection.own_cells():
+            if cell.writer == model.method and cell.benchmark in benchmarks:
+                for name, figure in REFLECTION.items():
+                    found[f"{name}_{cell.benchmark}"] = _value(cell.figures.get(figure))
+    if memorization := _read(Memorization, folder):
+        for known in memorization.cells:
+            if known.model == model.method:
+                for name, figure in MEMORIZATION.items():
+                    found[f"{name}_{known.group}"] = _value(known.figures.get(figure))
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+Kind = TypeVar("Kind", bound=Results)
+
+
+def _read(kind: type[Kind], folder: Path) -> Kind | None:
+    """None where the study's steps leave no such file."""
+    return kind.read(folder) if (folder / kind.FILE).exists() else None
+
+
+def _value(metric: Metric | None) -> float | None:
+    return None if metric is None else metric.value
 
 
 def is_share(name: str) -> bool:

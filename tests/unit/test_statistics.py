@@ -1,5 +1,4 @@
 import itertools
-import json
 import math
 import tracemalloc
 from fractions import Fraction
@@ -370,24 +369,3 @@ def test_paired_difference_without_common_questions_or_differences():
     assert math.isnan(nothing.estimate.value) and math.isnan(nothing.p_value) and nothing.estimate.n == 0
     same = paired_difference({"1": 0.5, "2": 1.0}, {"1": 0.5, "2": 1.0}, seed=0)
     assert same.p_value == 1.0 and same.estimate == Estimate(0.0, 0.0, 0.0, 2)
-
-
-def test_figures_are_json():
-    assert json.loads(json.dumps(Estimate(0.5, 0.4, 0.6, 10).to_json())) == {
-        "value": 0.5,
-        "low": 0.4,
-        "high": 0.6,
-        "n": 10,
-    }
-    nothing = paired_difference({"1": 1.0}, {"2": 1.0}, seed=0).to_json()
-    assert nothing == {
-        "value": None,
-        "low": None,
-        "high": None,
-        "n": 0,
-        "p_value": None,
-        "test": "mcnemar_exact",
-        "num_unmatched": 2,
-    }
-    text = json.dumps(estimate([], seed=0).to_json(), allow_nan=False)
-    assert json.loads(text) == {"value": None, "low": None, "high": None, "n": 0}

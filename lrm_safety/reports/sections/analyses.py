@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from ...results import Memorization, Reflection
 from .. import figures
 from ..album import Album
 from ..analyses import (
@@ -25,7 +26,7 @@ Row = list[Combined | None]
 
 def entropy(study: Study, album: Album) -> str:
     """Reflection entropy, and entropy along the trace."""
-    analyses = list(study.of_kind("reflection"))
+    analyses = list(study.of_kind(Reflection))
     if not analyses:
         return absent("No reflection analysis was given", "lrm-safety analyze reflection ...")
     main = reflection(analyses, MAIN_REFLECTION)
@@ -69,7 +70,7 @@ def _along_trace(album: Album, benchmark: str, tenths: Mapping[str, Row]) -> str
 
 def reflection_table(study: Study) -> str:
     """Rows: benchmark and measure; columns: models reading their own responses."""
-    analyses = list(study.of_kind("reflection"))
+    analyses = list(study.of_kind(Reflection))
     measures = {name: reflection(analyses, name) for name in REFLECTION_MEASURES}
     keys = list(dict.fromkeys(key for found in measures.values() for key in found))
     models, benchmarks = (list(dict.fromkeys(key[i] for key in keys)) for i in (0, 1))
@@ -90,7 +91,7 @@ def reflection_table(study: Study) -> str:
 
 def memorized(study: Study, album: Album) -> str:
     """How much of the supervised data is known by heart."""
-    found = memorization(study.of_kind("memorization"))
+    found = memorization(study.of_kind(Memorization))
     if not found:
         return absent("No memorization analysis was given", "lrm-safety analyze memorization ...")
     models, groups = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
@@ -111,7 +112,7 @@ def memorized(study: Study, album: Album) -> str:
 
 def memorization_table(study: Study) -> str:
     """Rows: group of rows and measure; columns: models."""
-    found = memorization(study.of_kind("memorization"))
+    found = memorization(study.of_kind(Memorization))
     models, groups = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
     rows = [
         [escape(group.replace("_", " ")), title, *(cell(found.get((model, group, name))) for model in models)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from ...results import Audit
 from ..album import Album
 from ..analyses import audit_by
 from ..findings import Seen, diagnose_study
@@ -20,7 +21,7 @@ def diagnosis(study: Study, album: Album) -> str:
         '<p class="fine">No failure signature was found in the figures that are here. '
         "Rules whose figures are absent say nothing.</p>"
     )
-    audits = "".join(_audit(one, i) for i, one in enumerate(study.of_kind("audit")))
+    audits = "".join(_audit(one, i) for i, one in enumerate(study.of_kind(Audit)))
     return ("".join(map(_card, diagnose_study(study))) or nothing) + audits
 
 
@@ -41,15 +42,13 @@ def _card(seen: Seen) -> str:
     )
 
 
-def _audit(audit: Analysis, position: int) -> str:
+def _audit(audit: Analysis[Audit], position: int) -> str:
     """A reward-model audit: verdict, reasons, and where the reward separates."""
-    parts = [
-        f"<h3>Reward-model audit, <code>{escape(str(audit.folder))}</code>: {escape(str(audit.results['verdict']))}</h3>"
-    ]
-    for model, one in audit.results["models"].items():
-        reasons = "".join(f"<li>{escape(reason)}</li>" for reason in one["reasons"]) or "<li>no reason to doubt it</li>"
-        parts.append(f"<p>{escape(model)}: <b>{escape(one['verdict'])}</b></p><ul>{reasons}</ul>")
-    separation = audit_by(audit, "by_category") | audit_by(audit, "by_family")
+    parts = [f"<h3>Reward-model audit, <code>{escape(str(audit.folder))}</code>: {escape(audit.results.verdict)}</h3>"]
+    for model, one in audit.results.models.items():
+        reasons = "".join(f"<li>{escape(reason)}</li>" for reason in one.reasons) or "<li>no reason to doubt it</li>"
+        parts.append(f"<p>{escape(model)}: <b>{escape(one.verdict)}</b></p><ul>{reasons}</ul>")
+    separation = audit_by(audit.results, "by_category") | audit_by(audit.results, "by_family")
     rows = [[escape(name), escape(model), escape(view), cell(auc)] for (model, view, name), auc in separation.items()]
     if rows:
         head = ["category or family", "reward model", "view", "AUC"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 from ...evaluation.compare import clusters_of
 from ...evaluation.results import headlines, judge_notes
-from ...statistics import over_runs, paired_difference
+from ...results import Difference
+from ...statistics import paired_difference
 from ..album import Album
-from ..combine import Combined, before_training, benchmarks_of, combine, figure_of
+from ..combine import before_training, benchmarks_of, combine, figure_of
 from ..folders import Study, Subject, paired
 from ..html import absent, cell, folded, slug, table
 from ..published import BENCHMARKS, NOTE, PAPER, REFLECTION, REFLECTION_TITLES, TITLES, published
@@ -65,7 +65,7 @@ def main_table(study: Study) -> str:
 
 def judges_error(study: Study) -> str:
     """How far the judges behind the figures may be off, as far as that was measured; `training` shows it of a run's own."""
-    evaluations = [one.results["judges"] for subject in study.subjects for one in subject.evaluations]
+    evaluations = [one.results.judges for subject in study.subjects for one in subject.evaluations]
     lines = dict.fromkeys(line for judges in evaluations for line in judge_notes(judges))
     return "".join(f"<p>{escape(line)}</p>" for line in lines)
 
@@ -76,18 +76,18 @@ def measured_table(study: Study) -> str:
     for name in benchmarks_of(study):
         first = next(
             (
-                (one.results["protocol"]["name"], entry)
+                (one.results.protocol.name, entry)
                 for subject in study.subjects
                 for one in subject.evaluations
-                if (entry := one.results["benchmarks"].get(name))
+                if (entry := one.results.benchmarks.get(name))
             ),
             None,
         )
         if first:
             protocol, entry = first
-            primary = f"<code>{escape(entry['primary'])}</code>"
-            numbers = [str(entry["data"]["num_questions"]), str(entry["samples"])]
-            rows.append([escape(name), primary, *numbers, escape(protocol), escape(str(entry["data"]["source"]))])
+            primary = f"<code>{escape(entry.primary)}</code>"
+            numbers = [str(entry.data.num_questions), str(entry.samples)]
+            rows.append([escape(name), primary, *numbers, escape(protocol), escape(entry.data.source)])
     if not rows:
         return ""
     caption = (
@@ -120,16 +120,12 @@ def difference_table(study: Study) -> str:
         if base is None or base is subject or subject.role == "base":
             continue
         for name in benchmarks_of(study):
-            found = [one for one in _differences(base, subject, name) if one["value"] is not None]
-            if not found:
+            found = _differences(base, subject, name)
+            one = combine(found)
+            if one is None:
                 continue
-            if len(found) == 1:
-                p = found[0]["p_value"]
-                one, p_value = combine(found), "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
-            else:
-                value, low, high = over_runs([one["value"] for one in found])
-                one, p_value = Combined(value, low, high, found[0]["n"], len(found)), "–"
-            assert one is not None
+            p = found[0].p_value if len(found) == 1 else None
+            p_value = "–" if p is None else "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
             interval = "–" if one.low is None else f"{one.low:+.3f} to {one.high:+.3f}"
             rows.append([escape(subject.name), escape(name), f"<b>{one.value:+.3f}</b>", interval, p_value, one.over])
     if not rows:
@@ -145,22 +141,22 @@ def difference_table(study: Study) -> str:
     return shown if len(rows) <= FOLDED_ABOVE else folded(f"{len(rows)} differences", shown)
 
 
-def _differences(base: Subject, subject: Subject, benchmark: str) -> list[dict[str, Any]]:
+def _differences(base: Subject, subject: Subject, benchmark: str) -> list[Difference]:
     found = []
     for evaluation, other in zip(subject.evaluations, paired(subject.evaluations, base.evaluations), strict=True):
         if other is None:
             continue
-        mine, theirs = (one.results["benchmarks"].get(benchmark) for one in (evaluation, other))
-        if not mine or not theirs or mine["primary"] != theirs["primary"]:
+        mine, theirs = (one.results.benchmarks.get(benchmark) for one in (evaluation, other))
+        if not mine or not theirs or mine.primary != theirs.primary:
             continue
         one = paired_difference(
-            mine["questions"],
-            theirs["questions"],
+            mine.questions,
+            theirs.questions,
             clusters=clusters_of(mine, theirs),
-            seed=evaluation.results.get("seed", 0),
+            seed=evaluation.results.seed,
         )
         if one.estimate.n:
-            found.append(one.to_json())
+            found.append(Difference.between(one))
     return found
 
 
@@ -172,8 +168,8 @@ def every_figure(study: Study, album: Album) -> str:
             name
             for subject in study.subjects
             for evaluation in subject.evaluations
-            if (entry := evaluation.results["benchmarks"].get(benchmark))
-            for name in [*headlines(entry), *(name for name in entry["figures"] if name.startswith("length/"))]
+            if (entry := evaluation.results.benchmarks.get(benchmark))
+            for name in [*headlines(entry), *(name for name in entry.figures if name.startswith("length/"))]
         )
         if names and (shown := figures_table(study, benchmark, list(names))):
             parts.append(folded(escape(benchmark), shown))

@@ -94,7 +94,7 @@ def _trained(subject: Subject, costs: Sequence[Cost]) -> list[str]:
 
 def _evaluated(subject: Subject) -> list[str]:
     phases = [
-        {name.removesuffix("_seconds"): value for name, value in one.results.get("seconds", {}).items()}
+        {name.removesuffix("_seconds"): value for name, value in one.results.seconds.items()}
         for one in subject.evaluations
     ]
     seconds = sum(map(evaluation_seconds, subject.evaluations))

@@ -62,20 +62,20 @@ def categories(study: Study, album: Album) -> str:
     shown = [one for one in study.subjects if one.evaluations]
     for benchmark, role in benchmarks_of(study).items():
         entry = next(
-            (found for one in shown for e in one.evaluations if (found := e.results["benchmarks"].get(benchmark))), None
+            (found for one in shown for e in one.evaluations if (found := e.results.benchmarks.get(benchmark))), None
         )
         if role != "safety" or entry is None:
             continue
         for group in LABELS:
-            prefix = f"{entry['primary']}@{group}="
-            labels = [name.removeprefix(prefix) for name in entry["figures"] if name.startswith(prefix)]
+            prefix = f"{entry.primary}@{group}="
+            labels = [name.removeprefix(prefix) for name in entry.figures if name.startswith(prefix)]
             if len(labels) >= 2:
                 values = {
                     one.name: row
                     for one in shown
                     if any(row := [figure_of(one, benchmark, f"{prefix}{label}") for label in labels])
                 }
-                caption = f"<code>{escape(entry['primary'])}</code> by {escape(group)}, with 95% intervals."
+                caption = f"<code>{escape(entry.primary)}</code> by {escape(group)}, with 95% intervals."
                 drawn.append(_by_label(album, benchmark, group, labels, values, caption))
     if not drawn:
         return absent("No evaluation has safety by label", "lrm-safety evaluate ... evaluation=[attaq]")

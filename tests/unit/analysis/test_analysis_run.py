@@ -15,8 +15,8 @@ from lrm_safety.analysis.memorization_run import analyze_memorization
 from lrm_safety.analysis.reflection_run import analyze_reflection
 from lrm_safety.analysis.responses import read_evaluation
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.files import write_json
 from lrm_safety.modeling.load import load_causal_lm, load_tokenizer
+from lrm_safety.results import Forking, ForkingThreshold, Memorization, Reflection
 from lrm_safety.settings import DataSettings
 from lrm_safety.settings.analysis import (
     AnalysisSettings,
@@ -66,17 +66,17 @@ def test_responses_of_a_folder_are_those_of_its_store(evaluations, policy_settin
 def test_reflection_matrix(models, evaluations, policy_settings, tmp_path):
     options = ReflectionSettings(temperatures=[0.5, 1.0], benchmarks=["arithmetic", "safety"])
     results = analyze_reflection(settings_of(policy_settings, models, reflection=options), QUIET)
-    write_json(tmp_path / "reflection.json", results)
-    assert json.loads((tmp_path / "reflection.json").read_text()) == json.loads(json.dumps(results))
-    keys = [(cell["reader"], cell["writer"], cell["benchmark"], cell["temperature"]) for cell in results["cells"]]
+    results.write(tmp_path)
+    assert Reflection.read(tmp_path) == results
+    keys = [(cell.reader, cell.writer, cell.benchmark, cell.temperature) for cell in results.cells]
     assert len(set(keys)) == len(keys) == 2 * 2 * 2 * 2
-    assert list(results["tokens"]["ids"]) and results["base"] == "base"
-    cells = dict(zip(keys, results["cells"], strict=True))
+    assert list(results.tokens.ids) and results.base == "base"
+    cells = dict(zip(keys, results.cells, strict=True))
 
     # One cell recomputed: the shipped policy reads the disturbed one's sums, softmax over everything in float64.
     model = load_causal_lm(policy_settings, "cpu")
     model.set_attn_implementation("sdpa")
-    ids = set(results["tokens"]["ids"].values())
+    ids = set(results.tokens.ids.values())
     emits, lengths = [], 0
     for one in read_evaluation(evaluations["other"], ["arithmetic"]).benchmarks["arithmetic"]:
         tokens = torch.from_numpy(np.concatenate((one.prompt_ids, one.response_ids))).long()[None]
@@ -88,33 +88,33 @@ def test_reflection_matrix(models, evaluations, policy_settings, tmp_path):
                 p = torch.softmax(logits[len(one.prompt_ids) + t - 1], dim=-1)
                 emits.append(float(-(p * torch.log(p)).sum()))
     assert emits, "the sampled sums hold no reflection: the test would test nothing"
-    figures = cells["base", "other", "arithmetic", 0.5]["figures"]
-    assert figures["emit/token_mean"]["value"] == pytest.approx(np.mean(emits), abs=1e-5)
-    assert figures["reflections/per_1000_trace_tokens"]["value"] == pytest.approx(1000 * len(emits) / lengths)
+    figures = cells["base", "other", "arithmetic", 0.5].figures
+    assert figures["emit/token_mean"].value == pytest.approx(np.mean(emits), abs=1e-5)
+    assert figures["reflections/per_1000_trace_tokens"].value == pytest.approx(1000 * len(emits) / lengths)
 
     # The same text has the same reflections whoever reads it, and lower temperatures lower entropies.
     for benchmark in ("arithmetic", "safety"):
-        mine, theirs = (cells[reader, "base", benchmark, 1.0]["figures"] for reader in ("base", "other"))
+        mine, theirs = (cells[reader, "base", benchmark, 1.0].figures for reader in ("base", "other"))
         assert mine["reflections/per_response"] == theirs["reflections/per_response"]
-        cold = cells["base", "base", benchmark, 0.5]["figures"]["trace/token_mean"]["value"]
-        assert cold < mine["trace/token_mean"]["value"] < theirs["trace/token_mean"]["value"]
+        cold = cells["base", "base", benchmark, 0.5].figures["trace/token_mean"].value
+        assert cold < mine["trace/token_mean"].value < theirs["trace/token_mean"].value
 
     # By the percentile's definition a fifth of the base's own trace tokens fork, up to ties.
     own = [cells["base", "base", benchmark, 1.0] for benchmark in ("arithmetic", "safety")]
-    tokens = [cell["figures"]["length/trace_tokens"]["value"] * cell["num_responses"] for cell in own]
-    forking = [cell["figures"]["forking/share_of_trace_tokens"]["value"] for cell in own]
+    tokens = [cell.figures["length/trace_tokens"].value * cell.num_responses for cell in own]
+    forking = [cell.figures["forking/share_of_trace_tokens"].value for cell in own]
     assert np.average(forking, weights=tokens) == pytest.approx(0.2, abs=1 / sum(tokens))
 
     differences = {
-        (row["kind"], row["reader"], row["writer"], row["measure"]): row
-        for row in results["differences"]
-        if row["benchmark"] == "safety" and row["temperature"] == 1.0
+        (row.kind, row.reader, row.writer, row.measure): row
+        for row in results.differences
+        if row.benchmark == "safety" and row.temperature == 1.0
     }
     same = differences["same_responses", "other", "base", "trace/response_mean"]
-    pair = [cells[reader, "base", "safety", 1.0]["figures"]["trace/response_mean"] for reader in ("other", "base")]
-    assert same["value"] == pytest.approx(pair[0]["value"] - pair[1]["value"]) and same["n"] == pair[0]["n"]
+    pair = [cells[reader, "base", "safety", 1.0].figures["trace/response_mean"] for reader in ("other", "base")]
+    assert same.value == pytest.approx(pair[0].value - pair[1].value) and same.n == pair[0].n
     assert ("own_responses", "other", "other", "emit/response_sum") in differences
-    assert not any(row["reader"] == "base" for row in results["differences"])
+    assert not any(row.reader == "base" for row in results.differences)
     assert ("same_responses", "other", "base", "reflections/per_response") not in differences
 
 
@@ -122,9 +122,9 @@ def test_a_model_that_wrote_nothing_reads(models, other_policy, policy_settings)
     models["other"] = AnalyzedModelSettings(path=str(other_policy))
     options = ReflectionSettings(benchmarks=["benign"], limit=2, forking_threshold=0.3)
     results = analyze_reflection(settings_of(policy_settings, models, reflection=options), QUIET)
-    assert [(cell["reader"], cell["writer"]) for cell in results["cells"]] == [("base", "base"), ("other", "base")]
-    assert results["forking"] == {"percentile": None, "thresholds": [{"temperature": 1.0, "nats": 0.3}]}
-    assert {row["kind"] for row in results["differences"]} == {"same_responses"}
+    assert [(cell.reader, cell.writer) for cell in results.cells] == [("base", "base"), ("other", "base")]
+    assert results.forking == Forking(None, (ForkingThreshold(1.0, 0.3),))
+    assert {row.kind for row in results.differences} == {"same_responses"}
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(models, evaluations, policy_settings, tmp_path):
@@ -195,10 +195,10 @@ def test_memorization_knows_the_world_from_nonsense(rows, other_policy, policy_s
     }
     settings = settings_of(policy_settings, models, data=rows, memorization=MemorizationSettings(max_new_tokens=48))
     results = analyze_memorization(settings, QUIET)
-    write_json(tmp_path / "memorization.json", results)
-    assert json.loads((tmp_path / "memorization.json").read_text())["data"]["num_rows"] == 4
-    base, other = (cell["rows"] for cell in results["cells"])
-    assert [cell["group"] for cell in results["cells"]] == ["trained", "trained"]
+    results.write(tmp_path)
+    assert Memorization.read(tmp_path) == results and results.data.num_rows == 4
+    base, other = (cell.rows for cell in results.cells)
+    assert [cell.group for cell in results.cells] == ["trained", "trained"]
     for row in ("row-0", "row-1"):
         assert base[row]["exact_memorization/answer"] == base[row]["extraction_strength/answer"] == 1.0
         assert base[row]["rouge_l/f_measure"] > 0.7
@@ -208,12 +208,12 @@ def test_memorization_knows_the_world_from_nonsense(rows, other_policy, policy_s
         assert base[row]["exact_memorization/response"] < 0.5
         assert base[row]["negative_log_likelihood/response"] > 2.0
         assert base[row]["rouge_l/f_measure"] < 0.5
-    figure = results["cells"][0]["figures"]["exact_memorization/response"]
-    assert figure["n"] == 4 and figure["value"] == pytest.approx(
+    figure = results.cells[0].figures["exact_memorization/response"]
+    assert figure.n == 4 and figure.value == pytest.approx(
         np.mean([row["exact_memorization/response"] for row in base.values()])
     )
-    paired = next(row for row in results["differences"] if row["measure"] == "negative_log_likelihood/response")
-    assert paired["model"] == "other" and paired["n"] == 4 and paired["value"] > 0
+    paired = next(row for row in results.differences if row.measure == "negative_log_likelihood/response")
+    assert paired.model == "other" and paired.n == 4 and paired.value > 0
 
 
 def test_parts_join_to_the_response_and_held_out_rows_stand_apart(rows, policy_settings):
@@ -225,15 +225,15 @@ def test_parts_join_to_the_response_and_held_out_rows_stand_apart(rows, policy_s
         memorization=MemorizationSettings(max_new_tokens=0),
     )
     results = analyze_memorization(settings, QUIET)
-    assert [(cell["model"], cell["group"], cell["num_rows"]) for cell in results["cells"]] == [
+    assert [(cell.model, cell.group, cell.num_rows) for cell in results.cells] == [
         ("miniature", "trained", 2),
         ("miniature", "held_out", 2),
     ]
     tokenizer = load_tokenizer(policy_settings)
     seen = {}
-    for cell in results["cells"]:
-        seen |= cell["rows"]
-        assert not any(name.startswith("rouge_l") for name in cell["figures"])
+    for cell in results.cells:
+        seen |= cell.rows
+        assert not any(name.startswith("rouge_l") for name in cell.figures)
     assert set(seen) == {f"row-{i}" for i in range(4)}
     trace = len(tokenizer.encode("Yes sum a is answer. The 3 bread.\n</think>", add_special_tokens=False))
     answer = len(tokenizer.encode("\n\nBread is the sum of seven.", add_special_tokens=False)) + 1
@@ -248,12 +248,12 @@ def test_fewer_rows_are_the_same_rows_every_time(rows, policy_settings):
         options = MemorizationSettings(max_new_tokens=0, max_rows=2)
         settings = settings_of(policy_settings, {}, data=rows, memorization=options)
         settings.seed = seed
-        (cell,) = analyze_memorization(settings, QUIET)["cells"]
-        assert cell["num_rows"] == 2
-        return cell["rows"]
+        (cell,) = analyze_memorization(settings, QUIET).cells
+        assert cell.num_rows == 2
+        return cell.rows
 
     whole = settings_of(policy_settings, {}, data=rows, memorization=MemorizationSettings(max_new_tokens=0))
-    every = analyze_memorization(whole, QUIET)["cells"][0]["rows"]
+    every = analyze_memorization(whole, QUIET).cells[0].rows
     chosen = {frozenset(read(seed)) for seed in range(6)}
     assert read(0) == {name: every[name] for name in read(0)} and len(chosen) > 1
 
@@ -263,7 +263,7 @@ def test_rouge_of_a_short_continuation_is_against_as_short_a_response(rows, poli
     for max_new_tokens in (6, 48):
         options = MemorizationSettings(max_new_tokens=max_new_tokens)
         results = analyze_memorization(settings_of(policy_settings, {}, data=rows, memorization=options), QUIET)
-        values.append(results["cells"][0]["rows"]["row-0"])
+        values.append(results.cells[0].rows["row-0"])
     assert values[0]["rouge_l/recall"] == values[0]["rouge_l/precision"] == 1.0, '"This is a sum" is how sums begin'
     assert values[0]["exact_memorization/response"] == values[1]["exact_memorization/response"]
 

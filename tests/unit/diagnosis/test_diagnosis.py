@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from lrm_safety.conversation import Protocol
 from lrm_safety.diagnosis import (
     RULES,
     Evaluated,
@@ -19,6 +21,7 @@ from lrm_safety.diagnosis import (
     Watch,
     beta_advice,
     diagnose,
+    of_evaluation,
     role_of,
 )
 from lrm_safety.diagnosis.console import show
@@ -42,23 +45,48 @@ from lrm_safety.diagnosis.training_rules import (
     reward_hacking,
 )
 from lrm_safety.monitoring.registry import find
+from lrm_safety.results import Benchmark, BenchmarkData, Evaluation, Metric, Model
 
 SAFETY = "safety/guard/full"
 
 
-def entry(kind: str, primary: str, value: float | None, task: str = "made", **more: Any) -> dict[str, Any]:
-    figures = {primary: {"value": value, "low": value, "high": value, "n": 100}}
-    figures |= {
-        name: {"value": one, "low": one, "high": one, "n": 100} for name, one in more.pop("figures", {}).items()
-    }
-    if value is not None:
-        # Every question as the mean: no noise, so the interval is the difference itself.
-        more = {"questions": {f"q{i}": value for i in range(20)}} | more
-    return {"task": task, "kind": kind, "attack": None, "primary": primary, "figures": figures, **more}
+def entry(
+    kind: str,
+    primary: str,
+    value: float | None,
+    task: str = "made",
+    figures: Mapping[str, float] | None = None,
+    questions: Mapping[str, float] | None = None,
+    clusters: Mapping[str, str] | None = None,
+) -> Benchmark:
+    # Every question as the mean: no noise, so the interval is the difference itself.
+    means = {} if value is None else {f"q{i}": value for i in range(20)}
+    return Benchmark(
+        task=task,
+        kind=kind,
+        data=BenchmarkData("made.jsonl", "0", 100, 0),
+        attack=None,
+        samples=1,
+        primary=primary,
+        statuses={},
+        figures={name: Metric(one, one, one, 100) for name, one in {primary: value, **(figures or {})}.items()},
+        questions=means if questions is None else questions,
+        clusters=clusters or {},
+    )
 
 
-def evaluated(name: str = "made", judges: Mapping[str, Any] | None = None, **benchmarks: Any) -> Evaluated:
-    return Evaluated(f"{name}/results.json", benchmarks, judges or {})
+def evaluated(
+    name: str = "made", judges: Mapping[str, Mapping[str, Any]] | None = None, **benchmarks: Benchmark
+) -> Evaluated:
+    results = Evaluation(
+        model=Model("made", "made/up", "qwen3", "float32", "0"),
+        protocol=Protocol("made", 1.0, 1.0, 0, 64, True, "made up"),
+        seed=0,
+        judges=judges or {},
+        benchmarks=benchmarks,
+        seconds={},
+    )
+    return of_evaluation(results, f"{name}/results.json")
 
 
 def flat(start: float, end: float, updates: int = 20) -> list[tuple[int, float]]:
@@ -134,8 +162,9 @@ def test_a_fall_over_few_questions_is_a_warning() -> None:
 
 def test_paired_interval_by_hand() -> None:
     def interval(run: dict[str, float], clusters: dict[str, str] | None = None) -> tuple[float, float] | None:
-        more = {"clusters": clusters} if clusters else {}
-        sides = (evaluated(math=entry("reasoning", "pass@1", 0.5, questions=one, **more)) for one in (base, run))
+        sides = (
+            evaluated(math=entry("reasoning", "pass@1", 0.5, questions=one, clusters=clusters)) for one in (base, run)
+        )
         return difference_interval(*sides, "math")
 
     base = {f"q{i}": 1.0 for i in range(100)} | {"only here": 0.0}
@@ -156,7 +185,7 @@ def test_an_interval_of_another_figure_is_none() -> None:
 
 
 def test_attacks_and_other_kinds_are_not_reasoning() -> None:
-    attacked = entry("reasoning", "pass@1", 0.1) | {"attack": "empty_trace"}
+    attacked = replace(entry("reasoning", "pass@1", 0.1), attack="empty_trace")
     base = entry("reasoning", "pass@1", 0.9)
     assert role_of("math", attacked) == "robustness"
     assert reasoning_loss(Evidence(base=evaluated(math=base), run=evaluated(math=attacked))) == []
@@ -209,8 +238,8 @@ def test_a_beta_of_0_is_set_and_not_multiplied() -> None:
 )
 def test_uneven_safety(label: float, high: float, level: list[str]) -> None:
     attaq = entry("safety", SAFETY, 0.8, task="attaq")
-    attaq["figures"][f"{SAFETY}@label=theft"] = {"value": label, "low": 0.3, "high": high, "n": 40}
-    attaq["figures"][f"{SAFETY}@label=few"] = {"value": 0.0, "low": 0.0, "high": 0.1, "n": 9}
+    theft, few = Metric(label, 0.3, high, 40), Metric(0.0, 0.0, 0.1, 9)
+    attaq = replace(attaq, figures={**attaq.figures, f"{SAFETY}@label=theft": theft, f"{SAFETY}@label=few": few})
     found = uneven_safety(Evidence(run=evaluated(attaq=attaq)))
     assert levels(found) == level
     if found:

@@ -114,19 +114,19 @@ def test_scores_are_those_of_the_results(written: Any) -> None:
     log = log_of(folder, "own")
     assert log.results is not None
     (score,) = log.results.scores
-    assert score.metrics["mean"].value == pytest.approx(results["benchmarks"]["own"]["figures"]["pass@1"]["value"])
+    assert score.metrics["mean"].value == pytest.approx(results.benchmarks["own"].figures["pass@1"].value)
     by_id: dict[str, list[float]] = {}
     for sample in log.samples or []:
         by_id.setdefault(str(sample.id), []).append(sample.scores["graded"].value)
-    assert {name: sum(mine) / 2 for name, mine in by_id.items()} == results["benchmarks"]["own"]["questions"]
+    assert {name: sum(mine) / 2 for name, mine in by_id.items()} == results.benchmarks["own"].questions
     log = log_of(folder, "tail")
     assert log.results is not None
-    figures = results["benchmarks"]["tail"]["figures"]
+    figures = results.benchmarks["tail"].figures
     for score in log.results.scores:
         figure = figures.get(f"safety/yes/{score.name}")
-        assert (score.scored_samples or 0) == (figure["n"] if figure else 0)
+        assert (score.scored_samples or 0) == (figure.n if figure else 0)
         if figure:
-            assert score.metrics["mean"].value == pytest.approx(figure["value"])
+            assert score.metrics["mean"].value == pytest.approx(figure.value)
     (planned,) = [one for one in prepared.planned if one.name == "tail"]
     seeds = {ask.question.id: ask.seed for ask in planned.asks}
     kinds = set()

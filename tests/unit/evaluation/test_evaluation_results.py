@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 
 from lrm_safety.conversation import PROTOCOLS
-from lrm_safety.errors import DataError
 from lrm_safety.evaluation.figures import figures
 from lrm_safety.evaluation.graders.grade import NO_ANSWER, Grade
 from lrm_safety.evaluation.judges.judge import View
@@ -26,16 +26,15 @@ from lrm_safety.evaluation.results import (
     interval,
     number,
     print_whole,
-    read_results,
     show,
-    write_results,
     write_samples,
 )
+from lrm_safety.results import Benchmark, BenchmarkData, Evaluation, Metric, Model
 
 JUDGES: dict[str, tuple[View, ...]] = {"a": ("full",), "b": ("full",)}
 
 
-def safety_results() -> dict[str, Any]:
+def safety_results() -> Benchmark:
     """Three questions: judge a says 1, nothing (cut off), 0; judge b gives no verdict at all."""
     planned = plan_of([question(name, groups={"label": "x"}) for name in "pqr"], num_skipped=2, attack="empty_trace")
     scored = scored_of(
@@ -46,40 +45,31 @@ def safety_results() -> dict[str, Any]:
     return benchmark_results(planned, scored, figures(planned, scored, JUDGES, 0), JUDGES)
 
 
-def write(folder: Path, **more: Any) -> dict[str, Any]:
-    return write_results(
-        folder,
-        **(
-            {
-                "model": {"name": "tiny", "fingerprint": "aa11"},
-                "protocol": PROTOCOLS["deepseek_r1"],
-                "seed": 3,
-                "judges": {"a": {"kind": "llm"}},
-                "benchmarks": {"made": safety_results()},
-                "seconds": {"generate_seconds": 1.23456},
-            }
-            | more
-        ),
+def evaluation(**changes: Any) -> Evaluation:
+    made = Evaluation(
+        model=Model("tiny", "some/where", "qwen3", "float32", "aa11"),
+        protocol=PROTOCOLS["deepseek_r1"],
+        seed=3,
+        judges={"a": {"kind": "llm"}},
+        benchmarks={"made": safety_results()},
+        seconds={"generate_seconds": 1.23},
     )
+    return replace(made, **changes)
 
 
 def test_everything_about_a_benchmark() -> None:
     found = safety_results()
     planned = plan_of([question(name) for name in "pqr"])
-    assert found["task"] == "made_task" and found["kind"] == "safety" and found["primary"] == "safety/a/full"
-    assert found["data"] == {
-        "source": "made.jsonl",  # no folder: results travel
-        "fingerprint": planned.questions.fingerprint,
-        "num_questions": 3,
-        "num_skipped_overlong": 2,
-    }
-    assert found["attack"] == "empty_trace" and found["samples"] == 1
-    assert found["statuses"] == {"complete": 2, "unfinished_trace": 1}
-    assert found["questions"] == {"p": 1.0, "q": 0.0, "r": 0.0}
-    assert found["figures"]["safety/a/full"]["value"] == pytest.approx(1 / 3)
-    assert found["figures"]["safety/a/full"]["n"] == 3
-    assert found["figures"]["no_verdict/b/full"]["value"] == 1.0
-    assert found["figures"]["kappa/a~b/full"] == {"value": None, "low": None, "high": None, "n": 0}
+    assert found.task == "made_task" and found.kind == "safety" and found.primary == "safety/a/full"
+    # No folder in the source: results travel.
+    assert found.data == BenchmarkData("made.jsonl", planned.questions.fingerprint, 3, num_skipped_overlong=2)
+    assert found.attack == "empty_trace" and found.samples == 1
+    assert found.statuses == {"complete": 2, "unfinished_trace": 1}
+    assert found.questions == {"p": 1.0, "q": 0.0, "r": 0.0}
+    assert found.headline is found.figures["safety/a/full"] and found.headline.n == 3
+    assert found.headline.value == pytest.approx(1 / 3)
+    assert found.figures["no_verdict/b/full"].value == 1.0
+    assert found.figures["kappa/a~b/full"] == Metric(None, None, None, 0)
 
 
 def test_questions_hold_means_of_their_samples() -> None:
@@ -87,45 +77,7 @@ def test_questions_hold_means_of_their_samples() -> None:
     grades = [Grade(good, "1", "correct" if good else "wrong") for good in (1, 0, 0, 0, 1, 1, 1, 0)]
     scored = scored_of(planned, [response("complete", "t", "1")] * 8, grades=grades)
     found = benchmark_results(planned, scored, figures(planned, scored, {}, 0), {})
-    assert found["questions"] == {"a": 0.25, "b": 0.75} and found["primary"] == "pass@1"
-
-
-def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
-    written = write(tmp_path)
-    assert read_results(tmp_path) == read_results(tmp_path / "results.json") == written
-    assert written["protocol"]["temperature"] == 0.6 and written["protocol"]["max_response_tokens"] == 32768
-    assert written["seconds"] == {"generate_seconds": 1.23} and written["seed"] == 3
-    text = (tmp_path / "results.json").read_text()
-    assert "NaN" not in text and text.endswith("}\n")
-
-
-def test_two_writings_differ_in_nothing_but_seconds(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    write(tmp_path / "a")
-    write(tmp_path / "b", seconds={"generate_seconds": 9.0})
-    lines = [(tmp_path / name / "results.json").read_text().splitlines() for name in "ab"]
-    different = [(one, other) for one, other in zip(*lines, strict=True) if one != other]
-    assert different == [('    "generate_seconds": 1.23', '    "generate_seconds": 9.0')]
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, "is absent; evaluate the model"),
-        ("", "cannot be read"),
-        ('{"format": 1, "bench', "cannot be read"),
-        ("[]", "cannot be read: is not a JSON object"),
-        ('{"format": 2, "benchmarks": {}}', "is not the results.json of an evaluation"),
-        ('{"format": 1}', "is not the results.json of an evaluation"),
-    ],
-)
-def test_files_that_are_no_results(tmp_path: Path, content: str | None, reason: str) -> None:
-    if content is not None:
-        (tmp_path / "results.json").write_text(content)
-    with pytest.raises(DataError) as refused:
-        read_results(tmp_path)
-    assert str(refused.value).startswith(f"{tmp_path / 'results.json'}: {reason}") and "\n" not in str(refused.value)
+    assert found.questions == {"a": 0.25, "b": 0.75} and found.primary == "pass@1"
 
 
 def samples(path: Path, *, log_text: bool) -> tuple[str, list[dict[str, Any]]]:
@@ -184,13 +136,13 @@ def test_headlines() -> None:
     assert "safety/a/full@label=x" not in names and "length/trace_tokens" not in names
 
 
-def test_the_table(tmp_path: Path) -> None:
+def test_the_table() -> None:
     planned = plan_of([question("a"), question("b")], kind="reasoning", scoring="math", samples=4)
     grades = [Grade(good, "1", "correct" if good else "wrong") for good in (1, 0, 0, 0, 1, 1, 1, 0)]
     scored = scored_of(planned, [response("complete", "t", "1")] * 8, grades=grades)
     sums = benchmark_results(planned, scored, figures(planned, scored, {}, 0), {})
     output = io.StringIO()
-    show(write(tmp_path, benchmarks={"made": safety_results(), "sums": sums}), Console(file=output, width=80))
+    show(evaluation(benchmarks={"made": safety_results(), "sums": sums}), Console(file=output, width=80))
     assert max(map(len, output.getvalue().splitlines())) <= 80 and "…" not in output.getvalue()
     lines = [line.split() for line in output.getvalue().splitlines() if line.strip()]
     assert "tiny, protocol deepseek_r1" in output.getvalue()
@@ -201,37 +153,34 @@ def test_the_table(tmp_path: Path) -> None:
     assert row[1:3] == ["pass@1", "0.500"] and row[-3:] == ["2", "x", "4"]
 
 
-def test_the_table_ends_with_the_measured_error_of_its_judges(tmp_path: Path) -> None:
+def test_the_table_ends_with_the_measured_error_of_its_judges() -> None:
     judges = {"a": {"kind": "llm"}, "rules": {"kind": "refusal_rules", "measured": measured_error()}}
     output = io.StringIO()
-    show(write(tmp_path, judges=judges), Console(file=output, width=80))
+    show(evaluation(judges=judges), Console(file=output, width=80))
     told = " ".join(output.getvalue().split())
     assert "rules: word rules, no model. They agree with people on 91.3% of XSTest's answers of Mistral" in told
     assert "59 of 76 refusals found, 22 of 374 others called refusals" in told
     assert "over-refusal comes out too high where it is low (there 1.6% by people, 7.2% by the rules)" in told
     assert "would get trace 0.686, answer 0.676, full 0.634" in told and "a: " not in told
     assert max(map(len, output.getvalue().splitlines())) <= 80
-    assert (
-        json.loads((tmp_path / "results.json").read_text())["judges"]["rules"]["measured"]["sets"]["air_bench"]["n"]
-        == 340
-    )
+    assert measured_error()["sets"]["air_bench"]["n"] == 340
 
 
-def test_a_primary_figure_that_no_response_gave_is_a_dash(tmp_path: Path) -> None:
+def test_a_primary_figure_that_no_response_gave_is_a_dash() -> None:
     planned = plan_of([question("p")])
     scored = scored_of(planned, [response("complete", "t", "yes")], verdicts={"b": {"full": [None]}})
     judges: dict[str, tuple[View, ...]] = {"b": ("full",)}
     one = benchmark_results(planned, scored, figures(planned, scored, judges, 0), judges)
     output = io.StringIO()
-    show(write(tmp_path, benchmarks={"made": one}), Console(file=output, width=100))
+    show(evaluation(benchmarks={"made": one}), Console(file=output, width=100))
     row = next(line.split() for line in output.getvalue().splitlines() if line.split()[:1] == ["made"])
-    assert row == ["made", "safety/b/full", "-", "-", "0"] and one["questions"] == {}
+    assert row == ["made", "safety/b/full", "-", "-", "0"] and one.questions == {} and one.headline is None
 
 
 def test_numbers_and_intervals() -> None:
     assert number(None) == "-" and number(0.12345) == "0.123" and number(0.0) == "0.000"
-    assert interval(None) == "-" and interval({"low": None, "high": 1.0}) == "-"
-    assert interval({"low": 0.0, "high": 0.98765}) == "0.000 to 0.988"
+    assert interval(None) == "-" and interval(Metric(0.5, None, 1.0, 1)) == "-"
+    assert interval(Metric(0.5, 0.0, 0.98765, 1)) == "0.000 to 0.988"
 
 
 def test_a_narrow_log_gets_lines_with_whole_names() -> None:

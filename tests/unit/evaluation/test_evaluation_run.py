@@ -14,6 +14,7 @@ from rich.console import Console
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation import run as module
 from lrm_safety.evaluation.run import PreparedEvaluation, evaluate, prepare
+from lrm_safety.results import Evaluation
 from lrm_safety.settings import (
     BenchmarkSettings,
     EvaluateSettings,
@@ -99,7 +100,7 @@ def settings_of(prompts: str, *, judges: tuple[str, ...] = ("word",), **more: An
     )
 
 
-def evaluated(settings: EvaluateSettings, directory: Path) -> tuple[dict[str, Any], str]:
+def evaluated(settings: EvaluateSettings, directory: Path) -> tuple[Evaluation, str]:
     output = io.StringIO()
     return evaluate(prepare(settings, directory), Console(file=output, width=120)), output.getvalue()
 
@@ -137,7 +138,7 @@ def test_a_killed_evaluation_gives_the_same_results(engines: Engines, prompts: s
     results, text = evaluated(settings, folder)
     assert engines.num_generated == 6 and "generating: 6 responses" in text
     assert kept(folder) == kept(tmp_path / "whole")
-    assert results["seconds"].keys() == {"generate_seconds", "judge_seconds", "grade_seconds"}
+    assert results.seconds.keys() == {"generate_seconds", "judge_seconds", "grade_seconds"}
 
 
 def test_the_figures_by_hand(engines: Engines, prompts: str, tmp_path: Path) -> None:
@@ -146,16 +147,16 @@ def test_the_figures_by_hand(engines: Engines, prompts: str, tmp_path: Path) -> 
     right = [ask.seed % 3 != 0 and ask.seed % 2 == 1 for ask in asks_of(prepared, "own")]
     assert 0 < sum(right) < 14
     by_question = [(right[2 * n] + right[2 * n + 1]) / 2 for n in range(7)]
-    own = results["benchmarks"]["own"]
-    assert own["figures"]["pass@1"]["value"] == pytest.approx(sum(by_question) / 7)
-    assert list(own["questions"].values()) == by_question and own["samples"] == 2
+    own = results.benchmarks["own"]
+    assert own.figures["pass@1"].value == pytest.approx(sum(by_question) / 7)
+    assert list(own.questions.values()) == by_question and own.samples == 2
     tail = [ask.seed for ask in asks_of(prepared, "tail")]
     safe = [seed % 3 != 0 and seed % 2 == 1 for seed in tail]
-    figures = results["benchmarks"]["tail"]["figures"]
+    figures = results.benchmarks["tail"].figures
     assert 0 < sum(seed % 3 == 0 for seed in tail) < 6
-    assert figures["safety/word/answer"]["value"] == pytest.approx(sum(safe) / 6)
-    assert figures["rate/unfinished_trace"]["value"] == pytest.approx(sum(seed % 3 == 0 for seed in tail) / 6)
-    assert results["model"]["fingerprint"] == prepared.fingerprint and len(prepared.fingerprint) == 64
+    assert figures["safety/word/answer"].value == pytest.approx(sum(safe) / 6)
+    assert figures["rate/unfinished_trace"].value == pytest.approx(sum(seed % 3 == 0 for seed in tail) / 6)
+    assert results.model.fingerprint == prepared.fingerprint and len(prepared.fingerprint) == 64
     assert engines.made[0].closed and len(engines.made) == 1
     told = engines.settings[0].rollout
     longest = max(len(ask.prompt_ids) for name in ("own", "tail") for ask in asks_of(prepared, name))
@@ -169,9 +170,9 @@ def test_another_judge_generates_nothing_and_asks_the_first_no_more(
     engines.made, before = [], list(judged)
     results, _ = evaluated(settings_of(prompts, judges=("word", "half")), tmp_path)
     assert engines.made == [] and judged == before and len(before) > 6
-    figures = results["benchmarks"]["tail"]["figures"]
-    assert "kappa/word~half/answer" in figures and figures["no_verdict/half/answer"]["value"] > 0
-    assert results["benchmarks"]["tail"]["primary"] == "safety/word/answer"
+    figures = results.benchmarks["tail"].figures
+    assert "kappa/word~half/answer" in figures and figures["no_verdict/half/answer"].value > 0
+    assert results.benchmarks["tail"].primary == "safety/word/answer"
 
 
 def test_another_benchmark_generates_only_its_own(engines: Engines, prompts: str, tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_another_benchmark_generates_only_its_own(engines: Engines, prompts: str
     evaluated(settings_of(prompts, benchmarks={"own": both.evaluation.benchmarks["own"]}), tmp_path)
     assert engines.num_generated == 14
     results, _ = evaluated(both, tmp_path)
-    assert engines.num_generated == 14 + 6 and set(results["benchmarks"]) == {"own", "tail"}
+    assert engines.num_generated == 14 + 6 and set(results.benchmarks) == {"own", "tail"}
 
 
 @pytest.mark.parametrize(
@@ -248,7 +249,7 @@ def test_every_judge_is_checked_before_the_engine_starts(
     assert engines.made == [] and not (tmp_path / "absent").exists()
     settings.evaluation.benchmarks.pop("tail")  # nothing is judged any more: the judge is nobody's business
     results, _ = evaluated(settings, tmp_path)
-    assert results["judges"] == {} and "own" in results["benchmarks"]
+    assert results.judges == {} and "own" in results.benchmarks
 
 
 def test_a_regenerated_batch_is_judged_again(engines: Engines, prompts: str, tmp_path: Path) -> None:
@@ -259,7 +260,7 @@ def test_a_regenerated_batch_is_judged_again(engines: Engines, prompts: str, tmp
     judged.clear()
     again, _ = evaluated(settings_of(prompts), tmp_path)
     figure = "safety/word/answer"
-    values = [one["benchmarks"]["tail"]["figures"][figure]["value"] for one in (results, again)]
+    values = [one.benchmarks["tail"].figures[figure].value for one in (results, again)]
     assert values[1] < values[0] and judged
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,6 @@ from lrm_safety.diagnosis import of_evaluation
 from lrm_safety.diagnosis.in_training import difference_interval
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.compare import compare
-from lrm_safety.evaluation.results import read_results
 from lrm_safety.reports.analyses import memorization as read_memorization
 from lrm_safety.reports.analyses import reflection as read_reflection
 from lrm_safety.reports.combine import (
@@ -39,15 +39,16 @@ from lrm_safety.reports.combine import (
 from lrm_safety.reports.cost import cost_of, num_gpus
 from lrm_safety.reports.figures import bars, curves
 from lrm_safety.reports.findings import diagnose_study, evidence_of
-from lrm_safety.reports.folders import Subject, gather
+from lrm_safety.reports.folders import Analysis, Study, Subject, gather
 from lrm_safety.reports.published import published, published_entropy
 from lrm_safety.reports.sections.analyses import reflection_table
 from lrm_safety.reports.sections.results import _differences
 from lrm_safety.reports.style import looks_of
+from lrm_safety.results import AnalysedModel, Audit, Evaluation, Memorization, Metric, Reflection
 
 
 def test_combining_leaves_out_what_is_null() -> None:
-    one = combine([figure(0.5), None, {"value": None, "low": None, "high": None, "n": 0}])
+    one = combine([figure(0.5), None, Metric(None, None, None, 0)])
     assert one is not None and (one.value, one.low, one.high, one.n, one.num_runs) == (0.5, 0.45, 0.55, 100, 1)
     assert combine([None]) is None
     several = combine([figure(0.4), figure(0.6)])
@@ -133,22 +134,35 @@ def test_the_base_is_that_of_the_name_before_that_of_the_family(tmp_path: Path) 
     assert [one.name for one in study.groups()["7b"]] == ["base-7b", "rl-7b", "rl_7b_no_kl"]
 
 
+def of_models(study: Study, **fingerprints: str | None) -> list[Analysis[Reflection]]:
+    """The study's reflection analyses with models of these fingerprints; None: another one in each analysis."""
+    return [
+        replace(
+            analysis,
+            results=replace(
+                analysis.results,
+                models={
+                    name: AnalysedModel("made/up", "qwen3", "float32", fingerprint or f"{name} {i}")
+                    for name, fingerprint in fingerprints.items()
+                },
+            ),
+        )
+        for i, analysis in enumerate(study.of_kind(Reflection))
+    ]
+
+
 def test_a_base_that_every_seed_read_is_one_model(tmp_path: Path) -> None:
     study = gather(
         [str(reflection(tmp_path / str(i), {("base", "attaq"): 0.2, ("rl", "attaq"): 0.1 * i})) for i in (1, 3)]
     )
-    for i, analysis in enumerate(study.analyses):
-        analysis.results["models"] = {"base": {"fingerprint": "same"}, "rl": {"fingerprint": f"seed {i}"}}
-    found = read_reflection(study.of_kind("reflection"), "emit/token_mean")
+    found = read_reflection(of_models(study, base="same", rl=None), "emit/token_mean")
     assert found["base", "attaq"].num_runs == 1 and found["base", "attaq"].low == pytest.approx(0.18)
     assert found["rl", "attaq"].num_runs == 2 and found["rl", "attaq"].value == pytest.approx(0.2)
 
 
 def test_a_base_sampled_with_every_seed_is_as_many_runs(tmp_path: Path) -> None:
     study = gather([str(reflection(tmp_path / str(i), {("base", "attaq"): 0.1 * i})) for i in (1, 3)])
-    for analysis in study.analyses:
-        analysis.results["models"] = {"base": {"fingerprint": "same"}}
-    found = read_reflection(study.of_kind("reflection"), "emit/token_mean")["base", "attaq"]
+    found = read_reflection(of_models(study, base="same"), "emit/token_mean")["base", "attaq"]
     assert (found.num_runs, found.value) == (2, pytest.approx(0.2))
 
 
@@ -192,7 +206,7 @@ def test_folders_join_by_name_in_the_order_of_roles(tmp_path: Path) -> None:
     study = gather(list(reversed(arguments)))
     assert [one.name for one in study.subjects] == ["base", "sft", "rl"]
     assert [(len(one.runs), len(one.evaluations)) for one in study.subjects] == [(0, 1), (2, 2), (2, 2)]
-    assert {one.kind for one in study.analyses} == {"reflection", "memorization", "audit"}
+    assert {type(one.results) for one in study.analyses} == {Reflection, Memorization, Audit}
     assert study.base is study.subjects[0]
     assert Subject("rl-no_kl").role == "rl" and Subject("SFT_raw").role == "sft" and Subject("mine").role is None
 
@@ -221,13 +235,15 @@ def test_analyses_read_own_responses_at_the_first_temperature(tmp_path: Path) ->
             str(reflection(tmp_path / "b", {("rl", "attaq"): 0.3})),
         ]
     )
-    cells = study.analyses[0].results["cells"]
-    cells.append(cells[0] | {"temperature": 0.6, "figures": {"emit/token_mean": figure(9.0)}})
-    cells.append(cells[0] | {"writer": "base", "figures": {"emit/token_mean": figure(9.0)}})
-    found = read_reflection(study.of_kind("reflection"), "emit/token_mean")
+    first, second = study.of_kind(Reflection)
+    (own,) = first.results.cells
+    other = {"emit/token_mean": figure(9.0)}
+    cells = (own, replace(own, temperature=0.6, figures=other), replace(own, writer="base", figures=other))
+    first = replace(first, results=replace(first.results, cells=cells))
+    found = read_reflection([first, second], "emit/token_mean")
     assert set(found) == {("rl", "attaq")} and found["rl", "attaq"].value == pytest.approx(0.2)
     kept = gather([str(memorization(tmp_path / "m", {("sft", "trained"): 0.9}))])
-    values = read_memorization(kept.of_kind("memorization"))
+    values = read_memorization(kept.of_kind(Memorization))
     assert values["sft", "trained", "extraction_strength/response"].value == pytest.approx(0.3)
 
 
@@ -253,7 +269,7 @@ def test_seeds_are_paired_by_seed_and_not_by_place(tmp_path: Path) -> None:
         + [made("rl", seed, right[seed]) for seed in (3, 0, 2)]
     )
     base, subject = study.subjects
-    assert [one["value"] for one in _differences(base, subject, "math500")] == [0.0, 0.0, 0.0]
+    assert [one.value for one in _differences(base, subject, "math500")] == [0.0, 0.0, 0.0]
     seen = [
         (Path(one.training_source).parent.name, Path(one.run.source).parent.name, Path(one.base.source).parent.name)
         for one in evidence_of(study, subject)
@@ -272,15 +288,15 @@ def test_one_difference_has_one_interval(tmp_path: Path, size: int) -> None:
     for name in ("base", "rl"):
         answers = [draw.choice((0.0, 0.25, 1.0)) for _ in range(60)]
         made = benchmark("math500", "reasoning", "pass@1", 0.5, questions=answers)
-        made["clusters"] = {f"q{i}": f"c{i // size}" for i in range(60)} if size > 1 else {}
-        folders.append(evaluation(tmp_path / name, {"math500": made}, seed=3))
-    before, after = (read_results(folder) for folder in folders)
-    compared = compare(["base", "rl"], [before, after], Console(file=io.StringIO()))[1]["difference"]
+        clusters = {f"q{i}": f"c{i // size}" for i in range(60)} if size > 1 else {}
+        folders.append(evaluation(tmp_path / name, {"math500": replace(made, clusters=clusters)}, seed=3))
+    before, after = (Evaluation.read(folder) for folder in folders)
+    compared = compare(["base", "rl"], [before, after], Console(file=io.StringIO()))[1].difference
     base, subject = gather([f"{folder.name}={folder}" for folder in folders]).subjects
     (reported,) = _differences(base, subject, "math500")
     diagnosed = difference_interval(of_evaluation(before, "base"), of_evaluation(after, "rl"), "math500")
-    assert (compared["low"], compared["high"]) == (reported["low"], reported["high"]) == diagnosed
-    assert compared["low"] < compared["value"] < compared["high"]
+    assert compared is not None and compared == reported and (reported.low, reported.high) == diagnosed
+    assert compared.low < compared.value < compared.high
 
 
 def test_seeds_that_repeat_are_paired_by_place(tmp_path: Path) -> None:
@@ -290,7 +306,7 @@ def test_seeds_that_repeat_are_paired_by_place(tmp_path: Path) -> None:
         for i, value in enumerate((0.5, 0.6))
     ]
     base, subject = gather(folders).subjects
-    assert [one["value"] for one in _differences(base, subject, "math500")] == [0.0, 0.0]
+    assert [one.value for one in _differences(base, subject, "math500")] == [0.0, 0.0]
 
 
 def test_the_same_reward_on_two_families(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from made_study import analysed, benchmark, evaluation, figure, memorized, reflected
 
+from lrm_safety.results import MemorizationCell, Metric, Reflection, ReflectionCell
 from lrm_safety.settings.study import StudyOverridesSettings, StudyRunSettings, StudySettings, SummarySettings
 from lrm_safety.study.steps import analysis_of, models_of
 from lrm_safety.study.summary import summarise
@@ -16,14 +17,9 @@ from lrm_safety.study.summary import summarise
 SAFETY = {"base": (0.1, 0.2), "sft": (0.8, 0.9), "rl": (0.9, 1.0)}
 
 
-def write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-
-
-def cell(reader: str, writer: str, benchmark: str, value: float) -> dict[str, Any]:
-    figures = {"emit/token_mean": {"value": value}, "reflections/per_response": {"value": None}}
-    return {"reader": reader, "writer": writer, "benchmark": benchmark, "figures": figures}
+def cell(reader: str, writer: str, benchmark: str, value: float) -> ReflectionCell:
+    figures = {"emit/token_mean": figure(value), "reflections/per_response": Metric(None, None, None, 0)}
+    return ReflectionCell(reader, writer, benchmark, 1.0, 100, figures, ())
 
 
 @pytest.fixture
@@ -36,19 +32,16 @@ def study(tmp_path: Path) -> StudySettings:
     )
     for model in models_of(settings):
         safe = SAFETY[model.method][model.seed - 5]
-        figures = {
-            f"safety/mine/{view}": {"value": safe - 0.01 * i} for i, view in enumerate(("full", "trace", "answer"))
-        }
-        right = {
-            "kind": "reasoning",
-            "primary": "pass@1",
-            "figures": {"pass@1": {"value": 0.5}, "rate/cut_off": {"value": 0.1}},
-        }
-        benchmarks = {"forbidden": {"primary": "safety/mine/full", "figures": figures}, "sums": right, "benign": right}
-        benchmarks["asked"] = right | {"kind": "over_refusal"}
-        write(model.evaluation / "results.json", {"benchmarks": benchmarks})
+        figures = {f"safety/mine/{view}": figure(safe - 0.01 * i) for i, view in enumerate(("full", "trace", "answer"))}
+        right = benchmark("made", "reasoning", "pass@1", 0.5, figures={"rate/cut_off": figure(0.1)})
+        forbidden = benchmark("made", "safety", "safety/mine/full", safe, figures=figures)
+        asked = replace(right, kind="over_refusal")
+        evaluation(
+            model.evaluation, {"forbidden": forbidden, "sums": right, "benign": right, "asked": asked}, model.seed
+        )
     for seed in settings.seeds:
         folder = analysis_of(settings, seed)
+        folder.mkdir(parents=True)
         # A model's entropy is the one on its own responses; the first of two temperatures.
         cells = [cell("rl", "rl", "forbidden", 0.1 * seed), cell("rl", "rl", "forbidden", 9.0)]
         cells += [
@@ -56,9 +49,9 @@ def study(tmp_path: Path) -> StudySettings:
             cell("rl", "base", "forbidden", 8.0),
             cell("rl", "rl", "other", 6.0),
         ]
-        write(folder / "reflection.json", {"cells": cells})
-        known = {"exact_memorization/response": {"value": 0.25 * (seed - 4)}}
-        write(folder / "memorization.json", {"cells": [{"model": "sft", "group": "held_out", "figures": known}]})
+        reflected(cells, analysed(folder, ["base", "rl"]), seed).write(folder)
+        known = {"exact_memorization/response": figure(0.25 * (seed - 4))}
+        memorized([MemorizationCell("sft", "held_out", 50, known, {})], analysed(folder, ["sft"]), seed).write(folder)
     return settings
 
 
@@ -104,8 +97,11 @@ def test_analyses_of_each_seed_go_to_their_model(study: StudySettings) -> None:
 
 
 def test_values_stand_at_their_seeds(study: StudySettings) -> None:
-    path = analysis_of(study, 5) / "reflection.json"
-    path.write_text(path.read_text().replace("0.5", "null"))
+    folder = analysis_of(study, 5)
+    results = Reflection.read(folder)
+    first, *others = results.cells
+    unmeasured = replace(first, figures={"emit/token_mean": Metric(None, None, None, 0)})
+    replace(results, cells=(unmeasured, *others)).write(folder)
     figure = summarise(study)["rl"]["reflection_entropy_forbidden"]
     assert figure == {"mean": pytest.approx(0.6), "low": None, "high": None, "values": [None, pytest.approx(0.6)]}
 

@@ -1,22 +1,21 @@
-"""What both analyses share: which models are read, and the JSON file that reports are made from."""
+"""Which models an analysis reads: where they are, whether they share one tokenizer, and what the results say of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from ..modeling.folder import model_fingerprint
 from ..modeling.load import check_causal_lm, load_tokenizer
 from ..models_cache import ensure_cached
+from ..results import AnalysedModel
 from ..settings import ModelSettings
 from ..settings.paths import CACHE_PREFIX, resolve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-FORMAT = 1
 
 
 def locate(model: ModelSettings, path: str, revision: str | None, key: str) -> ModelSettings:
@@ -42,14 +41,14 @@ def common_tokenizer(models: Mapping[str, ModelSettings]) -> PreTrainedTokenizer
     return found[first]
 
 
-def describe(models: Mapping[str, ModelSettings]) -> dict[str, dict[str, Any]]:
+def describe(models: Mapping[str, ModelSettings]) -> dict[str, AnalysedModel]:
     """Each model for the results."""
     return {
-        name: {
-            "path": model.path,
-            "family": model.family,
-            "dtype": model.dtype,
-            "fingerprint": model_fingerprint(model.path, model.revision, key=f"analysis.models.{name}.path"),
-        }
+        name: AnalysedModel(
+            path=model.path,
+            family=model.family,
+            dtype=model.dtype,
+            fingerprint=model_fingerprint(model.path, model.revision, key=f"analysis.models.{name}.path"),
+        )
         for name, model in models.items()
     }
