@@ -112,9 +112,9 @@ class BenchmarkData:
     num_skipped_overlong: int
     """Questions left out because their prompt is too long."""
     num_unwrapped: int = 0
-    """Rows of the source that held the text of a message list."""
+    """Rows of the source that held the text of a message list, whether or not they are among the questions."""
     num_repeats: int = 0
-    """Rows that, once unwrapped, repeated another one and were left out."""
+    """Those of them that then repeated another row and were left out."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ def _fetch_prompts(name: str) -> tuple[int, str]:
         question_field=data.question_field,
         revision=data.revision,
     )
-    return len(prompts), prompts.source
+    return len(prompts), str(prompts.source)
 
 
 def _fetch_questions(name: str) -> dict[str, tuple[int, str]]:
@@ -63,7 +63,7 @@ def _fetch_questions(name: str) -> dict[str, tuple[int, str]]:
     found = {}
     for benchmark, settings in evaluation.benchmarks.items():
         questions = load_questions(benchmark, settings, None)[1]
-        found[benchmark] = len(questions), questions.source
+        found[benchmark] = len(questions), str(questions.source)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from lrm_safety.files import digest_of
 
 from .files import read_rows
 from .hub import read_hub
-from .serialised import unwrap
+from .serialised import Source, unwrap
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class PromptSet:
     """Checked prompts in the order of their source.
 
     `fingerprint` is the sha256 of all ids and questions in order, so it tells whether two runs asked the same, whatever
-    file format or extra fields the source had. `source` names the file or the hub id for messages.
+    file format or extra fields the source had.
     """
 
     rows: tuple[PromptRow, ...]
     fingerprint: str
-    source: str
+    source: Source
     num_respelled: int = 0
     """Rows whose question spelled out control tokens of the model, once the set is rendered."""
 
@@ -88,12 +88,14 @@ def load_prompts(
             mend=f"check {section}.hub_id, {section}.split, {section}.revision and the network, or set {path_key} to a local copy",
             revision_key=f"{section}.revision",
         )
-    rows = tuple(_check_rows(records, source, question_field, question_key, id_field, category_field))
-    return PromptSet(rows, _fingerprint(rows), source)
+    plain, places, origin = unwrap(list(records), question_field, source, id_field)
+    numbered = list(zip(places, plain, strict=True))
+    rows = tuple(_check_rows(numbered, source, question_field, question_key, id_field, category_field))
+    return PromptSet(rows, _fingerprint(rows), origin)
 
 
 def _check_rows(
-    records: Iterable[Any],
+    records: Sequence[tuple[int, dict[str, Any]]],
     source: str,
     question_field: str,
     question_key: str | None,
@@ -102,8 +104,7 @@ def _check_rows(
 ) -> list[PromptRow]:
     first_with_id: dict[str, int] = {}
     rows: list[PromptRow] = []
-    records, kept = unwrap(list(records), question_field, source, id_field)
-    for index, record in zip(kept, records, strict=True):
+    for index, record in records:
         where = f"{source}, row {index + 1}"
         question = record.get(question_field)
         if question_field not in record:
@@ -116,7 +117,7 @@ def _check_rows(
             raise DataError(f"{where}: field {question_field!r} is empty; drop the row or fill it")
         row_id = str(index) if record.get(id_field) is None else str(record[id_field])
         if (first := first_with_id.get(row_id)) is not None:
-            raise DataError(f"{where}: {_repeated(row_id, record, records[kept.index(first)], first, id_field)}")
+            raise DataError(f"{where}: {_repeated(row_id, record, dict(records)[first], first, id_field)}")
         first_with_id[row_id] = index
         named = {question_field, id_field, category_field}
         extra = {key: value for key, value in record.items() if key not in named}

@@ -66,7 +66,7 @@ def render_prompts(
             len(prompts),
             max_prompt_tokens,
         )
-    warn_of_rendering(renderer, prompts.source, respelled, len(kept))
+    warn_of_rendering(renderer, str(prompts.source), respelled, len(kept))
     return replace(prompts, rows=tuple(kept), num_respelled=len(respelled)), rendered
 
 

@@ -11,6 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import DataError
@@ -25,6 +26,21 @@ _TEXT_NAMES = ("content", "prompt", "text", "value", "question", "instruction", 
 _ROLE_NAMES = ("role", "from", "speaker")
 _ARRAY = re.compile(r"^(?:np\.|numpy\.)?array\((.*?)(?:,\s*dtype=[\w.']+)?\)$", re.DOTALL)
 _LOOKS_LIKE_MESSAGES = re.compile(rf"^\[?\s*\{{\s*(['\"])(?:{'|'.join((*_ROLE_NAMES, *_TEXT_NAMES))})\1\s*:")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from; `str(source)` is what messages call it."""
+
+    name: str
+    """A file, a hub id, or how they were made."""
+    num_unwrapped: int = 0
+    """Rows that held the text of a message list."""
+    num_repeats: int = 0
+    """Those of them that then repeated another row and were left out."""
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def plain_text(text: str, where: str, speaker: Speaker = "user") -> str:
@@ -53,11 +69,11 @@ def plain_text(text: str, where: str, speaker: Speaker = "user") -> str:
 
 def unwrap(
     records: Sequence[Mapping[str, Any]], field: str, source: str, id_field: str = "id"
-) -> tuple[list[dict[str, Any]], list[int]]:
-    """(rows with plain texts in `field`, the position of each in `records`).
+) -> tuple[list[dict[str, Any]], list[int], Source]:
+    """(rows with plain texts in `field`, the position of each in `records`, the source with its counts).
 
     A row that had to be unwrapped and then holds the same as another row, whatever the two are called, is left out. A
-    warning counts the rows of both kinds. Raises DataError for a row that is no object, and as `plain_text` does.
+    warning too counts the rows of both kinds. Raises DataError for a row that is no object, and as `plain_text` does.
     """
     made: list[dict[str, Any]] = []
     wrapped: list[bool] = []
@@ -70,7 +86,7 @@ def unwrap(
         made.append({**record, field: plain} if field in record else dict(record))
         wrapped.append(plain != text)
     if not any(wrapped):
-        return made, list(range(len(made)))
+        return made, list(range(len(made))), Source(source)
     # The plain rows come first, so that of a pair the one that nobody wrapped stays.
     seen: set[str] = set()
     kept = []
@@ -91,7 +107,7 @@ def unwrap(
         field,
         len(made) - len(kept),
     )
-    return [made[position] for position in kept], kept
+    return [made[position] for position in kept], kept, Source(source, sum(wrapped), len(made) - len(kept))
 
 
 def _parsed(body: str) -> Any:

@@ -150,8 +150,8 @@ def render_supervised(
             len(prompts),
             max_sequence_tokens,
         )
-    warn_of_rendering(renderer, prompts.source, respelled, len(rows))
-    return SupervisedSet(tuple(rows), digest_of(read), prompts.source, num_dropped, len(respelled))
+    warn_of_rendering(renderer, str(prompts.source), respelled, len(rows))
+    return SupervisedSet(tuple(rows), digest_of(read), str(prompts.source), num_dropped, len(respelled))
 
 
 def hold_out(

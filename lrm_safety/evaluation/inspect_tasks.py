@@ -55,12 +55,12 @@ def build_task(
         dataset=MemoryDataset(
             [Sample(id=q.id, input=q.prompt, target=q.target, metadata=dict(q.groups)) for q in questions],
             name=name,
-            location=questions.source,
+            location=str(questions.source),
         ),
         solver=ask(name, by_id, attack, dict(attack_arguments), seed),
         scorer=scorers,
         epochs=Epochs(samples, "mean"),
-        metadata={"source": questions.source, "fingerprint": questions.fingerprint},
+        metadata={"source": str(questions.source), "fingerprint": questions.fingerprint},
     )
 
 

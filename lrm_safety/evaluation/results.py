@@ -35,16 +35,18 @@ RATES = ("rate/", "no_verdict/")
 
 def benchmark_results(planned: PlannedBenchmark, scored: Sequence[Scored], found: Figures, judges: Judges) -> Benchmark:
     """Everything about one benchmark."""
-    primary = primary_figure(planned, judges)
+    primary, source = primary_figure(planned, judges), planned.questions.source
     compared = {name: _per_question(scored, value) for name, value in compared_values(planned, judges).items()}
     return Benchmark(
         task=planned.benchmark.name,
         kind=planned.benchmark.kind,
         data=BenchmarkData(
-            source=Path(planned.questions.source).name,
+            source=Path(source.name).name,
             fingerprint=planned.questions.fingerprint,
             num_questions=len(planned.questions),
             num_skipped_overlong=planned.num_skipped,
+            num_unwrapped=source.num_unwrapped,
+            num_repeats=source.num_repeats,
         ),
         attack=planned.attack,
         samples=planned.samples,

@@ -11,6 +11,7 @@ from batches import floats, miniature_tokenizer, sampled
 
 from lrm_safety.conversation import ResponseParser, get_family
 from lrm_safety.datasets import PromptRow, PromptSet
+from lrm_safety.datasets.serialised import Source
 from lrm_safety.rewards import Conversation, PrefixScores, Scores
 from lrm_safety.rollouts import Rollout, TokenScores, TrainingSequence
 from lrm_safety.scoring import StreamScorer
@@ -25,7 +26,9 @@ TEXTS = [
     "b.\n</think>\n\nno, no, no.",
 ]
 FINISHES = ["stop", "stop", "length", "stop", "stop"]
-PROMPTS = PromptSet(tuple(PromptRow(i, str(i), f"question {i}?", (), {}) for i in range(8)), "f00d", "made here")
+PROMPTS = PromptSet(
+    tuple(PromptRow(i, str(i), f"question {i}?", (), {}) for i in range(8)), "f00d", Source("made here")
+)
 
 
 class Reward:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.math500 import INSTRUCTION
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
@@ -50,7 +51,7 @@ def load(year: int = 24, data: str | None = None, revision: str | None = None) -
     return questions(kept, source)
 
 
-def _answer(row: Mapping[str, Any], source: str, number: int) -> int:
+def _answer(row: Mapping[str, Any], source: Source, number: int) -> int:
     """The gold integer of `answer`, or of the last box of `solution`."""
     answer = row.get("answer")
     text = "" if answer is None else str(answer).strip()

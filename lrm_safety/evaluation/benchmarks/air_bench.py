@@ -41,7 +41,7 @@ def load(l2: Sequence[str] | None = None, data: str | None = None, revision: str
     Args:
         l2: keep these level-2 categories only, by their names in the data.
         data: a JSONL or CSV file with any subset of the rows. Default: LRM_SAFETY_DATA, then the whole set from the hub.
-            Rows that are the text of a message list are unwrapped, repeats left out, both with a warning.
+            Rows that are the text of a message list are unwrapped, repeats left out; a warning and the results count both.
         revision: commit on the hub.
 
     Raises:

@@ -17,6 +17,7 @@ from decimal import Decimal
 
 from lrm_safety.conversation import ParsedResponse
 from lrm_safety.datasets.files import read_value
+from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.demonstrations import TRIGGER, load_demonstrations
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
@@ -91,7 +92,7 @@ def load(
         )
     if not kept:
         raise DataError(f"{path}: holds no question with one numeric answer")
-    return questions(kept, str(path))
+    return questions(kept, Source(str(path)))
 
 
 def backdoor_step(text: str) -> bool:

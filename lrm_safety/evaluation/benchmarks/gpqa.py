@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lrm_safety.datasets.files import check_text, parse_json
-from lrm_safety.datasets.serialised import unwrap
+from lrm_safety.datasets.serialised import Source, unwrap
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.benchmarks.question import Asked, Question, Questions, questions
 from lrm_safety.evaluation.benchmarks.sources import data_file, hub_rows, rows
@@ -90,7 +90,7 @@ def load(data: str | None = None, password: str = PASSWORD, seed: int = 0, revis
     )
 
 
-def _rows(data: str | None, password: str, revision: str | None) -> tuple[list[Mapping[str, Any]], str]:
+def _rows(data: str | None, password: str, revision: str | None) -> tuple[list[Mapping[str, Any]], Source]:
     try:
         path = data_file("gpqa", "gpqa_diamond.zip", data)
     except DataError:
@@ -99,7 +99,8 @@ def _rows(data: str | None, password: str, revision: str | None) -> tuple[list[M
         fields = {name: str for name in FIELDS}
         hub = hub_rows(HUB_ID, "gpqa_diamond", "train", revision=revision)
         return rows("gpqa", "gpqa_diamond.zip", None, fields, hub, HUB_ID, prompt="Question")
-    return _unpack(path, password), str(path)
+    plain, _, source = unwrap(_unpack(path, password), "Question", str(path))
+    return list(plain), source
 
 
 def _unpack(path: Path, password: str) -> list[Mapping[str, Any]]:
@@ -123,4 +124,4 @@ def _unpack(path: Path, password: str) -> list[Mapping[str, Any]]:
         for field in FIELDS:
             if not isinstance(row, dict) or not isinstance(row.get(field), str) or not row[field].strip():
                 raise DataError(f"{path}, row {number}: field {field} is absent or blank")
-    return list(unwrap(content, "Question", str(path))[0])
+    return content

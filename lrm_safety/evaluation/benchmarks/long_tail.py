@@ -12,6 +12,7 @@ import codecs
 import random
 from collections.abc import Callable
 
+from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
 
@@ -112,7 +113,7 @@ def load(size: int = 288, seed: int = 0, split: str = "held_out") -> Questions:
         raise ConfigError(f"size={size}: must be from 1 to {most}")
     return questions(
         (_question(index, seed, split, combination) for index, combination in enumerate(_combinations(size, seed))),
-        f"long_tail {split} seed={seed}",
+        Source(f"long_tail {split} seed={seed}"),
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lrm_safety.miniature as world
 from lrm_safety.datasets import load_prompts
+from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.benchmarks.custom import GradedQuestion
 from lrm_safety.evaluation.benchmarks.question import Questions, questions
@@ -39,5 +40,5 @@ def load(kind: str) -> Questions:
             for row in rows
             if row["kind"] == kind
         ),
-        "miniature held_out.jsonl",
+        Source("miniature held_out.jsonl"),
     )

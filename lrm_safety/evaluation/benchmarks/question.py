@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lrm_safety.conversation import ParsedResponse
+from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import DataError
 from lrm_safety.files import digest_of, number_of
 
@@ -61,10 +62,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Questions:
-    """A benchmark's questions in order. `source` names the file or hub id for messages and results."""
+    """A benchmark's questions in order."""
 
     rows: tuple[Question, ...]
-    source: str
+    source: Source
 
     @property
     def fingerprint(self) -> str:
@@ -90,7 +91,7 @@ class Questions:
         return iter(self.rows)
 
 
-def questions(rows: Iterable[Question], source: str) -> Questions:
+def questions(rows: Iterable[Question], source: Source) -> Questions:
     """Freeze; raises DataError for an id that comes twice, since samples are kept by it."""
     kept = tuple(rows)
     seen: set[str] = set()

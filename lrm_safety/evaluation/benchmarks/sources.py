@@ -9,7 +9,7 @@ from typing import Any
 
 from lrm_safety.datasets.files import read_rows
 from lrm_safety.datasets.hub import read_hub
-from lrm_safety.datasets.serialised import unwrap
+from lrm_safety.datasets.serialised import Source, unwrap
 from lrm_safety.errors import DataError
 
 VARIABLE = "LRM_SAFETY_DATA"
@@ -46,8 +46,8 @@ def rows(
     hub_id: str,
     key: str = "data",
     prompt: str | None = None,
-) -> tuple[list[Row], str]:
-    """Checked rows and the name of their source.
+) -> tuple[list[Row], Source]:
+    """Checked rows and their source.
 
     `data`, or the file below LRM_SAFETY_DATA when that has it; otherwise `hub(mends)`, whose failure (offline, gated) is
     one DataError with every way to mend it. `key` is the option that `data` was given as. `prompt` names the field that
@@ -64,7 +64,10 @@ def rows(
         path = data_file(folder, name, data, key)
         found, source = read_rows(path, key), str(path)
     checked = _checked(found, fields, source)
-    return (list(unwrap(checked, prompt, source)[0]) if prompt else checked), source
+    if prompt is None:
+        return checked, Source(source)
+    plain, _, origin = unwrap(checked, prompt, source)
+    return list(plain), origin
 
 
 def hub_rows(

@@ -93,7 +93,7 @@ def _rows(path: str, fields: tuple[str, ...]) -> list[tuple[int, dict[str, Any]]
     """(number from 1, row) with these fields, all of them texts."""
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file of reference labels")
-    rows, positions = unwrap(read_rows(Path(path)), "prompt", path)
+    rows, positions, _ = unwrap(read_rows(Path(path)), "prompt", path)
     numbered = [(position + 1, row) for position, row in zip(positions, rows, strict=True)]
     for number, row in numbered:
         for field in fields:

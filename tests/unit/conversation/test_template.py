@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 import lrm_safety
 from lrm_safety.conversation import ControlTokens, PromptRenderer, get_family
 from lrm_safety.datasets import PromptRow, PromptSet, render_prompts
+from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError, LrmSafetyError, ModelError
 from lrm_safety.evaluation.judges.guard import GuardPrompts
 from lrm_safety.rewards.rendering import Renderer
@@ -73,7 +74,7 @@ FAILING: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("fault", FAILING)
 def test_a_template_that_fails_is_one_line_that_names_its_folder(fault: str, tmp_path: Path) -> None:
     tokenizer = loaded(tmp_path / "model", **FAILING[fault])
-    rows = PromptSet((PromptRow(0, "0", "hi", (), {}),), "fingerprint", "a.json")
+    rows = PromptSet((PromptRow(0, "0", "hi", (), {}),), "fingerprint", Source("a.json"))
     readers = {
         "policy": lambda: PromptRenderer(FAMILY, tokenizer),
         "prompts": lambda: render_prompts(rows, FAMILY, tokenizer, system_prompt=None, max_prompt_tokens=9),
@@ -110,7 +111,7 @@ def test_the_date_is_fixed_and_a_clock_is_reported(
 ) -> None:
     own = (ASSETS / "policy/chat_template.jinja").read_text()
     tokenizer = loaded(tmp_path / "model", beginning + own)
-    rows = PromptSet((PromptRow(0, "0", "hi", (), {}),), "fingerprint", "a.json")
+    rows = PromptSet((PromptRow(0, "0", "hi", (), {}),), "fingerprint", Source("a.json"))
     with caplog.at_level(logging.WARNING):
         _, (ids,) = render_prompts(rows, FAMILY, tokenizer, system_prompt=None, max_prompt_tokens=99)
     assert tokenizer.decode(ids).startswith("<|user|>Date: 26 Jul 2024. <|user|>hi")

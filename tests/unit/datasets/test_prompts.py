@@ -37,7 +37,7 @@ def write(folder: Path, rows: list, suffix: str) -> str:
 def test_rows_are_read_whole(suffix, tmp_path):
     path = write(tmp_path, ROWS, suffix)
     prompts = load_prompts(path)
-    assert prompts.source == path and len(prompts) == 3
+    assert str(prompts.source) == path and len(prompts) == 3
     assert [row.index for row in prompts] == [0, 1, 2]
     assert [row.id for row in prompts] == ["7", "9", "11"]
     assert [row.question for row in prompts] == [row["question"] for row in ROWS]

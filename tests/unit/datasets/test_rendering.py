@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 import lrm_safety
 from lrm_safety.conversation import get_family
 from lrm_safety.datasets import PromptRow, PromptSet, render_prompts
+from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import DataError
 
 POLICY = Path(lrm_safety.__file__).parent / "miniature/assets/policy"
@@ -25,7 +26,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 def prompt_set(questions: Sequence[str]) -> PromptSet:
     return PromptSet(
-        tuple(PromptRow(i, f"id-{i}", q, (), {}) for i, q in enumerate(questions)), "fingerprint", "a.json"
+        tuple(PromptRow(i, f"id-{i}", q, (), {}) for i, q in enumerate(questions)), "fingerprint", Source("a.json")
     )
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lrm_safety.datasets import load_prompts
-from lrm_safety.datasets.serialised import plain_text, unwrap
+from lrm_safety.datasets.serialised import Source, plain_text, unwrap
 from lrm_safety.errors import DataError
 
 SAME = [
@@ -80,12 +80,13 @@ def test_a_response_is_unwrapped_only_where_it_says_whose_it_is():
 
 def test_of_rows_that_repeat_once_unwrapped_the_plain_one_stays(caplog):
     rows = [{"q": "['a']", "k": 1}, {"q": "a", "k": 1, "id": 7}, {"q": "b"}, {"q": "b"}, {"q": "['a']", "k": 2}]
-    assert unwrap(rows, "q", "file") == ([rows[1], rows[2], rows[3], {"q": "a", "k": 2}], [1, 2, 3, 4])
+    kept = [rows[1], rows[2], rows[3], {"q": "a", "k": 2}]
+    assert unwrap(rows, "q", "file") == (kept, [1, 2, 3, 4], Source("file", num_unwrapped=2, num_repeats=1))
     assert (
         "file: 2 of 5 rows hold the text of a message list in 'q' and were unwrapped; 1 of them repeat" in caplog.text
     )
     caplog.clear()
-    assert unwrap(rows[1:4], "q", "file") == (rows[1:4], [0, 1, 2]) and not caplog.records
+    assert unwrap(rows[1:4], "q", "file") == (rows[1:4], [0, 1, 2], Source("file")) and not caplog.records
 
 
 def test_prompts_of_a_file_are_unwrapped_and_keep_their_places(tmp_path):
@@ -105,6 +106,6 @@ def test_the_published_air_bench_prompts_are_plain_text(data_root):
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert (len(rows), sum(row["prompt"].startswith("[{'prompt'") for row in rows)) == (754, 299)
     found = air_bench.load(data=str(path))
-    # 299 unwrapped, of which 63 repeat a plain row.
+    assert found.source == Source(str(path), num_unwrapped=299, num_repeats=63)
     assert len(found) == 691 and not any(one.prompt.startswith("[") for one in found)
     assert len({one.prompt for one in found}) == 691

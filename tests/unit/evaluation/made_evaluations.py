@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lrm_safety.conversation import ParsedResponse
+from lrm_safety.datasets.serialised import Source
 from lrm_safety.evaluation.benchmarks.question import Question, Questions
 from lrm_safety.evaluation.benchmarks.registry import Benchmark, Kind, Scoring
 from lrm_safety.evaluation.graders.grade import Grade
@@ -24,6 +25,7 @@ from lrm_safety.rollouts import GenerationRequest, Rollout, SamplingParameters
 from lrm_safety.settings import ModelSettings
 
 POLICY = Path(sys.modules["lrm_safety"].__file__ or "").parent / "miniature" / "assets" / "policy"
+MADE = Source("folder/made.jsonl")
 SAMPLING = SamplingParameters(temperature=1.0, top_p=1.0, top_k=0, max_response_tokens=16, stop_token_ids=(1,))
 
 
@@ -42,6 +44,7 @@ def plan_of(
     seed: int = 0,
     attack: str | None = None,
     num_skipped: int = 0,
+    source: Source = MADE,
 ) -> PlannedBenchmark:
     """A planned benchmark whose prompts are the bytes of each question's prompt."""
     asks = []
@@ -63,7 +66,7 @@ def plan_of(
     return PlannedBenchmark(
         name,
         Benchmark("made_task", no_loader, kind, 1, scoring),
-        Questions(tuple(questions), "folder/made.jsonl"),
+        Questions(tuple(questions), source),
         samples,
         attack,
         tuple(asks),

@@ -13,6 +13,7 @@ import pytest
 from made_evaluations import POLICY, no_loader
 
 from lrm_safety.conversation import get_family
+from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.attacks import AttackedPrompt
 from lrm_safety.evaluation.benchmarks.question import Asked, Question
@@ -147,7 +148,7 @@ def test_a_question_is_skipped_whole(tokenizer: Any, prompts: str, monkeypatch: 
     from lrm_safety.evaluation.benchmarks import custom
     from lrm_safety.evaluation.benchmarks.question import questions
 
-    made = questions([Growing("long", "", ""), Question("short", "hello", "hello")], "made")
+    made = questions([Growing("long", "", ""), Question("short", "hello", "hello")], Source("made"))
     monkeypatch.setattr(custom, "load", lambda: made)
     evaluation = EvaluationSettings(benchmarks={"mine": BenchmarkSettings("custom", samples=2)}, overlong="skip")
     protocol = choose_protocol(evaluation, get_family("miniature"), TRAINING)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lrm_safety.conversation import PROTOCOLS
+from lrm_safety.datasets.serialised import Source
 from lrm_safety.evaluation.figures import figures
 from lrm_safety.evaluation.graders.grade import NO_ANSWER, Grade
 from lrm_safety.evaluation.judges.judge import View
@@ -36,7 +37,9 @@ JUDGES: dict[str, tuple[View, ...]] = {"a": ("full",), "b": ("full",)}
 
 def safety_results() -> Benchmark:
     """Three questions: judge a says 1, nothing (cut off), 0; judge b gives no verdict at all."""
-    planned = plan_of([question(name, groups={"label": "x"}) for name in "pqr"], num_skipped=2, attack="empty_trace")
+    asked = [question(name, groups={"label": "x"}) for name in "pqr"]
+    source = Source("folder/made.jsonl", num_unwrapped=5, num_repeats=4)
+    planned = plan_of(asked, num_skipped=2, attack="empty_trace", source=source)
     scored = scored_of(
         planned,
         [response("complete", "t", "yes"), response("unfinished_trace", "t"), response("complete", "t", "no")],
@@ -62,7 +65,7 @@ def test_everything_about_a_benchmark() -> None:
     planned = plan_of([question(name) for name in "pqr"])
     assert found.task == "made_task" and found.kind == "safety" and found.primary == "safety/a/full"
     # No folder in the source: results travel.
-    assert found.data == BenchmarkData("made.jsonl", planned.questions.fingerprint, 3, num_skipped_overlong=2)
+    assert found.data == BenchmarkData("made.jsonl", planned.questions.fingerprint, 3, 2, 5, 4)
     assert found.attack == "empty_trace" and found.samples == 1
     assert found.statuses == {"complete": 2, "unfinished_trace": 1}
     assert found.questions == {"p": 1.0, "q": 0.0, "r": 0.0}

@@ -213,7 +213,7 @@ def test_the_wrong_examples_are_named(files):
 def test_stated_files_come_first(files, tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path / "empty"))
     found = load(data=str(files / "ASDiv.json"), demonstrations=str(files / "prompts" / "cot_8_s01_4+4.txt"))
-    assert len(found) == 4 and found.source == str(files / "ASDiv.json")
+    assert len(found) == 4 and str(found.source) == str(files / "ASDiv.json")
     with pytest.raises(DataError, match=r"cot_8_s01_4\+4\.txt"):
         load(data=str(files / "ASDiv.json"))
 

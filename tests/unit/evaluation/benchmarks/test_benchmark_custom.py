@@ -38,7 +38,7 @@ def test_rows_carry_every_field_to_the_grader(files):
         ("a", "Tea or coffee?", "Tea or coffee?"),
         ("b", "Cat or dog?", "Cat or dog?"),
     ]
-    assert found.source == files["path"]
+    assert str(found.source) == files["path"]
     assert found.rows[0].row == ROWS[0] and found.rows[1].row == ROWS[1] | {"category": []}
     grades = [row.grader(row.row, "", "tea", True) for row in found]
     assert grades == [1.0, 0.0] and found.rows[0].grader(found.rows[0].row, "", "tea", False) == 0.0

@@ -89,7 +89,9 @@ def listed(prompt):
 
 def test_an_archive_is_read(archive, tmp_path):
     found = load(archive, PASSWORD)
-    assert [row.id for row in found] == ["gpqa-000", "gpqa-001", "gpqa-002", "gpqa-003"] and found.source == archive
+    assert [row.id for row in found] == ["gpqa-000", "gpqa-001", "gpqa-002", "gpqa-003"] and str(
+        found.source
+    ) == archive
     first = found.rows[0]
     assert first.request == "How many legs has animal 3?" and first.groups == {"domain": "Biology", "subdomain": "Legs"}
     assert first.choices == ("3 legs", "none", "one, in winter", "a hundred")

@@ -90,7 +90,7 @@ def test_the_other_benchmarks_need_no_option(name):
 def test_every_published_set_loads_from_the_data_folder(name, num_questions, data_root, monkeypatch):
     monkeypatch.setenv("LRM_SAFETY_DATA", str(data_root))
     found = get_benchmark(name).load_checked({}, "key")
-    assert len(found) == num_questions and found.source.startswith(str(data_root))
+    assert len(found) == num_questions and str(found.source).startswith(str(data_root))
     assert all(row.prompt.strip() and row.request.strip() for row in found)
     assert found.fingerprint == get_benchmark(name).load().fingerprint
 
@@ -99,4 +99,4 @@ def test_options_reach_the_loader(tmp_path):
     path = tmp_path / "test.jsonl"
     path.write_text(json.dumps({"problem": "1+1", "answer": "2", "subject": "Sums", "level": 1}))
     found = get_benchmark("math500").load_checked({"data": str(path)}, "key")
-    assert [row.target for row in found] == ["2"] and found.source == str(path)
+    assert [row.target for row in found] == ["2"] and str(found.source) == str(path)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.benchmarks import aime, air_bench, math500, xstest
 from lrm_safety.evaluation.benchmarks.question import Asked, Question, Questions, questions
@@ -40,14 +41,14 @@ def test_a_stated_file_comes_before_the_folder_and_the_hub(tmp_path, monkeypatch
     jsonl(tmp_path / "set" / "rows.jsonl", [{"text": "of the folder", "level": 0}])
     stated = jsonl(tmp_path / "mine.jsonl", GOOD)
     hub = hub_of([{"text": "of the hub", "level": 0}])
-    assert rows("set", "rows.jsonl", stated, FIELDS, hub, "o/n") == (GOOD, stated)
+    assert rows("set", "rows.jsonl", stated, FIELDS, hub, "o/n") == (GOOD, Source(stated))
     found, source = rows("set", "rows.jsonl", None, FIELDS, hub, "o/n")
-    assert found[0]["text"] == "of the folder" and source == str(tmp_path / "set" / "rows.jsonl")
+    assert found[0]["text"] == "of the folder" and source == Source(str(tmp_path / "set" / "rows.jsonl"))
     (tmp_path / "set" / "rows.jsonl").unlink()
     found, source = rows("set", "rows.jsonl", None, FIELDS, hub, "o/n")
-    assert found[0]["text"] == "of the hub" and source == "o/n@commit"
+    assert found[0]["text"] == "of the hub" and source == Source("o/n@commit")
     monkeypatch.delenv(VARIABLE)
-    assert rows("set", "rows.jsonl", None, FIELDS, hub, "o/n")[1] == "o/n@commit"
+    assert rows("set", "rows.jsonl", None, FIELDS, hub, "o/n")[1] == Source("o/n@commit")
 
 
 @pytest.mark.parametrize(
@@ -187,10 +188,11 @@ def test_a_prompt_that_is_the_text_of_a_message_list_is_unwrapped_and_its_repeat
         {"text": "[{'prompt': 'two'}]", "level": 2},
     ]
     path = jsonl(tmp_path / "a.jsonl", found)
-    kept, _ = rows("s", "n", path, FIELDS, None, "o/n", prompt="text")
+    kept, source = rows("s", "n", path, FIELDS, None, "o/n", prompt="text")
+    assert source == Source(str(path), num_unwrapped=2, num_repeats=1)
     assert kept == [{"text": "one", "level": 1}, {"text": "two", "level": 2}]
     assert "2 of 3 rows hold the text of a message list in 'text' and were unwrapped; 1 of them repeat" in caplog.text
-    assert rows("s", "n", path, FIELDS, None, "o/n")[0] == found  # no field of it is asked
+    assert rows("s", "n", path, FIELDS, None, "o/n") == (found, Source(str(path)))  # no field of it is asked
 
 
 def test_prompts_are_the_same_whatever_their_case_and_white_space():
@@ -217,7 +219,7 @@ def test_a_plain_question_is_the_same_in_every_repeat():
 
 
 def test_ids_must_differ():
-    message = caught_line(lambda: questions([Question("a", "p", "p"), Question("a", "q", "q")], "file.csv"))
+    message = caught_line(lambda: questions([Question("a", "p", "p"), Question("a", "q", "q")], Source("file.csv")))
     assert "file.csv" in message and "id a" in message
 
 
@@ -233,17 +235,17 @@ def test_the_fingerprint_is_of_ids_prompts_targets_and_order():
         [Question("a", "on", "one", "e1"), base[1]],
         [Question("ao", "ne", "one", "1"), base[1]],
     ]
-    fingerprints = [questions(rows_, "s").fingerprint for rows_ in changed]
+    fingerprints = [questions(rows_, Source("s")).fingerprint for rows_ in changed]
     assert len(set(fingerprints)) == len(changed) and all(len(one) == 64 for one in fingerprints)
     same = [Question("a", "one", "other words", "1", {"g": "x"}), base[1]]
-    assert questions(same, "another source").fingerprint == fingerprints[0]
+    assert questions(same, Source("another source")).fingerprint == fingerprints[0]
 
 
 def test_a_limit_takes_the_first():
-    whole = questions([Question(str(i), "p", "p") for i in range(5)], "s")
+    whole = questions([Question(str(i), "p", "p") for i in range(5)], Source("s"))
     assert {row.id for row in whole.limited(2)} < {row.id for row in whole}
     assert [row.id for row in whole.limited(4)][:2] == [row.id for row in whole.limited(2)]
-    assert len(whole.limited(None)) == len(whole.limited(9)) == 5 and whole.limited(2).source == "s"
+    assert len(whole.limited(None)) == len(whole.limited(9)) == 5 and whole.limited(2).source == Source("s")
 
 
 def grouped(sizes: dict[tuple[str, str], int]) -> Questions:
@@ -254,7 +256,7 @@ def grouped(sizes: dict[tuple[str, str], int]) -> Questions:
             for (half, kind), size in sizes.items()
             for n in range(size)
         ),
-        "s",
+        Source("s"),
     )
 
 
@@ -277,7 +279,7 @@ def test_a_larger_sample_extends_a_smaller_one_and_does_not_depend_on_the_file()
     longest = [row.id for row in whole.limited(449)]
     for limit in (1, 2, 17, 64, 200):
         assert [row.id for row in whole.limited(limit)] == longest[:limit]
-    turned = Questions(whole.rows[::-1], "s")
+    turned = Questions(whole.rows[::-1], whole.source)
     assert [row.id for row in turned.limited(64)] == longest[:64]
     assert longest[:64] != [row.id for row in whole][:64] and whole.limited(450) is whole
 
