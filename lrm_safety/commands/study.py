@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
 
 from ..errors import ConfigError
-from ..files import write_json, writing
+from ..files import writing
 from ..reports.sweep import cell, places_of
 from ..run_folder import owned
 from ..settings.compose import compose_study
@@ -19,7 +18,7 @@ from ..study.check import check_steps
 from ..study.record import StepRecord, inherited_lock
 from ..study.run import run_steps
 from ..study.steps import analysis_of, models_of, steps_of
-from ..study.summary import summarise
+from ..study.summary import OverSeeds, Summary, summarise
 from ..terminal import print_table
 from .report import report
 
@@ -57,7 +56,7 @@ def study(arguments: list[str]) -> int:
 def _finish(settings: StudySettings, directory: Path, console: Console) -> int:
     """Summary and report of a study whose steps are done."""
     summary = summarise(settings)
-    write_json(directory / "summary.json", summary)
+    summary.write(directory)
     report([*_folders(settings), f"output={directory}", f"title=Study: {settings.run.name}"])
     _show(summary, console)
     console.print(f"summary: {directory}/summary.json", soft_wrap=True, highlight=False)
@@ -76,20 +75,20 @@ def _folders(settings: StudySettings) -> list[str]:
     ]
 
 
-def _show(summary: dict[str, dict[str, Any]], console: Console) -> None:
-    columns = {name: figures for name, figures in summary.items() if name != "differences"}
-    if RL_LESS_SFT in summary["differences"]:
-        columns[RL_LESS_SFT] = summary["differences"][RL_LESS_SFT]
+def _show(summary: Summary, console: Console) -> None:
+    columns = dict(summary.methods)
+    if RL_LESS_SFT in summary.differences:
+        columns[RL_LESS_SFT] = summary.differences[RL_LESS_SFT]
     rows = []
     for name in dict.fromkeys(name for figures in columns.values() for name in figures):
         found = [figures.get(name) for figures in columns.values()]
-        places = places_of([one["mean"] for one in found if one and one["mean"] is not None])
+        places = places_of([one.mean for one in found if one and one.mean is not None])
         cells = [_cell(one, places, signed=column == RL_LESS_SFT) for column, one in zip(columns, found, strict=True)]
         rows.append([name, *cells])
     print_table(console, "means over seeds [95% interval]", ["figure", *columns], rows)
 
 
-def _cell(figure: dict[str, Any] | None, places: int, *, signed: bool) -> str:
-    if figure is None or figure["mean"] is None:
+def _cell(found: OverSeeds | None, places: int, *, signed: bool) -> str:
+    if found is None or found.mean is None:
         return cell(None)
-    return cell((figure["mean"], figure["low"], figure["high"]), places, signed=signed)
+    return cell((found.mean, found.low, found.high), places, signed=signed)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from ..files import write_json
 from ..reports.analyses import MAIN_REFLECTION
-from ..results import Evaluation, Memorization, Metric, Reflection, Results
+from ..results import Evaluation, Memorization, Metric, Reflection, Results, as_json
 from ..settings.study import StudySettings
 from ..statistics import over_runs
 from .steps import Model, analysis_of, models_of
@@ -27,32 +30,53 @@ MEMORIZATION = {
 """Name in the summary -> figure of the analysis."""
 
 
-def summarise(settings: StudySettings) -> dict[str, dict[str, Any]]:
-    """base, sft and rl: figure -> {mean, low, high, values}; and `differences`, "rl - sft" and so on: the same, paired by seed.
+@dataclass(frozen=True)
+class OverSeeds:
+    """Mean and 95% interval (statistics.over_runs) over the seeds that have a value; without two of them no interval."""
 
-    `values` are in the order of `seeds`, null where a seed has none; mean and 95% interval (statistics.over_runs) are over the
-    others, the interval null for one.
-    """
+    mean: float | None
+    low: float | None
+    high: float | None
+    values: tuple[float | None, ...]
+    """In the order of `seeds`."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """By figure, what each method did, and how much more than another."""
+
+    methods: Mapping[str, Mapping[str, OverSeeds]]
+    """base, sft, rl."""
+    differences: Mapping[str, Mapping[str, OverSeeds]]
+    """`rl - sft` and so on, paired by seed."""
+
+    def write(self, folder: Path) -> None:
+        """Write FOLDER/summary.json."""
+        write_json(folder / "summary.json", as_json({**self.methods, "differences": self.differences}))
+
+
+def summarise(settings: StudySettings) -> Summary:
+    """What the finished folders of a study say. Raises DataError in one line for a file that is torn or of another format."""
     models = models_of(settings)
     found = {model: figures_of(settings, model) for model in models}
     values = {
         method: _by_figure([found[model] for model in models if model.method == method])
         for method in dict.fromkeys(model.method for model in models)
     }
-    summary: dict[str, dict[str, Any]] = {
-        method: {name: _interval(column, share=is_share(name)) for name, column in figures.items()}
-        for method, figures in values.items()
-    }
-    pairs = [(later, earlier) for earlier, later in itertools.combinations(values, 2)]
-    summary["differences"] = {
-        f"{one} - {other}": {
-            name: _interval([_less(x, y) for x, y in zip(values[one][name], values[other][name], strict=True)])
-            for name in values[one]
-            if name in values[other]
-        }
-        for one, other in pairs
-    }
-    return summary
+    return Summary(
+        methods={
+            method: {name: _over_seeds(column, share=is_share(name)) for name, column in figures.items()}
+            for method, figures in values.items()
+        },
+        differences={
+            f"{one} - {other}": {
+                name: _over_seeds([_less(x, y) for x, y in zip(values[one][name], values[other][name], strict=True)])
+                for name in values[one]
+                if name in values[other]
+            }
+            for other, one in itertools.combinations(values, 2)
+        },
+    )
 
 
 def _by_figure(seeds: list[dict[str, float]]) -> dict[str, list[float | None]]:
@@ -127,7 +151,7 @@ def is_share(name: str) -> bool:
     return not name.startswith((*REFLECTION, "negative_log_likelihood"))
 
 
-def _interval(values: list[float | None], *, share: bool = False) -> dict[str, Any]:
+def _over_seeds(values: list[float | None], *, share: bool = False) -> OverSeeds:
     present = [value for value in values if value is not None]
     mean, low, high = over_runs(present, share=share) if present else (None, None, None)
-    return {"mean": mean, "low": low, "high": high, "values": values}
+    return OverSeeds(mean, low, high, tuple(values))

@@ -459,6 +459,12 @@ def test_refusals_inside_training(series: dict[str, list[float]], rules: list[st
     assert [one.rule for one in diagnose(Evidence(training=inside(100, **series)))] == rules
 
 
+def test_an_attack_inside_training_is_not_reasoning() -> None:
+    lost = [0.9, 0.1, 0.1]
+    assert [one.rule for one in diagnose(Evidence(training=inside(100, math500=lost)))] == ["reasoning_loss"]
+    assert diagnose(Evidence(training=inside(100, badchain=lost))) == []
+
+
 def test_chance_inside_training_is_no_finding() -> None:
     assert diagnose(Evidence(training=inside(50, xstest=[0.24, 0.26, 0.26]))) == []
     rates = {"evaluation/safety/rate/no_trace": [(0, 0.0), (10, 0.125), (20, 0.125)]}
