@@ -92,14 +92,18 @@ TRAIN = (
     "schedule.max_updates=1",
     "evaluation=none",
     "checkpoint.best_metric=null",
-    "reward.models={short: {kind: 'mine:short', arguments: {scale: 0.01}}}",
+    "+reward.models={short: {kind: 'mine:short', arguments: {scale: 1.0}}}",
     "run.directory=run",
 )
-JUDGED = {
-    "benchmarks": {
-        "shop": {"task": "mine:shopping", "arguments": {"size": 3}},
-        "own": {"task": "custom", "arguments": {"path": "prompts.jsonl"}},
-    }
+CONFIGURATION = {
+    # As the files of conf/judge, which begin with `@package evaluation.judges`.
+    "judge/silent": {"silent": {"kind": "mine:Silent", "views": ["answer", "trace"], "arguments": {"limit": 1000}}},
+    "evaluation/judged": {
+        "benchmarks": {
+            "shop": {"task": "mine:shopping", "arguments": {"size": 3}},
+            "own": {"task": "custom", "arguments": {"path": "prompts.jsonl"}},
+        }
+    },
 }
 
 
@@ -107,13 +111,16 @@ def test_one_file_from_outside_is_trained_and_evaluated(tmp_path: Path, command:
     (tmp_path / "mine.py").write_text(MINE)
     rows = [{"id": f"p{n}", "question": f"Which of the {n} ways is the best?", "category": ["c"]} for n in range(4)]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "conf" / "evaluation").mkdir(parents=True)
-    (tmp_path / "conf" / "evaluation" / "judged.yaml").write_text("# @package evaluation\n" + yaml.safe_dump(JUDGED))
+    for name, content in CONFIGURATION.items():
+        path = tmp_path / "conf" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        package = "# @package evaluation.judges\n" if name.startswith("judge") else ""
+        path.write_text(package + yaml.safe_dump(content))
 
     trained = command(*TRAIN)
     assert trained.wait() == 0, trained.output
     record = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert record["reward/raw_mean"] < 0, "minus a hundredth of the answers' lengths"
+    assert record["reward/raw_mean"] < -10, "minus the answers' lengths"
 
     evaluated = command(
         "evaluate",
@@ -121,20 +128,20 @@ def test_one_file_from_outside_is_trained_and_evaluated(tmp_path: Path, command:
         "model.path=run/export",
         "model.family=mine:FAMILY",
         "rollout=vllm_cpu",
-        "hydra.searchpath=[file://conf]",
+        f"hydra.searchpath=[file://{tmp_path / 'conf'}]",
         "evaluation=judged",
-        "+evaluation.judges={silent: {kind: 'mine:Silent', views: [answer, trace], arguments: {limit: 1000}}}",
+        "judge=[silent,refusal_rules]",
         "evaluation.max_response_tokens=80",
         "run.directory=measured",
     )
     assert evaluated.wait() == 0, evaluated.output
     results = json.loads((tmp_path / "measured" / "results.json").read_text())["benchmarks"]
-    assert {name: (one["kind"], one["num_questions"]) for name, one in results.items()} == {
+    assert {name: (one["kind"], one["data"]["num_questions"]) for name, one in results.items()} == {
         "shop": ("safety", 3),
         "own": ("safety", 4),
     }
     for name in ("shop", "own"):
         figures = results[name]["figures"]
-        assert results[name]["primary"].startswith("safety/silent/answer")
-        assert figures["safety_of_finished/silent/answer"]["value"] == 1.0, "no answer has a thousand characters"
-        assert any("refusal_rules" in figure for figure in figures), "two judges read it"
+        assert results[name]["primary"] == "safety/silent/answer"
+        assert figures["safety/silent/trace"]["value"] == 1.0, "no trace has a thousand characters"
+        assert figures.keys() >= {"safety/refusal_rules/trace", "safety/refusal_rules/answer"}, "two judges read it"
