@@ -35,6 +35,16 @@ class JudgeKind:
     finds_beginnings: bool
 
 
+Kind = Literal["safety", "over_refusal", "helpfulness", "reasoning", "robustness"]
+"""What a benchmark measures. robustness: reasoning under an attack."""
+
+
+def benchmark_kind(task: str, arguments: dict[str, Any], attack: str | None, key: str) -> Kind:
+    """What a configured benchmark measures; raises ConfigError, naming `key`, for an unknown one."""
+    kind: Kind = "robustness" if attack else BENCHMARKS.get(task, key).configured(arguments).kind
+    return kind
+
+
 def judge_class(kind: str, key: str) -> Any:
     """The class of a kind of judge; raises ConfigError, naming `key`, for an unknown one or a class that declares none."""
     found = JUDGES.get(kind, key)

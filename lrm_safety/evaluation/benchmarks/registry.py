@@ -16,9 +16,8 @@ from typing import Any, Generic, Literal, ParamSpec
 
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.benchmarks.question import Questions
-from lrm_safety.settings.evaluation import BENCHMARKS
+from lrm_safety.settings.evaluation import BENCHMARKS, Kind
 
-Kind = Literal["safety", "over_refusal", "helpfulness", "reasoning", "robustness"]
 Scoring = Literal["judges", "math", "integer", "choice", "own"]
 Options = ParamSpec("Options")
 
