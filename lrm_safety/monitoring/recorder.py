@@ -17,6 +17,7 @@ from lrm_safety.errors import LrmSafetyError
 from lrm_safety.interruption import kept_from_children
 from lrm_safety.settings import Settings
 from lrm_safety.settings.evaluation import benchmark_kind
+
 from .alarms import Alarms
 from .console import Console, open_console
 from .findings import Findings

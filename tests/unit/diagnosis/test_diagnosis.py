@@ -481,8 +481,11 @@ def test_refusals_inside_training(series: dict[str, list[float]], rules: list[st
 
 def test_an_attack_inside_training_is_not_reasoning() -> None:
     lost = [0.9, 0.1, 0.1]
-    assert [one.rule for one in diagnose(Evidence(training=inside(100, math500=lost)))] == ["reasoning_loss"]
-    assert diagnose(Evidence(training=inside(100, badchain=lost))) == []
+    assert [one.rule for one in diagnose(Evidence(kinds=KINDS, training=inside(100, math500=lost)))] == [
+        "reasoning_loss"
+    ]
+    attacked: dict[str, Role] = {"math500": "robustness"}
+    assert diagnose(Evidence(kinds=attacked, training=inside(100, math500=lost))) == []
 
 
 def test_chance_inside_training_is_no_finding() -> None:
