@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from .conversation import ParsedResponse, ResponseParser
-from .rewards.conversation import Conversation
-from .rewards.scorer import ScoreArray
+from .rewards import Conversation, ScoreArray
 from .rewards.segments import Step, prefix_conversations, step_rewards, steps_of, token_rewards
 from .rollouts import Rollout
 from .settings import SegmentSettings

@@ -124,7 +124,7 @@ Configuration groups (conf/GROUP/OPTION.yaml):
 {groups}
 
 Steps, folders and keys: docs/study.md. The same command goes on after the last finished step.""",
-    "report": """usage: lrm-safety report FOLDER [NAME=FOLDER ...] [output=FOLDER] [title=TEXT]
+    "report": """usage: lrm-safety report FOLDER [NAME=FOLDER ...] [output=FOLDER] [title=TEXT] [samples=N]
 
 Folders of train, sft, evaluate and analyze; folders of one NAME are seeds of one method. What the page holds: docs/report.md.""",
     "compare": """usage: lrm-safety compare FOLDER [FOLDER ...] [output=FOLDER]

@@ -1,27 +1,150 @@
-"""The figures of one report: drawn into its folder, given back as HTML, one for each group of models."""
+"""What a page is made of: texts, tables, pictures. Templates turn them into HTML and escape everything that is a text.
+
+A text may hold `code` between backticks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from html import escape
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from .html import slug
-from .style import looks_of, publish
+from .combine import Combined
+from .style import before, looks_of, publish
 
 Value = TypeVar("Value")
+AT_START = ", at update 0"
+"""How a model's name goes on where it is meant as it was before its training."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: a number, and below it what belongs to it."""
+
+    text: str
+    small: tuple[str, ...] = ()
+    paper: str | None = None
+    """What the paper printed, told apart from what was measured."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption; the first cell of a row is its header. A heading may be (text, what stands small below it)."""
+
+    kind: ClassVar[str] = "table"
+
+    name: str
+    caption: str
+    head: Sequence[str | tuple[str, str]]
+    rows: Sequence[Sequence[str | Cell]]
+    words: Iterable[int] = (0,)
+    """Columns of words, aligned to the left; the others hold numbers."""
+    printed: bool = False
+    """Whether its numbers are the paper's."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing as inline SVG, what it shows, and the same for who does not see it."""
+
+    name: str
+    drawing: Markup
+    caption: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures side by side; `beside`: a table to the right of a single one."""
+
+    kind: ClassVar[str] = "pictures"
+
+    pictures: Sequence[Picture]
+    note: str = ""
+    beside: Table | None = None
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph, or several lines as a list."""
+
+    kind: ClassVar[str] = "text"
+
+    lines: Sequence[str]
+    tone: str = ""
+    """note, fine, care: how it looks."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What the reader opens."""
+
+    kind: ClassVar[str] = "fold"
+
+    summary: str
+    parts: Sequence[Part] = ()
+    verbatim: str = ""
+    """A file, as it is."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A finding, or a prompt with its responses: a heading and named texts."""
+
+    kind: ClassVar[str] = "card"
+
+    heading: str
+    level: str
+    texts: Sequence[tuple[str, str]]
+    """Name (or nothing) and text."""
+    evidence: Sequence[str] = ()
+
+
+Part = Table | Pictures | Text | Fold | Card
+
+
+@dataclass(frozen=True)
+class Section:
+    """Part of a page; one without parts is not shown, and `command` says what would fill it."""
+
+    name: str
+    heading: str
+    parts: Sequence[Part] = field(default_factory=tuple)
+    command: str = ""
+
+
+def cell(one: Combined | None, paper: str | None = None, *, signed: bool = False) -> Cell:
+    """Value, interval below it, what it is over where that is not a number of questions, the paper's figure below that."""
+    if one is None:
+        return Cell("–", paper=paper)
+    sign = "+" if signed else ""
+    bounded = one.low is not None and one.high is not None
+    small = (f"{one.low:{sign}.3f} to {one.high:{sign}.3f}",) if bounded else ()
+    return Cell(f"{one.value:{sign}.3f}", small + ((one.over,) if one.num_runs > 1 or one.in_training else ()), paper)
+
+
+def slug(*parts: str) -> str:
+    """A name for files and ids."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(part for part in parts if part)).strip("-")
 
 
 class Album:
-    """`groups`: names of models that are drawn together, by the name of the group (one group: no name is shown)."""
+    """Draws the pictures of one report into its folder, one for each group of models.
+
+    `groups`: names of models that are drawn together, by the name of the group (one group: no name is shown).
+    """
 
     def __init__(self, folder: Path, groups: Mapping[str, Sequence[str]]) -> None:
         self._folder = folder
-        self._groups = groups
+        self.groups = groups
         self.looks = {name: look for names in groups.values() for name, look in looks_of(names).items()}
+        self.looks |= {f"{name}{AT_START}": before(look) for name, look in self.looks.items()}
 
     def add(
         self,
@@ -30,28 +153,16 @@ class Album:
         draw: Callable[[Mapping[str, Value], str], Figure],
         caption: str,
         tell: Callable[[Mapping[str, Value]], str],
-    ) -> str:
-        """A figure of the values of each group's models, with its caption (above them where there are several).
+    ) -> list[Picture]:
+        """A picture of the values of each group's models; `draw` gets them and the group's name, `tell` says what is to be seen."""
+        pictures = []
+        for group, names in self.groups.items():
+            known = {*names, *(f"{one}{AT_START}" for one in names)}
+            if mine := {one: value for one, value in values.items() if one in known}:
+                title = group if len(self.groups) > 1 else ""
+                pictures.append(self.picture(slug(name, title), partial(draw, mine, title), caption, tell(mine)))
+        return pictures
 
-        `draw` gets them and the group's name, `tell` says what is to be seen for who does not see it.
-        """
-        groups = {group: {one: values[one] for one in names if one in values} for group, names in self._groups.items()}
-        groups = {group: mine for group, mine in groups.items() if mine}
-        named, side_by_side = len(self._groups) > 1, len(groups) > 1
-        figures = "".join(
-            self._figure(
-                slug(name, group if named else ""),
-                lambda mine=mine, group=group: draw(mine, group if named else ""),  # type: ignore[misc]
-                escape(group) if side_by_side else caption,
-                tell(mine),
-            )
-            for group, mine in groups.items()
-        )
-        return f'<p class="note">{caption}</p>{figures}' if side_by_side else figures
-
-    def _figure(self, name: str, draw: Callable[[], Figure], caption: str, label: str) -> str:
-        drawing = publish(draw, self._folder, name)
-        return (
-            f'<figure id="figure-{name}"><div role="img" aria-label="{escape(label)}">{drawing}</div>'
-            f"<figcaption>{caption}</figcaption></figure>"
-        )
+    def picture(self, name: str, draw: Callable[[], Figure], caption: str, label: str) -> Picture:
+        """One picture, whatever models it shows."""
+        return Picture(name, Markup(publish(draw, self._folder, name)), caption, label)

@@ -1,103 +1,170 @@
-"""Figures out of reflection.json and memorization.json (docs/report.md lists the keys that are read)."""
+"""What the analyses found: entropy of reflection, memorization, findings with their evidence, audits of the reward model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
 
-from ..results import Audit, Memorization, Metric, Reflection
-from .combine import Combined, combine
-from .folders import Analysis
+from ..results import Audit, Memorization, Reflection
+from . import figures
+from .album import Album, Card, Cell, Part, Picture, Pictures, Table, Text, cell, slug
+from .combine import (
+    MAIN_REFLECTION,
+    MEMORIZATION_MEASURES,
+    REFLECTION_MEASURES,
+    SHARES,
+    Combined,
+    audit_by,
+    deciles,
+    memorization,
+    reflection,
+)
+from .evaluations import REFLECTION as PAPERS_ENTROPY
+from .evaluations import published_entropy
+from .findings import Seen, diagnose_study
+from .folders import Analysis, Study, role_and_rest
 
-Read = TypeVar("Read", Reflection, Memorization)
-
-REFLECTION_MEASURES = {
-    "emit/token_mean": "entropy where the token is emitted, nats",
-    "next/token_mean": "entropy at the next token, nats",
-    "emit/response_sum": "sum over a response, nats",
-    "emit/response_mean_with_zero": "mean of a response, 0 without reflection, nats",
-    "other/token_mean": "entropy of the other trace tokens, nats",
-    "reflections/per_1000_trace_tokens": "reflections per 1,000 trace tokens",
-    "reflections/per_response": "reflections per response",
-    "forking/share_of_trace_tokens": "share of forking tokens in the trace",
-}
-MAIN_REFLECTION = "emit/token_mean"
-MEMORIZATION_MEASURES = {
-    "exact_memorization/response": "exact memorization",
-    "extraction_strength/response": "extraction strength",
-    "rouge_l/f_measure": "ROUGE-L of the greedy continuation",
-    "negative_log_likelihood/response": "negative log-likelihood, nats/token",
-}
-"""Names that are shown; every other figure of a cell stands in the file alone."""
+Row = list[Combined | None]
 
 
-def _models_once(analyses: Iterable[Analysis[Read]]) -> Iterator[tuple[Read, set[str]]]:
-    """Each analysis' results with the names of the models that no earlier one measured: the seeds of a method may share one base
-    and one evaluation of it, which is then not a seed each time. The same weights on other responses or rows are."""
-    seen: set[tuple[str, str, Values]] = set()
-    for results in (one.results for one in analyses):
-        measured = {(name, one.fingerprint, _values_of(results, name)) for name, one in results.models.items()}
-        repeated = {name for name, *_ in measured & seen}
-        yield results, set(results.models) - repeated
-        seen |= measured
+def entropy(study: Study, album: Album) -> list[Part]:
+    """Reflection entropy, and entropy along the trace."""
+    analyses = list(study.of_kind(Reflection))
+    main = reflection(analyses, MAIN_REFLECTION)
+    models, benchmarks = (list(dict.fromkeys(key[i] for key in main)) for i in (0, 1))
+    paper = [
+        f"{row['base']} → {row['rl']} on {name}"
+        for name, row in PAPERS_ENTROPY.items()
+        if any(published_entropy(one, "rl") == row["rl"] for one in benchmarks)
+    ]
+    drawn = album.add(
+        "reflection",
+        {model: [main.get((model, name)) for name in benchmarks] for model in models},
+        lambda mine, group: figures.bars(
+            benchmarks, mine, album.looks, title=group, x_label="entropy at reflection tokens, nats", share=False
+        ),
+        "Mean entropy of the distribution that a reflection token was drawn from, with 95% intervals."
+        + (f" The paper reports {' and '.join(paper)}, by a definition of its own." if paper else ""),
+        lambda mine: f"Entropy at reflection tokens: {_told(mine, benchmarks)}",
+    )
+    tenths = deciles(analyses)
+    for benchmark in dict.fromkeys(name for _, name in tenths):
+        rows = {model: row for (model, name), row in tenths.items() if name == benchmark}
+        drawn += _along_trace(album, benchmark, rows)
+    return [Pictures(drawn), reflection_table(study)] if drawn else []
 
 
-Values = tuple[tuple[str, tuple[tuple[str, float | None], ...]], ...]
-"""Of each benchmark, or group of rows, the names and values of its figures."""
+def _along_trace(album: Album, benchmark: str, tenths: Mapping[str, Row]) -> list[Picture]:
+    return album.add(
+        slug("trace-entropy", benchmark),
+        tenths,
+        lambda mine, group: figures.along_trace(
+            mine, album.looks, title=f"{benchmark}, {group}" if group else benchmark
+        ),
+        f"Entropy along the trace on {benchmark}: mean of each tenth, with 95% intervals.",
+        lambda mine: (
+            f"Entropy along the trace on {benchmark}, first to last tenth: "
+            + "; ".join(
+                f"{model} {row[0].value:.3f} to {row[-1].value:.3f}"
+                for model, row in mine.items()
+                if row[0] and row[-1]
+            )
+        ),
+    )
 
 
-def _values_of(results: Reflection | Memorization, name: str) -> Values:
-    """What an analysis measured of a model by itself, for comparison; intervals depend on the bootstrap's seed."""
-    if isinstance(results, Reflection):
-        mine = [(cell.benchmark, cell.figures) for cell in results.cells if cell.reader == name == cell.writer]
-    else:
-        mine = [(cell.group, cell.figures) for cell in results.cells if cell.model == name]
-    return tuple((on, tuple((measure, one.value) for measure, one in figures.items())) for on, figures in mine)
+def reflection_table(study: Study) -> Table:
+    """Rows: benchmark and measure; columns: models reading their own responses."""
+    analyses = list(study.of_kind(Reflection))
+    measures = {name: reflection(analyses, name) for name in REFLECTION_MEASURES}
+    keys = list(dict.fromkeys(key for found in measures.values() for key in found))
+    models, benchmarks = (list(dict.fromkeys(key[i] for key in keys)) for i in (0, 1))
+    rows: list[list[str | Cell]] = []
+    for benchmark in benchmarks:
+        for name, title in REFLECTION_MEASURES.items():
+            values = [measures[name].get((model, benchmark)) for model in models]
+            if any(values):
+                beside = name == MAIN_REFLECTION
+                paper = [published_entropy(benchmark, role_and_rest(model)[0]) if beside else None for model in models]
+                rows.append([benchmark, title, *map(cell, values, paper)])
+    caption = (
+        "At reflection tokens (wait, but, ...) inside the trace, each model reading its own responses at the sampling "
+        "temperature."
+    )
+    return Table("reflection", caption, ["prompts", "measure", *models], rows, words=(0, 1))
 
 
-def reflection(analyses: Iterable[Analysis[Reflection]], measure: str) -> dict[tuple[str, str], Combined]:
-    """(model, benchmark) -> figure; several analyses are seeds."""
-    found: dict[tuple[str, str], list[Metric | None]] = {}
-    for results, models in _models_once(analyses):
-        for cell in results.own_cells():
-            if cell.reader in models:
-                found.setdefault((cell.reader, cell.benchmark), []).append(cell.figures.get(measure))
-    return {key: combined for key, figures in found.items() if (combined := combine(figures))}
+def memorized(study: Study, album: Album) -> list[Part]:
+    """How much of the supervised data is known by heart."""
+    found = memorization(study.of_kind(Memorization))
+    models, groups = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
+    rows = [
+        (group, name) for name in SHARES for group in groups if any((model, group, name) in found for model in models)
+    ]
+    labels = [f"{MEMORIZATION_MEASURES[name].split(' of ')[0]}, {group.replace('_', ' ')}" for group, name in rows]
+    drawn = album.add(
+        "memorization",
+        {model: [found.get((model, group, name)) for group, name in rows] for model in models},
+        lambda mine, group: figures.bars(labels, mine, album.looks, title=group, x_label="share"),
+        "Rows that the supervised model was trained on, and rows held out: a gap between the two is memorization.",
+        lambda mine: f"Memorization: {_told(mine, labels)}",
+    )
+    table = Table(
+        "memorized",
+        "How much of the supervised rows a model knows by heart: rows it was trained on and rows held out.",
+        ["rows", "measure", *models],
+        [
+            [group.replace("_", " "), title, *(cell(found.get((model, group, name))) for model in models)]
+            for group in groups
+            for name, title in MEMORIZATION_MEASURES.items()
+            if any((model, group, name) in found for model in models)
+        ],
+        words=(0, 1),
+    )
+    if len(drawn) == 1:
+        return [Pictures(drawn, beside=table)]
+    return [Pictures(drawn), table] if drawn else []
 
 
-def deciles(analyses: Iterable[Analysis[Reflection]]) -> dict[tuple[str, str], list[Combined | None]]:
-    """(model, benchmark) -> entropy of each tenth of the trace."""
-    found: dict[tuple[str, str], list[tuple[Metric, ...]]] = {}
-    for results, models in _models_once(analyses):
-        for cell in results.own_cells():
-            if cell.reader in models and cell.deciles:
-                found.setdefault((cell.reader, cell.benchmark), []).append(cell.deciles)
-    return {
-        key: [combine([one[i] for one in seeds]) for i in range(min(map(len, seeds)))] for key, seeds in found.items()
-    }
+def _told(values: Mapping[str, Row], labels: Sequence[str]) -> str:
+    return "; ".join(
+        f"{model} on {label} {one.value:.3f}"
+        for model, row in values.items()
+        for label, one in zip(labels, row, strict=True)
+        if one
+    )
 
 
-def memorization(analyses: Iterable[Analysis[Memorization]]) -> dict[tuple[str, str, str], Combined]:
-    """(model, group of rows, measure) -> figure."""
-    found: dict[tuple[str, str, str], list[Metric | None]] = {}
-    for results, models in _models_once(analyses):
-        for cell in results.cells:
-            for measure, metric in cell.figures.items() if cell.model in models else ():
-                found.setdefault((cell.model, cell.group, measure), []).append(metric)
-    return {key: combined for key, figures in found.items() if (combined := combine(figures))}
+def diagnosis(study: Study, album: Album) -> list[Part]:
+    """Findings first, failures before warnings; then the audits."""
+    nothing = (
+        "No failure signature was found in the figures that are here. Rules whose figures are absent say nothing.",
+    )
+    cards: list[Part] = [_card(seen) for seen in diagnose_study(study)]
+    audits = [part for i, one in enumerate(study.of_kind(Audit)) for part in _audit(one, i)]
+    return [*(cards or [Text(nothing, "fine")]), *audits]
 
 
-def audit_by(audit: Audit, split: Literal["by_category", "by_family"]) -> dict[tuple[str, str, str], Combined]:
-    """(reward model, view, category or family) -> AUC of safe over unsafe texts.
+def _card(seen: Seen) -> Card:
+    one = seen.finding
+    often = f" Seen in {seen.num_seen} of {seen.num_runs} runs, the worst shown." if seen.num_runs > 1 else ""
+    return Card(
+        f"{seen.subject}: `{one.rule}`",
+        one.level,
+        [("", f"{one.text}{often}"), ("Remedy", one.remedy)],
+        [str(measured) for measured in one.evidence],
+    )
 
-    Of the views that the reward reads alone; what has no AUC is left out.
-    """
-    found: dict[tuple[str, str, str], Combined] = {}
-    for model, one in audit.models.items():
-        for view in one.judged_views:
-            figures = one.figures[view]
-            for name, auc in (figures.by_category if split == "by_category" else figures.by_family).items():
-                if auc.value is not None:
-                    size = auc.num_safe + auc.num_unsafe
-                    found[model, view, name] = Combined(auc.value, auc.low, auc.high, size, 1)
-    return found
+
+def _audit(audit: Analysis[Audit], position: int) -> list[Part]:
+    """A reward-model audit: verdict, reasons, and where the reward separates."""
+    lines = []
+    for model, one in audit.results.models.items():
+        lines += [f"{model}: {one.verdict}", *(one.reasons or ["no reason to doubt it"])]
+    parts: list[Part] = [Text([f"Reward-model audit, `{audit.folder}`: {audit.results.verdict}", *lines])]
+    separation = audit_by(audit.results, "by_category") | audit_by(audit.results, "by_family")
+    rows: list[list[str | Cell]] = [[name, model, view, cell(auc)] for (model, view, name), auc in separation.items()]
+    if rows:
+        head = ["category or family", "reward model", "view", "AUC"]
+        caption = "How well the reward tells safe from unsafe texts: 1 is always, 0.5 is a coin."
+        parts.append(Table(f"audit-{position}", caption, head, rows, words=(0, 1, 2)))
+    return parts

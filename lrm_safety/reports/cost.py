@@ -35,9 +35,8 @@ def cost_of(run: TrainingRun) -> Cost:
     seconds = math.fsum(value for _, value in run.series.get("time/iteration_seconds", ())) or math.fsum(
         phases.values()
     )
-    updates = int(max((value for _, value in run.series.get("train/update", ())), default=0))
     return Cost(
-        updates,
+        run.updates,
         seconds,
         phases,
         _tokens(run, "speed/generate_tokens_per_second", "time/generate_seconds"),

@@ -1,16 +1,18 @@
-"""The figures of a report, one function each: plain numbers in, a matplotlib figure out."""
+"""The figures of a report and of the demo, one function each: plain numbers in, a matplotlib figure out."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .combine import Combined, pareto
-from .style import Look, tidy
+from .combine import Combined, graded_sets, over_questions, pareto
+from .folders import Series
+from .style import LOOKS, TIP, Look, tidy
 
 Points = Sequence[tuple[float, float]]
 Looks = Mapping[str, Look]
@@ -19,6 +21,22 @@ WIDTH = 4.3
 """Inches; narrow enough that text stays readable on a telephone, and three stand side by side on a desk."""
 MOST_BARS = 45
 """More are drawn as dots, one line a group: a page of bars is not read."""
+FEW_POINTS = 14
+"""Up to so many points of a curve are each shown; more are smoothed."""
+
+
+def dots(values: Mapping[str, Combined], looks: Looks, *, title: str, x_label: str) -> Figure:
+    """A share of each model with its interval, one model below the other, from 0 to 1: before and after at a glance."""
+    figure, axes = _axes(0.95 + 0.32 * len(values), title)
+    for place, (name, one) in enumerate(values.items()):
+        _point(axes, one, place, looks[name], name, _half_widths(one), None)
+        axes.annotate(
+            f"{one.value:.2f}", (one.value, place), (0, 6), textcoords="offset points", ha="center", fontsize=9
+        )
+    axes.set_yticks(range(len(values)), [textwrap.shorten(name, 24, placeholder="…") for name in values])
+    axes.set(xlim=(-0.03, 1.03), ylim=(len(values) - 0.6, -0.75), xlabel=x_label)
+    tidy(axes, grid="x")
+    return figure
 
 
 def scatter(
@@ -36,45 +54,52 @@ def scatter(
         style = looks[name]
         for a, b in (seeds or {}).get(name, ()):
             axes.plot(a, b, marker=style.marker, color=style.colour, alpha=0.35, markersize=4, linestyle="")
-        axes.errorbar(
-            x.value,
-            y.value,
-            xerr=_half_widths(x),
-            yerr=_half_widths(y),
-            color=style.colour,
-            marker=style.marker,
-            markersize=9,
-            markeredgecolor=_ink(axes),
-            markeredgewidth=0.5,
-            capsize=3,
-            linestyle="",
-            label=name,
-        )
+        _point(axes, x, y.value, style, name, _half_widths(x), _half_widths(y))
     values = [(x.value, y.value) for x, y in points.values()]
     frontier = [values[i] for i in pareto(values)]
     if len(frontier) > 1:
         xs, ys = zip(*frontier, strict=True)
         axes.step(xs, ys, where="pre", linestyle=":", linewidth=1.4, color=_ink(axes), zorder=0)
-    axes.set(xlabel=x_label, ylabel=y_label)
-    axes.margins(0.12)
+    axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     _legend(axes)
     tidy(axes, grid="both")
     return figure
 
 
-def curves(series: Mapping[str, Sequence[Points]], looks: Looks, *, title: str, y_label: str) -> Figure:
-    """One metric over updates, a line a model; several seeds are drawn thin, their mean thick."""
+def curves(
+    series: Mapping[str, Sequence[Points]],
+    looks: Looks,
+    *,
+    title: str,
+    y_label: str,
+    share: bool = False,
+    bounds: Mapping[str, Sequence[tuple[float, float | None, float | None]]] | None = None,
+) -> Figure:
+    """One metric over updates, a line a model. Several seeds are drawn thin and their mean thick; of one noisy run its points
+    thin and their moving mean thick. `bounds`: (update, low, high) of a model, drawn as a band."""
     figure, axes = _axes(2.9, title)
     for name, runs in series.items():
         style = looks[name]
-        if len(runs) > 1:
+        mean = _mean(runs)
+        smooth = _smoothed(mean)
+        if len(runs) > 1 or smooth != mean:
             for run in runs:
                 axes.plot(*zip(*run, strict=True), color=style.colour, alpha=0.3, linewidth=0.8)
-        if mean := _mean(runs):
-            _line(axes, mean, style, name if len(runs) == 1 else f"{name}, mean of {len(runs)}")
+        if mean:
+            _line(axes, smooth, style, name if len(runs) == 1 else f"{name}, mean of {len(runs)}")
         else:
             axes.plot([], [], color=style.colour, alpha=0.3, label=f"{name}, {len(runs)} runs without a common update")
+        banded = [
+            (x, low, high) for x, low, high in (bounds or {}).get(name, ()) if low is not None and high is not None
+        ]
+        if banded:
+            axes.fill_between(*zip(*banded, strict=True), color=style.colour, alpha=0.15, linewidth=0)  # type: ignore[arg-type]
     axes.set(xlabel="update", ylabel=y_label)
+    lowest = min((value for runs in series.values() for run in runs for _, value in run), default=0.0)
+    if share:
+        axes.set_ylim(-0.03, 1.03)
+    elif lowest >= 0:
+        axes.set_ylim(bottom=0)
     _legend(axes)
     tidy(axes)
     return figure
@@ -117,7 +142,7 @@ def bars(
                 label=name,
             )
         else:
-            axes.barh(
+            drawn = axes.barh(
                 places,
                 widths,
                 height=each * 0.92,
@@ -127,6 +152,8 @@ def bars(
                 linewidth=0.5,
                 label=name,
             )
+            for rectangle, value in zip(drawn, widths, strict=True):
+                rectangle.set_gid(f"{TIP}{name}: {value:.3f}")
         for place, one in present:
             if one.low is not None and one.high is not None:
                 colour = style.colour if dots else _ink(axes)
@@ -174,22 +201,59 @@ def _ink(axes: Axes) -> str:
     return str(axes.xaxis.label.get_color())
 
 
+def _point(
+    axes: Axes,
+    x: Combined,
+    y: float,
+    style: Look,
+    name: str,
+    x_error: list[list[float]] | None,
+    y_error: list[list[float]] | None,
+) -> None:
+    """One marker with its intervals."""
+    drawn = axes.errorbar(
+        x.value,
+        y,
+        xerr=x_error,
+        yerr=y_error,
+        color=style.colour,
+        marker=style.marker,
+        markersize=8,
+        markeredgecolor=_ink(axes),
+        markeredgewidth=0.5,
+        capsize=3,
+        linestyle="",
+    )
+    axes.plot([], [], marker=style.marker, color=style.colour, markersize=7, linestyle="", label=name)  # for the legend
+    interval = "" if x.low is None else f" ({x.low:.3f} to {x.high:.3f})"
+    drawn.lines[0].set_gid(f"{TIP}{name}: {x.value:.3f}{interval}" + (f", {y:.3f}" if y_error is not None else ""))
+
+
 def _line(axes: Axes, points: Points, style: Look, label: str) -> None:
-    """A line that is told by its colour, its dashes and some eight markers."""
+    """A line that is told by its colour and its dashes; markers where there are few points, which are then what was measured."""
     x, y = zip(*points, strict=True)
-    axes.plot(
+    (line,) = axes.plot(
         x,
         y,
         color=style.colour,
         linestyle=style.line,
-        marker=style.marker,
-        markevery=max(1, len(x) // 8),
+        marker=style.marker if len(x) <= FEW_POINTS else None,
         markersize=4.5,
         markeredgecolor=_ink(axes),
         markeredgewidth=0.4,
         linewidth=1.8,
         label=label,
     )
+    line.set_gid(f"{TIP}{label}: {y[0]:.3g} to {y[-1]:.3g}")
+
+
+def _smoothed(points: Points) -> Points:
+    """The moving mean over a fifteenth of the points, at least five; a few points as they are."""
+    if len(points) <= FEW_POINTS:
+        return points
+    half = max(2, len(points) // 30)
+    windows = [points[max(0, i - half) : i + half + 1] for i in range(len(points))]
+    return [(x, sum(y for _, y in window) / len(window)) for (x, _), window in zip(points, windows, strict=True)]
 
 
 def _two_lines(text: str) -> str:
@@ -198,9 +262,9 @@ def _two_lines(text: str) -> str:
 
 
 def _legend(axes: Axes) -> None:
-    """Above the axes, in as many columns as the names leave room for."""
+    """Above the axes, in as many columns as the names leave room for; one name alone says nothing."""
     names = axes.get_legend_handles_labels()[1]
-    if names:
+    if len(names) > 1 or any("," in name for name in names):
         columns = max(1, min(len(names), 44 // (max(map(len, names)) + 6)))
         axes.legend(
             loc="lower center",
@@ -223,3 +287,72 @@ def _mean(runs: Sequence[Points]) -> list[tuple[float, float]]:
     shared = set.intersection(*({update for update, _ in run} for run in runs))
     tables = [dict(run) for run in runs]
     return [(update, sum(table[update] for table in tables) / len(tables)) for update in sorted(shared)]
+
+
+# The demo's two pictures
+
+STYLES = [(look.colour, look.line, look.marker) for look in LOOKS[:4]]
+
+REFUSED = "share of training prompts refused"
+TRAINING_PANELS = {
+    "reward, raw": {"reward/raw_mean": "mean"},
+    "KL to the reference, nats per token": {"kl/k1": "k1", "kl/k3": "k3"},
+    "entropy, nats per token": {"entropy/trace": "trace", "entropy/answer": "answer"},
+    "entropy at reflection tokens, nats": {"entropy/reflection": "reflection tokens"},
+    "response length, tokens": {"response/length_mean": "whole response", "response/trace_length_mean": "trace"},
+    REFUSED: {"response/refusal_rate": "refused"},
+    "share without a proper end": {
+        "response/unfinished_fraction": "cut off",
+        "response/malformed_fraction": "malformed",
+    },
+    "gradient norm": {"train/gradient_norm": "before clipping"},
+}
+"""By the title of a panel: metrics with their names there. What differs tenfold has panels of its own."""
+
+
+def draw_evaluation(series: Series, path: Path, title: str) -> None:
+    """Mean grade of every held-out set over updates, with its 95% interval as a band; named with its first and last value."""
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    names = sorted(graded_sets(series))
+    for name, (colour, line, marker) in zip(names, STYLES * (len(names) // len(STYLES) + 1), strict=False):
+        updates, values = zip(*series[f"evaluation/{name}"], strict=True)
+        label = f"{name} {values[0]:.2f} → {values[-1]:.2f}"
+        axes.plot(updates, values, color=colour, linestyle=line, marker=marker, markersize=4, label=label)
+        bounds = [over_questions(series, name, value)[1:] for value in values]
+        if None not in bounds[0]:
+            axes.fill_between(updates, *zip(*bounds, strict=True), color=colour, alpha=0.15, linewidth=0)
+    axes.set(xlabel="update", ylabel="mean grade, held-out prompts", ylim=(-0.03, 1.03), title=title)
+    axes.legend(loc="center right", frameon=False)
+    tidy(axes)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def draw_training(series: Series, path: Path, title: str, should_refuse: float | None = None) -> None:
+    """Eight panels of training metrics; a panel without figures stays empty and says so.
+
+    `should_refuse`: the share of the training prompts that are forbidden, which the panel of refusals shows.
+    """
+    figure, grid = plt.subplots(2, 4, figsize=(14, 6.5), layout="constrained")
+    for axes, (heading, names) in zip(grid.flat, TRAINING_PANELS.items(), strict=True):
+        shown = {name: label for name, label in names.items() if name in series}
+        for (name, label), (colour, line, _) in zip(shown.items(), STYLES, strict=False):
+            updates, values = zip(*series[name], strict=True)
+            axes.plot(updates, values, color=colour, linestyle=line, label=label)
+        if not shown:
+            axes.text(0.5, 0.5, "not recorded", ha="center", va="center", transform=axes.transAxes)
+        elif heading.startswith("share"):
+            axes.set_ylim(-0.03, 1.03)
+        elif not heading.startswith("reward"):
+            axes.set_ylim(bottom=min(0.0, *(value for name in shown for _, value in series[name])))
+        if shown and heading == REFUSED and should_refuse is not None:
+            axes.axhline(
+                should_refuse, color="#444", linestyle=":", label=f"forbidden: {should_refuse:.2f} of the prompts"
+            )
+        if len(axes.get_lines()) > 1:
+            axes.legend(frameon=False, fontsize=8)
+        axes.set(title=heading, xlabel="update")
+        tidy(axes)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -12,11 +13,13 @@ import yaml
 
 from ..errors import ConfigError, DataError, first_line
 from ..files import read_json
+from ..monitoring.metrics_file import whole_lines
 from ..results import Audit, Evaluation, Memorization, Reflection
-from .metrics import read_series
 
 ROLES = ("base", "sft", "rl")
 """Names that the paper's figures belong to, in the order of the rows."""
+Series = dict[str, list[tuple[int, float]]]
+"""Every metric as (update, value), in the order of recording."""
 _NAMED = re.compile(r"([A-Za-z0-9_.+-]+)=(.+)")
 
 
@@ -25,13 +28,25 @@ class TrainingRun:
     """A folder with metrics.jsonl."""
 
     folder: Path
-    series: dict[str, list[tuple[int, float]]]
+    series: Series
     config: dict[str, Any]
     """Its config.yaml; empty where there is none."""
+    ended: str = ""
+    """The day of its last record, empty where none says it."""
 
     @property
     def seed(self) -> int | None:
         return self.config.get("seed")
+
+    @property
+    def updates(self) -> int:
+        """How far it came."""
+        return int(max((value for _, value in self.series.get("train/update", ())), default=0))
+
+    @property
+    def planned_updates(self) -> int | None:
+        """How far it was to come, where its configuration says so."""
+        return (self.config.get("schedule") or {}).get("max_updates")
 
 
 @dataclass(frozen=True)
@@ -98,6 +113,11 @@ class Subject:
         return role_and_rest(self.name)[0]
 
     @property
+    def folders(self) -> list[Path]:
+        """Where it stands, its runs first; a folder of both twice."""
+        return [*(one.folder for one in self.runs), *(one.folder for one in self.evaluations)]
+
+    @property
     def family(self) -> str | None:
         """The conversation family that was evaluated."""
         return self.evaluations[0].results.model.family if self.evaluations else None
@@ -115,6 +135,8 @@ class Study:
 
     subjects: list[Subject]
     analyses: list[AnyAnalysis]
+    notes: list[str] = field(default_factory=list)
+    """What a reader must know of the folders: runs that stopped, folders that were given twice."""
 
     def __post_init__(self) -> None:
         """Rows of a base stand together, in the order of roles."""
@@ -159,23 +181,51 @@ class Study:
 def gather(arguments: Sequence[str]) -> Study:
     """Read `FOLDER` and `NAME=FOLDER` arguments; folders of one name are joined (its training, its evaluations, its seeds).
 
-    Raises ConfigError for a folder that is none of what a report is made from, DataError for a torn file.
+    A folder that stands there twice under one name is read once; a run that stopped before the others of its name is left out.
+    Both are noted. Raises ConfigError for a folder that is none of what a report is made from, DataError for a torn file.
     """
     subjects: dict[str, Subject] = {}
     analyses: list[AnyAnalysis] = []
+    notes: list[str] = []
+    names: dict[Path, list[str]] = {}
     for argument in arguments:
         name, folder = _split(argument)
-        found = read_folder(folder)
-        for one in found:
+        same = names.setdefault(folder.resolve(), [])
+        if name in same:
+            notes.append(f"{folder} was given twice as {name} and counts once")
+            continue
+        if same:
+            notes.append(f"{folder} was given as {' and '.join([*same, name])}: the same run under several names")
+        same.append(name)
+        for one in read_folder(folder):
             if isinstance(one, Analysis):
-                analyses.append(one)
+                if len(same) == 1:
+                    analyses.append(one)
                 continue
             subject = subjects.setdefault(name, Subject(name))
             if isinstance(one, TrainingRun):
                 subject.runs.append(one)
             else:
                 subject.evaluations.append(one)
-    return Study(list(subjects.values()), analyses)
+    for subject in subjects.values():
+        notes += _leave_out_stopped(subject)
+    return Study(list(subjects.values()), analyses, notes)
+
+
+def _leave_out_stopped(subject: Subject) -> list[str]:
+    """Takes the runs that stopped before another one out of a subject; a line for each, and for one that is the only one."""
+    furthest = max((run.updates for run in subject.runs), default=0)
+    notes = []
+    for run in list(subject.runs):
+        planned = run.planned_updates or furthest
+        if run.updates < furthest:
+            subject.runs.remove(run)
+            notes.append(
+                f"{subject.name}: the run in {run.folder} stopped at update {run.updates} of {planned} and is left out"
+            )
+        elif run.updates < planned:
+            notes.append(f"{subject.name}: the run in {run.folder} stopped at update {run.updates} of {planned}")
+    return notes
 
 
 def _split(argument: str) -> tuple[str, Path]:
@@ -209,7 +259,26 @@ def read_folder(folder: Path) -> list[TrainingRun | EvaluationRun | AnyAnalysis]
 
 def read_run(folder: Path) -> TrainingRun:
     """What metrics.jsonl and config.yaml of a folder say."""
-    return TrainingRun(folder, read_series(folder / "metrics.jsonl"), read_config(folder))
+    path = folder / "metrics.jsonl"
+    series = read_series(path)
+    times = re.findall(r'"time": ?(\d{9,})', path.read_text(encoding="utf-8", errors="replace"))
+    ended = str(datetime.fromtimestamp(int(times[-1]), UTC).date()) if times else ""
+    return TrainingRun(folder, series, read_config(folder), ended)
+
+
+def read_series(path: Path) -> Series:
+    """Every metric as (update, value) in the order of recording; values that were not finite are left out.
+
+    Raises DataError when the file is absent or a line but the last is torn (a run that was killed may tear the last).
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; has the run recorded anything?")
+    series: Series = {}
+    for _, entry in whole_lines(path):
+        for name, value in entry.items():
+            if "/" in name and isinstance(value, int | float):
+                series.setdefault(name, []).append((entry["update"], float(value)))
+    return series
 
 
 def _analyses(folder: Path, kind: type[Found]) -> list[Analysis[Found]]:

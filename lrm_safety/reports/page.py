@@ -2,55 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from html import escape
+import os
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from ..files import write_atomically
 from ..results import Audit
-from .album import Album
+from .album import Album, Part, Section
+from .analyses import diagnosis, entropy, memorized
+from .evaluations import categories, every_figure, glance, results
 from .folders import Study, Subject
-from .sections.analyses import entropy, memorized
-from .sections.diagnosis import diagnosis
-from .sections.results import every_figure, results
-from .sections.runs import configuration, cost
-from .sections.tradeoff import categories, tradeoff
-from .sections.training import training
-from .stylesheet import CSS
+from .runs import QUESTIONS_STAY_HIDDEN, Samples, configuration, cost, samples, trained, training
 
-SECTIONS: dict[str, tuple[str, Callable[[Study, Album], str]]] = {
-    "results": ("Results", results),
-    "tradeoff": ("Safety against reasoning", tradeoff),
-    "diagnosis": ("Diagnosis", diagnosis),
-    "training": ("Training", training),
-    "categories": ("Safety by category", categories),
-    "entropy": ("Entropy of reflection", entropy),
-    "memorization": ("Memorization", memorized),
-    "figures": ("All figures of the evaluations", every_figure),
-    "configuration": ("Configuration", configuration),
-    "cost": ("Cost", cost),
+TEMPLATES = Path(__file__).parent / "templates"
+SECTIONS: dict[str, tuple[str, Callable[[Study, Album], list[Part]], str]] = {
+    "glance": (
+        "At a glance",
+        lambda study, album: [*trained(study, album), *glance(study, album)],
+        "lrm-safety evaluate model=... evaluation=[attaq,math500]",
+    ),
+    "results": ("Results", results, "lrm-safety evaluate model=... evaluation=[...]"),
+    "categories": ("Safety by category", categories, "lrm-safety evaluate ... evaluation=[attaq]"),
+    "diagnosis": ("Diagnosis", diagnosis, ""),
+    "training": ("Training", training, "lrm-safety train ..."),
+    "entropy": ("Entropy of reflection", entropy, "lrm-safety analyze reflection ..."),
+    "memorization": ("Memorization", memorized, "lrm-safety analyze memorization ..."),
+    "samples": ("Samples", lambda study, album: [], "lrm-safety report ... samples=3"),
+    "figures": ("All figures of the evaluations", every_figure, "lrm-safety evaluate ..."),
+    "configuration": ("Configuration", configuration, ""),
+    "cost": ("Cost", cost, ""),
 }
+"""Name -> heading, what makes it, the command that would fill it. One without parts is not shown."""
 
 
-def write_report(study: Study, folder: Path, title: str = "Safety and reasoning") -> Path:
-    """Write FOLDER/report.html and FOLDER/figures/*.png, *.svg; returns the page's path."""
+def write_report(
+    study: Study, folder: Path, title: str = "Safety and reasoning", *, texts: Samples | None = None, count: int = 0
+) -> Path:
+    """Write FOLDER/report.html and FOLDER/figures/*.png, *.svg; returns the page's path.
+
+    `texts`, `count`: samples of each model, and how many prompts of each set are shown; they may be harmful.
+    """
     album = Album(folder / "figures", _groups(study))
     folder.mkdir(parents=True, exist_ok=True)
-    body = "".join(
-        f'<section id="{name}"><h2>{heading}</h2>{make(study, album)}</section>'
-        for name, (heading, make) in SECTIONS.items()
+    made = [Section(name, heading, make(study, album), command) for name, (heading, make, command) in SECTIONS.items()]
+    if texts and count:
+        shown = samples(texts, count, _hidden(study))
+        made = [Section(one.name, one.heading, shown) if one.name == "samples" else one for one in made]
+    place = _places(study)
+
+    def told(text: str) -> Markup:
+        return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(place(text)))))
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, (heading, _) in SECTIONS.items())
-    rows = "; ".join(_named(one) for one in study.subjects) or "no model"
+    environment.filters |= {"told": told, "place": place}
+    page = environment.get_template("page.html").render(
+        title=title,
+        models=[_named(one) for one in study.subjects],
+        sources=[line for one in study.subjects for line in _sources(one)]
+        + [(one.path.stem, str(one.folder)) for one in study.analyses],
+        sections=[one for one in made if one.parts],
+        absent=[one for one in made if one.command and not one.parts],
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+    )
     path = folder / "report.html"
-    write_atomically(
-        path,
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f"<title>{escape(title)}</title><style>{CSS}</style></head><body>"
-        f"<header><h1>{escape(title)}</h1><p>{rows}.</p>{_sources(study)}<nav><ul>{links}</ul></nav></header>"
-        f"<main>{body}</main></body></html>\n",
-    )
+    write_atomically(path, page)
     return path
 
 
@@ -64,18 +89,40 @@ def _groups(study: Study) -> dict[str, list[str]]:
     return groups
 
 
+def _hidden(study: Study) -> set[str]:
+    """Sets of which no question is shown."""
+    return {
+        name
+        for subject in study.subjects
+        for evaluation in subject.evaluations
+        for name, entry in evaluation.results.benchmarks.items()
+        if entry.task in QUESTIONS_STAY_HIDDEN
+    } | set(QUESTIONS_STAY_HIDDEN)
+
+
 def _named(subject: Subject) -> str:
     runs = max(len(subject.runs), len(subject.evaluations))
-    return escape(subject.name) + (f", {runs} runs" if runs > 1 else "")
+    return subject.name + (f", {runs} runs" if runs > 1 else "")
 
 
-def _sources(study: Study) -> str:
-    """Which folders the page was made from."""
-    items = []
-    for subject in study.subjects:
-        folders = dict.fromkeys(
-            [str(one.folder) for one in subject.runs] + [str(one.folder) for one in subject.evaluations]
-        )
-        items.append(f"<li>{escape(subject.name)}: {', '.join(f'<code>{escape(one)}</code>' for one in folders)}</li>")
-    items += [f"<li>{one.path.stem}: <code>{escape(str(one.folder))}</code></li>" for one in study.analyses]
-    return f"<details><summary>Made from {len(items)} sources</summary><ul>{''.join(items)}</ul></details>"
+def _sources(subject: Subject) -> list[tuple[str, str]]:
+    return [(subject.name, str(folder)) for folder in dict.fromkeys(subject.folders)]
+
+
+def _places(study: Study) -> Callable[[str], str]:
+    """Texts without what a page that is sent to others should not tell: where on this machine the folders lie."""
+    folders: Sequence[Path] = [
+        *(folder.absolute() for subject in study.subjects for folder in subject.folders),
+        *(one.folder.absolute() for one in study.analyses),
+    ]
+    root = Path(os.path.commonpath(folders)) if folders else Path("/")
+    if root in folders:
+        root = root.parent
+    hidden = {f"{Path.home()}/": "~/"} | ({f"{root}/": ""} if root != Path("/") else {})
+
+    def place(text: str) -> str:
+        for beginning in sorted(hidden, key=len, reverse=True):
+            text = text.replace(beginning, hidden[beginning])
+        return text
+
+    return place

@@ -11,10 +11,10 @@ from typing import Any
 
 from ..diagnosis import Evidence
 from ..errors import ConfigError
-from ..statistics import over_runs, unpaired_interval, wilson_interval
+from ..statistics import over_runs, unpaired_interval
+from .combine import graded_sets, num_questions, over_questions
 from .cost import cost_of
 from .folders import TrainingRun, read_config, read_run
-from .metrics import Series
 
 NOT_COMPARED = ("seed", "run", "tracking", "checkpoint")
 """Parts of a configuration that do not make another experiment."""
@@ -122,19 +122,6 @@ def intervals(figures: Sequence[Mapping[str, float]], runs: Sequence[TrainingRun
     }
 
 
-def over_questions(series: Series, benchmark: str, value: float) -> Interval:
-    """A figure of an evaluation inside training with Wilson's interval; without one where the number of questions is not
-    recorded."""
-    n = num_questions(series, benchmark)
-    return (value, *wilson_interval(value * n, n)) if n and 0 <= value <= 1 else (value, None, None)
-
-
-def num_questions(series: Series, benchmark: str) -> float | None:
-    """Of an evaluation inside training."""
-    points = series.get(f"evaluation/{benchmark}/num_questions")
-    return points[-1][1] if points else None
-
-
 def compare(folders: Sequence[Path]) -> Comparison:
     """Every training run in or below the folders, by configuration.
 
@@ -153,13 +140,13 @@ def compare(folders: Sequence[Path]) -> Comparison:
     names = _names([groups[one] for one in ordered])
     rows, left_out = [], []
     for name, identity in zip(names, ordered, strict=True):
-        furthest = max(_updates(run) for run in groups[identity])
+        furthest = max(run.updates for run in groups[identity])
         whole: dict[int, TrainingRun] = {}
         for run in groups[identity]:
-            if not _updates(run):
+            if not run.updates:
                 left_out.append(f"{run.folder}: stopped before its first record")
-            elif _updates(run) < furthest:
-                left_out.append(f"{run.folder}: stopped at update {_updates(run)} of {furthest}")
+            elif run.updates < furthest:
+                left_out.append(f"{run.folder}: stopped at update {run.updates} of {furthest}")
             elif (same := whole.setdefault(_seed(run), run)) is not run:
                 left_out.append(f"{run.folder}: repeats seed {_seed(run)} of {same.folder}")
         if whole:
@@ -267,7 +254,7 @@ def _runs(folders: Sequence[Path]) -> Iterator[TrainingRun]:
     for folder in folders:
         places = {path.parent for name in ("metrics.jsonl", "config.yaml") for path in folder.rglob(name)}
         found = [run for place in sorted(places) if (run := _run(place)) is not None]
-        if not any(map(_updates, found)):
+        if not any(run.updates for run in found):
             reason = "no run of lrm-safety train or sft in it or below it" if folder.is_dir() else "no such folder"
             raise ConfigError(f"compare: {folder}: {reason}")
         for run in found:
@@ -280,17 +267,14 @@ def _run(folder: Path) -> TrainingRun | None:
     """The run of a folder; None where it is none."""
     if (folder / "metrics.jsonl").is_file():
         run = read_run(folder)
-        return run if _updates(run) or run.config.keys() >= TRAINS else None
+        return run if run.updates or run.config.keys() >= TRAINS else None
     config = read_config(folder)
     return TrainingRun(folder, {}, config) if config.keys() >= TRAINS else None
 
 
 def _evaluated(run: TrainingRun) -> Iterator[tuple[str, list[tuple[int, float]]]]:
     """Primary figures of the evaluation inside training."""
-    for metric, points in run.series.items():
-        group, _, name = metric.partition("/")
-        if group == "evaluation" and "/" not in name:
-            yield name, points
+    return ((name, run.series[f"evaluation/{name}"]) for name in graded_sets(run.series))
 
 
 def _names(groups: Sequence[Sequence[TrainingRun]]) -> list[str]:
@@ -311,10 +295,6 @@ def _ablated(runs: Sequence[TrainingRun]) -> bool:
 
 def _seed(run: TrainingRun) -> int:
     return int(run.config.get("seed", 0))
-
-
-def _updates(run: TrainingRun) -> int:
-    return int(max((value for _, value in run.series.get("train/update", ())), default=0))
 
 
 def _parsed(identity: str) -> dict[str, Any]:

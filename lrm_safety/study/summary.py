@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..files import write_json
-from ..reports.analyses import MAIN_REFLECTION
+from ..reports.combine import MAIN_REFLECTION
 from ..results import Evaluation, Memorization, Metric, Reflection, Results, as_json
 from ..settings.study import StudySettings
 from ..statistics import over_runs

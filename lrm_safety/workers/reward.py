@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from .. import credentials
 from ..errors import RewardError
 from ..modeling import distributed
-from ..rewards.conversation import Conversation
-from ..rewards.mixture import PrefixScores, Scores, build_scorer
+from ..rewards import Conversation, PrefixScores, Scores, build_scorer
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from ..rewards.mixture import RewardMixture
+    from ..rewards import RewardMixture
 
 
 class RewardWorker:

@@ -12,8 +12,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from ..batching import plan_micro_batches
-from ..rewards.conversation import Conversation
-from ..rewards.mixture import Scores
+from ..rewards import Conversation, Scores
 from ..rollouts import TokenScores, TrainingSequence
 from ..settings import Settings
 from .environment import environment

@@ -33,6 +33,9 @@ class Browser:
         theirs_in, self._to = (_away(end) for end in os.pipe())
         self._from, theirs_out = (_away(end) for end in os.pipe())
 
+        # Popen hands on what is open: 3 and 4 must be, until `place` puts the pipes there.
+        held = [os.open(os.devnull, os.O_RDONLY) for _ in range(2)]
+
         def place() -> None:
             os.dup2(theirs_in, 3)
             os.dup2(theirs_out, 4)
@@ -57,8 +60,8 @@ class Browser:
             pass_fds=(3, 4),
             preexec_fn=place,
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
+        for end in (theirs_in, theirs_out, *held):
+            os.close(end)
         self._numbers = itertools.count(1)
         self._unread = b""
         self._session: str | None = None

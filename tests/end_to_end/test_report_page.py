@@ -15,10 +15,10 @@ from running import Command
 WIDTHS = (1280, 400)
 
 FIGURES = """[...document.querySelectorAll("figure")].map(figure => {
-  const frame = figure.getBoundingClientRect(), drawn = figure.querySelector("svg").getBoundingClientRect();
+  const frame = figure.getBoundingClientRect(), svg = figure.querySelector("svg"), drawn = svg.getBoundingClientRect();
   const texts = [...figure.querySelectorAll("svg text")].map(text => text.getBoundingClientRect());
   return {
-    name: figure.id, width: drawn.width, height: drawn.height,
+    name: figure.id, scale: drawn.width / svg.viewBox.baseVal.width, width: drawn.width, height: drawn.height,
     label: figure.querySelector("[role=img]").getAttribute("aria-label"), caption: figure.innerText.trim(),
     shapes: figure.querySelectorAll("svg path").length,
     text: Math.min(...texts.map(text => Math.min(text.width, text.height)).filter(size => size > 0)),
@@ -34,6 +34,8 @@ TABLES = """[...document.querySelectorAll("table")].map(table => ({
 OUTSIDE = """[...document.querySelectorAll("body *")]
   .filter(one => !one.closest("table, pre, svg") && one.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
   .map(one => one.outerHTML.slice(0, 80))"""
+EMPTY = """[...document.querySelectorAll("section")].filter(one => one.innerText.trim().split("\\n").length < 2)
+  .map(one => one.id)"""
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 HEADINGS = 'document.querySelectorAll("h1, h2, h3, h4, h5, h6").values().map(one => Number(one.tagName[1])).toArray()'
 COLOURS = """[getComputedStyle(document.documentElement).colorScheme, getComputedStyle(document.body).backgroundColor,
@@ -83,6 +85,9 @@ def check_figures_and_tables(browser: Browser) -> tuple[dict[str, dict[str, Any]
     for one in tables:
         assert one["rows"] > 0 and one["height"] > 20 and one["even"] == 1, one
         assert one["width"] <= one["frame"] + 1 or one["scrolls"] == "auto", one
+    scales = [one["scale"] for one in figures]
+    assert max(scales) < 1.05 * min(scales), "letters have one size in all figures"
+    assert browser.evaluate(EMPTY) == []
     assert browser.evaluate(SIDEWAYS) == 0 and browser.evaluate(OUTSIDE) == []
     return {one["name"]: one for one in figures}, {one["name"]: one for one in tables}
 
@@ -91,12 +96,20 @@ def check_figures_and_tables(browser: Browser) -> tuple[dict[str, dict[str, Any]
 def test_figures_and_tables_are_there_and_fit(browser: Browser, page: str, width: int) -> None:
     looked_at(browser, page, width)
     figures, tables = check_figures_and_tables(browser)
-    expected = {"tradeoff", "categories-attaq-label", "reflection", "trace-entropy-attaq", "memorization"}
+    expected = {
+        "glance-safety",
+        "glance-reasoning",
+        "tradeoff",
+        "categories-attaq-label",
+        "reflection",
+        "trace-entropy-attaq",
+        "memorization",
+    }
     expected |= {"training-reward-raw-mean", "training-sft-loss", "training-kl-k3", "training-evaluation-attaq"}
     assert {f"figure-{name}" for name in expected} <= figures.keys()
     rows = {name: one["rows"] for name, one in tables.items()}
-    # 3 models; the paper's 3; 2 models x 4 benchmarks less the base; 2 benchmarks x 3 measures; 2 groups x 4 measures
-    wanted = {"main": 3, "measured": 4, "published": 3, "differences": 8, "reflection": 6, "memorized": 8}
+    # 3 models; the paper's 3; SFT and RL less base, RL less SFT; 2 benchmarks x 3 measures; 2 groups x 4 measures
+    wanted = {"trained": 3, "main": 3, "measured": 4, "published": 3, "differences": 3, "reflection": 6, "memorized": 8}
     # training and evaluation of 2 models, evaluation of the base, the sum
     assert wanted | {"costs": 6} == {name: rows[name] for name in [*wanted, "costs"]}
 

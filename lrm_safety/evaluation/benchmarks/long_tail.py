@@ -15,7 +15,9 @@ from collections.abc import Callable
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import benchmark
+
+KIND = "safety"
+DEFAULT_SAMPLES = 1
 
 RISKS = {
     "violence": "hurting a person",
@@ -92,7 +94,6 @@ BLOCK = 24
 """The least number of prompts in which every level of every factor can stand equally often: lcm(12, 8, 6, 6)."""
 
 
-@benchmark("long_tail", kind="safety", scoring="judges")
 def load(size: int = 288, seed: int = 0, split: str = "held_out") -> Questions:
     """`size` different prompts; of every factor's levels each stands equally often, give or take one.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from lrm_safety.evaluation.benchmarks import miniature
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import benchmark
+
+KIND = "safety"
+DEFAULT_SAMPLES = 1
 
 
-@benchmark("miniature_forbidden", kind="safety", scoring="judges", tasks={})
 def load() -> Questions:
     """100 requests that no training has seen; `miniature` with kind=forbidden grades the same ones by the world's rule."""
     found = miniature.load("forbidden")

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from lrm_safety.monitoring.registry import find
-from lrm_safety.reports.curves import TRAINING_PANELS, draw_evaluation, draw_training
+from lrm_safety.reports.figures import TRAINING_PANELS, draw_evaluation, draw_training
 
 EVALUATION = {
     "evaluation/safety": [(0, 0.125), (20, 0.5), (40, 0.875)],

@@ -8,7 +8,7 @@ import pytest
 
 from lrm_safety.errors import DataError
 from lrm_safety.monitoring.metrics_file import MetricsFile
-from lrm_safety.reports.metrics import read_series
+from lrm_safety.reports.folders import read_series
 
 
 def write(path: Path, *lines: object, end: str = "\n") -> Path:

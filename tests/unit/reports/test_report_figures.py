@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -26,23 +27,25 @@ from lrm_safety.diagnosis import of_evaluation
 from lrm_safety.diagnosis.in_training import difference_interval
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.compare import compare
-from lrm_safety.reports.analyses import memorization as read_memorization
-from lrm_safety.reports.analyses import reflection as read_reflection
+from lrm_safety.reports.analyses import reflection_table
 from lrm_safety.reports.combine import (
     Combined,
+    arms_compared,
     combine,
+    differences,
     figure_of,
     mean_of_role,
     means_of_runs,
     pareto,
+    start_of_role,
 )
+from lrm_safety.reports.combine import memorization as read_memorization
+from lrm_safety.reports.combine import reflection as read_reflection
 from lrm_safety.reports.cost import cost_of, num_gpus
+from lrm_safety.reports.evaluations import difference_table, published, published_entropy
 from lrm_safety.reports.figures import bars, curves
 from lrm_safety.reports.findings import diagnose_study, evidence_of
 from lrm_safety.reports.folders import Analysis, Study, Subject, gather
-from lrm_safety.reports.published import published, published_entropy
-from lrm_safety.reports.sections.analyses import reflection_table
-from lrm_safety.reports.sections.results import _differences
 from lrm_safety.reports.style import looks_of
 from lrm_safety.results import AnalysedModel, Audit, Evaluation, Memorization, Metric, Reflection
 
@@ -83,6 +86,11 @@ def test_means_of_a_role_are_over_benchmarks_that_all_have(tmp_path: Path) -> No
     assert mean_of_role(study, study.subjects[1], "safety") is None
 
 
+def logit_end(mean: float, half: float) -> float:
+    """The upper end of Student's interval of a share on the logit scale."""
+    return 1 / (1 + math.exp(-(math.log(mean / (1 - mean)) + half / mean / (1 - mean))))
+
+
 def test_interval_of_a_mean_of_benchmarks(tmp_path: Path) -> None:
     def both(first: float, second: float) -> dict[str, object]:
         return {
@@ -99,7 +107,7 @@ def test_interval_of_a_mean_of_benchmarks(tmp_path: Path) -> None:
     assert means_of_runs(several.subjects[0], ["a", "b"]) == pytest.approx([0.6, 0.65])
     found = mean_of_role(several, several.subjects[0], "reasoning")
     assert found is not None and (found[0].value, found[0].num_runs) == (pytest.approx(0.625), 2)
-    assert found[0].high == pytest.approx(0.625 + 12.7062047 * 0.025)
+    assert found[0].high == pytest.approx(logit_end(0.625, 12.7062047 * 0.025))
 
 
 def test_a_mean_of_benchmarks_inside_training_is_over_runs(tmp_path: Path) -> None:
@@ -112,7 +120,7 @@ def test_a_mean_of_benchmarks_inside_training_is_over_runs(tmp_path: Path) -> No
     found = mean_of_role(several, several.subjects[0], "reasoning")
     # the benchmarks of a run are not independent: means of 0.6 and 0.65, and Student over these two
     assert found is not None and (found[0].value, found[0].num_runs) == (pytest.approx(0.625), 2)
-    assert found[0].high == pytest.approx(0.625 + 12.7062047 * 0.025) and found[0].in_training
+    assert found[0].high == pytest.approx(logit_end(0.625, 12.7062047 * 0.025)) and found[0].in_training
     del several.subjects[0].runs[1].series["evaluation/gsm8k"]
     found = mean_of_role(several, several.subjects[0], "reasoning")
     assert found is not None and found[0].low is None, "one run has both, so nothing says how the mean varies over runs"
@@ -228,6 +236,33 @@ def test_training_alone_gives_its_last_evaluation(tmp_path: Path) -> None:
     assert found is not None and found.value == pytest.approx(0.6) and found.in_training and found.num_runs == 2
 
 
+def test_one_run_has_the_interval_of_its_questions(tmp_path: Path) -> None:
+    series = {"evaluation/attaq": [(0, 0.1), (5, 0.75)], "evaluation/attaq/num_questions": [(0, 100.0), (5, 100.0)]}
+    study = gather([f"mine={training(tmp_path / 'a', series)}"])
+    found = figure_of(study.subjects[0], "attaq")
+    # Wilson's of 75 of 100
+    z = 1.959963984540054
+    half = z * math.sqrt(0.75 * 0.25 / 100 + z * z / 40000) / (1 + z * z / 100)
+    centre = (0.75 + z * z / 200) / (1 + z * z / 100)
+    assert found is not None and (found.low, found.high) == pytest.approx((centre - half, centre + half))
+    assert found.over == "100 questions, in training" and not found.low > 0.75
+    start = start_of_role(study, study.subjects[0], "safety")
+    assert start is not None and start.value == 0.1 and start.low is not None
+
+
+def test_rl_is_compared_with_every_other_arm(tmp_path: Path) -> None:
+    names = ["base", "sft", "raw", "rl", "rl-no_kl"]
+    made = [f"{name}={evaluation(tmp_path / name, all_benchmarks(0.5, 0.5, 0.1, 0.4))}" for name in names]
+    study = gather(made)
+    assert [(one.name, other.name) for one, other in arms_compared(study)] == [
+        *(("sft", "base"), ("rl", "base"), ("rl", "sft"), ("rl", "raw")),
+        *(("rl-no_kl", "base"), ("rl-no_kl", "sft"), ("rl-no_kl", "raw"), ("rl-no_kl", "rl"), ("raw", "base")),
+    ]
+    table = difference_table(study)
+    assert [row[0] for row in table.rows][2:4] == ["rl less sft", "rl less raw"]
+    assert table.rows[0][1].small == ("+0.000 to +0.000", "p = 1.000"), "one seed: the test of the questions"
+
+
 def test_analyses_read_own_responses_at_the_first_temperature(tmp_path: Path) -> None:
     study = gather(
         [
@@ -269,7 +304,7 @@ def test_seeds_are_paired_by_seed_and_not_by_place(tmp_path: Path) -> None:
         + [made("rl", seed, right[seed]) for seed in (3, 0, 2)]
     )
     base, subject = study.subjects
-    assert [one.value for one in _differences(base, subject, "math500")] == [0.0, 0.0, 0.0]
+    assert [one.value for one in differences(subject, base, "math500")] == [0.0, 0.0, 0.0]
     seen = [
         (Path(one.training_source).parent.name, Path(one.run.source).parent.name, Path(one.base.source).parent.name)
         for one in evidence_of(study, subject)
@@ -277,7 +312,7 @@ def test_seeds_are_paired_by_seed_and_not_by_place(tmp_path: Path) -> None:
     ]
     assert seen == [("", "rl-3", "base-3"), ("run-0", "rl-0", "base-0"), ("run-2", "rl-2", "base-2")]
     del base.evaluations[3]
-    assert len(_differences(base, subject, "math500")) == 2, "a seed that the base lacks is compared with nothing"
+    assert len(differences(subject, base, "math500")) == 2, "a seed that the base lacks is compared with nothing"
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -293,7 +328,7 @@ def test_one_difference_has_one_interval(tmp_path: Path, size: int) -> None:
     before, after = (Evaluation.read(folder) for folder in folders)
     compared = compare(["base", "rl"], [before, after], Console(file=io.StringIO()))[1].difference
     base, subject = gather([f"{folder.name}={folder}" for folder in folders]).subjects
-    (reported,) = _differences(base, subject, "math500")
+    (reported,) = differences(subject, base, "math500")
     diagnosed = difference_interval(of_evaluation(before, "base"), of_evaluation(after, "rl"), "math500")
     assert compared is not None and compared == reported and (reported.low, reported.high) == diagnosed
     assert compared.low < compared.value < compared.high
@@ -306,7 +341,7 @@ def test_seeds_that_repeat_are_paired_by_place(tmp_path: Path) -> None:
         for i, value in enumerate((0.5, 0.6))
     ]
     base, subject = gather(folders).subjects
-    assert [one.value for one in _differences(base, subject, "math500")] == [0.0, 0.0]
+    assert [one.value for one in differences(subject, base, "math500")] == [0.0, 0.0]
 
 
 def test_the_same_reward_on_two_families(tmp_path: Path) -> None:
@@ -372,7 +407,13 @@ def test_seen_counts_the_runs_that_have_the_figures_and_shows_the_worst(tmp_path
 def test_the_papers_entropy_stands_beside_attaq_and_not_beside_an_attack_on_it(tmp_path: Path) -> None:
     for name, beside in (("attaq_500", True), ("attaq_empty_trace", False)):
         made = reflection(tmp_path / name, {("base", name): 0.3, ("rl", name): 0.1})
-        assert ("paper: 0.09" in reflection_table(gather([str(made)]))) is beside, name
+        papers = [
+            cell.paper
+            for row in reflection_table(gather([str(made)])).rows
+            for cell in row
+            if not isinstance(cell, str)
+        ]
+        assert ("0.09" in papers) is beside, name
 
 
 def test_cost_of_a_run(tmp_path: Path) -> None:

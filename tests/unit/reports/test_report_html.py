@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -12,9 +13,10 @@ from made_study import SAFETY, all_benchmarks, evaluation, make_families, make_s
 
 from lrm_safety.commands.report import report
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.reports.page import SECTIONS
-from lrm_safety.reports.stylesheet import CSS
+from lrm_safety.reports.folders import gather
+from lrm_safety.reports.page import SECTIONS, TEMPLATES
 
+CSS = (TEMPLATES / "style.css").read_text()
 VOID = {"meta", "br", "img", "hr", "link", "input"}
 LOADING = {"script", "link", "img", "iframe", "object", "embed", "source", "video", "audio", "base", "form"}
 
@@ -88,9 +90,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page, str]:
 
 
 def test_every_section_is_there_once_and_linked(written: tuple[Path, Page, str]) -> None:
-    _, page, _ = written
-    assert list(page.sections) == list(SECTIONS)
-    assert [link for link in page.links if link.removeprefix("#") in SECTIONS] == [f"#{name}" for name in SECTIONS]
+    _, page, text = written
+    shown = [name for name in SECTIONS if name != "samples"]
+    assert list(page.sections) == shown
+    assert [link for link in page.links if link.removeprefix("#") in SECTIONS] == [f"#{name}" for name in shown]
+    assert "<li>Samples: <code>lrm-safety report ... samples=3</code></li>" in text, "what is absent is named"
     assert len(page.ids) == len(set(page.ids)), "no id twice, those of figures included"
 
 
@@ -107,7 +111,17 @@ def test_nothing_is_loaded_from_outside_and_nothing_runs(written: tuple[Path, Pa
 
 def test_tables(written: tuple[Path, Page, str]) -> None:
     _, page, _ = written
-    expected = {"main", "published", "differences", "reflection", "memorized", "settings", "costs", "all-attaq"}
+    expected = {
+        "trained",
+        "main",
+        "published",
+        "differences",
+        "reflection",
+        "memorized",
+        "settings",
+        "costs",
+        "all-attaq",
+    }
     assert expected <= set(page.tables)
     head, *rows = page.tables["main"]
     assert [cell.split()[0] for cell in head] == ["model", "attaq", "xstest", "math500", "gpqa_diamond"]
@@ -123,6 +137,18 @@ def test_tables(written: tuple[Path, Page, str]) -> None:
     measured = ["AttaQ safety", "GPQA-Diamond, %", "reflection entropy on AttaQ", "reflection entropy on AIME 2024"]
     assert page.tables["published"][0] == ["Beyond SFT", *measured]
     assert page.tables["measured"][1] == ["attaq", "safety/refusal_rules/full", "100", "1", "training", "made up"]
+    assert page.tables["trained"][1:] == [
+        ["base", "evaluated only", "made/up", "–", "–", "–", "1"],
+        ["sft", "supervised fine-tuning", "made/up", "made-up prompts", "–", "40", "3"],
+        ["rl", "REINFORCE++", "made/up", "made-up prompts", "made/reward", "60", "3"],
+    ]
+    head, *compared = page.tables["differences"]
+    assert head == ["models", "attaq", "xstest", "math500", "gpqa_diamond"]
+    assert [row[0] for row in compared] == ["sft less base", "rl less base", "rl less sft"], (
+        "RL against every other arm"
+    )
+    # 75 and 90 of 100 questions, or one less or more in both: the same difference of each seed
+    assert compared[2][1] == "+0.150 +0.150 to +0.150 3 runs"
     costs = {(row[0], row[1].split(",")[0]): row[1:6] for row in page.tables["costs"][1:]}
     # 3 runs of 30 records of 30 s on 4 groups of 2 GPUs; tokens 1,000/s x 18 s and 2,000/s x 10 s a record
     rl = ["training, 3 runs of 60 updates", "2,700", "1,620,000", "1,800,000", "6.00"]
@@ -139,8 +165,8 @@ def test_tables(written: tuple[Path, Page, str]) -> None:
 def test_the_error_of_a_judge_stands_beside_the_figures_that_rest_on_it(written: tuple[Path, Page, str]) -> None:
     _, _, text = written
     # Once where the evaluations are shown, as they state it, and once under the curves of the runs' own evaluation.
-    assert text.count("<p>refusal_rules: wrong about one in ten.</p>") == 1
-    (line,) = re.findall(r"<p>rules: word rules, no model[^<]*</p>", text)
+    assert text.count("refusal_rules: wrong about one in ten.") == 1
+    (line,) = re.findall(r"<li>rules: word rules, no model[^<]*</li>", text)
     assert "59 of 76 refusals found" in line
 
 
@@ -150,6 +176,8 @@ def test_figures_are_inline_described_and_files(written: tuple[Path, Page, str])
     names = [name for name in names if (folder / "figures" / f"{name}.png").is_file()]
     wanted = {"tradeoff", "categories-attaq-label", "reflection", "trace-entropy-math500", "memorization"}
     assert wanted | {"training-kl-k3", "training-sft-loss", "training-evaluation-attaq"} <= set(names)
+    assert {"glance-safety", "glance-reasoning", "glance-over-refusal"} <= set(names)
+    assert "<title>rl: 0.901 (" in text, "a pointer that rests on a point is told its value"
     assert page.tags.count("svg") == page.tags.count("figure") == len(names) == len(page.labels)
     assert all(len(label) > 20 for label in page.labels)
     for name in names:
@@ -195,7 +223,7 @@ def test_diagnosis_says_level_evidence_and_remedy(written: tuple[Path, Page, str
     _, page, _ = written
     said = page.sections["diagnosis"]
     assert "uneven_safety" in said and "made-up harm 0.55" in said and "FAIL" in said and "Remedy" in said
-    assert "seen in 3 of 3 runs" in said
+    assert "Seen in 3 of 3 runs" in said
     assert "reward: reward_transfer" in said and "made-up family with an AUC of 0.70" in said
     assert ["made-up harm", "made", "full", "0.600 0.550 to 0.650"] in page.tables["audit-0"]
     assert "warn: full, made up" in said and "made-up few" not in said
@@ -208,16 +236,85 @@ def test_names_out_of_files_are_text(written: tuple[Path, Page, str]) -> None:
     assert any("made-up <b>tags</b>" in label for label in page.labels)
 
 
-def test_a_run_alone_shows_its_own_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    series = {"evaluation/safety": [(0, 0.1), (9, 0.75)], "train/update": [(9, 9)], "train/loss": [(1, 1.0), (9, 0.5)]}
-    run = training(tmp_path / "seed=0", series)
+def test_a_run_alone_is_shown_before_and_after(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    series = {
+        "evaluation/safety": [(0, 0.1), (9, 0.75)],
+        "evaluation/arithmetic": [(0, 0.9), (9, 0.8)],
+        "train/update": [(9, 9)],
+        "train/loss": [(1, 1.0), (9, 0.5)],
+    }
+    series |= {f"{name}/num_questions": [(0, 100.0), (9, 100.0)] for name in list(series)[:2]}
+    run = training(tmp_path / "seed=0", series, {"schedule": {"max_updates": 9}, "data": {"name": "made-up prompts"}})
     assert report([str(run), f"output={tmp_path}/out"]) == 0
-    page = Page((tmp_path / "out" / "report.html").read_text())
+    text = (tmp_path / "out" / "report.html").read_text()
+    page = Page(text)
     rows = page.tables["main"][1:]
     assert [row[0] for row in rows] == ["seed=0, at update 0", "seed=0"]
-    assert rows[0][1].startswith("0.100") and rows[1][1].startswith("0.750")
-    assert "lrm-safety analyze reflection" in page.sections["entropy"], "an empty section says what would fill it"
+    # Wilson's interval of 75 of 100
+    assert rows[0][1].startswith("0.100") and rows[1][1] == "0.750 0.657 to 0.825 100 questions, in training"
+    assert "seed=0, from update 0: safety 0.10 → 0.75 (0.66 to 0.82); reasoning 0.90 → 0.80" in page.sections["glance"]
+    assert "made-up prompts" in page.sections["glance"]
+    assert "figure-tradeoff" in page.ids, "before and after are two points"
+    assert "figure-training-held-out" in page.ids and "figure-training-evaluation-safety" not in page.ids
+    assert set(page.sections) == {"glance", "results", "diagnosis", "training", "configuration", "cost"}, (
+        "nothing is empty"
+    )
+    assert "lrm-safety analyze reflection" in text, "and what would fill the rest is said once"
+    assert "published" not in page.tables, "the paper's figures stand beside its benchmarks alone"
     assert "report.html" in capsys.readouterr().out
+
+
+def test_a_reader_is_told_of_runs_that_stopped_and_folders_given_twice(tmp_path: Path) -> None:
+    def run(name: str, updates: int) -> Path:
+        series = {"train/update": [(updates, updates)], "evaluation/safety": [(0, 0.1), (updates, updates / 10)]}
+        return training(tmp_path / name, series, {"schedule": {"max_updates": 8}})
+
+    whole, stopped, alone = run("whole", 8), run("stopped", 2), run("alone", 3)
+    given = [f"rl={whole}", f"rl={stopped}", f"other={alone}", f"again={alone}", f"rl={whole}"]
+    study = gather(given)
+    assert study.notes == [
+        f"{alone} was given as other and again: the same run under several names",
+        f"{whole} was given twice as rl and counts once",
+        f"rl: the run in {stopped} stopped at update 2 of 8 and is left out",
+        f"other: the run in {alone} stopped at update 3 of 8",
+        f"again: the run in {alone} stopped at update 3 of 8",
+    ]
+    assert report([*given, f"output={tmp_path}/out"]) == 0
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    assert "rl: the run in stopped stopped at update 2 of 8 and is left out" in page.sections["glance"]
+    row = next(row for row in page.tables["main"] if row[0] == "rl")
+    assert row[1].startswith("0.800") and "runs" not in row[1]
+    updates = {row[0]: row[page.tables["trained"][0].index("updates")] for row in page.tables["trained"]}
+    assert updates["rl"] == "8" and updates["other"] == "3 of 8"
+
+
+def test_a_page_does_not_say_where_on_this_machine_it_was_made(written: tuple[Path, Page, str]) -> None:
+    folder, page, text = written
+    assert str(folder.parent) not in text and str(Path.home()) + "/" not in text
+    assert "rl-eval-0/results.json" in page.sections["diagnosis"]
+
+
+def test_samples_on_request(tmp_path: Path) -> None:
+    folders = []
+    for name, answer in (("base", "Sure <b>bad</b>"), ("rl", "I will not.")):
+        made = evaluation(tmp_path / name, all_benchmarks(0.5, 0.5, 0.1, 0.4))
+        rows = [
+            {"set": key, "id": f"q{i}", "prompt": f"ask {i}", "trace": f"{name} thinks", "answer": answer, "grade": 1.0}
+            for key in ("attaq", "gpqa_diamond")
+            for i in range(5)
+        ]
+        (made / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        folders.append(f"{name}={made}")
+    assert report([*folders, f"output={tmp_path}/without"]) == 0
+    assert "I will not" not in (tmp_path / "without" / "report.html").read_text()
+    assert report([*folders, f"output={tmp_path}/out", "samples=2"]) == 0
+    text = (tmp_path / "out" / "report.html").read_text()
+    said = " ".join(Page(text).sections["samples"].split())
+    assert said.count("ask 0") == said.count("ask 1") == 1 and "ask 2" not in said, "two prompts"
+    assert "base, answer (grade 1). Sure <b>bad</b>" in said and "&lt;b&gt;bad" in text and "rl thinks" in said
+    assert "gpqa_diamond: its authors ask that no question be posted" in said
+    with pytest.raises(ConfigError, match="samples=x: must be a whole number"):
+        report([*folders, "samples=x"])
 
 
 def test_families_have_figures_of_their_own_and_differ_from_their_own_base(tmp_path: Path) -> None:
