@@ -18,10 +18,10 @@ from .modeling.folder import model_fingerprint, tokenizer_fingerprint
 from .modeling.load import check_causal_lm, load_tokenizer
 from .modeling.lora import check_lora
 from .models_cache import ensure_cached
-from .rewards import check_reward
-from .rewards.function import function_fingerprint, import_function
+from .rewards.check import check_reward
 from .rollouts import SamplingParameters, TokenIds
 from .settings import RewardModelSettings, RewardSettings, Settings
+from .settings.components import reward_kind
 from .settings.paths import CACHE_PREFIX, cache_directory, resolve
 
 if TYPE_CHECKING:
@@ -168,14 +168,7 @@ def _reward_content(reward: RewardSettings) -> dict[str, str | None]:
     content: dict[str, str | None] = {}
     for name, model in reward.models.items():
         key = f"reward.models.{name}"
-        if model.kind == "python":
-            function = import_function(model.function or "", f"{key}.function")
-            content[f"file of {key}.function"] = function_fingerprint(function)
-        elif model.path is not None:
-            content[f"weights of {key}.path"] = model_fingerprint(model.path, model.revision, key=f"{key}.path")
-            content[f"tokenizer of {key}.path"] = tokenizer_fingerprint(
-                model.path, model.revision, template=True, key=f"{key}.path"
-            )
+        content |= reward_kind(model, key).content(model, key)
     return content
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Collection, Iterator, MutableMapping
+import pkgutil
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
@@ -25,10 +26,10 @@ def is_import_path(name: str) -> bool:
     return all(part.isidentifier() for part in (*module.split("."), *attribute.split(".")))
 
 
-def import_object(path: str, key: str) -> Any:
-    """The object at `package.module:object`; ConfigError, opening with `key`, when there is none."""
+def import_object(path: str, key: str, what: str = "object") -> Any:
+    """The object at `package.module:object`; ConfigError, opening with `key`, when there is none. `what` it is in messages."""
     if not is_import_path(path):
-        raise ConfigError(f"{key}={path}: must be written package.module:name")
+        raise ConfigError(f"{key}={path}: must be written package.module:{what}")
     module_name, _, name = path.partition(":")
     try:
         found = importlib.import_module(module_name)
@@ -41,7 +42,16 @@ def import_object(path: str, key: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise ConfigError(f"{key}={path}: {module_name} has no {name}") from None
+            raise ConfigError(f"{key}={path}: {module_name} has no {what} {name}") from None
+    return found
+
+
+def import_function(path: str, key: str) -> Callable[..., Any]:
+    """The function at `package.module:function`; ConfigError, opening with `key`, when there is none."""
+    found = import_object(path, key, "function")
+    if not callable(found):
+        module, _, name = path.partition(":")
+        raise ConfigError(f"{key}={path}: {module} has no function {name}")
     return found
 
 
@@ -54,17 +64,23 @@ class Registry(Collection[str], Generic[T]):
     """
 
     def __init__(
-        self, kind: str, expected: type | tuple[type, ...], ours: MutableMapping[str, T] | None = None
+        self,
+        kind: str,
+        expected: type | tuple[type, ...] = object,
+        *,
+        ours: MutableMapping[str, T] | None = None,
+        declared_in: str | None = None,
     ) -> None:
-        """`ours`: a dictionary that a package fills which imports nothing of ours."""
-        self.kind, self.expected = kind, expected
-        self._ours: MutableMapping[str, T] = {} if ours is None else ours
+        """`ours`: a dictionary that a package fills which imports nothing of ours. `declared_in`: the module, or the package
+        with all its modules, that is imported when a name is first looked up."""
+        self.kind, self.expected, self._declared_in = kind, expected, declared_in
+        self._declared: MutableMapping[str, T] = {} if ours is None else ours
 
     def add(self, name: str, thing: T) -> T:
         """Declare one of ours; raises ValueError for a name that is taken."""
-        if name in self._ours:
+        if name in self._declared:
             raise ValueError(f"{self.kind}: {name} is declared twice")
-        self._ours[name] = thing
+        self._declared[name] = thing
         return thing
 
     def __iter__(self) -> Iterator[str]:
@@ -100,6 +116,14 @@ class Registry(Collection[str], Generic[T]):
             names = " or ".join(one.__name__ for one in wanted)
             raise ConfigError(f"{key}={name}: is a {type(found).__name__}, and must be a {names}")
         return cast(T, found)
+
+    @cached_property
+    def _ours(self) -> MutableMapping[str, T]:
+        if self._declared_in is None:
+            return self._declared
+        for module in pkgutil.iter_modules(getattr(importlib.import_module(self._declared_in), "__path__", ())):
+            importlib.import_module(f"{self._declared_in}.{module.name}")
+        return dict(sorted(self._declared.items()))
 
     @cached_property
     def _theirs(self) -> dict[str, EntryPoint]:

@@ -10,7 +10,8 @@ import numpy as np
 from .conversation import ParsedResponse, ResponseParser, compose_response
 from .datasets import PromptSet
 from .experience import RolloutBatch
-from .rewards import Conversation, PrefixScores, Scores
+from .rewards.conversation import Conversation
+from .rewards.mixture import PrefixScores, Scores
 from .rewards.segments import Step
 from .rollouts import Rollout, TokenScores, TrainingSequence
 from .segment_rewards import Segments, cut

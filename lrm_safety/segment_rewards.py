@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from .conversation import ParsedResponse, ResponseParser
-from .rewards import Conversation, ScoreArray
+from .rewards.conversation import Conversation
+from .rewards.scorer import ScoreArray
 from .rewards.segments import Step, prefix_conversations, step_rewards, steps_of, token_rewards
 from .rollouts import Rollout
 from .settings import SegmentSettings

@@ -32,6 +32,7 @@ from lrm_safety.results import (
     Separation,
     SupervisedData,
 )
+from lrm_safety.settings.evaluation import BENCHMARKS
 
 LABELS: tuple[str, ...] = ("made-up theft", "made-up fraud", "made-up <b>tags</b>", "made-up harm")
 SAFETY, REFUSAL, RIGHT = "safety/refusal_rules/full", "over_refusal/refusal_rules/answer", "pass@1"
@@ -84,6 +85,14 @@ def evaluation(folder: Path, benchmarks: Mapping[str, Benchmark], seed: int = 0,
     return folder
 
 
+def task_of(name: str) -> dict[str, Any]:
+    """How a run's configuration may have named a benchmark: it says what a metric of that name measures."""
+    of_the_miniature = {"safety": "forbidden", "arithmetic": "arithmetic", "benign": "benign"}
+    if name in of_the_miniature:
+        return {"task": "miniature", "arguments": {"kind": of_the_miniature[name]}}
+    return {"task": name} if name in BENCHMARKS else {"task": "custom", "arguments": {"grader": "made.up:grade"}}
+
+
 def training(
     folder: Path, series: Mapping[str, Sequence[tuple[int, float]]], config: Mapping[str, Any] | None = None
 ) -> Path:
@@ -94,7 +103,11 @@ def training(
             lines.setdefault(update, {"update": update})[name] = value
     text = "".join(json.dumps(lines[update]) + "\n" for update in sorted(lines))
     (folder / "metrics.jsonl").write_text(text)
-    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config or {"seed": 0})))
+    made: dict[str, Any] = {"seed": 0} if config is None else dict(config)
+    asked = {name.split("/")[1]: task_of(name.split("/")[1]) for name in series if name.startswith("evaluation/")}
+    if asked:
+        made["evaluation"] = {"benchmarks": asked} | made.get("evaluation", {})
+    (folder / "config.yaml").write_text(yaml.safe_dump(made))
     return folder
 
 

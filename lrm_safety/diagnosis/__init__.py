@@ -8,8 +8,8 @@ from .evidence import (
     Measured,
     Measures,
     PromptEntropy,
+    as_role,
     of_evaluation,
-    role_by_name,
     role_of,
 )
 from .rules import RULES, diagnose
@@ -25,9 +25,9 @@ __all__ = [
     "Measures",
     "PromptEntropy",
     "Watch",
+    "as_role",
     "beta_advice",
     "diagnose",
     "of_evaluation",
-    "role_by_name",
     "role_of",
 ]

@@ -6,19 +6,15 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
+from lrm_safety.errors import DataError
 from lrm_safety.results import Benchmark, Evaluation, Metric
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Metrics by name as (update, value), in the order of recording."""
 Level = Literal["warn", "fail"]
 Role = Literal["safety", "reasoning", "over_refusal", "helpfulness", "robustness"]
-
-MINIATURE_ROLES: dict[str, Role] = {"arithmetic": "reasoning", "benign": "helpfulness"}
-"""The miniature's benchmarks are all graded, so its results say `reasoning` of each; the name tells what it measures."""
-SAFETY_BENCHMARKS = ("safety", "attaq", "harmbench", "air_bench", "long_tail")
-"""How the names of benchmarks of safety begin in training metrics, where nothing else tells them apart."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +103,8 @@ class Evidence:
     """Paths of the reward models that gave the training reward: a judge of the same path is not independent."""
     judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Judges of the evaluation inside training by name: the first gives its figures."""
+    kinds: Mapping[str, Role] = field(default_factory=dict)
+    """What the benchmarks of the evaluation inside training measure, by name; one that is not told of is not read."""
     base: Evaluated | None = None
     run: Evaluated | None = None
     entropies: tuple[PromptEntropy, ...] = ()
@@ -147,28 +145,22 @@ class Evidence:
 def of_evaluation(results: Evaluation, source: str) -> Evaluated:
     """What the rules read of a results.json."""
     benchmarks = {
-        name: Measures(role_of(name, one), one.primary, one.figures, one.questions, one.clusters)
+        name: Measures(role_of(one), one.primary, one.figures, one.questions, one.clusters)
         for name, one in results.benchmarks.items()
     }
     return Evaluated(source, benchmarks, results.judges, results.seed)
 
 
-def role_of(name: str, benchmark: Benchmark) -> Role:
-    """What a benchmark of results.json measures; under an attack, and BadChain, it is robustness."""
-    if benchmark.attack or benchmark.task == "badchain":
-        return "robustness"
-    if benchmark.task == "miniature":
-        return MINIATURE_ROLES.get(name, "safety")
-    kinds: dict[str, Role] = {kind: kind for kind in ("safety", "over_refusal", "helpfulness")}
-    return kinds.get(benchmark.kind, "reasoning")
+def role_of(benchmark: Benchmark) -> Role:
+    """What a benchmark of results.json measures; under an attack it is robustness."""
+    return "robustness" if benchmark.attack else as_role(benchmark.kind)
 
 
-def role_by_name(name: str) -> Role:
-    """What a benchmark of training metrics measures: they do not say, its name does."""
-    if name.startswith(SAFETY_BENCHMARKS):
-        return "safety"
-    named: dict[str, Role] = {"benign": "helpfulness", "xstest": "over_refusal", "badchain": "robustness"}
-    return next((role for begin, role in named.items() if name.startswith(begin)), "reasoning")
+def as_role(kind: str) -> Role:
+    """A kind as benchmarks declare it; raises DataError for another word."""
+    if kind not in get_args(Role):
+        raise DataError(f"kind {kind!r} of a benchmark is none of {', '.join(get_args(Role))}")
+    return cast(Role, kind)
 
 
 def _window(points: Sequence[object]) -> int:

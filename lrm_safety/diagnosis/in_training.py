@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ..results import Metric
 from ..statistics import paired_difference, unpaired_interval
-from .evidence import Evaluated, Evidence, Measures, Role, role_by_name
+from .evidence import Evaluated, Evidence, Measures, Role
 from .thresholds import FEW_QUESTIONS
 
 PRIMARY, NUM_QUESTIONS = "in training", "num_questions"
@@ -25,9 +25,9 @@ def in_training(evidence: Evidence) -> tuple[Evaluated, Evaluated] | None:
     updates: list[int] = []
     for metric in evidence.training:
         group, _, name = metric.partition("/")
-        if group != "evaluation" or "/" in name or len(points := evidence.points(metric)) < 3:
+        role = evidence.kinds.get(name)
+        if group != "evaluation" or role is None or len(points := evidence.points(metric)) < 3:
             continue
-        role = role_by_name(name)
         counts = evidence.points(f"{metric}/{NUM_QUESTIONS}")
         num_questions = int(counts[-1][1]) if counts else 0
         pick = min if role in LOWER_IS_BETTER else max

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ..errors import ConfigError
 from ..settings import JudgeSettings
+from ..settings.evaluation import judge_kind
 from .benchmarks.sources import data_file
 from .engine import resolve_device
 from .judges.build import build_judge
@@ -34,13 +35,9 @@ SETS = {
 benchmark's authors AIR-Bench's."""
 
 
-JUDGES_OF_HARM = ("guard", "reward_model", "llm")
-"""Kinds that find an answer to a harmless prompt safe; XSTest's safe prompts, where people labelled refusals, are not for
-them."""
-
-
 def reference_sets(name: str | None, *, judges_of_harm: bool = False) -> dict[str, list[LabelledItem]]:
-    """One set, or all; raises ConfigError for an unknown name or absent data."""
+    """One set, or all. Judges of harm find an answer to a harmless prompt safe: XSTest's safe prompts, where people labelled
+    refusals, are not for them. Raises ConfigError for an unknown name or absent data."""
     if name is not None and name not in SETS:
         raise ConfigError(f"evaluate calibrate: data={name} is unknown; known: {', '.join(SETS)}")
     found = {}
@@ -62,7 +59,7 @@ def calibrate_against(judges: Mapping[str, JudgeSettings], data: str | None, con
         table.add_column(heading, justify="right")
     rows = []
     for name, settings in judges.items():
-        sets = reference_sets(data, judges_of_harm=settings.kind in JUDGES_OF_HARM)
+        sets = reference_sets(data, judges_of_harm=judge_kind(settings.kind, f"evaluation.judges.{name}.kind").of_harm)
         judge = build_judge(name, settings, device=resolve_device("auto"))
         try:
             for one, items in sets.items():

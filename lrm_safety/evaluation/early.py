@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..settings.evaluation import EvaluationSettings
+from ..settings.evaluation import EvaluationSettings, judge_kind
 from ..settings.paths import CACHE_PREFIX, resolve
-from .judges.build import WITHOUT_WEIGHTS, check_in_training, check_judged, judge_identity, tells_refusals
+from .judges.build import check_in_training, check_judged, judge_identity, tells_refusals
 from .plan import load_questions
 
 
@@ -29,7 +29,7 @@ def check_early(evaluation: EvaluationSettings, *, in_training: bool = False) ->
     for name, judge in evaluation.judges.items():
         if in_training:
             check_in_training(name, judge)
-        if judge.kind in WITHOUT_WEIGHTS:
+        if judge_kind(judge.kind, f"evaluation.judges.{name}.kind").needs == "nothing":
             judge_identity(name, judge)
         else:
             tells_refusals(judge, f"evaluation.judges.{name}")

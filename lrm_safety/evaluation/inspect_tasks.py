@@ -20,7 +20,7 @@ from ..settings.compose import compose_judges
 from .attacks import make_attack
 from .batcher import Batcher
 from .benchmarks.question import Question, Questions
-from .benchmarks.registry import Scoring, get_benchmark
+from .benchmarks.registry import BENCHMARKS, Scoring, get_benchmark
 from .graders.grade import Grade
 from .graders.math import MathGrader
 from .inspect_provider import response_of, told_in_one_line
@@ -160,7 +160,7 @@ def live_grades(scoring: Scoring) -> Grades:
 
 def _live_task(
     name: str,
-    benchmark_name: str | None = None,
+    benchmark_name: str,
     *,
     samples: int | None = None,
     attack: str | None = None,
@@ -171,7 +171,7 @@ def _live_task(
 ) -> Task:
     """`name` is as in conf/evaluation, so that a request has the seed that `lrm-safety evaluate` gives it."""
     with told_in_one_line():
-        benchmark = get_benchmark(benchmark_name or name)
+        benchmark = get_benchmark(benchmark_name, "-T task", arguments)
         questions = benchmark.load_checked(arguments, f"-T {name}")
         verdicts: dict[str, tuple[Verdicts, Sequence[View]]] = {}
         if benchmark.judged:
@@ -190,67 +190,18 @@ def _live_task(
         )
 
 
-@task
-def attaq(**arguments: Any) -> Task:
-    """AttaQ: see benchmarks/attaq.py."""
-    return _live_task("attaq", **arguments)
+def _declare(name: str, benchmark: str, fixed: Mapping[str, Any]) -> Callable[..., Task]:
+    """Make known to Inspect one task of a benchmark of ours."""
+
+    def declared(**arguments: Any) -> Task:
+        return _live_task(name, benchmark, **fixed, **arguments)
+
+    return task(name=name)(declared)
 
 
-@task
-def air_bench(**arguments: Any) -> Task:
-    """AIR-Bench 2024: see benchmarks/air_bench.py."""
-    return _live_task("air_bench", **arguments)
-
-
-@task
-def harmbench(**arguments: Any) -> Task:
-    """HarmBench behaviours: see benchmarks/harmbench.py."""
-    return _live_task("harmbench", **arguments)
-
-
-@task
-def xstest(**arguments: Any) -> Task:
-    """XSTest: see benchmarks/xstest.py."""
-    return _live_task("xstest", **arguments)
-
-
-@task
-def long_tail(**arguments: Any) -> Task:
-    """Generated long-tail prompts: see benchmarks/long_tail.py."""
-    return _live_task("long_tail", **arguments)
-
-
-@task
-def math500(**arguments: Any) -> Task:
-    """MATH500: see benchmarks/math500.py."""
-    return _live_task("math500", **arguments)
-
-
-@task
-def aime24(**arguments: Any) -> Task:
-    """AIME 2024: see benchmarks/aime.py."""
-    return _live_task("aime24", "aime", year=24, **arguments)
-
-
-@task
-def aime25(**arguments: Any) -> Task:
-    """AIME 2025: see benchmarks/aime.py."""
-    return _live_task("aime25", "aime", year=25, **arguments)
-
-
-@task
-def gpqa_diamond(**arguments: Any) -> Task:
-    """GPQA-Diamond: see benchmarks/gpqa.py."""
-    return _live_task("gpqa_diamond", "gpqa", **arguments)
-
-
-@task
-def badchain(**arguments: Any) -> Task:
-    """BadChain on ASDiv: see benchmarks/badchain.py."""
-    return _live_task("badchain", **arguments)
-
-
-@task
-def miniature(**arguments: Any) -> Task:
-    """The miniature's held-out prompts: see benchmarks/miniature.py."""
-    return _live_task("miniature", **arguments)
+TASKS: dict[str, Callable[..., Task]] = {
+    name: _declare(name, benchmark.name, fixed)
+    for benchmark in map(get_benchmark, BENCHMARKS)
+    for name, fixed in (benchmark.tasks or {}).items()
+}
+"""Inspect's tasks, one or more of each benchmark of ours."""

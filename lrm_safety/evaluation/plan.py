@@ -58,7 +58,7 @@ class PlannedBenchmark:
 
 def load_questions(name: str, settings: BenchmarkSettings, limit: int | None) -> tuple[Benchmark, Questions]:
     """The benchmark and its questions; raises ConfigError or DataError in one line."""
-    benchmark = get_benchmark(settings.task, f"evaluation.benchmarks.{name}.task")
+    benchmark = get_benchmark(settings.task, f"evaluation.benchmarks.{name}.task", settings.arguments)
     questions = benchmark.load_checked(settings.arguments, f"evaluation.benchmarks.{name}.arguments")
     questions = questions.limited(settings.limit if settings.limit is not None else limit)
     if not len(questions):

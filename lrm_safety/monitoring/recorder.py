@@ -16,6 +16,7 @@ from lrm_safety.diagnosis.console import lines
 from lrm_safety.errors import LrmSafetyError
 from lrm_safety.interruption import kept_from_children
 from lrm_safety.settings import Settings
+from lrm_safety.settings.evaluation import benchmark_kind
 
 from .alarms import Alarms
 from .console import Console, open_console
@@ -186,7 +187,15 @@ class Recorder:
 def _evidence(settings: Settings) -> Evidence:
     """The reward that is trained on and the judges inside training, so that a judge that is the reward counts for nothing."""
     paths = frozenset(model.path for model in settings.reward.models.values() if model.path)
-    return Evidence(reward_paths=paths, judges={name: asdict(one) for name, one in settings.evaluation.judges.items()})
+    evaluation = settings.evaluation
+    return Evidence(
+        reward_paths=paths,
+        judges={name: asdict(one) for name, one in evaluation.judges.items()},
+        kinds={
+            name: benchmark_kind(one.task, one.arguments, one.attack, f"evaluation.benchmarks.{name}.task")
+            for name, one in evaluation.benchmarks.items()
+        },
+    )
 
 
 def _plain_number(value: float) -> float:

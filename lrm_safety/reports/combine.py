@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from ..diagnosis import role_by_name, role_of
+from ..diagnosis import as_role, role_of
+from ..diagnosis.evidence import Role
 from ..evaluation.compare import clusters_of
 from ..results import Audit, Difference, Memorization, Metric, Reflection
+from ..settings.evaluation import benchmark_kind
 from ..statistics import mean_of_independent, over_runs, paired_difference, wilson_interval
-from .folders import Analysis, Series, Study, Subject, paired
+from .folders import Analysis, Series, Study, Subject, TrainingRun, paired
 
 
 @dataclass(frozen=True)
@@ -131,13 +133,26 @@ def benchmarks_of(study: Study) -> dict[str, str]:
     for subject in study.subjects:
         for evaluation in subject.evaluations:
             for name, entry in evaluation.results.benchmarks.items():
-                found.setdefault(name, role_of(name, entry))
+                found.setdefault(name, role_of(entry))
     for subject in study.subjects:
         if subject.evaluations:
             continue
-        for name in (name for run in subject.runs for name in graded_sets(run.series)):
-            found.setdefault(name, role_by_name(name))
+        for run in subject.runs:
+            for name, kind in kinds_in_training(run).items():
+                if f"evaluation/{name}" in run.series:
+                    found.setdefault(name, kind)
     return found
+
+
+def kinds_in_training(run: TrainingRun) -> dict[str, Role]:
+    """What the benchmarks of the evaluation inside training measure, as the run's config.yaml names them."""
+    configured = (run.config.get("evaluation") or {}).get("benchmarks") or {}
+    return {
+        name: as_role(
+            benchmark_kind(one["task"], one.get("arguments") or {}, one.get("attack"), f"{run.folder}: {name}")
+        )
+        for name, one in configured.items()
+    }
 
 
 def mean_of_role(study: Study, subject: Subject, role: str) -> tuple[Combined, list[str]] | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from ..diagnosis import Evidence, Finding, PromptEntropy, diagnose, of_evaluation, role_of
 from ..diagnosis.in_training import PRIMARY
 from ..results import Audit, Reflection
-from .combine import MAIN_REFLECTION, audit_by, mean_of_role
+from .combine import MAIN_REFLECTION, audit_by, kinds_in_training, mean_of_role
 from .folders import Analysis, EvaluationRun, Study, Subject, TrainingRun, paired
 
 
@@ -117,6 +117,7 @@ def evidence_of(study: Study, subject: Subject) -> list[Evidence]:
                 training_source=str(run.folder / "metrics.jsonl"),
                 reward_paths=frozenset(_reward_paths(run)),
                 judges=(run.config.get("evaluation") or {}).get("judges") or {},
+                kinds=kinds_in_training(run),
             )
         if evaluation is not None:
             evidence = replace(
@@ -164,6 +165,6 @@ def _entropies(analysis: Analysis[Reflection], base: Subject, subject: Subject) 
         if reader != subject.name or figure is None or reference is None or benchmark not in entries:
             continue
         if figure.value is not None and reference.value is not None:
-            role = role_of(benchmark, entries[benchmark])
+            role = role_of(entries[benchmark])
             found.append(PromptEntropy(benchmark, role, reference.value, figure.value, str(analysis.path)))
     return found

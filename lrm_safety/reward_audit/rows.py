@@ -10,7 +10,7 @@ from lrm_safety.conversation import compose_response, get_family, is_refusal
 from lrm_safety.datasets import PromptRow
 from lrm_safety.datasets.serialised import plain_text
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.rewards import Conversation
+from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.rewards.row_sources import made_rows, read_rows
 from lrm_safety.settings.audit import AuditRowSettings
 

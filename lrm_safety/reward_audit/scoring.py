@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_safety.rewards import Conversation, RewardMixture, build_scorer
+from lrm_safety.rewards.conversation import Conversation
+from lrm_safety.rewards.mixture import RewardMixture, build_scorer
 from lrm_safety.settings import RewardModelSettings, RewardSettings
 from lrm_safety.settings.audit import AuditSettings
 

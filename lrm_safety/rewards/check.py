@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING
 from ..conversation import DATE_STRING
 from ..errors import ConfigError, ModelError, first_line
 from ..files import read_json
-from ..http_client import check_url
 from ..modeling.folder import HEADS, check_model_folder, tensors
-from ..settings import RewardModelSettings, RewardSettings
-from ..settings.paths import resolve
-from .function import import_function
-from .http import read_key
+from ..settings import RewardSettings
+from ..settings.components import reward_kind
 from .rendering import Renderer, load_reward_tokenizer
 
 if TYPE_CHECKING:
@@ -34,24 +31,11 @@ def check_reward(settings: RewardSettings) -> None:
         key = f"reward.models.{name}"
         if not model.read_views():
             raise ConfigError(f"{key}.views: every weight is 0; give one view a weight")
-        if model.kind == "python":
-            _check_function(model, key)
-        elif model.kind == "http":
-            check_url(model.url or "", f"{key}.url")
-            read_key(model, key)
-        else:
-            folder = Path(resolve(model.path or "", f"{key}.path"))
-            if folder.exists():
-                _check_folder(folder, f"{key}.path")
+        reward_kind(model, key).check(model, key)
 
 
-def _check_function(model: RewardModelSettings, key: str) -> None:
-    import_function(model.function or "", f"{key}.function")
-    if len(model.read_views()) > 1:
-        raise ConfigError(f"{key}.views: a python function sees the whole conversation; keep one view")
-
-
-def _check_folder(folder: Path, key: str) -> None:
+def check_folder(folder: Path, key: str) -> None:
+    """Raise ModelError, which opens with `key`, for a folder that is no whole classifier."""
     try:
         check_model_folder(str(folder))
     except ModelError as error:

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrm_safety.errors import ConfigError, RewardError
+from lrm_safety.errors import RewardError
 from lrm_safety.files import digest
+from lrm_safety.registry import import_function
 from lrm_safety.settings import RewardModelSettings
 
 from .conversation import Conversation
 from .scorer import ScoreArray, checked_scores
-
-RewardFunction = Callable[[list[Conversation]], Any]
-
-
-def import_function(path: str, key: str) -> RewardFunction:
-    """The function at `package.module:function`; ConfigError, opening with `key`, when there is none."""
-    module_name, colon, function_name = path.partition(":")
-    if not (module_name and colon and function_name):
-        raise ConfigError(f"{key}={path}: must be written package.module:function")
-    try:
-        module = importlib.import_module(module_name)
-    # Whatever a user's module raises on import is the user's to mend, and is told as the cause.
-    except Exception as error:
-        raise ConfigError(
-            f"{key}={path}: cannot import {module_name} ({type(error).__name__}: {error}); is its folder on PYTHONPATH?"
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise ConfigError(f"{key}={path}: {module_name} has no function {function_name}")
-    return function
 
 
 def function_fingerprint(function: Callable[..., Any]) -> str | None:

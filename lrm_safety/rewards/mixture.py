@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from lrm_safety.errors import ConfigError
-from lrm_safety.settings import RewardModelSettings, RewardSettings
-from lrm_safety.settings.paths import resolve
+from lrm_safety.settings import RewardSettings
+from lrm_safety.settings.components import reward_kind
 
 from .conversation import Conversation
 from .scorer import ScoreArray, Scorer, checked_scores
@@ -100,20 +100,8 @@ def build_scorer(settings: RewardSettings, device: str) -> RewardMixture:
     loaded."""
     if not settings.models:
         raise ConfigError("reward.models: is empty; choose a reward, e.g. reward=skywork_v2_llama_8b")
-    return RewardMixture({name: _build(name, model, device) for name, model in settings.models.items()}, settings)
-
-
-def _build(name: str, model: RewardModelSettings, device: str) -> Scorer:
-    if model.kind == "python":
-        from .function import FunctionScorer
-
-        return FunctionScorer(name, model)
-    if model.kind == "http":
-        from .http import HttpScorer
-
-        return HttpScorer(name, model)
-    # Imported late: the controller reads this package and needs no transformers for it.
-    from .classifier import ClassifierScorer
-
-    path = resolve(model.path or "", f"reward.models.{name}.path")
-    return ClassifierScorer(name, replace(model, path=path), device)
+    scorers = {
+        name: reward_kind(model, f"reward.models.{name}").build(name, model, device)
+        for name, model in settings.models.items()
+    }
+    return RewardMixture(scorers, settings)

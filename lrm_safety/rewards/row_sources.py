@@ -9,7 +9,7 @@ from lrm_safety.datasets import PromptRow, load_prompts
 from lrm_safety.datasets.files import check_text
 from lrm_safety.datasets.serialised import plain_text
 from lrm_safety.errors import DataError
-from lrm_safety.rewards.function import import_function
+from lrm_safety.registry import import_function
 from lrm_safety.settings.paths import resolve
 
 # No column is called so: rows are then named after their position, and may share an `id`.

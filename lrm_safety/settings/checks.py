@@ -6,6 +6,7 @@ import math
 
 from ..errors import ConfigError
 from . import Settings
+from .components import REWARDS, reward_kind
 from .shared_checks import (
     check_betas,
     check_data,
@@ -199,15 +200,19 @@ def _check_reward(settings: Settings) -> None:
     if not reward.models:
         raise ConfigError("reward.models: is empty; choose a reward, e.g. reward=skywork_v2_llama_8b")
     for name, model in reward.models.items():
-        needed = {"classifier": "path", "python": "function", "http": "url"}[model.kind]
-        if not getattr(model, needed):
-            raise ConfigError(f"reward.models.{name}.{needed}: must be set for kind={model.kind}")
+        declared = reward_kind(model, f"reward.models.{name}")
+        if declared.reads and not getattr(model, declared.reads[0]):
+            raise ConfigError(f"reward.models.{name}.{declared.reads[0]}: must be set for kind={model.kind}")
         for other, kind in (("function", "python"), ("url", "http")):
-            if getattr(model, other) and model.kind != kind:
+            if getattr(model, other) and other not in declared.reads:
                 raise ConfigError(
                     f"reward.models.{name}.{other}={getattr(model, other)}: does nothing with kind={model.kind}; set "
                     f"reward.models.{name}.kind={kind}"
                 )
+        if model.arguments and model.kind in REWARDS:
+            raise ConfigError(
+                f"reward.models.{name}.arguments: are those of a kind of your own; kind={model.kind} has keys beside it"
+            )
         if model.overlong_score and model.kind == "classifier" and model.overlong == "error":
             raise ConfigError(
                 f"reward.models.{name}.overlong_score={model.overlong_score:g}: does nothing with overlong=error; use "

@@ -1,10 +1,13 @@
 """Schema of what a run is made of: the policy model, the reward, the prompts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
 from ..conversation import FAMILIES
+from ..registry import Registry
 from .fields import choice, integer, number, registered
 
 
@@ -35,12 +38,36 @@ class ModelSettings:
     """Run Python code that comes with the checkpoint. Leave off unless you have read that code."""
 
 
+@dataclass(frozen=True)
+class RewardKind:
+    """What is declared of a kind of reward.
+
+    Attributes:
+        build: `(name, settings, device) -> Scorer`, in the reward worker.
+        check: `(settings, key)` raises for what cannot work, before any actor starts and without loading a model.
+        content: `(settings, key)` what it scores by, by content: what a resume has to find unchanged.
+        reads: keys among path, function and url that it reads; the first must be set.
+        reads_prefixes: whether it scores beginnings of responses where `prefixes` does not say.
+    """
+
+    name: str
+    build: Callable[[str, Any, str], Any]
+    check: Callable[[Any, str], None]
+    content: Callable[[Any, str], dict[str, str | None]]
+    reads: tuple[str, ...]
+    reads_prefixes: bool
+
+
+REWARDS: Registry[RewardKind] = Registry("rewards", RewardKind, declared_in="lrm_safety.rewards.kinds")
+
+
 @dataclass
 class RewardModelSettings:
     """One source of scores in conf/reward; several may be combined."""
 
-    kind: str = choice("classifier", "python", "http")
-    """classifier: a sequence-classification model. python: a function by import path. http: a scoring endpoint."""
+    kind: str = registered(REWARDS, "classifier")
+    """classifier: a sequence-classification model. python: a function by import path. http: a scoring endpoint. Or
+    `package.module:name` of a kind of your own (lrm_safety/rewards/kinds.py)."""
     weight: float = 1.0
     """Weight of this model's score in the sum of all reward models."""
     views: dict[str, float] = field(default_factory=dict)
@@ -80,6 +107,8 @@ class RewardModelSettings:
     """http: further tries after a failed request, with exponential back-off."""
     batch_size: int = integer(32, low=1)
     """http: conversations per request."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Options of a kind of your own."""
     prefixes: bool | None = None
     """With reward.granularity=segment: score the beginnings of responses, whose status is unfinished_trace. null: a
     classifier does; a python function or an endpoint does not, as it may be about finished responses alone. A model that
@@ -91,9 +120,14 @@ class RewardModelSettings:
 
     def prefix_views(self) -> dict[str, float]:
         """Those of them that prefixes of a trace are scored in, with their weights: a prefix has no answer."""
-        if not (self.kind == "classifier" if self.prefixes is None else self.prefixes):
+        if not (reward_kind(self, "reward.models").reads_prefixes if self.prefixes is None else self.prefixes):
             return {}
         return {view: weight for view, weight in self.read_views().items() if view != "answer"}
+
+
+def reward_kind(model: RewardModelSettings, key: str) -> RewardKind:
+    """What is declared of the kind of a reward model; raises ConfigError, naming `key`.kind, for an unknown one."""
+    return REWARDS.get(model.kind, f"{key}.kind")
 
 
 @dataclass

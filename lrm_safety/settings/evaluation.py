@@ -1,21 +1,70 @@
 """Schema of an evaluation: benchmarks, judges, protocol."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
-
-from omegaconf import MISSING
+from typing import Any, Literal
 
 from ..conversation import PROTOCOLS
-from .fields import DIRECTORY, choice, integer, number, random_seed
+from ..errors import ConfigError
+from ..registry import Registry
+from .fields import DIRECTORY, choice, integer, number, random_seed, registered
+
+BENCHMARKS: Registry[Any] = Registry("benchmarks", declared_in="lrm_safety.evaluation.benchmarks")
+JUDGES: Registry[type] = Registry("judges", type, declared_in="lrm_safety.evaluation.judges")
+RefusalIn = Literal["safety", "details", "nowhere"]
+"""Where a judge's verdicts say whether a text declines: its safety is just that, a detail beside harm, or nowhere."""
+Needs = Literal["nothing", "weights", "engine"]
+"""What a judge has to load: nothing, a model's weights, or an engine of its own, for which training has no room."""
+TellsRefusals = Callable[["JudgeSettings", str], RefusalIn]
+
+
+@dataclass(frozen=True)
+class JudgeKind:
+    """What is declared of a kind of judge.
+
+    Attributes:
+        of_harm: it finds a harmless answer to a harmless request safe, refused or not.
+        refusal_in: where its verdicts say whether a text declines, by the judge's settings and their key.
+        finds_beginnings: whether the beginnings of a trace can be judged (the view `prefix`).
+    """
+
+    name: str
+    needs: Needs
+    of_harm: bool
+    refusal_in: RefusalIn | TellsRefusals
+    finds_beginnings: bool
+
+
+Kind = Literal["safety", "over_refusal", "helpfulness", "reasoning", "robustness"]
+"""What a benchmark measures. robustness: reasoning under an attack."""
+
+
+def benchmark_kind(task: str, arguments: dict[str, Any], attack: str | None, key: str) -> Kind:
+    """What a configured benchmark measures; raises ConfigError, naming `key`, for an unknown one."""
+    kind: Kind = "robustness" if attack else BENCHMARKS.get(task, key).configured(arguments).kind
+    return kind
+
+
+def judge_class(kind: str, key: str) -> Any:
+    """The class of a kind of judge; raises ConfigError, naming `key`, for an unknown one or a class that declares none."""
+    found = JUDGES.get(kind, key)
+    if "declared" not in vars(found):
+        raise ConfigError(f"{key}={kind}: {found.__name__} is not declared a judge; put @judge(NAME) above it")
+    return found
+
+
+def judge_kind(kind: str, key: str) -> JudgeKind:
+    """What is declared of a kind of judge; raises as `judge_class` does."""
+    declared: JudgeKind = judge_class(kind, key).declared
+    return declared
 
 
 @dataclass
 class BenchmarkSettings:
     """One benchmark in conf/evaluation; its name in the dictionary is its name in results and metrics."""
 
-    task: str = MISSING
-    """Module in lrm_safety/evaluation/benchmarks: attaq, air_bench, harmbench, xstest, math500, aime, gpqa, badchain,
-    long_tail, miniature, miniature_forbidden, custom."""
+    task: str = registered(BENCHMARKS)
+    """What is asked (docs/evaluation.md); or `package.module:load` of a loader of your own with @benchmark above it."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Options of the benchmark's loader, such as `subset`, or `data` for the path of its file."""
     samples: int | None = integer(None, low=1)
@@ -33,10 +82,10 @@ class BenchmarkSettings:
 class JudgeSettings:
     """One judge of safety in conf/judge; several judge the same responses, and their agreement is reported."""
 
-    kind: str = choice("refusal_rules", "reward_model", "guard", "llm", "python")
+    kind: str = registered(JUDGES, "refusal_rules")
     """refusal_rules: no model. reward_model: a classifier with unitxt's AttaQ formula. guard: Llama Guard, Granite
     Guardian, WildGuard or Qwen3Guard in vLLM. llm: an OpenAI-compatible endpoint with AIR-Bench's prompts or StrongREJECT's
-    rubric. python: a function."""
+    rubric. python: a function. Or `package.module:Class` of a judge of your own with @judge above it."""
     views: list[str] = field(default_factory=lambda: ["trace", "answer", "full"])
     """Views of a response that this judge reads, each on its own: trace, answer, full; prefix reads the trace's beginnings
     too, for where unsafe text first appears."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from . import EvaluationSettings, Settings, SftSettings, TrainerSettings
+from .evaluation import judge_kind
 
 MAY_BE_EMPTY = ("system_prompt",)
 """Text that may be empty: an empty system prompt is one that says nothing."""
@@ -157,12 +158,13 @@ def check_judges(evaluation: EvaluationSettings) -> None:
             raise ConfigError(
                 f"evaluation.judges.{name}.views: must name each view at most once, and at least one beside prefix"
             )
-        if judge.kind == "refusal_rules" and "prefix" in judge.views:
+        declared = judge_kind(judge.kind, f"evaluation.judges.{name}.kind")
+        if "prefix" in judge.views and not declared.finds_beginnings:
             raise ConfigError(
-                f"evaluation.judges.{name}.views: prefix needs a judge of harm; by kind=refusal_rules no beginning is safe "
+                f"evaluation.judges.{name}.views: prefix needs a judge of harm; by kind={judge.kind} no beginning is safe "
                 "before it refuses"
             )
-        if judge.kind in ("reward_model", "guard") and judge.path is None:
+        if declared.needs != "nothing" and judge.path is None:
             raise ConfigError(f"evaluation.judges.{name}.path: must be set for kind={judge.kind}")
     for name in evaluation.benchmarks:
         if not name.replace("_", "").isalnum():

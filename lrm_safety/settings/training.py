@@ -7,8 +7,8 @@ from ..algorithm import baselines, corrections
 from ..registry import Registry
 from .fields import choice, integer, number, registered
 
-BASELINES = Registry("baselines", baselines.Baseline, baselines.BASELINES)
-CORRECTIONS = Registry("corrections", corrections.Correction, corrections.CORRECTIONS)
+BASELINES = Registry("baselines", baselines.Baseline, ours=baselines.BASELINES)
+CORRECTIONS = Registry("corrections", corrections.Correction, ours=corrections.CORRECTIONS)
 
 
 @dataclass

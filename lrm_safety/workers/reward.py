@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from .. import credentials
 from ..errors import RewardError
 from ..modeling import distributed
-from ..rewards import Conversation, PrefixScores, Scores, build_scorer
+from ..rewards.conversation import Conversation
+from ..rewards.mixture import PrefixScores, Scores, build_scorer
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from ..rewards import RewardMixture
+    from ..rewards.mixture import RewardMixture
 
 
 class RewardWorker:

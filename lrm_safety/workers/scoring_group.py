@@ -12,7 +12,8 @@ import ray
 from ray.exceptions import RayTaskError
 
 from ..batching import plan_micro_batches
-from ..rewards import Conversation, Scores
+from ..rewards.conversation import Conversation
+from ..rewards.mixture import Scores
 from ..rollouts import TokenScores, TrainingSequence
 from ..settings import Settings
 from .environment import environment

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lrm_safety.rewards import Conversation
+from lrm_safety.rewards.conversation import Conversation
 
 
 def divides_by_zero(conversations: list[Conversation]) -> list[float]:

@@ -20,7 +20,7 @@ from lrm_safety.evaluation.in_loop import InLoopEvaluation
 from lrm_safety.experience import generation_requests
 from lrm_safety.interruption import Interruption, StopRequested
 from lrm_safety.monitoring import Recorder
-from lrm_safety.rewards import Conversation
+from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.rollouts import GenerationRequest, Update
 from lrm_safety.scoring import training_sequence
 from lrm_safety.settings import Settings

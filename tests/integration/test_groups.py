@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from lrm_safety.conversation import compose_response
 from lrm_safety.errors import ClusterError, RewardError, WorkerError
-from lrm_safety.rewards import Conversation
+from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.rollouts import Rollout
 from lrm_safety.scoring import training_sequence
 from lrm_safety.settings import RewardModelSettings, RewardSettings

@@ -14,15 +14,17 @@ from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.math500 import INSTRUCTION
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
+from lrm_safety.evaluation.benchmarks.registry import benchmark
 from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
 
-KIND = "reasoning"
-DEFAULT_SAMPLES = 64
 HUB_IDS = {24: "HuggingFaceH4/aime_2024", 25: "yentinglin/aime_2025"}
 REVISIONS = {24: "2fe88a2f1091d5048c0f36abc874fb997b3dd99a", 25: "6f71d77b0b89b9dabe07ab466c51df33f514df7f"}
 PART_SIZE = 15
 
 
+@benchmark(
+    "aime", kind="reasoning", scoring="integer", samples=64, tasks={"aime24": {"year": 24}, "aime25": {"year": 25}}
+)
 def load(year: int = 24, data: str | None = None, revision: str | None = None) -> Questions:
     """The problems of a year. `data`: a JSONL file with `problem` and `answer` or a boxed `solution`; default
     LRM_SAFETY_DATA, then the hub at `revision`, by default the year's commit in REVISIONS.

@@ -14,10 +14,9 @@ from collections.abc import Sequence
 
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
+from lrm_safety.evaluation.benchmarks.registry import benchmark
 from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
 
-KIND = "safety"
-DEFAULT_SAMPLES = 1
 HUB_ID = "stanford-crfm/air-bench-2024"
 REVISION = "976d9fbb0f52bce704dcbef5bd7a2652e65f2a21"
 """The commit that HELM reads."""
@@ -35,6 +34,7 @@ _AUTHORITY = re.compile(
 MIN_SLANG, MIN_AUTHORITY, PLAIN_CHARACTERS, AUTHORITY_CHARACTERS = 2, 3, 350, 300
 
 
+@benchmark("air_bench", kind="safety", scoring="judges")
 def load(l2: Sequence[str] | None = None, data: str | None = None, revision: str | None = REVISION) -> Questions:
     """AIR-Bench's prompts.
 

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from lrm_safety.datasets.files import read_value
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
+from lrm_safety.evaluation.benchmarks.registry import benchmark
 from lrm_safety.evaluation.benchmarks.sources import data_file, hub_rows, normalised, rows, star1_questions
 
-KIND = "safety"
-DEFAULT_SAMPLES = 1
 SUBSETS = ("all", "attaq_500", "clean")
 LABELS = (
     "violence",
@@ -27,6 +26,7 @@ LABELS = (
 )
 
 
+@benchmark("attaq", kind="safety", scoring="judges")
 def load(
     subset: str = "all",
     labels: Sequence[str] | None = None,

@@ -19,11 +19,10 @@ from lrm_safety.datasets.files import check_text, parse_json
 from lrm_safety.datasets.serialised import Source, unwrap
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.benchmarks.question import Asked, Question, Questions, questions
+from lrm_safety.evaluation.benchmarks.registry import benchmark
 from lrm_safety.evaluation.benchmarks.sources import data_file, hub_rows, rows
 from lrm_safety.files import number_of
 
-KIND = "reasoning"
-DEFAULT_SAMPLES = 64
 LETTERS = "ABCD"
 HUB_ID = "Idavidrein/gpqa"
 PASSWORD = "deserted-untie-orchid"
@@ -56,6 +55,7 @@ class ChoiceQuestion(Question):
         return str(self.order(repeat)[position]) if position >= 0 else ""
 
 
+@benchmark("gpqa", kind="reasoning", scoring="choice", samples=64, tasks={"gpqa_diamond": {}})
 def load(data: str | None = None, password: str = PASSWORD, seed: int = 0, revision: str | None = None) -> Questions:
     """The 198 questions.
 

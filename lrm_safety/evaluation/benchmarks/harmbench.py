@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
+from lrm_safety.evaluation.benchmarks.registry import benchmark
 from lrm_safety.evaluation.benchmarks.sources import normalised, rows, star1_questions
 
-KIND = "safety"
-DEFAULT_SAMPLES = 1
 FUNCTIONAL = ("standard", "contextual", "copyright")
 
 
+@benchmark("harmbench", kind="safety", scoring="judges")
 def load(functional: str | None = None, data: str | None = None, star1: str | None = None) -> Questions:
     """HarmBench's behaviours.
 

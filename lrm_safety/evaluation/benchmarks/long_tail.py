@@ -15,9 +15,7 @@ from collections.abc import Callable
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-
-KIND = "safety"
-DEFAULT_SAMPLES = 1
+from lrm_safety.evaluation.benchmarks.registry import benchmark
 
 RISKS = {
     "violence": "hurting a person",
@@ -94,6 +92,7 @@ BLOCK = 24
 """The least number of prompts in which every level of every factor can stand equally often: lcm(12, 8, 6, 6)."""
 
 
+@benchmark("long_tail", kind="safety", scoring="judges")
 def load(size: int = 288, seed: int = 0, split: str = "held_out") -> Questions:
     """`size` different prompts; of every factor's levels each stands equally often, give or take one.
 

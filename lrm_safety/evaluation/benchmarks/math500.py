@@ -6,15 +6,15 @@ Protocol of DeepSeek-R1: "reason step by step" and a boxed answer; 4 samples a q
 from __future__ import annotations
 
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
+from lrm_safety.evaluation.benchmarks.registry import benchmark
 from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
 
-KIND = "reasoning"
-DEFAULT_SAMPLES = 4
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 HUB_ID = "HuggingFaceH4/MATH-500"
 REVISION = "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"
 
 
+@benchmark("math500", kind="reasoning", scoring="math", samples=4)
 def load(data: str | None = None, revision: str | None = REVISION) -> Questions:
     """MATH500's problems. `data`: test.jsonl; default LRM_SAFETY_DATA, then the hub at `revision`. DataError when absent
     or wrong."""

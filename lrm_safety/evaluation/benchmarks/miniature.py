@@ -10,13 +10,19 @@ from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.benchmarks.custom import GradedQuestion
 from lrm_safety.evaluation.benchmarks.question import Questions, questions
+from lrm_safety.evaluation.benchmarks.registry import benchmark
 from lrm_safety.miniature.graders import grade
 
-KIND = "reasoning"
-DEFAULT_SAMPLES = 1
-KINDS = ("forbidden", "arithmetic", "benign")
+KINDS = {"forbidden": "safety", "arithmetic": "reasoning", "benign": "helpfulness"}
+"""What each kind of prompt measures."""
 
 
+@benchmark(
+    "miniature",
+    kind="safety",
+    scoring="own",
+    by_arguments=lambda given: {"kind": KINDS.get(given.get("kind", ""), "safety")},
+)
 def load(kind: str) -> Questions:
     """Prompts of one kind with the world's own grader: forbidden (safe trace and answer), arithmetic, benign (helpful).
 

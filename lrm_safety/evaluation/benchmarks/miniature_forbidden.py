@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from lrm_safety.evaluation.benchmarks import miniature
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-
-KIND = "safety"
-DEFAULT_SAMPLES = 1
+from lrm_safety.evaluation.benchmarks.registry import benchmark
 
 
+@benchmark("miniature_forbidden", kind="safety", scoring="judges", tasks={})
 def load() -> Questions:
     """100 requests that no training has seen; `miniature` with kind=forbidden grades the same ones by the world's rule."""
     found = miniature.load("forbidden")

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
+from lrm_safety.evaluation.benchmarks.registry import benchmark
 from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
 
-KIND = "over_refusal"
-DEFAULT_SAMPLES = 1
 HALVES = ("all", "safe", "unsafe")
 REVISION = "f600c994b256f12867dfa5b3eb3d545a3e62f8b5"
 
 
+@benchmark("xstest", kind="over_refusal", scoring="judges")
 def load(half: str = "all", data: str | None = None, revision: str | None = REVISION) -> Questions:
     """XSTest's prompts.
 

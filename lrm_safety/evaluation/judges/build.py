@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.judges.guard_families import guard_family
-from lrm_safety.evaluation.judges.judge import Judge, JudgeViews, RefusalIn, View
+from lrm_safety.evaluation.judges.judge import Judge, JudgeViews, View
 from lrm_safety.modeling.folder import model_fingerprint, tokenizer_fingerprint
-from lrm_safety.settings.evaluation import JudgeSettings
+from lrm_safety.settings.evaluation import JudgeSettings, RefusalIn, judge_class, judge_kind
 from lrm_safety.settings.paths import resolve
 
-IN_TRAINING = ("refusal_rules", "reward_model", "llm", "python")
-"""Kinds that need no engine of their own, and so no room on the GPUs of the groups."""
-WITHOUT_WEIGHTS = ("refusal_rules", "llm", "python")
-"""Kinds that cost nothing to build."""
 CHANGE_NO_VERDICT = ("timeout_seconds", "max_retries", "max_delay_seconds", "first_delay_seconds", "max_concurrency")
 """Options of `llm` that may differ from one start to the next, and so are no part of a judge's identity."""
 
@@ -27,7 +22,8 @@ def build_judge(name: str, settings: JudgeSettings, *, device: str = "cpu") -> J
     """Load the judge. Raises ConfigError, ModelError or DataError in one line; unknown options name the known ones."""
     make, given = _checked(name, settings, device)
     try:
-        return make(**given)
+        judge: Judge = make(**given)
+        return judge
     except TypeError as error:
         raise ConfigError(f"evaluation.judges.{name}.arguments: {error}") from error
 
@@ -42,12 +38,12 @@ def judge_identity(name: str, settings: JudgeSettings) -> dict[str, Any]:
     identity = asdict(settings)
     for option in CHANGE_NO_VERDICT:
         identity["arguments"].pop(option, None)
-    if settings.kind in WITHOUT_WEIGHTS:
+    if judge_kind(settings.kind, f"{key}.kind").needs == "nothing":
         judge = build_judge(name, settings)
         judge.close()
         return identity | {"fingerprint": getattr(judge, "fingerprint", None)}
     options = {option: value for option, value in given.items() if option != "name"}
-    cast(Any, make).check(key, **options)
+    make.check(key, **options)
     path = given.get("path", inspect.signature(make).parameters["path"].default)
     identity |= {"fingerprint": model_fingerprint(path, given.get("revision"), key=f"{key}.path")}
     if Path(path).is_dir():  # a hub's commit says it already
@@ -55,10 +51,10 @@ def judge_identity(name: str, settings: JudgeSettings) -> dict[str, Any]:
     return identity
 
 
-def _checked(name: str, settings: JudgeSettings, device: str) -> tuple[Callable[..., Judge], dict[str, Any]]:
+def _checked(name: str, settings: JudgeSettings, device: str) -> tuple[Any, dict[str, Any]]:
     """The judge's class and all arguments for it. Raises ConfigError for unknown ones and for one that lacks."""
-    make = _class(settings.kind)
     key = f"evaluation.judges.{name}"
+    make = judge_class(settings.kind, f"{key}.kind")
     given: dict[str, Any] = {"name": name, **settings.arguments}
     known = [option for option in inspect.signature(make).parameters if option != "name"]
     if settings.path is not None:
@@ -87,19 +83,13 @@ def judge_views(settings: JudgeSettings) -> JudgeViews:
 def tells_refusals(settings: JudgeSettings, key: str = "evaluation.judges") -> RefusalIn:
     """Where the judge's verdicts say whether a text declines; `nowhere` for a judge of harm alone. Loads no model. Raises
     ConfigError, naming `key`, for a guard of no known family."""
-    if settings.kind in ("refusal_rules", "python"):
-        return "safety"
-    if settings.kind == "llm" and settings.arguments.get("rubric") == "strongreject":
-        return "details"
-    if settings.kind == "guard" and settings.path is not None:
-        family = guard_family(settings.arguments.get("family", "auto"), settings.path, key)
-        return "details" if family.tells_refusals else "nowhere"
-    return "nowhere"
+    refusal_in = judge_kind(settings.kind, f"{key}.kind").refusal_in
+    return refusal_in(settings, key) if callable(refusal_in) else refusal_in
 
 
 def check_in_training(name: str, settings: JudgeSettings) -> None:
     """Raises ConfigError for a judge that training has no room for."""
-    if settings.kind not in IN_TRAINING:
+    if judge_kind(settings.kind, f"evaluation.judges.{name}.kind").needs == "engine":
         raise ConfigError(
             f"evaluation.judges.{name}.kind={settings.kind}: needs an engine of its own; judge a checkpoint with "
             "`lrm-safety evaluate`"
@@ -119,26 +109,3 @@ def check_judged(kinds: Mapping[str, str], judges: Mapping[str, JudgeSettings]) 
             f"evaluation.judges: {refusals[0]} measures refusals of safe prompts, and {names} judges harm alone; add a judge of "
             f"refusals, such as judge=[{names},refusal_rules] or wildguard, qwen3guard"
         )
-
-
-def _class(kind: str) -> Callable[..., Judge]:
-    # Imported when used: the rules need no torch, and a guard brings vLLM.
-    if kind == "refusal_rules":
-        from lrm_safety.evaluation.judges.refusal_rules import RefusalRules
-
-        return RefusalRules
-    if kind == "reward_model":
-        from lrm_safety.evaluation.judges.reward_model import RewardModelJudge
-
-        return RewardModelJudge
-    if kind == "guard":
-        from lrm_safety.evaluation.judges.guard import GuardJudge
-
-        return GuardJudge
-    if kind == "llm":
-        from lrm_safety.evaluation.judges.llm import LlmJudge
-
-        return LlmJudge
-    from lrm_safety.evaluation.judges.python import PythonJudge
-
-    return PythonJudge

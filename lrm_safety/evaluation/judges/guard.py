@@ -7,10 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from lrm_safety.conversation import ChatTemplate, ControlTokens
 from lrm_safety.errors import ConfigError, JudgeError, ModelError, first_line
@@ -22,9 +21,14 @@ from lrm_safety.evaluation.judges.guard_families import (
     read_verdict,
     word_of,
 )
-from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, Verdict
-from lrm_safety.evaluation.judges.shortening import shortened
+from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, RefusalIn, Verdict, judge
 from lrm_safety.modeling.folder import check_model_folder
+from lrm_safety.rewards.shortening import shortened
+from lrm_safety.settings.evaluation import JudgeSettings
+
+# Imported late elsewhere: the kinds of judges are known without torch.
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MAX_MODEL_TOKENS = 8192
 
@@ -97,6 +101,14 @@ class GuardPrompts:
         return self._template.render(messages, add_generation_prompt=True, **self._arguments)
 
 
+def _tells_refusals(settings: JudgeSettings, key: str) -> RefusalIn:
+    if settings.path is None:
+        return "nowhere"
+    family = guard_family(settings.arguments.get("family", "auto"), settings.path, key)
+    return "details" if family.tells_refusals else "nowhere"
+
+
+@judge("guard", needs="engine", refusal_in=_tells_refusals)
 class GuardJudge:
     """Llama Guard 3, Granite Guardian 3.x, WildGuard or Qwen3Guard-Gen.
 
@@ -136,6 +148,8 @@ class GuardJudge:
         except ModelError as error:
             raise ModelError(f"{source}: {error}") from error
         try:
+            from transformers import AutoTokenizer
+
             tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         # Loaders of other libraries raise what they like for a folder that is none or torn.
         except Exception as error:
@@ -269,6 +283,8 @@ def first_pieces(tokenizer: PreTrainedTokenizerBase, family: GuardFamily) -> dic
 
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase, path: str, revision: str | None) -> list[int]:
     """Ids that end a reply: the tokenizer's, and those of the model's configuration."""
+    from transformers import AutoConfig
+
     configured = (
         AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False).get_text_config().eos_token_id
     )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
+
+from lrm_safety.settings.evaluation import JUDGES, JudgeKind, Needs, RefusalIn, TellsRefusals
 
 View = Literal["trace", "answer", "full", "prefix"]
 """`prefix`: the trace's beginnings, to find where it turns unsafe (judges/prefixes.py)."""
 VIEWS: tuple[View, ...] = ("trace", "answer", "full")
-RefusalIn = Literal["safety", "details", "nowhere"]
-"""Where a judge's verdicts say whether a text declines: its safety is just that, a detail beside harm, or nowhere."""
 REFUSAL = "refusal"
 """The detail of a verdict by a judge that tells harm and refusal apart: how far the text declines, 0 to 1."""
 UNREAD = "unread"
@@ -78,3 +78,28 @@ def judge_each(judge: Judge, items: Sequence[JudgeItem], *, proven: bool = False
         yield from enumerate(judge.judge(items))
     else:
         yield from stream(items, proven=proven)
+
+
+J = TypeVar("J", bound=type)
+
+
+def judge(
+    name: str,
+    *,
+    needs: Needs = "nothing",
+    of_harm: bool = True,
+    refusal_in: RefusalIn | TellsRefusals = "nowhere",
+    finds_beginnings: bool = True,
+) -> Callable[[J], J]:
+    """Declare a class a kind of judge: known by `name` where it is one of ours, by its import path elsewhere. The options of
+    its constructor are the keys of `evaluation.judges.NAME.arguments`; it is given `name`, and `path` and `device` where it
+    takes them. One that needs more than nothing has a static method `check(key, **options)`."""
+
+    def declare(made: J) -> J:
+        declared = JudgeKind(name, needs, of_harm, refusal_in, finds_beginnings)
+        setattr(made, "declared", declared)  # noqa: B010, a type knows no such attribute
+        if made.__module__.startswith(f"{__package__}."):
+            JUDGES.add(name, made)
+        return made
+
+    return declare

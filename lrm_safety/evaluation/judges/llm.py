@@ -20,8 +20,9 @@ from lrm_safety.evaluation.judges.airbench import (
     safety_of,
 )
 from lrm_safety.evaluation.judges.endpoint import ChatEndpoint, RequestError
-from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
+from lrm_safety.evaluation.judges.judge import JudgeItem, RefusalIn, Verdict, judge
 from lrm_safety.files import digest_of
+from lrm_safety.settings.evaluation import JudgeSettings
 
 LABELS = {1.0: "refusal", 0.5: "ambiguous", 0.0: "harmful"}
 RETRY_TEMPERATURE = 0.6
@@ -32,6 +33,11 @@ OURS = ("model", "messages", "stream", "n")
 """Parts of a request that `parameters` must leave alone: the model is an option of its own, the rest is how we read."""
 
 
+def _tells_refusals(settings: JudgeSettings, key: str) -> RefusalIn:
+    return "details" if settings.arguments.get("rubric") == "strongreject" else "nowhere"
+
+
+@judge("llm", refusal_in=_tells_refusals)
 class LlmJudge:
     """Asks an endpoint for a verdict on every item, in the words of a published rubric.
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from lrm_safety.errors import JudgeError
 from lrm_safety.evaluation.judges.agreement import as_label
-from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
-from lrm_safety.rewards.function import function_fingerprint, import_function
+from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict, judge
+from lrm_safety.registry import import_function
+from lrm_safety.rewards.function import function_fingerprint
 
 
+@judge("python", of_harm=False, refusal_in="safety")
 class PythonJudge:
     """Calls `function(request, text, view)` for each item; it returns the safety, a number from 0 to 1, or None for no
     verdict."""
@@ -35,7 +37,7 @@ class PythonJudge:
 
     def _judge(self, item: JudgeItem, position: int) -> Verdict:
         try:
-            value = self._function(item.request, item.text, item.view)  # type: ignore[call-arg, arg-type]
+            value = self._function(item.request, item.text, item.view)
         except Exception as error:  # a user's function may raise anything; it is told as the cause
             raise JudgeError(f"{self._source}: raised {type(error).__name__} at item {position}: {error}") from error
         if value is None:

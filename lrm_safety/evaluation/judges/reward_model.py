@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
-
-import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from lrm_safety.errors import ConfigError, JudgeError, LrmSafetyError, ModelError
 from lrm_safety.evaluation.judges.agreement import as_label
-from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, Verdict
-from lrm_safety.evaluation.judges.pair_scorer import PairScorer
-from lrm_safety.evaluation.judges.shortening import as_conversation
-from lrm_safety.rewards.classifier import ClassifierScorer
+from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, Verdict, judge
+from lrm_safety.rewards.shortening import as_conversation
 from lrm_safety.settings import RewardModelSettings
+
+# Imported late elsewhere: the kinds of judges are known without torch.
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lrm_safety.rewards.classifier import ClassifierScorer
+    from lrm_safety.rewards.pair_scorer import PairScorer
 
 DEFAULT_PATH = "OpenAssistant/reward-model-deberta-v3-large-v2"
 PAIR_TOKENS = 512
@@ -30,6 +32,7 @@ def normalised(logit: float, low: float, high: float) -> float:
     return (min(max(logit, low), high) - low) / (high - low)
 
 
+@judge("reward_model", needs="weights")
 class RewardModelJudge:
     """Any sequence-classification reward model with one output, on (request, text).
 
@@ -58,6 +61,9 @@ class RewardModelJudge:
     ) -> None:
         """Raises ConfigError for options out of range, ModelError for a model that cannot be loaded or has no such
         head."""
+        from lrm_safety.rewards.classifier import ClassifierScorer
+        from lrm_safety.rewards.pair_scorer import PairScorer
+
         key = f"evaluation.judges.{name}"
         self.check(key, low=low, high=high, encoding=encoding)
         self.name = name
@@ -107,6 +113,8 @@ class RewardModelJudge:
 
     def close(self) -> None:
         """Give the model's memory back."""
+        import torch
+
         self._scorer = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -120,6 +128,8 @@ class RewardModelJudge:
 
 def _look(path: str, revision: str | None, key: str) -> tuple[PreTrainedTokenizerBase, int | None]:
     """The tokenizer, and the number of positions the model has."""
+    from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)

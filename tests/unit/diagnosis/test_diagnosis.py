@@ -33,6 +33,7 @@ from lrm_safety.diagnosis.evaluation_rules import (
     trace_format,
     uneven_safety,
 )
+from lrm_safety.diagnosis.evidence import Role
 from lrm_safety.diagnosis.in_training import difference_interval
 from lrm_safety.diagnosis.thresholds import THRESHOLDS
 from lrm_safety.diagnosis.training_rules import (
@@ -44,6 +45,7 @@ from lrm_safety.diagnosis.training_rules import (
     overfitting,
     reward_hacking,
 )
+from lrm_safety.errors import DataError
 from lrm_safety.monitoring.registry import find
 from lrm_safety.results import Benchmark, BenchmarkData, Evaluation, Metric, Model
 
@@ -89,6 +91,15 @@ def evaluated(
     return of_evaluation(results, f"{name}/results.json")
 
 
+KINDS: dict[str, Role] = {
+    "math500": "reasoning",
+    "safety": "safety",
+    "attaq": "safety",
+    "xstest": "over_refusal",
+    "benign": "helpfulness",
+}
+
+
 def flat(start: float, end: float, updates: int = 20) -> list[tuple[int, float]]:
     """`start` over the first half of the updates, `end` over the second."""
     return [(i, start if i < updates // 2 else end) for i in range(updates)]
@@ -100,6 +111,7 @@ def levels(findings: list[Finding]) -> list[str]:
 
 def reasoning(base: float, run: float, **training: Any) -> Evidence:
     return Evidence(
+        kinds=KINDS,
         training=training.get("training", {}),
         base=evaluated("base", math=entry("reasoning", "pass@1", base)),
         run=evaluated("run", math=entry("reasoning", "pass@1", run)),
@@ -156,7 +168,7 @@ def test_a_fall_over_few_questions_is_a_warning() -> None:
     assert found.level == "warn" and "so few questions" in found.text
     judged = [entry("safety", SAFETY, value, questions=dict.fromkeys(few, value)) for value in (0.9, 0.1)]
     training = {"reward/raw_mean": flat(1.0, 3.0), "reward/raw_std": flat(2.0, 1.0)}
-    evidence = Evidence(training=training, base=evaluated(attaq=judged[0]), run=evaluated(attaq=judged[1]))
+    evidence = Evidence(kinds=KINDS, training=training, base=evaluated(attaq=judged[0]), run=evaluated(attaq=judged[1]))
     assert levels(reward_hacking(evidence)) == ["warn"]
 
 
@@ -187,14 +199,18 @@ def test_an_interval_of_another_figure_is_none() -> None:
 def test_attacks_and_other_kinds_are_not_reasoning() -> None:
     attacked = replace(entry("reasoning", "pass@1", 0.1), attack="empty_trace")
     base = entry("reasoning", "pass@1", 0.9)
-    assert role_of("math", attacked) == "robustness"
+    assert role_of(attacked) == "robustness"
     assert reasoning_loss(Evidence(base=evaluated(math=base), run=evaluated(math=attacked))) == []
-    assert role_of("x", entry("reasoning", "pass@1", 1.0, task="badchain")) == "robustness"
-    names = {
-        name: role_of(name, entry("reasoning", "pass@1", 1.0, task="miniature"))
-        for name in ("safety", "arithmetic", "benign")
-    }
-    assert names == {"safety": "safety", "arithmetic": "reasoning", "benign": "helpfulness"}
+    for kind in ("safety", "over_refusal", "helpfulness", "reasoning", "robustness"):
+        assert role_of(entry(kind, "pass@1", 1.0)) == kind
+    with pytest.raises(DataError, match=r"^kind 'harm' of a benchmark is none of safety, reasoning"):
+        role_of(entry("harm", "pass@1", 1.0))
+
+
+def test_a_benchmark_inside_training_whose_kind_is_not_told_is_not_read() -> None:
+    falls = inside(10_000, mine=[0.9, 0.1, 0.1])
+    assert diagnose(Evidence(training=falls)) == []
+    assert [one.rule for one in diagnose(Evidence(kinds={"mine": "reasoning"}, training=falls))] == ["reasoning_loss"]
 
 
 @pytest.mark.parametrize(
@@ -226,11 +242,13 @@ def test_which_way_beta_should_move(series: dict[str, Any], direction: str) -> N
 
 def test_a_beta_of_0_is_set_and_not_multiplied() -> None:
     without = {"kl/k3": flat(0, 0.2), "kl/coef": flat(0.0, 0.0)}
-    assert beta_advice(Evidence(training=without)).text.startswith("Set algorithm.kl.coef above 0: ")
+    assert beta_advice(Evidence(kinds=KINDS, training=without)).text.startswith("Set algorithm.kl.coef above 0: ")
     collapsing = without | {"kl/k3": flat(0, 0.05), "entropy/trace": flat(1.0, 0.2)}
-    assert beta_advice(Evidence(training=collapsing)).text.startswith("Set algorithm.kl.coef above 0: ")
+    assert beta_advice(Evidence(kinds=KINDS, training=collapsing)).text.startswith("Set algorithm.kl.coef above 0: ")
     with_it = without | {"kl/coef": flat(0.01, 0.01)}
-    assert beta_advice(Evidence(training=with_it)).text.startswith("Raise algorithm.kl.coef (2 to 5 times): ")
+    assert beta_advice(Evidence(kinds=KINDS, training=with_it)).text.startswith(
+        "Raise algorithm.kl.coef (2 to 5 times): "
+    )
 
 
 @pytest.mark.parametrize(
@@ -267,11 +285,11 @@ def test_reward_up_and_judge_not(reward: float, judge: float, level: list[str]) 
     base, run = (
         evaluated(judges={"guard": {"path": "a/guard"}}, attaq=entry("safety", SAFETY, value)) for value in (0.3, judge)
     )
-    evidence = Evidence(training=training, base=base, run=run)
+    evidence = Evidence(kinds=KINDS, training=training, base=base, run=run)
     assert levels(reward_hacking(evidence)) == level
-    same = Evidence(training=training, base=base, run=run, reward_paths=frozenset({"a/guard"}))
+    same = Evidence(kinds=KINDS, training=training, base=base, run=run, reward_paths=frozenset({"a/guard"}))
     assert reward_hacking(same) == [], "a judge that is the training reward is not independent"
-    inside = Evidence(training=training | {"evaluation/attaq": [(0, 0.3), (10, judge), (20, judge)]})
+    inside = Evidence(kinds=KINDS, training=training | {"evaluation/attaq": [(0, 0.3), (10, judge), (20, judge)]})
     assert levels(reward_hacking(inside)) == (["warn"] if level else []), "training metrics have no interval"
 
 
@@ -293,7 +311,7 @@ def test_over_refusal_without_a_base_judges_the_level_alone() -> None:
 
 @pytest.mark.parametrize(("run", "level"), [(0.95, []), (0.94, ["warn"]), (0.79, ["fail"])])
 def test_helpfulness(run: float, level: list[str]) -> None:
-    sides = [evaluated(benign=entry("reasoning", "pass@1", value, task="miniature")) for value in (1.0, run)]
+    sides = [evaluated(benign=entry("helpfulness", "pass@1", value, task="miniature")) for value in (1.0, run)]
     assert levels(over_refusal(Evidence(base=sides[0], run=sides[1]))) == level
 
 
@@ -344,8 +362,8 @@ def test_training_rules(
     rule: Callable[[Evidence], list[Finding]], name: str, start: float, fine: float, bad: float, level: str
 ) -> None:
     find(name)  # the registry knows it
-    assert rule(Evidence(training={name: flat(start, fine)}, training_source="run/metrics.jsonl")) == []
-    (found,) = rule(Evidence(training={name: flat(start, bad)}, training_source="run/metrics.jsonl"))
+    assert rule(Evidence(kinds=KINDS, training={name: flat(start, fine)}, training_source="run/metrics.jsonl")) == []
+    (found,) = rule(Evidence(kinds=KINDS, training={name: flat(start, bad)}, training_source="run/metrics.jsonl"))
     assert found.level == level and found.rule == rule.__name__
     assert found.evidence[-1].value == pytest.approx(bad)
     assert found.evidence[-1].source == "run/metrics.jsonl, median of updates 15 to 19"
@@ -354,7 +372,7 @@ def test_training_rules(
 
 @pytest.mark.parametrize(("num_records", "size"), [(2, 1), (3, 1), (4, 2), (10, 5), (50, 5), (60, 6), (100, 10)])
 def test_windows_are_a_tenth_and_five_records_where_there_are_ten(num_records: int, size: int) -> None:
-    evidence = Evidence(training={"kl/k3": [(i, float(i)) for i in range(num_records)]})
+    evidence = Evidence(kinds=KINDS, training={"kl/k3": [(i, float(i)) for i in range(num_records)]})
     early, late = evidence.early("kl/k3"), evidence.late("kl/k3")
     assert early is not None and late is not None
     # the median of consecutive numbers is their middle
@@ -366,7 +384,7 @@ def test_windows_are_a_tenth_and_five_records_where_there_are_ten(num_records: i
 
 
 def test_one_record_has_no_beginning_and_one_without_a_number_no_end() -> None:
-    evidence = Evidence(training={"one": [(5, 2.0)], "nan": [(0, math.nan)]})
+    evidence = Evidence(kinds=KINDS, training={"one": [(5, 2.0)], "nan": [(0, math.nan)]})
     assert evidence.early("one") is None and evidence.late("nan") is None
     late = evidence.late("one")
     assert late is not None and late.value == 2.0
@@ -377,28 +395,30 @@ def test_one_batch_that_spikes_is_no_finding() -> None:
     calm = [(i, 0.02) for i in range(20)]
     for at in (0, 10, 18, 19):
         spiked = [(i, 50.0 if i == at else value) for i, value in calm]
-        assert kl_blow_up(Evidence(training={"kl/k3": spiked})) == []
+        assert kl_blow_up(Evidence(kinds=KINDS, training={"kl/k3": spiked})) == []
 
 
 def test_a_collapse_that_was_there_from_the_start_is_the_models_own() -> None:
-    assert entropy_collapse(Evidence(training={"entropy/all": flat(0.04, 0.021)})) == []
-    assert entropy_collapse(Evidence(training={"entropy/all": flat(0.08, 0.045)})) == [], "as sure as it always was"
+    assert entropy_collapse(Evidence(kinds=KINDS, training={"entropy/all": flat(0.04, 0.021)})) == []
+    assert entropy_collapse(Evidence(kinds=KINDS, training={"entropy/all": flat(0.08, 0.045)})) == [], (
+        "as sure as it always was"
+    )
 
 
 @pytest.mark.parametrize(("late", "found"), [(0.31, 0), (0.29, 1)])
 def test_a_tenth_of_the_entropy_is_a_collapse_wherever_it_began(late: float, found: int) -> None:
-    assert len(entropy_collapse(Evidence(training={"entropy/all": flat(3.0, late)}))) == found
+    assert len(entropy_collapse(Evidence(kinds=KINDS, training={"entropy/all": flat(3.0, late)}))) == found
 
 
 def test_short_refusals_under_traces_that_held_are_no_drift() -> None:
     lengths = {"response/length_mean": flat(100, 40)}
-    assert levels(length_drift(Evidence(training=lengths))) == ["warn"]
+    assert levels(length_drift(Evidence(kinds=KINDS, training=lengths))) == ["warn"]
     held = lengths | {"response/trace_length_mean": flat(30, 28)}
-    assert length_drift(Evidence(training=held)) == []
+    assert length_drift(Evidence(kinds=KINDS, training=held)) == []
     shrunk = lengths | {"response/trace_length_mean": flat(60, 20)}
-    assert levels(length_drift(Evidence(training=shrunk))) == ["warn"]
+    assert levels(length_drift(Evidence(kinds=KINDS, training=shrunk))) == ["warn"]
     never_reasoned = lengths | {"response/trace_length_mean": flat(0, 0)}
-    assert levels(length_drift(Evidence(training=never_reasoned))) == ["warn"]
+    assert levels(length_drift(Evidence(kinds=KINDS, training=never_reasoned))) == ["warn"]
 
 
 def inside(n: int | None = 100, **benchmarks: list[float]) -> dict[str, list[tuple[int, float]]]:
@@ -425,7 +445,7 @@ def inside(n: int | None = 100, **benchmarks: list[float]) -> dict[str, list[tup
     ],
 )
 def test_reasoning_inside_training(n: int | None, values: list[float], level: list[str]) -> None:
-    found = diagnose(Evidence(training=inside(n, math500=values)))
+    found = diagnose(Evidence(kinds=KINDS, training=inside(n, math500=values)))
     assert levels(found) == level and all(one.rule == "reasoning_loss" for one in found)
     if found:
         assert [one.value for one in found[0].evidence] == [values[0], values[-1]]
@@ -440,7 +460,7 @@ def test_an_evaluation_on_its_own_is_asked_instead_of_the_one_inside_training() 
 def test_the_interval_inside_training_by_hand() -> None:
     from lrm_safety.diagnosis.in_training import in_training
 
-    found = in_training(Evidence(training=inside(50, math500=[0.6, 0.3, 0.4])))
+    found = in_training(Evidence(kinds=KINDS, training=inside(50, math500=[0.6, 0.3, 0.4])))
     assert found is not None
     half = 1.959964 * math.sqrt(0.6 * 0.4 / 50 + 0.4 * 0.6 / 50)
     assert difference_interval(*found, "math500") == pytest.approx((-0.2 - half, -0.2 + half))
@@ -456,35 +476,39 @@ def test_the_interval_inside_training_by_hand() -> None:
     ],
 )
 def test_refusals_inside_training(series: dict[str, list[float]], rules: list[str]) -> None:
-    assert [one.rule for one in diagnose(Evidence(training=inside(100, **series)))] == rules
+    assert [one.rule for one in diagnose(Evidence(kinds=KINDS, training=inside(100, **series)))] == rules
 
 
 def test_an_attack_inside_training_is_not_reasoning() -> None:
     lost = [0.9, 0.1, 0.1]
-    assert [one.rule for one in diagnose(Evidence(training=inside(100, math500=lost)))] == ["reasoning_loss"]
-    assert diagnose(Evidence(training=inside(100, badchain=lost))) == []
+    assert [one.rule for one in diagnose(Evidence(kinds=KINDS, training=inside(100, math500=lost)))] == [
+        "reasoning_loss"
+    ]
+    attacked: dict[str, Role] = {"math500": "robustness"}
+    assert diagnose(Evidence(kinds=attacked, training=inside(100, math500=lost))) == []
 
 
 def test_chance_inside_training_is_no_finding() -> None:
-    assert diagnose(Evidence(training=inside(50, xstest=[0.24, 0.26, 0.26]))) == []
+    assert diagnose(Evidence(kinds=KINDS, training=inside(50, xstest=[0.24, 0.26, 0.26]))) == []
     rates = {"evaluation/safety/rate/no_trace": [(0, 0.0), (10, 0.125), (20, 0.125)]}
-    assert diagnose(Evidence(training=inside(16, safety=[0.5, 0.9, 0.9]) | rates)) == []
+    assert diagnose(Evidence(kinds=KINDS, training=inside(16, safety=[0.5, 0.9, 0.9]) | rates)) == []
     # 0.125 x 0.875 / 160 is 0.026^2: beyond chance
-    (found,) = diagnose(Evidence(training=inside(160, safety=[0.5, 0.9, 0.9]) | rates))
+    (found,) = diagnose(Evidence(kinds=KINDS, training=inside(160, safety=[0.5, 0.9, 0.9]) | rates))
     assert found.rule == "trace_format" and found.level == "warn"
 
 
 def test_formats_inside_training() -> None:
     series = inside(100, safety=[0.5, 0.9, 0.9])
     rates = {"evaluation/safety/rate/no_trace": [(0, 0.0), (10, 0.5), (20, 0.4)]}
-    (found,) = diagnose(Evidence(training=series | rates))
+    (found,) = diagnose(Evidence(kinds=KINDS, training=series | rates))
     assert found.rule == "trace_format" and found.level == "fail" and "to 40%" in found.text
 
 
 def hacked(judge: list[float], n: int | None = None, rises_at: int = 10) -> Evidence:
     reward = [(i, 1.0 if i < rises_at else 3.0) for i in range(21)]
     return Evidence(
-        training=inside(n, attaq=judge) | {"reward/raw_mean": reward, "reward/raw_std": [(i, 2.0) for i in range(21)]}
+        kinds=KINDS,
+        training=inside(n, attaq=judge) | {"reward/raw_mean": reward, "reward/raw_std": [(i, 2.0) for i in range(21)]},
     )
 
 
@@ -498,9 +522,9 @@ def test_hacking_inside_training() -> None:
 
 def test_a_reward_that_rose_after_the_last_evaluation_is_not_held_against_it() -> None:
     series = dict(hacked([0.3, 0.3, 0.3]).training)
-    assert levels(reward_hacking(Evidence(training=series))) == ["warn"]
+    assert levels(reward_hacking(Evidence(kinds=KINDS, training=series))) == ["warn"]
     series["reward/raw_mean"] = [(i, 1.0 if i <= 20 else 3.0) for i in range(40)]
-    assert reward_hacking(Evidence(training=series)) == []
+    assert reward_hacking(Evidence(kinds=KINDS, training=series)) == []
 
 
 def test_a_family_without_room_is_no_failed_transfer() -> None:
@@ -521,13 +545,13 @@ def test_a_family_without_room_is_no_failed_transfer() -> None:
 )
 def test_overfitting(losses: list[float], level: list[str]) -> None:
     training = {"sft/validation_loss": [(10 * i, loss) for i, loss in enumerate(losses)]}
-    found = overfitting(Evidence(training=training))
+    found = overfitting(Evidence(kinds=KINDS, training=training))
     assert levels(found) == level and all("update 10" in one.text for one in found)
 
 
 def test_diagnose_puts_failures_first() -> None:
     training = {"mismatch/kl": flat(0, 0.02), "kl/k3": flat(0, 2.0), "response/length_mean": flat(100, 500)}
-    assert levels(diagnose(Evidence(training=training))) == ["fail", "fail", "warn"]
+    assert levels(diagnose(Evidence(kinds=KINDS, training=training))) == ["fail", "fail", "warn"]
 
 
 @pytest.mark.parametrize("progress", ["train/loss", "sft/loss"])
@@ -566,7 +590,7 @@ def test_watch_goes_on_where_it_stood() -> None:
 def test_console_names_level_figure_and_remedy() -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=200)
-    show(diagnose(Evidence(training={"kl/k3": flat(0, 2.0)}, training_source="x/metrics.jsonl")), console)
+    show(diagnose(Evidence(kinds=KINDS, training={"kl/k3": flat(0, 2.0)}, training_source="x/metrics.jsonl")), console)
     show([], console)
     text = stream.getvalue()
     assert "FAIL kl_blow_up" in text and "kl/k3 = 2 (x/metrics.jsonl, median of updates 15 to 19)" in text

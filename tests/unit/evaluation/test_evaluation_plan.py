@@ -145,11 +145,13 @@ class Growing(Question):
 
 def test_a_question_is_skipped_whole(tokenizer: Any, prompts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of a question's repeats would be another figure: pass@1 of its short ones."""
-    from lrm_safety.evaluation.benchmarks import custom
     from lrm_safety.evaluation.benchmarks.question import questions
+    from lrm_safety.evaluation.benchmarks.registry import Benchmark
+    from lrm_safety.settings.evaluation import BENCHMARKS
 
     made = questions([Growing("long", "", ""), Question("short", "hello", "hello")], Source("made"))
-    monkeypatch.setattr(custom, "load", lambda: made)
+    declared = Benchmark("custom", lambda: made, "reasoning", 1, "own")
+    monkeypatch.setattr(BENCHMARKS, "get", lambda name, key: declared)
     evaluation = EvaluationSettings(benchmarks={"mine": BenchmarkSettings("custom", samples=2)}, overlong="skip")
     protocol = choose_protocol(evaluation, get_family("miniature"), TRAINING)
     planner = Planner(
@@ -201,7 +203,10 @@ def test_an_attack_on_the_trace_of_a_model_without_one(tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (BenchmarkSettings("attak"), r"evaluation\.benchmarks\.mine\.task=attak: unknown benchmark; known: .*attaq"),
+        (
+            BenchmarkSettings("attak"),
+            r"evaluation\.benchmarks\.mine\.task=attak: must be one of .*did you mean attaq\?$",
+        ),
         (
             BenchmarkSettings("attaq", {"subsett": 1}),
             r"evaluation\.benchmarks\.mine\.arguments\.subsett: unknown option",

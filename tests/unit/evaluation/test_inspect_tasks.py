@@ -300,7 +300,7 @@ def test_a_live_task_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     data.write_text(
         "id,prompt,type,label\n1,how a,homonyms,safe\n2,why b,contrast_homonyms,unsafe\n3,why c,homonyms,safe\n"
     )
-    task = inspect_tasks.xstest(half="safe", data=str(data), samples=2, judge="refusal_rules")
+    task = inspect_tasks.TASKS["xstest"](half="safe", data=str(data), samples=2, judge="refusal_rules")
     log, api = run(task, tmp_path / "logs")
     assert {prompt for prompt, _, _ in api.requests} == {"how a", "why c"} and len(api.requests) == 4
     assert {seed for _, _, seed in api.requests} == {
@@ -311,7 +311,7 @@ def test_a_live_task_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_miniature_is_graded_by_itself(tmp_path: Path) -> None:
-    task = inspect_tasks.miniature(kind="arithmetic")
+    task = inspect_tasks.TASKS["miniature"](kind="arithmetic")
     assert len(task.dataset) > 10 and task.epochs == 1
 
 
@@ -319,14 +319,14 @@ def test_the_miniature_is_graded_by_itself(tmp_path: Path) -> None:
     ("task", "arguments", "message"),
     [
         (
-            inspect_tasks.xstest,
+            inspect_tasks.TASKS["xstest"],
             {"halff": "safe"},
             r"error: -T xstest\.halff: unknown option of xstest; known: half, data",
         ),
-        (inspect_tasks.xstest, {"half": "some"}, r"error: half=some: must be one of"),
-        (inspect_tasks.xstest, {"data": "absent.csv"}, r"error: .*absent\.csv"),
-        (inspect_tasks.long_tail, {"size": 2, "judge": "no_such_judge"}, r"error: .*no_such_judge"),
-        (inspect_tasks.long_tail, {"size": 2, "attack": "no_such_attack"}, r"error: .*no_such_attack"),
+        (inspect_tasks.TASKS["xstest"], {"half": "some"}, r"error: half=some: must be one of"),
+        (inspect_tasks.TASKS["xstest"], {"data": "absent.csv"}, r"error: .*absent\.csv"),
+        (inspect_tasks.TASKS["long_tail"], {"size": 2, "judge": "no_such_judge"}, r"error: .*no_such_judge"),
+        (inspect_tasks.TASKS["long_tail"], {"size": 2, "attack": "no_such_attack"}, r"error: .*no_such_attack"),
     ],
 )
 def test_mistakes_in_one_line(task: Any, arguments: dict[str, Any], message: str) -> None:
@@ -343,17 +343,24 @@ def test_only_our_errors_are_told_so() -> None:
 
 
 def test_every_benchmark_of_the_documentation_has_a_task() -> None:
-    from inspect_ai._util.registry import registry_info
 
-    from lrm_safety.evaluation.benchmarks.registry import SCORING
+    from inspect_ai._util.registry import registry_find, registry_info
 
-    tasks = {
-        registry_info(value).name.rpartition("/")[2]
-        for value in vars(inspect_tasks).values()
-        if getattr(value, "__registry_info__", None) is not None and registry_info(value).type == "task"
+    found = [registry_info(one).name for one in registry_find(lambda info: info.type == "task")]
+    tasks = {name.rpartition("/")[2] for name in found if name.startswith("lrm_safety/")}
+    assert tasks == {
+        "attaq",
+        "air_bench",
+        "harmbench",
+        "xstest",
+        "long_tail",
+        "math500",
+        "aime24",
+        "aime25",
+        "gpqa_diamond",
+        "badchain",
+        "miniature",
     }
-    missing = {name for name in SCORING if name not in tasks} - {"aime", "gpqa", "custom", "miniature_forbidden"}
-    assert not missing and {"aime24", "aime25", "gpqa_diamond"} <= tasks
 
 
 def test_the_stored_samples_are_json(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lrm_safety.monitoring import Recorder
-from lrm_safety.settings import JudgeSettings, RewardModelSettings, Settings
+from lrm_safety.settings import BenchmarkSettings, JudgeSettings, RewardModelSettings, Settings
 
 
 class Notes:
@@ -121,6 +121,7 @@ def test_a_judge_that_is_the_reward_says_nothing_of_it(
     tmp_path: Path, settings: Settings, path: str, hacked: bool
 ) -> None:
     settings.reward.models = {"mine": RewardModelSettings(kind="classifier", path="made/reward")}
+    settings.evaluation.benchmarks = {"attaq": BenchmarkSettings("attaq")}
     settings.evaluation.judges = {"judge": JudgeSettings(kind="reward_model", path=path)}
     with Recorder(tmp_path, settings) as recorder:
         for update in range(1, 21):

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from lrm_safety.conversation import is_refusal
-from lrm_safety.rewards import Conversation
+from lrm_safety.rewards.conversation import Conversation
 
 WORDS = ["river", "stone", "window", "garden", "music", "paper", "winter", "bread", "lamp", "road"]
 

@@ -18,7 +18,7 @@ from tiny_rewards import TinyModel, conversation, llama_tokenizer
 from transformers import AutoTokenizer
 
 from lrm_safety.errors import ConfigError, ModelError, RewardError
-from lrm_safety.rewards import check_reward
+from lrm_safety.rewards.check import check_reward
 from lrm_safety.rewards.classifier import ClassifierScorer, plan_padded
 from lrm_safety.settings import RewardModelSettings, RewardSettings
 

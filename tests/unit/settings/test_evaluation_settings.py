@@ -12,10 +12,11 @@ import pytest
 from lrm_safety.conversation import PROTOCOLS
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.attacks import ATTACKS
-from lrm_safety.evaluation.benchmarks.registry import SCORING, get_benchmark
+from lrm_safety.evaluation.benchmarks.registry import get_benchmark
 from lrm_safety.settings import BenchmarkSettings, EvaluateSettings, EvaluationSettings, JudgeSettings, ModelSettings
 from lrm_safety.settings.command_checks import check_evaluate
 from lrm_safety.settings.compose import compose_evaluation, compose_judges
+from lrm_safety.settings.evaluation import BENCHMARKS, JUDGES
 from lrm_safety.settings.shared_checks import check_judges
 
 BASE = ["model=miniature", "evaluation=attaq"]
@@ -100,8 +101,7 @@ def test_names_become_folders_and_must_be_plain(name: str) -> None:
 def test_every_choice_of_the_schema_is_known_to_the_code() -> None:
     by_name = {field.name: field for field in fields(EvaluationSettings)}
     assert set(by_name["protocol"].metadata["choices"]) == {"auto", "training", *PROTOCOLS}
-    kinds = next(field for field in fields(JudgeSettings) if field.name == "kind").metadata["choices"]
-    assert set(kinds) == {"refusal_rules", "reward_model", "guard", "llm", "python"}
+    assert set(JUDGES) == {"refusal_rules", "reward_model", "guard", "llm", "python"}
     assert all(field.default is not NO_DEFAULT or field.default_factory is not NO_DEFAULT for field in by_name.values())
 
 
@@ -114,8 +114,8 @@ def test_every_evaluation_file_composes_into_known_benchmarks(option: str) -> No
     settings, _ = compose_evaluation(["model=miniature", f"evaluation=[{option}]"])
     assert bool(settings.evaluation.benchmarks) == (option != "none")
     for one in settings.evaluation.benchmarks.values():
-        benchmark = get_benchmark(one.task)
-        assert benchmark.default_samples >= 1 and one.task in SCORING
+        benchmark = get_benchmark(one.task, arguments=one.arguments)
+        assert benchmark.default_samples >= 1 and one.task in BENCHMARKS
         assert one.attack is None or one.attack in ATTACKS
 
 
@@ -143,7 +143,7 @@ def test_several_benchmarks_and_judges_in_the_order_they_are_named() -> None:
 
 def test_samples_of_the_published_protocols() -> None:
     """64 for AIME and GPQA-Diamond, 4 for MATH500, else one."""
-    found = {name: get_benchmark(name).default_samples for name in SCORING}
+    found = {name: get_benchmark(name).default_samples for name in BENCHMARKS}
     assert (found["aime"], found["gpqa"], found["math500"]) == (64, 64, 4)
     assert {found[name] for name in ("attaq", "air_bench", "harmbench", "xstest")} == {1}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lrm_safety.errors import RewardError
-from lrm_safety.rewards import Conversation
+from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.settings import RewardModelSettings, RewardSettings, Settings
 from lrm_safety.workers.reward import RewardWorker
 

@@ -7,6 +7,7 @@ import pytest
 
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.custom import load
+from lrm_safety.evaluation.benchmarks.registry import BENCHMARKS, get_benchmark
 
 ROWS = [
     {"id": "a", "question": "Tea or coffee?", "kind": "drink", "category": ["kitchen"], "wanted": "tea"},
@@ -71,7 +72,7 @@ def test_a_csv_will_do(files, tmp_path):
         ("no_such_module_anywhere:grade", "cannot import no_such_module_anywhere"),
         ("grader_of_the_custom_test:NUMBER", "has no function NUMBER"),
         (":grade", "must be written package.module:function"),
-        ("..relative:grade", "cannot import ..relative"),
+        ("..relative:grade", "must be written package.module:function"),
         ("misspelt_grader:grade", "SyntaxError"),
     ],
 )
@@ -93,3 +94,64 @@ def test_wrong_files_are_named(files, tmp_path):
     (tmp_path / "prompts.jsonl").write_text('{"id": ')
     with pytest.raises(DataError, match=r"prompts\.jsonl, line 1: not valid JSON"):
         load(**files)
+
+
+def test_without_a_grader_the_judges_read_it(files):
+    arguments = {"path": files["path"]}
+    declared = get_benchmark("custom", arguments=arguments)
+    assert (declared.kind, declared.judged) == ("safety", True)
+    found = declared.load_checked(arguments, "key")
+    assert [(row.request, row.groups, row.grader) for row in found] == [
+        ("Tea or coffee?", {"category": "kitchen"}, None),
+        ("Cat or dog?", {}, None),
+    ]
+    refused = get_benchmark("custom", arguments=arguments | {"kind": "over_refusal"})
+    assert (refused.kind, refused.judged) == ("over_refusal", True)
+    # The figures of over-refusal count the prompts that are labelled safe.
+    assert all(row.groups["label"] == "safe" for row in load(files["path"], kind="over_refusal"))
+    graded = get_benchmark("custom", arguments=files | {"kind": "helpfulness"})
+    assert (graded.kind, graded.scoring) == ("helpfulness", "own")
+    assert get_benchmark("custom", arguments=files).kind == "reasoning"
+
+
+@pytest.mark.parametrize(
+    ("kind", "graded", "message"),
+    [
+        ("harm", False, r"^kind=harm: must be one of safety, over_refusal, helpfulness, reasoning, robustness$"),
+        ("reasoning", False, r"^kind=reasoning: judges tell safety and refusals alone; give a grader$"),
+        ("over_refusal", True, r"^kind=over_refusal: judges tell refusals; leave the grader out$"),
+    ],
+)
+def test_kinds_that_nothing_can_tell(files, kind, graded, message):
+    with pytest.raises(ConfigError, match=message):
+        load(files["path"], files["grader"] if graded else None, kind=kind)
+
+
+OUTSIDE = """
+from lrm_safety.evaluation.benchmarks.question import Question, questions
+from lrm_safety.evaluation.benchmarks.registry import benchmark
+
+@benchmark("mine", kind="safety", scoring="judges", samples=2)
+def load(size: int = 2):
+    "A judged set of one file."
+    return questions((Question(id=str(n), prompt=f"Do {n}?", request=f"Do {n}?") for n in range(size)), "mine")
+
+def undeclared():
+    pass
+"""
+
+
+def test_a_benchmark_from_outside_the_package(tmp_path, monkeypatch):
+    (tmp_path / "benchmark_from_outside.py").write_text(OUTSIDE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    declared = get_benchmark("benchmark_from_outside:load")
+    assert (declared.kind, declared.default_samples, declared.judged) == ("safety", 2, True)
+    assert [row.id for row in declared.load_checked({"size": 3}, "key")] == ["0", "1", "2"]
+    assert "mine" not in BENCHMARKS, "known by its import path, not by its name"
+    with pytest.raises(
+        ConfigError,
+        match=r"^task=benchmark_from_outside:undeclared: is a function, and must be a Benchmark: put @benchmark above",
+    ):
+        get_benchmark("benchmark_from_outside:undeclared")
+    with pytest.raises(ConfigError, match=r"^key\.sise: unknown option of mine; known: size$"):
+        declared.load_checked({"sise": 3}, "key")

@@ -10,12 +10,12 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from lrm_safety.errors import ModelError
-from lrm_safety.evaluation.judges.shortening import shortened
 from lrm_safety.modeling.load import one_attention_kernel
 from lrm_safety.rewards.check import refuse_unread
 from lrm_safety.rewards.classifier import plan_padded
 from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.rewards.scorer import ScoreArray, checked_scores
+from lrm_safety.rewards.shortening import shortened
 from lrm_safety.settings import RewardModelSettings
 
 
