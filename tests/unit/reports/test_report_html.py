@@ -248,10 +248,11 @@ def test_a_run_alone_is_shown_before_and_after(tmp_path: Path, capsys: pytest.Ca
     assert report([str(run), f"output={tmp_path}/out"]) == 0
     text = (tmp_path / "out" / "report.html").read_text()
     page = Page(text)
-    rows = page.tables["main"][1:]
+    head, *rows = page.tables["main"]
     assert [row[0] for row in rows] == ["seed=0, at update 0", "seed=0"]
+    before, after = (row[head.index("safety safety")] for row in rows)
     # Wilson's interval of 75 of 100
-    assert rows[0][1].startswith("0.100") and rows[1][1] == "0.750 0.657 to 0.825 100 questions, in training"
+    assert before.startswith("0.100") and after == "0.750 0.657 to 0.825 100 questions, in training"
     assert "seed=0, from update 0: safety 0.10 → 0.75 (0.66 to 0.82); reasoning 0.90 → 0.80" in page.sections["glance"]
     assert "made-up prompts" in page.sections["glance"]
     assert "figure-tradeoff" in page.ids, "before and after are two points"
