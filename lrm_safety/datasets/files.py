@@ -14,14 +14,15 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, first_line
 
-FORMATS = (".json", ".jsonl", ".csv")
+FORMATS = (".json", ".jsonl", ".csv", ".tsv")
 # What is often given instead of text, by its first bytes.
 _OTHER_CONTENT = (
     (b"\x1f\x8b", "is compressed by gzip: unpack it"),
@@ -42,7 +43,8 @@ _csv_limit = threading.Lock()
 
 
 def read_rows(path: Path, key: str | None = None) -> list[dict[str, Any]]:
-    """The rows of a .json file (a list of objects), a .jsonl file or a .csv file with a header, all of them objects.
+    """The rows of a .json file (a list of objects), a .jsonl file, or a .csv or .tsv file with a header, all of
+    them objects.
 
     UTF-8 with or without a byte order mark, any line ends, cells of any length. `key` is the setting that names the
     file in messages. Raises DataError for a file that is absent, of another format or torn, for text that is no valid
@@ -50,10 +52,10 @@ def read_rows(path: Path, key: str | None = None) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no such file"
-        raise DataError(f"{path}: {kind}; set {key or 'it'} to a .json, .jsonl or .csv file")
+        raise DataError(f"{path}: {kind}; set {key or 'it'} to a .json, .jsonl, .csv or .tsv file")
     if path.suffix.lower() not in FORMATS:
         raise DataError(
-            f"{path}: unknown format {path.suffix!r}; {key or 'the file'} must be .json, .jsonl or .csv, unpacked"
+            f"{path}: unknown format {path.suffix!r}; {key or 'the file'} must be .json, .jsonl, .csv or .tsv, unpacked"
         )
     return _READERS[path.suffix.lower()](path)
 
@@ -147,13 +149,13 @@ def _read_jsonl(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
+def _read_csv(path: Path, delimiter: str = ",") -> list[dict[str, Any]]:
     text = read_text(path)
     try:
         with _any_length():
-            rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
-        raise DataError(f"{path}: not valid CSV ({error})") from error
+        raise DataError(f"{path}: not valid {path.suffix[1:].upper()} ({error})") from error
     rows = [row for row in rows if row]
     if not rows:
         return []
@@ -165,13 +167,19 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, row in enumerate(rows[1:], start=1):
         if len(row) > len(header):
-            raise DataError(f"{path}, row {number}: more columns than the header names; quote the field with commas")
+            used = _SEPARATORS.get(delimiter, "commas")
+            raise DataError(f"{path}, row {number}: more columns than the header names; quote the field with {used}")
         filled: list[str | None] = [*row, *[None] * (len(header) - len(row))]
         records.append(dict(zip(header, filled, strict=True)))
     return records
 
 
-_READERS = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv}
+_READERS: Mapping[str, Callable[[Path], list[dict[str, Any]]]] = {
+    ".json": _read_json,
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".tsv": partial(_read_csv, delimiter="\t"),
+}
 
 
 @contextmanager

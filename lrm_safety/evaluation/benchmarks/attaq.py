@@ -12,7 +12,7 @@ from lrm_safety.datasets.files import read_value
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
 from lrm_safety.evaluation.benchmarks.registry import benchmark
-from lrm_safety.evaluation.benchmarks.sources import data_file, hub_rows, normalised, rows, star1_questions
+from lrm_safety.evaluation.benchmarks.sources import data_file, hub_rows, rows, star1_group
 
 SUBSETS = ("all", "attaq_500", "clean")
 LABELS = (
@@ -64,22 +64,16 @@ def load(
         "ibm-research/AttaQ",
         prompt="input",
     )
-    try:
-        known = star1_questions(star1)
-    except DataError:
-        if subset == "clean" or star1 is not None:
-            raise
-        known = None
+    in_star1 = star1_group(star1, required=subset == "clean")
     chosen = _five_hundred(attaq_500) if subset == "attaq_500" else None
     kept = []
     for number, row in enumerate(found):
         text = row["input"]
-        contaminated = None if known is None else normalised(text) in known
+        groups = {"label": row["label"], "in_star1": in_star1(text)}
         if labels and row["label"] not in labels:
             continue
-        if (subset == "clean" and contaminated) or (chosen is not None and text not in chosen):
+        if (subset == "clean" and groups["in_star1"] == "yes") or (chosen is not None and text not in chosen):
             continue
-        groups = {"label": row["label"], "in_star1": {None: "unknown", True: "yes", False: "no"}[contaminated]}
         kept.append(Question(id=f"attaq-{number:04d}", prompt=text, request=text, groups=groups))
     return questions(kept, source)
 

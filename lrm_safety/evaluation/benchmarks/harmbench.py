@@ -7,10 +7,10 @@ STAR-1 prompts (group `in_star1`).
 
 from __future__ import annotations
 
-from lrm_safety.errors import ConfigError, DataError
+from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
 from lrm_safety.evaluation.benchmarks.registry import benchmark
-from lrm_safety.evaluation.benchmarks.sources import normalised, rows, star1_questions
+from lrm_safety.evaluation.benchmarks.sources import rows, star1_group
 
 FUNCTIONAL = ("standard", "contextual", "copyright")
 
@@ -40,12 +40,7 @@ def load(functional: str | None = None, data: str | None = None, star1: str | No
         "centerforaisafety/HarmBench",
         prompt="Behavior",
     )
-    try:
-        known = star1_questions(star1)
-    except DataError:
-        if star1 is not None:
-            raise
-        known = None
+    in_star1 = star1_group(star1)
     kept = []
     for row in found:
         if functional is not None and row["FunctionalCategory"] != functional:
@@ -54,7 +49,7 @@ def load(functional: str | None = None, data: str | None = None, star1: str | No
         groups = {
             "functional_category": row["FunctionalCategory"],
             "semantic_category": row["SemanticCategory"],
-            "in_star1": "unknown" if known is None else "yes" if normalised(behaviour) in known else "no",
+            "in_star1": in_star1(behaviour),
         }
         prompt = f"{context}\n\n---\n\n{behaviour}" if context else behaviour
         kept.append(Question(id=row["BehaviorID"], prompt=prompt, request=prompt, groups=groups))

@@ -97,6 +97,18 @@ def star1_questions(star1: str | None = None) -> frozenset[str]:
     return frozenset(normalised(row["question"]) for row in found)
 
 
+def star1_group(star1: str | None = None, *, required: bool = False) -> Callable[[str], str]:
+    """What the group `in_star1` says of a prompt: yes or no; unknown where STAR-1's default cannot be had, unless it is
+    `required`. Raises DataError for a stated file that is absent or wrong."""
+    try:
+        known = star1_questions(star1)
+    except DataError:
+        if required or star1 is not None:
+            raise
+        return lambda prompt: "unknown"
+    return lambda prompt: "yes" if normalised(prompt) in known else "no"
+
+
 def _checked(found: Iterable[Row], fields: Mapping[str, type | tuple[type, ...]], source: str) -> list[Row]:
     """Every row has every field with its type; text must not be blank."""
     kept = []
