@@ -23,6 +23,7 @@ from ..settings import ModelSettings
 from ..settings.analysis import AnalyzeSettings
 from ..settings.paths import resolve
 from ..statistics import Estimate, estimate, paired_difference
+from ..terminal import print_whole
 from .located import common_tokenizer, describe, locate
 from .memorization import exact_memorization, extraction_strength, rouge_l, rouge_words
 from .models import Reader
@@ -215,4 +216,4 @@ def show(results: Memorization, console: Console) -> None:
         metric = cell.figures.get(measure)
         if metric is not None:
             table.add_row(measure, cell.model, cell.group, number(metric.value), interval(metric), str(metric.n))
-    console.print(table)
+    print_whole(console, table)

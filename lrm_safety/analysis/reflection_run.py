@@ -30,6 +30,7 @@ from ..rollouts import TokenValues
 from ..settings import ModelSettings
 from ..settings.analysis import AnalyzeSettings, ReflectionSettings
 from ..statistics import paired_difference
+from ..terminal import print_whole
 from .entropy import choose_temperatures, token_entropies
 from .located import common_tokenizer, describe, locate
 from .models import Reader
@@ -244,7 +245,7 @@ def show(results: Reflection, console: Console) -> None:
             f"{values[0]}\n{interval(metrics[0])}",
             *values[1:],
         )
-    console.print(table)
+    print_whole(console, table)
     left_out = results.tokens.words_without_token
     if left_out:
         console.print(f"not a single token here, so not counted: {', '.join(left_out)}")

@@ -14,6 +14,7 @@ from ..monitoring.progress import waiting
 from ..results import AuditedModel, as_json
 from ..run_folder import owned
 from ..settings.compose import compose_audit
+from ..terminal import print_whole
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "none": "dim"}
 
@@ -54,7 +55,7 @@ def audit_reward(arguments: list[str]) -> int:
         )
     console = Console()
     for name, model in results.models.items():
-        console.print(checks_table(name, model))
+        print_whole(console, checks_table(name, model))
     verdict = results.verdict
     console.print(f"verdict: [bold {COLOURS[verdict]}]{verdict}[/]", soft_wrap=True)
     for name, model in results.models.items():

@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..run_folder import RunFolder, owned
 from ..settings.compose import compose_reward_training
 from ..settings.reward_training import RewardTrainingSettings
+from ..terminal import print_whole
 
 
 def reward(arguments: list[str]) -> int:
@@ -80,7 +81,7 @@ def _train(settings: RewardTrainingSettings, resolved: dict[str, Any], folder: R
         table.add_column(heading, justify="left" if heading == "category" else "right")
     for name, figure in {"all": figures["accuracy"], **figures["by_category"]}.items():
         table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}", str(figure["n"]))
-    console.print(table)
+    print_whole(console, table)
     console.print(
         f"loss {figures['loss']:.4f}, expected calibration error {figures['expected_calibration_error']:.4f}\n"
         f"reward model: {directory}/export\nfigures: {directory}/results.json",

@@ -12,6 +12,7 @@ from rich.table import Table
 from ..errors import ConfigError
 from ..settings import JudgeSettings
 from ..settings.evaluation import judge_kind
+from ..terminal import print_whole
 from .benchmarks.sources import data_file
 from .engine import resolve_device
 from .judges.build import build_judge
@@ -74,7 +75,7 @@ def calibrate_against(judges: Mapping[str, JudgeSettings], data: str | None, con
                 )
         finally:
             judge.close()
-    console.print(table)
+    print_whole(console, table)
     return rows
 
 

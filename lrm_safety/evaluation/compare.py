@@ -13,8 +13,9 @@ from rich.table import Table
 from ..errors import DataError
 from ..results import Benchmark, Difference, Evaluation, Metric
 from ..statistics import paired_difference
+from ..terminal import print_whole
 from .figures import lower_is_better
-from .results import chance, interval, judge_notes, number, print_whole
+from .results import chance, interval, judge_notes, number
 
 
 @dataclass(frozen=True)

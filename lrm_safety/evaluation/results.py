@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ..files import digest_of, write_json_lines
 from ..results import Benchmark, BenchmarkData, Evaluation, Metric
+from ..terminal import print_whole
 from .figures import (
     Figures,
     Judges,
@@ -113,23 +114,6 @@ def show(results: Evaluation, console: Console) -> None:
             console.print(f"{name}: {judge} gave no verdict on {sum(reasons.values())} texts ({told})", soft_wrap=True)
     for line in judge_notes(results.judges):
         console.print(line, markup=False, highlight=False)
-
-
-def print_whole(console: Console, table: Table) -> None:
-    """The table where it fits; on a narrower console, such as a job's log, its rows as lines, with no name cut."""
-    if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
-        console.print(table)
-        return
-    headings = [str(column.header) for column in table.columns]
-    console.print(str(table.title or ""), markup=False, highlight=False, soft_wrap=True)
-    for cells in zip(*(list(column.cells) for column in table.columns), strict=True):
-        values = [" ".join(str(cell).split("\n")) for cell in cells]
-        told = [
-            f"{heading} {value}" if heading in ("p", "n") else value
-            for heading, value in zip(headings, values, strict=True)
-            if value
-        ]
-        console.print("  ".join(told), markup=False, highlight=False, soft_wrap=True)
 
 
 def judge_notes(judges: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 
 from rich.console import Console
+from rich.table import Table
 
-from lrm_safety.terminal import print_table
+from lrm_safety.terminal import print_table, print_whole
 
 HEAD = ["run", "safety", "reasoning"]
 ROWS = [["a_long_name_of_a_configuration", "0.930 [0.770, 0.981]", "0.5"], ["[rl]", "–", ""]]
@@ -34,3 +35,18 @@ def test_what_does_not_fit_is_lines_with_names_and_numbers_whole() -> None:
         "  safety –",
     ]
     assert "  safety 0.930 [0.770, 0.981]   reasoning 0.5" in printed(50)
+
+
+def test_a_row_without_a_name_goes_on_with_the_one_above() -> None:
+    table = Table("benchmark", "figure", "", "n", title="mine")
+    table.add_row("over_refusal_of_safe_prompts", "over_refusal/refusal_rules/answer", "0.123", "250 x 64")
+    table.add_row("", "safety/refusal_rules/full\nmore", "0.456", "")
+    file = io.StringIO()
+    print_whole(Console(file=file, width=60), table)
+    assert file.getvalue().splitlines() == [
+        "mine",
+        "over_refusal_of_safe_prompts",
+        "  figure over_refusal/refusal_rules/answer   0.123",
+        "  n 250 x 64",
+        "  figure safety/refusal_rules/full more   0.456",
+    ]

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from made_evaluations import plan_of, question, response, scored_of
 from rich.console import Console
-from rich.table import Table
 
 from lrm_safety.conversation import PROTOCOLS
 from lrm_safety.datasets.serialised import Source
@@ -26,7 +25,6 @@ from lrm_safety.evaluation.results import (
     headlines,
     interval,
     number,
-    print_whole,
     show,
     write_samples,
 )
@@ -184,25 +182,6 @@ def test_numbers_and_intervals() -> None:
     assert number(None) == "-" and number(0.12345) == "0.123" and number(0.0) == "0.000"
     assert interval(None) == "-" and interval(Metric(0.5, None, 1.0, 1)) == "-"
     assert interval(Metric(0.5, 0.0, 0.98765, 1)) == "0.000 to 0.988"
-
-
-def test_a_narrow_log_gets_lines_with_whole_names() -> None:
-    """A job's log has 80 columns; a table would break names into pieces of three letters."""
-    table = Table("benchmark", "figure", "value", "n", title="mine")
-    table.add_row("over_refusal_of_safe_prompts", "over_refusal/refusal_rules/answer", "0.123", "250 x 64")
-    table.add_row("", "safety/refusal_rules/full\nmore", "0.456", "")
-    wide, narrow = (Console(file=io.StringIO(), width=width) for width in (200, 40))
-    for console in (wide, narrow):
-        print_whole(console, table)
-    header, row = (
-        next(one for one in wide.file.getvalue().splitlines() if word in one) for word in ("figure", "0.123")
-    )
-    assert header.index("figure") == row.index("over_refusal/refusal_rules/answer"), "columns stand below their names"
-    assert narrow.file.getvalue().splitlines() == [
-        "mine",
-        "over_refusal_of_safe_prompts  over_refusal/refusal_rules/answer  0.123  n 250 x 64",
-        "safety/refusal_rules/full more  0.456",
-    ]
 
 
 def test_a_small_chance_is_never_none() -> None:
