@@ -12,6 +12,7 @@ PYTHON ?= $(eval PYTHON := $(or $(firstword $(foreach python,python3.11 python3.
 VENV ?= .venv
 DEVICE ?= cpu
 BIN := $(VENV)/bin
+SITE := $(VENV)/site-builder
 STAMP := $(VENV)/.installed
 CODE := $(wildcard lrm_safety launchers tests benchmarks)
 
@@ -85,12 +86,20 @@ format: setup ## rewrite the code in the project's style
 bench: setup ## measure speed and memory into outputs/bench/bench.json
 	@$(BIN)/python -m benchmarks
 
-docs: setup ## write what the pages generate from declarations (keys, metrics, tables)
+docs: setup ## write what the pages generate from declarations (keys, metrics, tables), and build the site into site/
 	@$(BIN)/lrm-safety docs
+	@cmp -s docs/requirements.txt $(SITE)/requirements.txt || { \
+	  echo "installing what builds the site into $(SITE): 170 MB, half a minute"; \
+	  $(PYTHON) -m venv $(SITE) && $(SITE)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -r docs/requirements.txt && cp docs/requirements.txt $(SITE) || { \
+	  echo "make: the pages are written; the site wants the packages of docs/requirements.txt, which pip cannot find" >&2; \
+	  exit 1; }; }
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --quiet --strict
+	@echo "the site: site/index.html"
 
 build-miniature: setup ## train the miniature's models again, into outputs/miniature
 	@$(BIN)/lrm-safety build-miniature outputs/miniature
 
 clean: ## remove caches and build leftovers (never outputs/, never .venv)
-	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find lrm_safety tests launchers -name __pycache__ -type d -prune -exec rm -rf {} +

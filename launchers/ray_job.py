@@ -2,7 +2,7 @@
 
     python launchers/ray_job.py --address http://HEAD:8265 train experiment=... schedule.max_updates=200
 
-Slurm and Kubernetes launchers belong beside this file: both only start a cluster and then do the same.
+On Slurm and Kubernetes (docs/clusters.md) a cluster is started first; the rest is the same.
 """
 
 from __future__ import annotations

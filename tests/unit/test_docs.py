@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import subprocess
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -179,3 +181,43 @@ def test_how_long_500_passes_are() -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub and the site make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_to_a_heading_find_it(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text())
+    assert [(name, to) for name, to in targets if to not in anchors(page.parent / name if name else page)] == []
+
+
+def test_every_page_has_its_place_in_the_site() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert sorted(re.findall(r"\w+\.md", (ROOT / "mkdocs.yml").read_text())) == sorted(pages)
+    linked = re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs" / "index.md").read_text())
+    assert set(linked) == pages - {"index.md"}
+
+
+def test_the_version_to_cite_is_this_one() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_recipes_for_clusters_can_be_read() -> None:
+    """They were never run: what can be told without a cluster is told here."""
+    text = (ROOT / "docs" / "clusters.md").read_text()
+    (script,) = re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    (job,) = re.findall(r"^```yaml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    launched = re.search(r"ray_job\.py --address \S+ train (.*?) \|\|", script.replace("\\\n", " "))
+    entrypoint = yaml.safe_load(job)["spec"]["entrypoint"]
+    assert launched and entrypoint.startswith("lrm-safety train ")
+    for words in (launched[1], entrypoint.removeprefix("lrm-safety train ")):
+        compose_settings(words.split())
