@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -61,6 +62,19 @@ def question_means(samples: Sequence[ArrayLike]) -> Floats:
     arrays = [_flat(values) for values in samples]
     assert all(array.size for array in arrays), "a question without samples has no mean"
     return np.array([array.mean() for array in arrays], dtype=np.float64)
+
+
+def pass_at_k(scores: ArrayLike, k: int) -> float:
+    """Expected best score of `k` samples of one question, k <= n, drawn without repetition from the `[n]` that there are.
+
+    Of zeros and ones, c of them ones: the unbiased pass@k = 1 - C(n - c, k) / C(n, k) of Chen et al. 2021 (arXiv 2107.03374).
+    """
+    values = np.sort(_flat(scores))
+    assert 1 <= k <= values.size, f"{k} samples cannot be drawn from {values.size}"
+    # The i-th from below is the best of C(i, k - 1) of the C(n, k) draws. Fractions: C(64, 32) is more than a float holds, and
+    # the share of all is 1, not 1 and a last bit.
+    best = sum(Fraction(float(value)) * math.comb(i, k - 1) for i, value in enumerate(values))
+    return float(best / math.comb(values.size, k))
 
 
 def estimate(

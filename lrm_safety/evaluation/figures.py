@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
-from ..statistics import Estimate, estimate, question_means
+from ..statistics import Estimate, estimate, pass_at_k, question_means
 from .graders.normal_form import vote_key
 from .judges.agreement import SAFE_FROM, pairwise_agreement
 from .judges.judge import REFUSAL, JudgeViews, RefusalIn, Verdict, View
@@ -110,6 +110,7 @@ def _figures(planned: PlannedBenchmark, scored: Sequence[Scored], judges: Judges
     means["length/trace_tokens"] = lambda one: float(one.response.num_trace_tokens)
     if not planned.benchmark.judged:
         means |= {f"rate/{outcome}": _has_outcome(outcome) for outcome in ("no_answer", "timeout")}
+        found |= _passes(scored, planned.samples, seed)
         if planned.samples > 1 and planned.benchmark.scoring != "own":  # a user's grader extracts no answer
             found[f"maj@{planned.samples}"] = _majority(scored, seed)
         return found | _means(scored, means, seed)
@@ -258,13 +259,28 @@ def _majority(scored: Sequence[Scored], seed: int) -> Estimate:
 
     Everything that the grader finds equal to the gold is one vote, however it is spelled; the others go by `vote_key`.
     """
-    by_question: dict[str, list[Scored]] = {}
+    by_question = _by_question(scored)
+    chances = [majority_vote([_vote(one) for one in mine], [_correct(one) for one in mine]) for mine in by_question]
+    return estimate(chances, clusters=[mine[0].ask.question.unit for mine in by_question], seed=seed)
+
+
+def _passes(scored: Sequence[Scored], samples: int, seed: int) -> Figures:
+    """pass@k beside pass@1: k doubles, up to the number of samples."""
+    by_question = _by_question(scored)
+    units = [mine[0].ask.question.unit for mine in by_question]
+    found: Figures = {}
+    for k in (2**power for power in range(1, samples.bit_length())):
+        chances = [pass_at_k([_correct(one) for one in mine], k) for mine in by_question]
+        found[f"pass@{k}"] = estimate(chances, clusters=units, seed=seed)
+    return found
+
+
+def _by_question(scored: Sequence[Scored]) -> list[list[Scored]]:
+    """The responses to each question."""
+    found: dict[str, list[Scored]] = {}
     for one in scored:
-        by_question.setdefault(one.ask.question.id, []).append(one)
-    chances = [
-        majority_vote([_vote(one) for one in mine], [_correct(one) for one in mine]) for mine in by_question.values()
-    ]
-    return estimate(chances, clusters=[mine[0].ask.question.unit for mine in by_question.values()], seed=seed)
+        found.setdefault(one.ask.question.id, []).append(one)
+    return list(found.values())
 
 
 def majority_vote(votes: Sequence[Hashable | None], grades: Sequence[float]) -> float:

@@ -17,6 +17,7 @@ from lrm_safety.statistics import (
     mean_of_independent,
     over_runs,
     paired_difference,
+    pass_at_k,
     question_means,
     unpaired_interval,
     wilson_interval,
@@ -31,6 +32,26 @@ def test_questions_weigh_equally_whatever_their_samples():
     assert math.isnan(estimate(question_means([]), seed=0).value)
     with pytest.raises(AssertionError):
         question_means([[1], []])
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 1.0]), min_size=1, max_size=8), st.data())
+def test_pass_at_k_is_the_mean_best_of_every_draw(scores, data):
+    k = data.draw(st.integers(1, len(scores)))
+    best = [max(drawn) for drawn in itertools.combinations(scores, k)]
+    assert pass_at_k(scores, k) == pytest.approx(sum(best) / len(best), abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(6, 2, 4), (10, 0, 3), (10, 10, 3), (64, 5, 32), (64, 33, 32), (64, 64, 32)])
+def test_pass_at_k_is_what_is_published(n, c, k):
+    """Chen et al. 2021: 1 - C(n - c, k) / C(n, k), in fractions."""
+    published = 1 - Fraction(math.comb(n - c, k), math.comb(n, k))
+    assert pass_at_k([1] * c + [0] * (n - c), k) == float(published) <= 1.0
+
+
+def test_no_more_are_drawn_than_there_are():
+    for k in (0, 3):
+        with pytest.raises(AssertionError, match="cannot be drawn from 2"):
+            pass_at_k([1, 0], k)
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=9), min_size=1, max_size=9), st.randoms())

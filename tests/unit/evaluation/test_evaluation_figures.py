@@ -376,6 +376,21 @@ def test_pass_at_1_and_majority_by_hand() -> None:
     assert not any(name.startswith("safety") for name in found)
 
 
+def test_pass_at_k_by_hand() -> None:
+    """Of six samples two, none and five are right; of two drawn ones none is right in C(4, 2), C(6, 2) and 0 of C(6, 2) = 15."""
+    rows = [[("1", 1)] * c + [("2", 0)] * (6 - c) for c in (2, 0, 5)]
+    found = figures(*graded_run(*rows), {}, seed=0)
+    assert found["pass@2"].value == pytest.approx(((1 - 6 / 15) + 0 + 1) / 3)
+    assert found["pass@4"].value == pytest.approx(((1 - 1 / 15) + 0 + 1) / 3)
+    assert {name for name in found if name.startswith("pass@") and not is_of_group(name)} == {
+        "pass@1",
+        "pass@2",
+        "pass@4",
+    }
+    assert found["pass@4"].n == 3 and found["pass@4"].low < found["pass@4"].value < found["pass@4"].high
+    assert "pass@2" not in figures(*graded_run([("1", 1)]), {}, seed=0)
+
+
 def test_spellings_of_the_right_answer_are_one_vote() -> None:
     """A grader knows what the key of a vote does not: `x = 204` is 204. Two wrong ones agree, and lose three to two."""
     planned, scored = graded_run([("204", 1), ("x = 204", 1), ("m+n = 0204", 1), ("7", 0), ("7", 0), ("", 0)])
@@ -389,6 +404,7 @@ def test_a_grader_of_the_users_has_no_majority() -> None:
     scored = scored_of(planned, [COMPLETE] * 4, grades=[Grade(1.0, "", "correct")] * 4)
     found = figures(planned, scored, {}, seed=0)
     assert found["pass@1"].value == 1.0 and not any(name.startswith("maj@") for name in found)
+    assert found["pass@4"].value == 1.0
 
 
 def test_no_majority_of_one() -> None:
