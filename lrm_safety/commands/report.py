@@ -46,9 +46,10 @@ def report(arguments: list[str]) -> int:
         )
     refuse_what_a_job_would_lose(Path(output), "output")
     study = gather(folders)
-    texts = _texts(study) if count else {}
+    if count:
+        study.samples, study.num_samples = _samples(study), count
     with writing(f"output={output}"):
-        path = write_report(study, Path(output), title, texts=texts, count=count)
+        path = write_report(study, Path(output), title)
     console = Console()
     seen = diagnose_study(study)
     for name in dict.fromkeys(one.subject for one in seen):
@@ -60,7 +61,7 @@ def report(arguments: list[str]) -> int:
     return 0
 
 
-def _texts(study: Study) -> dict[str, list[dict[str, Any]]]:
+def _samples(study: Study) -> dict[str, list[dict[str, Any]]]:
     """Samples of each model, by its name: of its first evaluation, or of its run at update 0 and at its last one."""
     found: dict[str, list[dict[str, Any]]] = {}
     for subject in study.subjects:

@@ -95,7 +95,7 @@ def glance(study: Study, album: Album) -> list[Part]:
 
 def _at_a_glance(album: Album, role: str, values: Mapping[str, Combined], names: Sequence[str]) -> list[Picture]:
     title = role.replace("_", "-")
-    label = f"share: {_over(names)}"
+    label = "share" if list(names) == [role] else f"share: {_over(names)}"
     better = "less is better" if role == "over_refusal" else "more is better"
     return album.add(
         slug("glance", role),

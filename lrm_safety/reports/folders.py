@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,6 +137,10 @@ class Study:
     analyses: list[AnyAnalysis]
     notes: list[str] = field(default_factory=list)
     """What a reader must know of the folders: runs that stopped, folders that were given twice."""
+    samples: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Rows of samples.jsonl by the name of the model, where they were asked for; their texts may be harmful."""
+    num_samples: int = 0
+    """Prompts of each set that are shown."""
 
     def __post_init__(self) -> None:
         """Rows of a base stand together, in the order of roles."""

@@ -16,7 +16,7 @@ from .album import Album, Part, Section
 from .analyses import diagnosis, entropy, memorized
 from .evaluations import categories, every_figure, glance, results
 from .folders import Study, Subject
-from .runs import QUESTIONS_STAY_HIDDEN, Samples, configuration, cost, samples, trained, training
+from .runs import configuration, cost, samples, trained, training
 
 TEMPLATES = Path(__file__).parent / "templates"
 SECTIONS: dict[str, tuple[str, Callable[[Study, Album], list[Part]], str]] = {
@@ -31,7 +31,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Study, Album], list[Part]], str]] = {
     "training": ("Training", training, "lrm-safety train ..."),
     "entropy": ("Entropy of reflection", entropy, "lrm-safety analyze reflection ..."),
     "memorization": ("Memorization", memorized, "lrm-safety analyze memorization ..."),
-    "samples": ("Samples", lambda study, album: [], "lrm-safety report ... samples=3"),
+    "samples": ("Samples", samples, "lrm-safety report ... samples=3"),
     "figures": ("All figures of the evaluations", every_figure, "lrm-safety evaluate ..."),
     "configuration": ("Configuration", configuration, ""),
     "cost": ("Cost", cost, ""),
@@ -39,19 +39,11 @@ SECTIONS: dict[str, tuple[str, Callable[[Study, Album], list[Part]], str]] = {
 """Name -> heading, what makes it, the command that would fill it. One without parts is not shown."""
 
 
-def write_report(
-    study: Study, folder: Path, title: str = "Safety and reasoning", *, texts: Samples | None = None, count: int = 0
-) -> Path:
-    """Write FOLDER/report.html and FOLDER/figures/*.png, *.svg; returns the page's path.
-
-    `texts`, `count`: samples of each model, and how many prompts of each set are shown; they may be harmful.
-    """
+def write_report(study: Study, folder: Path, title: str = "Safety and reasoning") -> Path:
+    """Write FOLDER/report.html and FOLDER/figures/*.png, *.svg; returns the page's path."""
     album = Album(folder / "figures", _groups(study))
     folder.mkdir(parents=True, exist_ok=True)
     made = [Section(name, heading, make(study, album), command) for name, (heading, make, command) in SECTIONS.items()]
-    if texts and count:
-        shown = samples(texts, count, _hidden(study))
-        made = [Section(one.name, one.heading, shown) if one.name == "samples" else one for one in made]
     place = _places(study)
 
     def told(text: str) -> Markup:
@@ -87,17 +79,6 @@ def _groups(study: Study) -> dict[str, list[str]]:
     first = next(iter(groups), "")
     groups[first] = [*groups.get(first, []), *(name for name in dict.fromkeys(read) if name not in known)]
     return groups
-
-
-def _hidden(study: Study) -> set[str]:
-    """Sets of which no question is shown."""
-    return {
-        name
-        for subject in study.subjects
-        for evaluation in subject.evaluations
-        for name, entry in evaluation.results.benchmarks.items()
-        if entry.task in QUESTIONS_STAY_HIDDEN
-    } | set(QUESTIONS_STAY_HIDDEN)
 
 
 def _named(subject: Subject) -> str:

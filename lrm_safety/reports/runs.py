@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -32,8 +32,6 @@ PANELS = {
 """Metrics that get a panel where any run recorded them, with its title."""
 QUESTIONS_STAY_HIDDEN = ("gpqa",)
 """Sets whose authors ask that no question be posted in plain text."""
-Samples = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Rows of samples.jsonl by the name of the model."""
 
 
 def trained(study: Study, album: Album) -> list[Part]:
@@ -182,23 +180,22 @@ def _panel(
     )
 
 
-def samples(rows: Samples, count: int, hidden: Iterable[str]) -> list[Part]:
-    """For the first `count` prompts of every set that all models answered: each model's response. `hidden`: sets whose questions
-    are not to be posted."""
+def samples(study: Study, album: Album) -> list[Part]:
+    """For the first prompts of every set that all models answered: each model's response."""
+    evaluations = [one.results.benchmarks for subject in study.subjects for one in subject.evaluations]
+    hidden = {name for one in evaluations for name, entry in one.items() if entry.task in QUESTIONS_STAY_HIDDEN}
+    answered: dict[str, dict[str, dict[str, Mapping[str, Any]]]] = {}
+    for model, rows in study.samples.items():
+        for row in rows:
+            if "answer" in row:  # texts were kept
+                answered.setdefault(row["set"], {}).setdefault(row["id"], {}).setdefault(model, row)
     parts: list[Part] = []
-    sets = dict.fromkeys(str(row["set"]) for mine in rows.values() for row in mine if "answer" in row)
-    for name in sets:
-        if name in hidden:
+    for name, prompts in answered.items():
+        if name in hidden or name in QUESTIONS_STAY_HIDDEN:
             parts.append(Text([f"{name}: its authors ask that no question be posted in plain text."], "note"))
             continue
-        answered: dict[str, dict[str, Mapping[str, Any]]] = {}
-        for model, mine in rows.items():
-            for row in mine:
-                if row["set"] == name and "answer" in row:
-                    answered.setdefault(str(row.get("id")), {}).setdefault(model, row)
-        most = max(map(len, answered.values()))
-        chosen = [one for one in answered.values() if len(one) == most][:count]
-        cards = [_sample(one) for one in chosen]
+        most = max(map(len, prompts.values()))
+        cards = [_sample(of) for of in [one for one in prompts.values() if len(one) == most][: study.num_samples]]
         parts.append(Fold(f"{name}: {len(cards)} prompts, responses of {most} models", cards))
     return parts
 
