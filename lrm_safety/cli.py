@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import credentials
-from .errors import ConfigError, LrmSafetyError
+from .errors import ConfigError, LrmSafetyError, shown
 from .files import disk_says
 from .interruption import StopRequested
 from .usage import USAGE, help_of
@@ -94,7 +94,7 @@ def _main(arguments: list[str]) -> int:
         credentials.load()
         return commands[command](rest)
     except LrmSafetyError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(shown(error), file=sys.stderr)
         return 1
     except StopRequested as stop:
         print(f"stopped by {stop}; the same command goes on from the last checkpoint", file=sys.stderr)

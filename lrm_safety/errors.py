@@ -1,15 +1,36 @@
 """What a user, the data, a model or the cluster did wrong, said in one line.
 
 Every class takes one clear line that names the configuration key or the file, and how to mend it. The command line
-prints that line alone; anything that is not one of these classes is a defect of ours and keeps its traceback.
+prints that line, and below it the place where a function of the user's or a worker failed; anything that is not one of
+these classes is a defect of ours and keeps its traceback.
 """
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+
+NUM_FRAMES = 3
+"""The innermost frames of a failure that are printed."""
+_FRAME = re.compile(r'^ *File "([^"]+)", line (\d+)(?:, in (.+))?(?:\n +(?![\^~ ])(.+))?', re.MULTILINE)
+_NEXT_EXCEPTION = re.compile(r"^(?:The above exception was|During handling of the above exception).*:$", re.MULTILINE)
+_OF_A_LIBRARY = re.compile(r"^<|\.pyx$|/lib(?:64)?/python3[.\d]*/")
+"""Files of Python's own, of installed packages and of what was compiled: no line there is the user's or ours to mend."""
+_COLOUR = re.compile(r"\x1b\[\d+m")
 
 
 class LrmSafetyError(Exception):
-    """Base of every error that a user can read and act on; `str(error)` is the one line."""
+    """Base of every error that a user can read and act on; `str(error)` is the one line.
 
-    def __init__(self, message: str) -> None:
+    Attributes:
+        inside: the traceback of what failed inside a function of the user's or a worker, as text, since a traceback does not
+            come along from another process; empty for every other mistake.
+    """
+
+    def __init__(self, message: str, inside: str = "") -> None:
         super().__init__(" ".join(message.split()))
+        self.inside = inside
 
 
 class ConfigError(LrmSafetyError):
@@ -51,3 +72,40 @@ class JudgeError(LrmSafetyError):
 def first_line(error: BaseException) -> str:
     """The first line of another library's message, or the error's name where it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def traceback_inside(error: BaseException) -> str:
+    """The traceback of an error that has just been caught, with its causes, from the function that was called down: without
+    the frame that called and caught."""
+    below = error.__traceback__.tb_next if error.__traceback__ else None
+    return "".join(traceback.format_exception(type(error), error, below))
+
+
+def whole_traceback(error: BaseException) -> str:
+    """The traceback of an error with all its causes, those in other processes too."""
+    return _COLOUR.sub("", "".join(traceback.format_exception(error)))
+
+
+def failure_inside(error: BaseException | None) -> str:
+    """`inside` of an error or of the first of its causes that has one; empty where none does."""
+    while error is not None:
+        if inside := getattr(error, "inside", ""):
+            return str(inside)
+        error = error.__cause__
+    return ""
+
+
+def frames(inside: str) -> list[str]:
+    """The innermost frames of a traceback, `FILE:LINE in FUNCTION: CODE`, the innermost first; those of libraries left out."""
+    found = _FRAME.findall(_NEXT_EXCEPTION.split(inside)[-1])
+    return [
+        f"{file.removeprefix(f'{os.getcwd()}/')}:{line}{f' in {name}' if name else ''}{f': {code.strip()}' if code else ''}"
+        for file, line, name, code in found
+        if not _OF_A_LIBRARY.search(file)
+    ][: -NUM_FRAMES - 1 : -1]
+
+
+def shown(error: LrmSafetyError) -> str:
+    """What the command line prints of an error: the one line, then where it happened and what was noted (PEP 678)."""
+    places = [f"  at {frame}" for frame in frames(failure_inside(error))]
+    return "\n".join([f"error: {error}", *places, *getattr(error, "__notes__", ())])

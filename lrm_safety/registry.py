@@ -15,7 +15,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
-from lrm_safety.errors import ConfigError
+from lrm_safety.errors import ConfigError, traceback_inside
 
 T = TypeVar("T")
 
@@ -36,7 +36,8 @@ def import_object(path: str, key: str, what: str = "object") -> Any:
     # Whatever a user's module raises on import is the user's to mend, and is told as the cause.
     except Exception as error:
         raise ConfigError(
-            f"{key}={path}: cannot import {module_name} ({type(error).__name__}: {error}); is its folder on PYTHONPATH?"
+            f"{key}={path}: cannot import {module_name} ({type(error).__name__}: {error}); is its folder on PYTHONPATH?",
+            traceback_inside(error),
         ) from error
     for part in name.split("."):
         try:

@@ -2,6 +2,7 @@
 
     RUN/.owner            who works there now, from before anything in the folder is touched until the end
     RUN/environment.json  every start: command, versions, commit, host, begin, end, exit status
+    RUN/error.txt         the whole traceback of the last start, where that failed
 
 An owner on this machine is alive while its process is. Of an owner elsewhere (another machine, another container, this
 machine before it was started anew) only the heartbeat can be seen, the time stamp of `.owner`, renewed every
@@ -33,11 +34,11 @@ from typing import Any
 import yaml
 
 from .credentials import without_secrets
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, LrmSafetyError, failure_inside, whole_traceback
 from .files import digest_of, read_json, write_atomically, write_json
 from .settings.fields import RUNS_VARIABLE
 
-OWNER, ENVIRONMENT = ".owner", "environment.json"
+OWNER, ENVIRONMENT, ERROR = ".owner", "environment.json", "error.txt"
 BEAT_SECONDS = 10.0
 GONE_SECONDS = 120.0
 LONG_AGO_SECONDS = 1800.0
@@ -93,12 +94,26 @@ class RunFolder:
         self._start = {"command": self._owner.command, "started": self._owner.since, "ended": None, "exit_status": None}
         self._start |= {"host": self._owner.host, "pid": self._owner.pid, **environment()}
         self._write_start(add=True)
+        (self.path / ERROR).unlink(missing_ok=True)  # of the start before
         if configuration is not None:
             self.write_configuration(configuration, name)
 
     def write_configuration(self, configuration: Mapping[str, Any], name: str = "config.yaml") -> None:
         """Write a resolved configuration into the folder."""
         write_atomically(self.path / name, yaml.safe_dump(dict(configuration), sort_keys=False).encode())
+
+    def keep(self, error: Exception) -> None:
+        """Write the traceback of what failed into the folder, and note on the error where it is.
+
+        A mistake that was found before anything was begun, and a defect of ours then, are told whole on the terminal: the
+        folder is not made for them. Of what failed inside a function of the user's the terminal shows the innermost frames.
+        """
+        inside = failure_inside(error)
+        if self._start is not None or inside:
+            path = self.path / ERROR
+            write_atomically(path, without_secrets(whole_traceback(error)))
+            if inside or not isinstance(error, LrmSafetyError):
+                error.add_note(f"the whole traceback: {path}")
 
     def end(self, exit_status: int) -> None:
         """Say in environment.json how it ended."""
@@ -122,7 +137,7 @@ def owned(directory: Path, command: Sequence[str]) -> Iterator[RunFolder]:
     """The folder, made if it is absent, for this process alone; `command` is what the user typed after `lrm-safety`.
 
     Raises ConfigError in one line, with nothing changed, where somebody else owns it, and where it cannot be written. A
-    folder in which nothing was begun is not left behind.
+    folder in which nothing was written is not left behind.
     """
     refuse_what_a_job_would_lose(directory)
     line = shlex.join(["lrm-safety", *map(without_secrets, command)])
@@ -135,12 +150,13 @@ def owned(directory: Path, command: Sequence[str]) -> Iterator[RunFolder]:
     folder, stopped = RunFolder(directory, owner), threading.Event()
     beat = threading.Thread(target=_beat, args=(directory, owner, stopped), daemon=True)
     beat.start()
-    status = 1
+    status, failure = 1, None
     try:
         yield folder
         status = folder.exit_status
     except BaseException as error:
         status = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
+        failure = error if isinstance(error, Exception) else None
         raise
     finally:
         stopped.set()
@@ -148,6 +164,8 @@ def owned(directory: Path, command: Sequence[str]) -> Iterator[RunFolder]:
         if owner_of(directory) in (owner, None):
             try:
                 folder.end(status)
+                if failure is not None:
+                    folder.keep(failure)
             except OSError as error:
                 _logger.warning("%s: cannot be written (%s)", directory / ENVIRONMENT, error.strerror)
             (directory / OWNER).unlink(missing_ok=True)

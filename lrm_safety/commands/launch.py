@@ -18,7 +18,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ..errors import ConfigError, LrmSafetyError
+from ..errors import ConfigError, LrmSafetyError, shown
 from ..evaluation.early import check_early
 from ..files import disk_says
 from ..run_folder import RunFolder, absent_folders, owned, remove_empty
@@ -131,7 +131,7 @@ def launch(arguments: list[str], program: Program = TRAIN) -> int:
                 program.run(settings, resolved, folder)
         except LrmSafetyError as error:
             failures.append(str(error))
-            print(f"error: {error}", file=sys.stderr)
+            print(shown(error), file=sys.stderr)
         except Exception as error:
             failures.append("unexpected")
             if reason := disk_says(error):

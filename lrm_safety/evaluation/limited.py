@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any
 
-from ..errors import ConfigError, JudgeError
+from ..errors import ConfigError, JudgeError, traceback_inside
 
 START_LIMIT_SECONDS = 300.0
 MAX_TIMEOUTS = 3
@@ -29,7 +29,7 @@ class LimitedFunction:
     """Calls `package.module:function` with a limit of seconds on the clock.
 
     A call over the limit raises TimeoutError, and the next one starts another process; the third in a row raises
-    JudgeError, which names `key`. What the function raises comes as JudgeError with its class and message.
+    JudgeError, which names `key`. What the function raises comes as JudgeError with its class, message and traceback.
     """
 
     def __init__(self, path: str, key: str, seconds: float) -> None:
@@ -61,10 +61,13 @@ class LimitedFunction:
             self.close()
             raise JudgeError(f"{self._key}={self._path}: its process ended with exit code {code}") from None
         self._num_timeouts = 0
-        kind, value = reply
+        kind, *values = reply
         if kind == "error":
-            raise JudgeError(f"{self._key}={self._path}: raised {value}")
-        return value
+            said, inside = values
+            raise JudgeError(f"{self._key}={self._path}: {said}", inside) from (
+                RuntimeError(inside) if inside else None
+            )
+        return values[0]
 
     def close(self) -> None:
         """End the process; the next call starts another."""
@@ -119,11 +122,13 @@ def main() -> None:
     os.dup2(2, 1)  # what the function prints is no reply
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes our input
 
-    def reply(kind: str, value: Any) -> None:
+    def reply(kind: str, *values: Any) -> None:
         try:
-            content = pickle.dumps((kind, value))
+            content = pickle.dumps((kind, *values))
         except Exception as error:
-            content = pickle.dumps(("error", f"returned what cannot be handed on ({type(error).__name__}: {error})"))
+            content = pickle.dumps(
+                ("error", f"returned what cannot be handed on ({type(error).__name__}: {error})", "")
+            )
         replies.write(len(content).to_bytes(_LENGTH_BYTES, "big") + content)
 
     module, _, name = sys.argv[1].partition(":")
@@ -136,7 +141,7 @@ def main() -> None:
         try:
             value = function(*arguments)
         except Exception as error:  # a user's function may raise anything; the parent tells it
-            reply("error", f"{type(error).__name__}: {error}")
+            reply("error", f"raised {type(error).__name__}: {error}", traceback_inside(error))
         else:
             reply("value", value)
         signal.setitimer(signal.ITIMER_REAL, 0.0)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conversation import ParsedResponse, ResponseParser, compose_response
-from ..errors import DataError, JudgeError
+from ..errors import DataError, JudgeError, traceback_inside
 from ..files import digest_of, read_json_lines, write_atomically
 from .benchmarks.custom import GradedQuestion
 from .benchmarks.question import Question
@@ -112,7 +112,7 @@ def _own_grade(question: Question, response: ParsedResponse) -> Grade:
     except JudgeError as error:
         raise JudgeError(f"question {question.id}: {error}") from error
     except Exception as error:  # a user's function may raise anything; it is told as the cause
-        raise JudgeError(f"{source}: raised {type(error).__name__}: {error}") from error
+        raise JudgeError(f"{source}: raised {type(error).__name__}: {error}", traceback_inside(error)) from error
     try:
         value = float(returned)
     except (TypeError, ValueError):

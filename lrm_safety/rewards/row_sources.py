@@ -8,7 +8,7 @@ from typing import Any
 from lrm_safety.datasets import PromptRow, load_prompts
 from lrm_safety.datasets.files import check_text
 from lrm_safety.datasets.serialised import plain_text
-from lrm_safety.errors import DataError
+from lrm_safety.errors import DataError, traceback_inside
 from lrm_safety.registry import import_function
 from lrm_safety.settings.paths import resolve
 
@@ -56,7 +56,7 @@ def made_rows(
     try:
         records = call(num, seed)
     except Exception as error:
-        raise DataError(f"{key}={function}: raised {type(error).__name__}: {error}") from error
+        raise DataError(f"{key}={function}: raised {type(error).__name__}: {error}", traceback_inside(error)) from error
     if not isinstance(records, Sequence) or not records:
         raise DataError(f"{key}={function}: must return a list of at least one row")
     rows = []

@@ -221,10 +221,11 @@ def describe(group: str, index: int, method: str, error: Exception) -> Exception
         return WorkerError(f"{group} worker {index} died during `{method}`: {reason[:400]}")
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, LrmSafetyError):
-        return type(cause)(str(cause))
+        return cause
     message = "; ".join(line.strip() for line in str(cause).splitlines() if line.strip())
     if len(message) > MESSAGE_LENGTH:
         message = f"{message[:MESSAGE_LENGTH]} ..."
     return WorkerError(
-        f"{group} worker {index} failed in `{method}`: {': '.join(filter(None, (type(cause).__name__, message)))}"
+        f"{group} worker {index} failed in `{method}`: {': '.join(filter(None, (type(cause).__name__, message)))}",
+        str(error) if isinstance(error, RayTaskError) else "",  # which of Ray's is the worker's traceback
     )

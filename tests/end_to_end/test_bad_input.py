@@ -201,3 +201,29 @@ def test_a_reward_that_is_not_a_number_stops_the_run_and_saves_its_rollouts(
     assert all(row["response_ids"] and row["prompt_ids"] for row in rows)
     assert not any("trace" in row or "answer" in row for row in rows), "text is private unless tracking.log_text is on"
     assert started.survivors() == []
+
+
+def test_a_reward_function_that_raises_is_told_with_its_file_and_line(
+    command: Callable[..., Command], tmp_path: Path
+) -> None:
+    """Out of a worker, an actor of Ray."""
+    (tmp_path / "mine.py").write_text("def length(conversations):\n    return [one.tracee for one in conversations]\n")
+    started = command(
+        "train",
+        *TINY,
+        "reward=python_example",
+        "++reward.models.function.function=mine:length",
+        "tracking.wandb=disabled",
+        "schedule.max_updates=6",
+        "algorithm.kl.placement=none",
+        "cluster.policy.num_workers=1",
+        "run.directory=run",
+    )
+    assert started.wait() == 1, started.output
+    lines = started.stderr[started.stderr.index("error: ") :].splitlines()
+    assert "AttributeError: 'Conversation' object has no attribute 'tracee'" in lines[0]
+    assert "mine.py:2 in length: return [one.tracee for one in conversations]" in started.stderr
+    assert lines[-1] == "the whole traceback: run/error.txt" and "Traceback" not in started.output
+    assert 'mine.py", line 2, in length' in (tmp_path / "run" / "error.txt").read_text()
+    (start,) = json.loads((tmp_path / "run" / "environment.json").read_text())["starts"]
+    assert start["exit_status"] == 1 and start["ended"] >= start["started"]
