@@ -99,10 +99,15 @@ def frames(inside: str) -> list[str]:
     """The innermost frames of a traceback, `FILE:LINE in FUNCTION: CODE`, the innermost first; those of libraries left out."""
     found = _FRAME.findall(_NEXT_EXCEPTION.split(inside)[-1])
     return [
-        f"{file.removeprefix(f'{os.getcwd()}/')}:{line}{f' in {name}' if name else ''}{f': {code.strip()}' if code else ''}"
+        f"{from_here(file)}:{line}{f' in {name}' if name else ''}{f': {code.strip()}' if code else ''}"
         for file, line, name, code in found
         if not _OF_A_LIBRARY.search(file)
     ][: -NUM_FRAMES - 1 : -1]
+
+
+def from_here(path: str) -> str:
+    """A path as seen from the working folder, where it lies below that."""
+    return path.removeprefix(f"{os.getcwd()}/")
 
 
 def shown(error: LrmSafetyError) -> str:

@@ -34,7 +34,7 @@ from typing import Any
 import yaml
 
 from .credentials import without_secrets
-from .errors import ConfigError, DataError, LrmSafetyError, failure_inside, whole_traceback
+from .errors import ConfigError, DataError, LrmSafetyError, failure_inside, from_here, whole_traceback
 from .files import digest_of, read_json, write_atomically, write_json
 from .settings.fields import RUNS_VARIABLE
 
@@ -113,7 +113,7 @@ class RunFolder:
             path = self.path / ERROR
             write_atomically(path, without_secrets(whole_traceback(error)))
             if inside or not isinstance(error, LrmSafetyError):
-                error.add_note(f"the whole traceback: {path}")
+                error.add_note(f"the whole traceback: {from_here(str(path))}")
 
     def end(self, exit_status: int) -> None:
         """Say in environment.json how it ended."""
