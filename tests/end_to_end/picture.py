@@ -20,7 +20,7 @@ def main(target: Path) -> None:
     program = find_browser()
     if program is None:
         raise SystemExit("no Chromium on the PATH; `make browser` installs one")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         command = [
             sys.executable,
             "-m",

@@ -43,7 +43,7 @@ from lrm_safety.reports.combine import memorization as read_memorization
 from lrm_safety.reports.combine import reflection as read_reflection
 from lrm_safety.reports.cost import cost_of, num_gpus
 from lrm_safety.reports.evaluations import difference_table, published, published_entropy
-from lrm_safety.reports.figures import bars, curves
+from lrm_safety.reports.figures import bars, curves, dots, scatter
 from lrm_safety.reports.findings import diagnose_study, evidence_of
 from lrm_safety.reports.folders import Analysis, Study, Subject, gather
 from lrm_safety.reports.style import looks_of
@@ -197,6 +197,38 @@ def test_many_bars_become_dots(groups: int, dots: bool) -> None:
     assert figure.get_size_inches()[1] < 20
     assert all(label.get_text().count("\n") == 1 for label in axes.get_yticklabels())
     plt.close(figure)
+
+
+def test_shares_stand_on_0_to_1_and_what_cannot_be_negative_begins_at_0() -> None:
+    looks = looks_of(["base", "rl"])
+    near = {name: Combined(value, value - 0.01, value + 0.01, 100, 1) for name, value in (("base", 0.97), ("rl", 0.94))}
+    drawn = [
+        dots(near, looks, title="", x_label=""),
+        scatter({name: (one, one) for name, one in near.items()}, looks, title="", x_label="", y_label=""),
+        curves({"rl": [[(0, 0.97), (8, 0.94)]]}, looks, title="", y_label="", share=True),
+        curves({"rl": [[(0, 5.0), (8, 4.0)]]}, looks, title="", y_label=""),
+        curves({"rl": [[(0, -5.0), (8, 4.0)]]}, looks, title="", y_label=""),
+    ]
+    whole = (-0.03, 1.03)
+    axes = [figure.axes[0] for figure in drawn]
+    assert axes[0].get_xlim() == axes[1].get_xlim() == axes[1].get_ylim() == axes[2].get_ylim() == whole
+    assert axes[3].get_ylim()[0] == 0 and axes[4].get_ylim()[0] < -5
+    assert axes[2].get_legend() is None, "one name says nothing"
+    assert [label.get_text() for label in axes[0].texts] == ["0.97", "0.94"]
+    plt.close("all")
+
+
+def test_a_noisy_curve_is_smoothed_and_a_short_one_is_not() -> None:
+    noisy = [(i, float(i % 2)) for i in range(30)]
+    drawn = curves({"rl": [noisy]}, looks_of(["rl"]), title="", y_label="")
+    thin, thick = drawn.axes[0].get_lines()
+    assert list(thin.get_ydata()) == [value for _, value in noisy]
+    # the mean of five neighbours, fewer at the ends: 0, 1, 0 at first; then 0, 1, 0, 1; then 0, 1, 0, 1, 0
+    assert list(thick.get_ydata())[:4] == pytest.approx([1 / 3, 1 / 2, 2 / 5, 3 / 5]) and thick.get_marker() != "o"
+    short = curves({"rl": [noisy[:14]]}, looks_of(["rl"]), title="", y_label="")
+    (line,) = short.axes[0].get_lines()
+    assert list(line.get_ydata()) == [value for _, value in noisy[:14]] and line.get_marker() == "^"
+    plt.close("all")
 
 
 def test_runs_without_a_common_update_have_no_mean() -> None:
