@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import platform
 import select
 import signal
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 from . import credentials
-from .errors import ConfigError, LrmSafetyError, shown
+from .commands.later import Later
+from .errors import LrmSafetyError, shown
 from .files import disk_says
 from .interruption import StopRequested
-from .usage import USAGE, help_of
+from .run_folder import packages
+from .usage import COMMANDS, Command, help_of, kinds_of, usage
 
 STDOUT = 1
-AFTER_SIGINT = {
-    "train": "training had not begun, nothing was lost",
-    "sft": "training had not begun, nothing was lost",
-    "demo": "training had not begun, nothing was lost",
-    "evaluate": "the same command goes on with the responses that it has",
-    "reward": "it keeps no checkpoints, and the same command begins anew",
-}
-"""What becomes of the work of a command whose training, if any, does not catch the signal itself."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,36 +40,25 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE)
+        print(usage())
         return 0 if arguments else 2
-    command, rest = arguments[0], arguments[1:]
-    commands: dict[str, Callable[[list[str]], int]] = {
-        "train": _train,
-        "sft": _sft,
-        "evaluate": _evaluate,
-        "analyze": _analyze,
-        "export": _export,
-        "reward": _reward,
-        "audit-reward": _audit_reward,
-        "study": _study,
-        "report": _report,
-        "compare": _compare,
-        "plan": _plan,
-        "samples": _samples,
-        "tensorboard": _tensorboard,
-        "demo": _demo,
-        "fetch": _fetch,
-        "doctor": _doctor,
-        "build-miniature": _build_miniature,
-        "docs": _docs,
-    }
-    if command not in commands:
-        print(f"error: unknown command {command}\n\n{USAGE}", file=sys.stderr)
+    if "--version" in arguments:
+        print(f"lrm-safety {packages().get('lrm-safety', 'of a checkout that is not installed')}")
+        return 0
+    if "-sc" in arguments or "--shell-completion" in arguments:
+        return int(Later("commands.completion:complete")(arguments))
+    name = next((two for two in [" ".join(arguments[:2])] if two in COMMANDS), arguments[0])
+    rest = arguments[len(name.split()) :]
+    kinds = kinds_of(name)
+    if name not in COMMANDS and not kinds:
+        near = difflib.get_close_matches(name, [*COMMANDS, *{one.split()[0] for one in COMMANDS}], n=1)
+        meant = f"; did you mean {near[0]}?" if near else "; `lrm-safety --help` lists all"
+        print(f"error: unknown command {name}{meant}", file=sys.stderr)
         return 2
     if "-h" in rest or "--help" in rest:
-        print(help_of(command))
+        print(help_of(name))
         return 0
-    if platform.system() != "Linux" and command not in ("doctor", "docs"):
+    if platform.system() != "Linux" and name not in ("doctor", "docs"):
         print(
             f"error: lrm_safety runs on Linux, and this is {platform.system()}: use a Linux machine, a container or, on "
             "Windows, WSL 2",
@@ -85,6 +67,10 @@ def _main(arguments: list[str]) -> int:
         return 1
     if "" not in sys.path:
         sys.path.append("")  # functions of the user's are found in the working folder, as with `python -m`
+    if name not in COMMANDS:
+        known = " and ".join(kind.name.split()[1] for kind in kinds)
+        print(f"error: {name}: knows {known}, not {rest[0] if rest else 'nothing'}", file=sys.stderr)
+        return 1
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -92,7 +78,7 @@ def _main(arguments: list[str]) -> int:
         return 1
     try:
         credentials.load()
-        return commands[command](rest)
+        return _start(COMMANDS[name], rest)
     except LrmSafetyError as error:
         print(shown(error), file=sys.stderr)
         return 1
@@ -100,7 +86,7 @@ def _main(arguments: list[str]) -> int:
         print(f"stopped by {stop}; the same command goes on from the last checkpoint", file=sys.stderr)
         return stop.exit_code
     except KeyboardInterrupt:
-        print(f"stopped by SIGINT: {AFTER_SIGINT.get(command, 'nothing was lost')}", file=sys.stderr)
+        print(f"stopped by SIGINT: {COMMANDS[name].interrupted}", file=sys.stderr)
         return 130
     except Exception as error:
         if (reason := disk_says(error)) is None:
@@ -110,117 +96,16 @@ def _main(arguments: list[str]) -> int:
         return 1
 
 
-def _train(arguments: list[str]) -> int:
+def _start(command: Command, arguments: list[str]) -> int:
+    """Run it; returns the exit status."""
+    function = Later(command.function)
+    if not command.configured:
+        return int(function(arguments))
+    assert command.root is not None
     from .commands.launch import launch
+    from .settings.compose import ROOTS
 
-    return launch(arguments)
-
-
-def _sft(arguments: list[str]) -> int:
-    from .commands.launch import SFT, launch
-
-    return launch(arguments, SFT)
-
-
-def _evaluate(arguments: list[str]) -> int:
-    from .commands.evaluate import evaluate
-
-    return evaluate(arguments)
-
-
-def _analyze(arguments: list[str]) -> int:
-    from .commands.analyze import analyze
-
-    return analyze(arguments)
-
-
-def _export(arguments: list[str]) -> int:
-    from .commands.export import export
-
-    return export(arguments)
-
-
-def _reward(arguments: list[str]) -> int:
-    from .commands.reward import reward
-
-    return reward(arguments)
-
-
-def _audit_reward(arguments: list[str]) -> int:
-    from .commands.audit_reward import audit_reward
-
-    return audit_reward(arguments)
-
-
-def _study(arguments: list[str]) -> int:
-    from .commands.study import study
-
-    return study(arguments)
-
-
-def _report(arguments: list[str]) -> int:
-    from .commands.report import report
-
-    return report(arguments)
-
-
-def _compare(arguments: list[str]) -> int:
-    from .commands.compare import compare
-
-    return compare(arguments)
-
-
-def _samples(arguments: list[str]) -> int:
-    from .commands.samples import samples
-
-    return samples(arguments)
-
-
-def _tensorboard(arguments: list[str]) -> int:
-    from .commands.tensorboard import tensorboard
-
-    return tensorboard(arguments)
-
-
-def _plan(arguments: list[str]) -> int:
-    from .commands.plan import plan
-
-    return plan(arguments)
-
-
-def _demo(arguments: list[str]) -> int:
-    from .commands.demo import demo
-
-    return demo(arguments)
-
-
-def _fetch(arguments: list[str]) -> int:
-    from .commands.fetch import fetch
-
-    return fetch(arguments)
-
-
-def _doctor(arguments: list[str]) -> int:
-    from .commands.doctor import doctor
-
-    return doctor(arguments)
-
-
-def _build_miniature(arguments: list[str]) -> int:
-    if len(arguments) != 1:
-        raise ConfigError(
-            "build-miniature: give the output folder, e.g. `lrm-safety build-miniature outputs/miniature`"
-        )
-    from .miniature.build import build
-
-    build(Path(arguments[0]))
-    return 0
-
-
-def _docs(arguments: list[str]) -> int:
-    from .commands.docs import docs
-
-    return docs(arguments)
+    return launch(ROOTS[command.root], function, arguments, command.name)
 
 
 if __name__ == "__main__":

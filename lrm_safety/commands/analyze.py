@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import Any
 
-import yaml
 from rich.console import Console
 
-from ..errors import ConfigError
-from ..results import as_json
-from ..run_folder import owned
-from ..settings.compose import compose_analysis
-
-KINDS = ("reflection", "memorization")
+from ..results import Memorization, Reflection, as_json
+from ..run_folder import RunFolder
+from ..settings import AnalyzeSettings
 
 
-def analyze(arguments: list[str]) -> int:
-    """Run `analyze reflection|memorization [overrides] [--cfg job]`; returns the exit status."""
-    kind, *rest = arguments or [""]
-    if kind not in KINDS:
-        raise ConfigError(f"analyze: knows {' and '.join(KINDS)}, not {kind or 'nothing'}")
-    settings, resolved = compose_analysis([item for item in rest if item not in ("--cfg", "job")])
-    if "--cfg" in rest:
-        print(yaml.safe_dump(resolved, sort_keys=False), end="")
-        return 0
-    # Before torch is imported: the models run in this process.
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-    from ..analysis.memorization_run import analyze_memorization
+def reflection(settings: AnalyzeSettings, resolved: dict[str, Any], folder: RunFolder) -> None:
+    """One analysis of entropy at reflection tokens, into reflection.json of the folder."""
+    _prepare_threads()
     from ..analysis.reflection_run import analyze_reflection
+
+    _keep("reflection", analyze_reflection(settings, Console()), settings, resolved, folder)
+
+
+def memorization(settings: AnalyzeSettings, resolved: dict[str, Any], folder: RunFolder) -> None:
+    """One analysis of memorized supervised rows, into memorization.json of the folder."""
+    _prepare_threads()
+    from ..analysis.memorization_run import analyze_memorization
+
+    _keep("memorization", analyze_memorization(settings, Console()), settings, resolved, folder)
+
+
+def _prepare_threads() -> None:
+    """Before torch is imported: the models run in this process."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+
+
+def _keep(
+    kind: str,
+    results: Reflection | Memorization,
+    settings: AnalyzeSettings,
+    resolved: dict[str, Any],
+    folder: RunFolder,
+) -> None:
+    """Only now: an analysis that fails leaves the one before it as it is."""
     from ..monitoring.tracked import log_results
 
-    directory, console = Path(settings.run.directory), Console()
-    with owned(directory, ["analyze", *arguments]) as folder:
-        results = (analyze_reflection if kind == "reflection" else analyze_memorization)(settings, console)
-        # Only now: an analysis that fails leaves the one before it as it is.
-        folder.begin(resolved, f"{kind}.yaml")
-        results.write(directory)
-        log_results(directory, settings.run.name, settings.tracking, "analyze", resolved, {kind: as_json(results)})
-    console.print(f"results: {directory / results.FILE}", soft_wrap=True)
-    return 0
+    folder.begin(resolved, f"{kind}.yaml")
+    results.write(folder.path)
+    log_results(folder.path, settings.run.name, settings.tracking, "analyze", resolved, {kind: as_json(results)})
+    Console().print(f"results: {folder.path / results.FILE}", soft_wrap=True)

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import Any
 
-import yaml
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from ..monitoring.progress import waiting
 from ..results import AuditedModel, as_json
-from ..run_folder import owned
-from ..settings.compose import compose_audit
+from ..run_folder import RunFolder
+from ..settings.audit import AuditRewardSettings
 from ..terminal import print_whole
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "none": "dim"}
 
 
-def audit_reward(arguments: list[str]) -> int:
-    """Run `audit-reward [overrides] [--cfg job]`; the exit status is 0 for pass and warn, 1 for fail."""
-    show_only = "--cfg" in arguments
-    settings, resolved = compose_audit([item for item in arguments if item not in ("--cfg", "job")])
-    if show_only:
-        print(yaml.safe_dump(resolved, sort_keys=False), end="")
-        return 0
+def audit_reward(settings: AuditRewardSettings, resolved: dict[str, Any], folder: RunFolder) -> int:
+    """One audit, into the folder; the exit status is 0 for pass and warn, 1 for fail."""
     # Before torch is imported.
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     from transformers.utils.logging import disable_progress_bar
@@ -35,24 +29,22 @@ def audit_reward(arguments: list[str]) -> int:
     from ..reward_audit.run import audit
 
     disable_progress_bar()
-    directory = Path(settings.run.directory)
-    with owned(directory, ["audit-reward", *arguments]) as folder:
-        # Begun once all is scored: an audit that fails leaves the one before it as it is.
-        with waiting(Console(), f"reading the texts with {', '.join(settings.reward.models)}"):
-            results = audit(settings, directory, resolve_device(settings.run.device), lambda: folder.begin(resolved))
-        folder.exit_status = int(results.verdict == "fail")
-        log_results(
-            directory,
-            settings.run.name,
-            settings.tracking,
-            "audit",
-            resolved,
-            {
-                f"audit/{name}": {f"{check.view}/{check.figure}": as_json(check) for check in model.checks}
-                for name, model in results.models.items()
-            },
-            {f"audit/{name}/verdict": model.verdict for name, model in results.models.items()},
-        )
+    directory = folder.path
+    # Begun once all is scored: an audit that fails leaves the one before it as it is.
+    with waiting(Console(), f"reading the texts with {', '.join(settings.reward.models)}"):
+        results = audit(settings, directory, resolve_device(settings.run.device), lambda: folder.begin(resolved))
+    log_results(
+        directory,
+        settings.run.name,
+        settings.tracking,
+        "audit",
+        resolved,
+        {
+            f"audit/{name}": {f"{check.view}/{check.figure}": as_json(check) for check in model.checks}
+            for name, model in results.models.items()
+        },
+        {f"audit/{name}/verdict": model.verdict for name, model in results.models.items()},
+    )
     console = Console()
     for name, model in results.models.items():
         print_whole(console, checks_table(name, model))

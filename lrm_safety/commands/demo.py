@@ -21,9 +21,10 @@ from ..reports.folders import Series, read_series
 from ..reports.sweep import cell
 from ..run_folder import owned
 from ..settings import Settings
-from ..settings.compose import compose_settings
+from ..settings.compose import TRAIN
 from ..settings.paths import resolve
 from ..terminal import print_table
+from .later import Later
 from .launch import launch, parse
 from .samples import read_samples
 
@@ -74,18 +75,18 @@ def demo(overrides: list[str]) -> int:
     the configuration is shown, and nothing else happens.
     """
     arguments = ["experiment=miniature", "run.name=demo", f"run.directory={DIRECTORY}", *overrides]
-    given, arguments = parse(arguments)
+    given, train = parse(arguments, TRAIN), Later("commands.train:train")
     if given.multirun:
         raise ConfigError("demo: is one run; leave out -m, or use `lrm-safety train -m experiment=miniature`")
     if given.cfg or given.info or given.hydra_help:
-        return launch(arguments)
-    settings = compose_settings(given.overrides)[0]
+        return launch(TRAIN, train, arguments)
+    settings = TRAIN.compose(given.overrides, given.folders)[0]
     directory = Path(settings.run.directory)
     kept = _keep_finished(directory, arguments)
     begin = time.monotonic()
     try:
         with PeakMemory() as memory:
-            status = launch(arguments)
+            status = launch(TRAIN, train, arguments)
     finally:  # also where it was refused or stopped
         if kept is not None:
             if directory.exists():

@@ -4,72 +4,60 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
-import yaml
 from rich.console import Console
 
 from ..errors import ConfigError
-from ..evaluation.early import check_early
 from ..results import Evaluation, as_json
-from ..run_folder import owned
-from ..settings.compose import compose_evaluation, compose_judges
+from ..run_folder import RunFolder
+from ..settings import EvaluateSettings
+from ..settings.compose import compose_judges
 from .samples import read_samples, select
 
 TRACKED_SAMPLES = 20
 """Samples of each benchmark in W&B's table, where text is logged."""
 
 
-def evaluate(arguments: list[str]) -> int:
-    """Run `evaluate [compare|calibrate] ...`; returns the exit status."""
-    if arguments and arguments[0] == "compare":
-        return _compare(arguments[1:])
-    if arguments and arguments[0] == "calibrate":
-        return _calibrate(arguments[1:])
-    show_only = [item for item in arguments if item == "--cfg"]
-    settings, resolved = compose_evaluation([item for item in arguments if item not in ("--cfg", "job")])
-    if show_only:
-        print(yaml.safe_dump(resolved, sort_keys=False), end="")
-        return 0
-    check_early(settings.evaluation)
+def measure(settings: EvaluateSettings, resolved: dict[str, Any], folder: RunFolder) -> None:
+    """One evaluation, into the folder."""
     # Before torch and vLLM are imported: this process is the engine's.
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-    from ..evaluation.run import evaluate as run
-    from ..evaluation.run import prepare
+    from ..evaluation.run import evaluate, prepare
     from ..monitoring.tracked import log_results
 
-    directory = Path(settings.run.directory)
-    with owned(directory, ["evaluate", *arguments]) as folder:
-        prepared = prepare(settings, directory)
-        folder.begin(resolved)
-        benchmarks = run(prepared, Console()).benchmarks
-        log_results(
-            directory,
-            settings.run.name,
-            settings.tracking,
-            "evaluate",
-            resolved,
-            {"evaluation": {name: as_json(one.figures) for name, one in benchmarks.items()}},
-            {f"evaluation/{name}": one.headline.value for name, one in benchmarks.items() if one.headline is not None},
-            select(read_samples(directory), TRACKED_SAMPLES, None, None) if settings.evaluation.log_text else (),
-        )
-    console = Console()
+    directory, console = folder.path, Console()
+    prepared = prepare(settings, directory)
+    folder.begin(resolved)
+    benchmarks = evaluate(prepared, console).benchmarks
+    log_results(
+        directory,
+        settings.run.name,
+        settings.tracking,
+        "evaluate",
+        resolved,
+        {"evaluation": {name: as_json(one.figures) for name, one in benchmarks.items()}},
+        {f"evaluation/{name}": one.headline.value for name, one in benchmarks.items() if one.headline is not None},
+        select(read_samples(directory), TRACKED_SAMPLES, None, None) if settings.evaluation.log_text else (),
+    )
     console.print(f"results: {directory}/results.json", soft_wrap=True)
     if settings.evaluation.log_text:
         console.print(f"logs: inspect view --log-dir {directory}/logs", soft_wrap=True)
-    return 0
 
 
-def _compare(arguments: list[str]) -> int:
-    from ..evaluation.compare import compare
+def compare(arguments: list[str]) -> int:
+    """Run `evaluate compare FOLDER FOLDER ...`; returns the exit status."""
+    from ..evaluation.compare import compare as compare_results
 
     if len(arguments) < 2:
         raise ConfigError("evaluate compare: give two or more folders of evaluations")
     results = [Evaluation.read(Path(folder)) for folder in arguments]
-    compare(arguments, results, Console())
+    compare_results(arguments, results, Console())
     return 0
 
 
-def _calibrate(arguments: list[str]) -> int:
+def calibrate(arguments: list[str]) -> int:
+    """Run `evaluate calibrate [judge=[OPTION,...]] [data=SET] [output=FILE]`; returns the exit status."""
     from ..evaluation.calibration import calibrate_against
     from ..files import write_json, writing
 

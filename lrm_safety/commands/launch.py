@@ -1,9 +1,11 @@
-"""Training commands through Hydra: validate every run of the command first, then start them one after the other."""
+"""The harness of every configured command: Hydra's flags, one composition, all runs checked before the first one starts."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
+import logging
 import os
 import sys
 import traceback
@@ -13,31 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import ConfigError, LrmSafetyError, shown
 from ..evaluation.early import check_early
 from ..files import disk_says
 from ..run_folder import RunFolder, absent_folders, owned, remove_empty
-from ..settings import Settings, SftSettings
-from ..settings.compose import (
-    COMMANDS,
-    SFT_ROOT,
-    TRAIN_ROOT,
-    compose_settings,
-    compose_sft,
-    differences,
-    fixed_keys,
-    register_schema,
-    settings_of,
-    sft_settings_of,
-    sweep,
-)
+from ..settings import EvaluateSettings, Settings
+from ..settings.compose import Root, differences, parsed, sweep
 from ..settings.fields import RUNS_VARIABLE
-from ..settings.paths import configuration_directory
 
 SUBDIRECTORY_EXCLUDES = "hydra.job.config.override_dirname.exclude_keys"
 """A run of a sweep has a folder named after its overrides; all of them would be over a file name's length."""
@@ -48,131 +40,188 @@ SWEEP_DIRECTORY = f"{os.environ.get(RUNS_VARIABLE, 'outputs')}/sweep"
 MAXIMUM_NAME_BYTES = 255
 """Of a file or folder, on every usual file system."""
 
+Run = Callable[[Any, dict[str, Any], RunFolder], int | None]
+"""One run of settings, resolved configuration and folder; returns its exit status, or None for 0."""
+
 
 @dataclass(frozen=True)
-class Program:
-    """A command that Hydra runs."""
+class Task:
+    """What Hydra, its sweepers and its launchers call for each run. It returns 1 for a run that failed, so that the others of
+    a sweep go on."""
 
-    schema: type
-    root: str
-    """Its composition root in conf/."""
-    compose: Callable[[list[str]], tuple[Any, dict[str, Any]]]
-    """Checked settings of overrides."""
-    settings_of: Callable[[DictConfig], tuple[Any, dict[str, Any]]]
-    """Checked settings of what Hydra composed."""
-    run: Callable[[Any, dict[str, Any], RunFolder], None]
-    """One run of settings, resolved configuration and folder."""
+    root: Root[Any]
+    run: Run
+    command: tuple[str, ...]
+    """What the user typed after `lrm-safety`."""
+    names: tuple[tuple[str, str], ...]
+    """Name and group in the tracker of every run of a multirun."""
 
-
-def _train(settings: Settings, resolved: dict[str, Any], folder: RunFolder) -> None:
-    if settings.evaluation.every_updates:
-        check_early(settings.evaluation, in_training=True)
-    # Imported here: Ray and torch take seconds, and a mistyped key need not wait for them.
-    from .train import train
-
-    train(settings, resolved, folder)
-
-
-def _sft(settings: SftSettings, resolved: dict[str, Any], folder: RunFolder) -> None:
-    from .sft import fine_tune
-
-    fine_tune(settings, resolved, folder)
-
-
-TRAIN = Program(Settings, TRAIN_ROOT, compose_settings, settings_of, _train)
-SFT = Program(SftSettings, SFT_ROOT, compose_sft, sft_settings_of, _sft)
-
-
-def launch(arguments: list[str], program: Program = TRAIN) -> int:
-    """Run Hydra with `arguments` (overrides and Hydra's own flags); returns the exit status.
-
-    Raises ConfigError before anything starts if any run of a sweep is misconfigured. A failed run of a sweep does not
-    keep the others from running; the exit status is 1 then.
-    """
-    given, arguments = parse(arguments)
-    if given.multirun and given.cfg:
-        raise ConfigError("--cfg: shows the configuration of one run; leave out -m and give one value to each key")
-    combinations = list(sweep(given.overrides)) if given.multirun else [given.overrides]
-    composed = [
-        program.compose([item for item in combination if not item.lstrip("+~").startswith("hydra.")])[0]
-        for combination in combinations
-    ]
-    command = [COMMANDS[program.schema], *arguments]
-    absent = [absent_folders(Path(settings.run.directory)) for settings in composed]
-    if not (given.cfg or given.info or given.hydra_help):
-        for settings in composed:
-            with owned(Path(settings.run.directory), command):
-                pass  # it can be written and is free, of which Hydra would know nothing
-
-    if given.multirun:
-        _check_folder_names(given.overrides)
-        # Beside the other overrides: argparse takes positional arguments from one place only.
-        first = arguments.index(given.overrides[0])
-        added = [f"{SUBDIRECTORY_EXCLUDES}=[{','.join(fixed_keys(given.overrides))}]"]
-        if not any(item.lstrip("+").startswith("hydra.sweep.dir=") for item in given.overrides):
-            # Stated here: Hydra resolves it without the swept groups, of which the run's name is made.
-            directories = {settings.run.directory for settings in composed}
-            added.append(f"hydra.sweep.dir={directories.pop() if len(directories) == 1 else SWEEP_DIRECTORY}")
-        arguments = [*arguments[:first], *added, *arguments[first:]]
-    names = _tracker_names(given.overrides, composed) if given.multirun else []
-    failures: list[str] = []
-
-    def task(config: DictConfig) -> None:
+    def __call__(self, config: DictConfig) -> int:
         try:
-            settings, resolved = program.settings_of(config)
-            if names:
-                name, group = names[HydraConfig.get().job.num]
-                settings.tracking.name = settings.tracking.name or name
-                settings.tracking.group = settings.tracking.group or group
-            if settings.tracking.console != "off":
+            settings, resolved = self.root.settings_of(config)
+            folder = Path(HydraConfig.get().runtime.output_dir)
+            if folder != Path(settings.run.directory).absolute():  # of a sweep: one of its own for each run
+                settings.run.directory = resolved["run"]["directory"] = str(folder)
+            if self.names:
+                number = HydraConfig.get().job.num
+                name, group = self.names[number]
+                print(f"run {number + 1} of {len(self.names)}: {name}", flush=True)
+                if (tracking := getattr(settings, "tracking", None)) is not None:  # a study's runs have their own
+                    tracking.name, tracking.group = tracking.name or name, tracking.group or group
+            if getattr(getattr(settings, "tracking", None), "console", "off") != "off":
                 # The imports that follow take their time, and so do the checks of what the configuration names.
                 print("checking configuration, model files and prompts ...", flush=True)
-            with owned(Path(HydraConfig.get().runtime.output_dir), command) as folder:
-                program.run(settings, resolved, folder)
+            with owned(Path(settings.run.directory), self.command) as own:
+                own.exit_status = self.run(settings, resolved, own) or 0
+                return own.exit_status
         except LrmSafetyError as error:
-            failures.append(str(error))
             print(shown(error), file=sys.stderr)
         except Exception as error:
-            failures.append("unexpected")
             if reason := disk_says(error):
                 place = getattr(error, "filename", None) or "run.directory"
                 print(f"error: {place}: {reason}; make room and start the same command again", file=sys.stderr)
             else:
                 # Hydra would hide the traceback of what is our own mistake behind one line.
                 traceback.print_exc()
+        return 1
 
-    register_schema()
-    sys.argv = [f"lrm-safety {COMMANDS[program.schema]}", *arguments]
+
+def launch(root: Root[Any], run: Run, arguments: Sequence[str], name: str | None = None) -> int:
+    """Do what `arguments`, overrides and Hydra's own flags, ask of the command; returns the exit status.
+
+    `name` is how the command is called where it is not `root.command`. Raises ConfigError before anything starts if any run
+    of a sweep is misconfigured. A failed run of a sweep does not keep the others from running; the exit status is 1 then.
+    """
+    given = parse(arguments, root)
+    hydra = root.hydra(given.overrides, given.folders)
+    try:
+        if given.hydra_help:
+            given.overrides = [item for item in given.overrides if item.lstrip("+~").startswith(("hydra.", "hydra/"))]
+            hydra.hydra_help(root.name, get_args_parser(), given)
+        elif given.info == "plugins":
+            _show_info(hydra, root, given)
+        else:
+            return _checked(root, run, (*(name or root.command).split(), *arguments), given, hydra)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(root.mistakes(hydra, given.overrides).explain(error)) from error
+    return 0
+
+
+def _checked(root: Root[Any], run: Run, command: tuple[str, ...], given: argparse.Namespace, hydra: Hydra) -> int:
+    overrides, is_sweep = given.overrides, given.multirun or "hydra.mode=MULTIRUN" in given.overrides
+    if is_sweep and (given.cfg or given.info):
+        raise ConfigError(
+            "--cfg, --info: show the configuration of one run; leave out -m and give one value to each key"
+        )
+    combinations = list(sweep(overrides, root, hydra)) if is_sweep else [overrides]
+    composed = [root.compose(combination, given.folders)[0] for combination in combinations]
+    if given.cfg:
+        kind, part = given.cfg, given.package
+        if kind == "hydra" and given.resolve:  # alone it has not the keys that it refers to
+            kind, part = "all", part or "hydra"
+        hydra.show_cfg(root.name, overrides, kind, part, given.resolve)
+        return 0
+    if given.info:
+        _show_info(hydra, root, given)
+        return 0
+    for settings in composed:
+        _look_early(settings)
+    absent = [absent_folders(Path(settings.run.directory)) for settings in composed]
+    for settings in composed:
+        with owned(Path(settings.run.directory), command):
+            pass  # it can be written and is free, of which Hydra would know nothing
     with ExitStack() as leaving:
         for folders in absent:
             leaving.callback(remove_empty, folders)  # Hydra makes a folder for a run that is then refused
-        hydra.main(version_base="1.3", config_path=str(configuration_directory()), config_name=program.root)(task)()
-    return 1 if failures else 0
+        if not is_sweep:
+            task = Task(root, run, command, ())
+            return int(hydra.run(root.name, task, overrides).return_value)
+        swept = {item.get_key_element() for item in parsed(overrides, root) if item.is_sweep_override()}
+        _check_folder_names(combinations, swept)
+        names = _tracker_names(combinations, swept, composed)
+        if any(item.lstrip("+").startswith("hydra/sweeper") for item in overrides):
+            names = []  # another sweeper picks values of its own
+        task = Task(root, run, command, tuple(names))
+        return _worst(hydra.multirun(root.name, task, [*_places(overrides, root, composed), *overrides]))
 
 
-def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """What Hydra's own parser reads out of the arguments, and the arguments with its flags first: that parser takes overrides
-    from one place only. Raises ConfigError in one line, also for flags that would choose another configuration."""
+def _show_info(hydra: Hydra, root: Root[Any], given: argparse.Namespace) -> None:
+    log = logging.getLogger()
+    handlers, level = log.handlers[:], log.level
+    log.handlers.clear()  # Hydra adds one of its own, and would be heard twice
+    try:
+        hydra.show_info(given.info, root.name, given.overrides)
+    finally:
+        log.handlers[:] = handlers
+        log.setLevel(level)
+
+
+def _worst(returned: object) -> int:
+    """1 where a run of a sweep failed: Hydra's basic sweeper returns the jobs of every batch."""
+    if isinstance(returned, JobReturn):
+        return int(bool(returned.return_value))
+    return max(map(_worst, returned), default=0) if isinstance(returned, Sequence) else 0
+
+
+def _look_early(settings: object) -> None:
+    """What can be told of benchmarks and judges before torch is imported."""
+    if isinstance(settings, EvaluateSettings):
+        check_early(settings.evaluation)
+    elif isinstance(settings, Settings) and settings.evaluation.every_updates:
+        check_early(settings.evaluation, in_training=True)
+
+
+def parse(arguments: Sequence[str], root: Root[Any]) -> argparse.Namespace:
+    """What Hydra's own parser reads out of the arguments, in any order, and `folders` of the user's groups.
+
+    Raises ConfigError in one line, also for flags that would choose another configuration.
+    """
+    parser = get_args_parser()
+    parser.allow_abbrev = False
     with redirect_stderr(io.StringIO()) as said:
         try:
-            given = get_args_parser().parse_intermixed_args(arguments)
-        except SystemExit as end:
-            if not end.code:
-                raise  # --version
-            raise ConfigError(said.getvalue().strip().rpartition("error: ")[2]) from None
-    if given.config_name or given.config_path:
-        raise ConfigError("--config-name, --config-path: each command has its own configuration; give key=value")
-    flags, overrides = list(arguments), given.overrides
-    for item in overrides:
-        flags.remove(item)
-    return given, [*flags, *overrides]
+            given = parser.parse_intermixed_args(list(arguments))
+        except SystemExit:
+            raise ConfigError(_mistaken(said.getvalue().strip().rpartition("error: ")[2], parser, root)) from None
+    if given.config_name or given.config_path or given.experimental_rerun:
+        raise ConfigError(
+            "--config-name, --config-path, --experimental-rerun: each command has its own configuration; give key=value, or "
+            "a folder of groups of your own with --config-dir"
+        )
+    if given.resolve and not given.cfg:
+        raise ConfigError("--resolve: belongs to --cfg")
+    given.folders = [] if given.config_dir is None else [given.config_dir]
+    return given
 
 
-def _check_folder_names(overrides: list[str]) -> None:
+def _mistaken(said: str, parser: argparse.ArgumentParser, root: Root[Any]) -> str:
+    """What argparse says of a flag, with what was probably meant."""
+    flag = said.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
+    if flag not in said or not flag.startswith("-"):
+        return said
+    flags = [option for action in parser._actions for option in action.option_strings]
+    if near := difflib.get_close_matches(flag, flags, n=1, cutoff=0.8):
+        return f"{said}; did you mean {near[0]}?"
+    return f"{said}; groups and keys are given as NAME=VALUE without dashes, such as {root.choices[0]}"
+
+
+def _places(overrides: Sequence[str], root: Root[Any], composed: Sequence[Any]) -> list[str]:
+    """Where the runs of a multirun go: each into a folder that is named after what is swept."""
+    fixed = [item.key_or_group for item in parsed(overrides, root) if not item.is_sweep_override()]
+    places = [f"{SUBDIRECTORY_EXCLUDES}=[{','.join(fixed)}]"]
+    if not any(item.startswith("hydra.mode=") for item in overrides):
+        places.append("hydra.mode=MULTIRUN")
+    if not any(item.lstrip("+").startswith("hydra.sweep.dir=") for item in overrides):
+        # Stated here: Hydra resolves it without the swept groups, of which the run's name is made.
+        directories = {settings.run.directory for settings in composed}
+        places.append(f"hydra.sweep.dir={directories.pop() if len(directories) == 1 else SWEEP_DIRECTORY}")
+    return places
+
+
+def _check_folder_names(combinations: Sequence[Sequence[str]], swept: set[str]) -> None:
     """Raise ConfigError where a run of a multirun would have a folder of a name that no file system takes."""
-    fixed = set(fixed_keys(overrides))
-    for one in sweep(overrides):
-        told = [item for item in one if item.partition("=")[0] not in fixed]
+    for one in combinations:
+        told = [item for item in one if item.partition("=")[0] in swept]
         for part in "__".join(sorted(told)).split("/"):
             if len(os.fsencode(part)) > MAXIMUM_NAME_BYTES:
                 key = max(told, key=len).partition("=")[0]
@@ -183,12 +232,14 @@ def _check_folder_names(overrides: list[str]) -> None:
                 )
 
 
-def _tracker_names(overrides: list[str], composed: Sequence[Any]) -> list[tuple[str, str]]:
+def _tracker_names(
+    combinations: Sequence[Sequence[str]], swept: set[str], composed: Sequence[Any]
+) -> list[tuple[str, str]]:
     """Name and group that each run of a multirun has in W&B. Seeds of one configuration make a group; where no seed is
     swept, the runs of one run.name do."""
     names = [settings.run.name for settings in composed]
     found = []
-    for name, told in zip(names, differences(overrides, names), strict=True):
+    for name, told in zip(names, differences(combinations, swept, names), strict=True):
         shared = [item for item in told if not item.startswith("seed=")]
         found.append((" ".join((name, *told)), " ".join((name, *shared)) if len(shared) < len(told) else name))
     return found

@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
-from ..run_folder import RunFolder, owned
-from ..settings.compose import compose_reward_training
+from ..run_folder import RunFolder
 from ..settings.reward_training import RewardTrainingSettings
 from ..terminal import print_whole
 
 
-def reward(arguments: list[str]) -> int:
-    """Run `reward [overrides] [--cfg job]`; returns the exit status."""
-    show_only = "--cfg" in arguments
-    settings, resolved = compose_reward_training([item for item in arguments if item not in ("--cfg", "job")])
-    if show_only:
-        print(yaml.safe_dump(resolved, sort_keys=False), end="")
-        return 0
+def reward(settings: RewardTrainingSettings, resolved: dict[str, Any], folder: RunFolder) -> None:
+    """One training of a reward model, into the folder."""
     # Before torch is imported.
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    with owned(Path(settings.run.directory), ["reward", *arguments]) as folder:
-        return _train(settings, resolved, folder)
-
-
-def _train(settings: RewardTrainingSettings, resolved: dict[str, Any], folder: RunFolder) -> int:
     from ..evaluation.engine import resolve_device
     from ..monitoring.tracked import figure_rows, tracked
     from ..reward_training.train import prepare, train
@@ -87,4 +74,3 @@ def _train(settings: RewardTrainingSettings, resolved: dict[str, Any], folder: R
         f"reward model: {directory}/export\nfigures: {directory}/results.json",
         soft_wrap=True,
     )
-    return 0

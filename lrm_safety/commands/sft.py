@@ -18,7 +18,7 @@ def fine_tune(settings: SftSettings, resolved: dict[str, object], folder: RunFol
     Raises LrmSafetyError with the one line to show, or StopRequested after a signal (a checkpoint has been written).
     A trainer that dies is started again from the last checkpoint up to `trainer.max_restarts` times.
     """
-    run = prepare_sft(settings, folder.path)
+    run = prepare_sft(settings, folder.path.absolute())  # workers may have another working folder
     check_room(run)
     folder.begin(resolved)
     with open_recorder(run, run.settings, resolved) as recorder:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
-import yaml
 from rich.console import Console
 
-from ..errors import ConfigError
 from ..files import writing
 from ..reports.sweep import cell, places_of
-from ..run_folder import owned
-from ..settings.compose import compose_study
+from ..run_folder import RunFolder
+from ..settings.compose import STUDY
 from ..settings.study import StudySettings
 from ..study.check import check_steps
 from ..study.record import StepRecord, inherited_lock
@@ -20,30 +19,30 @@ from ..study.run import run_steps
 from ..study.steps import analysis_of, models_of, steps_of
 from ..study.summary import OverSeeds, Summary, summarise
 from ..terminal import print_table
+from .launch import launch, parse
 from .report import report
 
 RL_LESS_SFT = "rl - sft"
 
 
 def study(arguments: list[str]) -> int:
-    """Run `study [study=OPTION] [key=value ...] [--cfg job] [--steps]`; returns the exit status."""
-    flags = [item for item in arguments if item.startswith("--") or item == "job"]
-    if unknown := [item for item in flags if item not in ("--cfg", "job", "--steps")]:
-        raise ConfigError(f"study: knows --cfg job and --steps, not {unknown[0]}")
-    settings, resolved = compose_study([item for item in arguments if item not in flags])
-    if "--cfg" in flags:
-        print(yaml.safe_dump(resolved, sort_keys=False), end="")
-        return 0
+    """Run `study [study=OPTION] [key=value ...] [--steps]`; returns the exit status."""
+    if "--steps" not in arguments:
+        return launch(STUDY, run_study, arguments)
+    given = parse([item for item in arguments if item != "--steps"], STUDY)
+    settings, _ = STUDY.compose(given.overrides, given.folders)
+    for step in steps_of(settings):
+        print(shlex.join(["lrm-safety", *step.arguments]))
+    return 0
+
+
+def run_study(settings: StudySettings, resolved: dict[str, Any], folder: RunFolder) -> int:
+    """The steps that are not done yet, summary and report, into the folder."""
     steps = steps_of(settings)
-    if "--steps" in flags:
-        for step in steps:
-            print(shlex.join(["lrm-safety", *step.arguments]))
-        return 0
     fingerprints = check_steps(steps, settings)
-    directory, console = Path(settings.run.directory), Console()
+    directory, console = folder.path, Console()
     with (
         writing(f"run.directory={directory}", "mend it or choose another, the same command goes on"),
-        owned(directory, ["study", *arguments]) as folder,
         inherited_lock(directory) as lock,
     ):
         record = StepRecord(directory)

@@ -20,7 +20,7 @@ def train(settings: Settings, resolved: dict[str, object], folder: RunFolder) ->
     Raises LrmSafetyError with the one line to show, or StopRequested after a signal (a checkpoint has been written).
     A trainer that dies is started again from the last checkpoint up to `trainer.max_restarts` times.
     """
-    run = prepare(settings, folder.path)
+    run = prepare(settings, folder.path.absolute())  # workers may have another working folder
     check_room(run)
     evaluation = InLoopEvaluation(run.settings, run.family, run.tokenizer, run.parser, run.sampling, run.num_embeddings)
     warnings = cautions(run.settings)

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from ..errors import ConfigError
-from ..settings.compose import compose_analysis, compose_evaluation, compose_settings, compose_sft
+from ..settings.compose import ROOTS
 from ..settings.study import StudySettings
 from .record import fingerprint_of
 from .steps import Step
-
-COMPOSE: dict[str, Callable[[list[str]], tuple[Any, dict[str, Any]]]] = {
-    "train": compose_settings,
-    "sft": compose_sft,
-    "evaluate": compose_evaluation,
-    "analyze": compose_analysis,
-}
 
 
 def check_steps(steps: list[Step], settings: StudySettings) -> dict[str, str]:
@@ -30,7 +20,7 @@ def check_steps(steps: list[Step], settings: StudySettings) -> dict[str, str]:
     for step in steps:
         command, *overrides = step.arguments
         try:
-            composed, resolved = COMPOSE[command](overrides[1:] if command == "analyze" else overrides)
+            composed, resolved = ROOTS[command].compose(overrides[1:] if command == "analyze" else overrides)
         except ConfigError as error:
             raise ConfigError(f"study, step `{step.name}`: {error}") from error
         fingerprints[step.name] = fingerprint_of(resolved)

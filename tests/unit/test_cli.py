@@ -18,8 +18,9 @@ from lrm_safety.errors import WorkerError
 from lrm_safety.interruption import StopRequested
 
 COMMANDS = (
-    "train", "sft", "evaluate", "analyze", "export", "reward", "audit-reward", "study", "report", "compare", "samples",
-    "tensorboard", "plan", "demo", "fetch", "doctor", "build-miniature", "docs",
+    "train", "sft", "evaluate", "evaluate compare", "evaluate calibrate", "analyze reflection", "analyze memorization", "export",
+    "reward", "audit-reward", "study", "report", "compare", "samples", "tensorboard", "plan", "demo", "fetch", "doctor",
+    "build-miniature", "docs",
 )  # fmt: skip
 
 
@@ -45,13 +46,13 @@ def test_usage_names_every_command(capsys: pytest.CaptureFixture[str], arguments
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "analyze"])
 def test_help_of_a_command_says_how_it_is_called_and_starts_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, flag: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for arguments in ([flag], ["a=1", flag]):
-        status, out, err = run(capsys, command, *arguments)
+        status, out, err = run(capsys, *command.split(), *arguments)
         assert status == 0 and not err
         assert (
             out.startswith(f"usage: lrm-safety {command}") and out.count("\n") >= 3 and "{" not in out.splitlines()[0]
@@ -60,8 +61,8 @@ def test_help_of_a_command_says_how_it_is_called_and_starts_nothing(
 
 
 def test_every_command_has_a_help() -> None:
-    listed = [line.split()[0] for line in usage.USAGE.splitlines() if line[:2] == "  "]
-    assert listed == list(COMMANDS) and set(usage.HELP) == set(COMMANDS)
+    listed = [line[2:24].strip() for line in usage.usage().splitlines() if line[:2] == "  "]
+    assert listed == list(COMMANDS) == list(usage.COMMANDS)
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
@@ -71,7 +72,7 @@ def test_every_command_has_a_help() -> None:
         ("train", "config"),
         ("sft", "sft"),
         ("evaluate", "evaluate"),
-        ("analyze", "analyze"),
+        ("analyze reflection", "analyze"),
         ("reward", "reward_training"),
         ("audit-reward", "audit_reward"),
         ("study", "study"),
@@ -80,7 +81,7 @@ def test_every_command_has_a_help() -> None:
 def test_help_lists_every_group_and_option_of_the_command(
     capsys: pytest.CaptureFixture[str], repository_root: Path, command: str, root: str, flag: str
 ) -> None:
-    status, out, err = run(capsys, command, "model=miniature", flag)
+    status, out, err = run(capsys, *command.split(), "model=miniature", flag)
     assert status == 0 and not err
     table = out.partition("Configuration groups")[2]
     listed = {
@@ -100,7 +101,8 @@ def test_help_lists_every_group_and_option_of_the_command(
 def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = run(capsys, "trian")
     assert status == 2 and not out
-    assert err.startswith("error: unknown command trian\n") and "usage: lrm-safety" in err
+    assert err == "error: unknown command trian; did you mean train?\n"
+    assert run(capsys, "xyzzy") == (2, "", "error: unknown command xyzzy; `lrm-safety --help` lists all\n")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_a_mistake_waits_neither_for_torch_nor_for_ray(tmp_path: Path) -> None:
 
 def test_the_module_runs_as_the_command(tmp_path: Path) -> None:
     done = in_process("-m", "lrm_safety", "trian", cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith("error: unknown command trian")
+    assert done.returncode == 2 and done.stderr.startswith("error: unknown command trian; did you mean train?")
 
 
 def test_a_composed_configuration_is_printed_and_nothing_started(tmp_path: Path) -> None:
@@ -208,11 +210,11 @@ def test_how_a_command_ends(
     status: int,
     line: str,
 ) -> None:
-    def end(arguments: list[str]) -> int:
-        assert arguments == ["a=1", "b=2"]
+    def end(command: usage.Command, arguments: list[str]) -> int:
+        assert command.name == "train" and arguments == ["a=1", "b=2"]
         raise raised
 
-    monkeypatch.setattr(cli, "_train", end)
+    monkeypatch.setattr(cli, "_start", end)
     assert run(capsys, "train", "a=1", "b=2") == (status, "", f"{line}\n")
 
 
@@ -226,10 +228,10 @@ def test_a_reader_that_closes_the_pipe_ends_the_command_without_a_word() -> None
 
 
 def test_a_broken_socket_is_not_taken_for_a_closed_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    def end(arguments: list[str]) -> int:
+    def end(command: usage.Command, arguments: list[str]) -> int:
         raise BrokenPipeError
 
-    monkeypatch.setattr(cli, "_train", end)
+    monkeypatch.setattr(cli, "_start", end)
     with pytest.raises(BrokenPipeError):
         cli.main(["train"])
 
@@ -240,30 +242,15 @@ def test_functions_are_found_in_the_working_folder(
     (tmp_path / "rewards_of_this_folder.py").write_text("def zero(conversations): return [0.0] * len(conversations)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
-    monkeypatch.setattr(cli, "_train", lambda arguments: bool(importlib.import_module("rewards_of_this_folder")))
+    monkeypatch.setattr(cli, "_start", lambda *_: bool(importlib.import_module("rewards_of_this_folder")))
     assert run(capsys, "train")[0] == 1
 
 
-def test_an_option_of_hydras_own_command_is_told_what_stands_for_it(capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = run(capsys, "evaluate", "--config-dir=mine", "model=miniature")
-    assert status == 1 and err.startswith("error: --config-dir=mine: no such option") and "hydra.searchpath" in err
-
-
-def test_groups_of_a_folder_of_the_users(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "evaluation").mkdir()
-    mine = "benchmarks: {mine: {task: custom, arguments: {path: p.jsonl, grader: 'g:grade'}}}"
-    (tmp_path / "evaluation" / "mine.yaml").write_text(mine)
-    search = f"hydra.searchpath=[file://{tmp_path}]"
-    status, out, err = run(capsys, "evaluate", "model=miniature", "evaluation=mine", search, "--cfg", "job")
-    assert status == 0 and not err
-    assert list(yaml.safe_load(out)["evaluation"]["benchmarks"]) == ["mine"]
-
-
 def test_our_own_defects_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def end(arguments: list[str]) -> int:
+    def end(command: usage.Command, arguments: list[str]) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "_train", end)
+    monkeypatch.setattr(cli, "_start", end)
     with pytest.raises(ZeroDivisionError):
         cli.main(["train"])
 
@@ -325,7 +312,8 @@ def test_runs_go_below_the_folder_that_the_environment_names(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LRM_SAFETY_RUNS", "/shared/runs")
-    _, out, _ = run(capsys, "evaluate", "model=miniature", "evaluation=miniature", "run.name=mine", "--cfg", "job")
+    shown = ["evaluate", "model=miniature", "evaluation=miniature", "run.name=mine", "--cfg", "job", "--resolve"]
+    _, out, _ = run(capsys, *shown)
     assert yaml.safe_load(out)["run"]["directory"] == "/shared/runs/mine"
 
 
@@ -362,8 +350,13 @@ def test_results_of_a_job_are_not_written_there_either(
         (["train", "--multirn", "experiment=miniature"], "unrecognized arguments: --multirn"),
         (["train", "experiment=miniature", "--cfg", "jb"], "invalid choice: 'jb'"),
         (["train", "experiment=miniature", "--config-name", "sft"], "--config-name"),
-        (["evaluate", "-m", "seed=1,2"], "-m: no such option"),
-        (["study", "--config-dir", "mine"], "--config-dir"),
+        (
+            ["train", "--experiment", "miniature"],
+            "unrecognized arguments: --experiment; groups and keys are given as NAME=VALUE",
+        ),
+        (["train", "--multirn", "experiment=miniature"], "did you mean --multirun?"),
+        (["train", "experiment=miniature", "--resolve"], "--resolve: belongs to --cfg"),
+        (["study", "--config-dir", "mine"], "--config-dir: mine is no folder"),
         (["train", "experiment=miniature", "run.directory=" + 300 * "a"], "File name too long"),
         (["evaluate", "model.path=" + 300 * "a", "model=miniature", "evaluation=miniature", "run.name=x"], "too long"),
     ],

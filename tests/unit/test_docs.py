@@ -16,7 +16,8 @@ import yaml
 from lrm_safety.errors import ConfigError
 from lrm_safety.schedule import Schedule
 from lrm_safety.settings import Settings
-from lrm_safety.settings.compose import compose_evaluation, compose_settings, known_keys, sweep
+from lrm_safety.settings.compose import compose_evaluation, compose_settings, sweep
+from lrm_safety.settings.keys import known_keys
 
 ROOT = Path(__file__).parents[2]
 ALGORITHM_PAGE = ROOT / "docs" / "reinforce_plus_plus.md"

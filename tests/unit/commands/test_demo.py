@@ -30,15 +30,15 @@ def test_a_mistake_on_the_command_line_touches_nothing(finished: Path, mistake: 
 
 def test_a_finished_demo_is_kept_under_the_next_free_name(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (finished.parent / "demo-1").mkdir()
-    monkeypatch.setattr(module, "launch", lambda arguments: 1)  # refused before it begins
+    monkeypatch.setattr(module, "launch", lambda root, run, arguments: 1)  # refused before it begins
     assert demo([]) == 1
     assert {path.name for path in finished.parent.iterdir()} == {"demo", "demo-1"}, "nothing was begun"
 
-    def begins(arguments: list[str]) -> int:
+    def begins(root: object, run: object, arguments: list[str]) -> int:
         finished.mkdir()
         return 1
 
-    def stopped(arguments: list[str]) -> int:
+    def stopped(root: object, run: object, arguments: list[str]) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "launch", stopped)
@@ -53,7 +53,7 @@ def test_a_finished_demo_is_kept_under_the_next_free_name(finished: Path, monkey
 
 def test_to_show_the_configuration_touches_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[list[str]] = []
-    monkeypatch.setattr(module, "launch", lambda arguments: shown.append(arguments) or 0)
+    monkeypatch.setattr(module, "launch", lambda root, run, arguments: shown.append(arguments) or 0)
     assert demo(["--cfg", "job", "seed=3"]) == demo(["seed=3", "--cfg", "job"]) == 0
     assert shown and (finished / "summary.json").exists()
 

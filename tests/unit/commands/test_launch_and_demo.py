@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lrm_safety.commands.launch import TRAIN, launch
+from lrm_safety.commands.launch import launch
+from lrm_safety.settings.compose import TRAIN
 
 
 def test_every_run_of_a_multirun_knows_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,12 +18,10 @@ def test_every_run_of_a_multirun_knows_its_name(tmp_path: Path, monkeypatch: pyt
     def run(settings: Any, *_: object) -> None:
         found.append((settings.seed, settings.tracking.name, settings.tracking.group))
 
-    program = replace(TRAIN, run=run)
-    assert launch(["experiment=miniature", "seed=3,5", "-m"], program) == 0
-    assert launch(["experiment=miniature", "seed=7", "tracking.group=mine"], program) == 0
-    assert (
-        launch(["-m", "experiment=miniature", "seed=8", "algorithm.gamma=1,0.9", "tracking.group=mine"], program) == 0
-    )
+    assert launch(TRAIN, run, ["experiment=miniature", "seed=3,5", "-m"]) == 0
+    assert launch(TRAIN, run, ["experiment=miniature", "seed=7", "tracking.group=mine"]) == 0
+    swept = ["-m", "experiment=miniature", "seed=8", "algorithm.gamma=1,0.9", "tracking.group=mine"]
+    assert launch(TRAIN, run, swept) == 0
     assert found == [
         (3, "miniature seed=3", "miniature"),
         (5, "miniature seed=5", "miniature"),

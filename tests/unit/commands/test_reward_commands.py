@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lrm_safety.commands.audit_reward import audit_reward
-from lrm_safety.commands.reward import reward
-from lrm_safety.errors import ConfigError
+from lrm_safety.cli import main
 
 
 def test_train_a_reward_model_and_audit_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,19 +20,20 @@ def test_train_a_reward_model_and_audit_it(tmp_path: Path, capsys: pytest.Captur
         "trainer.max_updates=2",
         "run.device=cpu",
     ]
-    assert reward(arguments) == 0
+    assert main(["reward", *arguments]) == 0
     shown = capsys.readouterr().out
     assert "held-out pairs" in shown and f"{run}/export" in shown.replace("\n", "")
     results = json.loads((run / "results.json").read_text())
     assert results["num_updates"] == 2 and not results["head_is_new"]
     assert results["held_out"]["accuracy"]["value"] > 0.6
     assert yaml.safe_load((run / "config.yaml").read_text())["base"]["name"] == "miniature"
-    with pytest.raises(ConfigError, match="holds a finished training"):
-        reward(arguments)
+    assert main(["reward", *arguments]) == 1
+    assert "holds a finished training" in capsys.readouterr().err
 
     audited = tmp_path / "audit"
-    status = audit_reward(
+    status = main(
         [
+            "audit-reward",
             "reward=miniature",
             "rows=miniature",
             f"reward.models.miniature.path={run}/export",
@@ -54,15 +53,16 @@ def test_a_failed_audit_has_its_exit_status(tmp_path: Path) -> None:
     arguments = ["reward=miniature", "rows=miniature", "rows.num_prompts=4", f"run.directory={tmp_path}"]
     limits = ["audit.limits.min_category_texts=1", "reward.models.miniature.max_tokens=40", "audit.resamples=10"]
     # Nothing fits 40 tokens: every text gets the same score.
-    assert audit_reward([*arguments, *limits, "run.device=cpu"]) == 1
+    assert main(["audit-reward", *arguments, *limits, "run.device=cpu"]) == 1
 
 
-@pytest.mark.parametrize(("command", "choice"), [(reward, "recipe=miniature"), (audit_reward, "reward=miniature")])
+@pytest.mark.parametrize(
+    "command", [["reward", "recipe=miniature"], ["audit-reward", "reward=miniature", "rows=miniature"]]
+)
 def test_the_configuration_is_shown_and_nothing_started(
-    command, choice: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    rows = [] if command is reward else ["rows=miniature"]
-    assert command([choice, *rows, "--cfg", "job"]) == 0
+    assert main([*command, "--cfg", "job"]) == 0
     assert "run" in yaml.safe_load(capsys.readouterr().out)
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,8 @@ from lrm_safety.analysis.reflection_tokens import PRESETS
 from lrm_safety.errors import ConfigError
 from lrm_safety.settings import analysis as schema
 from lrm_safety.settings.analysis import AnalyzedModelSettings, AnalyzeSettings, ReflectionSettings
-from lrm_safety.settings.compose import compose_analysis, known_keys
+from lrm_safety.settings.compose import compose_analysis
+from lrm_safety.settings.keys import known_keys
 from lrm_safety.settings.paths import configuration_directory
 from lrm_safety.settings.reference import field_docstrings
 

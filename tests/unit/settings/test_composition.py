@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from lrm_safety.errors import ConfigError
 from lrm_safety.settings import BenchmarkSettings, JudgeSettings, Settings, SftSettings
-from lrm_safety.settings.compose import compose_settings, compose_sft, known_keys
+from lrm_safety.settings.compose import compose_settings, compose_sft
+from lrm_safety.settings.keys import known_keys
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 PARTS = ["model=miniature", "reward=miniature", "data=miniature"]
@@ -94,7 +95,7 @@ REFUSED = {
     "nearest group": (["algoritm.gamma=1"], "did you mean algorithm"),
     "inside a dictionary": (["reward.models.miniature.wheight=1"], "did you mean reward.models.*.weight?"),
     "added key": (["+trainer.momentum_decay=1"], "unknown key trainer.momentum_decay"),
-    "nothing near": (["qqqq=1"], "unknown key qqqq; `lrm-safety train --cfg job` lists all keys"),
+    "nothing near": (["qqqq=1"], "unknown key qqqq; `lrm-safety train experiment=miniature --cfg job` lists all keys"),
     "unknown option": (["model=qwen3_8"], "no file conf/model/qwen3_8.yaml; did you mean qwen3_8b?"),
     "word for a number": (["trainer.lr=fast"], "trainer.lr"),
     "fraction for an integer": (["algorithm.samples_per_prompt=1.5"], "algorithm.samples_per_prompt"),

@@ -10,7 +10,8 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from lrm_safety.settings.compose import COMMANDS, known_keys
+from lrm_safety.settings.compose import COMMANDS
+from lrm_safety.settings.keys import known_keys
 from lrm_safety.settings.reference import field_docstrings, markdown
 
 

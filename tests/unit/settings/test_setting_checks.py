@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from lrm_safety.algorithm.kl import AdaptiveKL
 from lrm_safety.errors import ConfigError
 from lrm_safety.settings import Settings
-from lrm_safety.settings.compose import compose_settings, settings_of
+from lrm_safety.settings.compose import TRAIN, compose_settings
 
 # The values that the rules below speak of are stated here: the experiment's own are free to change.
 BASE = (
@@ -300,7 +300,7 @@ def changed(overrides: list[str]) -> Settings:
             del OmegaConf.select(config, parent)[name]
         else:
             OmegaConf.update(config, item.key_or_group, item.value(), force_add=item.is_add())
-    return settings_of(config)[0]
+    return TRAIN.settings_of(config)[0]
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -13,7 +13,8 @@ import yaml
 
 from lrm_safety.errors import ConfigError
 from lrm_safety.settings import SftScheduleSettings, SftSettings, SupervisedSettings
-from lrm_safety.settings.compose import compose_sft, known_keys, sweep
+from lrm_safety.settings.compose import compose_sft, sweep
+from lrm_safety.settings.keys import known_keys
 from lrm_safety.settings.reference import field_docstrings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -80,9 +81,9 @@ REFUSED = {
     "unknown key": (["sft.batchsize=1"], "unknown key sft.batchsize; did you mean sft.batch_size?"),
     "key of training alone": (
         ["algorithm.gamma=1"],
-        "unknown key algorithm; `lrm-safety sft --cfg job` lists all keys",
+        "unknown key algorithm; `lrm-safety sft model=miniature --cfg job` lists all keys",
     ),
-    "nothing near": (["qqqq=1"], "unknown key qqqq; `lrm-safety sft --cfg job` lists all keys"),
+    "nothing near": (["qqqq=1"], "unknown key qqqq; `lrm-safety sft model=miniature --cfg job` lists all keys"),
     "unknown preset": (["sft=openrlfh"], "no file conf/sft/openrlfh.yaml; did you mean openrlhf?"),
     "targets": (["sft.targets=chat"], "sft.targets=chat: must be one of family, raw"),
     "raw and a trace": (["sft.targets=raw", "sft.trace_field=t"], "sft.targets=raw: takes the response as it stands"),

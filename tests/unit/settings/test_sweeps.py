@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lrm_safety.commands.launch import _tracker_names
 from lrm_safety.errors import ConfigError
-from lrm_safety.settings.compose import compose_settings, sweep
+from lrm_safety.settings.compose import compose_settings, parsed, sweep
 
 SWEEPS = {
     "none": ["experiment=miniature", "seed=3"],
@@ -81,7 +81,8 @@ TOLD = {
 @pytest.mark.parametrize("case", TOLD)
 def test_names_in_the_tracker_tell_the_runs_of_a_multirun_apart(case: str) -> None:
     overrides, expected, (num_names, num_groups) = TOLD[case]
-    found = _tracker_names(overrides, [compose_settings(run)[0] for run in sweep(overrides)])
+    swept = {item.get_key_element() for item in parsed(overrides) if item.is_sweep_override()}
+    found = _tracker_names(list(sweep(overrides)), swept, [compose_settings(run)[0] for run in sweep(overrides)])
     assert expected in found
     assert len({name for name, _ in found}) == len(found) == num_names
     assert len({group for _, group in found}) == num_groups

@@ -1,0 +1,121 @@
+"""One line, with the nearest name that is right, out of Hydra's and OmegaConf's many."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from hydra.errors import HydraException, OverrideParseException
+
+from ..errors import first_line
+from . import Settings
+from .keys import dictionaries, known_keys
+
+PLUGINS = {"hydra/launcher": "hydra-submitit-launcher", "hydra/sweeper": "hydra-optuna-sweeper"}
+"""Groups that Hydra's plugins add to, each with a package that does."""
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """What is said of one command's mistaken overrides."""
+
+    command: str
+    example: str
+    """The command with choices that compose."""
+    choices: Sequence[str]
+    """Those choices."""
+    schema: type
+    loader: ConfigLoader
+    overrides: Sequence[str] = ()
+
+    def explain(self, error: Exception) -> str:
+        """The line for an error of Hydra's or OmegaConf's."""
+        if isinstance(error, OverrideParseException):
+            reason = (line for line in error.message.splitlines() if not line.startswith(("Error parsing", "See ")))
+            return f"{error.override}: {' '.join(reason)}{_quotes(error.override or '')}"
+        causes = [error]
+        while (cause := causes[-1].__cause__) is not None and isinstance(cause, Exception):
+            causes.append(cause)
+        text = str(causes[0]).strip()
+        if wrong := self._of_another_command(text):
+            return wrong
+        key = next((k for k in (getattr(c, "full_key", None) for c in reversed(causes)) if k), None)
+        if unknown := re.search(r"Key '([^']+)' (?:is )?not in", "\n".join(str(c) for c in causes)):
+            return self.unknown(key or unknown[1])
+        if group := re.search(r"Could not override '([^']+)'\.\s*No match in the defaults list", text):
+            return self._unknown_group(group[1])
+        if file := re.search(r"Could not (?:find|load) '([^']+)'", text):
+            return self._absent(file[1])
+        if missing := re.search(r"Missing mandatory value: (\S+)", text):
+            return self.unset(missing[1])
+        if missing := re.search(r"You must specify '([^']+)'", text):
+            return f"{missing[1]}: nothing chosen; {self._choose(missing[1])}"
+        first = first_line(causes[-1])
+        if key and key not in first:
+            first = f"{key}: {first}"
+        if first.startswith("Error merging override"):
+            first = " ".join(line.strip() for line in text.splitlines()[:2])
+        return first
+
+    def unknown(self, key: str) -> str:
+        """What to say about a key that the schema lacks: `learning_rate` is found by its initials, others by likeness."""
+        keys = known_keys(self.schema)
+        parent, dot, name = key.rpartition(".")
+        short = f"{parent}{dot}{''.join(word[:1] for word in name.split('_'))}"
+        if any(fnmatch.fnmatchcase(parent, name) for name, kind in dictionaries(self.schema).items() if kind is Any):
+            return f"{key} is new there: add it with a plus, +{key}=..."
+        near = [short] if short in keys else difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+        listing = f"`lrm-safety {self.example} --cfg job` lists all keys"
+        return f"unknown key {key}; {f'did you mean {near[0]}?' if near else listing}"
+
+    def unset(self, key: str) -> str:
+        """What to say about a key without a value."""
+        return f"{key}: must be set, or come with a choice, such as {' '.join(self.choices)}"
+
+    def _choose(self, group: str) -> str:
+        experiment = f"name an experiment ({self.choices[0]}) or " if self.schema is Settings else "give "
+        return f"{experiment}{group}=OPTION from conf/{group}"
+
+    def _options(self, group: str, kind: ObjectType = ObjectType.CONFIG) -> list[str]:
+        try:
+            return sorted(self.loader.get_group_options(group, kind))
+        except HydraException:
+            return []
+
+    def _absent(self, file: str) -> str:
+        group, _, name = file.rpartition("/")
+        options = self._options(group)
+        known = f"(available: {', '.join(options) or 'none'})"
+        if group in PLUGINS:
+            return f"{group}={name}: no plugin of Hydra's has it {known}; install one, such as {PLUGINS[group]}"
+        near = difflib.get_close_matches(name, options, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"no file conf/{file}.yaml{hint} {known}"
+
+    def _unknown_group(self, group: str) -> str:
+        """A group that the command does not compose; other commands may."""
+        return f"{group}: `lrm-safety {self.command}` has no group of this name; `lrm-safety {self.command} --help` lists them"
+
+    def _of_another_command(self, text: str) -> str | None:
+        """What to say where the error comes of an experiment of `train` in `sft`, or the other way round; else None."""
+        chosen = [item.partition("=")[2] for item in self.overrides if item.startswith("experiment=")]
+        symptoms = {"sft": "Could not override", "train": "Could not override|You must specify"}
+        if not chosen or self.command not in symptoms or not re.search(symptoms[self.command], text):
+            return None
+        if chosen[-1].startswith("sft/") == (self.command == "sft"):
+            return None
+        return f"experiment={chosen[-1]}: not for `{self.command}`; experiment=sft/NAME is for `sft`, the others for `train`"
+
+
+def _quotes(override: str) -> str:
+    """How to write a value that Hydra's grammar does not take bare; empty where quotes would not help."""
+    key, equals, value = override.partition("=")
+    if not equals or not value or "'" in value:
+        return ""
+    return f"; a value with special characters wants quotes: \"{key}='{value}'\""
