@@ -270,7 +270,7 @@ def make_study(root: Path, num_seeds: int = 3) -> list[str]:
     config = {
         "model": {"path": "made/up"},
         "data": {"name": "made-up prompts"},
-        "algorithm": {"kl": {"coef": 0.01, "placement": "reward"}},
+        "algorithm": {"name": "reinforce_pp", "kl": {"coef": 0.01, "placement": "reward"}},
         "trainer": {"lr": 1e-6},
         "rollout": {"tensor_parallel_size": 1},
         "reward": {"models": {"made": {"kind": "classifier", "path": "made/reward"}}},

@@ -62,10 +62,15 @@ def trained(study: Study, album: Album) -> list[Part]:
 
 
 def _method(runs: Sequence[TrainingRun]) -> str:
+    """`reinforce_pp`, as the configuration calls its algorithm; supervised runs have none."""
     if not runs:
         return "evaluated only"
-    sampled = any("reward/raw_mean" in run.series or "rollout" in run.config for run in runs)
-    return "REINFORCE++" if sampled else "supervised fine-tuning"
+    if any("reward/raw_mean" in run.series or "rollout" in run.config for run in runs):
+        names = dict.fromkeys(
+            (run.config.get("algorithm") or {}).get("name") or "reinforcement learning" for run in runs
+        )
+        return ", ".join(names)
+    return "supervised fine-tuning"
 
 
 def _data(config: Mapping[str, Any]) -> str:

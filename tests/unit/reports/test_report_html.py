@@ -140,7 +140,7 @@ def test_tables(written: tuple[Path, Page, str]) -> None:
     assert page.tables["trained"][1:] == [
         ["base", "evaluated only", "made/up", "–", "–", "–", "1"],
         ["sft", "supervised fine-tuning", "made/up", "made-up prompts", "–", "40", "3"],
-        ["rl", "REINFORCE++", "made/up", "made-up prompts", "made/reward", "60", "3"],
+        ["rl", "reinforce_pp", "made/up", "made-up prompts", "made/reward", "60", "3"],
     ]
     head, *compared = page.tables["differences"]
     assert head == ["models", "attaq", "xstest", "math500", "gpqa_diamond"]
