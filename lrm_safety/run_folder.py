@@ -187,6 +187,17 @@ def owner_of(directory: Path) -> Owner | None:
     return _parse(_content(directory / OWNER))
 
 
+def at_work(directory: Path) -> Owner | None:
+    """The owner that is alive, as far as one look tells: of one elsewhere, by its heartbeat and this machine's clock."""
+    owner = owner_of(directory)
+    if owner is None:
+        return None
+    if owner.system == this_system():
+        return owner if _lives_here(owner) else None
+    beat = _heartbeat(directory / OWNER)
+    return owner if beat is not None and time.time() - beat < GONE_SECONDS else None
+
+
 def owned_by_another(directory: Path) -> Owner | None:
     """Another process that has taken a folder which was this one's."""
     owner = owner_of(directory)

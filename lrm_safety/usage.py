@@ -183,6 +183,15 @@ _COMMANDS = (
         root="study",
     ),
     Command(
+        "runs",
+        "what lies in outputs: each run's state, updates, last safety and size on the disk",
+        "commands.runs:runs",
+        "[FOLDER] [--json]",
+        ("  every run in and below outputs, or the folder that LRM_SAFETY_RUNS names", "outputs/sweep --json"),
+        "State: running (its owner is alive), finished, stopped (told to, or killed; the same command goes on), failed\n"
+        "(RUN/error.txt).",
+    ),
+    Command(
         "report",
         "one page, figures and a diagnosis out of finished runs, evaluations and analyses",
         "commands.report:report",

@@ -19,7 +19,7 @@ from lrm_safety.interruption import StopRequested
 
 COMMANDS = (
     "train", "sft", "evaluate", "evaluate compare", "evaluate calibrate", "analyze reflection", "analyze memorization", "export",
-    "reward", "audit-reward", "study", "report", "compare", "samples", "tensorboard", "plan", "demo", "fetch", "doctor",
+    "reward", "audit-reward", "study", "runs", "report", "compare", "samples", "tensorboard", "plan", "demo", "fetch", "doctor",
     "build-miniature", "docs",
 )  # fmt: skip
 

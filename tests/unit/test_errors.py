@@ -205,11 +205,11 @@ def test_what_fails_inside_a_function_leaves_its_traceback_in_the_folder(
 ) -> None:
     error = inside_of_mine(mine)
 
-    def end(arguments: list[str]) -> int:
+    def end(*_: object) -> int:
         fail(Path("run"), error, begun=False)
         return 0
 
-    monkeypatch.setattr(cli, "_train", end)
+    monkeypatch.setattr(cli, "_start", end)
     assert cli.main(["train"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("error: reward.models.x.function=") and lines[-1] == "the whole traceback: run/error.txt"
