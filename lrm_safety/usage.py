@@ -187,9 +187,9 @@ _COMMANDS = (
         "what lies in outputs: each run's state, updates, last safety and size on the disk",
         "commands.runs:runs",
         "[FOLDER] [--json]",
-        ("  every run in and below outputs, or the folder that LRM_SAFETY_RUNS names", "outputs/sweep --json"),
-        "State: running (its owner is alive), finished, stopped (told to, or killed; the same command goes on), failed\n"
-        "(RUN/error.txt).",
+        ("outputs/sweep", "--json"),
+        "Every run in and below the folder: outputs by default, or what LRM_SAFETY_RUNS names. State: running (its owner is alive),\n"
+        "finished, stopped (told to, or killed; the same command goes on), failed (RUN/error.txt).",
     ),
     Command(
         "report",
