@@ -188,7 +188,7 @@ _COMMANDS = (
         "commands.runs:runs",
         "[FOLDER] [--json]",
         ("outputs/sweep", "--json"),
-        "Every run in and below the folder: outputs by default, or what LRM_SAFETY_RUNS names. State: running (its owner is alive),\n"
+        "Every run in and below the folder: outputs by default, or what LRM_SAFETY_RUNS names. State: running (its owner lives),\n"
         "finished, stopped (told to, or killed; the same command goes on), failed (RUN/error.txt).",
     ),
     Command(
