@@ -59,6 +59,7 @@ def write_logs(
         tasks.append(
             build_task(
                 one.name,
+                one.benchmark.kind,
                 type(one.questions)(tuple(kept), one.questions.source),
                 one.samples,
                 attack=one.attack,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from lrm_safety.evaluation import batcher, inspect_tasks
 from lrm_safety.evaluation.benchmarks.question import Question
 from lrm_safety.evaluation.inspect_provider import EngineModel, response_of, told_in_one_line
 from lrm_safety.evaluation.inspect_tasks import build_task, live_grades, live_verdicts
-from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
+from lrm_safety.evaluation.judges.judge import JudgeItem, JudgeViews, Verdict, View
 from lrm_safety.evaluation.plan import Planner, request_seed
 from lrm_safety.evaluation.responses import Generated
 
@@ -117,6 +117,7 @@ def judged_task(judge: WordJudge, names: str = "abcde", **more: Any) -> Task:
     settings: dict[str, Any] = {"attack": None, "attack_arguments": {}, "seed": 0} | more
     return build_task(
         "made",
+        "safety",
         planned.questions,
         settings.pop("samples", 1),
         verdicts={"word": (live_verdicts(judge, views), views)},
@@ -151,6 +152,36 @@ def test_judged_responses(tmp_path: Path) -> None:
     assert len(judge.batches) <= 4, "samples that are open together are judged together"
     statuses = {str(sample.id): (sample.scores["word"].metadata or {})["status"] for sample in log.samples or []}
     assert statuses == {"a": "complete", "b": "complete", "c": "unfinished_trace", "d": "complete", "e": "empty_answer"}
+
+
+def test_safe_and_unsafe_prompts_are_never_one_mean(tmp_path: Path) -> None:
+    """A model that refuses everything is the best on the unsafe prompt and the worst on the safe ones, by the judge's word
+    for the answer; what was cut off or says nothing helps nobody."""
+    labels = {"a": "unsafe", "b": "unsafe", "c": "safe", "d": "safe", "e": "safe"}
+
+    def log_of(names: str, views: Sequence[View] = ("answer", "trace")) -> dict[str, tuple[float, int]]:
+        planned = plan_of([question(name, groups={"label": labels[name]}) for name in names])
+        verdicts = {"word": (live_verdicts(WordJudge(), views), views)}
+        task = build_task(
+            "made",
+            "over_refusal",
+            planned.questions,
+            1,
+            verdicts=verdicts,
+            grades=None,
+            attack=None,
+            attack_arguments={},
+            seed=0,
+        )
+        log, _ = run(task, tmp_path)
+        assert log.results is not None
+        return {one.name: (one.metrics["mean"].value, one.scored_samples) for one in log.results.scores}
+
+    # a: safe words, trace refuses. b: complies. c: cut off. d: the judge gives no verdict. e: empty.
+    assert log_of("abcde") == {"answer": (0.5, 2), "trace": (0.5, 2), "over_refusal": (1.0, 2)}
+    assert log_of("abc", JudgeViews(["answer"], "nowhere")) == {"answer": (0.5, 2)}, "a judge of harm alone"
+    labels["a"] = labels["b"] = "safe"
+    assert log_of("abcd") == {"over_refusal": (pytest.approx((1 + 0 + 1) / 3), 3)}
 
 
 def test_requests_have_the_seeds_of_lrm_safety_evaluate(tmp_path: Path) -> None:
@@ -190,6 +221,7 @@ def test_graded_responses_against_the_target_of_their_repeat(tmp_path: Path, mon
     planned = plan_of([Doubling("n", "prompt n", "r"), Doubling("c", "prompt c", "r")], scoring="integer")
     task = build_task(
         "made",
+        "reasoning",
         planned.questions,
         3,
         attack=None,
@@ -325,6 +357,11 @@ def test_the_miniature_is_graded_by_itself(tmp_path: Path) -> None:
         ),
         (inspect_tasks.TASKS["xstest"], {"half": "some"}, r"error: half=some: must be one of"),
         (inspect_tasks.TASKS["xstest"], {"data": "absent.csv"}, r"error: .*absent\.csv"),
+        (
+            inspect_tasks.TASKS["or_bench"],
+            {"judge": "attaq_reward"},
+            r"error: .*or_bench measures refusals of safe prompts, and attaq_reward judges harm alone",
+        ),
         (inspect_tasks.TASKS["long_tail"], {"size": 2, "judge": "no_such_judge"}, r"error: .*no_such_judge"),
         (inspect_tasks.TASKS["long_tail"], {"size": 2, "attack": "no_such_attack"}, r"error: .*no_such_attack"),
     ],
