@@ -6,18 +6,28 @@ Whole pages (metrics, configuration), and blocks of other pages between `<!-- ge
 from __future__ import annotations
 
 import ast
+import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..conversation import FAMILIES, get_family
 from ..errors import ConfigError
+from ..evaluation.benchmarks.registry import BENCHMARKS, Benchmark, Scoring, get_benchmark
 from ..files import write_atomically
 from ..monitoring.document import markdown as metrics_page
 from ..settings.paths import configuration_directory
 from ..settings.reference import markdown as configuration_page
 
 PACKAGE = Path(__file__).resolve().parent.parent
+SCORED_BY: Mapping[Scoring, str] = {
+    "judges": "judges",
+    "math": "math grader",
+    "integer": "integer grader",
+    "choice": "letter grader",
+    "own": "a grader of its own",
+}
 BLOCK = re.compile(r"(?P<begin><!-- generated: (?P<name>\w+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 
@@ -80,6 +90,29 @@ def protocols() -> str:
     return table(("protocol", "family", "temperature", "top_p", "top_k", "longest response", "from"), rows)
 
 
+def benchmarks() -> str:
+    """What every benchmark declares; where that depends on its options, what it is without any."""
+    return table(
+        ("`task`", "measures", "scored by", "samples", "tasks of Inspect", "options"),
+        (
+            (
+                f"`{one.name}`",
+                one.kind.replace("_", "-") + (", by its options" if one.by_arguments else ""),
+                SCORED_BY[one.scoring],
+                str(one.default_samples),
+                ", ".join(_inspect_task(one, *named) for named in (one.tasks or {}).items()) or "none",
+                ", ".join(f"`{option}`" for option in inspect.signature(one.load).parameters) or "none",
+            )
+            for one in map(get_benchmark, sorted(BENCHMARKS))
+        ),
+    )
+
+
+def _inspect_task(one: Benchmark[Any], name: str, arguments: Mapping[str, Any]) -> str:
+    kind = one.configured(arguments).kind
+    return f"`{name}`" if kind == one.kind else f"`{name}` ({kind.replace('_', '-')})"
+
+
 def tree() -> str:
     """Every module of the package with the first line of its docstring."""
     return "\n".join(["```text", "lrm_safety/", *_tree(PACKAGE, "  "), "```"])
@@ -99,5 +132,5 @@ def _line(path: Path, indent: str, name: str) -> str:
     return f"{indent}{name:<{25 - len(indent)}} {said.splitlines()[0] if said else ''}".rstrip()
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"protocols": protocols, "tree": tree}
+BLOCKS: dict[str, Callable[[], str]] = {"benchmarks": benchmarks, "protocols": protocols, "tree": tree}
 """The text of each generated block."""
