@@ -34,7 +34,7 @@ def test_a_block_is_replaced_and_the_page_around_it_stays(tmp_path: Path) -> Non
     assert sum(line.startswith("| `") for line in lines) == len(PROTOCOLS) + 1
     assert all(f"`{name}`" in found[page] for name in FAMILIES)
     page.write_text("<!-- generated: nothing -->\n<!-- end -->\n")
-    with pytest.raises(ConfigError, match=r"^docs: no block is called nothing; known: protocols, tree"):
+    with pytest.raises(ConfigError, match=r"^docs: no block is called nothing; known: benchmarks, protocols, tree"):
         dict(docs.pages(tmp_path))
 
 
@@ -45,3 +45,22 @@ def test_the_tree_holds_every_module_and_says_what_it_is() -> None:
     assert sorted(line[0] for line in told) == sorted(path.name for path in modules)
     assert all(len(line) > 2 for line in told), "a module without a docstring"
     assert "    families.py           Model families: how each renders a prompt" in docs.tree()
+
+
+def test_the_table_of_benchmarks_says_what_they_declare() -> None:
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in docs.benchmarks().splitlines()[2:]]
+    by_name = {row[0]: row[1:] for row in rows}
+    assert by_name["`aime`"] == [
+        "reasoning",
+        "integer grader",
+        "64",
+        "`aime24`, `aime25`",
+        "`year`, `data`, `revision`",
+    ]
+    assert by_name["`or_bench`"][:4] == [
+        "over-refusal, by its options",
+        "judges",
+        "1",
+        "`or_bench`, `or_bench_toxic` (safety)",
+    ]
+    assert by_name["`miniature_forbidden`"][3:] == ["none", "none"]
