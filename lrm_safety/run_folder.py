@@ -1,7 +1,7 @@
 """A run's folder: it has one owner at a time, and it says what made it.
 
     RUN/.owner            who works there now, from before anything in the folder is touched until the end
-    RUN/environment.json  every start: command, versions, commit, host, begin, end, exit status
+    RUN/environment.json  every start: command, versions, commit, host, those of the workers, begin, end, exit status
     RUN/error.txt         the whole traceback of the last start, where that failed
 
 An owner on this machine is alive while its process is. Of an owner elsewhere (another machine, another container, this
@@ -102,14 +102,23 @@ class RunFolder:
         """Write a resolved configuration into the folder."""
         write_atomically(self.path / name, yaml.safe_dump(dict(configuration), sort_keys=False).encode())
 
+    def tell(self, **facts: Any) -> None:
+        """Add to what environment.json says of this start."""
+        if self._start is not None:
+            self._start |= facts
+            self._write_start(add=False)
+
     def keep(self, error: Exception) -> None:
         """Write the traceback of what failed into the folder, and note on the error where it is.
 
         A mistake that was found before anything was begun, and a defect of ours then, are told whole on the terminal: the
-        folder is not made for them. Of what failed inside a function of the user's the terminal shows the innermost frames.
+        folder is not made for them. Of what failed inside a function of the user's the terminal shows the innermost frames
+        alone, so that this start is kept in any case.
         """
         inside = failure_inside(error)
-        if self._start is not None or inside:
+        if self._start is None and inside:
+            self.begin()
+        if self._start is not None:
             path = self.path / ERROR
             write_atomically(path, without_secrets(whole_traceback(error)))
             if inside or not isinstance(error, LrmSafetyError):
@@ -117,9 +126,7 @@ class RunFolder:
 
     def end(self, exit_status: int) -> None:
         """Say in environment.json how it ended."""
-        if self._start is not None:
-            self._start |= {"ended": now(), "exit_status": exit_status}
-            self._write_start(add=False)
+        self.tell(ended=now(), exit_status=exit_status)
 
     def _write_start(self, *, add: bool) -> None:
         path = self.path / ENVIRONMENT
@@ -163,9 +170,9 @@ def owned(directory: Path, command: Sequence[str]) -> Iterator[RunFolder]:
         beat.join()
         if owner_of(directory) in (owner, None):
             try:
-                folder.end(status)
                 if failure is not None:
                     folder.keep(failure)
+                folder.end(status)
             except OSError as error:
                 _logger.warning("%s: cannot be written (%s)", directory / ENVIRONMENT, error.strerror)
             (directory / OWNER).unlink(missing_ok=True)

@@ -25,14 +25,15 @@ def fine_tune(settings: SftSettings, resolved: dict[str, object], folder: RunFol
         interruption = Interruption()  # one for all attempts: a signal may reach the workers before the controller
         tell_start(run, recorder)
         with interruption.handled():
-            with_restarts(run, recorder, interruption, lambda run: _attempt(run, recorder, interruption))
+            with_restarts(run, recorder, interruption, lambda run: _attempt(run, folder, recorder, interruption))
 
 
-def _attempt(run: PreparedSft, recorder: Recorder, interruption: Interruption) -> None:
+def _attempt(run: PreparedSft, folder: RunFolder, recorder: Recorder, interruption: Interruption) -> None:
     with recorder.phases.startup("join Ray"), kept_from_children():
         join_ray(run.settings)  # sets a SIGTERM handler of its own, so ours comes after it
     with interruption.handled(), PolicyOnly(run.settings, interruption.check, on_replacement(run, recorder)) as groups:
         with recorder.phases.startup("start groups"):
             groups.start(run.directory)
+        folder.tell(hosts=groups.hosts())
         SftTrainer(run, groups, recorder, interruption).train()
         export_policy(run, groups, recorder, interruption)

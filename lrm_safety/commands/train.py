@@ -31,15 +31,20 @@ def train(settings: Settings, resolved: dict[str, object], folder: RunFolder) ->
         interruption = Interruption()  # one for all attempts: a signal may reach the workers before the controller
         tell_start(run, recorder)
         with interruption.handled():
-            with_restarts(run, recorder, interruption, lambda run: _attempt(run, recorder, evaluation, interruption))
+            with_restarts(
+                run, recorder, interruption, lambda run: _attempt(run, folder, recorder, evaluation, interruption)
+            )
 
 
-def _attempt(run: PreparedRun, recorder: Recorder, evaluation: InLoopEvaluation, interruption: Interruption) -> None:
+def _attempt(
+    run: PreparedRun, folder: RunFolder, recorder: Recorder, evaluation: InLoopEvaluation, interruption: Interruption
+) -> None:
     with recorder.phases.startup("join Ray"), kept_from_children():
         join_ray(run.settings)  # sets a SIGTERM handler of its own, so ours comes after it
     with interruption.handled(), Groups(run.settings, interruption.check, on_replacement(run, recorder)) as groups:
         with recorder.phases.startup("start groups"):
             groups.start(run.directory)
+        folder.tell(hosts=groups.hosts())
         for line in groups.rollout.describe():
             recorder.note(line)
         Controller(run, groups, recorder, interruption, evaluation).train()

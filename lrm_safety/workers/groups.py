@@ -19,7 +19,7 @@ from ..settings import Settings
 from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated
 from .group import this_node_id
-from .placement import Placement, release, reserve
+from .placement import Placement, nodes_of, release, reserve
 from .policy_group import PolicyGroup
 from .rollout_group import RolloutGroup
 from .scoring_group import ReferenceGroup, RewardGroup
@@ -139,6 +139,11 @@ class StartedGroups(ABC):
     @abstractmethod
     def _start(self, directory: Path | None) -> None:
         """Reserve and start this run's groups."""
+
+    def hosts(self) -> list[str]:
+        """The names of the machines that the workers run on."""
+        names = {node["NodeID"]: str(node["NodeManagerHostname"]) for node in ray.nodes()}
+        return sorted({names.get(node, node) for place in self._placements.values() for node in nodes_of(place)})
 
     def memory(self) -> dict[str, float]:
         """Host and, on CUDA, peak device memory of every worker, as metrics `memory/GROUP_INDEX_...`."""

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from ..errors import ClusterError
 from ..settings import ClusterSettings, GroupSettings, Settings
@@ -19,6 +19,11 @@ class Placement:
     placement_group: PlacementGroup
     cpus_per_worker: float
     gpus_per_worker: float
+
+
+def nodes_of(placement: Placement) -> set[str]:
+    """Ray's ids of the nodes on which the bundles are reserved."""
+    return set(placement_group_table(placement.placement_group)["bundles_to_node_id"].values())
 
 
 def worker_resources(name: str, settings: Settings) -> tuple[float, float]:

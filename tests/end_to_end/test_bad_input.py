@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -226,4 +227,4 @@ def test_a_reward_function_that_raises_is_told_with_its_file_and_line(
     assert lines[-1] == "the whole traceback: run/error.txt" and "Traceback" not in started.output
     assert 'mine.py", line 2, in length' in (tmp_path / "run" / "error.txt").read_text()
     (start,) = json.loads((tmp_path / "run" / "environment.json").read_text())["starts"]
-    assert start["exit_status"] == 1 and start["ended"] >= start["started"]
+    assert start["exit_status"] == 1 and start["ended"] >= start["started"] and start["hosts"] == [os.uname().nodename]

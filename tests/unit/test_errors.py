@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -217,6 +218,8 @@ def test_what_fails_inside_a_function_leaves_its_traceback_in_the_folder(
     text = Path("run/error.txt").read_text()
     assert "AttributeError: 'Answer' object has no attribute 'tracee'" in text
     assert text.splitlines()[-1] == f"lrm_safety.errors.RewardError: {error}"
+    (start,) = json.loads(Path("run/environment.json").read_text())["starts"]
+    assert (start["command"], start["exit_status"]) == ("lrm-safety train", 1) and start["ended"] >= start["started"]
     with owned(Path("run"), ["train"]) as own:
         own.begin()
     assert not Path("run/error.txt").exists(), "the start after it went well"
