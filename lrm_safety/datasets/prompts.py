@@ -63,7 +63,7 @@ def load_prompts(
     path_key: str = "data.path",
     question_key: str | None = "data.question_field",
 ) -> PromptSet:
-    """Load prompts from `path` (.json list, .jsonl or .csv) or, by `hub_id`, from the Hugging Face hub.
+    """Load prompts from `path` (.json list, .jsonl, .csv or .tsv) or, by `hub_id`, from the Hugging Face hub.
 
     A row without `id_field` is called after its position; `category_field` may hold a string, a list of strings or
     nothing. `split` and `revision` apply to the hub alone. `path_key` and `question_key` are what messages call the

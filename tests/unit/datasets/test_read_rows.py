@@ -21,20 +21,21 @@ def refused(path):
     return message
 
 
-def csv_of(rows, ends="\r\n"):
+def csv_of(rows, ends="\r\n", comma=","):
     lines = [["text", "n"], *([row["text"], row["n"]] for row in rows)]
-    return ends.join(",".join('"' + cell.replace('"', '""') + '"' for cell in line) for line in lines) + ends
+    return ends.join(comma.join('"' + cell.replace('"', '""') + '"' for cell in line) for line in lines) + ends
 
 
 @pytest.mark.parametrize("mark", [b"", MARK])
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
-@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "A.CSV", "gaps.jsonl"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "A.CSV", "a.tsv", "gaps.jsonl"])
 def test_every_format_gives_the_same_rows(name, ends, mark, tmp_path):
     lines = [json.dumps(row, ensure_ascii=False) for row in ROWS]
     text = {
         "a.jsonl": ends.join(lines),
         "gaps.jsonl": ends.join(["", "", lines[0], " ", lines[1], ""]),
         "a.json": "[" + f",{ends}".join(lines) + "]",
+        "a.tsv": csv_of(ROWS, ends, comma="\t"),
     }.get(name, csv_of(ROWS, ends))
     path = tmp_path / name
     path.write_bytes(mark + text.encode())
@@ -83,7 +84,8 @@ def test_short_rows_and_empty_columns_of_a_table(tmp_path):
         ("a.csv", b"text,n,text\na,1,b\n", ": the header names the column 'text' twice"),
         ("a.csv", b"id;text\n1;a\n", ": its columns are parted by semicolons; save it with commas"),
         ("a.csv", b'text\n"cut off', ": not valid CSV (unexpected end of data)"),
-        ("a.csv", b"id,text\n1,a, b\n", ", row 1: more columns than the header names"),
+        ("a.csv", b"id,text\n1,a, b\n", ", row 1: more columns than the header names; quote the field with commas"),
+        ("a.tsv", b"id\ttext\n1\ta\tb\n", ", row 1: more columns than the header names; quote the field with tabs"),
         ("a.jsonl", '{"text": "é"}'.encode("latin-1"), ", line 1: not UTF-8 at byte 10"),
         ("a.csv", "text\né\n".encode("latin-1"), ", line 2: not UTF-8 at byte 5"),
         ("a.csv", "text\na\n".encode("utf-16"), ": is UTF-16 text: save it as UTF-8"),
