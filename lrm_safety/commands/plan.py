@@ -14,13 +14,15 @@ from ..planning import plan as make_plan
 from ..planning.assumptions import split
 from ..planning.duration import generate_speed
 from ..settings import Settings
-from ..settings.compose import compose_settings
+from ..settings.compose import TRAIN
+from .launch import parse
 
 
 def plan(arguments: list[str]) -> int:
     """Print the plan of `[group=OPTION ...] [key=value ...] [plan.NAME=VALUE ...]`; raises ConfigError for what cannot fit."""
     overrides, assumed = split(arguments)
-    settings, _ = compose_settings(overrides)
+    given = parse(overrides, TRAIN)
+    settings, _ = TRAIN.compose(given.overrides, given.folders)
     planned = make_plan(settings, assumed)
     console = Console()
     show(planned, settings, console)

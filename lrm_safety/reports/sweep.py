@@ -135,7 +135,9 @@ def compare(folders: Sequence[Path]) -> Comparison:
         groups.setdefault(json.dumps(compared, sort_keys=True), []).append(run)
     identities = list(groups)
     distance = [sum(len(changes(_parsed(a), _parsed(b))) for b in identities) for a in identities]
-    reference = min(zip(distance, map(_ablated, groups.values()), range(len(identities)), identities, strict=True))[-1]
+    stopped = [not any(run.updates for run in runs) for runs in groups.values()]  # all of them: no row to refer to
+    order = zip(stopped, distance, map(_ablated, groups.values()), range(len(identities)), identities, strict=True)
+    reference = min(order)[-1]
     ordered = [reference, *(one for one in identities if one != reference)]
     names = _names([groups[one] for one in ordered])
     rows, left_out = [], []

@@ -57,6 +57,8 @@ class EvaluateSettings:
 
     run: EvaluateRunSettings = field(default_factory=EvaluateRunSettings)
     """Identity of the evaluation."""
+    seed: int = random_seed()
+    """Seed of sampling and bootstrap: what `evaluation.seed` is unless it is given itself."""
     model: ModelSettings = MISSING
     """The model to be measured."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from ..errors import ConfigError
 from . import AnalyzeSettings, EvaluateSettings, SftSettings
+from .audit import AuditRewardSettings
 from .fields import MAX_SEED
 from .shared_checks import (
     check_betas,
@@ -81,3 +84,46 @@ def check_study(settings: StudySettings) -> None:
         raise ConfigError(f"seeds={seeds}: needs one or more different numbers from 0 to {MAX_SEED}")
     if not (settings.overrides.sft or settings.overrides.rl):
         raise ConfigError("overrides.sft=[] and overrides.rl=[]: nothing is trained; give at least one")
+
+
+def all_is_read(settings: object) -> dict[str, str]:
+    """Of a command that shares no group with another."""
+    return {}
+
+
+def unread_by_sft(settings: SftSettings) -> dict[str, str]:
+    """Keys of groups that are shared with training, and that SFT leaves aside, each with what is read instead."""
+    others = "of the groups of workers SFT starts cluster.policy alone"
+    return {
+        "data.overlong": "sft.overlong says what becomes of a long row",
+        "trainer.reference_sharding": "SFT has no reference",
+        **{f"cluster.{name}": others for name in ("rollout", "reference", "reward", "colocate")},
+    }
+
+
+def unread_by_evaluate(settings: EvaluateSettings) -> dict[str, str]:
+    """What `unread_by_sft` is for SFT."""
+    unread = {"evaluation.every_updates": "it is of `train`, and an evaluation is done once"}
+    of_training = (
+        "weight_transfer", "bucket_bytes", "probe_tolerance", "probe_every_syncs", "max_restarts", "timeout_seconds"
+    )  # fmt: skip
+    alone = "the engine runs in the command's own process, and no weights are sent to it"
+    unread |= {f"rollout.{name}": alone for name in of_training}
+    if settings.evaluation.protocol != "training":
+        sampling = ("temperature", "top_p", "top_k", "max_response_tokens")
+        unread |= {f"rollout.{name}": f"evaluation.{name} says how responses are sampled" for name in sampling}
+    return unread
+
+
+def unread_by_analyze(settings: AnalyzeSettings) -> dict[str, str]:
+    """What `unread_by_sft` is for SFT."""
+    return {
+        "data.overlong": "sft.overlong says what becomes of a long row",
+        "sft.batch_size": "analysis.micro_batch_tokens says what a forward pass takes",
+    }
+
+
+def unread_by_audit(settings: AuditRewardSettings) -> dict[str, str]:
+    """What `unread_by_sft` is for SFT."""
+    shaping = (item.name for item in fields(settings.reward) if item.name != "models")
+    return {f"reward.{name}": "every model is judged by its raw scores, before they are shaped" for name in shaping}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar
@@ -24,7 +24,17 @@ from ..errors import ConfigError
 from . import AnalyzeSettings, EvaluateSettings, JudgeSettings, Settings, SftSettings
 from .audit import AuditRewardSettings
 from .checks import check
-from .command_checks import check_analyze, check_evaluate, check_sft, check_study
+from .command_checks import (
+    all_is_read,
+    check_analyze,
+    check_evaluate,
+    check_sft,
+    check_study,
+    unread_by_analyze,
+    unread_by_audit,
+    unread_by_evaluate,
+    unread_by_sft,
+)
 from .keys import added_keys
 from .loader import Loader
 from .mistakes import Mistakes
@@ -41,11 +51,11 @@ HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
 
 @cache
-def _register(name: str, schema: type) -> None:
-    """Once: make known to Hydra the schema, which conf/NAME.yaml lists first in its defaults, and `${product:a,b}`."""
+def _register(root: Root[Any]) -> None:
+    """Once: make known to Hydra the schema, which its file lists first in its defaults, and `${product:a,b}`."""
     version.setbase("1.3")
     OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
-    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    ConfigStore.instance().store(name=f"{root.name}_schema", node=root.schema)
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,9 @@ class Root(Generic[Schema]):
     """Judges values and combinations; raises ConfigError."""
     example: str
     """The command with choices that compose."""
+    unread: Callable[[Schema], Mapping[str, str]] = all_is_read
+    """Keys, or groups of keys, that the command line may not set, since nothing reads them, with what is read instead. A file of
+    conf/ may: it serves several commands."""
 
     @property
     def choices(self) -> list[str]:
@@ -68,7 +81,7 @@ class Root(Generic[Schema]):
 
     def hydra(self, overrides: Sequence[str] = (), folders: Sequence[str] = ()) -> Hydra:
         """Hydra over conf/ and the user's `folders`."""
-        _register(self.name, self.schema)
+        _register(self)
         return Hydra(self.command, Loader(self.schema, folders, overrides))
 
     def compose(self, overrides: Sequence[str], folders: Sequence[str] = ()) -> tuple[Schema, dict[str, Any]]:
@@ -83,7 +96,12 @@ class Root(Generic[Schema]):
             raise ConfigError(self.mistakes(hydra, overrides).explain(error)) from error
         with open_dict(config):
             del config["hydra"]
-        return self.settings_of(config)
+        settings, resolved = self.settings_of(config)
+        unread = self.unread(settings)
+        for key in (item.key_or_group for item in parsed(overrides, self)):
+            if instead := next((unread[name] for name in unread if f"{key}.".startswith(f"{name}.")), None):
+                raise ConfigError(f"{key}: `lrm-safety {self.command}` does not read it; {instead}")
+        return settings, resolved
 
     def settings_of(self, config: DictConfig) -> tuple[Schema, dict[str, Any]]:
         """What `compose` returns, of a configuration that Hydra has composed."""
@@ -112,14 +130,26 @@ class Root(Generic[Schema]):
 
 
 TRAIN = Root("train", "config", Settings, check, "train experiment=miniature")
-SFT = Root("sft", "sft", SftSettings, check_sft, "sft model=miniature")
+SFT = Root("sft", "sft", SftSettings, check_sft, "sft model=miniature", unread_by_sft)
 EVALUATE = Root(
-    "evaluate", "evaluate", EvaluateSettings, check_evaluate, "evaluate model=miniature evaluation=miniature"
+    "evaluate",
+    "evaluate",
+    EvaluateSettings,
+    check_evaluate,
+    "evaluate model=miniature evaluation=miniature",
+    unread_by_evaluate,
 )
-ANALYZE = Root("analyze", "analyze", AnalyzeSettings, check_analyze, "analyze reflection model=miniature")
+ANALYZE = Root(
+    "analyze", "analyze", AnalyzeSettings, check_analyze, "analyze reflection model=miniature", unread_by_analyze
+)
 REWARD = Root("reward", "reward_training", RewardTrainingSettings, check_reward_training, "reward recipe=miniature")
 AUDIT = Root(
-    "audit-reward", "audit_reward", AuditRewardSettings, check_audit, "audit-reward reward=miniature rows=miniature"
+    "audit-reward",
+    "audit_reward",
+    AuditRewardSettings,
+    check_audit,
+    "audit-reward reward=miniature rows=miniature",
+    unread_by_audit,
 )
 STUDY = Root("study", "study", StudySettings, check_study, "study study=miniature")
 ROOTS: dict[str, Root[Any]] = {root.command: root for root in (TRAIN, EVALUATE, SFT, ANALYZE, REWARD, AUDIT, STUDY)}

@@ -125,8 +125,8 @@ class EvaluationSettings:
     """A prompt that leaves no room in the model's context is an error that names the question, or is skipped and
     counted."""
     seed: int = random_seed()
-    """Seed of sampling and bootstrap: a request's seed depends on it, the benchmark, the question and the
-    repeat alone."""
+    """Seed of sampling and bootstrap: a request's seed depends on it, the benchmark, the question and the repeat alone.
+    `lrm-safety evaluate` takes it from `seed`; in training it stays as it is, so that runs of several seeds are asked alike."""
     batch_size: int = integer(256, low=1)
     """Responses generated and saved together: what a killed evaluation generates again at most. Part of the protocol, since
     a response's last bits depend on its batch."""

@@ -102,7 +102,7 @@ def _training(settings: StudySettings, model: Model) -> Iterator[Step]:
 def _evaluation(settings: StudySettings, model: Model) -> Step:
     weights = () if model.run is None else (f"model.path={model.run / 'export'}",)
     place = (
-        f"evaluation.seed={model.seed}",
+        f"seed={model.seed}",
         f"run.name={settings.run.name}-{model.method}-{model.seed}-evaluation",
         f"run.directory={model.evaluation}",
     )

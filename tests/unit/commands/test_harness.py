@@ -346,6 +346,49 @@ def test_groups_of_other_commands_are_refused(root: Root[Any]) -> None:
             root.compose([*root.choices, f"{group}=miniature"])
 
 
+@pytest.mark.parametrize(
+    ("name", "override", "instead"),
+    [
+        ("sft", "data.overlong=skip", "sft.overlong"),
+        ("sft", "cluster.rollout.num_workers=2", "cluster.policy alone"),
+        ("evaluate", "evaluation.every_updates=5", "of `train`"),
+        ("evaluate", "rollout.bucket_bytes=1", "no weights are sent"),
+        ("analyze", "sft.batch_size=4", "analysis.micro_batch_tokens"),
+        ("audit-reward", "reward.clip_low=0", "raw scores"),
+    ],
+)
+def test_keys_of_another_command_are_refused(name: str, override: str, instead: str) -> None:
+    root = ROOTS[name]
+    with pytest.raises(ConfigError) as refusal:
+        root.compose([*root.choices, override])
+    key = override.partition("=")[0]
+    assert str(refusal.value).startswith(f"{key}: `lrm-safety {name}` does not read it; ") and instead in str(
+        refusal.value
+    )
+
+
+def test_how_an_evaluation_samples_is_told_by_its_protocol() -> None:
+    evaluate, overrides = ROOTS["evaluate"], ["model=miniature", "evaluation=attaq", "rollout.temperature=0.5"]
+    with pytest.raises(ConfigError, match=r"^rollout\.temperature: .*; evaluation\.temperature says"):
+        evaluate.compose(overrides)
+    assert evaluate.compose([*overrides, "evaluation.protocol=training"])[0].rollout.temperature == 0.5
+
+
+def test_the_seed_is_one_key_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, root in ROOTS.items():
+        if name != "study":  # which has several
+            assert root.compose([*root.choices, "seed=7"])[0].seed == 7
+    evaluate = ROOTS["evaluate"]
+    assert evaluate.compose([*evaluate.choices, "seed=7"])[0].evaluation.seed == 7
+    assert evaluate.compose([*evaluate.choices, "seed=7", "evaluation.seed=3"])[0].evaluation.seed == 3
+
+
+def test_plan_takes_the_words_of_train(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    added = ["+reward.models.mine.kind=python", "+reward.models.mine.function=a.b:c"]
+    assert main(["plan", "--config-dir", str(mine), "experiment=of_mine", *added]) == 0
+    assert "It fits" in capsys.readouterr().out
+
+
 def test_what_launchers_send_elsewhere_can_be_pickled() -> None:
     task = Task(TRAIN, Later("commands.train:train"), ("train",), ())
     assert pickle.loads(pickle.dumps(task)).run == task.run

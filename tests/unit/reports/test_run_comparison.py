@@ -144,6 +144,16 @@ def test_a_run_without_a_record_is_named(sweep: Path) -> None:
     assert found.left_out == [f"{sweep / 'a torn start'}: stopped before its first record"] and len(found.rows) == 3
 
 
+def test_a_configuration_without_a_record_is_no_reference(tmp_path: Path) -> None:
+    """Two configurations differ from each other alike; the first one stopped before its first record."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.yaml").write_text(json.dumps(BASE | {"trainer": {}, "data": {}}))
+    made_run(tmp_path / "b", 0, [0.1, 0.6], clip_high=0.3)
+    found = compare([tmp_path])
+    assert found.left_out == [f"{tmp_path / 'a'}: stopped before its first record"]
+    assert not found.reference.changed and [row.runs[0].folder.name for row in found.rows] == ["b"]
+
+
 def test_one_run_has_the_interval_of_its_questions_and_names_that_repeat_are_numbered(tmp_path: Path) -> None:
     for i, clip in enumerate((0.2, 0.3)):
         folder = made_run(tmp_path / str(i), 0, [0.1, 0.2, 0.3 + i / 10], clip_high=clip)

@@ -42,11 +42,11 @@ def test_a_seed_is_three_models_and_two_analyses() -> None:
 def test_every_evaluation_is_the_same_but_for_weights_seed_and_place() -> None:
     settings, _ = compose_study(["run.directory=made", "seeds=[3]"])
     evaluations = [step.arguments for step in steps_of(settings) if step.kind.startswith("evaluate")]
-    own = ("model.path=", "evaluation.seed=", "run.")
+    own = ("model.path=", "seed=", "run.")
     assert len({tuple(item for item in one if not item.startswith(own)) for one in evaluations}) == 1
     weights = [[item for item in one if item.startswith("model.path=")] for one in evaluations]
     assert weights == [[], ["model.path=made/sft/seed-3/run/export"], ["model.path=made/rl/seed-3/run/export"]]
-    assert all("evaluation.seed=3" in one for one in evaluations)
+    assert all("seed=3" in one for one in evaluations)
 
 
 def test_each_step_reads_what_an_earlier_one_makes() -> None:
