@@ -21,7 +21,7 @@ class Command:
     """One command. What it runs is named, and imported when it is chosen."""
 
     name: str
-    """One word, or two, such as `evaluate compare`."""
+    """One word, or two, such as `evaluate calibrate`."""
     line: str
     """What it is for, in the list of all commands."""
     function: str
@@ -93,14 +93,6 @@ _COMMANDS = (
         root="evaluate",
         configured=True,
         interrupted="the same command goes on with the responses that it has",
-    ),
-    Command(
-        "evaluate compare",
-        "paired differences of evaluations over the same questions",
-        "commands.evaluate:compare",
-        "FOLDER FOLDER ...",
-        ("outputs/evaluate-base outputs/mine",),
-        "Which questions are paired, and the intervals: docs/evaluation.md.",
     ),
     Command(
         "evaluate calibrate",
@@ -201,10 +193,12 @@ _COMMANDS = (
     ),
     Command(
         "compare",
-        "the runs of a multirun as one table, with intervals over seeds",
+        "evaluations question by question; the runs of a multirun as one table, with intervals over seeds",
         "commands.compare:compare",
         "FOLDER [FOLDER ...] [output=FOLDER]",
-        notes="Every run of train or sft in and below the folders, joined by configuration: docs/ablations.md.",
+        ("outputs/evaluate-base outputs/mine  paired differences over the same questions", "outputs/sweep"),
+        "Evaluations are compared with the first one: docs/evaluation.md. Of other folders every run of train or sft in and below\n"
+        "them, joined by configuration: docs/ablations.md.",
     ),
     Command(
         "samples",

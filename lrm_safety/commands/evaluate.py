@@ -1,4 +1,4 @@
-"""`lrm-safety evaluate`: measure a model, compare evaluations, calibrate a judge."""
+"""`lrm-safety evaluate`: measure a model, calibrate a judge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from ..errors import ConfigError
-from ..results import Evaluation, as_json
+from ..results import as_json
 from ..run_folder import RunFolder
 from ..settings import EvaluateSettings
 from ..settings.compose import compose_judges
@@ -43,17 +43,6 @@ def measure(settings: EvaluateSettings, resolved: dict[str, Any], folder: RunFol
     console.print(f"results: {directory}/results.json", soft_wrap=True)
     if settings.evaluation.log_text:
         console.print(f"logs: inspect view --log-dir {directory}/logs", soft_wrap=True)
-
-
-def compare(arguments: list[str]) -> int:
-    """Run `evaluate compare FOLDER FOLDER ...`; returns the exit status."""
-    from ..evaluation.compare import compare as compare_results
-
-    if len(arguments) < 2:
-        raise ConfigError("evaluate compare: give two or more folders of evaluations")
-    results = [Evaluation.read(Path(folder)) for folder in arguments]
-    compare_results(arguments, results, Console())
-    return 0
 
 
 def calibrate(arguments: list[str]) -> int:

@@ -179,7 +179,7 @@ def test_plain_inspect_eval(tmp_path: Path) -> None:
 
 
 def test_compare(copy: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "compare", str(finished), str(copy)]) == 0
+    assert main(["compare", str(finished), str(copy)]) == 0
     output = capsys.readouterr().out
     assert "arithmetic" in output and "+0.000" in output and f"B: {copy}" in output
 

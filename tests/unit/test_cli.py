@@ -18,7 +18,7 @@ from lrm_safety.errors import WorkerError
 from lrm_safety.interruption import StopRequested
 
 COMMANDS = (
-    "train", "sft", "evaluate", "evaluate compare", "evaluate calibrate", "analyze reflection", "analyze memorization", "export",
+    "train", "sft", "evaluate", "evaluate calibrate", "analyze reflection", "analyze memorization", "export",
     "reward", "audit-reward", "study", "runs", "report", "compare", "samples", "tensorboard", "plan", "demo", "fetch", "doctor",
     "build-miniature", "docs",
 )  # fmt: skip

@@ -131,7 +131,7 @@ def test_evaluations_compose(line: str) -> None:
     words = [word for word in shlex.split(line)[2:] if word not in ("--cfg", "job")]
     if words[0] == "calibrate":
         assert set(dict(word.split("=", 1) for word in words[1:])) <= {"judge", "data", "output"}
-    elif words[0] != "compare":
+    else:
         compose_evaluation(words)
 
 

@@ -349,7 +349,7 @@ def test_seeds_are_paired_by_seed_and_not_by_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_one_difference_has_one_interval(tmp_path: Path, size: int) -> None:
-    """`evaluate compare`, the report and the diagnosis say the same of the same two evaluations, in clusters or not."""
+    """`compare`, the report and the diagnosis say the same of the same two evaluations, in clusters or not."""
     draw = random.Random(7)
     folders = []
     for name in ("base", "rl"):

@@ -242,3 +242,42 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for arguments, said in ((["compare"], "at least one folder"), (["compare", "--all", "x"], "not --all")):
         assert cli.main(arguments) == 1
         assert said in capsys.readouterr().err
+
+
+EVALUATION = Path(__file__).parents[1] / "results_of_format_1" / "results.json"
+
+
+def test_what_a_folder_holds_decides_how_it_is_compared(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = sweep.parent / "one", sweep.parent / "two"
+    for folder in (one, two):
+        folder.mkdir()
+        (folder / "results.json").write_bytes(EVALUATION.read_bytes())
+    assert cli.main(["compare", str(one), str(two)]) == 0
+    alone = capsys.readouterr().out
+    assert "paired differences from A" in alone and "+0.000" in alone and "paired by seed" not in alone
+    assert sorted(path.name for path in one.iterdir()) == ["results.json"], "an evaluation's folder is left as it is"
+    assert cli.main(["compare", str(one), str(sweep), str(two)]) == 0
+    assert capsys.readouterr().out.startswith(alone) and (sweep / "comparison.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["one"], "one: is one evaluation; give a second one"),
+        (["one", "two", "output=x"], "output=FOLDER is for the table"),
+    ],
+)
+def test_mistakes_about_evaluations(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_bytes(EVALUATION.read_bytes())
+    assert cli.main(["compare", *arguments]) == 1
+    assert said in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
