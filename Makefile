@@ -86,6 +86,7 @@ format: setup ## rewrite the code in the project's style
 bench: setup ## measure speed and memory into outputs/bench/bench.json
 	@$(BIN)/python -m benchmarks
 
+# mkdocs counts no warnings under --quiet, and --strict would pass them.
 docs: setup ## write what the pages generate from declarations (keys, metrics, tables), and build the site into site/
 	@$(BIN)/lrm-safety docs
 	@cmp -s docs/requirements.txt $(SITE)/requirements.txt || { \
@@ -94,7 +95,7 @@ docs: setup ## write what the pages generate from declarations (keys, metrics, t
 	    -r docs/requirements.txt && cp docs/requirements.txt $(SITE) || { \
 	  echo "make: the pages are written; the site wants the packages of docs/requirements.txt, which pip cannot find" >&2; \
 	  exit 1; }; }
-	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict
 	@echo "the site: site/index.html"
 
 build-miniature: setup ## train the miniature's models again, into outputs/miniature

@@ -17,6 +17,9 @@ a test keeps it true.
 Set a key with `key=value`, choose a ready-made group with `group=OPTION` (files in `conf/GROUP/`), add one to a dictionary
 with `+key.NAME=value`. Unknown keys, wrong types and values out of their limits are refused before anything starts.
 
+On this page: [folders of your own](#folders-of-your-own) · [sweeps](#sweeps) · [completion](#completion) · the keys of
+COMMANDS
+
 `train`, `sft`, `evaluate`, `analyze`, `reward`, `audit-reward` and `study` take the same flags, those of
 [Hydra](https://hydra.cc/docs/1.3/advanced/hydra-command-line-flags/):
 
@@ -33,7 +36,7 @@ A folder with `GROUP/OPTION.yaml` files stands beside `conf/` when it is named: 
 `'hydra.searchpath=[file:///FOLDER]'` for several, or for good by the variable `LRM_SAFETY_CONF=FOLDER:FOLDER`.
 
 ```bash
-mkdir -p mine/data && printf 'name: mine\npath: mine.jsonl\n' > mine/data/mine.yaml
+mkdir -p mine/data && printf 'name: mine\\npath: mine.jsonl\\n' > mine/data/mine.yaml
 lrm-safety train experiment=miniature data=mine --config-dir mine --cfg job
 ```
 
@@ -65,7 +68,8 @@ after `autoload -U bashcompinit && bashcompinit`, fish `lrm-safety -sc install=f
 
 def markdown() -> str:
     """The whole page."""
-    parts, told = [HEADER], set[tuple[str, type]]()
+    contents = ", ".join(f"[`{command}`](#lrm-safety-{command})" for command in COMMANDS.values())
+    parts, told = [HEADER.replace("COMMANDS", contents)], set[tuple[str, type]]()
     for schema, command in COMMANDS.items():
         nodes = list(_dataclasses("", schema))
         own = [node for node in nodes if node not in told]

@@ -222,3 +222,15 @@ def test_recipes_for_clusters_can_be_read() -> None:
     assert launched and entrypoint.startswith("lrm-safety train ")
     for words in (launched[1], entrypoint.removeprefix("lrm-safety train ")):
         compose_settings(words.split())
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_a_long_page_begins_with_its_contents(page: Path) -> None:
+    text = page.read_text()
+    if (
+        len(text.splitlines()) > 250 and page.name != "metrics.md"
+    ):  # the groups of metrics are told apart by their names
+        beginning = text[: text.index("\n## ")]
+        headings = re.findall(r"^## (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), flags=re.M)
+        links = re.findall(r"\]\(#([^)]+)\)", beginning)
+        assert len(links) >= min(len(headings), 5)
