@@ -1,12 +1,12 @@
 """THE loop: REINFORCE++ over four groups of workers. Read `Controller.iterate` first.
 
 One iteration takes a batch of prompts through sampling, scoring, advantages, one or more updates, and a weight sync.
-The controller holds no model and no tensor heavier than the rollouts.
+The controller holds no model and no tensor heavier than the rollouts. When a run resumes, evaluates and saves stands in
+`lifecycle.py`.
 """
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from .algorithm.shaping import RunningMoments
 from .batch_metrics import iteration_metrics
 from .datasets import PromptSource
-from .errors import DataError, FolderLostError, InvariantError, JudgeError, RewardError
+from .errors import InvariantError, RewardError
 from .evaluation.in_loop import InLoopEvaluation, write_records
 from .experience import (
     AdvantageBatch,
@@ -24,8 +24,9 @@ from .experience import (
     make_kl_controller,
     shuffled_mini_batches,
 )
-from .interruption import Interruption, StopRequested
+from .interruption import Interruption
 from .invariants import SelfChecks, SkippedSteps
+from .lifecycle import TrainingRun
 from .monitoring import Recorder, save_offending
 from .preparation import PreparedRun
 from .records import rollout_rows
@@ -35,8 +36,8 @@ from .scoring import PendingChunk, StreamScorer, training_sequence
 from .workers.groups import Groups
 
 
-class Controller:
-    """Runs one training run from its present state to its end."""
+class Controller(TrainingRun[PreparedRun, Groups]):
+    """Runs one RL run from its present state to its end."""
 
     def __init__(
         self,
@@ -46,53 +47,30 @@ class Controller:
         interruption: Interruption,
         evaluation: InLoopEvaluation,
     ) -> None:
-        self.run, self.groups, self.recorder = run, groups, recorder
-        self.interruption, self.evaluation = interruption, evaluation
+        super().__init__(run, groups, recorder, interruption)
+        self.evaluation = evaluation
         self.settings = settings = run.settings
-        algorithm = settings.algorithm
-        self.prompt_source = PromptSource(len(run.prompts), algorithm.rollout_batch_size, settings.seed)
-        self.kl_controller = make_kl_controller(algorithm.kl)
-        self.moments = RunningMoments()
+        self.best_figure = settings.checkpoint.best_metric
+        self.source = PromptSource(len(run.prompts), settings.algorithm.rollout_batch_size, settings.seed)
         self.schedule = Schedule(settings, len(run.prompts))
+        self.kl_controller = make_kl_controller(settings.algorithm.kl)
+        self.moments = RunningMoments()
         self.checks = SelfChecks(settings.run, recorder.note)
         self.skipped = SkippedSteps(settings.trainer.max_skipped_steps, recorder.note)
         self.scorer = StreamScorer(run.prompts, run.parser, settings.reward, groups.reward, groups.reference)
-        self.iteration = self.update = 0
-        self.last_evaluation: dict[str, float] = {}
-        self.saved_update: int | None = None
-        self.saved_at = time.monotonic()
-        self.longest_seconds = 0.0
-        """Of an iteration with its evaluation and checkpoint, so far."""
+        self.iteration = 0
 
-    def train(self) -> None:
-        """Resume or begin, iterate until the schedule ends, save.
+    @property
+    def steps(self) -> int:
+        return self.iteration
 
-        A stop request, or a judge or grader that fails, saves the last whole iteration first.
-        """
-        self.begin()
-        boundary = self.state()
-        try:
-            while not self.schedule.finished(self.update, self.iteration):
-                boundary, began = self.state(), time.monotonic()
-                self.interruption.check_deadline(self.settings.checkpoint.stop_after_minutes, self.longest_seconds)
-                self.iterate()
-                boundary = self.state()
-                self.evaluate_if_due()
-                self.checkpoint_if_due()
-                self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
-        except FolderLostError:
-            self.checkpoint(self.state())  # the iteration was whole: its record is what found out
-            raise
-        except (StopRequested, JudgeError) as stop:
-            if not (isinstance(stop, StopRequested) and stop.at_once):
-                self.checkpoint(boundary)
-            raise
-        self.checkpoint(self.state())
+    def step(self) -> None:
+        self.iterate()
 
     def iterate(self) -> None:
         """One rollout batch through the loop."""
         phases, groups = self.recorder.phases, self.groups
-        prompts = self.prompt_source.next_batch()
+        prompts = self.source.next_batch()
         requests = generation_requests(self.run.rendered, prompts, self.settings, self.iteration)
         with phases.phase("generate"):  # finished responses go to reward and reference while others still generate
             pending = self.scorer.submit(groups.rollout.generate(requests, self.run.sampling))
@@ -123,18 +101,9 @@ class Controller:
                 self.kl_controller.update(metrics["kl/per_response"], len(batch.rollouts))
             self.record(batch, learned, metrics | sync | {"rollout/version_lag": lag})
 
-    def begin(self) -> None:
-        """Restore the checkpoint, if any, and give the trainer's weights to the engines in every case."""
-        checkpoint = self.run.checkpoint
-        if checkpoint is not None:
-            self.groups.policy.load(checkpoint.path, checkpoint.files)
-            self.load_state(checkpoint.state)
-            self.saved_update = self.update
-            self.recorder.note(f"resumed from update {self.update} ({checkpoint.path})")
+    def restored(self) -> None:
+        """The trainer's weights go to the engines in every case."""
         self.publish(self.run.rendered)
-        self.evaluate_if_due()  # update 0, or one that was stopped between its updates and its evaluation
-        if checkpoint is not None:
-            self.checkpoint_if_due()
 
     def collect(self, pending: list[PendingChunk]) -> RolloutBatch:
         """The scored batch; a reward that cannot be computed stops the run with the rollouts saved."""
@@ -197,26 +166,21 @@ class Controller:
     def evaluate_if_due(self) -> None:
         """Held-out sets at update 0, every `every_updates`, and at the end."""
         every = self.settings.evaluation.every_updates
-        ends = self.schedule.finished(self.update, self.iteration)
-        due = self.update == 0 or ends or self.schedule.crossed(self.update, every)
-        if not every or not due or self.last_evaluation.get("update") == self.update:
+        due = self.update == 0 or self.finished or self.schedule.crossed(self.update, every)
+        if not every or not due or self.is_evaluated:
             return
         with self.recorder.phases.phase("evaluate"):
             chunks = self.groups.rollout.generate(self.evaluation.requests, self.evaluation.sampling)
             metrics, records = self.evaluation.grade([rollout for chunk in chunks for rollout in chunk])
         write_records(self.run.directory / "evaluation", self.update, records, log_text=self.settings.tracking.log_text)
-        self.last_evaluation = {"update": float(self.update)} | metrics
-        self.recorder.record(self.update, metrics)
-        if self.settings.checkpoint.best_metric is not None:
-            self.saved_update = None  # a checkpoint of this update lacks its figures
+        self.evaluated(metrics)
 
     def state(self) -> dict[str, Any]:
-        """Everything the controller must know to go on; JSON."""
         return {
             "update": self.update,
             "iteration": self.iteration,
             "weights_version": self.groups.policy.weights_version,
-            "prompt_source": self.prompt_source.state_dict(),
+            "prompt_source": self.source.state_dict(),
             "kl_controller": self.kl_controller.state_dict(),
             "moments": self.moments.state_dict(),
             "last_evaluation": self.last_evaluation,
@@ -224,51 +188,13 @@ class Controller:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """What `state` returned."""
         self.update, self.iteration = state["update"], state["iteration"]
         # The sync that follows a resume repeats the last one of the checkpoint, version number included.
         self.groups.policy.weights_version = state["weights_version"] - 1
-        try:
-            self.prompt_source.load_state_dict(state["prompt_source"])
-        except DataError as error:
-            if not self.settings.checkpoint.allow_changes:
-                raise
-            self.recorder.note(f"{error}; a new pass begins (checkpoint.allow_changes=true)")
+        self.load_source(state["prompt_source"])
         try:
             self.kl_controller.load_state_dict(state["kl_controller"])
         except ValueError:  # another kind of controller, which checkpoint.allow_changes let through
             self.recorder.note("algorithm.kl.controller changed: it begins from algorithm.kl.coef")
         self.moments.load_state_dict(state["moments"])
         self.last_evaluation = state["last_evaluation"]
-
-    def checkpoint_if_due(self) -> None:
-        """Every `checkpoint.every_updates` and `every_minutes`, on SIGUSR1, and whatever `checkpoint.best_metric` compares;
-        the end saves by itself."""
-        settings = self.settings.checkpoint
-        asked = self.interruption.take_save_request()
-        compared = settings.best_metric is not None and self.last_evaluation.get("update") == self.update > 0
-        late = settings.every_minutes is not None and time.monotonic() - self.saved_at > 60 * settings.every_minutes
-        if asked or compared or late or self.schedule.crossed(self.update, settings.every_updates):
-            self.checkpoint(self.state())
-        if asked:
-            self.recorder.note(f"SIGUSR1: update {self.saved_update} is saved")
-
-    def checkpoint(self, state: dict[str, Any]) -> None:
-        """Write one whole checkpoint of `state`, whose update is that of the trainer's weights."""
-        if self.saved_update == state["update"]:
-            return
-        last = state["last_evaluation"]
-        evaluated = last if last.get("update") == state["update"] else {}  # figures of these very weights
-        with self.interruption.deferred(), self.recorder.phases.phase("checkpoint"):
-            folder = self.run.store.begin(state["update"])
-            files = self.groups.policy.save(folder)
-            self.run.store.commit(
-                folder,
-                state["update"],
-                state=state,
-                config=self.run.identity,
-                data_fingerprint=self.run.prompts.fingerprint,
-                files=files,
-                metric=evaluated.get(self.settings.checkpoint.best_metric or ""),
-            )
-        self.saved_update, self.saved_at = state["update"], time.monotonic()

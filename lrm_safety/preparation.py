@@ -54,6 +54,11 @@ class PreparedRun:
     replacements: int = 0
     """Workers replaced so far, over all restarts."""
 
+    @property
+    def data_fingerprint(self) -> str:
+        """sha256 of the prompts."""
+        return self.prompts.fingerprint
+
 
 def prepare(settings: Settings, directory: Path) -> PreparedRun:
     """Check and load what the controller needs. Raises ConfigError, DataError or ModelError with one line."""

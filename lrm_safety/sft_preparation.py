@@ -38,7 +38,8 @@ class PreparedSft:
     """To train on, in the order of the set."""
     validation: list[SupervisedRow]
     """Held out; may be empty."""
-    fingerprint: str
+    data_fingerprint: str
+    """sha256 of the rows."""
     num_dropped: int
     num_respelled: int
     store: CheckpointStore
@@ -99,7 +100,7 @@ def prepare_sft(settings: SftSettings, directory: Path) -> PreparedSft:
         directory=directory,
         rows=rows,
         validation=validation,
-        fingerprint=supervised.fingerprint,
+        data_fingerprint=supervised.fingerprint,
         num_dropped=supervised.num_dropped,
         num_respelled=supervised.num_respelled,
         store=store,

@@ -94,7 +94,7 @@ def test_an_iteration_with_segment_rewards(controller: Controller, started: Star
         line["reward/segment_seconds"] > 0 and line["reward/segment_cost"] > 0 and line["reward/prefix_score_std"] > 0
     )
 
-    prompts = by_segment.prompt_source.next_batch()
+    prompts = by_segment.source.next_batch()
     batch = by_segment.collect(
         by_segment.scorer.submit(started.groups.rollout.generate(requests(by_segment, prompts), run.sampling))
     )
@@ -136,7 +136,7 @@ def test_weights_that_were_never_published_are_noticed(controller: Controller) -
 
 def test_a_loss_that_is_not_a_number_stops_the_run_with_its_rollouts(controller: Controller) -> None:
     controller.begin()
-    prompts = controller.prompt_source.next_batch()
+    prompts = controller.source.next_batch()
     chunks = controller.groups.rollout.generate(requests(controller, prompts), controller.run.sampling)
     batch = controller.collect(controller.scorer.submit(chunks))
     spoiled = Update(loss=math.nan, gradient_norm=math.nan, lr=1e-4, scores={})

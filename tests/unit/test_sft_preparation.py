@@ -110,7 +110,7 @@ def test_what_is_wrong_with_the_data_is_named(tmp_path: Path, data: Path) -> Non
 def saved(folder: Path, settings: SftSettings) -> None:
     run = prepare_sft(settings, folder)
     partial = run.store.begin(4)
-    run.store.commit(partial, 4, state={"update": 4}, config=run.identity, data_fingerprint=run.fingerprint)
+    run.store.commit(partial, 4, state={"update": 4}, config=run.identity, data_fingerprint=run.data_fingerprint)
 
 
 def test_a_run_goes_on_with_the_same_configuration_and_data_only(tmp_path: Path, data: Path) -> None:
