@@ -45,13 +45,14 @@ class SuiteEngine:
             store = ResponseStore(Path(folder), {}, batch_size=256)
             begin = time.perf_counter()
             store.open([self._planned])
-            store.complete(self._planned, self._engine.generate, sampling, lambda: None)
+            store.complete([self._planned], self._engine, sampling, lambda num_tokens: None)
             seconds = time.perf_counter() - begin
             return seconds, [one.ids.tolist() for one in store.read(self._planned)]
 
 
 def planned(requests: list[GenerationRequest]) -> PlannedBenchmark:
     """The requests as a benchmark's plan."""
+    from lrm_safety.datasets.serialised import Source
     from lrm_safety.evaluation.benchmarks.question import Question, Questions
     from lrm_safety.evaluation.benchmarks.registry import get_benchmark
     from lrm_safety.evaluation.plan import Ask, PlannedBenchmark
@@ -63,7 +64,7 @@ def planned(requests: list[GenerationRequest]) -> PlannedBenchmark:
         for question, request in zip(questions, requests, strict=True)
     )
     benchmark = get_benchmark("long_tail")
-    return PlannedBenchmark("work", benchmark, Questions(tuple(questions), "benchmark"), 1, None, asks, 0)
+    return PlannedBenchmark("work", benchmark, Questions(tuple(questions), Source("benchmark")), 1, None, asks, 0)
 
 
 def generation_ratio(context: Context) -> Measurement:

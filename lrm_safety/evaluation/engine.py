@@ -1,10 +1,10 @@
-"""One vLLM engine in this process, for an evaluation without Ray."""
+"""The engines of an evaluation: one in this process, or several as actors of Ray."""
 
 from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,9 @@ from ..settings import ClusterSettings, ModelSettings, RolloutSettings, Settings
 from ..workers.environment import environment
 
 if TYPE_CHECKING:
+    from ..workers.groups import RolloutOnly
     from ..workers.rollout import RolloutWorker
+    from ..workers.rollout_group import RolloutGroup
 
 CPU_KV_CACHE_BYTES = 2**30
 CPU_MAX_NUM_SEQS = 64
@@ -37,8 +39,9 @@ def engine_settings(
     seed: int,
     max_prompt_tokens: int,
     max_response_tokens: int,
+    num_engines: int = 1,
 ) -> Settings:
-    """Settings of the engine alone; its context is the longest prompt and response of the evaluation."""
+    """Settings of the engines alone; their context is the longest prompt and response of the evaluation."""
     rollout = replace(rollout, max_prompt_tokens=max_prompt_tokens, max_response_tokens=max_response_tokens)
     if device == "cpu":
         rollout = replace(
@@ -49,7 +52,10 @@ def engine_settings(
         )
     cluster = ClusterSettings(name="evaluation", device=device)
     cluster.rollout.gpus_per_worker = 1.0 if device == "cuda" else 0.0
-    cluster.rollout.threads_per_worker = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    cluster.rollout.num_workers = num_engines
+    cluster.rollout.threads_per_worker = max(1, cores // num_engines)
+    cluster.local_num_cpus = max(cores, num_engines)
     return Settings(model=model, rollout=rollout, cluster=cluster, seed=seed)
 
 
@@ -71,12 +77,52 @@ class Engine:
             self._worker = worker
         yield from self._worker.generate(requests, sampling)
 
+    def generate_batches(
+        self, batches: Sequence[Sequence[GenerationRequest]], sampling: SamplingParameters
+    ) -> Iterator[list[Rollout]]:
+        """Chunks of one batch after the other."""
+        for batch in batches:
+            yield from self.generate(list(batch), sampling)
+
     def close(self) -> None:
         """Give the memory back, so that a judge's model finds room."""
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.close()
         free_memory()
+
+
+class EngineGroup:
+    """Several engines, each a Ray actor; started at the first batch, like the one."""
+
+    def __init__(self, settings: Settings, on_replacement: Callable[[str], None] = lambda line: None) -> None:
+        self._settings, self._on_replacement = settings, on_replacement
+        self._groups: RolloutOnly | None = None
+
+    def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
+        """Chunks of finished responses, the requests dealt to all engines."""
+        yield from self._rollout().generate(requests, sampling)
+
+    def generate_batches(
+        self, batches: Sequence[Sequence[GenerationRequest]], sampling: SamplingParameters
+    ) -> Iterator[list[Rollout]]:
+        """Chunks of all batches, each of which one engine answers alone."""
+        yield from self._rollout().generate_batches(batches, sampling)
+
+    def close(self) -> None:
+        """End the engines, and Ray."""
+        groups, self._groups = self._groups, None
+        if groups is not None:
+            groups.end()
+
+    def _rollout(self) -> RolloutGroup:
+        from ..workers.groups import RolloutOnly, join_ray
+
+        if self._groups is None:
+            join_ray(self._settings)
+            self._groups = RolloutOnly(self._settings, on_replacement=self._on_replacement)
+            self._groups.start()
+        return self._groups.rollout
 
 
 def free_memory() -> None:

@@ -25,7 +25,7 @@ from ..results import Evaluation, Model
 from ..rollouts import SamplingParameters
 from ..settings import EvaluateSettings
 from ..settings.paths import CACHE_PREFIX, resolve
-from .engine import Engine, context_tokens, engine_settings, resolve_device
+from .engine import Engine, EngineGroup, context_tokens, engine_settings, resolve_device
 from .figures import figures
 from .graders.math import MathGrader
 from .judges.build import build_judge, check_judged, judge_identity, judge_views
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RESPONSES, LOGS = "responses", "logs"
+JUDGED_TOGETHER = 256
+"""Texts that a judge reads at once where responses come in no batches."""
 
 
 @dataclass
@@ -111,7 +113,11 @@ def prepare(settings: EvaluateSettings, directory: Path) -> PreparedEvaluation:
     responses.check(planned)
     verdicts = {
         name: VerdictStore(
-            directory / RESPONSES, name, judge_identity(name, judge), judge_views(judge), evaluation.batch_size
+            directory / RESPONSES,
+            name,
+            judge_identity(name, judge),
+            judge_views(judge),
+            evaluation.batch_size or JUDGED_TOGETHER,
         )
         for name, judge in evaluation.judges.items()
         if judged
@@ -209,7 +215,8 @@ def _generate(prepared: PreparedEvaluation, console: Console) -> dict[str, list[
     store.open(planned)
     missing = sum(store.num_missing(one) for one in planned)
     if missing:
-        engine = Engine(
+        make = Engine if settings.run.num_engines == 1 else EngineGroup
+        engine = make(
             engine_settings(
                 settings.model,
                 settings.rollout,
@@ -217,12 +224,12 @@ def _generate(prepared: PreparedEvaluation, console: Console) -> dict[str, list[
                 seed=settings.evaluation.seed,
                 max_prompt_tokens=max(len(ask.prompt_ids) for one in planned for ask in one.asks),
                 max_response_tokens=prepared.protocol.max_response_tokens,
+                num_engines=settings.run.num_engines,
             )
         )
         try:
             with counted(console, "generating", missing) as advance:
-                for one in planned:
-                    store.complete(one, engine.generate, prepared.sampling, advance)
+                store.complete(planned, engine, prepared.sampling, advance)
         finally:
             engine.close()
     return {one.name: store.read(one) for one in planned}

@@ -127,9 +127,11 @@ class EvaluationSettings:
     seed: int = random_seed()
     """Seed of sampling and bootstrap: a request's seed depends on it, the benchmark, the question and the repeat alone.
     `lrm-safety evaluate` takes it from `seed`; in training it stays as it is, so that runs of several seeds are asked alike."""
-    batch_size: int = integer(256, low=1)
+    batch_size: int | None = integer(256, low=1)
     """Responses generated and saved together: what a killed evaluation generates again at most. Part of the protocol, since
-    a response's last bits depend on its batch."""
+    a response's last bits depend on its batch. null: all requests are in the engines at once and are saved as they end, at the
+    latest after 30 seconds: with long responses several times faster, and no longer the same to the last bit after a kill or
+    with other engines."""
     log_text: bool = False
     """Keep prompts and responses as text: in samples.jsonl, in W&B's table of samples, and as Inspect logs. Off: hashes and
     lengths, and no Inspect logs, since the text may be harmful. Switched on later, the same command generates nothing again."""
@@ -145,3 +147,7 @@ class EvaluateRunSettings:
     """Folder of responses, verdicts, Inspect logs, results.json and samples.jsonl."""
     device: str = choice("auto", "cpu", "cuda")
     """Where engine and judge models run; auto: cuda where there is one."""
+    num_engines: int = integer(1, low=1)
+    """vLLM engines that generate. 1: in this process, without Ray. More: each a Ray actor with a GPU of its own (times
+    rollout.tensor_parallel_size), or its share of the cores; results are those of one engine, evaluation.batch_size=null
+    excepted."""

@@ -183,6 +183,18 @@ class PolicyOnly(StartedGroups):
         self.policy.start()
 
 
+class RolloutOnly(StartedGroups):
+    """The rollout group alone: evaluation."""
+
+    rollout: RolloutGroup
+
+    def _start(self, directory: Path | None) -> None:
+        self._placements = reserve(["rollout"], self._settings)
+        self.rollout = RolloutGroup(self._settings, self._placements["rollout"], self._on_wait, self._on_replacement)
+        self._groups["rollout"] = self.rollout
+        self.rollout.start()
+
+
 class Groups(StartedGroups):
     """The four groups."""
 

@@ -85,17 +85,37 @@ class RolloutGroup:
         An engine that dies is replaced, takes the published weights and goes on with what it had not answered. Raises
         WorkerError after `rollout.timeout_seconds`, or when engines die more often than `rollout.max_restarts`.
         """
-        num_engines = len(self._group)
-        open_requests = [{r.request_id: r for r in requests[i::num_engines]} for i in range(num_engines)]
-        deadline = time.monotonic() + self._settings.rollout.timeout_seconds
+        shares = [iter([requests[i :: len(self._group)]]) for i in range(len(self._group))]
+        yield from self._answers(lambda engine: next(shares[engine], ()), sampling, renewed=False)
+
+    def generate_batches(
+        self, batches: Sequence[Sequence[GenerationRequest]], sampling: SamplingParameters
+    ) -> Iterator[list[Rollout]]:
+        """The same for batches that are not to be cut: each goes whole to the engine that is free next, so that a response is
+        the one that a single engine gives. `request_id`s differ over all batches. `rollout.timeout_seconds` is the longest
+        time without any response."""
+        left = iter(batches)
+        yield from self._answers(lambda engine: next(left, ()), sampling, renewed=True)
+
+    def _answers(
+        self,
+        take: Callable[[int], Sequence[GenerationRequest]],
+        sampling: SamplingParameters,
+        *,
+        renewed: bool,
+    ) -> Iterator[list[Rollout]]:
+        """What the engines answer; an engine that is through takes what `take` gives it next, until that is empty. `renewed`:
+        the limit of time begins anew with every chunk."""
+        limit = self._settings.rollout.timeout_seconds
+        deadline = time.monotonic() + limit
+        open_requests = [{r.request_id: r for r in take(i)} for i in range(len(self._group))]
         streams = {i: self._stream(i, mine, sampling) for i, mine in enumerate(open_requests) if mine}
         while streams:
             self._on_wait()
             ready, _ = ray.wait(list(streams.values()), num_returns=1, timeout=WAIT_SECONDS)
             if not ready and time.monotonic() > deadline:
-                left = sum(map(len, open_requests))
                 raise WorkerError(
-                    f"rollout.timeout_seconds={self._settings.rollout.timeout_seconds:g}: {left} of {len(requests)} "
+                    f"rollout.timeout_seconds={limit:g}: {sum(map(len, open_requests))} "
                     "responses were not finished; raise it or lower rollout.max_response_tokens"
                 )
             for stream in ready:
@@ -107,13 +127,14 @@ class RolloutGroup:
                     if open_requests[engine]:
                         missing = sorted(open_requests[engine])[:5]
                         raise InvariantError(f"rollout engine {engine} never answered requests {missing}") from None
+                    open_requests[engine] = {r.request_id: r for r in take(engine)}
+                    if open_requests[engine]:
+                        streams[engine] = self._stream(engine, open_requests[engine], sampling)
                     continue
                 except DEATHS as error:
                     self._revive(engine, error)
-                    if open_requests[engine]:
-                        streams[engine] = self._stream(engine, open_requests[engine], sampling)
-                    else:
-                        del streams[engine]
+                    # One that answered everything and died before it said so takes nothing: its stream ends at once.
+                    streams[engine] = self._stream(engine, open_requests[engine], sampling)
                     continue
                 except RayTaskError as error:
                     raise describe("rollout", engine, "generate", error) from error
@@ -121,6 +142,8 @@ class RolloutGroup:
                     if open_requests[engine].pop(rollout.request_id, None) is None:
                         raise InvariantError(f"rollout engine {engine} answered request {rollout.request_id} twice")
                 yield chunk
+                if renewed:
+                    deadline = time.monotonic() + limit
 
     def _stream(self, engine: int, requests: dict[int, GenerationRequest], sampling: SamplingParameters) -> Any:
         method = self._group.workers[engine].generate.options(num_returns="streaming")

@@ -106,6 +106,31 @@ def test_a_killed_evaluation_goes_on_to_the_same_results(
     assert (tmp_path / "run" / "samples.jsonl").read_bytes() == (finished / "samples.jsonl").read_bytes()
 
 
+def test_two_engines_give_what_one_gives(finished: Path, command: Callable[..., Command], tmp_path: Path) -> None:
+    write_questions(tmp_path)
+    two = command(*SMALL, "run.num_engines=2")
+    assert two.wait() == 0, two.output
+    assert results_of(tmp_path / "run") == results_of(finished)
+    assert (tmp_path / "run" / "samples.jsonl").read_bytes() == (finished / "samples.jsonl").read_bytes()
+
+
+def test_without_batches_nothing_is_asked_twice(command: Callable[..., Command], tmp_path: Path) -> None:
+    """All requests at once; a kill loses what had ended since the last flush, and the same command asks for that alone."""
+    write_questions(tmp_path)
+    queued = [item for item in SMALL if "batch_size" not in item] + ["evaluation.batch_size=null"]
+    begun = command(*queued)
+    assert begun.wait() == 0, begun.output
+    responses = sorted((tmp_path / "run" / "responses").rglob("batch-*.npz"))
+    assert len(responses) == len(BENCHMARKS), "saved when all had ended, a file a benchmark"
+    responses[0].unlink()
+    again = command(*queued)
+    assert again.wait() == 0 and f"generating: {LIMIT} responses" in again.stdout, again.output
+    samples = (tmp_path / "run" / "samples.jsonl").read_text().splitlines()
+    assert len(samples) == LIMIT * len(BENCHMARKS)
+    other = command(*SMALL)
+    assert other.wait() == 1 and "batch_size: null -> 4" in other.stderr, other.output
+
+
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
     write_questions(tmp_path)

@@ -138,6 +138,12 @@ class MadeEngine:
                 self._left -= len(chunk)
             yield [self._rollout(request) for request in chunk]
 
+    def generate_batches(
+        self, batches: Sequence[Sequence[GenerationRequest]], sampling: SamplingParameters
+    ) -> Iterator[list[Rollout]]:
+        for batch in batches:
+            yield from self.generate(list(batch), sampling)
+
     def close(self) -> None:
         self.closed = True
 

@@ -14,8 +14,9 @@ from made_evaluations import SAMPLING, Killed, MadeEngine, plan_of, question
 
 from lrm_safety.conversation import PROTOCOLS
 from lrm_safety.errors import DataError
-from lrm_safety.evaluation.responses import ResponseStore, ask_key, generate_batch, identity_of
+from lrm_safety.evaluation.responses import Generated, ResponseStore, ask_key, identity_of
 from lrm_safety.files import write_atomically
+from lrm_safety.rollouts import GenerationRequest
 
 QUESTIONS = [question(f"q{number}") for number in range(10)]
 BATCH_SIZE = 4
@@ -42,12 +43,22 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def answers(planned: Any, engine: MadeEngine) -> dict[int, Any]:
+    """What the engine says to each ask, in one batch."""
+    requests = [GenerationRequest(i, i, ask.prompt_ids, ask.seed) for i, ask in enumerate(planned.asks)]
+    return {
+        one.request_id: Generated(one.response_ids, one.logprobs, one.finish_reason)
+        for chunk in engine.generate(requests, SAMPLING)
+        for one in chunk
+    }
+
+
 def complete(folder: Path, engine: MadeEngine) -> int:
     """Open, complete, and return how often progress was told."""
     store, planned = store_at(folder), plan_of(QUESTIONS)
     store.open([planned])
     steps: list[None] = []
-    store.complete(planned, engine.generate, SAMPLING, lambda *_: steps.append(None))
+    store.complete([planned], engine, SAMPLING, lambda *_: steps.append(None))
     return len(steps)
 
 
@@ -60,7 +71,7 @@ def whole(tmp_path: Path) -> Path:
 
 def test_every_response_is_kept_as_it_left_the_engine(whole: Path) -> None:
     planned, engine = plan_of(QUESTIONS), MadeEngine()
-    expected = dict(generate_batch(planned.asks, engine.generate, SAMPLING))
+    expected = answers(planned, engine)
     found = store_at(whole).read(planned)
     assert [request.request_id for request in engine.requests] == list(range(10))
     assert [request.seed for request in engine.requests] == [ask.seed for ask in planned.asks]
@@ -179,10 +190,10 @@ def test_only_what_is_new_is_asked(whole: Path, planned: Any, new: int) -> None:
     before, store, engine = files_of(whole), store_at(whole), MadeEngine()
     store.open([planned])
     assert store.num_missing(planned) == new
-    store.complete(planned, engine.generate, SAMPLING, lambda *_: None)
+    store.complete([planned], engine, SAMPLING, lambda *_: None)
     assert len(engine.requests) == new and store.num_missing(planned) == 0
     assert {name: content for name, content in files_of(whole).items() if name in before} == before
-    expected = dict(generate_batch(planned.asks, MadeEngine().generate, SAMPLING))
+    expected = answers(planned, MadeEngine())
     for position, one in enumerate(store.read(planned)):
         assert one.ids.tolist() == expected[position].ids.tolist()
 
