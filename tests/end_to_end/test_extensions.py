@@ -92,7 +92,8 @@ TRAIN = (
     "schedule.max_updates=1",
     "evaluation=none",
     "checkpoint.best_metric=null",
-    "+reward.models={short: {kind: 'mine:short', arguments: {scale: 1.0}}}",
+    "+reward.models.short.kind='mine:short'",
+    "+reward.models.short.arguments.scale=1.0",
     "run.directory=run",
 )
 CONFIGURATION = {

@@ -91,15 +91,15 @@ class Questions:
         return iter(self.rows)
 
 
-def questions(rows: Iterable[Question], source: Source) -> Questions:
-    """Freeze; raises DataError for an id that comes twice, since samples are kept by it."""
+def questions(rows: Iterable[Question], source: Source | str) -> Questions:
+    """Freeze; raises DataError for an id that comes twice, since samples are kept by it. `source`: its name will do."""
     kept = tuple(rows)
     seen: set[str] = set()
     for row in kept:
         if row.id in seen:
             raise DataError(f"{source}: id {row.id} comes twice; ids must differ")
         seen.add(row.id)
-    return Questions(kept, source)
+    return Questions(kept, source if isinstance(source, Source) else Source(source))
 
 
 def _drawn(rows: Sequence[Question], groups: Sequence[str]) -> list[Question]:

@@ -63,8 +63,11 @@ class Benchmark(Generic[Options]):
         for name, option in known.items():
             if option.default is option.empty and name not in arguments:
                 raise ConfigError(f"{key}.{name}: {self.name} needs this option")
-        load: Callable[..., Questions] = self.load
-        return load(**arguments)
+        load: Callable[..., Any] = self.load
+        loaded = load(**arguments)
+        if not isinstance(loaded, Questions):
+            raise ConfigError(f"{key}: {self.name} returned a {type(loaded).__name__}, and must return Questions")
+        return loaded
 
 
 def benchmark(

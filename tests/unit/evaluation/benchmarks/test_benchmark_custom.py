@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.custom import load
 from lrm_safety.evaluation.benchmarks.registry import BENCHMARKS, get_benchmark
@@ -136,6 +137,10 @@ def load(size: int = 2):
     "A judged set of one file."
     return questions((Question(id=str(n), prompt=f"Do {n}?", request=f"Do {n}?") for n in range(size)), "mine")
 
+@benchmark("listed", kind="safety", scoring="judges")
+def listed():
+    return ["Do it?"]
+
 def undeclared():
     pass
 """
@@ -153,5 +158,8 @@ def test_a_benchmark_from_outside_the_package(tmp_path, monkeypatch):
         match=r"^task=benchmark_from_outside:undeclared: is a function, and must be a Benchmark: put @benchmark above",
     ):
         get_benchmark("benchmark_from_outside:undeclared")
+    with pytest.raises(ConfigError, match=r"^key: listed returned a list, and must return Questions$"):
+        get_benchmark("benchmark_from_outside:listed").load_checked({}, "key")
+    assert declared.load_checked({}, "key").source == Source("mine")
     with pytest.raises(ConfigError, match=r"^key\.sise: unknown option of mine; known: size$"):
         declared.load_checked({"sise": 3}, "key")
