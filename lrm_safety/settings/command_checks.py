@@ -104,11 +104,11 @@ def unread_by_sft(settings: SftSettings) -> dict[str, str]:
 def unread_by_evaluate(settings: EvaluateSettings) -> dict[str, str]:
     """What `unread_by_sft` is for SFT."""
     unread = {"evaluation.every_updates": "it is of `train`, and an evaluation is done once"}
-    of_training = (
-        "weight_transfer", "bucket_bytes", "probe_tolerance", "probe_every_syncs", "max_restarts", "timeout_seconds"
-    )  # fmt: skip
-    alone = "the engine runs in the command's own process, and no weights are sent to it"
-    unread |= {f"rollout.{name}": alone for name in of_training}
+    for name in ("weight_transfer", "bucket_bytes", "probe_tolerance", "probe_every_syncs"):
+        unread[f"rollout.{name}"] = "no weights are sent to an engine that only evaluates"
+    if settings.run.num_engines == 1:
+        for name in ("max_restarts", "timeout_seconds"):
+            unread[f"rollout.{name}"] = "one engine runs in the command's own process; it is of run.num_engines above 1"
     if settings.evaluation.protocol != "training":
         sampling = ("temperature", "top_p", "top_k", "max_response_tokens")
         unread |= {f"rollout.{name}": f"evaluation.{name} says how responses are sampled" for name in sampling}

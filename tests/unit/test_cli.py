@@ -218,10 +218,11 @@ def test_how_a_command_ends(
     assert run(capsys, "train", "a=1", "b=2") == (status, "", f"{line}\n")
 
 
-def test_a_reader_that_closes_the_pipe_ends_the_command_without_a_word() -> None:
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
+def test_a_reader_that_closes_the_pipe_ends_the_command_without_a_word(words: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "lrm_safety", "train", "--help"]
+    command = [sys.executable, "-m", "lrm_safety", *words]
     ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
     os.close(write)
     assert (ended.returncode, ended.stderr) == (141, "")

@@ -353,6 +353,7 @@ def test_groups_of_other_commands_are_refused(root: Root[Any]) -> None:
         ("sft", "cluster.rollout.num_workers=2", "cluster.policy alone"),
         ("evaluate", "evaluation.every_updates=5", "of `train`"),
         ("evaluate", "rollout.bucket_bytes=1", "no weights are sent"),
+        ("evaluate", "rollout.max_restarts=1", "run.num_engines above 1"),
         ("analyze", "sft.batch_size=4", "analysis.micro_batch_tokens"),
         ("audit-reward", "reward.clip_low=0", "raw scores"),
     ],
@@ -372,6 +373,8 @@ def test_how_an_evaluation_samples_is_told_by_its_protocol() -> None:
     with pytest.raises(ConfigError, match=r"^rollout\.temperature: .*; evaluation\.temperature says"):
         evaluate.compose(overrides)
     assert evaluate.compose([*overrides, "evaluation.protocol=training"])[0].rollout.temperature == 0.5
+    engines = ["model=miniature", "evaluation=miniature", "run.num_engines=2", "rollout.max_restarts=1"]
+    assert evaluate.compose(engines)[0].rollout.max_restarts == 1
 
 
 def test_the_seed_is_one_key_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
