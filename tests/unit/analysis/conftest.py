@@ -99,8 +99,7 @@ def write_evaluation(folder: Path, overrides: list[str]) -> Path:
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     prepared.responses.open(prepared.planned)
     model = freeze(load_causal_lm(prepared.settings.model, "cpu"))
-    for planned in prepared.planned:
-        prepared.responses.complete(planned, Sampler(model), prepared.sampling, lambda *_: None)
+    prepared.responses.complete(prepared.planned, Sampler(model), prepared.sampling, lambda *_: None)
     return folder
 
 
@@ -110,7 +109,11 @@ class Sampler:
     def __init__(self, model) -> None:
         self.model = model
 
-    def __call__(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
+    def generate_batches(self, batches, sampling: SamplingParameters) -> Iterator[list[Rollout]]:
+        for batch in batches:
+            yield from self.generate(list(batch), sampling)
+
+    def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
         for request in requests:
             torch.manual_seed(request.seed)
             prompt = torch.from_numpy(request.prompt_ids.astype(np.int64))[None]
