@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from tiny_models import tiny_qwen
+from transformers import Qwen3ForCausalLM
 
 from lrm_safety.modeling.load import attend_by_sequence, one_attention_kernel
 from lrm_safety.modeling.packing import pack
@@ -52,20 +53,15 @@ EMBEDDING_BYTES = 2 * VOCABULARY * 128
 
 
 def build_model() -> Qwen3ForCausalLM:
-    torch.manual_seed(3)
-    config = Qwen3Config(
+    return tiny_qwen(
+        seed=3,
         vocab_size=VOCABULARY,
         hidden_size=128,
         intermediate_size=192,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         head_dim=64,
         max_position_embeddings=256,
         initializer_range=0.1,
-        tie_word_embeddings=True,
     )
-    return Qwen3ForCausalLM(config)
 
 
 @pytest.fixture(scope="module")

@@ -23,14 +23,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_models import tiny_granite, tiny_qwen
 from transformers import (
-    GraniteMoeHybridConfig,
-    GraniteMoeHybridForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
-    Qwen3Config,
-    Qwen3ForCausalLM,
 )
 
 from lrm_safety.planning.shapes import KNOWN
@@ -395,27 +392,11 @@ SIZES = {
 
 
 def qwen(*, tied: bool) -> PreTrainedModel:
-    config = Qwen3Config(**SIZES, intermediate_size=48, num_hidden_layers=2, head_dim=8, tie_word_embeddings=tied)
-    return Qwen3ForCausalLM(config)
+    return tiny_qwen(**SIZES, intermediate_size=48, head_dim=8, tied=tied)
 
 
 def granite() -> PreTrainedModel:
-    config = GraniteMoeHybridConfig(
-        **SIZES,
-        num_hidden_layers=2,
-        intermediate_size=32,
-        shared_intermediate_size=32,
-        num_local_experts=4,
-        num_experts_per_tok=2,
-        layer_types=["mamba", "attention"],
-        mamba_n_heads=4,
-        mamba_d_head=16,
-        mamba_d_state=16,
-        mamba_n_groups=1,
-        mamba_expand=2,
-        tie_word_embeddings=True,
-    )
-    return GraniteMoeHybridForCausalLM(config)
+    return tiny_granite(**SIZES, intermediate_size=32, shared_intermediate_size=32, mamba_n_heads=4, mamba_d_head=16)
 
 
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {

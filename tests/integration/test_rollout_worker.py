@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from engine_process import EngineProcess, small_settings
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from tiny_models import tiny_qwen
+from transformers import Qwen3ForCausalLM
 
 from lrm_safety.errors import ConfigError, InvariantError
 from lrm_safety.rollouts import GenerationRequest, Rollout, SamplingParameters
@@ -38,20 +39,17 @@ def requests(count: int, batch: int = 0) -> list[GenerationRequest]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Qwen3ForCausalLM, Settings]:
-    torch.manual_seed(0)
-    config = Qwen3Config(
+    model = tiny_qwen(
+        seed=0,
         vocab_size=VOCABULARY,
         hidden_size=64,
         intermediate_size=96,
-        num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=32,
         max_position_embeddings=64,
         initializer_range=0.3,
-        tie_word_embeddings=True,
-    )
-    model = Qwen3ForCausalLM(config).eval()
+    ).eval()
     folder = tmp_path_factory.mktemp("model")
     model.save_pretrained(folder)
     return model, small_settings(folder)

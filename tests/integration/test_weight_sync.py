@@ -14,13 +14,10 @@ import pytest
 import torch
 from engine_process import EngineProcess, small_settings
 from safetensors.torch import load_file
+from tiny_models import tiny_granite, tiny_qwen
 from transformers import (
     AutoModelForCausalLM,
-    GraniteMoeHybridConfig,
-    GraniteMoeHybridForCausalLM,
     PreTrainedModel,
-    Qwen3Config,
-    Qwen3ForCausalLM,
 )
 
 from lrm_safety.rollouts import GenerationRequest, SamplingParameters
@@ -43,27 +40,18 @@ BUCKET_BYTES = 50_000
 
 
 def qwen(*, tied: bool) -> PreTrainedModel:
-    return Qwen3ForCausalLM(Qwen3Config(**SIZES, intermediate_size=96, head_dim=32, tie_word_embeddings=tied))
+    return tiny_qwen(**SIZES, intermediate_size=96, head_dim=32, tied=tied)
 
 
 def granite() -> PreTrainedModel:
-    """A Mamba layer and an attention layer, each with a mixture of experts, and a tied head."""
-    config = GraniteMoeHybridConfig(
+    return tiny_granite(
         **SIZES,
         intermediate_size=64,
         shared_intermediate_size=32,
-        num_local_experts=4,
-        num_experts_per_tok=2,
-        layer_types=["mamba", "attention"],
         mamba_n_heads=4,
         mamba_d_head=32,
-        mamba_d_state=16,
-        mamba_n_groups=1,
-        mamba_expand=2,
         mamba_chunk_size=16,
-        tie_word_embeddings=True,
     )
-    return GraniteMoeHybridForCausalLM(config)
 
 
 MODELS = {"tied": lambda: qwen(tied=True), "untied": lambda: qwen(tied=False), "granite": granite}

@@ -1,12 +1,9 @@
 import pytest
+import tiny_models
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
-    GraniteMoeHybridConfig,
-    GraniteMoeHybridForCausalLM,
     PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3ForCausalLM,
 )
 
 VOCABULARY = 97
@@ -22,21 +19,17 @@ def tiny_qwen():
     """Random Qwen3 with weights large enough that its distributions are far from uniform."""
 
     def make(tied=False, **changes):
-        torch.manual_seed(3)
-        config = Qwen3Config(
+        return tiny_models.tiny_qwen(
+            seed=3,
+            tied=tied,
             vocab_size=VOCABULARY,
             hidden_size=32,
             intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
             head_dim=8,
             max_position_embeddings=256,
-            tie_word_embeddings=tied,
             initializer_range=0.3,
             **changes,
         )
-        return Qwen3ForCausalLM(config)
 
     return make
 
@@ -44,29 +37,19 @@ def tiny_qwen():
 @pytest.fixture
 def tiny_granite():
     def make():
-        torch.manual_seed(4)
-        config = GraniteMoeHybridConfig(
+        return tiny_models.tiny_granite(
+            seed=4,
+            layer_types=["linear_attention", "full_attention"],
             vocab_size=VOCABULARY,
             hidden_size=32,
             intermediate_size=48,
             shared_intermediate_size=24,
-            num_hidden_layers=2,
-            layer_types=["linear_attention", "full_attention"],
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            num_local_experts=4,
-            num_experts_per_tok=2,
             mamba_n_heads=8,
             mamba_d_head=8,
-            mamba_n_groups=1,
-            mamba_d_state=16,
-            mamba_expand=2,
             mamba_chunk_size=16,
             logits_scaling=3.0,
             initializer_range=0.3,
-            tie_word_embeddings=True,
         )
-        return GraniteMoeHybridForCausalLM(config)
 
     return make
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tiny_models import tiny_granite
 
 from lrm_safety.commands.plan import plan as plan_command
 from lrm_safety.errors import ConfigError, ModelError
@@ -436,27 +437,14 @@ def test_shape_of_the_miniature_is_its_own_file() -> None:
 
 
 def test_a_mixture_in_a_folder_is_counted_in_its_files(tmp_path: Path) -> None:
-    from transformers import GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM
-
-    config = GraniteMoeHybridConfig(
+    model = tiny_granite(
         vocab_size=64,
         hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         intermediate_size=16,
         shared_intermediate_size=24,
-        num_local_experts=4,
-        num_experts_per_tok=2,
-        layer_types=["mamba", "attention"],
         mamba_n_heads=4,
         mamba_d_head=16,
-        mamba_d_state=16,
-        mamba_n_groups=1,
-        mamba_expand=2,
-        tie_word_embeddings=True,
     )
-    model = GraniteMoeHybridForCausalLM(config)
     model.save_pretrained(tmp_path)
     shape = shape_of(str(tmp_path), "model.path")
     assert num_parameters(shape) == sum(parameter.numel() for parameter in model.parameters())
