@@ -84,6 +84,11 @@ class Registry(Collection[str], Generic[T]):
         self._declared[name] = thing
         return thing
 
+    @property
+    def ours(self) -> Collection[str]:
+        """The names that are declared in this package."""
+        return self._ours.keys()
+
     def __iter__(self) -> Iterator[str]:
         """The names: ours in the order of their declarations, then those of entry points."""
         yield from self._ours

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import ModelError, first_line
+from ..errors import ClusterError, ModelError, first_line
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from ..settings import ClusterSettings, ModelSettings, RolloutSettings, Settings
 from ..workers.environment import environment
@@ -101,7 +102,7 @@ class EngineGroup:
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
         """Chunks of finished responses, the requests dealt to all engines."""
-        yield from self._rollout().generate(requests, sampling)
+        yield from self._rollout().generate(requests, sampling, renewed=True)
 
     def generate_batches(
         self, batches: Sequence[Sequence[GenerationRequest]], sampling: SamplingParameters
@@ -119,9 +120,18 @@ class EngineGroup:
         from ..workers.groups import RolloutOnly, join_ray
 
         if self._groups is None:
+            before = signal.getsignal(signal.SIGTERM)
             join_ray(self._settings)
-            self._groups = RolloutOnly(self._settings, on_replacement=self._on_replacement)
-            self._groups.start()
+            signal.signal(
+                signal.SIGTERM, before
+            )  # Ray sets one of its own, which would end this in the middle of a file
+            groups = RolloutOnly(self._settings, on_replacement=self._on_replacement)
+            try:
+                groups.start()
+            except ClusterError as error:
+                number = self._settings.cluster.rollout.num_workers
+                raise ClusterError(f"run.num_engines={number}: {error}") from error
+            self._groups = groups
         return self._groups.rollout
 
 

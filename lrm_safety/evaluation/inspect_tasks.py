@@ -224,7 +224,7 @@ def _declare(name: str, benchmark: str, fixed: Mapping[str, Any]) -> Callable[..
 
 TASKS: dict[str, Callable[..., Task]] = {
     name: _declare(name, benchmark.name, fixed)
-    for benchmark in map(get_benchmark, BENCHMARKS)
+    for benchmark in map(get_benchmark, BENCHMARKS.ours)
     for name, fixed in (benchmark.tasks or {}).items()
 }
 """Inspect's tasks, one or more of each benchmark of ours."""

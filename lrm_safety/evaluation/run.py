@@ -215,18 +215,17 @@ def _generate(prepared: PreparedEvaluation, console: Console) -> dict[str, list[
     store.open(planned)
     missing = sum(store.num_missing(one) for one in planned)
     if missing:
-        make = Engine if settings.run.num_engines == 1 else EngineGroup
-        engine = make(
-            engine_settings(
-                settings.model,
-                settings.rollout,
-                device=prepared.device,
-                seed=settings.evaluation.seed,
-                max_prompt_tokens=max(len(ask.prompt_ids) for one in planned for ask in one.asks),
-                max_response_tokens=prepared.protocol.max_response_tokens,
-                num_engines=settings.run.num_engines,
-            )
+        wanted = engine_settings(
+            settings.model,
+            settings.rollout,
+            device=prepared.device,
+            seed=settings.evaluation.seed,
+            max_prompt_tokens=max(len(ask.prompt_ids) for one in planned for ask in one.asks),
+            max_response_tokens=prepared.protocol.max_response_tokens,
+            num_engines=settings.run.num_engines,
         )
+        several = settings.run.num_engines > 1
+        engine = EngineGroup(wanted, lambda line: console.print(line, soft_wrap=True)) if several else Engine(wanted)
         try:
             with counted(console, "generating", missing) as advance:
                 store.complete(planned, engine, prepared.sampling, advance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,14 @@ from typing import Literal, TypeVar
 
 from ..diagnosis import as_role, role_of
 from ..diagnosis.evidence import Role
+from ..errors import ConfigError
 from ..evaluation.compare import clusters_of
 from ..results import Audit, Difference, Memorization, Metric, Reflection
 from ..settings.evaluation import benchmark_kind
 from ..statistics import mean_of_independent, over_runs, paired_difference, wilson_interval
 from .folders import Analysis, Series, Study, Subject, TrainingRun, paired
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -146,13 +150,15 @@ def benchmarks_of(study: Study) -> dict[str, str]:
 
 def kinds_in_training(run: TrainingRun) -> dict[str, Role]:
     """What the benchmarks of the evaluation inside training measure, as the run's config.yaml names them."""
-    configured = (run.config.get("evaluation") or {}).get("benchmarks") or {}
-    return {
-        name: as_role(
-            benchmark_kind(one["task"], one.get("arguments") or {}, one.get("attack"), f"{run.folder}: {name}")
-        )
-        for name, one in configured.items()
-    }
+    found: dict[str, Role] = {}
+    for name, one in ((run.config.get("evaluation") or {}).get("benchmarks") or {}).items():
+        try:
+            kind = benchmark_kind(one["task"], one.get("arguments") or {}, one.get("attack"), name)
+        except ConfigError as error:  # a package that is not here any more: its figures are of no kind
+            logger.warning("%s: %s", run.folder, error)
+            continue
+        found[name] = as_role(kind)
+    return found
 
 
 def mean_of_role(study: Study, subject: Subject, role: str) -> tuple[Combined, list[str]] | None:

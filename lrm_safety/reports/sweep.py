@@ -279,9 +279,17 @@ def _evaluated(run: TrainingRun) -> Iterator[tuple[str, list[tuple[int, float]]]
     return ((name, run.series[f"evaluation/{name}"]) for name in graded_sets(run.series))
 
 
+def _called(run: TrainingRun) -> str:
+    """The folder's name, or where that is of one seed of a sweep, the run's own."""
+    configured = run.config.get("run") or {}
+    folder = Path(str(configured.get("directory", run.folder))).name
+    of_one_seed = any(part.startswith("seed-") for part in folder.split("__"))
+    return str(configured.get("name", folder)) if of_one_seed else folder
+
+
 def _names(groups: Sequence[Sequence[TrainingRun]]) -> list[str]:
     """The folder that each configuration asks for; where several ask for one, with a number."""
-    names = [Path(str((runs[0].config.get("run") or {}).get("directory", runs[0].folder))).name for runs in groups]
+    names = [_called(runs[0]) for runs in groups]
     seen: Counter[str] = Counter()
     unique = []
     for name in names:

@@ -209,7 +209,7 @@ def _check_reward(settings: Settings) -> None:
                     f"reward.models.{name}.{other}={getattr(model, other)}: does nothing with kind={model.kind}; set "
                     f"reward.models.{name}.kind={kind}"
                 )
-        if model.arguments and model.kind in REWARDS:
+        if model.arguments and model.kind in REWARDS.ours:
             raise ConfigError(
                 f"reward.models.{name}.arguments: are those of a kind of your own; kind={model.kind} has keys beside it"
             )

@@ -93,7 +93,7 @@ class RewardModelSettings:
     micro_batch_tokens: int = integer(16384, low=1)
     """classifier: padded tokens of one forward pass."""
     function: str | None = None
-    """python: `package.module:function`, called with a list of lrm_safety.rewards.Conversation and returning one float
+    """python: `package.module:function`, called with a list of lrm_safety.rewards.conversation.Conversation and returning one float
     each."""
     url: str | None = None
     """http: endpoint that takes {"conversations": [...]} and returns {"scores": [...]}."""
@@ -120,7 +120,7 @@ class RewardModelSettings:
 
     def prefix_views(self) -> dict[str, float]:
         """Those of them that prefixes of a trace are scored in, with their weights: a prefix has no answer."""
-        if not (reward_kind(self, "reward.models").reads_prefixes if self.prefixes is None else self.prefixes):
+        if not (reward_kind(self, "reward.models.*").reads_prefixes if self.prefixes is None else self.prefixes):
             return {}
         return {view: weight for view, weight in self.read_views().items() if view != "answer"}
 

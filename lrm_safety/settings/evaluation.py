@@ -41,7 +41,12 @@ Kind = Literal["safety", "over_refusal", "helpfulness", "reasoning", "robustness
 
 def benchmark_kind(task: str, arguments: dict[str, Any], attack: str | None, key: str) -> Kind:
     """What a configured benchmark measures; raises ConfigError, naming `key`, for an unknown one."""
-    kind: Kind = "robustness" if attack else BENCHMARKS.get(task, key).configured(arguments).kind
+    found = BENCHMARKS.get(task, key)
+    if not hasattr(found, "configured"):
+        raise ConfigError(
+            f"{key}={task}: is a {type(found).__name__}, and must be a Benchmark: put @benchmark above its loader"
+        )
+    kind: Kind = "robustness" if attack else found.configured(arguments).kind
     return kind
 
 
@@ -128,10 +133,10 @@ class EvaluationSettings:
     """Seed of sampling and bootstrap: a request's seed depends on it, the benchmark, the question and the repeat alone.
     `lrm-safety evaluate` takes it from `seed`; in training it stays as it is, so that runs of several seeds are asked alike."""
     batch_size: int | None = integer(256, low=1)
-    """Responses generated and saved together: what a killed evaluation generates again at most. Part of the protocol, since
-    a response's last bits depend on its batch. null: all requests are in the engines at once and are saved as they end, at the
-    latest after 30 seconds: with long responses several times faster, and no longer the same to the last bit after a kill or
-    with other engines."""
+    """Responses generated and saved together: what each engine of a killed evaluation generates again at most. Part of the
+    protocol, since a response's last bits depend on its batch. null: all requests are in the engines at once and are saved as
+    they end, at the latest after 30 seconds: with long responses several times faster, and no longer the same to the last bit
+    after a kill or with other engines."""
     log_text: bool = False
     """Keep prompts and responses as text: in samples.jsonl, in W&B's table of samples, and as Inspect logs. Off: hashes and
     lengths, and no Inspect logs, since the text may be harmful. Switched on later, the same command generates nothing again."""

@@ -78,15 +78,18 @@ class RolloutGroup:
             for answer, which in engines.items()
         ]
 
-    def generate(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
+    def generate(
+        self, requests: Sequence[GenerationRequest], sampling: SamplingParameters, *, renewed: bool = False
+    ) -> Iterator[list[Rollout]]:
         """Chunks of finished responses as the engines let them go; every request is answered exactly once.
 
         The composition of a chunk depends on requests, seeds and weights alone; only the order between engines varies.
         An engine that dies is replaced, takes the published weights and goes on with what it had not answered. Raises
-        WorkerError after `rollout.timeout_seconds`, or when engines die more often than `rollout.max_restarts`.
+        WorkerError after `rollout.timeout_seconds`, which `renewed` begins anew with every chunk, or when engines die more often
+        than `rollout.max_restarts`.
         """
         shares = [iter([requests[i :: len(self._group)]]) for i in range(len(self._group))]
-        yield from self._answers(lambda engine: next(shares[engine], ()), sampling, renewed=False)
+        yield from self._answers(lambda engine: next(shares[engine], ()), sampling, renewed=renewed)
 
     def generate_batches(
         self, batches: Sequence[Sequence[GenerationRequest]], sampling: SamplingParameters
@@ -95,7 +98,7 @@ class RolloutGroup:
         the one that a single engine gives. `request_id`s differ over all batches. `rollout.timeout_seconds` is the longest
         time without any response."""
         left = iter(batches)
-        yield from self._answers(lambda engine: next(left, ()), sampling, renewed=True)
+        yield from self._answers(lambda engine: next(left, ()), sampling, renewed=True, whole=True)
 
     def _answers(
         self,
@@ -103,12 +106,16 @@ class RolloutGroup:
         sampling: SamplingParameters,
         *,
         renewed: bool,
+        whole: bool = False,
     ) -> Iterator[list[Rollout]]:
         """What the engines answer; an engine that is through takes what `take` gives it next, until that is empty. `renewed`:
-        the limit of time begins anew with every chunk."""
+        the limit of time begins anew with every chunk. `whole`: an engine that replaces a dead one is given all that the dead one
+        had, since a response's last bits depend on what is beside it; what was answered before is not yielded again."""
         limit = self._settings.rollout.timeout_seconds
         deadline = time.monotonic() + limit
-        open_requests = [{r.request_id: r for r in take(i)} for i in range(len(self._group))]
+        shares = [{r.request_id: r for r in take(i)} for i in range(len(self._group))]
+        open_requests = [dict(share) for share in shares]
+        repeated: list[set[int]] = [set() for _ in shares]
         streams = {i: self._stream(i, mine, sampling) for i, mine in enumerate(open_requests) if mine}
         while streams:
             self._on_wait()
@@ -116,7 +123,7 @@ class RolloutGroup:
             if not ready and time.monotonic() > deadline:
                 raise WorkerError(
                     f"rollout.timeout_seconds={limit:g}: {sum(map(len, open_requests))} "
-                    "responses were not finished; raise it or lower rollout.max_response_tokens"
+                    "responses were not finished; raise it, or lower the longest response (max_response_tokens)"
                 )
             for stream in ready:
                 engine = next(i for i, one in streams.items() if one is stream)
@@ -127,21 +134,29 @@ class RolloutGroup:
                     if open_requests[engine]:
                         missing = sorted(open_requests[engine])[:5]
                         raise InvariantError(f"rollout engine {engine} never answered requests {missing}") from None
-                    open_requests[engine] = {r.request_id: r for r in take(engine)}
+                    shares[engine] = {r.request_id: r for r in take(engine)}
+                    open_requests[engine], repeated[engine] = dict(shares[engine]), set()
                     if open_requests[engine]:
                         streams[engine] = self._stream(engine, open_requests[engine], sampling)
                     continue
                 except DEATHS as error:
                     self._revive(engine, error)
+                    if renewed:
+                        deadline = time.monotonic() + limit
+                    if whole and open_requests[engine]:
+                        repeated[engine] = shares[engine].keys() - open_requests[engine].keys()
                     # One that answered everything and died before it said so takes nothing: its stream ends at once.
-                    streams[engine] = self._stream(engine, open_requests[engine], sampling)
+                    left = shares[engine] if repeated[engine] and open_requests[engine] else open_requests[engine]
+                    streams[engine] = self._stream(engine, left, sampling)
                     continue
                 except RayTaskError as error:
                     raise describe("rollout", engine, "generate", error) from error
-                for rollout in chunk:
+                fresh = [rollout for rollout in chunk if rollout.request_id not in repeated[engine]]
+                for rollout in fresh:
                     if open_requests[engine].pop(rollout.request_id, None) is None:
                         raise InvariantError(f"rollout engine {engine} answered request {rollout.request_id} twice")
-                yield chunk
+                if fresh:
+                    yield fresh
                 if renewed:
                     deadline = time.monotonic() + limit
 
@@ -152,7 +167,7 @@ class RolloutGroup:
     def _revive(self, engine: int, error: Exception) -> None:
         """Replace a dead engine and give it the published weights."""
         reason = " ".join(str(error).split())[:300]
-        if self.backend != "shm":
+        if self.backend != "shm" and self.connected:
             # The sender's channel holds all engines: another one can only join by opening it anew on every side.
             raise WorkerError(
                 f"rollout engine {engine} died; with rollout.weight_transfer={self.backend} the run goes on from its last "

@@ -12,6 +12,7 @@ from lrm_safety.conversation import FAMILIES, Family, get_family
 from lrm_safety.errors import ConfigError
 from lrm_safety.registry import Registry, import_object, is_import_path
 from lrm_safety.settings.compose import compose_settings
+from lrm_safety.settings.evaluation import benchmark_kind
 from lrm_safety.settings.training import BASELINES, CORRECTIONS
 
 MODULE = """
@@ -107,3 +108,12 @@ def test_import_paths(text: str, expected: bool) -> None:
     if expected is False:
         with pytest.raises(ConfigError, match=r"must be written package\.module:object$"):
             import_object(text, "key")
+
+
+def test_what_is_no_benchmark_is_told_before_a_run_begins(elsewhere: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^key={elsewhere}:NOT_A_FAMILY: is a int, and must be a Benchmark: put @bench"
+    ):
+        benchmark_kind(f"{elsewhere}:NOT_A_FAMILY", {}, None, "key")
+    assert benchmark_kind("miniature", {"kind": "benign"}, None, "key") == "helpfulness"
+    assert benchmark_kind("miniature", {"kind": "benign"}, "empty_trace", "key") == "robustness"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from made_study import training
 
 from lrm_safety import cli
@@ -281,3 +282,16 @@ def test_mistakes_about_evaluations(
     assert cli.main(["compare", *arguments]) == 1
     assert said in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_rows_of_a_sweep_are_called_after_their_runs_not_after_one_seed(tmp_path: Path) -> None:
+    """As a sweep writes config.yaml: each run's folder is its own, and holds its seed."""
+    for name, swept in (("tiny", "experiment-tiny"), ("tiny-no_kl", "experiment-no_kl")):
+        for seed in (0, 1):
+            folder = tmp_path / "sweep" / f"{swept}__seed-{seed}"
+            coef = 0.0 if name.endswith("no_kl") else 0.01
+            made_run(folder, seed, [0.1, 0.5, 0.9], name, kl={"coef": coef})
+            config = yaml.safe_load((folder / "config.yaml").read_text())
+            config["run"] = {"name": name, "directory": str(folder)}
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert sorted(row.name for row in compare([tmp_path / "sweep"]).rows) == ["tiny", "tiny-no_kl"]
