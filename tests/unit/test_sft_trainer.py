@@ -334,7 +334,7 @@ def test_checkpoints_by_the_clock_and_a_deadline(tmp_path: Path, monkeypatch: py
     """Each update takes 50 s: with a checkpoint every minute and a limit of four minutes, updates 2 and 4 are saved, and a
     fifth would end after 250 s."""
     now = [0.0]
-    monkeypatch.setattr("lrm_safety.sft.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lrm_safety.lifecycle.time.monotonic", lambda: now[0])
     options = ("checkpoint.every_updates=0", "checkpoint.every_minutes=1", "checkpoint.keep_last=9")
     attempt = Attempt(tmp_path, *options, "checkpoint.stop_after_minutes=4")
 
