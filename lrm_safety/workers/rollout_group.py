@@ -143,10 +143,9 @@ class RolloutGroup:
                     self._revive(engine, error)
                     if renewed:
                         deadline = time.monotonic() + limit
-                    if whole and open_requests[engine]:
-                        repeated[engine] = shares[engine].keys() - open_requests[engine].keys()
                     # One that answered everything and died before it said so takes nothing: its stream ends at once.
-                    left = shares[engine] if repeated[engine] and open_requests[engine] else open_requests[engine]
+                    left = shares[engine] if whole and open_requests[engine] else open_requests[engine]
+                    repeated[engine] = left.keys() - open_requests[engine].keys()
                     streams[engine] = self._stream(engine, left, sampling)
                     continue
                 except RayTaskError as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from running import COMMAND_SECONDS, REPEATED, Command, Sweep, title
+from running import COMMAND_SECONDS, REPEATED, Command, Sweep, is_forked, title
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
     deadline = time.monotonic() + 2 * COMMAND_SECONDS
     try:
         while started.process.poll() is None and time.monotonic() < deadline:
-            sightings.append({(child.pid, title(child)) for child in started.children()})
+            sightings.append({(child.pid, title(child)) for child in started.children() if not is_forked(child)})
             time.sleep(0.5)
         yield Sweep(folder / "runs", started, started.wait(1), sightings)
     finally:

@@ -156,6 +156,15 @@ def title(process: psutil.Process) -> str:
         return ""
 
 
+def is_forked(process: psutil.Process) -> bool:
+    """Whether it has its parent's name: a worker that starts a program is two of one name until the program runs."""
+    try:
+        parent = process.parent()
+    except psutil.NoSuchProcess:
+        return False
+    return parent is not None and title(process) == title(parent) and title(process).startswith("ray::")
+
+
 def checkpoints(run: Path) -> list[str]:
     """Names of the checkpoints in place."""
     return sorted(path.name for path in run.glob("checkpoints/update-*"))

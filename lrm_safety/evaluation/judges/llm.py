@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from lrm_safety.credentials import api_key
@@ -138,19 +139,27 @@ class LlmJudge:
         self._proven |= proven
         num_failed = in_a_row = 0
         try:
-            positions = {pool.submit(self._judge, item, stop): position for position, item in enumerate(items)}
-            for future in as_completed(positions):
-                try:
-                    verdict = future.result()
-                    self._proven, in_a_row = True, 0
-                except RequestError as error:
-                    num_failed, in_a_row = num_failed + 1, in_a_row + 1
-                    self._count("failed")
-                    about_this_text = error.about_item and self._proven
-                    if not about_this_text and (in_a_row >= FAILURES_IN_A_ROW or num_failed == len(items)):
-                        raise JudgeError(f"{error}; so ended all of the last {in_a_row} requests") from error
-                    verdict = Verdict(None, f"failed: {error.reason}")
-                yield positions[future], verdict
+            left = enumerate(items)
+            asked: dict[Future[Verdict], int] = {}
+            while True:
+                # As many wait as are asked, and no more: a judge that is given up has not been asked far ahead of its failures.
+                for position, item in itertools.islice(left, 2 * self._max_concurrency - len(asked)):
+                    asked[pool.submit(self._judge, item, stop)] = position
+                if not asked:
+                    return
+                for future in wait(asked, return_when=FIRST_COMPLETED).done:
+                    position = asked.pop(future)
+                    try:
+                        verdict = future.result()
+                        self._proven, in_a_row = True, 0
+                    except RequestError as error:
+                        num_failed, in_a_row = num_failed + 1, in_a_row + 1
+                        self._count("failed")
+                        about_this_text = error.about_item and self._proven
+                        if not about_this_text and (in_a_row >= FAILURES_IN_A_ROW or num_failed == len(items)):
+                            raise JudgeError(f"{error}; so ended all of the last {in_a_row} requests") from error
+                        verdict = Verdict(None, f"failed: {error.reason}")
+                    yield position, verdict
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)

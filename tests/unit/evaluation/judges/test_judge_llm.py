@@ -186,8 +186,7 @@ def test_a_judge_that_fails_from_some_request_on_is_given_up(server):
     with pytest.raises(JudgeError, match=r"status 401.*all of the last 16 requests"):
         had.extend(judge_of(server, max_concurrency=1).judge_each([ITEM] * 200))
     assert sum(verdict.safety == 1.0 for _, verdict in had) == 20, "what was paid for is had"
-    # The thread that asks runs ahead of the one that counts, by more on a machine that is busy.
-    assert len(server.bodies) <= 100
+    assert len(server.bodies) <= 40
 
 
 def test_a_request_that_is_never_answered_is_one_items_failure(server):
