@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from lrm_safety.reports.folders import read_series
+from lrm_safety.lab.reports.folders import read_series
 
 from .figures import Context, Measurement, NotMeasured
 

@@ -15,7 +15,7 @@ from ..settings import AnalyzeSettings
 def reflection(settings: AnalyzeSettings, resolved: dict[str, Any], folder: RunFolder) -> None:
     """One analysis of entropy at reflection tokens, into reflection.json of the folder."""
     _prepare_threads()
-    from ..analysis.reflection_run import analyze_reflection
+    from ..lab.analysis.reflection_run import analyze_reflection
 
     _keep("reflection", analyze_reflection(settings, Console()), settings, resolved, folder)
 
@@ -23,7 +23,7 @@ def reflection(settings: AnalyzeSettings, resolved: dict[str, Any], folder: RunF
 def memorization(settings: AnalyzeSettings, resolved: dict[str, Any], folder: RunFolder) -> None:
     """One analysis of memorized supervised rows, into memorization.json of the folder."""
     _prepare_threads()
-    from ..analysis.memorization_run import analyze_memorization
+    from ..lab.analysis.memorization_run import analyze_memorization
 
     _keep("memorization", analyze_memorization(settings, Console()), settings, resolved, folder)
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from ..errors import ClusterError, ConfigError, LrmSafetyError, WorkerError
 from ..files import storage_problem
 from ..interruption import Interruption
+from ..lab.planning.shapes import adapter_parameters, num_parameters, shape_of
 from ..monitoring import Recorder
-from ..planning.shapes import adapter_parameters, num_parameters, shape_of
 from ..preparation import PreparedRun
 from ..settings import Settings
 from ..sft_preparation import PreparedSft

@@ -25,8 +25,8 @@ def audit_reward(settings: AuditRewardSettings, resolved: dict[str, Any], folder
     from transformers.utils.logging import disable_progress_bar
 
     from ..evaluation.engine import resolve_device
+    from ..lab.reward_audit.run import audit
     from ..monitoring.tracked import log_results
-    from ..reward_audit.run import audit
 
     disable_progress_bar()
     directory = folder.path

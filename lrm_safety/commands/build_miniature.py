@@ -13,7 +13,7 @@ def build_miniature(arguments: list[str]) -> int:
         raise ConfigError(
             "build-miniature: give the output folder, e.g. `lrm-safety build-miniature outputs/miniature`"
         )
-    from ..miniature.build import build
+    from ..lab.miniature.build import build
 
     build(Path(arguments[0]))
     return 0

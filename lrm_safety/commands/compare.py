@@ -9,8 +9,8 @@ from rich.console import Console
 
 from ..errors import ConfigError
 from ..files import write_atomically, write_json, writing
-from ..reports.sweep import HOW, MAIN_HEAD, difference_rows, markdown, table_rows, to_json
-from ..reports.sweep import compare as compare_runs
+from ..lab.reports.sweep import HOW, MAIN_HEAD, difference_rows, markdown, table_rows, to_json
+from ..lab.reports.sweep import compare as compare_runs
 from ..results import Evaluation
 from ..run_folder import refuse_what_a_job_would_lose
 from ..terminal import print_table

@@ -15,10 +15,10 @@ from rich.text import Text
 
 from ..errors import ConfigError
 from ..files import read_json_lines, write_json
-from ..reports.combine import over_questions
-from ..reports.figures import draw_evaluation, draw_training
-from ..reports.folders import Series, read_series
-from ..reports.sweep import cell
+from ..lab.reports.combine import over_questions
+from ..lab.reports.figures import draw_evaluation, draw_training
+from ..lab.reports.folders import Series, read_series
+from ..lab.reports.sweep import cell
 from ..run_folder import owned
 from ..settings import Settings
 from ..settings.compose import TRAIN

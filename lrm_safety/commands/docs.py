@@ -129,7 +129,7 @@ def _tree(folder: Path, indent: str) -> Iterable[str]:
 
 def _line(path: Path, indent: str, name: str) -> str:
     said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return f"{indent}{name:<{25 - len(indent)}} {said.splitlines()[0] if said else ''}".rstrip()
+    return f"{indent}{name:<{27 - len(indent)}} {said.splitlines()[0] if said else ''}".rstrip()
 
 
 BLOCKS: dict[str, Callable[[], str]] = {"benchmarks": benchmarks, "protocols": protocols, "tree": tree}

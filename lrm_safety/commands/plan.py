@@ -9,10 +9,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..planning import GIB, Plan, num_parameters, refuse_what_cannot_fit
-from ..planning import plan as make_plan
-from ..planning.assumptions import split
-from ..planning.duration import generate_speed
+from ..lab.planning import GIB, Plan, num_parameters, refuse_what_cannot_fit
+from ..lab.planning import plan as make_plan
+from ..lab.planning.assumptions import split
+from ..lab.planning.duration import generate_speed
 from ..settings import Settings
 from ..settings.compose import TRAIN
 from .launch import parse

@@ -10,10 +10,10 @@ from rich.console import Console
 from ..diagnosis.console import show
 from ..errors import ConfigError
 from ..files import writing
-from ..reports.album import AT_START
-from ..reports.findings import diagnose_study
-from ..reports.folders import Study, gather
-from ..reports.page import write_report
+from ..lab.reports.album import AT_START
+from ..lab.reports.findings import diagnose_study
+from ..lab.reports.folders import Study, gather
+from ..lab.reports.page import write_report
 from ..run_folder import refuse_what_a_job_would_lose
 from .samples import read_samples
 

@@ -23,8 +23,8 @@ def reward(settings: RewardTrainingSettings, resolved: dict[str, Any], folder: R
 
     disable_progress_bar()
     from ..evaluation.engine import resolve_device
+    from ..lab.reward_training.train import prepare, train
     from ..monitoring.tracked import figure_rows, tracked
-    from ..reward_training.train import prepare, train
 
     directory = folder.path
     if (directory / "results.json").exists():

@@ -16,8 +16,8 @@ from rich.console import Console
 from ..errors import ConfigError, DataError, LrmSafetyError
 from ..files import read_json
 from ..interruption import TRY_AGAIN
-from ..reports.combine import kinds_in_training
-from ..reports.folders import read_run
+from ..lab.reports.combine import kinds_in_training
+from ..lab.reports.folders import read_run
 from ..results import Evaluation
 from ..run_folder import ENVIRONMENT, ERROR, OWNER, at_work
 from ..settings.fields import RUNS_VARIABLE

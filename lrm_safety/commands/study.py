@@ -9,15 +9,15 @@ from typing import Any
 from rich.console import Console
 
 from ..files import writing
-from ..reports.sweep import cell, places_of
+from ..lab.reports.sweep import cell, places_of
+from ..lab.study.check import check_steps
+from ..lab.study.record import StepRecord, inherited_lock
+from ..lab.study.run import run_steps
+from ..lab.study.steps import analysis_of, models_of, steps_of
+from ..lab.study.summary import OverSeeds, Summary, summarise
 from ..run_folder import RunFolder
 from ..settings.compose import STUDY
 from ..settings.study import StudySettings
-from ..study.check import check_steps
-from ..study.record import StepRecord, inherited_lock
-from ..study.run import run_steps
-from ..study.steps import analysis_of, models_of, steps_of
-from ..study.summary import OverSeeds, Summary, summarise
 from ..terminal import print_table
 from .launch import launch, parse
 from .report import report

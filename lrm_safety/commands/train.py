@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..controller import Controller
 from ..evaluation.in_loop import InLoopEvaluation
 from ..interruption import Interruption, kept_from_children
+from ..lab.planning import cautions
 from ..monitoring import Recorder
-from ..planning import cautions
 from ..preparation import PreparedRun, prepare
 from ..run_folder import RunFolder
 from ..settings import Settings

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 RUN_ELSEWHERE = {
     "make demo": ("end_to_end/test_runs.py", "test_the_demo_shows_before_and_after"),
     "make study": ("end_to_end/test_study.py", "test_a_study_from_base_to_report"),
-    "lrm-safety report": ("unit/reports/test_report_html.py", "test_a_run_alone_is_shown_before_and_after"),
+    "lrm-safety report": ("unit/lab/reports/test_report_html.py", "test_a_run_alone_is_shown_before_and_after"),
     "make setup": ("unit/test_install.py", "test_the_build_is_taken_from_the_first_place_that_has_it"),
     "source .venv/bin/activate": ("unit/test_install.py", "test_a_python_that_works_is_found_by_itself"),
     "lrm-safety doctor": ("unit/commands/test_doctor.py", "test_arguments_are_refused_or_answered"),

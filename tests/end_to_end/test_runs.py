@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lrm_safety
-from lrm_safety.reports.sweep import compare
+from lrm_safety.lab.reports.sweep import compare
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -30,7 +30,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from lrm_safety.planning.shapes import KNOWN
+from lrm_safety.lab.planning.shapes import KNOWN
 from lrm_safety.settings import Settings
 from lrm_safety.settings.compose import compose_settings
 from lrm_safety.weight_sync.cuda import CudaSender
@@ -182,8 +182,8 @@ def test_deepspeed_reads_our_configuration_for_a_gpu() -> None:
     from deepspeed.runtime.config import get_communication_data_type
     from deepspeed.runtime.zero.config import get_zero_config
 
+    from lrm_safety.lab.planning.memory import LIVE_PARAMETERS, REDUCE_BUCKET
     from lrm_safety.modeling.zero import deepspeed_config
-    from lrm_safety.planning.memory import LIVE_PARAMETERS, REDUCE_BUCKET
 
     settings = compose()
     offload = replace(settings.trainer, offload_optimizer=True, offload_parameters=True)

@@ -85,7 +85,7 @@ def test_the_wheel_carries_configuration_and_miniature(repository_root: Path, tm
         elif name.startswith("conf/"):
             assert f"lrm_safety/{name}" in packed
     assert any(name.endswith(".safetensors") for name in packed)
-    assert "lrm_safety/reports/templates/page.html" in packed, "a page needs its template"
+    assert "lrm_safety/lab/reports/templates/page.html" in packed, "a page needs its template"
 
 
 def imported(*folders: Path) -> set[str]:

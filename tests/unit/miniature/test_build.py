@@ -17,6 +17,16 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from lrm_safety.lab.miniature.behaviour import measure_policy, pair_accuracy
+from lrm_safety.lab.miniature.build import build, policy_texts, reward_texts
+from lrm_safety.lab.miniature.models import train_policy_tokenizer, train_reward_tokenizer
+from lrm_safety.lab.miniature.training import (
+    POLICY_RECIPE,
+    REWARD_RECIPE,
+    reward_scores,
+    train_policy,
+    train_reward_model,
+)
 from lrm_safety.miniature import (
     ASSETS,
     FORBIDDEN_PROMPTS,
@@ -26,19 +36,9 @@ from lrm_safety.miniature import (
     SUPERVISED_ROWS,
     TRAIN_PROMPTS,
 )
-from lrm_safety.miniature.behaviour import measure_policy, pair_accuracy
-from lrm_safety.miniature.build import build, policy_texts, reward_texts
 from lrm_safety.miniature.graders import grade
-from lrm_safety.miniature.models import train_policy_tokenizer, train_reward_tokenizer
 from lrm_safety.miniature.preferences import Scored
 from lrm_safety.miniature.supervised_rows import supervised_rows
-from lrm_safety.miniature.training import (
-    POLICY_RECIPE,
-    REWARD_RECIPE,
-    reward_scores,
-    train_policy,
-    train_reward_model,
-)
 from lrm_safety.miniature.world import held_out_prompts, train_prompts
 
 RECORD: dict[str, Any] = json.loads((ASSETS / "build.json").read_text())

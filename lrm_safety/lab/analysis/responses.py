@@ -1,0 +1,110 @@
+"""The responses of a finished `lrm-safety evaluate`, with the trace's span of each, from its folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ...conversation import ResponseParser
+from ...errors import ConfigError, DataError, first_line
+from ...evaluation.run import RESPONSES, PreparedEvaluation, prepare
+from ...files import read_json
+from ...rollouts import TokenIds
+from ...settings import EvaluateSettings, JudgeSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class WrittenResponse:
+    """One response as it was sampled."""
+
+    question: str
+    prompt_ids: TokenIds
+    """[P] everything the model read, a prefilled beginning included."""
+    response_ids: TokenIds
+    """[T] what it sampled."""
+    num_trace_tokens: int
+    """The first so many of T belong to the trace."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one model wrote."""
+
+    model: ModelSettings
+    """As config.yaml of the evaluation has it, with its path made absolute."""
+    temperature: float
+    """Sampling temperature."""
+    tokenizer: PreTrainedTokenizerBase
+    benchmarks: dict[str, tuple[WrittenResponse, ...]]
+    """Responses by benchmark, in the order of the questions."""
+
+
+def read_evaluation(folder: Path, benchmarks: Sequence[str] = (), limit: int | None = None) -> Written:
+    """The responses in `folder` of `benchmarks` (none: all), the first `limit` of each.
+
+    The folder holds token ids of responses only; its prompts are rendered again from config.yaml and must give the same
+    ids, or the store refuses. Raises ConfigError, DataError or ModelError in one line.
+    """
+    settings = _settings(folder)
+    known = settings.evaluation.benchmarks
+    if missing := [name for name in benchmarks if name not in known]:
+        raise ConfigError(
+            f"analysis.reflection.benchmarks: {folder} has no {missing[0]}; it has {', '.join(sorted(known))}"
+        )
+    prepared = prepare(settings, folder)
+    return Written(
+        model=prepared.settings.model,
+        temperature=prepared.protocol.temperature,
+        tokenizer=prepared.tokenizer,
+        benchmarks={
+            planned.name: _read(prepared, position, limit)
+            for position, planned in enumerate(prepared.planned)
+            if not benchmarks or planned.name in benchmarks
+        },
+    )
+
+
+def _read(prepared: PreparedEvaluation, position: int, limit: int | None) -> tuple[WrittenResponse, ...]:
+    planned = prepared.planned[position]
+    if missing := prepared.responses.num_missing(planned):
+        raise DataError(
+            f"{prepared.directory / RESPONSES / planned.name}: {missing} responses are missing; finish the evaluation first"
+        )
+    parser = ResponseParser(prepared.family, prepared.tokenizer)
+    responses = []
+    for ask, one in zip(planned.asks, prepared.responses.read(planned), strict=True):
+        parsed = parser.parse([*ask.prefill_ids.tolist(), *one.ids.tolist()], one.finish_reason)
+        num_trace_tokens = max(0, parsed.num_trace_tokens - len(ask.prefill_ids))
+        responses.append(WrittenResponse(ask.question.id, ask.prompt_ids, one.ids, num_trace_tokens))
+    return tuple(responses[:limit])
+
+
+def _settings(folder: Path) -> EvaluateSettings:
+    """The evaluation's configuration, without its judges: no verdict is read, so no judge's model has to be there."""
+    path = folder / "config.yaml"
+    try:
+        loaded = OmegaConf.merge(OmegaConf.structured(EvaluateSettings), OmegaConf.load(path))
+        settings = OmegaConf.to_object(loaded)
+        assert isinstance(settings, EvaluateSettings)
+        identities = sorted((folder / RESPONSES).glob("*/identity.json"))
+        device = read_json(identities[0])["device"] if identities else "cpu"
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: does not exist; name a folder that `lrm-safety evaluate` has written") from error
+    except (OSError, ValueError, KeyError, OmegaConfBaseException) as error:
+        raise DataError(
+            f"{folder}: is no evaluation of this version ({first_line(error)}); evaluate the model again"
+        ) from error
+    return replace(
+        settings,
+        # Part of the responses' identity, and perhaps another than this machine's.
+        run=replace(settings.run, device=device),
+        evaluation=replace(settings.evaluation, judges={"none_read": JudgeSettings()}),
+    )

@@ -1,0 +1,211 @@
+"""Memory of one worker of every group, in bytes, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...settings import ClusterSettings, RewardModelSettings, Settings
+from ...weight_sync.backends import is_colocated
+from .assumptions import Assumptions
+from .shapes import ModelShape, adapter_parameters, kv_bytes_per_token, num_parameters
+
+GIB = 2**30
+LIVE_PARAMETERS = 1_000_000_000
+"""DeepSpeed's stage3_max_live_parameters: gathered at one time at most."""
+REDUCE_BUCKET = 250_000_000
+"""reduce_bucket_size of the trainer on CUDA, in float32 elements (modeling/zero.py)."""
+NODE_GPUS = 8
+PASSING = ("activations", "head gradients", "log-probs", "gathered layers", "reduction")
+"""Parts, by the beginning of their name, that exist during a pass only; colocated workers give them back after it."""
+OFFLOADED = ("master weights", "Adam moments")
+"""Parts of a colocated policy that are in host memory while engines generate (workers/policy.py:offload)."""
+MAMBA_CHUNK = 256
+MAMBA_INTERMEDIATES = 12
+"""float32 [tokens, chunk, heads] alive at one time in transformers' own scan, which runs where mamba-ssm is absent."""
+
+
+@dataclass(frozen=True)
+class GroupMemory:
+    """Device memory of one worker, and what it offloads to host memory beside that."""
+
+    group: str
+    num_workers: int
+    parts: Mapping[str, int]
+    """Bytes on one GPU (of an engine: on each of its GPUs), or in host memory on the CPU."""
+    host_bytes: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def at_rest(self) -> int:
+        """What stays between passes."""
+        return sum(size for name, size in self.parts.items() if not name.startswith(PASSING))
+
+    @property
+    def stored(self) -> int:
+        """Weights, gradients and optimiser states: no estimate."""
+        return sum(size for name, size in self.parts.items() if name.startswith(("weights", "gradients", *OFFLOADED)))
+
+    @property
+    def offloaded(self) -> int:
+        """What a policy moves to the host when it makes room for engines on its GPU."""
+        return sum(self.parts.get(name, 0) for name in OFFLOADED)
+
+
+def policy_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) -> GroupMemory:
+    """One ZeRO-3 rank: shards of weights, float32 masters, AdamW's moments and float32 gradients over `num_workers` ranks.
+
+    With LoRA masters, moments and gradients are the adapters' alone.
+    """
+    trainer, ranks, value = settings.trainer, settings.cluster.policy.num_workers, _bytes(settings.model.dtype)
+    count, adapters = num_parameters(shape), adapter_parameters(shape, trainer.lora)
+    trained = adapters or count
+    optimiser = {"master weights": 4 * trained // ranks, "Adam moments": 8 * trained // ranks}
+    parts = {"weights": value * (count + adapters) // ranks, "gradients": 4 * trained // ranks}
+    host = 0
+    if trainer.offload_parameters:
+        host += parts.pop("weights")
+    if trainer.offload_optimizer:
+        host += sum(optimiser.values())
+    else:
+        parts |= optimiser
+    tokens = longest_row(settings)
+    parts["gathered layers"] = value * min(count, LIVE_PARAMETERS)
+    # The sum over the chunks so far, and the newest chunk's.
+    parts["head gradients"] = 0 if adapters else 2 * value * shape.vocabulary * shape.hidden
+    if settings.cluster.device == "cuda":
+        parts["reduce bucket"] = 4 * min(trained, REDUCE_BUCKET)
+        # The bucket is copied rank by rank; a gradient that is larger than the bucket is copied into float32.
+        parts["reduction"] = parts["reduce bucket"]
+        parts["CUDA context"] = round(assumed.cuda_context_gib * GIB)
+    parts["activations"] = activation_bytes(shape, tokens, value, checkpointing=trainer.gradient_checkpointing)
+    # Logits, their softmax and their gradient of one chunk, float32.
+    parts["log-probs"] = 3 * 4 * min(trainer.logprob_chunk_tokens, tokens) * shape.vocabulary
+    if is_colocated(settings) and settings.cluster.device == "cuda":
+        host += sum(parts.get(name, 0) for name in OFFLOADED)
+    return GroupMemory("policy", ranks, parts, host)
+
+
+def activation_bytes(shape: ModelShape, tokens: int, value: int, *, checkpointing: bool) -> int:
+    """Activations of one micro-batch of an update, an estimate with a memory-saving attention kernel.
+
+    A layer keeps about 10 hidden and 4 intermediate vectors a token, and in its backward pass 6 and 3 more are alive
+    (float32 norms, copies for the rotation, gradients); with checkpointing only every layer's input is kept, and one
+    layer is computed again at a time.
+    """
+    backward = value * tokens * (6 * shape.hidden + 3 * shape.intermediate)
+    layer = forward_bytes(shape, tokens, value)
+    kept = shape.layers * value * tokens * shape.hidden + layer if checkpointing else shape.layers * layer
+    return kept + backward
+
+
+def forward_bytes(shape: ModelShape, tokens: int, value: int) -> int:
+    """Activations of one layer for `tokens` tokens."""
+    scan = 4 * MAMBA_INTERMEDIATES * MAMBA_CHUNK * shape.mamba_heads
+    return tokens * (value * (10 * shape.hidden + 4 * shape.intermediate) + scan)
+
+
+def rollout_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) -> GroupMemory:
+    """One GPU of an engine: weights / tensor_parallel_size, overhead, and the KV cache that its share leaves."""
+    rollout, value = settings.rollout, _bytes(settings.model.dtype)
+    weights = value * num_parameters(shape) // rollout.tensor_parallel_size
+    parts = {"weights": weights}
+    if settings.cluster.device == "cuda":
+        parts["engine overhead"] = round(assumed.engine_overhead_gib * GIB)
+        share = round(rollout.gpu_memory_utilization * assumed.gpu_memory_gib * GIB)
+        room = max(0, share - sum(parts.values()))
+        parts["KV cache"] = rollout.kv_cache_bytes if rollout.kv_cache_bytes is not None else room
+    else:
+        parts["KV cache"] = rollout.kv_cache_bytes or 0
+    host = pinned_bytes(shape, value) if is_colocated(settings) and settings.cluster.device == "cuda" else 0
+    return GroupMemory("rollout", settings.cluster.rollout.num_workers, parts, host)
+
+
+def pinned_bytes(shape: ModelShape, value: int) -> int:
+    """Host memory of one engine's weights in its sleep: torch rounds every pinned tensor up to a power of two."""
+    query, key_value = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    layer = [
+        (query + 2 * key_value) * shape.hidden,
+        query * shape.hidden,
+        2 * shape.intermediate * shape.hidden,
+        shape.intermediate * shape.hidden,
+    ]
+    embedding = [shape.vocabulary * shape.hidden] * (1 if shape.tied else 2)
+    if shape.stated_parameters is not None:  # experts: the layers' shapes are not these
+        return round(1.5 * value * shape.stated_parameters)
+    return sum(2 ** (value * size - 1).bit_length() for size in [*layer * shape.layers, *embedding])
+
+
+def kv_tokens(settings: Settings, shape: ModelShape, memory: GroupMemory) -> int:
+    """Tokens that the KV cache of one engine holds; above one GPU for each KV head vLLM keeps heads more than once."""
+    per_token = kv_bytes_per_token(shape, _bytes(settings.model.dtype))
+    return memory.parts["KV cache"] * min(settings.rollout.tensor_parallel_size, shape.kv_heads) // per_token
+
+
+def reference_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) -> GroupMemory:
+    """One frozen copy, or one ZeRO-3 shard of it."""
+    workers, value = settings.cluster.reference.num_workers, _bytes(settings.model.dtype)
+    count, tokens = num_parameters(shape), longest_row(settings)
+    parts = {"weights": value * count}
+    if settings.trainer.reference_sharding == "zero3":
+        parts = {"weights": value * count // workers, "gathered layers": value * min(count, LIVE_PARAMETERS)}
+    parts["activations"] = forward_bytes(shape, tokens, value)
+    parts["log-probs"] = 2 * 4 * min(settings.trainer.logprob_chunk_tokens, tokens) * shape.vocabulary
+    if settings.cluster.device == "cuda":
+        shards = settings.trainer.reference_sharding == "zero3"
+        parts["CUDA context"] = round((assumed.cuda_context_gib if shards else assumed.scorer_context_gib) * GIB)
+    return GroupMemory("reference", workers, parts)
+
+
+def reward_memory(
+    settings: Settings, shapes: Mapping[str, tuple[RewardModelSettings, ModelShape]], assumed: Assumptions
+) -> GroupMemory:
+    """One copy of every classifier among the reward models; functions and endpoints take nothing."""
+    parts: dict[str, int] = {}
+    for name, (model, shape) in shapes.items():
+        value = _bytes(model.dtype)
+        parts[f"weights of {name}"] = value * num_parameters(shape)
+        parts[f"activations of {name}"] = forward_bytes(shape, model.micro_batch_tokens, value)
+    if settings.cluster.device == "cuda" and parts:
+        parts["CUDA context"] = round(assumed.scorer_context_gib * GIB)
+    return GroupMemory("reward", settings.cluster.reward.num_workers, parts)
+
+
+def memory_of(
+    settings: Settings,
+    policy: ModelShape,
+    rewards: Mapping[str, tuple[RewardModelSettings, ModelShape]],
+    assumed: Assumptions,
+) -> dict[str, GroupMemory]:
+    """Every group that the run starts."""
+    groups = {
+        "policy": policy_memory(settings, policy, assumed),
+        "rollout": rollout_memory(settings, policy, assumed),
+        "reward": reward_memory(settings, rewards, assumed),
+    }
+    if settings.algorithm.kl.placement != "none":
+        groups["reference"] = reference_memory(settings, policy, assumed)
+    return groups
+
+
+def longest_row(settings: Settings) -> int:
+    """Tokens of the largest micro-batch: the budget, or a single sequence that is longer."""
+    return max(
+        settings.trainer.micro_batch_tokens, settings.rollout.max_prompt_tokens + settings.rollout.max_response_tokens
+    )
+
+
+def num_gpus(cluster: ClusterSettings, tensor_parallel_size: int, groups: tuple[str, ...]) -> float:
+    """GPUs that the groups reserve; parts of one, as in a colocated set, add up."""
+    total = 0.0
+    for name in groups:
+        group = getattr(cluster, name)
+        total += group.num_workers * group.gpus_per_worker * (tensor_parallel_size if name == "rollout" else 1)
+    return round(total, 6)
+
+
+def _bytes(dtype: str) -> int:
+    return 4 if dtype == "float32" else 2

@@ -1,0 +1,191 @@
+"""A plan: memory, tokens, hours of a configuration, and what keeps it from fitting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...errors import ConfigError
+from ...settings import Settings
+from .assumptions import Assumptions
+from .duration import Duration, duration
+from .memory import GIB, NODE_GPUS, GroupMemory, kv_tokens, memory_of, num_gpus
+from .shapes import ModelShape, shape_of
+
+
+@dataclass(frozen=True)
+class Share:
+    """What lies on one GPU: several groups where they are colocated, several workers where they take a part each."""
+
+    groups: tuple[str, ...]
+    num_gpus: int
+    training_bytes: int
+    generating_bytes: int
+    stored_bytes: int
+    """Of them weights, gradients and optimiser states while the policy trains."""
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.training_bytes, self.generating_bytes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that `lrm-safety plan` prints."""
+
+    policy: ModelShape
+    rewards: Mapping[str, ModelShape]
+    groups: Mapping[str, GroupMemory]
+    shares: tuple[Share, ...]
+    """By GPU; empty on the CPU."""
+    num_gpus: float
+    kv_tokens: int
+    sequence_tokens: int
+    """Longest prompt and response."""
+    duration: Duration
+    assumed: Assumptions
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.num_gpus * self.duration.hours
+
+
+def plan(settings: Settings, assumed: Assumptions) -> Plan:
+    """Work it out; raises ConfigError or ModelError for a model whose shape cannot be known."""
+    policy = shape_of(settings.model.path, "model.path", config=assumed.model_config)
+    models = {name: one for name, one in settings.reward.models.items() if one.kind == "classifier"}
+    rewards = {
+        name: shape_of(one.path or "", f"reward.models.{name}.path", head=False, config=assumed.reward_config)
+        for name, one in models.items()
+    }
+    groups = memory_of(settings, policy, {name: (models[name], shape) for name, shape in rewards.items()}, assumed)
+    return Plan(
+        policy=policy,
+        rewards=rewards,
+        groups=groups,
+        shares=_shares(settings, groups) if settings.cluster.device == "cuda" else (),
+        num_gpus=num_gpus(settings.cluster, settings.rollout.tensor_parallel_size, tuple(groups)),
+        kv_tokens=kv_tokens(settings, policy, groups["rollout"]),
+        sequence_tokens=settings.rollout.max_prompt_tokens + settings.rollout.max_response_tokens,
+        duration=duration(settings, policy, rewards, assumed),
+        assumed=assumed,
+    )
+
+
+def _shares(settings: Settings, groups: Mapping[str, GroupMemory]) -> tuple[Share, ...]:
+    cluster = settings.cluster
+    colocated = {name for together in cluster.colocate for name in together}
+    shares = []
+    for together in [*cluster.colocate, *([name] for name in groups if name not in colocated)]:
+        names = tuple(name for name in together if name in groups)
+        if not names:
+            continue
+        if len(names) == 1:
+            group, each = groups[names[0]], getattr(cluster, names[0]).gpus_per_worker
+            if not each:
+                continue  # in host memory
+            on_one = min(int(1 / each), group.num_workers) if each < 1 else 1
+            tensor_parallel = settings.rollout.tensor_parallel_size if names[0] == "rollout" else 1
+            gpus = -(-group.num_workers * tensor_parallel // on_one)
+            shares.append(Share(names, gpus, group.total * on_one, group.total * on_one, group.stored * on_one))
+            continue
+        # The policy has a turn, then the others; whose turn it is not rests, and the policy makes room for engines.
+        moved = groups["policy"].offloaded if {"policy", "rollout"} <= set(names) else 0
+        training = sum(
+            groups[name].total
+            if name == "policy"
+            else _asleep(groups[name])
+            if name == "rollout"
+            else groups[name].at_rest
+            for name in names
+        )
+        generating = sum(groups[name].at_rest - moved if name == "policy" else groups[name].total for name in names)
+        stored = sum(groups[name].stored for name in names if name != "rollout")
+        shares.append(Share(names, groups[names[0]].num_workers, training, generating, stored))
+    return tuple(shares)
+
+
+def _asleep(engine: GroupMemory) -> int:
+    """What a sleeping engine keeps on its GPU."""
+    return engine.parts.get("engine overhead", 0)
+
+
+def refuse_what_cannot_fit(planned: Plan, settings: Settings, machine_bytes: int) -> None:
+    """Raise ConfigError for the first thing that cannot fit, naming the key to change. `machine_bytes`: for cluster.device=cpu."""
+    assumed, rollout = planned.assumed, settings.rollout
+    if settings.cluster.device == "cpu":
+        taken = {name: (one.total + one.host_bytes) * one.num_workers for name, one in planned.groups.items()}
+        needed = sum(taken.values())
+        room = round(assumed.host_memory_gib * GIB) if assumed.host_memory_gib else machine_bytes
+        if needed > room:
+            largest = max(taken, key=taken.__getitem__)
+            raise ConfigError(
+                f"cluster.{largest}.num_workers: all groups need {needed / GIB:.1f} GiB of memory, there are "
+                f"{room / GIB:.1f}; the {largest} group takes most: use fewer workers, a smaller model, or smaller "
+                "trainer.micro_batch_tokens and rollout.kv_cache_bytes"
+            )
+        return
+    room = round(assumed.gpu_memory_gib * GIB)
+    if assumed.gpus is not None and planned.num_gpus > assumed.gpus:
+        raise ConfigError(
+            f"cluster: asks for {planned.num_gpus:g} GPUs, plan.gpus={assumed.gpus:g}; choose another cluster=OPTION or lower "
+            "cluster.*.num_workers"
+        )
+    # An engine whose weights leave no room says so more clearly than the sum of a GPU does.
+    if planned.kv_tokens == 0:
+        raise ConfigError(
+            f"rollout.tensor_parallel_size={rollout.tensor_parallel_size}: the weights take "
+            f"{planned.groups['rollout'].parts['weights'] / GIB:.1f} GiB of each GPU of an engine, its share is "
+            f"{rollout.gpu_memory_utilization * assumed.gpu_memory_gib:.1f} (rollout.gpu_memory_utilization="
+            f"{rollout.gpu_memory_utilization:g}) and nothing is left for the KV cache; raise it"
+        )
+    if planned.kv_tokens < planned.sequence_tokens:
+        raise ConfigError(
+            f"rollout.gpu_memory_utilization={rollout.gpu_memory_utilization:g}: the KV cache of an engine holds "
+            f"{planned.kv_tokens:,} tokens, one response of rollout.max_prompt_tokens + max_response_tokens needs "
+            f"{planned.sequence_tokens:,}; raise it, or rollout.tensor_parallel_size={rollout.tensor_parallel_size}, or shorten "
+            "rollout.max_response_tokens"
+        )
+    for share in planned.shares:
+        if share.peak_bytes > room:
+            raise ConfigError(
+                f"{_mend(share, planned, settings)}: {' + '.join(share.groups)} take {share.peak_bytes / GIB:.1f} GiB on a GPU of "
+                f"{assumed.gpu_memory_gib:g} (plan.gpu_memory_gib)"
+            )
+    on_host = {name: one.host_bytes * min(NODE_GPUS, one.num_workers) for name, one in planned.groups.items()}
+    host = sum(on_host.values())
+    if assumed.host_memory_gib is not None and host > assumed.host_memory_gib * GIB:
+        largest = max(on_host, key=on_host.__getitem__)
+        if largest == "rollout":
+            key, mend = "cluster.colocate", "sleeping engines keep their weights there; take groups apart"
+        elif settings.trainer.offload_optimizer:
+            key, mend = "trainer.offload_optimizer", "use more nodes (cluster.policy.num_workers) or switch it off"
+        else:
+            key, mend = "cluster.colocate", "the policy's optimiser moves there for the engines; take groups apart"
+        raise ConfigError(
+            f"{key}: the {min(NODE_GPUS, planned.groups[largest].num_workers)} {largest} workers of a node keep "
+            f"{on_host[largest] / GIB:.0f} GiB in host memory, all groups {host / GIB:.0f}, plan.host_memory_gib="
+            f"{assumed.host_memory_gib:g}; {mend}"
+        )
+
+
+def _mend(share: Share, planned: Plan, settings: Settings) -> str:
+    """The key whose change helps most: by the largest part of the group that is largest there."""
+    if len(share.groups) > 1 and share.generating_bytes > share.training_bytes and "rollout" in share.groups:
+        return f"rollout.gpu_memory_utilization={settings.rollout.gpu_memory_utilization:g}: lower it, or take groups apart"
+    group = max(
+        (planned.groups[name] for name in share.groups if name != "rollout"), key=lambda one: one.total, default=None
+    )
+    if group is None:
+        return f"rollout.tensor_parallel_size={settings.rollout.tensor_parallel_size}: raise it"
+    if group.group == "policy":
+        part = max(group.parts, key=group.parts.__getitem__)
+        if part in ("activations", "log-probs"):
+            return f"trainer.micro_batch_tokens={settings.trainer.micro_batch_tokens}: lower it, with rollout.max_response_tokens"
+        more = "" if settings.trainer.offload_optimizer else ", or set trainer.offload_optimizer=true"
+        return f"cluster.policy.num_workers={group.num_workers}: raise it{more}"
+    if group.group == "reference":
+        return "trainer.reference_sharding=zero3 with more cluster.reference.num_workers" + (
+            ", which is already on" if settings.trainer.reference_sharding == "zero3" else ""
+        )
+    return "reward: choose a smaller reward model, or a lower reward.models.NAME.micro_batch_tokens"

@@ -1,0 +1,301 @@
+"""What a folder holds (a training run, an evaluation, an analysis), and who it belongs to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import yaml
+
+from ...errors import ConfigError, DataError, first_line
+from ...files import read_json
+from ...monitoring.metrics_file import whole_lines
+from ...results import Audit, Evaluation, Memorization, Reflection
+
+ROLES = ("base", "sft", "rl")
+"""Names that the paper's figures belong to, in the order of the rows."""
+Series = dict[str, list[tuple[int, float]]]
+"""Every metric as (update, value), in the order of recording."""
+_NAMED = re.compile(r"([A-Za-z0-9_.+-]+)=(.+)")
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A folder with metrics.jsonl."""
+
+    folder: Path
+    series: Series
+    config: dict[str, Any]
+    """Its config.yaml; empty where there is none."""
+    ended: str = ""
+    """The day of its last record, empty where none says it."""
+
+    @property
+    def seed(self) -> int | None:
+        return self.config.get("seed")
+
+    @property
+    def updates(self) -> int:
+        """How far it came."""
+        return int(max((value for _, value in self.series.get("train/update", ())), default=0))
+
+    @property
+    def planned_updates(self) -> int | None:
+        """How far it was to come, where its configuration says so."""
+        return (self.config.get("schedule") or {}).get("max_updates")
+
+
+@dataclass(frozen=True)
+class EvaluationRun:
+    """A folder with the results.json of `lrm-safety evaluate`."""
+
+    folder: Path
+    results: Evaluation
+    config: dict[str, Any]
+
+    @property
+    def seed(self) -> int | None:
+        return self.results.seed
+
+
+Found = TypeVar("Found", Reflection, Memorization, Audit)
+
+
+@dataclass(frozen=True)
+class Analysis(Generic[Found]):
+    """A folder with reflection.json, memorization.json or audit.json."""
+
+    folder: Path
+    results: Found
+
+    @property
+    def seed(self) -> int | None:
+        return self.results.seed
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.results.FILE
+
+
+AnyAnalysis = Analysis[Reflection] | Analysis[Memorization] | Analysis[Audit]
+Seeded = TypeVar("Seeded", bound=TrainingRun | EvaluationRun | AnyAnalysis)
+
+
+def paired(mine: Sequence[TrainingRun | EvaluationRun | AnyAnalysis], theirs: Sequence[Seeded]) -> list[Seeded | None]:
+    """For each of mine that of theirs which belongs to its seed, None where there is none; an only one belongs to every seed.
+
+    Where seeds are absent or repeat they tell nothing apart, and the place in the list decides.
+    """
+    if len(theirs) == 1:
+        return [theirs[0]] * len(mine)
+    for seeds in ([one.seed for one in mine], [one.seed for one in theirs]):
+        if None in seeds or len(set(seeds)) < len(seeds):
+            return [theirs[i] if i < len(theirs) else None for i in range(len(mine))]
+    of_seed = {one.seed: one for one in theirs}
+    return [of_seed.get(one.seed) for one in mine]
+
+
+@dataclass
+class Subject:
+    """One row of the tables: a model, trained and evaluated once or with several seeds."""
+
+    name: str
+    runs: list[TrainingRun] = field(default_factory=list)
+    evaluations: list[EvaluationRun] = field(default_factory=list)
+
+    @property
+    def role(self) -> str | None:
+        """base, sft or rl, where the name says so (`rl`, `rl-kl0`, `sft_raw`)."""
+        return role_and_rest(self.name)[0]
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where it stands, its runs first; a folder of both twice."""
+        return [*(one.folder for one in self.runs), *(one.folder for one in self.evaluations)]
+
+    @property
+    def family(self) -> str | None:
+        """The conversation family that was evaluated."""
+        return self.evaluations[0].results.model.family if self.evaluations else None
+
+
+def role_and_rest(name: str) -> tuple[str | None, str]:
+    """(`rl`, `qwen3-no_kl`) of `rl-qwen3-no_kl`; (None, the name) where it begins with no role."""
+    first, *rest = re.split(r"[-_. ]", name.lower(), maxsplit=1)
+    return (first, "".join(rest)) if first in ROLES else (None, name.lower())
+
+
+@dataclass
+class Study:
+    """Everything that a report is made from."""
+
+    subjects: list[Subject]
+    analyses: list[AnyAnalysis]
+    notes: list[str] = field(default_factory=list)
+    """What a reader must know of the folders: runs that stopped, folders that were given twice."""
+    samples: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Rows of samples.jsonl by the name of the model, where they were asked for; their texts may be harmful."""
+    num_samples: int = 0
+    """Prompts of each set that are shown."""
+
+    def __post_init__(self) -> None:
+        """Rows of a base stand together, in the order of roles."""
+        self.subjects.sort(key=lambda one: ROLES.index(one.role) if one.role else len(ROLES))
+        self.subjects = [one for group in self.groups().values() for one in group]
+
+    def of_kind(self, kind: type[Found]) -> Iterator[Analysis[Found]]:
+        """The analyses that left results of this kind."""
+        return (Analysis(one.folder, found) for one in self.analyses if isinstance(found := one.results, kind))
+
+    @property
+    def base(self) -> Subject | None:
+        """The first evaluated subject whose role is base."""
+        return next((one for one in self.subjects if one.role == "base" and one.evaluations), None)
+
+    def base_of(self, subject: Subject) -> Subject | None:
+        """What a subject is compared with: the base of its name (`base-7b` of `rl-7b-no_kl`), or the only one of its model
+        family, or the only one there is. None where several could be meant."""
+        bases = [one for one in self.subjects if one.role == "base" and one.evaluations]
+        if subject in bases:
+            return subject
+        rest = role_and_rest(subject.name)[1]
+        named = [
+            one
+            for one in bases
+            if (own := role_and_rest(one.name)[1]) and re.match(rf"{re.escape(own)}(?![a-z0-9])", rest)
+        ]
+        same = [one for one in bases if one.family == subject.family]
+        if named:
+            return max(named, key=lambda one: len(one.name))
+        return same[0] if len(same) == 1 else bases[0] if len(bases) == 1 else None
+
+    def groups(self) -> dict[str, list[Subject]]:
+        """Subjects that are compared with each other, by the name of their base (without `base`; empty: none)."""
+        found: dict[str, list[Subject]] = {}
+        for subject in self.subjects:
+            base = self.base_of(subject)
+            found.setdefault(role_and_rest(base.name)[1] or base.name if base else "", []).append(subject)
+        return found
+
+
+def gather(arguments: Sequence[str]) -> Study:
+    """Read `FOLDER` and `NAME=FOLDER` arguments; folders of one name are joined (its training, its evaluations, its seeds).
+
+    A folder that stands there twice under one name is read once; a run that stopped before the others of its name is left out.
+    Both are noted. Raises ConfigError for a folder that is none of what a report is made from, DataError for a torn file.
+    """
+    subjects: dict[str, Subject] = {}
+    analyses: list[AnyAnalysis] = []
+    notes: list[str] = []
+    names: dict[Path, list[str]] = {}
+    for argument in arguments:
+        name, folder = _split(argument)
+        same = names.setdefault(folder.resolve(), [])
+        if name in same:
+            notes.append(f"{folder} was given twice as {name} and counts once")
+            continue
+        if same:
+            notes.append(f"{folder} was given as {' and '.join([*same, name])}: the same run under several names")
+        same.append(name)
+        for one in read_folder(folder):
+            if isinstance(one, Analysis):
+                if len(same) == 1:
+                    analyses.append(one)
+                continue
+            subject = subjects.setdefault(name, Subject(name))
+            if isinstance(one, TrainingRun):
+                subject.runs.append(one)
+            else:
+                subject.evaluations.append(one)
+    for subject in subjects.values():
+        notes += _leave_out_stopped(subject)
+    return Study(list(subjects.values()), analyses, notes)
+
+
+def _leave_out_stopped(subject: Subject) -> list[str]:
+    """Takes the runs that stopped before another one out of a subject; a line for each, and for one that is the only one."""
+    furthest = max((run.updates for run in subject.runs), default=0)
+    notes = []
+    for run in list(subject.runs):
+        planned = run.planned_updates or furthest
+        if run.updates < furthest:
+            subject.runs.remove(run)
+            notes.append(
+                f"{subject.name}: the run in {run.folder} stopped at update {run.updates} of {planned} and is left out"
+            )
+        elif run.updates < planned:
+            notes.append(f"{subject.name}: the run in {run.folder} stopped at update {run.updates} of {planned}")
+    return notes
+
+
+def _split(argument: str) -> tuple[str, Path]:
+    """(name, folder); a folder that exists is one, though its name may hold `=` as those of a sweep do."""
+    if not Path(argument).exists() and (named := _NAMED.fullmatch(argument)):
+        return named[1], Path(named[2])
+    return Path(argument).absolute().name, Path(argument)
+
+
+def read_folder(folder: Path) -> list[TrainingRun | EvaluationRun | AnyAnalysis]:
+    """Everything that a folder holds; raises ConfigError when it is nothing."""
+    found: list[TrainingRun | EvaluationRun | AnyAnalysis] = []
+    results = folder / Evaluation.FILE
+    if results.is_file() and "head_is_new" in read_json(results):
+        raise ConfigError(
+            f"report: {folder}: is the training of a reward model (lrm-safety reward), which a report does not "
+            "show; give the folder of its lrm-safety audit-reward"
+        )
+    if (folder / "metrics.jsonl").is_file():
+        found.append(read_run(folder))
+    if results.is_file():
+        found.append(EvaluationRun(folder, Evaluation.read(results), read_config(folder)))
+    found += [*_analyses(folder, Reflection), *_analyses(folder, Memorization), *_analyses(folder, Audit)]
+    if not found:
+        reason = "holds no metrics.jsonl, results.json or ANALYSIS.json" if folder.is_dir() else "no such folder"
+        raise ConfigError(
+            f"report: {folder}: {reason}; give folders of lrm-safety train, sft, evaluate, analyze or audit-reward"
+        )
+    return found
+
+
+def read_run(folder: Path) -> TrainingRun:
+    """What metrics.jsonl and config.yaml of a folder say."""
+    path = folder / "metrics.jsonl"
+    series = read_series(path)
+    times = re.findall(r'"time": ?(\d{9,})', path.read_text(encoding="utf-8", errors="replace"))
+    ended = str(datetime.fromtimestamp(int(times[-1]), UTC).date()) if times else ""
+    return TrainingRun(folder, series, read_config(folder), ended)
+
+
+def read_series(path: Path) -> Series:
+    """Every metric as (update, value) in the order of recording; values that were not finite are left out.
+
+    Raises DataError when the file is absent or a line but the last is torn (a run that was killed may tear the last).
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; has the run recorded anything?")
+    series: Series = {}
+    for _, entry in whole_lines(path):
+        for name, value in entry.items():
+            if "/" in name and isinstance(value, int | float):
+                series.setdefault(name, []).append((entry["update"], float(value)))
+    return series
+
+
+def _analyses(folder: Path, kind: type[Found]) -> list[Analysis[Found]]:
+    return [Analysis(folder, kind.read(folder))] if (folder / kind.FILE).is_file() else []
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.yaml of a folder, empty where there is none."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read ({first_line(error)})") from error
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,324 @@
+"""The runs of a multirun as one table: a row for every configuration, means over its seeds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...diagnosis import Evidence
+from ...errors import ConfigError
+from ...statistics import over_runs, unpaired_interval
+from .combine import graded_sets, num_questions, over_questions
+from .cost import cost_of
+from .folders import TrainingRun, read_config, read_run
+
+NOT_COMPARED = ("seed", "run", "tracking", "checkpoint")
+"""Parts of a configuration that do not make another experiment."""
+MAIN_HEAD = ["run", "changed", "seeds"]
+SETTLED = {
+    "kl/k3": "KL, nats/token",
+    "response/length_mean": "response tokens",
+    "response/trace_length_mean": "trace tokens",
+    "response/refusal_rate": "refusals",
+    "sft/loss": "loss",
+}
+"""Metrics of which the median of the last records is shown, with their headings."""
+TRAINS = {"data", "trainer", "schedule"}
+"""Keys by which the configuration of a run of train or sft is told."""
+Interval = tuple[float, float | None, float | None]
+"""Value, low, high."""
+HOW = (
+    "Mean over seeds [Student's 95% interval, of shares on the logit scale]; of one seed what an evaluation's number of questions "
+    "leaves open. KL, tokens and refusals: median of the last records of training."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """All runs of one configuration."""
+
+    name: str
+    changed: Mapping[str, Any]
+    """How it differs from the reference, by dotted key; empty for the reference itself."""
+    runs: Sequence[TrainingRun]
+
+    def cells(self) -> dict[str, Interval]:
+        """Mean and 95% interval over the runs that have the figure, by heading."""
+        return intervals([final_figures(run) for run in self.runs], self.runs)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows, the reference first."""
+
+    rows: Sequence[Row]
+    left_out: Sequence[str]
+    """A line for every run that stopped before the others of its configuration, or repeats a seed of it."""
+
+    @property
+    def reference(self) -> Row:
+        return self.rows[0]
+
+    def before(self) -> dict[str, Interval]:
+        """The evaluation before the first update, of the reference: other configurations repeat it, or have another model."""
+        first = [
+            {name: points[0][1] for name, points in _evaluated(run) if points[0][0] == 0} for run in self.reference.runs
+        ]
+        return intervals(first, self.reference.runs)
+
+    def differences(self, row: Row) -> dict[str, Interval]:
+        """Row less reference, paired by seed: the same prompts and the same order, so less of it is chance. Of one seed the
+        interval of two independent shares, which is wide for the same questions."""
+        mine, theirs = ({_seed(run): run for run in one.runs} for one in (row, self.reference))
+        found: dict[str, list[float]] = {}
+        alone: dict[str, Interval] = {}
+        for seed in sorted(mine.keys() & theirs.keys()):
+            after, before = final_figures(mine[seed]), final_figures(theirs[seed])
+            for name in after.keys() & before.keys():
+                found.setdefault(name, []).append(after[name] - before[name])
+                n, m = (num_questions(run.series, name) for run in (mine[seed], theirs[seed]))
+                if n and m:
+                    low, high = unpaired_interval(after[name], n, before[name], m)
+                    alone[name] = (after[name] - before[name], low, high)
+        return {
+            name: alone[name] if len(values) == 1 and name in alone else over_runs(values)
+            for name, values in found.items()
+        }
+
+    @property
+    def headings(self) -> list[str]:
+        """Every column, in the order of the runs' own figures."""
+        return list(dict.fromkeys(name for row in self.rows for run in row.runs for name in final_figures(run)))
+
+
+def final_figures(run: TrainingRun) -> dict[str, float]:
+    """What a run came to: its last evaluation, settled training metrics, seconds; by heading."""
+    figures = {name: points[-1][1] for name, points in _evaluated(run)}
+    evidence = Evidence(training=run.series)
+    for metric, heading in SETTLED.items():
+        if (late := evidence.late(metric)) is not None:
+            figures[heading] = late.value
+    if points := run.series.get("sft/validation_loss"):
+        figures["held-out loss"] = points[-1][1]
+    return figures | {"seconds": cost_of(run).seconds}
+
+
+def intervals(figures: Sequence[Mapping[str, float]], runs: Sequence[TrainingRun]) -> dict[str, Interval]:
+    """The figures of several runs, by heading, as means with intervals: over the runs; of one run over the questions of its
+    evaluation, where their number is known."""
+    found: dict[str, list[tuple[float, TrainingRun]]] = {}
+    for mine, run in zip(figures, runs, strict=True):
+        for name, value in mine.items():
+            found.setdefault(name, []).append((value, run))
+    return {
+        name: over_questions(of[0][1].series, name, of[0][0])
+        if len(of) == 1
+        else over_runs([value for value, _ in of], share=f"evaluation/{name}" in of[0][1].series)
+        for name, of in found.items()
+    }
+
+
+def compare(folders: Sequence[Path]) -> Comparison:
+    """Every training run in or below the folders, by configuration.
+
+    The reference is the configuration that the others differ least from: in a sweep of single changes the unchanged one. Of
+    two that differ from the others alike, as any two alone do, it is the one that is no ablation.
+    Raises ConfigError for a folder without runs, DataError for a torn file.
+    """
+    groups: dict[str, list[TrainingRun]] = {}
+    for run in _runs(folders):
+        compared = {key: value for key, value in run.config.items() if key not in NOT_COMPARED}
+        groups.setdefault(json.dumps(compared, sort_keys=True), []).append(run)
+    identities = list(groups)
+    distance = [sum(len(changes(_parsed(a), _parsed(b))) for b in identities) for a in identities]
+    stopped = [not any(run.updates for run in runs) for runs in groups.values()]  # all of them: no row to refer to
+    order = zip(stopped, distance, map(_ablated, groups.values()), range(len(identities)), identities, strict=True)
+    reference = min(order)[-1]
+    ordered = [reference, *(one for one in identities if one != reference)]
+    names = _names([groups[one] for one in ordered])
+    rows, left_out = [], []
+    for name, identity in zip(names, ordered, strict=True):
+        furthest = max(run.updates for run in groups[identity])
+        whole: dict[int, TrainingRun] = {}
+        for run in groups[identity]:
+            if not run.updates:
+                left_out.append(f"{run.folder}: stopped before its first record")
+            elif run.updates < furthest:
+                left_out.append(f"{run.folder}: stopped at update {run.updates} of {furthest}")
+            elif (same := whole.setdefault(_seed(run), run)) is not run:
+                left_out.append(f"{run.folder}: repeats seed {_seed(run)} of {same.folder}")
+        if whole:
+            rows.append(Row(name, changes(_parsed(reference), _parsed(identity)), list(whole.values())))
+    return Comparison(rows, left_out)
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys whose values differ, with the new ones; dictionaries without a common key are named by their keys,
+    so that a group that was exchanged is one change (`files.differences` would tell each of its members)."""
+    found: dict[str, Any] = {}
+    for key in {**old, **new}:
+        a, b = old.get(key), new.get(key)
+        if a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict) and a.keys() & b.keys():
+            found |= changes(a, b, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = sorted(b) if isinstance(b, dict) else b
+    return found
+
+
+def markdown(comparison: Comparison) -> str:
+    """The tables as Markdown."""
+    parts = [f"{HOW}\n", _markdown_table(MAIN_HEAD + comparison.headings, table_rows(comparison))]
+    if differences := difference_rows(comparison):
+        parts += [
+            f"\nDifference from {comparison.reference.name}, paired by seed:\n",
+            _markdown_table(["run", *comparison.headings], differences),
+        ]
+    return "\n".join([*parts, *(f"\nLeft out: {line}" for line in comparison.left_out)]) + "\n"
+
+
+def table_rows(comparison: Comparison) -> list[list[str]]:
+    """Cells of the main table: before training, then every configuration."""
+    before, places = comparison.before(), _places(comparison)
+    rows = [["before training", "", "", *_cells(before, places)]] if before else []
+    for row in comparison.rows:
+        changed = ", ".join(f"{key}={_shown(value)}" for key, value in row.changed.items()) or "reference"
+        rows.append([row.name, changed, str(len(row.runs)), *_cells(row.cells(), places)])
+    return rows
+
+
+def difference_rows(comparison: Comparison) -> list[list[str]]:
+    """Cells of the differences from the reference."""
+    return [
+        [row.name, *_cells(found, _places(comparison), signed=True)]
+        for row in comparison.rows[1:]
+        if (found := comparison.differences(row))
+    ]
+
+
+def _places(comparison: Comparison) -> dict[str, int]:
+    """Decimal places of each column."""
+    cells = [row.cells() for row in comparison.rows]
+    return {name: places_of([one[name][0] for one in cells if name in one]) for name in comparison.headings}
+
+
+def _cells(found: Mapping[str, Interval], places: Mapping[str, int], *, signed: bool = False) -> list[str]:
+    return [cell(found.get(name), number, signed=signed) for name, number in places.items()]
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """Every figure, for other programs."""
+
+    def plain(cells: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
+        return {name: dict(zip(("mean", "low", "high"), one, strict=True)) for name, one in cells.items()}
+
+    return {
+        "before": plain(comparison.before()),
+        "rows": [
+            {
+                "name": row.name,
+                "changed": dict(row.changed),
+                "seeds": [_seed(run) for run in row.runs],
+                "folders": [str(run.folder) for run in row.runs],
+                "figures": plain(row.cells()),
+                "differences": plain(comparison.differences(row)) if row is not comparison.reference else {},
+            }
+            for row in comparison.rows
+        ],
+        "left_out": list(comparison.left_out),
+    }
+
+
+def places_of(values: Sequence[float]) -> int:
+    """Decimal places that all numbers of a column are shown with, by the largest of them."""
+    largest = max(map(abs, values), default=0.0)
+    return 0 if largest >= 100 else 1 if largest >= 10 else 3 if largest >= 0.1 else 4
+
+
+def cell(one: Interval | None, places: int = 3, *, signed: bool = False) -> str:
+    """`0.930 [0.770, 0.981]`: mean and interval; a dash where there is no figure, the mean alone where it has no interval or
+    one without a width that could be seen."""
+    if one is None:
+        return "–"
+    mean, low, high = (None if value is None else f"{value:{'+' if signed else ''}.{places}f}" for value in one)
+    return str(mean) if low == high else f"{mean} [{low}, {high}]"
+
+
+def _runs(folders: Sequence[Path]) -> Iterator[TrainingRun]:
+    """Each run once, though folders overlap; also one that stopped before its first record. `lrm-safety reward`, which trains
+    something else, and evaluations are no runs."""
+    known: set[Path] = set()
+    for folder in folders:
+        places = {path.parent for name in ("metrics.jsonl", "config.yaml") for path in folder.rglob(name)}
+        found = [run for place in sorted(places) if (run := _run(place)) is not None]
+        if not any(run.updates for run in found):
+            reason = "no run of lrm-safety train or sft in it or below it" if folder.is_dir() else "no such folder"
+            raise ConfigError(f"compare: {folder}: {reason}")
+        for run in found:
+            if (place := run.folder.resolve()) not in known:
+                known.add(place)
+                yield run
+
+
+def _run(folder: Path) -> TrainingRun | None:
+    """The run of a folder; None where it is none."""
+    if (folder / "metrics.jsonl").is_file():
+        run = read_run(folder)
+        return run if run.updates or run.config.keys() >= TRAINS else None
+    config = read_config(folder)
+    return TrainingRun(folder, {}, config) if config.keys() >= TRAINS else None
+
+
+def _evaluated(run: TrainingRun) -> Iterator[tuple[str, list[tuple[int, float]]]]:
+    """Primary figures of the evaluation inside training."""
+    return ((name, run.series[f"evaluation/{name}"]) for name in graded_sets(run.series))
+
+
+def _called(run: TrainingRun) -> str:
+    """The folder's name, or where that is of one seed of a sweep, the run's own."""
+    configured = run.config.get("run") or {}
+    folder = Path(str(configured.get("directory", run.folder))).name
+    of_one_seed = any(part.startswith("seed-") for part in folder.split("__"))
+    return str(configured.get("name", folder)) if of_one_seed else folder
+
+
+def _names(groups: Sequence[Sequence[TrainingRun]]) -> list[str]:
+    """The folder that each configuration asks for; where several ask for one, with a number."""
+    names = [_called(runs[0]) for runs in groups]
+    seen: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        seen[name] += 1
+        unique.append(name if names.count(name) == 1 else f"{name} ({seen[name]})")
+    return unique
+
+
+def _ablated(runs: Sequence[TrainingRun]) -> bool:
+    """Whether the runs say of themselves what they change: conf/ablation names it in the tags."""
+    return bool((runs[0].config.get("tracking") or {}).get("tags"))
+
+
+def _seed(run: TrainingRun) -> int:
+    return int(run.config.get("seed", 0))
+
+
+def _parsed(identity: str) -> dict[str, Any]:
+    found = json.loads(identity)
+    assert isinstance(found, dict)
+    return found
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    return "null" if value is None else str(value)
+
+
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(text.replace('|', '/') for text in line)} |" for line in lines)

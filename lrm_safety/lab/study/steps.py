@@ -1,0 +1,125 @@
+"""A study as a list of commands: what each is given, and the file that shows it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...settings.study import StudySettings
+
+BASE = "base"
+METHODS = ("sft", "rl")
+"""What is trained, each by the commands of that name in StudyOverridesSettings."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of `lrm-safety`, in a process of its own."""
+
+    name: str
+    arguments: tuple[str, ...]
+    produces: Path
+    """There once the step is done."""
+
+    @property
+    def kind(self) -> str:
+        """What steps of different seeds share: `train sft`."""
+        return self.name.partition(",")[0]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the study: one method, one seed."""
+
+    method: str
+    """base, sft or rl."""
+    seed: int
+    """Of training and of sampling."""
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}, seed {self.seed}"
+
+    @property
+    def run(self) -> Path | None:
+        """The folder of its training; None: the base model."""
+        return None if self.method == BASE else self.folder / "run"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluation"
+
+
+def models_of(settings: StudySettings) -> list[Model]:
+    """Base, SFT and RL of the first seed, then of the next: an early look at the folder shows a whole comparison."""
+    root = Path(settings.run.directory)
+    methods = [BASE, *(method for method in METHODS if getattr(settings.overrides, method))]
+    return [Model(method, seed, root / method / f"seed-{seed}") for seed in settings.seeds for method in methods]
+
+
+def analysis_of(settings: StudySettings, seed: int) -> Path:
+    """The folder of both analyses of a seed's models."""
+    return Path(settings.run.directory) / "analysis" / f"seed-{seed}"
+
+
+def steps_of(settings: StudySettings) -> list[Step]:
+    """Every command of the study, in order."""
+    steps: list[Step] = []
+    group = f"tracking.group={settings.run.name}"
+    for seed in settings.seeds:
+        models = [model for model in models_of(settings) if model.seed == seed]
+        for model in models:
+            steps += [*_training(settings, model), _evaluation(settings, model)]
+        steps += _analyses(settings, models, seed)
+    # First, so that what a command is given by itself has the last word.
+    return [
+        replace(one, arguments=_with_tracking(one.arguments, (group, *settings.overrides.tracking))) for one in steps
+    ]
+
+
+def _with_tracking(arguments: tuple[str, ...], tracking: tuple[str, ...]) -> tuple[str, ...]:
+    words = 2 if arguments[0] == "analyze" else 1
+    return (*arguments[:words], *tracking, *arguments[words:])
+
+
+def _training(settings: StudySettings, model: Model) -> Iterator[Step]:
+    if model.run is None:
+        return
+    place = (
+        f"seed={model.seed}",
+        f"run.name={settings.run.name}-{model.method}-{model.seed}",
+        f"run.directory={model.run}",
+    )
+    commands = {
+        "sft": ("sft", *settings.overrides.model, *settings.overrides.sft),
+        "rl": ("train", *settings.overrides.rl),
+    }
+    yield Step(f"train {model.name}", (*commands[model.method], *place), model.run / "export" / "config.json")
+
+
+def _evaluation(settings: StudySettings, model: Model) -> Step:
+    weights = () if model.run is None else (f"model.path={model.run / 'export'}",)
+    place = (
+        f"seed={model.seed}",
+        f"run.name={settings.run.name}-{model.method}-{model.seed}-evaluation",
+        f"run.directory={model.evaluation}",
+    )
+    arguments = ("evaluate", *settings.overrides.model, *settings.overrides.evaluate, *weights, *place)
+    return Step(f"evaluate {model.name}", arguments, model.evaluation / "results.json")
+
+
+def _analyses(settings: StudySettings, models: list[Model], seed: int) -> Iterator[Step]:
+    folder = analysis_of(settings, seed)
+    shared = (*settings.overrides.model, *settings.overrides.analyze, f"seed={seed}", f"run.directory={folder}")
+    if settings.overrides.analyze:
+        read = [f"+analysis.models.{one.method}.evaluation={one.evaluation}" for one in models]
+        yield Step(f"reflection, seed {seed}", ("analyze", "reflection", *shared, *read), folder / "reflection.json")
+    if settings.overrides.memorization:
+        paths = [
+            f"+analysis.models.{one.method}.path={'${model.path}' if one.run is None else one.run / 'export'}"
+            for one in models
+        ]
+        arguments = ("analyze", "memorization", *shared, *settings.overrides.memorization, *paths)
+        yield Step(f"memorization, seed {seed}", arguments, folder / "memorization.json")

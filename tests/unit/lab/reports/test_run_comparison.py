@@ -1,0 +1,297 @@
+"""The runs of a multirun as one table; every expected number is worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from made_study import training
+
+from lrm_safety import cli
+from lrm_safety.errors import ConfigError
+from lrm_safety.lab.reports.folders import read_folder
+from lrm_safety.lab.reports.sweep import cell, changes, compare, markdown, places_of
+
+BASE = {
+    "model": {"name": "tiny"},
+    "algorithm": {"kl": {"coef": 0.05}, "clip_high": 0.2},
+    "schedule": {"max_updates": 4},
+}
+
+
+def made_run(folder: Path, seed: int, safety: list[float], name: str = "tiny", **algorithm: Any) -> Path:
+    """A run with an evaluation every two updates; seconds are 10 an iteration, lengths and KL constant. One of another name
+    than `tiny` is an ablation."""
+    tags = [] if name == "tiny" else [name]
+    config = {**BASE, "seed": seed, "run": {"directory": f"outputs/{name}"}, "tracking": {"tags": tags}}
+    config["algorithm"] = {**BASE["algorithm"], **algorithm}
+    updates = [2 * i for i in range(len(safety))]
+    series = {
+        "evaluation/safety": list(zip(updates, safety, strict=True)),
+        "evaluation/safety/rate/cut_off": [(0, 0.1)],
+    }
+    for metric, value in (
+        ("train/update", None),
+        ("time/iteration_seconds", 10.0),
+        ("kl/k3", 0.02),
+        ("response/length_mean", 50.0 + seed),
+    ):
+        series[metric] = [(update, float(update) if value is None else value) for update in updates]
+    return training(folder, series, config)
+
+
+def logit_ends(mean: float, error: float) -> tuple[float, float]:
+    """Student's interval of three seeds on the logit scale."""
+    low, high = (math.log(mean / (1 - mean)) + sign * 4.3026527 * error / (mean * (1 - mean)) for sign in (-1, 1))
+    return 1 / (1 + math.exp(-low)), 1 / (1 + math.exp(-high))
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    for seed, (plain, free, wide) in enumerate([(0.90, 0.80, 0.91), (0.92, 0.84, 0.93), (0.97, 0.85, 0.98)]):
+        folder = tmp_path / "sweep"
+        made_run(folder / f"experiment=ablation/no_kl,seed={seed}", seed, [0.1, 0.5, free], "no_kl", kl={"coef": 0.0})
+        made_run(folder / f"experiment=tiny,seed={seed}", seed, [0.1, 0.6, plain])
+        made_run(folder / f"experiment=ablation/wide,seed={seed}", seed, [0.1, 0.6, wide], "wide", clip_high=0.28)
+    return tmp_path / "sweep"
+
+
+def test_seeds_are_one_row_and_the_unchanged_runs_the_reference(sweep: Path) -> None:
+    found = compare([sweep])
+    assert [row.name for row in found.rows] == ["tiny", "no_kl", "wide"]
+    assert [dict(row.changed) for row in found.rows] == [{}, {"algorithm.kl.coef": 0.0}, {"algorithm.clip_high": 0.28}]
+    assert [len(row.runs) for row in found.rows] == [3, 3, 3] and not found.left_out
+    assert found.headings == ["safety", "KL, nats/token", "response tokens", "seconds"]
+
+
+def test_of_two_configurations_the_reference_is_the_one_that_is_no_ablation(tmp_path: Path) -> None:
+    made_run(tmp_path / "ablation", 0, [0.1, 0.2], "no_kl", kl={"coef": 0.0})
+    made_run(tmp_path / "plain", 0, [0.1, 0.5])
+    found = compare([tmp_path])
+    assert [row.name for row in found.rows] == ["tiny", "no_kl"]
+    assert found.differences(found.rows[1])["safety"][0] == pytest.approx(-0.3)
+
+
+def test_mean_and_interval_over_seeds(sweep: Path) -> None:
+    found = compare([sweep])
+    mean, low, high = found.reference.cells()["safety"]
+    # 0.90, 0.92, 0.97: mean 0.93, deviations -0.03, -0.01, 0.04: variance 0.0026 / 2; t of two degrees 4.303
+    # (of a share on the logit scale)
+    assert (mean, low, high) == pytest.approx((0.93, *logit_ends(0.93, math.sqrt(0.0013 / 3))))
+    cells = found.reference.cells()
+    assert cells["response tokens"][0] == pytest.approx(51) and cells["KL, nats/token"] == pytest.approx((0.02,) * 3)
+    assert cells["seconds"] == pytest.approx((30.0,) * 3)
+    assert found.before()["safety"] == pytest.approx((0.1,) * 3)
+
+
+def test_differences_are_paired_by_seed(sweep: Path) -> None:
+    found = compare([sweep])
+    # -0.10, -0.08, -0.12: mean -0.10, variance 0.0008 / 2
+    half = 4.3026527 * math.sqrt(0.0004 / 3)
+    assert found.differences(found.rows[1])["safety"] == pytest.approx((-0.1, -0.1 - half, -0.1 + half))
+    assert found.differences(found.rows[2])["safety"] == pytest.approx((0.01, 0.01, 0.01)), (
+        "seeds vary, the gain does not"
+    )
+
+
+def test_seeds_that_only_one_has_are_not_paired(sweep: Path) -> None:
+    made_run(sweep / "one more", 9, [0.1, 0.1, 0.1], "no_kl", kl={"coef": 0.0})
+    found = compare([sweep])
+    assert len(found.rows[1].runs) == 4
+    assert found.differences(found.rows[1])["safety"][0] == pytest.approx(-0.1)
+
+
+def test_the_evaluation_before_training_is_counted_once_a_seed(sweep: Path) -> None:
+    for seed, value in enumerate((0.1, 0.2, 0.3)):
+        made_run(sweep / f"experiment=tiny,seed={seed}", seed, [value, 0.6, 0.9])
+    # 0.1, 0.2, 0.3 of the reference alone: variance 0.02 / 2
+    assert compare([sweep]).before()["safety"] == pytest.approx((0.2, *logit_ends(0.2, math.sqrt(0.01 / 3))))
+
+
+def test_a_run_counts_once_and_a_seed_counts_once(sweep: Path) -> None:
+    again = made_run(sweep / "z again", 1, [0.1, 0.6, 0.5])
+    found = compare([sweep, sweep / "experiment=tiny,seed=0"])
+    assert len(found.reference.runs) == 3 and found.reference.cells()["safety"][0] == pytest.approx(0.93)
+    assert found.left_out == [f"{again}: repeats seed 1 of {sweep / 'experiment=tiny,seed=1'}"]
+
+
+def test_a_reward_training_beside_the_runs_is_none_of_them(sweep: Path) -> None:
+    reward = training(sweep / "a reward", {"loss": [(1, 0.7), (2, 0.6)]})
+    (reward / "results.json").write_text(json.dumps({"base": "made/up", "head_is_new": True}))
+    assert [len(row.runs) for row in compare([sweep]).rows] == [3, 3, 3]
+    with pytest.raises(ConfigError, match="no run of lrm-safety train or sft"):
+        compare([reward])
+    with pytest.raises(ConfigError, match=r"a reward: is the training of a reward model \(lrm-safety reward\)"):
+        read_folder(reward)
+
+
+def test_a_run_that_stopped_early_is_left_out_and_named(sweep: Path) -> None:
+    made_run(sweep / "experiment=tiny,seed=0", 0, [0.1, 0.6])
+    found = compare([sweep])
+    (line,) = found.left_out
+    assert "experiment=tiny,seed=0: stopped at update 2 of 4" in line
+    assert len(found.reference.runs) == 2 and "Left out" in markdown(found)
+
+
+def test_a_run_without_a_record_is_named(sweep: Path) -> None:
+    for name, text in (("a torn start", json.dumps(BASE | {"trainer": {}, "data": {}})), ("an evaluation", "{}")):
+        (sweep / name).mkdir()
+        (sweep / name / "config.yaml").write_text(text)
+    found = compare([sweep])
+    assert found.left_out == [f"{sweep / 'a torn start'}: stopped before its first record"] and len(found.rows) == 3
+
+
+def test_a_configuration_without_a_record_is_no_reference(tmp_path: Path) -> None:
+    """Two configurations differ from each other alike; the first one stopped before its first record."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.yaml").write_text(json.dumps(BASE | {"trainer": {}, "data": {}}))
+    made_run(tmp_path / "b", 0, [0.1, 0.6], clip_high=0.3)
+    found = compare([tmp_path])
+    assert found.left_out == [f"{tmp_path / 'a'}: stopped before its first record"]
+    assert not found.reference.changed and [row.runs[0].folder.name for row in found.rows] == ["b"]
+
+
+def test_one_run_has_the_interval_of_its_questions_and_names_that_repeat_are_numbered(tmp_path: Path) -> None:
+    for i, clip in enumerate((0.2, 0.3)):
+        folder = made_run(tmp_path / str(i), 0, [0.1, 0.2, 0.3 + i / 10], clip_high=clip)
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"update": 4, "evaluation/safety/num_questions": 100}) + "\n")
+    found = compare([tmp_path / "0", tmp_path / "1"])
+    assert [row.name for row in found.rows] == ["tiny (1)", "tiny (2)"]
+    # Wilson's interval of 40 of 100: (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
+    z = 1.959963984540054
+    half = z * math.sqrt(0.24 / 100 + z * z / 40000)
+    ends = [(0.4 + z * z / 200 + sign * half) / (1 + z * z / 100) for sign in (-1, 1)]
+    assert found.rows[1].cells()["safety"] == pytest.approx((0.4, *ends))
+    # two independent shares of 100 questions: variances add
+    half = z * math.sqrt(0.24 / 100 + 0.21 / 100)
+    assert found.differences(found.rows[1])["safety"] == pytest.approx((0.1, 0.1 - half, 0.1 + half))
+    assert found.rows[1].cells()["seconds"] == (30.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}}, {"b.c": 3}),
+        ({"a": 1}, {}, {"a": None}),
+        ({}, {"a": 1}, {"a": 1}),
+        # another reward is one change, not every key of both
+        (
+            {"models": {"skywork": {"path": "x", "kind": "y"}}},
+            {"models": {"phrases": {"kind": "z"}}},
+            {"models": ["phrases"]},
+        ),
+    ],
+)
+def test_changes(old: dict[str, Any], new: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert changes(old, new) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "places", "signed", "text"),
+    [
+        (None, 3, False, "–"),
+        ((0.93, None, None), 3, False, "0.930"),
+        ((0.9314, 0.9014, 0.9614), 3, False, "0.931 [0.901, 0.961]"),
+        ((-0.1, -0.15, -0.05), 3, True, "-0.100 [-0.150, -0.050]"),
+        ((2.8e-06, 0.0, 0.0), 3, True, "+0.000"),
+        ((133.4, 3.2, 263.6), 0, False, "133 [3, 264]"),
+    ],
+)
+def test_cells(one: Any, places: int, signed: bool, text: str) -> None:
+    assert cell(one, places, signed=signed) == text
+
+
+def test_a_column_has_one_number_of_decimals() -> None:
+    assert [places_of(one) for one in ([0.02, 0.93], [133.0, 2.0], [12.0], [0.002, 0.0], [])] == [3, 0, 1, 4, 4]
+
+
+def test_the_command_prints_and_writes(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", str(sweep)]) == 0
+    out = capsys.readouterr().out
+    assert "algorithm.kl.coef=0.0" in out and "0.930 [0.770, 0.981]" in out and "before training" in out
+    assert "paired by seed" in out and "-0.100 [-0.150, -0.050]" in out
+    assert max(map(len, out.splitlines()[2:6])) <= 80, "a log of 80 columns breaks between figures alone"
+    text = (sweep / "comparison.md").read_text()
+    assert "| no_kl | algorithm.kl.coef=0.0 | 3 | 0.830 [0.754, 0.886] | 0.0200 |" in text
+    data = json.loads((sweep / "comparison.json").read_text())
+    assert [row["name"] for row in data["rows"]] == ["tiny", "no_kl", "wide"]
+    assert data["rows"][1]["seeds"] == [0, 1, 2]
+    assert data["rows"][1]["figures"]["safety"]["mean"] == pytest.approx(0.83)
+    assert cli.main(["compare", str(sweep), f"output={sweep.parent / 'elsewhere'}"]) == 0
+    assert (sweep.parent / "elsewhere" / "comparison.md").is_file()
+
+
+def test_brackets_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, models in enumerate(({"guard": {}}, {"phrases": {}})):
+        folder = made_run(tmp_path / str(i), 0, [0.1, 0.2])
+        config = {**BASE, "seed": 0, "run": {"directory": f"outputs/{i}"}, "reward": {"models": models}}
+        (folder / "config.yaml").write_text(json.dumps(config))
+    assert cli.main(["compare", str(tmp_path)]) == 0
+    assert "reward.models=[phrases]" in capsys.readouterr().out
+
+
+def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match="no run of lrm-safety train or sft"):
+        compare([tmp_path])
+    with pytest.raises(ConfigError, match="no such folder"):
+        compare([tmp_path / "absent"])
+    for arguments, said in ((["compare"], "at least one folder"), (["compare", "--all", "x"], "not --all")):
+        assert cli.main(arguments) == 1
+        assert said in capsys.readouterr().err
+
+
+EVALUATION = Path(__file__).parents[2] / "results_of_format_1" / "results.json"
+
+
+def test_what_a_folder_holds_decides_how_it_is_compared(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = sweep.parent / "one", sweep.parent / "two"
+    for folder in (one, two):
+        folder.mkdir()
+        (folder / "results.json").write_bytes(EVALUATION.read_bytes())
+    assert cli.main(["compare", str(one), str(two)]) == 0
+    alone = capsys.readouterr().out
+    assert "paired differences from A" in alone and "+0.000" in alone and "paired by seed" not in alone
+    assert sorted(path.name for path in one.iterdir()) == ["results.json"], "an evaluation's folder is left as it is"
+    assert cli.main(["compare", str(one), str(sweep), str(two)]) == 0
+    assert capsys.readouterr().out.startswith(alone) and (sweep / "comparison.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["one"], "one: is one evaluation; give a second one"),
+        (["one", "two", "output=x"], "output=FOLDER is for the table"),
+    ],
+)
+def test_mistakes_about_evaluations(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_bytes(EVALUATION.read_bytes())
+    assert cli.main(["compare", *arguments]) == 1
+    assert said in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_rows_of_a_sweep_are_called_after_their_runs_not_after_one_seed(tmp_path: Path) -> None:
+    """As a sweep writes config.yaml: each run's folder is its own, and holds its seed."""
+    for name, swept in (("tiny", "experiment-tiny"), ("tiny-no_kl", "experiment-no_kl")):
+        for seed in (0, 1):
+            folder = tmp_path / "sweep" / f"{swept}__seed-{seed}"
+            coef = 0.0 if name.endswith("no_kl") else 0.01
+            made_run(folder, seed, [0.1, 0.5, 0.9], name, kl={"coef": coef})
+            config = yaml.safe_load((folder / "config.yaml").read_text())
+            config["run"] = {"name": name, "directory": str(folder)}
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert sorted(row.name for row in compare([tmp_path / "sweep"]).rows) == ["tiny", "tiny-no_kl"]

@@ -1,0 +1,129 @@
+"""The commands of a study: which, in which order, and that each is checked before the first starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lrm_safety.errors import ConfigError
+from lrm_safety.lab.study.check import check_steps
+from lrm_safety.lab.study.steps import Step, models_of, steps_of
+from lrm_safety.settings.compose import compose_study
+from lrm_safety.settings.paths import configuration_directory
+
+
+def steps(*overrides: str) -> list[Step]:
+    settings, _ = compose_study(["run.directory=made", *overrides])
+    return steps_of(settings)
+
+
+def check(*overrides: str) -> dict[str, str]:
+    settings, _ = compose_study(["run.directory=made", *overrides])
+    return check_steps(steps_of(settings), settings)
+
+
+def test_a_seed_is_three_models_and_two_analyses() -> None:
+    assert [step.name for step in steps("seeds=[3,4]")] == [
+        f"{name}, seed {seed}"
+        for seed in (3, 4)
+        for name in (
+            "evaluate base",
+            "train sft",
+            "evaluate sft",
+            "train rl",
+            "evaluate rl",
+            "reflection",
+            "memorization",
+        )
+    ]
+
+
+def test_every_evaluation_is_the_same_but_for_weights_seed_and_place() -> None:
+    settings, _ = compose_study(["run.directory=made", "seeds=[3]"])
+    evaluations = [step.arguments for step in steps_of(settings) if step.kind.startswith("evaluate")]
+    own = ("model.path=", "seed=", "run.")
+    assert len({tuple(item for item in one if not item.startswith(own)) for one in evaluations}) == 1
+    weights = [[item for item in one if item.startswith("model.path=")] for one in evaluations]
+    assert weights == [[], ["model.path=made/sft/seed-3/run/export"], ["model.path=made/rl/seed-3/run/export"]]
+    assert all("seed=3" in one for one in evaluations)
+
+
+def test_each_step_reads_what_an_earlier_one_makes() -> None:
+    made: set[Path] = set()
+    for step in steps("seeds=[0,1]"):
+        read = {
+            Path(value)
+            for value in (item.partition("=")[2] for item in step.arguments if not item.startswith("run."))
+            if value.startswith("made/")
+        }
+        assert all(any(path == product or path in product.parents for product in made) for path in read), step
+        made.add(step.produces)
+    assert len(made) == 14
+
+
+def test_a_method_without_overrides_is_left_out() -> None:
+    assert [
+        step.name
+        for step in steps("seeds=[0]", *(f"overrides.{name}=[]" for name in ("sft", "analyze", "memorization")))
+    ] == [
+        "evaluate base, seed 0",
+        "train rl, seed 0",
+        "evaluate rl, seed 0",
+    ]
+    settings, _ = compose_study(["seeds=[0]", "overrides.rl=[]"])
+    assert [model.method for model in models_of(settings)] == ["base", "sft"]
+
+
+@pytest.mark.parametrize(
+    "study", sorted(path.stem for path in (configuration_directory() / "study").glob("*.yaml") if path.stem != "star1")
+)
+def test_every_shipped_study_composes(study: str) -> None:
+    assert len(check(f"study={study}", "seeds=[0]")) == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "overrides.rl=['experiment=miniature','trainer.larning_rate=1']",
+            "study, step `train rl, seed 0`: .*larning_rate",
+        ),
+        ("overrides.sft=['sft=miniature','data=nowhere']", "study, step `train sft, seed 0`: .*nowhere"),
+        (
+            "overrides.evaluate=['evaluation=miniature_study','judge=[nobody]']",
+            "study, step `evaluate base, seed 0`: .*nobody",
+        ),
+        (
+            "overrides.model=['model=smollm2_135m']",
+            "step `train rl, seed 0`: model.path=.* is not the base model .*smollm2",
+        ),
+        (
+            "overrides.sft=['sft=miniature','data=miniature_supervised','checkpoint.export=false']",
+            "step `train sft, seed 0`: checkpoint.export=none",
+        ),
+        (
+            "summary.safety=attaq",
+            r"summary\.safety=attaq: overrides.evaluate has no such benchmark \(it has arithmetic, ",
+        ),
+        ("summary.harmless=xstest", r"summary\.harmless=xstest: "),
+    ],
+)
+def test_a_mistake_in_any_step_is_told_before_the_first(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        check(override)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_step_is_told_by_its_whole_configuration() -> None:
+    names = ("train rl, seed 0", "evaluate rl, seed 0")
+    before, after = check("seeds=[0]"), check("seeds=[0]", "overrides.rl=['experiment=miniature','trainer.lr=1e-5']")
+    assert [before[name] == after[name] for name in names] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "overrides", [["seeds=[]"], ["seeds=[0,0]"], ["seeds=[-1]"], ["overrides.sft=[]", "overrides.rl=[]"]]
+)
+def test_a_study_of_nothing_is_refused(overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"^(seeds|overrides.sft)="):
+        compose_study(overrides)
