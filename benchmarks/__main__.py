@@ -78,6 +78,20 @@ FIGURES = (
         evaluation.generation_ratio,
     ),
     Figure(
+        "evaluation_mixed_length_ratio_miniature",
+        "tokens/s of an evaluation's queue / one call of bare vLLM, log-normal lengths, miniature",
+        0.95,
+        ">=",
+        evaluation.mixed_length_ratio("miniature"),
+    ),
+    Figure(
+        "evaluation_mixed_length_ratio",
+        "tokens/s of an evaluation's queue / one call of bare vLLM, log-normal lengths, SmolLM2-135M",
+        0.95,
+        ">=",
+        evaluation.mixed_length_ratio("smollm2"),
+    ),
+    Figure(
         "grading_seconds",
         "MATH500's 500 gold answers graded against themselves",
         10.0,

@@ -34,8 +34,8 @@ class BareEngine:
         del arguments["weight_transfer_config"]
         self._llm = LLM(**arguments)
 
-    def generate(self, requests: list[GenerationRequest], max_tokens: int) -> tuple[float, list[list[int]]]:
-        """Seconds, and the token ids of every response in the order of the requests."""
+    def generate(self, requests: list[GenerationRequest], lengths: list[int]) -> tuple[float, list[list[int]]]:
+        """Seconds, and the token ids of every response in the order of the requests; response i has `lengths[i]` tokens."""
         from vllm import SamplingParams
 
         # Every round then reads its prompts anew, as ours does.
@@ -44,13 +44,13 @@ class BareEngine:
         parameters = [
             SamplingParams(
                 temperature=1.0,
-                max_tokens=max_tokens,
+                max_tokens=length,
                 seed=request.seed,
                 logprobs=0,
                 flat_logprobs=True,
                 detokenize=False,
             )
-            for request in requests
+            for request, length in zip(requests, lengths, strict=True)
         ]
         begin = time.perf_counter()
         outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
@@ -86,7 +86,7 @@ def measure(model: str) -> Callable[[Context], Measurement]:
                 return seconds
 
             def in_one_process() -> float:
-                seconds, responses["bare"] = bare.call("generate", requests, max_tokens)
+                seconds, responses["bare"] = bare.call("generate", requests, [max_tokens] * count)
                 return seconds
 
             sides = {"group": through_the_group, "bare": in_one_process}

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # benchmarks/ belo
 
 from benchmarks.__main__ import FIGURES, measured, parse
 from benchmarks.controller import controller_fraction
+from benchmarks.evaluation import log_normal_lengths
 from benchmarks.figures import Context, Figure, Measurement, NotMeasured
 from benchmarks.generation import requests_of
 from benchmarks.isolated import Isolated
@@ -40,6 +41,16 @@ def test_sides_take_turns_and_the_warm_up_is_not_counted():
     seconds = interleave({"a": side("a"), "b": side("b")}, warm_up=1, rounds=2)
     assert turns == ["a", "b"] * 3
     assert seconds == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
+
+
+def test_log_normal_lengths_are_very_different_and_always_the_same():
+    lengths = log_normal_lengths(20_000, 40, 10_000)
+    assert np.median(lengths) == pytest.approx(40, rel=0.03)
+    # The quartiles of exp(N(log 40, 1)) are 40 exp(-0.6745) and 40 exp(0.6745), its mean 40 exp(1/2).
+    assert np.percentile(lengths, [25, 75]) == pytest.approx([20.38, 78.52], rel=0.05)
+    assert np.mean(lengths) == pytest.approx(65.95, rel=0.05)
+    assert log_normal_lengths(20_000, 40, 10_000) == lengths
+    assert max(log_normal_lengths(1_000, 40, 190)) == 190 and min(log_normal_lengths(10_000, 2, 190)) == 1
 
 
 def test_speed_ratio_compares_neighbours():
