@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lrm_safety.evaluation.plan import PlannedBenchmark
 
 GRADING_ROUNDS = 3
-MIXED = {"miniature": (128, 32, 40, 190), "smollm2": (48, 16, 16, 96)}
+MIXED = {"miniature": (128, 32, 40, 190), "smollm2": (24, 8, 12, 64)}
 """Requests, those that run at once, and the median and longest response in tokens."""
 
 
