@@ -14,8 +14,8 @@ import numpy as np
 
 from lrm_safety.errors import DataError
 from lrm_safety.rollouts import GenerationRequest
-from lrm_safety.settings import Settings
-from lrm_safety.workers.environment import environment
+from lrm_safety.workers.environment import engine_environment
+from lrm_safety.workers.specs import EngineSpec
 
 from .figures import Context, Measurement, NotMeasured
 from .generation import SAMPLING, WORK, BareEngine, requests_of
@@ -34,13 +34,13 @@ class SuiteEngine:
     """The engine of `lrm-safety evaluate` behind the store that makes it resumable."""
 
     def __init__(
-        self, settings: Settings, requests: list[GenerationRequest], lengths: list[int], batch_size: int | None
+        self, spec: EngineSpec, requests: list[GenerationRequest], lengths: list[int], batch_size: int | None
     ) -> None:
         """`lengths[i]`: tokens of the response to request i."""
         from lrm_safety.evaluation.engine import Engine
 
         give_lengths({request.seed: length for request, length in zip(requests, lengths, strict=True)})
-        self._engine = Engine(settings)
+        self._engine = Engine(spec)
         self._planned = planned(requests)
         self._sampling = replace(SAMPLING, max_response_tokens=max(lengths))
         self._batch_size = batch_size
@@ -92,7 +92,8 @@ def give_lengths(by_seed: Mapping[int, int]) -> None:
 def generation_ratio(context: Context) -> Measurement:
     """Speed of an evaluation's generation in fixed batches / speed of bare vLLM, all responses of one length."""
     count, max_tokens = WORK["smollm2"]
-    return _compare(context, "smollm2", context.systems.settings("smollm2"), [max_tokens] * count, batch_size=256)
+    spec = EngineSpec.of(context.systems.settings("smollm2"))
+    return _compare(context, "smollm2", spec, [max_tokens] * count, batch_size=256)
 
 
 def mixed_length_ratio(model: str) -> Callable[[Context], Measurement]:
@@ -100,10 +101,10 @@ def mixed_length_ratio(model: str) -> Callable[[Context], Measurement]:
 
     def ratio(context: Context) -> Measurement:
         count, num_seqs, median, longest = MIXED[model]
-        settings = context.systems.settings(model)
-        rollout = replace(settings.rollout, max_num_seqs=num_seqs, max_response_tokens=longest)
+        spec = EngineSpec.of(context.systems.settings(model))
+        rollout = replace(spec.rollout, max_num_seqs=num_seqs, max_response_tokens=longest)
         lengths = log_normal_lengths(count, median, longest)
-        return _compare(context, model, replace(settings, rollout=rollout), lengths, batch_size=None)
+        return _compare(context, model, replace(spec, rollout=rollout), lengths, batch_size=None)
 
     return ratio
 
@@ -116,15 +117,15 @@ def log_normal_lengths(count: int, median: int, longest: int, *, seed: int = 0) 
 
 
 def _compare(
-    context: Context, model: str, settings: Settings, lengths: list[int], *, batch_size: int | None
+    context: Context, model: str, spec: EngineSpec, lengths: list[int], *, batch_size: int | None
 ) -> Measurement:
     """Speed of an evaluation's generation / speed of bare vLLM, same engine arguments, prompts, seeds, lengths and threads."""
     requests = requests_of(len(lengths))
     responses: dict[str, list[list[int]]] = {}
-    variables = environment("rollout", settings)
+    variables = engine_environment(spec)
     with (
-        Isolated(SuiteEngine, settings, requests, lengths, batch_size, environment=variables) as suite,
-        Isolated(BareEngine, settings, environment=variables) as bare,
+        Isolated(SuiteEngine, spec, requests, lengths, batch_size, environment=variables) as suite,
+        Isolated(BareEngine, spec, environment=variables) as bare,
     ):
 
         def side(name: str, process: Isolated, *arguments: object) -> float:

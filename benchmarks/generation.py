@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from lrm_safety.rollouts import GenerationRequest, SamplingParameters
-from lrm_safety.settings import Settings
-from lrm_safety.workers.environment import environment
+from lrm_safety.workers.environment import engine_environment
+from lrm_safety.workers.specs import EngineSpec
 
 from .figures import Context, Measurement, NotMeasured
 from .isolated import Isolated
@@ -25,12 +25,12 @@ SAMPLING = SamplingParameters(temperature=1.0, top_p=1.0, top_k=0, max_response_
 class BareEngine:
     """vLLM as its own documentation uses it, with the arguments of our engine."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, spec: EngineSpec) -> None:
         from vllm import LLM
 
         from lrm_safety.workers.rollout import engine_arguments
 
-        arguments = engine_arguments(settings)
+        arguments = engine_arguments(spec)
         del arguments["weight_transfer_config"]
         self._llm = LLM(**arguments)
 
@@ -72,10 +72,11 @@ def measure(model: str) -> Callable[[Context], Measurement]:
 
     def ratio(context: Context) -> Measurement:
         system = context.systems.get(model)
+        spec = EngineSpec.of(system.settings)
         count, max_tokens = WORK[model]
         requests, sampling = requests_of(count), replace(SAMPLING, max_response_tokens=max_tokens)
         responses: dict[str, list[list[int]]] = {}
-        with Isolated(BareEngine, system.settings, environment=environment("rollout", system.settings)) as bare:
+        with Isolated(BareEngine, spec, environment=engine_environment(spec)) as bare:
 
             def through_the_group() -> float:
                 begin = time.perf_counter()

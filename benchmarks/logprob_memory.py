@@ -111,7 +111,7 @@ def measure(context: Context) -> Measurement:
     """Ratio of the peaks; each kind in a process of its own."""
     context.systems.end()
     settings = context.systems.settings("miniature")  # its chunks are of the default size
-    variables = environment("policy", settings)
+    variables = environment("policy", settings.cluster)
     peaks: dict[str, list[int]] = {}
     rows: dict[str, int] = {}
     for kind in ("chunked", "naive"):

@@ -80,7 +80,7 @@ def measure(context: Context) -> Measurement:
     lengths, source = star1_lengths()
     batch = representative(lengths, BUDGET_TOKENS)
     sequences, totals = pairs_of(batch), {}
-    with Isolated(Learner, settings, environment=environment("policy", settings)) as learner:
+    with Isolated(Learner, settings, environment=environment("policy", settings.cluster)) as learner:
 
         def learn(packing: bool) -> float:
             seconds, totals[packing] = learner.call("learn", sequences, packing)

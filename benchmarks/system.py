@@ -17,6 +17,7 @@ from lrm_safety.workers.groups import join_ray
 from lrm_safety.workers.placement import Placement, release, reserve
 from lrm_safety.workers.policy_group import PolicyGroup
 from lrm_safety.workers.rollout_group import RolloutGroup
+from lrm_safety.workers.specs import EngineSpec
 
 EXPERIMENTS = {"miniature": "miniature", "smollm2": "smollm2_star1"}
 SIZES: dict[str, dict[str, int]] = {
@@ -76,15 +77,15 @@ class System:
     @cached_property
     def rollout(self) -> RolloutGroup:
         """The rollout group, started."""
-        group = RolloutGroup(self.settings, self._place("rollout"), lambda: None)
+        group = RolloutGroup(EngineSpec.of(self.settings), self._place("rollout"), lambda: None)
         self._groups.append(group)
         group.start()
         return group
 
     def _place(self, name: str) -> Placement:
         if not ray.is_initialized():
-            join_ray(self.settings)
-        placement = reserve([name], self.settings)[name]
+            join_ray(self.settings.cluster)
+        placement = reserve([name], self.settings.cluster)[name]
         self._placements.append(placement)
         return placement
 

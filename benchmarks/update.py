@@ -116,7 +116,7 @@ def measure(model: str) -> Callable[[Context], Measurement]:
         plan = plan_micro_batches(lengths, 1, settings.trainer.micro_batch_tokens, packing=True)[0]
         micro_batches = [[sequences[position] for position in batch] for batch in plan]
         norms: dict[str, list[float]] = {"group": [], "bare": []}
-        with Isolated(BareTrainer, settings, environment=environment("policy", settings)) as bare:
+        with Isolated(BareTrainer, settings, environment=environment("policy", settings.cluster)) as bare:
 
             def through_the_group() -> float:
                 begin = time.perf_counter()

@@ -30,7 +30,8 @@ def fine_tune(settings: SftSettings, resolved: dict[str, object], folder: RunFol
 
 def _attempt(run: PreparedSft, folder: RunFolder, recorder: Recorder, interruption: Interruption) -> None:
     with recorder.phases.startup("join Ray"), kept_from_children():
-        join_ray(run.settings)  # sets a SIGTERM handler of its own, so ours comes after it
+        # It sets a SIGTERM handler of its own, so ours comes after it.
+        join_ray(run.settings.cluster, worker_logs=run.settings.tracking.worker_logs)
     with interruption.handled(), PolicyOnly(run.settings, interruption.check, on_replacement(run, recorder)) as groups:
         with recorder.phases.startup("start groups"):
             groups.start(run.directory)

@@ -40,7 +40,8 @@ def _attempt(
     run: PreparedRun, folder: RunFolder, recorder: Recorder, evaluation: InLoopEvaluation, interruption: Interruption
 ) -> None:
     with recorder.phases.startup("join Ray"), kept_from_children():
-        join_ray(run.settings)  # sets a SIGTERM handler of its own, so ours comes after it
+        # It sets a SIGTERM handler of its own, so ours comes after it.
+        join_ray(run.settings.cluster, worker_logs=run.settings.tracking.worker_logs)
     with interruption.handled(), Groups(run.settings, interruption.check, on_replacement(run, recorder)) as groups:
         with recorder.phases.startup("start groups"):
             groups.start(run.directory)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import ClusterError, ModelError, first_line
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
-from ..settings import ClusterSettings, ModelSettings, RolloutSettings, Settings
-from ..workers.environment import environment
+from ..settings import ClusterSettings, GroupSettings, ModelSettings, RolloutSettings
+from ..workers.environment import engine_environment
+from ..workers.specs import EngineSpec
 
 if TYPE_CHECKING:
     from ..workers.groups import RolloutOnly
@@ -32,7 +33,7 @@ def resolve_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def engine_settings(
+def engine_spec(
     model: ModelSettings,
     rollout: RolloutSettings,
     *,
@@ -41,8 +42,8 @@ def engine_settings(
     max_prompt_tokens: int,
     max_response_tokens: int,
     num_engines: int = 1,
-) -> Settings:
-    """Settings of the engines alone; their context is the longest prompt and response of the evaluation."""
+) -> EngineSpec:
+    """The engines of an evaluation; their context is the longest prompt and response of the evaluation."""
     rollout = replace(rollout, max_prompt_tokens=max_prompt_tokens, max_response_tokens=max_response_tokens)
     if device == "cpu":
         rollout = replace(
@@ -51,20 +52,21 @@ def engine_settings(
             kv_cache_bytes=rollout.kv_cache_bytes or CPU_KV_CACHE_BYTES,
             max_num_seqs=min(rollout.max_num_seqs, CPU_MAX_NUM_SEQS),
         )
-    cluster = ClusterSettings(name="evaluation", device=device)
-    cluster.rollout.gpus_per_worker = 1.0 if device == "cuda" else 0.0
     cores = len(os.sched_getaffinity(0))
-    cluster.rollout.num_workers = num_engines
-    cluster.rollout.threads_per_worker = max(1, cores // num_engines)
-    cluster.local_num_cpus = max(cores, num_engines)
-    return Settings(model=model, rollout=rollout, cluster=cluster, seed=seed)
+    engines = GroupSettings(
+        num_workers=num_engines,
+        gpus_per_worker=1.0 if device == "cuda" else 0.0,
+        threads_per_worker=max(1, cores // num_engines),
+    )
+    cluster = ClusterSettings(name="evaluation", device=device, local_num_cpus=max(cores, num_engines), rollout=engines)
+    return EngineSpec(model, rollout, cluster, seed)
 
 
 class Engine:
     """Starts at the first batch, so that an evaluation with nothing left to generate loads no model."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, spec: EngineSpec) -> None:
+        self._spec = spec
         self._worker: RolloutWorker | None = None
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
@@ -72,8 +74,8 @@ class Engine:
         from ..workers.rollout import RolloutWorker
 
         if self._worker is None:
-            os.environ |= environment("rollout", self._settings)
-            worker = RolloutWorker(self._settings, 0)
+            os.environ |= engine_environment(self._spec)
+            worker = RolloutWorker(self._spec, 0)
             worker.start()
             self._worker = worker
         yield from self._worker.generate(requests, sampling)
@@ -96,8 +98,8 @@ class Engine:
 class EngineGroup:
     """Several engines, each a Ray actor; started at the first batch, like the one."""
 
-    def __init__(self, settings: Settings, on_replacement: Callable[[str], None] = lambda line: None) -> None:
-        self._settings, self._on_replacement = settings, on_replacement
+    def __init__(self, spec: EngineSpec, on_replacement: Callable[[str], None] = lambda line: None) -> None:
+        self._spec, self._on_replacement = spec, on_replacement
         self._groups: RolloutOnly | None = None
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
@@ -121,15 +123,15 @@ class EngineGroup:
 
         if self._groups is None:
             before = signal.getsignal(signal.SIGTERM)
-            join_ray(self._settings)
+            join_ray(self._spec.cluster)
             signal.signal(
                 signal.SIGTERM, before
             )  # Ray sets one of its own, which would end this in the middle of a file
-            groups = RolloutOnly(self._settings, on_replacement=self._on_replacement)
+            groups = RolloutOnly(self._spec, on_replacement=self._on_replacement)
             try:
                 groups.start()
             except ClusterError as error:
-                number = self._settings.cluster.rollout.num_workers
+                number = self._spec.cluster.rollout.num_workers
                 raise ClusterError(f"run.num_engines={number}: {error}") from error
             self._groups = groups
         return self._groups.rollout

@@ -38,7 +38,7 @@ from ..settings.evaluation import EvaluationSettings
 from ..settings.paths import resolve
 from .attacks import AttackedPrompt
 from .batcher import Batcher
-from .engine import Engine, context_tokens, engine_settings, resolve_device
+from .engine import Engine, context_tokens, engine_spec, resolve_device
 from .plan import Planner
 from .protocols import choose_protocol, sampling_parameters
 from .responses import Generated
@@ -233,7 +233,7 @@ class _CommandLineModel(EngineModel):
                 known, tokenizer, system_prompt=system_prompt, max_prompt_tokens=room, limit_key="-M max_prompt_tokens"
             )
             engine = Engine(
-                engine_settings(
+                engine_spec(
                     model,
                     RolloutSettings(max_num_seqs=max_num_seqs, kv_cache_bytes=kv_cache_bytes),
                     device=resolve_device(device),

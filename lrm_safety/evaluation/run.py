@@ -25,7 +25,7 @@ from ..results import Evaluation, Model
 from ..rollouts import SamplingParameters
 from ..settings import EvaluateSettings
 from ..settings.paths import CACHE_PREFIX, resolve
-from .engine import Engine, EngineGroup, context_tokens, engine_settings, resolve_device
+from .engine import Engine, EngineGroup, context_tokens, engine_spec, resolve_device
 from .figures import figures
 from .graders.math import MathGrader
 from .judges.build import build_judge, check_judged, judge_identity, judge_views
@@ -215,7 +215,7 @@ def _generate(prepared: PreparedEvaluation, console: Console) -> dict[str, list[
     store.open(planned)
     missing = sum(store.num_missing(one) for one in planned)
     if missing:
-        wanted = engine_settings(
+        wanted = engine_spec(
             settings.model,
             settings.rollout,
             device=prepared.device,

@@ -6,8 +6,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from ..settings import Settings
-from .backends import transfer_backend
+from .backends import SyncSettings, transfer_backend
 from .source import ZeroThreeSource
 
 
@@ -65,7 +64,7 @@ class CudaSender:
         rank: this trainer rank.
     """
 
-    def __init__(self, model: nn.Module, settings: Settings, rank: int) -> None:
+    def __init__(self, model: nn.Module, settings: SyncSettings, rank: int) -> None:
         self._settings = settings
         self._rank = rank
         self._backend = transfer_backend(settings)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from ..settings import Settings
+from ..settings import ClusterSettings
 from ..settings.checks import GROUPS
 from ..weight_sync.backends import transfer_backend
 from ..weight_sync.orphans import ENDS_WITH_WORKER
+from .specs import EngineSpec
 
 
-def environment(group: str, settings: Settings) -> dict[str, str]:
-    """Variables for every worker of `group` (policy, rollout, reference, reward), to be set before the process starts."""
+def environment(group: str, cluster: ClusterSettings) -> dict[str, str]:
+    """Variables for every worker of `group` (policy, rollout, reference, reward), to be set before the process starts.
+
+    An engine needs more: `engine_environment`.
+    """
     assert group in GROUPS, group
-    layout = getattr(settings.cluster, group)
-    on_gpu = settings.cluster.device == "cuda" and layout.gpus_per_worker > 0
+    layout = getattr(cluster, group)
+    on_gpu = cluster.device == "cuda" and layout.gpus_per_worker > 0
     variables = {
         # Ray would set it to the CPUs it reserved, torch to every core of the machine.
         "OMP_NUM_THREADS": str(layout.threads_per_worker),
@@ -27,27 +31,27 @@ def environment(group: str, settings: Settings) -> dict[str, str]:
         variables["CUDA_VISIBLE_DEVICES"] = ""
         # Threads that wait must not spin: on a laptop the groups share cores, and a spinning one starves the others.
         variables["OMP_WAIT_POLICY"] = "PASSIVE"
-    if group == "rollout":
-        variables |= _vllm(settings)
     return variables
 
 
-def _vllm(settings: Settings) -> dict[str, str]:
-    variables = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": settings.rollout.log_level}
-    if settings.rollout.tensor_parallel_size == 1:
+def engine_environment(spec: EngineSpec) -> dict[str, str]:
+    """Variables for every rollout worker, vLLM's own among them."""
+    variables = environment("rollout", spec.cluster)
+    variables |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": spec.rollout.log_level}
+    if spec.rollout.tensor_parallel_size == 1:
         # The engine lives in the worker's own process: it starts in seconds and leaves nothing behind when killed.
         variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         # It is alone in its process groups, so nobody has to reach the socket that gloo opens for each.
         variables["GLOO_SOCKET_IFNAME"] = "lo"
     else:
         variables[ENDS_WITH_WORKER] = "1"
-        if transfer_backend(settings) == "ipc":
+        if transfer_backend(spec) == "ipc":
             # Handles of GPU memory have to cross from the worker to the engine's process.
             variables["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
-    if settings.cluster.device == "cpu":
+    if spec.cluster.device == "cpu":
         # By default every engine pins itself to the same first cores.
         variables["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        if settings.rollout.enforce_eager:
+        if spec.rollout.enforce_eager:
             # The sampler compiles one small function even in eager mode: seconds, and a C++ compiler, for nothing.
             variables["TORCHDYNAMO_DISABLE"] = "1"
     return variables

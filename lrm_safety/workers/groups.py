@@ -10,12 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import ray
 
 from ..errors import ClusterError
-from ..settings import Settings
+from ..settings import ClusterSettings, Settings
 from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated
 from .group import this_node_id
@@ -23,20 +23,24 @@ from .placement import Placement, nodes_of, release, reserve
 from .policy_group import PolicyGroup
 from .rollout_group import RolloutGroup
 from .scoring_group import ReferenceGroup, RewardGroup
+from .specs import EngineSpec
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 """Ray itself tries for many minutes to join a cluster that is not there."""
 
 Group = PolicyGroup | RolloutGroup | RewardGroup | ReferenceGroup
+Told = TypeVar("Told")
+"""What a set of groups is made from."""
 
 
-def join_ray(settings: Settings) -> None:
-    """Connect to the cluster that the configuration, a Ray job or RAY_ADDRESS names; otherwise start a local Ray.
+def join_ray(cluster: ClusterSettings, *, worker_logs: bool = False) -> None:
+    """Connect to the cluster that the configuration, a Ray job or RAY_ADDRESS names; otherwise start a local Ray. `worker_logs`:
+    print what the workers print.
 
     Raises ClusterError when nothing answers there within `CONNECT_TIMEOUT_SECONDS`, or Ray refuses.
     """
-    address = settings.cluster.address or os.environ.get("RAY_ADDRESS")
-    named = f"cluster.address={address}" if settings.cluster.address else f"RAY_ADDRESS={address}"
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    named = f"cluster.address={address}" if cluster.address else f"RAY_ADDRESS={address}"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local: dict[str, Any] = {}
     if address in (None, "local"):
@@ -57,9 +61,9 @@ def join_ray(settings: Settings) -> None:
             logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it would tell how to opt out
         # "local", because without an address Ray would join any cluster that was started on this machine.
         named = "a local Ray"
-        address, local = "local", {"num_cpus": settings.cluster.local_num_cpus, "include_dashboard": False}
+        address, local = "local", {"num_cpus": cluster.local_num_cpus, "include_dashboard": False}
     try:
-        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=settings.tracking.worker_logs, **local)
+        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=worker_logs, **local)
     except Exception as error:  # of a node that does not start in time Ray raises a bare Exception
         line = " ".join(str(error).split())[:300]
         raise ClusterError(f"{named}: cannot join Ray: {line}") from error
@@ -101,20 +105,20 @@ def _check_answers(address: str, named: str) -> None:
     raise ClusterError(f"{named}: no Ray cluster answers there ({problem}); {mend}")
 
 
-class StartedGroups(ABC):
+class StartedGroups(ABC, Generic[Told]):
     """Groups as a context manager: no actor and no reservation outlives it."""
 
     policy: PolicyGroup
 
     def __init__(
         self,
-        settings: Settings,
+        told: Told,
         on_wait: Callable[[], None] = lambda: None,
         on_replacement: Callable[[str], None] = lambda line: None,
     ) -> None:
         """`on_wait` is called about once a second while the controller waits; it may raise to stop waiting. `on_replacement`
         is called with a line for every worker that is replaced."""
-        self._settings = settings
+        self._told = told
         self._on_wait, self._on_replacement = on_wait, on_replacement
         self._placements: dict[str, Placement] = {}
         self._groups: dict[str, Group] = {}
@@ -171,31 +175,31 @@ class StartedGroups(ABC):
         ray.shutdown()
 
 
-class PolicyOnly(StartedGroups):
+class PolicyOnly(StartedGroups[Settings]):
     """The policy group alone: supervised fine-tuning."""
 
     def _start(self, directory: Path | None) -> None:
-        self._placements = reserve(["policy"], self._settings)
-        self.policy = PolicyGroup(self._settings, self._placements["policy"], self._on_wait)
+        self._placements = reserve(["policy"], self._told.cluster)
+        self.policy = PolicyGroup(self._told, self._placements["policy"], self._on_wait)
         self._groups["policy"] = self.policy
         if directory is not None:
             self.policy.check_folder(directory)
         self.policy.start()
 
 
-class RolloutOnly(StartedGroups):
+class RolloutOnly(StartedGroups[EngineSpec]):
     """The rollout group alone: evaluation."""
 
     rollout: RolloutGroup
 
     def _start(self, directory: Path | None) -> None:
-        self._placements = reserve(["rollout"], self._settings)
-        self.rollout = RolloutGroup(self._settings, self._placements["rollout"], self._on_wait, self._on_replacement)
+        self._placements = reserve(["rollout"], self._told.cluster, self._told.rollout.tensor_parallel_size)
+        self.rollout = RolloutGroup(self._told, self._placements["rollout"], self._on_wait, self._on_replacement)
         self._groups["rollout"] = self.rollout
         self.rollout.start()
 
 
-class Groups(StartedGroups):
+class Groups(StartedGroups[Settings]):
     """The four groups."""
 
     rollout: RolloutGroup
@@ -203,15 +207,15 @@ class Groups(StartedGroups):
     reference: ReferenceGroup | None
 
     def _start(self, directory: Path | None) -> None:
-        self._takes_turns = is_colocated(self._settings)
-        settings, on_wait, on_replacement = self._settings, self._on_wait, self._on_replacement
+        self._takes_turns = is_colocated(self._told.cluster)
+        settings, on_wait, on_replacement = self._told, self._on_wait, self._on_replacement
         names = ["policy", "rollout", "reward"]
         if settings.algorithm.kl.placement != "none":
             names.append("reference")
-        place = self._placements = reserve(names, settings)
+        place = self._placements = reserve(names, settings.cluster, settings.rollout.tensor_parallel_size)
         self.policy = PolicyGroup(settings, place["policy"], on_wait)
         self._groups["policy"] = self.policy
-        self.rollout = RolloutGroup(settings, place["rollout"], on_wait, on_replacement)
+        self.rollout = RolloutGroup(EngineSpec.of(settings), place["rollout"], on_wait, on_replacement)
         self._groups["rollout"] = self.rollout
         self.reward = RewardGroup(settings, place["reward"], on_wait, on_replacement)
         self._groups["reward"] = self.reward

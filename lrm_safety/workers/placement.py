@@ -9,7 +9,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from ..errors import ClusterError
-from ..settings import ClusterSettings, GroupSettings, Settings
+from ..settings import ClusterSettings, GroupSettings
 
 
 @dataclass(frozen=True)
@@ -26,37 +26,37 @@ def nodes_of(placement: Placement) -> set[str]:
     return set(placement_group_table(placement.placement_group)["bundles_to_node_id"].values())
 
 
-def worker_resources(name: str, settings: Settings) -> tuple[float, float]:
+def worker_resources(name: str, cluster: ClusterSettings, tensor_parallel_size: int = 1) -> tuple[float, float]:
     """(CPUs, GPUs) that one worker of a group reserves; a tensor-parallel engine takes all its GPUs in one actor."""
-    group: GroupSettings = getattr(settings.cluster, name)
-    num_gpus = group.gpus_per_worker * (settings.rollout.tensor_parallel_size if name == "rollout" else 1)
+    group: GroupSettings = getattr(cluster, name)
+    num_gpus = group.gpus_per_worker * (tensor_parallel_size if name == "rollout" else 1)
     return group.cpus_per_worker, num_gpus
 
 
-def bundle_sets(names: list[str], settings: Settings) -> list[tuple[list[str], list[dict[str, float]]]]:
+def bundle_sets(
+    names: list[str], cluster: ClusterSettings, tensor_parallel_size: int = 1
+) -> list[tuple[list[str], list[dict[str, float]]]]:
     """The groups that share bundles, with those bundles: colocated groups add up, worker i of each in bundle i."""
-    cluster = settings.cluster
     sets = [[name for name in together if name in names] for together in cluster.colocate]
     colocated = {name for together in sets for name in together}
     sets += [[name] for name in names if name not in colocated]
     result = []
     for together in filter(None, sets):
         num_bundles = getattr(cluster, together[0]).num_workers
-        cpus = sum(worker_resources(name, settings)[0] for name in together)
-        gpus = sum(worker_resources(name, settings)[1] for name in together)
+        resources = [worker_resources(name, cluster, tensor_parallel_size) for name in together]
+        cpus, gpus = sum(cpus for cpus, _ in resources), sum(gpus for _, gpus in resources)
         bundle = {key: value for key, value in (("CPU", cpus), ("GPU", gpus)) if value > 0}
         result.append((together, [dict(bundle) for _ in range(num_bundles)]))
     return result
 
 
-def reserve(names: list[str], settings: Settings) -> dict[str, Placement]:
+def reserve(names: list[str], cluster: ClusterSettings, tensor_parallel_size: int = 1) -> dict[str, Placement]:
     """Placement of every named group.
 
     Raises ClusterError with what was asked for and what the cluster has when the resources are not there within
     `cluster.placement_timeout_seconds`; nothing stays reserved then.
     """
-    cluster = settings.cluster
-    wanted = bundle_sets(names, settings)
+    wanted = bundle_sets(names, cluster, tensor_parallel_size)
     reserved: list[PlacementGroup] = []
     deadline = time.monotonic() + cluster.placement_timeout_seconds
     try:
@@ -74,7 +74,7 @@ def reserve(names: list[str], settings: Settings) -> dict[str, Placement]:
     placements = {}
     for group, (together, _) in zip(reserved, wanted, strict=True):
         for name in together:
-            placements[name] = Placement(group, *worker_resources(name, settings))
+            placements[name] = Placement(group, *worker_resources(name, cluster, tensor_parallel_size))
     return placements
 
 

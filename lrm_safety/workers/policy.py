@@ -39,7 +39,7 @@ class PolicyWorker:
         self.settings = settings
         self.rank = rank
         self.world_size = world_size
-        self._takes_turns = is_colocated(settings)
+        self._takes_turns = is_colocated(settings.cluster)
         self._offloaded = False
         self._sender: Any = None
 

@@ -35,7 +35,7 @@ class PolicyGroup:
             PolicyWorker,
             num_ranks,
             placement,
-            environment("policy", settings),
+            environment("policy", settings.cluster),
             lambda rank: (settings, rank, num_ranks),
             on_wait,
         )

@@ -11,8 +11,9 @@ from .. import credentials
 from ..errors import ConfigError, InvariantError, LrmSafetyError, WorkerError
 from ..modeling.distributed import memory_usage
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds, TokenValues
-from ..settings import Settings
+from ..settings import RolloutSettings
 from ..weight_sync.backends import is_colocated, transfer_backend
+from .specs import EngineSpec
 
 
 class RolloutWorker:
@@ -22,13 +23,13 @@ class RolloutWorker:
     cache is emptied before each batch, and the engine is left idle after it. On the CPU another process repeats it bit
     for bit.
 
-    The process needs the variables of `environment("rollout", settings)` before it imports anything.
+    The process needs the variables of `engine_environment` before it imports anything.
     """
 
-    def __init__(self, settings: Settings, index: int) -> None:
-        self._settings = settings
+    def __init__(self, spec: EngineSpec, index: int) -> None:
+        self._spec = spec
         self._index = index
-        self._on_gpu = settings.cluster.device == "cuda"
+        self._on_gpu = spec.cluster.device == "cuda"
         self._llm: Any = None
 
     def start(self) -> None:
@@ -42,14 +43,14 @@ class RolloutWorker:
         from vllm import LLM
         from vllm.exceptions import VLLMClientError
 
-        if transfer_backend(self._settings) == "shm":
+        if transfer_backend(self._spec) == "shm":
             from ..weight_sync.engine import register
 
             register()
         try:
-            self._llm = LLM(**engine_arguments(self._settings))
+            self._llm = LLM(**engine_arguments(self._spec))
         except (ValueError, RuntimeError, VLLMClientError) as error:
-            raise start_failure(error, self._settings) from error
+            raise start_failure(error, self._spec.rollout) from error
         self._llm.update_weight_version("0")
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
@@ -64,7 +65,7 @@ class RolloutWorker:
         if len(by_id) != len(requests):
             raise InvariantError("rollout: two requests of one batch have the same request_id")
         self._reset_prefix_cache()
-        chunk_size = self._settings.rollout.stream_chunk_size
+        chunk_size = self._spec.rollout.stream_chunk_size
         chunk: list[Rollout] = []
         open_ids: dict[str, str] = {}
         try:
@@ -141,7 +142,7 @@ class RolloutWorker:
     def describe(self) -> str:
         """What vLLM made of the settings: KV cache, attention kernel, compilation, and on CUDA the GPU's memory."""
         config = self._llm.llm_engine.vllm_config
-        cache, rollout = config.cache_config, self._settings.rollout
+        cache, rollout = config.cache_config, self._spec.rollout
         tokens = cache.kv_cache_size_tokens or cache.num_gpu_blocks * cache.block_size
         length = rollout.max_prompt_tokens + rollout.max_response_tokens
         facts = [f"KV cache {tokens:,} tokens, {tokens / length:.1f} responses of full length"]
@@ -202,15 +203,15 @@ class RolloutWorker:
         engine = self._llm.llm_engine
         if open_ids:
             engine.abort_request(open_ids, internal=True)
-        if self._settings.rollout.tensor_parallel_size == 1:  # an engine in other processes sends nothing while idle
+        if self._spec.rollout.tensor_parallel_size == 1:  # an engine in other processes sends nothing while idle
             engine.step()
 
 
-def start_failure(error: Exception, settings: Settings) -> LrmSafetyError:
+def start_failure(error: Exception, rollout: RolloutSettings) -> LrmSafetyError:
     """Whether a change of the settings is needed (ConfigError), or the engine may start another time (WorkerError)."""
     line = " ".join(str(error).split())
     if "Free memory on device" in line:
-        share = settings.rollout.gpu_memory_utilization
+        share = rollout.gpu_memory_utilization
         return WorkerError(
             f"rollout.gpu_memory_utilization={share:g}: lower it, or end what else is on the GPU: {line}"
         )
@@ -221,20 +222,20 @@ def start_failure(error: Exception, settings: Settings) -> LrmSafetyError:
     return ConfigError(f"rollout, model: vLLM refuses these settings: {line}")
 
 
-def engine_arguments(settings: Settings) -> dict[str, Any]:
+def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
     """Arguments of `vllm.LLM`; `rollout.engine` is laid over ours.
 
     Ids in and ids out need no tokenizer; `generation_config="vllm"` keeps the checkpoint's sampling defaults out.
     """
     from vllm.config import WeightTransferConfig
 
-    model, rollout = settings.model, settings.rollout
+    model, rollout = spec.model, spec.rollout
     arguments: dict[str, Any] = {
         "model": model.path,
         "revision": model.revision,
         "trust_remote_code": model.trust_remote_code,
         "dtype": model.dtype,
-        "seed": settings.seed,
+        "seed": spec.seed,
         "skip_tokenizer_init": True,
         "generation_config": "vllm",
         # The files that the trainer reads, not Mistral's own that may lie beside them, nor pickles.
@@ -247,7 +248,7 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
         "tensor_parallel_size": rollout.tensor_parallel_size,
         "enforce_eager": rollout.enforce_eager,
         "enable_prefix_caching": rollout.enable_prefix_caching,
-        "weight_transfer_config": WeightTransferConfig(backend=transfer_backend(settings)),
+        "weight_transfer_config": WeightTransferConfig(backend=transfer_backend(spec)),
     }
     if rollout.tensor_parallel_size > 1:
         # Inside a placement group vLLM would choose Ray, whose bundles must hold one GPU each.
@@ -256,7 +257,7 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
         arguments["max_num_batched_tokens"] = rollout.max_num_batched_tokens
     if rollout.kv_cache_bytes is not None:
         arguments["kv_cache_memory_bytes"] = rollout.kv_cache_bytes
-    if settings.cluster.device == "cpu":
+    if spec.cluster.device == "cpu":
         # vLLM 0.32 cannot cut the prefill of a request with a seed in two on the CPU: the step that throws the early
         # sample away winds the generator back, which only CUDA's can do ("CPU Generator does not use offset").
         arguments["enable_chunked_prefill"] = False
@@ -265,7 +266,7 @@ def engine_arguments(settings: Settings) -> dict[str, Any]:
             arguments["enable_prefix_caching"] = False
     else:
         arguments["gpu_memory_utilization"] = rollout.gpu_memory_utilization
-        arguments["enable_sleep_mode"] = is_colocated(settings)
+        arguments["enable_sleep_mode"] = is_colocated(spec.cluster)
     return arguments | rollout.engine
 
 

@@ -12,12 +12,12 @@ from ray.exceptions import GetTimeoutError, RayTaskError
 
 from ..errors import InvariantError, WorkerError
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds
-from ..settings import Settings
 from ..weight_sync.backends import is_colocated, transfer_backend
-from .environment import environment
+from .environment import engine_environment
 from .group import ANSWER_SECONDS, DEATHS, HourlyBudget, WorkerGroup, describe
 from .placement import Placement
 from .rollout import RolloutWorker
+from .specs import EngineSpec
 
 WAIT_SECONDS = 1.0
 
@@ -40,33 +40,33 @@ class RolloutGroup:
 
     def __init__(
         self,
-        settings: Settings,
+        spec: EngineSpec,
         placement: Placement,
         on_wait: Callable[[], None],
         on_replacement: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._settings = settings
+        self._spec = spec
         self._on_replacement = on_replacement
-        self._limit = settings.cluster.call_timeout_seconds
+        self._limit = spec.cluster.call_timeout_seconds
         self._on_wait = on_wait
-        self.backend = transfer_backend(settings)
-        self._takes_turns = is_colocated(settings)
+        self.backend = transfer_backend(spec)
+        self._takes_turns = is_colocated(spec.cluster)
         self._group = WorkerGroup(
             "rollout",
             RolloutWorker,
-            settings.cluster.rollout.num_workers,
+            spec.cluster.rollout.num_workers,
             placement,
-            environment("rollout", settings),
-            lambda index: (settings, index),
+            engine_environment(spec),
+            lambda index: (spec, index),
             on_wait,
         )
         self._loaded: tuple[int, list[str]] | None = None
-        self.replacements = HourlyBudget(settings.rollout.max_restarts)
+        self.replacements = HourlyBudget(spec.rollout.max_restarts)
         self.connected = False
 
     def start(self) -> None:
         """Load every engine."""
-        self._group.call("start", timeout_seconds=self._settings.cluster.start_timeout_seconds)
+        self._group.call("start", timeout_seconds=self._spec.cluster.start_timeout_seconds)
 
     def describe(self) -> list[str]:
         """What the engines are, a line for each kind of answer."""
@@ -111,7 +111,7 @@ class RolloutGroup:
         """What the engines answer; an engine that is through takes what `take` gives it next, until that is empty. `renewed`:
         the limit of time begins anew with every chunk. `whole`: an engine that replaces a dead one is given all that the dead one
         had, since a response's last bits depend on what is beside it; what was answered before is not yielded again."""
-        limit = self._settings.rollout.timeout_seconds
+        limit = self._spec.rollout.timeout_seconds
         deadline = time.monotonic() + limit
         shares = [{r.request_id: r for r in take(i)} for i in range(len(self._group))]
         open_requests = [dict(share) for share in shares]
@@ -179,7 +179,7 @@ class RolloutGroup:
         self._on_replacement(f"rollout engine {engine} died and is replaced: {reason}")
         self._group.replace(engine)
         start = self._group.submit(engine, "start")
-        self._group.gather([start], "start", self._settings.cluster.start_timeout_seconds)
+        self._group.gather([start], "start", self._spec.cluster.start_timeout_seconds)
         if self._loaded is not None:
             self._group.gather([self._group.submit(engine, "load_weights", *self._loaded)], "load_weights", self._limit)
 

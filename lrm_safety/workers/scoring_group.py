@@ -133,7 +133,7 @@ class RewardGroup(ScoringGroup):
             RewardWorker,
             settings.cluster.reward.num_workers,
             placement,
-            environment("reward", settings),
+            environment("reward", settings.cluster),
             lambda index: (settings,),
             on_wait,
         )
@@ -175,7 +175,7 @@ class ReferenceGroup(ScoringGroup):
             ReferenceWorker,
             num_workers,
             placement,
-            environment("reference", settings),
+            environment("reference", settings.cluster),
             lambda rank: (settings, rank, num_workers),
             on_wait,
         )

@@ -226,7 +226,7 @@ def policy_results(settings: Settings) -> tuple[np.ndarray, Any, np.ndarray]:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=run_policy, args=(settings, there), daemon=True)
-    with variables(environment("policy", settings)):
+    with variables(environment("policy", settings.cluster)):
         process.start()
     assert here.poll(TIMEOUT_SECONDS), "the trainer does not answer"
     before, result, after, failure = here.recv()
@@ -260,16 +260,17 @@ def groups_of(settings: Settings) -> Iterator[tuple[Any, Any]]:
     from lrm_safety.workers.placement import release, reserve
     from lrm_safety.workers.policy_group import PolicyGroup
     from lrm_safety.workers.rollout_group import RolloutGroup
+    from lrm_safety.workers.specs import EngineSpec
 
     started: list[Any] = []
-    join_ray(settings)
+    join_ray(settings.cluster)
     try:
-        place = reserve(["policy", "rollout"], settings)
+        place = reserve(["policy", "rollout"], settings.cluster)
         policy = PolicyGroup(settings, place["policy"], lambda: None)
         started.append(policy)
         policy.start()
         policy.offload()
-        rollout = RolloutGroup(settings, place["rollout"], lambda: None)
+        rollout = RolloutGroup(EngineSpec.of(settings), place["rollout"], lambda: None)
         started.append(rollout)
         rollout.start()
         yield policy, rollout

@@ -27,7 +27,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     with pytest.MonkeyPatch.context() as environment:
         # Actors import classes and reward functions of the tests beside this file.
         environment.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        join_ray(run.settings)
+        join_ray(run.settings.cluster, worker_logs=run.settings.tracking.worker_logs)
     with Groups(run.settings) as groups:
         groups.start()
         groups.policy.publish_weights(groups.rollout)

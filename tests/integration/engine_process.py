@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lrm_safety.settings import ModelSettings, Settings
-from lrm_safety.workers.environment import environment
+from lrm_safety.workers.environment import engine_environment
+from lrm_safety.workers.specs import EngineSpec
 
 ANSWER_SECONDS = 120
 
@@ -20,10 +21,11 @@ class EngineProcess:
     """Starts a RolloutWorker; `run(function, ...)` calls `function(worker, ...)` there and returns its result."""
 
     def __init__(self, settings: Settings) -> None:
+        spec = EngineSpec.of(settings)
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, settings), daemon=True)
-        with _variables(environment("rollout", settings)):
+        self._process = context.Process(target=_serve, args=(theirs, spec), daemon=True)
+        with _variables(engine_environment(spec)):
             self._process.start()
         theirs.close()
         self._answer()
@@ -46,10 +48,10 @@ class EngineProcess:
         return result
 
 
-def _serve(connection: Connection, settings: Settings) -> None:
+def _serve(connection: Connection, spec: EngineSpec) -> None:
     from lrm_safety.workers.rollout import RolloutWorker
 
-    worker = RolloutWorker(settings, 0)
+    worker = RolloutWorker(spec, 0)
     connection.send((worker.start(), None))
     while True:
         try:

@@ -34,8 +34,9 @@ from lrm_safety.lab.planning.shapes import KNOWN
 from lrm_safety.settings import Settings
 from lrm_safety.settings.compose import compose_settings
 from lrm_safety.weight_sync.cuda import CudaSender
-from lrm_safety.workers.environment import environment
+from lrm_safety.workers.environment import engine_environment
 from lrm_safety.workers.rollout import RolloutWorker, engine_arguments
+from lrm_safety.workers.specs import EngineSpec
 
 EXPERIMENTS = sorted(path.stem for path in Path(__file__).parents[2].glob("conf/experiment/*_star1.yaml"))
 EXPERIMENTS.remove("smollm2_star1")  # the CPU's
@@ -86,7 +87,7 @@ def test_what_a_rollout_worker_asks_of_its_engine_on_a_gpu() -> None:
 
     engine = Interface(LLMEngine, has_unfinished_requests=False)
     llm = Interface(LLM, llm_engine=engine, reset_prefix_cache=True, get_weight_version="3")
-    worker = RolloutWorker(compose("colocated"), 0)
+    worker = RolloutWorker(EngineSpec.of(compose("colocated")), 0)
     worker._llm = llm
     worker.sleep()
     worker.wake(["weights"])
@@ -117,7 +118,7 @@ def test_vllm_knows_every_engine_argument(layout: str) -> None:
 
     signature = inspect.signature(EngineArgs)  # not EngineArgs itself, which looks for the model
     for experiment in EXPERIMENTS:
-        arguments = signature.bind(**engine_arguments(with_model(layout, experiment))).arguments
+        arguments = signature.bind(**engine_arguments(EngineSpec.of(with_model(layout, experiment)))).arguments
         assert arguments["enable_sleep_mode"] == (layout == "colocated")
         assert arguments["tensor_parallel_size"] == (2 if layout == "nodes" else 1)
         assert arguments["weight_transfer_config"].backend == ("ipc" if layout == "colocated" else "nccl")
@@ -127,7 +128,7 @@ def test_vllm_knows_every_engine_argument(layout: str) -> None:
 def test_vllm_knows_every_variable_of_its_processes(layout: str) -> None:
     import vllm.envs
 
-    given = {name for name in environment("rollout", compose(layout)) if name.startswith("VLLM_")}
+    given = {name for name in engine_environment(EngineSpec.of(compose(layout))) if name.startswith("VLLM_")}
     assert given <= set(vllm.envs.environment_variables)
 
 

@@ -189,7 +189,7 @@ def test_a_killed_reward_worker_is_replaced_and_the_scores_are_the_same(started:
 def test_a_failing_reward_function_is_named_with_its_cause(started: Started, function: str, cause: str) -> None:
     model = RewardModelSettings(kind="python", function=f"broken_rewards:{function}")
     settings = replace(started.run.settings, reward=RewardSettings(models={"mine": model}))
-    placement = reserve(["reward"], settings)["reward"]
+    placement = reserve(["reward"], settings.cluster)["reward"]
     group = RewardGroup(settings, placement, lambda: None)
     try:
         group.start()
@@ -235,7 +235,7 @@ class Pair:
 
 @pytest.fixture
 def pair(started: Started) -> Iterator[WorkerGroup]:
-    placement: Placement = reserve(["policy"], started.run.settings)["policy"]
+    placement: Placement = reserve(["policy"], started.run.settings.cluster)["policy"]
     group = WorkerGroup("pair", Pair, 2, placement, {"PAIR_VARIABLE": "set"}, lambda index: (index,))
     yield group
     group.end()
@@ -295,7 +295,7 @@ def test_resources_that_are_not_there_are_named_and_nothing_stays_reserved(start
     )
     began = time.monotonic()
     with pytest.raises(ClusterError) as error:
-        reserve(["reward", "policy"], replace(settings, cluster=cluster))
+        reserve(["reward", "policy"], cluster)
     assert time.monotonic() - began < 20
     line = str(error.value)
     assert "policy 2 x {'CPU': 64.0}" in line and "'CPU': 8.0" in line and re.search(r"free \{'CPU': [\d.]+", line)

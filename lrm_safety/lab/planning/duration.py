@@ -74,7 +74,7 @@ def duration(
         "update": backward * active * trained / _operations(settings, "policy", assumed),
         "sync": _bytes_of(settings) * num_parameters(policy) / (assumed.sync_gib_per_second * 2**30),
     }
-    if is_colocated(settings) and cluster.device == "cuda":
+    if is_colocated(settings.cluster) and cluster.device == "cuda":
         # Optimiser and engine weights, off the GPU and back.
         moved = 0 if trainer.offload_optimizer else 12 * num_parameters(policy) / cluster.policy.num_workers
         moved += _bytes_of(settings) * num_parameters(policy) / tensor_parallel

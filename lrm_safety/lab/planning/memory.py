@@ -84,7 +84,7 @@ def policy_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) -
     parts["activations"] = activation_bytes(shape, tokens, value, checkpointing=trainer.gradient_checkpointing)
     # Logits, their softmax and their gradient of one chunk, float32.
     parts["log-probs"] = 3 * 4 * min(trainer.logprob_chunk_tokens, tokens) * shape.vocabulary
-    if is_colocated(settings) and settings.cluster.device == "cuda":
+    if is_colocated(settings.cluster) and settings.cluster.device == "cuda":
         host += sum(parts.get(name, 0) for name in OFFLOADED)
     return GroupMemory("policy", ranks, parts, host)
 
@@ -120,7 +120,7 @@ def rollout_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) 
         parts["KV cache"] = rollout.kv_cache_bytes if rollout.kv_cache_bytes is not None else room
     else:
         parts["KV cache"] = rollout.kv_cache_bytes or 0
-    host = pinned_bytes(shape, value) if is_colocated(settings) and settings.cluster.device == "cuda" else 0
+    host = pinned_bytes(shape, value) if is_colocated(settings.cluster) and settings.cluster.device == "cuda" else 0
     return GroupMemory("rollout", settings.cluster.rollout.num_workers, parts, host)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from lrm_safety.errors import ModelError
-from lrm_safety.evaluation.engine import Engine, context_tokens, engine_settings
+from lrm_safety.evaluation.engine import Engine, context_tokens, engine_spec
 from lrm_safety.modeling.folder import model_fingerprint
-from lrm_safety.settings import ModelSettings, RolloutSettings, Settings
+from lrm_safety.settings import ModelSettings, RolloutSettings
 from lrm_safety.workers.rollout import RolloutWorker
 
 
@@ -19,18 +19,17 @@ def test_closing_ends_the_engine_core_once() -> None:
     """A judge's model needs the memory."""
     calls: list[str] = []
     core = SimpleNamespace(shutdown=lambda: calls.append("shutdown"))
-    worker: Any = RolloutWorker(Settings(), 0)
-    worker._llm = SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core))
-    engine: Any = Engine(
-        engine_settings(
-            ModelSettings(name="m", path="p", family="plain"),
-            RolloutSettings(),
-            device="cpu",
-            seed=0,
-            max_prompt_tokens=8,
-            max_response_tokens=8,
-        )
+    spec = engine_spec(
+        ModelSettings(name="m", path="p", family="plain"),
+        RolloutSettings(),
+        device="cpu",
+        seed=0,
+        max_prompt_tokens=8,
+        max_response_tokens=8,
     )
+    worker: Any = RolloutWorker(spec, 0)
+    worker._llm = SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core))
+    engine: Any = Engine(spec)
     engine.close()
     assert calls == [], "what never started has nothing to end"
     engine._worker = worker

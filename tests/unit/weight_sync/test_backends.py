@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lrm_safety.settings import Settings
+from lrm_safety.settings import ClusterSettings, Settings
 from lrm_safety.weight_sync.backends import is_colocated, transfer_backend
 
 
@@ -27,8 +27,5 @@ def test_choice(device: str, colocate: list[list[str]], stated: str, expected: s
 
 
 def test_colocated_means_one_set_holds_both() -> None:
-    settings = Settings()
-    settings.cluster.colocate = [["policy", "reference"], ["rollout", "reward"]]
-    assert not is_colocated(settings)
-    settings.cluster.colocate = [["policy", "reference", "rollout"]]
-    assert is_colocated(settings)
+    assert not is_colocated(ClusterSettings(colocate=[["policy", "reference"], ["rollout", "reward"]]))
+    assert is_colocated(ClusterSettings(colocate=[["policy", "reference", "rollout"]]))

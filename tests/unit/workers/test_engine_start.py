@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lrm_safety.errors import ConfigError, LrmSafetyError, WorkerError
-from lrm_safety.settings import Settings
+from lrm_safety.settings import RolloutSettings
 from lrm_safety.workers.rollout import start_failure
 
 FREE = (
@@ -26,5 +26,5 @@ FREE = (
 def test_what_a_restart_may_cure_is_told_from_what_it_cannot(
     error: Exception, kind: type[LrmSafetyError], says: str
 ) -> None:
-    failure = start_failure(error, Settings())
+    failure = start_failure(error, RolloutSettings())
     assert type(failure) is kind and says in str(failure) and "\n" not in str(failure)

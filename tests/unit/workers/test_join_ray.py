@@ -15,8 +15,8 @@ from lrm_safety.settings.compose import compose_settings
 from lrm_safety.workers.groups import join_ray
 
 
-def settings(*overrides: str):
-    return compose_settings(["experiment=miniature", *overrides])[0]
+def cluster(*overrides: str):
+    return compose_settings(["experiment=miniature", *overrides])[0].cluster
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def test_a_dead_address_of_the_environment_is_blamed_on_the_environment(
     with pytest.raises(
         ClusterError, match=rf"^RAY_ADDRESS={scheme}{dead}: no Ray cluster answers there .*unset RAY_ADDRESS"
     ):
-        join_ray(settings())
+        join_ray(cluster())
     assert time.monotonic() - began < 15
 
 
 def test_a_dead_address_of_the_configuration_is_blamed_on_its_key(monkeypatch: pytest.MonkeyPatch, dead: str) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with pytest.raises(ClusterError, match=rf"^cluster.address={dead}: .*ray start --head"):
-        join_ray(settings(f"cluster.address='{dead}'"))
+        join_ray(cluster(f"cluster.address='{dead}'"))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_an_address_where_something_else_listens(monkeypatch: pytest.MonkeyPatch
         thread = threading.Thread(target=serve, args=(listening,))
         thread.start()
         with pytest.raises(ClusterError, match=rf"^RAY_ADDRESS={address}: no Ray cluster answers there .*{problem}"):
-            join_ray(settings())
+            join_ray(cluster())
         thread.join(10)
     assert not thread.is_alive()
 
@@ -87,7 +87,7 @@ def test_a_grpc_server_is_taken_for_a_cluster(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("ray.init", lambda address, **_: joined.append(address))
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
     try:
-        join_ray(settings())
+        join_ray(cluster())
     finally:
         server.stop(None)
     assert joined == [f"127.0.0.1:{port}"]
@@ -99,7 +99,7 @@ def test_a_temporary_folder_too_long_for_sockets_is_named(monkeypatch: pytest.Mo
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, "/tmp/" + "x" * 80)
     with pytest.raises(ClusterError, match=rf"^{variable}=/tmp/x+: is 46 bytes too long .*RAY_TMPDIR=/tmp$"):
-        join_ray(settings())
+        join_ray(cluster())
 
 
 def test_a_local_ray_that_does_not_start_in_time_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,4 +111,4 @@ def test_a_local_ray_that_does_not_start_in_time_is_one_line(monkeypatch: pytest
     with pytest.raises(
         ClusterError, match=r"^a local Ray: cannot join Ray: The current node timed out during startup\.$"
     ):
-        join_ray(settings())
+        join_ray(cluster())

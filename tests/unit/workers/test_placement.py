@@ -6,23 +6,20 @@ from typing import Any
 
 import pytest
 
-from lrm_safety.settings import ClusterSettings, GroupSettings, RolloutSettings, Settings
+from lrm_safety.settings import ClusterSettings, GroupSettings
 from lrm_safety.settings.compose import compose_settings
 from lrm_safety.workers.placement import bundle_sets, worker_resources
 
 ALL = ["policy", "rollout", "reference", "reward"]
 
 
-def layout(tensor_parallel_size: int = 1, colocate: list[list[str]] | None = None, **groups: Any) -> Settings:
+def layout(colocate: list[list[str]] | None = None, **groups: Any) -> ClusterSettings:
     """Groups as (workers, CPUs, GPUs)."""
     made = {
         name: GroupSettings(num_workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus)
         for name, (workers, cpus, gpus) in groups.items()
     }
-    return Settings(
-        cluster=ClusterSettings(colocate=colocate or [], **made),
-        rollout=RolloutSettings(tensor_parallel_size=tensor_parallel_size),
-    )
+    return ClusterSettings(colocate=colocate or [], **made)
 
 
 SPLIT = {"policy": (4, 2, 1), "rollout": (2, 3, 1), "reference": (1, 1, 0.5), "reward": (1, 1, 0.5)}
@@ -66,10 +63,10 @@ def test_a_group_that_is_not_started_takes_nothing() -> None:
 
 
 def test_a_tensor_parallel_engine_takes_all_its_gpus_in_one_bundle() -> None:
-    settings = layout(tensor_parallel_size=4, **SPLIT)
-    assert worker_resources("rollout", settings) == (3, 4)
-    assert worker_resources("policy", settings) == (2, 1), "only the engines are tensor parallel"
-    assert bundle_sets(["rollout"], settings) == [(["rollout"], [{"CPU": 3, "GPU": 4}] * 2)]
+    cluster = layout(**SPLIT)
+    assert worker_resources("rollout", cluster, 4) == (3, 4)
+    assert worker_resources("policy", cluster, 4) == (2, 1), "only the engines are tensor parallel"
+    assert bundle_sets(["rollout"], cluster, 4) == [(["rollout"], [{"CPU": 3, "GPU": 4}] * 2)]
 
 
 def test_bundles_are_not_one_object() -> None:
@@ -91,7 +88,8 @@ def test_bundles_are_not_one_object() -> None:
 def test_layouts_of_the_configuration_fit_their_machines(cluster: str, rollout: str, gpus: float, cpus: float) -> None:
     parts = ["model=miniature", "reward=miniature", "data=miniature"]
     settings, _ = compose_settings([*parts, f"cluster={cluster}", *f"rollout={rollout}".split()])
-    bundles = [bundle for _, bundles in bundle_sets(ALL, settings) for bundle in bundles]
+    sets = bundle_sets(ALL, settings.cluster, settings.rollout.tensor_parallel_size)
+    bundles = [bundle for _, bundles in sets for bundle in bundles]
     assert sum(bundle.get("GPU", 0) for bundle in bundles) == pytest.approx(gpus)
     assert sum(bundle["CPU"] for bundle in bundles) == pytest.approx(cpus)
     assert all(bundle.get("GPU", 0) <= 8 for bundle in bundles), "a bundle lies on one node"

@@ -34,7 +34,7 @@ class MadeGroup(RolloutGroup):
 
     def __init__(self, *, dies: dict[int, int]) -> None:
         """`dies`: the stream, by number, that ends in a death after so many chunks."""
-        self._settings = SimpleNamespace(rollout=SimpleNamespace(timeout_seconds=60.0))  # type: ignore[assignment]
+        self._spec = SimpleNamespace(rollout=SimpleNamespace(timeout_seconds=60.0))  # type: ignore[assignment]
         self._group = [0, 1]  # type: ignore[assignment]
         self._on_wait = lambda: None
         self._dies, self.asked, self.revived = dies, [], []  # type: ignore[var-annotated]

@@ -6,7 +6,8 @@ import pytest
 
 from lrm_safety.settings import Settings
 from lrm_safety.weight_sync.orphans import ENDS_WITH_WORKER
-from lrm_safety.workers.environment import GROUPS, environment
+from lrm_safety.workers.environment import GROUPS, engine_environment, environment
+from lrm_safety.workers.specs import EngineSpec
 
 
 def make(device: str = "cpu") -> Settings:
@@ -18,37 +19,42 @@ def make(device: str = "cpu") -> Settings:
     return settings
 
 
+def engines(settings: Settings) -> dict[str, str]:
+    return engine_environment(EngineSpec.of(settings))
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_value_is_a_string_and_threads_are_the_groups_own(group: str) -> None:
     settings = make()
     getattr(settings.cluster, group).threads_per_worker = 3
-    variables = environment(group, settings)
+    variables = environment(group, settings.cluster)
     assert all(isinstance(value, str) for value in variables.values())
     assert variables["OMP_NUM_THREADS"] == "3"
     assert variables["TOKENIZERS_PARALLELISM"] == "false"
     others = [name for name in GROUPS if name != group]
-    assert all(environment(name, settings)["OMP_NUM_THREADS"] == "1" for name in others)
+    assert all(environment(name, settings.cluster)["OMP_NUM_THREADS"] == "1" for name in others)
 
 
 def test_cpu_groups_see_no_gpu_even_on_a_gpu_node() -> None:
     settings = make("cuda")
     settings.cluster.reward.gpus_per_worker = 0.0
-    assert environment("reward", settings)["CUDA_VISIBLE_DEVICES"] == ""
-    assert environment("reward", settings)["DS_ACCELERATOR"] == "cpu"
-    assert environment("reward", settings)["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert "CUDA_VISIBLE_DEVICES" not in environment("policy", settings)  # Ray sets it
-    assert environment("policy", settings)["DS_ACCELERATOR"] == "cuda"
-    assert all(environment(group, make())["CUDA_VISIBLE_DEVICES"] == "" for group in GROUPS)
+    assert environment("reward", settings.cluster)["CUDA_VISIBLE_DEVICES"] == ""
+    assert environment("reward", settings.cluster)["DS_ACCELERATOR"] == "cpu"
+    assert environment("reward", settings.cluster)["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert "CUDA_VISIBLE_DEVICES" not in environment("policy", settings.cluster)  # Ray sets it
+    assert environment("policy", settings.cluster)["DS_ACCELERATOR"] == "cuda"
+    assert all(environment(group, make().cluster)["CUDA_VISIBLE_DEVICES"] == "" for group in GROUPS)
 
 
 def test_only_the_rollout_group_has_vllm_variables() -> None:
-    for group in GROUPS:
-        has = any(name.startswith("VLLM_") for name in environment(group, make()))
-        assert has == (group == "rollout")
+    assert not any(name.startswith("VLLM_") for group in GROUPS for name in environment(group, make().cluster))
+    variables = engines(make())
+    assert environment("rollout", make().cluster).items() < variables.items()
+    assert any(name.startswith("VLLM_") for name in variables)
 
 
 def test_vllm_stays_in_process_on_the_cpu() -> None:
-    variables = environment("rollout", make())
+    variables = engines(make())
     assert variables["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0" and variables["GLOO_SOCKET_IFNAME"] == "lo"
     assert variables["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
     assert variables["VLLM_NO_USAGE_STATS"] == "1"
@@ -56,25 +62,25 @@ def test_vllm_stays_in_process_on_the_cpu() -> None:
 
 def test_vllm_logs_what_it_is_told_to() -> None:
     settings = make()
-    assert environment("rollout", settings)["VLLM_LOGGING_LEVEL"] == "ERROR"
+    assert engines(settings)["VLLM_LOGGING_LEVEL"] == "ERROR"
     settings.rollout.log_level = "INFO"
-    assert environment("rollout", settings)["VLLM_LOGGING_LEVEL"] == "INFO"
+    assert engines(settings)["VLLM_LOGGING_LEVEL"] == "INFO"
 
 
 def test_compiler_is_off_only_when_nothing_is_to_be_compiled() -> None:
     settings = make()
-    assert "TORCHDYNAMO_DISABLE" not in environment("rollout", settings)
+    assert "TORCHDYNAMO_DISABLE" not in engines(settings)
     settings.rollout.enforce_eager = True
-    assert environment("rollout", settings)["TORCHDYNAMO_DISABLE"] == "1"
-    assert "TORCHDYNAMO_DISABLE" not in environment("policy", settings)
+    assert engines(settings)["TORCHDYNAMO_DISABLE"] == "1"
+    assert "TORCHDYNAMO_DISABLE" not in environment("policy", settings.cluster)
 
 
 def test_tensor_parallel_engines_get_processes_and_handles_only_where_needed() -> None:
     settings = make("cuda")
     settings.rollout.tensor_parallel_size = 4
-    variables = environment("rollout", settings)
+    variables = engines(settings)
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in variables
-    assert variables[ENDS_WITH_WORKER] == "1" and ENDS_WITH_WORKER not in environment("rollout", make("cuda"))
+    assert variables[ENDS_WITH_WORKER] == "1" and ENDS_WITH_WORKER not in engines(make("cuda"))
     assert "VLLM_ALLOW_INSECURE_SERIALIZATION" not in variables
     settings.rollout.weight_transfer = "ipc"
-    assert environment("rollout", settings)["VLLM_ALLOW_INSECURE_SERIALIZATION"] == "1"
+    assert engines(settings)["VLLM_ALLOW_INSECURE_SERIALIZATION"] == "1"
