@@ -22,6 +22,7 @@ from .rewards.check import check_reward
 from .rollouts import SamplingParameters, TokenIds
 from .settings import RewardModelSettings, RewardSettings, Settings
 from .settings.components import reward_kind
+from .settings.keys import with_defaults
 from .settings.paths import CACHE_PREFIX, cache_directory, resolve
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def prepare(settings: Settings, directory: Path) -> PreparedRun:
         ),
         reflection_ids=reflection_token_ids(tokenizer),
         store=store,
-        checkpoint=find_checkpoint(settings, identity, prompts.fingerprint, store),
+        checkpoint=find_checkpoint(settings, identity, Settings, prompts.fingerprint, store),
         num_embeddings=num_embeddings,
     )
 
@@ -194,9 +195,10 @@ def _make_if_cached(path: str) -> None:
 
 
 def find_checkpoint(
-    settings: Settings, identity: dict[str, Any], fingerprint: str, store: CheckpointStore
+    settings: Settings, identity: dict[str, Any], schema: type, fingerprint: str, store: CheckpointStore
 ) -> Checkpoint | None:
-    """The checkpoint that `checkpoint.resume` asks for; refuses one whose configuration or data differ."""
+    """The checkpoint that `checkpoint.resume` asks for; refuses one whose configuration or data differ. `identity` has the
+    keys of `schema`; those that an earlier version did not know stood at their defaults."""
     wish = settings.checkpoint.resume
     store.recover()  # a crash may have left the newest checkpoint under another name
     if wish in ("auto", "never"):
@@ -213,7 +215,8 @@ def find_checkpoint(
             "%s: does not say what its model and data held; only their names are compared", checkpoint.path
         )
         ignore = ignore | {"content"}
-    differences = checkpoint.differences(identity, fingerprint, ignore=ignore)
+    known = replace(checkpoint, config=with_defaults(checkpoint.config, schema))
+    differences = known.differences(identity, fingerprint, ignore=ignore)
     ranks = checkpoint.config["cluster"]["policy"]["num_workers"]
     if ranks != settings.cluster.policy.num_workers:
         raise ConfigError(

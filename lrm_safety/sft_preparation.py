@@ -104,7 +104,7 @@ def prepare_sft(settings: SftSettings, directory: Path) -> PreparedSft:
         num_dropped=supervised.num_dropped,
         num_respelled=supervised.num_respelled,
         store=store,
-        checkpoint=find_checkpoint(run, identity, supervised.fingerprint, store),
+        checkpoint=find_checkpoint(run, identity, SftSettings, supervised.fingerprint, store),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -51,3 +51,24 @@ def added_keys(node: Any, prefix: str = "") -> Iterator[str]:
     elif isinstance(node, dict):
         for name, value in node.items():
             yield from added_keys(value, f"{prefix}{name}.")
+
+
+def with_defaults(older: Mapping[str, Any], schema: Any) -> dict[str, Any]:
+    """A configuration that an earlier version wrote, and the keys that the schema got since, at their defaults.
+
+    A new key's default means what was done before there was the key; one that cannot has to be refused by its own check.
+    """
+    filled, hints = dict(older), get_type_hints(schema)
+    for item in fields(schema):
+        if item.name not in older:
+            default = item.default if item.default_factory is MISSING else item.default_factory()
+            if default is not MISSING:
+                filled[item.name] = asdict(default) if is_dataclass(default) else default  # type: ignore[arg-type]
+            continue
+        value, hint = older[item.name], hints[item.name]
+        member: Any = get_args(hint)[1] if get_origin(hint) is dict else None
+        if is_dataclass(hint):
+            filled[item.name] = with_defaults(value, hint)
+        elif is_dataclass(member):
+            filled[item.name] = {name: with_defaults(one, member) for name, one in value.items()}
+    return filled

@@ -172,7 +172,7 @@ def resumed(folder: Path, *overrides: str, fingerprint: str = FINGERPRINT) -> in
     """The update that a run with these overrides goes on from."""
     settings = composed(*overrides)
     store = CheckpointStore(folder / "checkpoints", keep_last=5)
-    checkpoint = find_checkpoint(settings, asdict(settings), fingerprint, store)
+    checkpoint = find_checkpoint(settings, asdict(settings), Settings, fingerprint, store)
     return None if checkpoint is None else checkpoint.update
 
 
@@ -276,6 +276,31 @@ def test_other_data_are_refused_unless_allowed(tmp_path: Path) -> None:
 def test_what_does_not_change_the_learning_may_change(tmp_path: Path, override: str) -> None:
     saved(tmp_path, composed())
     assert resumed(tmp_path, override) == 80
+
+
+EARLIER = Path(__file__).parent / "identities_of_0_1"
+"""What a manifest of version 0.1 calls `config`, of the miniature's first updates under `train` and `sft`."""
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its configuration lacks keys that came since: they stand at what was done before."""
+    old = json.loads((EARLIER / "train.json").read_text())
+    assert "arguments" not in old["reward"]["models"]["miniature"], "what came since"
+    given = (
+        "data.limit=null",
+        "algorithm.rollout_batch_size=16",
+        "algorithm.mini_batch_size=8",
+        "schedule.max_updates=8",
+    )
+    given += ("rollout.max_response_tokens=64", "rollout.stream_chunk_size=8")
+    store = CheckpointStore(tmp_path / "checkpoints")
+    store.commit(store.begin(4), 4, state={}, config=old, data_fingerprint=FINGERPRINT)
+    checkpoint = prepare(composed(*given), tmp_path).checkpoint
+    assert checkpoint is not None and checkpoint.update == 4 and not caplog.records
+    del old["trainer"]["lr"]
+    store.commit(store.begin(4), 4, state={}, config=old, data_fingerprint=FINGERPRINT)
+    with pytest.raises(ConfigError, match=r"configuration \(trainer\.lr: 1e-06 -> 0\.0003\)"):
+        prepare(composed(*given), tmp_path)
 
 
 def test_many_differences_are_cut_short(tmp_path: Path) -> None:

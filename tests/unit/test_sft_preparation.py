@@ -130,3 +130,14 @@ def test_a_run_goes_on_with_the_same_configuration_and_data_only(tmp_path: Path,
     data.write_text(data.read_text().replace("No 3.", "No 4."))
     with pytest.raises(ConfigError, match="data_fingerprint"):
         prepare_sft(composed(data), tmp_path)
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its configuration, as a manifest of version 0.1 holds it, says the same in other keys or fewer."""
+    old = json.loads((Path(__file__).parent / "identities_of_0_1" / "sft.json").read_text())
+    given = ("sft=miniature", "data=miniature_supervised", "sft.validation_fraction=0.1", "schedule.max_updates=6")
+    settings = compose_sft(["model=miniature", *given])[0]
+    fresh = prepare_sft(settings, tmp_path)
+    fresh.store.commit(fresh.store.begin(3), 3, state={}, config=old, data_fingerprint=fresh.data_fingerprint)
+    checkpoint = prepare_sft(settings, tmp_path).checkpoint
+    assert checkpoint is not None and checkpoint.update == 3 and not caplog.records

@@ -29,8 +29,8 @@ class StepRecord:
         for name, fingerprint in fingerprints.items():
             if self.done.get(name, fingerprint) != fingerprint:
                 raise ConfigError(
-                    f"run.directory={self._path.parent}: step `{name}` was made by other settings; choose another run.name, or "
-                    "delete the folder"
+                    f"run.directory={self._path.parent}: step `{name}` was made by other settings, or by an earlier version; "
+                    "choose another run.name, or delete the folder"
                 )
 
     def add(self, name: str, fingerprint: str) -> None:
