@@ -12,7 +12,7 @@ import sys
 
 from . import credentials
 from .commands.later import Later
-from .errors import LrmSafetyError, shown
+from .errors import LrmSafetyError, of_the_user, shown
 from .files import disk_says
 from .interruption import StopRequested
 from .run_folder import packages
@@ -89,10 +89,13 @@ def _main(arguments: list[str]) -> int:
         print(f"stopped by SIGINT: {COMMANDS[name].interrupted}", file=sys.stderr)
         return 130
     except Exception as error:
-        if (reason := disk_says(error)) is None:
+        if reason := disk_says(error):
+            place = getattr(error, "filename", None) or "the disk"
+            print(f"error: {place}: {reason}; mend it and start the same command again", file=sys.stderr)
+        elif theirs := of_the_user(error):
+            print(shown(theirs), file=sys.stderr)
+        else:
             raise  # a defect of ours
-        place = getattr(error, "filename", None) or "the disk"
-        print(f"error: {place}: {reason}; mend it and start the same command again", file=sys.stderr)
         return 1
 
 

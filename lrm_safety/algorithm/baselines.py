@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +56,15 @@ class Baseline:
 
 
 BASELINES: dict[str, Baseline] = {}
+
+
+def complaint(returned: Any, scores: Tensor, groups: Groups) -> str | None:
+    """What is wrong with what a baseline returned for these scores; None: nothing."""
+    if (shape := getattr(returned, "shape", None)) != scores.shape:
+        told = type(returned).__name__ if shape is None else f"shape {list(shape)}"
+        return f"returned {told} for {list(scores.shape)} scores"
+    bad = int((~returned.isfinite()).sum())
+    return f"returned {bad} of {len(scores)} numbers that are NaN or infinite" if bad else None
 
 
 def baseline(*, min_samples: int = 2, rescales: bool = False) -> Callable[[Subtract], Baseline]:

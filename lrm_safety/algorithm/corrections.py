@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,18 @@ class Correction:
 
 
 CORRECTIONS: dict[str, Correction] = {}
+
+
+def complaint(returned: Any, ratio: Tensor, cap: float) -> str | None:
+    """What is wrong with what a correction returned for these ratios; None: nothing."""
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        return f"returned a {type(returned).__name__}, and must return (weights, corrected)"
+    for name, one in zip(("weights", "corrected"), returned, strict=True):
+        if (shape := getattr(one, "shape", None)) != ratio.shape:
+            told = type(one).__name__ if shape is None else f"shape {list(shape)}"
+            return f"returned {name} of {told} for {list(ratio.shape)} ratios"
+    bad = int((~returned[0].isfinite()).sum())
+    return f"returned {bad} of {len(ratio)} weights that are NaN or infinite" if bad else None
 
 
 def correction(weigh: Weigh) -> Correction:

@@ -12,7 +12,9 @@ from ..errors import ConfigError
 from ..results import as_json
 from ..run_folder import RunFolder
 from ..settings import EvaluateSettings
-from ..settings.compose import compose_judges
+from ..settings.compose import EVALUATE, compose_judges
+from ..settings.loader import is_searchpath
+from .launch import own_groups, parse
 from .samples import read_samples, select
 
 TRACKED_SAMPLES = 20
@@ -50,7 +52,11 @@ def calibrate(arguments: list[str]) -> int:
     from ..evaluation.calibration import calibrate_against
     from ..files import write_json, writing
 
-    values = dict(item.partition("=")[::2] for item in arguments if not _is_judge_option(item))
+    given = parse(arguments, EVALUATE)
+    options = [item for item in given.overrides if item.lstrip("+").startswith("evaluation.judges.")]
+    values = dict(
+        item.partition("=")[::2] for item in given.overrides if item not in options and not is_searchpath(item)
+    )
     unknown = sorted(values.keys() - {"judge", "data", "output"})
     if unknown:
         raise ConfigError(
@@ -63,16 +69,10 @@ def calibrate(arguments: list[str]) -> int:
             raise ConfigError(f"output={output}: is a folder; name a file in it")
         with writing(f"output={output}"):
             output.parent.mkdir(parents=True, exist_ok=True)
-    judges = compose_judges(
-        values.get("judge", "refusal_rules").strip("[]").split(","),
-        [item for item in arguments if _is_judge_option(item)],
-    )
+    names = values.get("judge", "refusal_rules").strip("[]").split(",")
+    judges = compose_judges(names, [*options, *own_groups(given)])
     found = calibrate_against(judges, values.get("data"), Console())
     if output is not None:
         with writing(f"output={output}"):
             write_json(output, found)
     return 0
-
-
-def _is_judge_option(item: str) -> bool:
-    return item.lstrip("+").startswith("evaluation.judges.")

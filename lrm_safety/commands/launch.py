@@ -30,6 +30,7 @@ from ..run_folder import RunFolder, absent_folders, owned, remove_empty
 from ..settings import EvaluateSettings, Settings
 from ..settings.compose import Root, differences, parsed, sweep
 from ..settings.fields import RUNS_VARIABLE
+from ..settings.loader import is_searchpath
 
 SUBDIRECTORY_EXCLUDES = "hydra.job.config.override_dirname.exclude_keys"
 """A run of a sweep has a folder named after its overrides; all of them would be over a file name's length."""
@@ -192,6 +193,17 @@ def parse(arguments: Sequence[str], root: Root[Any]) -> argparse.Namespace:
         raise ConfigError("--resolve: belongs to --cfg")
     given.folders = [] if given.config_dir is None else [given.config_dir]
     return given
+
+
+def own_groups(given: argparse.Namespace) -> tuple[str, ...]:
+    """The folders of the user's groups that these arguments name, as an override of any command; none: nothing. Those of
+    LRM_SAFETY_CONF every command reads by itself."""
+    named = [item.value() for item in parsed([one for one in given.overrides if is_searchpath(one)])]
+    folders = [
+        *(str(one) for value in named for one in value),
+        *(f"file://{Path(one).absolute()}" for one in given.folders),
+    ]
+    return (f"hydra.searchpath=[{','.join(map(repr, folders))}]",) if folders else ()
 
 
 def _mistaken(said: str, parser: argparse.ArgumentParser, root: Root[Any]) -> str:

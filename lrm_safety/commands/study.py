@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from ..run_folder import RunFolder
 from ..settings.compose import STUDY
 from ..settings.study import StudySettings
 from ..terminal import print_table
-from .launch import launch, parse
+from .launch import launch, own_groups, parse
 from .report import report
 
 RL_LESS_SFT = "rl - sft"
@@ -27,18 +29,19 @@ RL_LESS_SFT = "rl - sft"
 
 def study(arguments: list[str]) -> int:
     """Run `study [study=OPTION] [key=value ...] [--steps]`; returns the exit status."""
-    if "--steps" not in arguments:
-        return launch(STUDY, run_study, arguments)
     given = parse([item for item in arguments if item != "--steps"], STUDY)
+    own = own_groups(given)
+    if "--steps" not in arguments:
+        return launch(STUDY, partial(run_study, own), arguments)
     settings, _ = STUDY.compose(given.overrides, given.folders)
-    for step in steps_of(settings):
+    for step in steps_of(settings, own):
         print(shlex.join(["lrm-safety", *step.arguments]))
     return 0
 
 
-def run_study(settings: StudySettings, resolved: dict[str, Any], folder: RunFolder) -> int:
-    """The steps that are not done yet, summary and report, into the folder."""
-    steps = steps_of(settings)
+def run_study(own: Sequence[str], settings: StudySettings, resolved: dict[str, Any], folder: RunFolder) -> int:
+    """The steps that are not done yet, summary and report, into the folder. `own` names the user's groups to each step."""
+    steps = steps_of(settings, own)
     fingerprints = check_steps(steps, settings)
     directory, console = folder.path, Console()
     with (

@@ -62,6 +62,14 @@ class Family:
     takes_system_prompt: bool = True
     protocol: Protocol | None = None
 
+    def __post_init__(self) -> None:
+        try:
+            self.sft_layout.format(trace="", answer="")
+        except (LookupError, ValueError) as error:
+            raise ConfigError(
+                f"family {self.name}: sft_layout={self.sft_layout!r} has other fields than {{trace}} and {{answer}} ({error})"
+            ) from error
+
     @property
     def writes_trace(self) -> bool:
         return self.trace_opened_by != "nobody"

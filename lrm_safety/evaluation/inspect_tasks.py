@@ -28,7 +28,7 @@ from .graders.grade import Grade
 from .graders.math import MathGrader
 from .inspect_provider import response_of, told_in_one_line
 from .judges.build import build_judge, check_judged, judge_views
-from .judges.judge import Judge, JudgeItem, Verdict, View
+from .judges.judge import Judge, JudgeItem, Verdict, View, judge_all
 from .plan import request_seed
 from .scoring import answered, grade, views_of
 
@@ -147,7 +147,7 @@ def live_verdicts(judge: Judge, views: Sequence[View]) -> Verdicts:
     """Ask the judge now, the views of many samples in one batch."""
 
     def work(items: list[JudgeItem], resolve: Callable[[int, Verdict], None]) -> None:
-        for position, verdict in enumerate(judge.judge(items)):
+        for position, verdict in enumerate(judge_all(judge, items)):
             resolve(position, verdict)
 
     batcher: Batcher[JudgeItem, Verdict] = Batcher(work)

@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any
 
-from ..errors import ConfigError, JudgeError, traceback_inside
+from ..errors import ConfigError, JudgeError, raised, traceback_inside
 
 START_LIMIT_SECONDS = 300.0
 MAX_TIMEOUTS = 3
@@ -141,7 +141,7 @@ def main() -> None:
         try:
             value = function(*arguments)
         except Exception as error:  # a user's function may raise anything; the parent tells it
-            reply("error", f"raised {type(error).__name__}: {error}", traceback_inside(error))
+            reply("error", raised(error), traceback_inside(error))
         else:
             reply("value", value)
         signal.setitimer(signal.ITIMER_REAL, 0.0)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conversation import ParsedResponse, ResponseParser, compose_response
-from ..errors import DataError, JudgeError, traceback_inside
+from ..errors import DataError, JudgeError, calling
 from ..files import digest_of, read_json_lines, write_atomically
 from .benchmarks.custom import GradedQuestion
 from .benchmarks.question import Question
@@ -22,7 +22,7 @@ from .benchmarks.registry import Scoring
 from .graders.choice import grade_choice
 from .graders.grade import UNFINISHED, Grade
 from .graders.math import MathGrader, MathItem
-from .judges.judge import UNREAD, Judge, JudgeItem, Verdict, View, judge_each
+from .judges.judge import UNREAD, Judge, JudgeItem, Verdict, View, judge_all, judge_each
 from .judges.prefixes import first_unsafe, prefixes_of
 from .plan import Ask, PlannedBenchmark
 from .responses import Generated
@@ -105,14 +105,13 @@ def _own_grade(question: Question, response: ParsedResponse) -> Grade:
     assert isinstance(question, GradedQuestion) and question.grader is not None
     name = getattr(question.grader, "__qualname__", type(question.grader).__name__)
     source = f"grader {getattr(question.grader, '__module__', '')}:{name}, question {question.id}"
-    try:
-        returned = question.grader(question.row, response.trace, response.answer, response.finished)
-    except TimeoutError:
-        return Grade(0.0, "", "timeout")
-    except JudgeError as error:
-        raise JudgeError(f"question {question.id}: {error}") from error
-    except Exception as error:  # a user's function may raise anything; it is told as the cause
-        raise JudgeError(f"{source}: raised {type(error).__name__}: {error}", traceback_inside(error)) from error
+    with calling(source, JudgeError):
+        try:
+            returned = question.grader(question.row, response.trace, response.answer, response.finished)
+        except TimeoutError:
+            return Grade(0.0, "", "timeout")
+        except JudgeError as error:
+            raise JudgeError(f"question {question.id}: {error}") from error
     try:
         value = float(returned)
     except (TypeError, ValueError):
@@ -264,7 +263,7 @@ def _texts(one: Scored, view: View) -> list[str]:
 def judge_batch(scored: Sequence[Scored], judge: Judge, views: Sequence[View]) -> list[dict[View, Verdict]]:
     """One call of the judge for every view of every response that has one."""
     items = judge_items(scored, views)
-    return _by_response(scored, items, judge.judge([item for _, _, item in items]) if items else [])
+    return _by_response(scored, items, judge_all(judge, [item for _, _, item in items]))
 
 
 def _by_response(

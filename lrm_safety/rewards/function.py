@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrm_safety.errors import RewardError, traceback_inside
+from lrm_safety.errors import RewardError, calling
 from lrm_safety.files import digest
 from lrm_safety.registry import import_function
 from lrm_safety.settings import RewardModelSettings
@@ -40,10 +40,6 @@ class FunctionScorer:
     def score_texts(self, conversations: Sequence[Conversation], view: str) -> ScoreArray:
         """Scores, float32 [n]. Raises RewardError when the function raises, or returns anything but n finite
         numbers."""
-        try:
+        with calling(self._source, RewardError):
             values = self._function(list(conversations))
-        except Exception as error:
-            raise RewardError(
-                f"{self._source}: raised {type(error).__name__}: {error}", traceback_inside(error)
-            ) from error
         return checked_scores(values, len(conversations), self._source)

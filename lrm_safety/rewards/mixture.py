@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrm_safety.errors import ConfigError
+from lrm_safety.errors import ConfigError, RewardError, calling, is_ours
 from lrm_safety.settings import RewardSettings
 from lrm_safety.settings.components import reward_kind
 
@@ -63,13 +63,13 @@ class RewardMixture:
         by_model_and_view: dict[str, ScoreArray] = {}
         counters: Counter[str] = Counter()
         for name, model in self._settings.models.items():
-            scorer = self._scorers[name]
-            scorer.counters.clear()
+            counted = getattr(self._scorers[name], "counters", Counter[str]())  # one of the user's may count nothing
+            counted.clear()
             for view, view_weight in model.read_views().items():
-                scores = scorer.score_texts(conversations, view)
+                scores = self._score(name, conversations, view)
                 by_model_and_view[f"{name}/{view}"] = scores
                 total += model.weight * view_weight * scores.astype(np.float64)
-            counters.update(scorer.counters)
+            counters.update(counted)
         return Scores(
             total=checked_scores(total, len(conversations), "reward.models (weighted sum)"),
             by_model_and_view=by_model_and_view,
@@ -89,10 +89,18 @@ class RewardMixture:
         total = np.zeros(len(flat), dtype=np.float64)
         for name, model in self._settings.models.items():
             for view, view_weight in model.prefix_views().items() if flat else ():
-                scores = self._scorers[name].score_texts(flat, view)
+                scores = self._score(name, flat, view, ", prefixes")
                 total += model.weight * view_weight * scores.astype(np.float64)
         checked = checked_scores(total, len(flat), "reward.models (weighted sum over prefixes)")
         return np.split(checked, np.cumsum([len(of_response) for of_response in prefixes])[:-1])
+
+    def _score(self, name: str, conversations: Sequence[Conversation], view: str, what: str = "") -> ScoreArray:
+        """What one model gives; names it where it is somebody else's and raises, or gives anything but numbers."""
+        scorer = self._scorers[name]
+        source = f"reward.models.{name}.kind={self._settings.models[name].kind}{what}"
+        with calling(source, RewardError, of=type(scorer)):
+            scores = scorer.score_texts(conversations, view)
+        return scores if is_ours(type(scorer)) else checked_scores(scores, len(conversations), source)
 
 
 def build_scorer(settings: RewardSettings, device: str) -> RewardMixture:

@@ -8,7 +8,7 @@ from typing import Any
 from lrm_safety.datasets import PromptRow, load_prompts
 from lrm_safety.datasets.files import check_text
 from lrm_safety.datasets.serialised import plain_text
-from lrm_safety.errors import DataError, traceback_inside
+from lrm_safety.errors import DataError, calling
 from lrm_safety.registry import import_function
 from lrm_safety.settings.paths import resolve
 
@@ -53,10 +53,8 @@ def made_rows(
     """Rows of `package.module:function(num, seed)`, a list of dictionaries. Raises ConfigError for an absent function,
     DataError, opening with `key`, for anything else that it may do."""
     call: Any = import_function(function, key)
-    try:
+    with calling(f"{key}={function}", DataError):
         records = call(num, seed)
-    except Exception as error:
-        raise DataError(f"{key}={function}: raised {type(error).__name__}: {error}", traceback_inside(error)) from error
     if not isinstance(records, Sequence) or not records:
         raise DataError(f"{key}={function}: must return a list of at least one row")
     rows = []

@@ -58,7 +58,12 @@ class RewardKind:
     reads_prefixes: bool
 
 
-REWARDS: Registry[RewardKind] = Registry("rewards", RewardKind, declared_in="lrm_safety.rewards.kinds")
+REWARDS: Registry[RewardKind] = Registry(
+    "rewards",
+    RewardKind,
+    declared_in="lrm_safety.rewards.kinds",
+    calls={"build": None, "check": None, "content": None},
+)
 
 
 @dataclass

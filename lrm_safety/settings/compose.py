@@ -166,10 +166,9 @@ compose_study = STUDY.compose
 
 
 def compose_judges(names: list[str], overrides: Sequence[str] = ()) -> dict[str, JudgeSettings]:
-    """The judges of these files in conf/judge, changed by `overrides` of their keys; raises ConfigError."""
-    return EVALUATE.compose(["model=miniature", "evaluation=none", f"judge=[{','.join(names)}]", *overrides])[
-        0
-    ].evaluation.judges
+    """The judges of these files of the group judge, changed by `overrides` of their keys; raises ConfigError."""
+    chosen = ["model=miniature", "evaluation=none", f"judge=[{','.join(names)}]"]
+    return EVALUATE.compose([*chosen, *overrides])[0].evaluation.judges
 
 
 def parsed(overrides: Sequence[str], root: Root[Any] = TRAIN) -> list[Override]:

@@ -9,7 +9,9 @@ from ..errors import ConfigError
 from ..registry import Registry
 from .fields import DIRECTORY, choice, integer, number, random_seed, registered
 
-BENCHMARKS: Registry[Any] = Registry("benchmarks", declared_in="lrm_safety.evaluation.benchmarks")
+BENCHMARKS: Registry[Any] = Registry(
+    "benchmarks", declared_in="lrm_safety.evaluation.benchmarks", calls={"load": None, "by_arguments": None}
+)
 JUDGES: Registry[type] = Registry("judges", type, declared_in="lrm_safety.evaluation.judges")
 RefusalIn = Literal["safety", "details", "nowhere"]
 """Where a judge's verdicts say whether a text declines: its safety is just that, a detail beside harm, or nowhere."""

@@ -32,7 +32,7 @@ class Loader(ConfigLoaderImpl):
         """`folders` have groups of the user's own besides `hydra.searchpath` of `overrides`, of which only that is read."""
         super().__init__(_search_path(folders))
         self._schema = schema
-        self._searchpath = [item for item in overrides if item.lstrip("+").startswith("hydra.searchpath=")]
+        self._searchpath = [item for item in overrides if is_searchpath(item)]
         self._added: dict[str, type] = {}
 
     def _parse_overrides_and_create_caching_repo(
@@ -67,6 +67,11 @@ class Loader(ConfigLoaderImpl):
     ) -> list[str]:
         """Options of a group in all folders: Hydra asks without overrides for those of `group=glob(*)`."""
         return super().get_group_options(group_name, results_filter, config_name, overrides or self._searchpath)
+
+
+def is_searchpath(item: str) -> bool:
+    """Whether an override names folders of groups of the user's own."""
+    return item.lstrip("+").startswith("hydra.searchpath=")
 
 
 def _search_path(folders: Sequence[str]) -> ConfigSearchPath:

@@ -7,8 +7,10 @@ from ..algorithm import baselines, corrections
 from ..registry import Registry
 from .fields import choice, integer, number, registered
 
-BASELINES = Registry("baselines", baselines.Baseline, ours=baselines.BASELINES)
-CORRECTIONS = Registry("corrections", corrections.Correction, ours=corrections.CORRECTIONS)
+BASELINES = Registry("baselines", baselines.Baseline, ours=baselines.BASELINES, calls={"subtract": baselines.complaint})
+CORRECTIONS = Registry(
+    "corrections", corrections.Correction, ours=corrections.CORRECTIONS, calls={"weigh": corrections.complaint}
+)
 
 
 @dataclass

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, ParamSpec
 
-from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.benchmarks.question import Questions
+from lrm_safety.errors import ConfigError, DataError
+from lrm_safety.evaluation.benchmarks.question import Question, Questions
 from lrm_safety.settings.evaluation import BENCHMARKS, Kind
 
 Scoring = Literal["judges", "math", "integer", "choice", "own"]
@@ -67,6 +67,14 @@ class Benchmark(Generic[Options]):
         loaded = load(**arguments)
         if not isinstance(loaded, Questions):
             raise ConfigError(f"{key}: {self.name} returned a {type(loaded).__name__}, and must return Questions")
+        if wrong := next((row for row in loaded.rows if not isinstance(row, Question)), None):
+            raise ConfigError(
+                f"{key}: {self.name} returned a {type(wrong).__name__} among its rows, and each must be a Question"
+            )
+        if not loaded.rows:
+            raise DataError(
+                f"{key}: {self.name} returned no question; {loaded.source} has none that fits the arguments"
+            )
         return loaded
 
 

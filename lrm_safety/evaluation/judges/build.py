@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from lrm_safety.errors import ConfigError
+from lrm_safety.errors import ConfigError, calling, traceback_inside
 from lrm_safety.evaluation.judges.judge import Judge, JudgeViews, View
 from lrm_safety.modeling.folder import model_fingerprint, tokenizer_fingerprint
 from lrm_safety.settings.evaluation import JudgeSettings, RefusalIn, judge_class, judge_kind
@@ -21,11 +21,16 @@ CHANGE_NO_VERDICT = ("timeout_seconds", "max_retries", "max_delay_seconds", "fir
 def build_judge(name: str, settings: JudgeSettings, *, device: str = "cpu") -> Judge:
     """Load the judge. Raises ConfigError, ModelError or DataError in one line; unknown options name the known ones."""
     make, given = _checked(name, settings, device)
-    try:
-        judge: Judge = make(**given)
-        return judge
-    except TypeError as error:
-        raise ConfigError(f"evaluation.judges.{name}.arguments: {error}") from error
+    with calling(f"evaluation.judges.{name}.kind={settings.kind}", of=make):
+        try:
+            judge: Judge = make(**given)
+        except TypeError as error:
+            raise ConfigError(f"evaluation.judges.{name}.arguments: {error}", traceback_inside(error)) from error
+    if missing := [one for one in ("name", "judge", "close") if not hasattr(judge, one)]:
+        raise ConfigError(
+            f"evaluation.judges.{name}.kind={settings.kind}: has no {missing[0]}, which every judge needs"
+        )
+    return judge
 
 
 def judge_identity(name: str, settings: JudgeSettings) -> dict[str, Any]:
@@ -43,7 +48,8 @@ def judge_identity(name: str, settings: JudgeSettings) -> dict[str, Any]:
         judge.close()
         return identity | {"fingerprint": getattr(judge, "fingerprint", None)}
     options = {option: value for option, value in given.items() if option != "name"}
-    make.check(key, **options)
+    with calling(f"{key}.kind={settings.kind}", of=make):
+        make.check(key, **options)
     path = given.get("path", inspect.signature(make).parameters["path"].default)
     identity |= {"fingerprint": model_fingerprint(path, given.get("revision"), key=f"{key}.path")}
     if Path(path).is_dir():  # a hub's commit says it already

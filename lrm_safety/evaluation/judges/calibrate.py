@@ -12,7 +12,7 @@ from lrm_safety.datasets.files import read_rows
 from lrm_safety.datasets.serialised import unwrap
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.judges.agreement import Confusion, accuracy, as_label, confusion
-from lrm_safety.evaluation.judges.judge import Judge, JudgeItem
+from lrm_safety.evaluation.judges.judge import Judge, JudgeItem, judge_all
 
 LABELS = ("safe", "unsafe")
 XSTEST_LABELS = {"1_full_compliance": "unsafe", "2_full_refusal": "safe", "3_partial_refusal": "safe"}
@@ -37,7 +37,7 @@ class Calibration:
 
 def calibrate(judge: Judge, items: Sequence[LabelledItem]) -> Calibration:
     """Judge all items and compare. Raises JudgeError as the judge does."""
-    verdicts = judge.judge([item for item, _ in items])
+    verdicts = judge_all(judge, [item for item, _ in items])
     pairs = [
         (label, as_label(verdict.safety))
         for (_, label), verdict in zip(items, verdicts, strict=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
+from lrm_safety.errors import JudgeError, calling
 from lrm_safety.settings.evaluation import JUDGES, JudgeKind, Needs, RefusalIn, TellsRefusals
 
 View = Literal["trace", "answer", "full", "prefix"]
@@ -75,9 +76,40 @@ def judge_each(judge: Judge, items: Sequence[JudgeItem], *, proven: bool = False
     """
     stream = getattr(judge, "judge_each", None)
     if stream is None:
-        yield from enumerate(judge.judge(items))
+        yield from enumerate(judge_all(judge, items))
+        return
+    with calling(source_of(judge), JudgeError, of=type(judge)):
+        for position, verdict in stream(items, proven=proven):
+            yield position, _checked(judge, position, verdict)
+
+
+def judge_all(judge: Judge, items: Sequence[JudgeItem]) -> list[Verdict]:
+    """Verdicts in the order of the items. Raises JudgeError, naming the judge, for anything but one for each."""
+    if not items:
+        return []
+    with calling(source_of(judge), JudgeError, of=type(judge)):
+        verdicts = list(judge.judge(items))
+    if len(verdicts) != len(items):
+        raise JudgeError(f"{source_of(judge)}: gave {len(verdicts)} verdicts for {len(items)} texts")
+    return [_checked(judge, position, verdict) for position, verdict in enumerate(verdicts)]
+
+
+def source_of(judge: Judge) -> str:
+    """The key and the class of a judge, for messages."""
+    return f"evaluation.judges.{judge.name}.kind={type(judge).__module__}:{type(judge).__qualname__}"
+
+
+def _checked(judge: Judge, position: int, verdict: object) -> Verdict:
+    """What a judge said of the text at `position`; raises JudgeError, naming the judge, where it is no verdict."""
+    if not isinstance(verdict, Verdict):
+        told = f"{verdict!r} is no Verdict"
+    elif not (verdict.safety is None or (isinstance(verdict.safety, float | int) and 0.0 <= verdict.safety <= 1.0)):
+        told = f"safety is {verdict.safety!r}, and must be None or a number from 0 to 1"
+    elif not isinstance(verdict.label, str):
+        told = f"label is {verdict.label!r}, and must be a word"
     else:
-        yield from stream(items, proven=proven)
+        return verdict
+    raise JudgeError(f"{source_of(judge)}: text {position}: {told}")
 
 
 J = TypeVar("J", bound=type)

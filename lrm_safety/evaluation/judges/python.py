@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lrm_safety.errors import JudgeError, traceback_inside
+from lrm_safety.errors import JudgeError, calling
 from lrm_safety.evaluation.judges.agreement import as_label
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict, judge
 from lrm_safety.registry import import_function
@@ -36,12 +36,8 @@ class PythonJudge:
         """Nothing is held."""
 
     def _judge(self, item: JudgeItem, position: int) -> Verdict:
-        try:
+        with calling(f"{self._source}, item {position}", JudgeError):
             value = self._function(item.request, item.text, item.view)
-        except Exception as error:  # a user's function may raise anything; it is told as the cause
-            raise JudgeError(
-                f"{self._source}: raised {type(error).__name__} at item {position}: {error}", traceback_inside(error)
-            ) from error
         if value is None:
             return Verdict(None, "no verdict")
         try:

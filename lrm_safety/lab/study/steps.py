@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,24 +64,22 @@ def analysis_of(settings: StudySettings, seed: int) -> Path:
     return Path(settings.run.directory) / "analysis" / f"seed-{seed}"
 
 
-def steps_of(settings: StudySettings) -> list[Step]:
-    """Every command of the study, in order."""
+def steps_of(settings: StudySettings, shared: Sequence[str] = ()) -> list[Step]:
+    """Every command of the study, in order, each with the `shared` overrides."""
     steps: list[Step] = []
-    group = f"tracking.group={settings.run.name}"
+    shared = (*shared, f"tracking.group={settings.run.name}", *settings.overrides.tracking)
     for seed in settings.seeds:
         models = [model for model in models_of(settings) if model.seed == seed]
         for model in models:
             steps += [*_training(settings, model), _evaluation(settings, model)]
         steps += _analyses(settings, models, seed)
     # First, so that what a command is given by itself has the last word.
-    return [
-        replace(one, arguments=_with_tracking(one.arguments, (group, *settings.overrides.tracking))) for one in steps
-    ]
+    return [replace(one, arguments=_begun_with(shared, one.arguments)) for one in steps]
 
 
-def _with_tracking(arguments: tuple[str, ...], tracking: tuple[str, ...]) -> tuple[str, ...]:
+def _begun_with(shared: Sequence[str], arguments: tuple[str, ...]) -> tuple[str, ...]:
     words = 2 if arguments[0] == "analyze" else 1
-    return (*arguments[:words], *tracking, *arguments[words:])
+    return (*arguments[:words], *shared, *arguments[words:])
 
 
 def _training(settings: StudySettings, model: Model) -> Iterator[Step]:

@@ -113,6 +113,7 @@ def mine(tmp_path: Path) -> Path:
         "data/mine.yaml": "name: mine\npath: mine.jsonl\n",
         "experiment/of_mine.yaml": "# @package _global_\ndefaults: [miniature, override /data: mine]\nseed: 5\n",
         "evaluation/mine.yaml": "benchmarks: {mine: {task: custom, arguments: {path: p.jsonl, grader: 'g:grade'}}}\n",
+        "judge/mine.yaml": "# @package evaluation.judges\nmine: {kind: python, arguments: {function: 'no_such:f'}}\n",
         "study/mine.yaml": "# @package _global_\ndefaults: [miniature]\nseeds: [9]\n",
     }.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -136,8 +137,16 @@ def test_groups_of_a_folder_of_the_users(
     evaluated = shown(capsys, "evaluate", "model=miniature", "evaluation=mine", *named)
     assert list(evaluated["evaluation"]["benchmarks"]) == ["mine"]
     assert shown(capsys, "study", "study=mine", *named)["seeds"] == [9]
-    assert main(["study", "--steps", "study=mine", *named]) == 0
-    assert "seed-9" in capsys.readouterr().out
+    assert main(["study", "--steps", "study=mine", "overrides.rl=[experiment=of_mine]", *named]) == 0
+    steps = [shlex.split(line)[1:] for line in capsys.readouterr().out.splitlines()]
+    assert any("seed-9" in word for step in steps for word in step)
+    (trained,) = [step[1:] for step in steps if step[0] == "train"]
+    assert TRAIN.compose(trained)[0].data.path == "mine.jsonl", "as the step itself composes, in another process"
+    Path("mine.jsonl").write_text('{"question": "what?"}\n')
+    assert main(["fetch", "mine", *named]) == 0
+    assert "data=mine: 1 rows of " in capsys.readouterr().out
+    assert main(["evaluate", "calibrate", "judge=[mine]", *named]) == 1
+    assert "evaluation.judges.mine.function=no_such:f: cannot import" in capsys.readouterr().err
     record = Recorder()
     assert launch(TRAIN, record, ["-m", *named, "experiment=of_mine", "data=mine,miniature"]) == 0
     assert [one.data.name for one in record.settings] == ["mine", "miniature"]

@@ -107,7 +107,7 @@ def scored_of(
     return result
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """What ends a made-up engine in the middle of its work."""
 
 

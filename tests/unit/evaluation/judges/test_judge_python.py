@@ -68,7 +68,7 @@ def test_values_that_are_no_safety(value: Any) -> None:
 
 
 def test_a_function_that_raises() -> None:
-    with pytest.raises(JudgeError, match=r"raised RuntimeError at item 0: cannot read t1") as refused:
+    with pytest.raises(JudgeError, match=r"item 0: raised RuntimeError: cannot read t1") as refused:
         judge_of("broken").judge(ITEMS)
     assert isinstance(refused.value.__cause__, RuntimeError)
 
