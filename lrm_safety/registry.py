@@ -131,7 +131,7 @@ class Registry(Collection[str], Generic[T]):
             for attribute, complaint in self._calls.items()
             if (function := getattr(found, attribute, None)) is not None and not is_ours(function)
         }
-        return cast(T, replace(found, **told) if told else found)
+        return cast(T, replace(cast(Any, found), **told) if told else found)
 
     @cached_property
     def _ours(self) -> MutableMapping[str, T]:

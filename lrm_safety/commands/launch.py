@@ -198,11 +198,9 @@ def parse(arguments: Sequence[str], root: Root[Any]) -> argparse.Namespace:
 def own_groups(given: argparse.Namespace) -> tuple[str, ...]:
     """The folders of the user's groups that these arguments name, as an override of any command; none: nothing. Those of
     LRM_SAFETY_CONF every command reads by itself."""
-    named = [item.value() for item in parsed([one for one in given.overrides if is_searchpath(one)])]
-    folders = [
-        *(str(one) for value in named for one in value),
-        *(f"file://{Path(one).absolute()}" for one in given.folders),
-    ]
+    named: list[Any] = [item.value() for item in parsed([one for one in given.overrides if is_searchpath(one)])]
+    folders = [str(one) for value in named for one in value]
+    folders += [f"file://{Path(one).absolute()}" for one in given.folders]
     return (f"hydra.searchpath=[{','.join(map(repr, folders))}]",) if folders else ()
 
 

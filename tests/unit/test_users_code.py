@@ -202,7 +202,7 @@ def test_what_it_returns_wrongly_is_one_line(mine: str, call: Callable[[str], ob
     assert told.startswith(("evaluation.benchmarks.x.", f"{KEYS[call]}{mine}:"))
 
 
-KEYS = {
+KEYS: dict[Callable[[str], object], str] = {
     baseline: "algorithm.baseline=",
     correction: "algorithm.correction=",
     benchmark: "evaluation.benchmarks.x.",

@@ -137,7 +137,7 @@ def test_groups_of_a_folder_of_the_users(
     evaluated = shown(capsys, "evaluate", "model=miniature", "evaluation=mine", *named)
     assert list(evaluated["evaluation"]["benchmarks"]) == ["mine"]
     assert shown(capsys, "study", "study=mine", *named)["seeds"] == [9]
-    assert main(["study", "--steps", "study=mine", "overrides.rl=[experiment=of_mine]", *named]) == 0
+    assert main(["study", "--steps", "study=mine", "overrides.rl=['experiment=of_mine']", *named]) == 0
     steps = [shlex.split(line)[1:] for line in capsys.readouterr().out.splitlines()]
     assert any("seed-9" in word for step in steps for word in step)
     (trained,) = [step[1:] for step in steps if step[0] == "train"]
