@@ -169,7 +169,7 @@ _COMMANDS = (
         "[study=OPTION] [key=value ...] [--steps] [-m] [--cfg job]",
         (
             "study=miniature",
-            "study=qwen3_4b_star1 --steps  print the commands of its steps, start nothing",
+            "study=star1 base=qwen3_4b --steps  print the commands of its steps, start nothing",
         ),
         "Steps, folders and keys: docs/study.md. The same command goes on after the last finished step.",
         root="study",
@@ -220,7 +220,7 @@ _COMMANDS = (
         "memory per GPU, tokens and hours of a run; refuses what cannot fit",
         "commands.plan:plan",
         "[group=OPTION ...] [key=value ...] [plan.NAME=VALUE ...]",
-        ("experiment=r1_distill_qwen_7b_star1 plan.gpu_memory_gib=141",),
+        ("experiment=star1 plan.gpu_memory_gib=141",),
         "It takes the overrides of `lrm-safety train`. Formulas and assumptions: docs/planning.md.\n"
         "Exit status: 1 for what cannot fit.",
     ),

@@ -52,9 +52,10 @@ HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
 @cache
 def _register(root: Root[Any]) -> None:
-    """Once: make known to Hydra the schema, which its file lists first in its defaults, and `${product:a,b}`."""
+    """Once: make known to Hydra the schema, which its file lists first in its defaults, `${product:..}` and `${if:..}`."""
     version.setbase("1.3")
     OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
+    OmegaConf.register_new_resolver("if", lambda told, then, otherwise: then if told else otherwise, replace=True)
     ConfigStore.instance().store(name=f"{root.name}_schema", node=root.schema)
 
 

@@ -92,11 +92,21 @@ class Mistakes:
         group, _, name = file.rpartition("/")
         options = self._options(group)
         known = f"(available: {', '.join(options) or 'none'})"
+        if apart := self._model_apart(group, name, options):
+            return f"no file conf/{file}.yaml; did you mean {apart}?"
         if group in PLUGINS:
             return f"{group}={name}: no plugin of Hydra's has it {known}; install one, such as {PLUGINS[group]}"
         near = difflib.get_close_matches(name, options, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"no file conf/{file}.yaml{hint} {known}"
+
+    def _model_apart(self, group: str, name: str, options: Sequence[str]) -> str:
+        """`experiment=star1 model=qwen3_4b` for the experiment `qwen3_4b_star1`, `sft/star1` likewise; else empty."""
+        model, _, rest = name.rpartition("_")
+        of_model = [option for option in self._options("model") if model and option.endswith(model)]
+        if group.partition("/")[0] != "experiment" or rest not in options or len(of_model) != 1:
+            return ""
+        return f"{group.replace('/', '=', 1)}{'/' if '/' in group else '='}{rest} model={of_model[0]}"
 
     def _unknown_group(self, group: str) -> str:
         """A group that the command does not compose; other commands may."""

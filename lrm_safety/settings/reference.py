@@ -50,7 +50,7 @@ your own has a name of its own: one with the name of a file of `conf/` is refuse
 ```bash
 lrm-safety train -m experiment=miniature seed=0,1 algorithm.kl.coef=0,0.05
 lrm-safety evaluate -m model=qwen3_1_7b,qwen3_4b evaluation=attaq
-lrm-safety train -m 'model=glob(qwen3_*)' experiment=qwen3_4b_star1 'seed=range(3)'
+lrm-safety train -m experiment=star1 'model=glob(qwen3_*)' 'seed=range(3)'
 ```
 
 All runs are composed and checked before the first starts. They run one after the other, each in a folder named after what

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from omegaconf import MISSING
+
 from .fields import DIRECTORY, integer, number
 
 
@@ -31,8 +33,8 @@ class SummarySettings:
 class StudyOverridesSettings:
     """What the commands of a study are given, as typed on their own command lines."""
 
-    model: list[str] = field(default_factory=list)
-    """The base model, for `sft`, `evaluate` and `analyze` (an experiment of `train` names its own, the same one)."""
+    model: list[str] = field(default_factory=lambda: ["model=${base}"])
+    """The base model, of every command."""
     sft: list[str] = field(default_factory=list)
     """Of `lrm-safety sft`; empty: no SFT."""
     rl: list[str] = field(default_factory=list)
@@ -51,6 +53,8 @@ class StudyOverridesSettings:
 class StudySettings:
     """The whole resolved configuration of `lrm-safety study`."""
 
+    base: str = MISSING
+    """The base model: an option of conf/model."""
     run: StudyRunSettings = field(default_factory=StudyRunSettings)
     """Identity of the study."""
     seeds: list[int] = field(default_factory=lambda: [0])

@@ -38,8 +38,8 @@ from lrm_safety.workers.environment import engine_environment
 from lrm_safety.workers.rollout import RolloutWorker, engine_arguments
 from lrm_safety.workers.specs import EngineSpec
 
-EXPERIMENTS = sorted(path.stem for path in Path(__file__).parents[2].glob("conf/experiment/*_star1.yaml"))
-EXPERIMENTS.remove("smollm2_star1")  # the CPU's
+CONF = Path(__file__).parents[2] / "conf"
+PRESETS = sorted(path.stem for path in CONF.glob("model/*.yaml") if path.stem not in ("miniature", "smollm2_135m"))
 LAYOUTS = {
     "split": (),
     "colocated": ("cluster=node_8gpu_colocated", "rollout=vllm_colocated"),
@@ -49,13 +49,13 @@ WAIT_SECONDS = 30.0
 
 
 @cache
-def compose(layout: str = "split", experiment: str = "r1_distill_qwen_7b_star1") -> Settings:
-    return compose_settings([f"experiment={experiment}", *LAYOUTS[layout]])[0]
+def compose(layout: str = "split", model: str = "deepseek_r1_distill_qwen_7b") -> Settings:
+    return compose_settings(["experiment=star1", f"model={model}", *LAYOUTS[layout]])[0]
 
 
-def with_model(layout: str, experiment: str) -> Settings:
-    """The experiment's model on a layout: composed apart, since a composition takes longer than what is tested."""
-    return replace(deepcopy(compose(layout)), model=compose(experiment=experiment).model)
+def with_model(layout: str, model: str) -> Settings:
+    """Another model on a layout: composed apart, since a composition takes longer than what is tested."""
+    return replace(deepcopy(compose(layout)), model=compose(model=model).model)
 
 
 # ---- our calls against the real signatures ---------------------------------------------------------------------------
@@ -117,8 +117,8 @@ def test_vllm_knows_every_engine_argument(layout: str) -> None:
     from vllm.engine.arg_utils import EngineArgs
 
     signature = inspect.signature(EngineArgs)  # not EngineArgs itself, which looks for the model
-    for experiment in EXPERIMENTS:
-        arguments = signature.bind(**engine_arguments(EngineSpec.of(with_model(layout, experiment)))).arguments
+    for model in PRESETS:
+        arguments = signature.bind(**engine_arguments(EngineSpec.of(with_model(layout, model)))).arguments
         assert arguments["enable_sleep_mode"] == (layout == "colocated")
         assert arguments["tensor_parallel_size"] == (2 if layout == "nodes" else 1)
         assert arguments["weight_transfer_config"].backend == ("ipc" if layout == "colocated" else "nccl")
@@ -514,13 +514,13 @@ def meta_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Tensor]]
     yield exported
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("bucket_bytes", [None, 2**20])
 def test_every_shipped_model_passes_through_ipc(
-    experiment: str, bucket_bytes: int | None, meta_memory: list[torch.Tensor]
+    name: str, bucket_bytes: int | None, meta_memory: list[torch.Tensor]
 ) -> None:
     """vLLM's real producer with the model's real embedding, which may be larger than a bucket."""
-    settings = with_model("colocated", experiment)
+    settings = with_model("colocated", name)
     settings.rollout.bucket_bytes = bucket_bytes or settings.rollout.bucket_bytes
     shape = KNOWN[settings.model.path]
     with torch.device("meta"):

@@ -24,7 +24,7 @@ ALGORITHM_PAGE = ROOT / "docs" / "reinforce_plus_plus.md"
 ARCHITECTURE_PAGE = ROOT / "docs" / "architecture.md"
 EVALUATION_PAGE = ROOT / "docs" / "evaluation.md"
 PAGES = [ROOT / "README.md", ALGORITHM_PAGE, ARCHITECTURE_PAGE, ROOT / "docs" / "gpu.md", EVALUATION_PAGE]
-STUDY = "experiment=r1_distill_qwen_7b_star1"
+STUDY = "experiment=star1"
 MINIATURE = "experiment=miniature"
 
 

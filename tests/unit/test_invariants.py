@@ -106,7 +106,7 @@ def test_two_bfloat16_computations_of_the_same_weights_pass_strict_checks() -> N
     settings = resolved(
         compose_settings(
             [
-                "experiment=r1_distill_qwen_7b_star1",
+                "experiment=star1",
                 "model=miniature",
                 "data=miniature",
                 "reward=miniature",

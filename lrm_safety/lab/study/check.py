@@ -32,7 +32,7 @@ def check_steps(steps: list[Step], settings: StudySettings) -> dict[str, str]:
         if composed.model.path != base:
             raise ConfigError(
                 f"study, step `{step.name}`: model.path={composed.model.path} is not the base model {base}; "
-                "overrides.model and the experiment of overrides.rl must name one model"
+                "all commands of a study have one base"
             )
         if composed.checkpoint.export == "none":
             raise ConfigError(f"study, step `{step.name}`: checkpoint.export=none: a study evaluates the export")

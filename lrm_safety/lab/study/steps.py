@@ -90,11 +90,9 @@ def _training(settings: StudySettings, model: Model) -> Iterator[Step]:
         f"run.name={settings.run.name}-{model.method}-{model.seed}",
         f"run.directory={model.run}",
     )
-    commands = {
-        "sft": ("sft", *settings.overrides.model, *settings.overrides.sft),
-        "rl": ("train", *settings.overrides.rl),
-    }
-    yield Step(f"train {model.name}", (*commands[model.method], *place), model.run / "export" / "config.json")
+    command, own = ("sft", settings.overrides.sft) if model.method == "sft" else ("train", settings.overrides.rl)
+    arguments = (command, *settings.overrides.model, *own, *place)
+    yield Step(f"train {model.name}", arguments, model.run / "export" / "config.json")
 
 
 def _evaluation(settings: StudySettings, model: Model) -> Step:

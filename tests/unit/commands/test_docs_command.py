@@ -44,7 +44,7 @@ def test_the_tree_holds_every_module_and_says_what_it_is() -> None:
     told = [line.split() for line in lines if line.split()[0].endswith(".py")]
     assert sorted(line[0] for line in told) == sorted(path.name for path in modules)
     assert all(len(line) > 2 for line in told), "a module without a docstring"
-    assert "    families.py           Model families: how each renders a prompt" in docs.tree()
+    assert "    families.py             Model families: how each renders a prompt" in docs.tree()
 
 
 def test_the_table_of_benchmarks_says_what_they_declare() -> None:

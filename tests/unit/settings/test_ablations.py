@@ -59,7 +59,7 @@ def test_an_ablation_changes_what_it_names_and_nothing_else(name: str) -> None:
 
 
 def test_one_update_takes_every_response_of_the_batch() -> None:
-    settings, _ = compose_settings(["experiment=r1_distill_qwen_7b_star1", "algorithm=rloo", "ablation=one_update"])
+    settings, _ = compose_settings(["experiment=star1", "algorithm=rloo", "ablation=one_update"])
     algorithm = settings.algorithm
     assert algorithm.mini_batch_size == algorithm.rollout_batch_size * algorithm.samples_per_prompt == 256
 
@@ -87,9 +87,9 @@ def test_every_general_ablation_has_its_experiment() -> None:
 
 @pytest.mark.parametrize("name", GENERAL)
 def test_a_general_ablation_is_the_same_change_on_a_papers_model(name: str) -> None:
-    paper = ["experiment=r1_distill_qwen_7b_star1"]
+    paper = ["experiment=star1"]
     found = changed(paper, [*paper, f"ablation={name}"])
-    assert found.pop("run.directory") == f"outputs/r1_distill_qwen_7b_star1-{name}"
+    assert found.pop("run.directory") == f"outputs/deepseek_r1_distill_qwen_7b_star1-{name}"
     assert found.pop("tracking.tags") == [name]
     if name in EXPECTED:
         # one rollout batch of the paper's experiments is 256 prompts
@@ -113,7 +113,7 @@ def test_the_command_line_stands_above_the_ablation() -> None:
 def test_another_reward_replaces_the_experiments_own() -> None:
     for overrides in (
         ["experiment=ablation/refusal_reward"],
-        ["experiment=qwen3_4b_star1", "ablation=refusal_reward"],
+        ["experiment=star1", "model=qwen3_4b", "ablation=refusal_reward"],
     ):
         settings, _ = compose_settings(overrides)
         assert list(settings.reward.models) == ["refusal_phrases"]

@@ -45,7 +45,7 @@ COLOCATED = ("cluster=node_8gpu_colocated", "rollout=vllm_colocated")
 
 @cache
 def settings(*overrides: str) -> Settings:
-    return compose_settings(["experiment=r1_distill_qwen_7b_star1", *overrides])[0]
+    return compose_settings(["experiment=star1", *overrides])[0]
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_a_gpu_holds_no_more_workers_than_there_are(workers: int, on_one: int, g
 
 # GiB a GPU, counted by hand tensor by tensor: policy alone on 4 GPUs; colocated on 8 while training and while generating.
 BY_HAND = {
-    "r1_distill_qwen_1_5b": (20.5, 45.0, 65.3),
-    "r1_distill_qwen_7b": (51.6, 75.9, 81.4),
-    "r1_distill_llama_8b": (53.0, 76.5, 81.8),
+    "deepseek_r1_distill_qwen_1_5b": (20.5, 45.0, 65.3),
+    "deepseek_r1_distill_qwen_7b": (51.6, 75.9, 81.4),
+    "deepseek_r1_distill_llama_8b": (53.0, 76.5, 81.8),
     "qwen3_1_7b": (20.2, 44.6, 65.0),
     "qwen3_4b": (32.2, 56.4, 71.3),
     "qwen3_8b": (54.7, 78.4, 82.4),
@@ -188,7 +188,7 @@ BY_HAND = {
 def test_the_plan_agrees_with_a_count_by_hand(model: str) -> None:
     """Within 2%. While training the count leaves on the GPU some of what the scorers now give back after a pass."""
     alone, training, generating = BY_HAND[model]
-    other = compose_settings([f"experiment={model}_star1", *COLOCATED, "trainer.reference_sharding=plain"])[0]
+    other = compose_settings(["experiment=star1", f"model={model}", *COLOCATED, "trainer.reference_sharding=plain"])[0]
     other.rollout.gpu_memory_utilization = 0.4
     planned = plan(other, Assumptions())
     groups, (share,) = planned.groups, planned.shares
@@ -220,12 +220,14 @@ def test_a_sleeping_engine_rounds_its_weights_up() -> None:
         refuse_what_cannot_fit(plan(settings(*COLOCATED), too_little), settings(*COLOCATED), machine_bytes=0)
 
 
-@pytest.mark.parametrize("experiment", sorted(path.stem for path in CONF.glob("experiment/*_star1.yaml")))
+@pytest.mark.parametrize(
+    "model", sorted({path.stem for path in CONF.glob("model/*.yaml")} - {"miniature", "smollm2_135m"})
+)
 @pytest.mark.parametrize("layout", [(), COLOCATED])
-def test_every_shipped_experiment_fits(experiment: str, layout: tuple[str, ...]) -> None:
-    if experiment == "smollm2_star1" and layout:
-        return  # the CPU's
-    given = compose_settings([f"experiment={experiment}", *layout])[0]
+def test_every_model_of_the_paper_fits(model: str, layout: tuple[str, ...]) -> None:
+    given = compose_settings(["experiment=star1", f"model={model}", *layout])[0]
+    assert given.run.name == f"{model}_star1"
+    assert given.trainer.micro_batch_tokens == (8192 if model.startswith("granite") else 16384)
     if given.model.path in KNOWN:
         refuse_what_cannot_fit(plan(given, Assumptions()), given, machine_bytes=0)
 
@@ -292,7 +294,7 @@ def test_the_laptop_is_told_nothing() -> None:
 
 def test_mamba_layers_without_their_kernels_are_spoken_of(gpu: Callable[[str], None]) -> None:
     gpu("")
-    (line,) = cautions(compose_settings(["experiment=granite_4_0_tiny_preview_star1"])[0])
+    (line,) = cautions(compose_settings(["experiment=star1", "model=granite_4_0_tiny_preview"])[0])
     assert "mamba_ssm and causal_conv1d" in line and "model.path=ibm-granite" in line
 
 
@@ -481,11 +483,11 @@ def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             split([wrong])
-    assert plan_command(["experiment=r1_distill_qwen_7b_star1", "plan.generate_tokens_per_second=1500"]) == 0
+    assert plan_command(["experiment=star1", "plan.generate_tokens_per_second=1500"]) == 0
     out = capsys.readouterr().out
     assert "7.616 B parameters" in out and "It fits" in out and "assumed" in out and "given" in out
     with pytest.raises(ConfigError, match="num_workers=4"):
-        plan_command(["experiment=r1_distill_qwen_7b_star1", "plan.gpu_memory_gib=30"])
+        plan_command(["experiment=star1", "plan.gpu_memory_gib=30"])
 
 
 def test_the_page_on_planning(repository_root: Path, capsys: pytest.CaptureFixture[str]) -> None:

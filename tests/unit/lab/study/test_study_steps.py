@@ -76,10 +76,23 @@ def test_a_method_without_overrides_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "study", sorted(path.stem for path in (configuration_directory() / "study").glob("*.yaml") if path.stem != "star1")
+    "choices",
+    [
+        ("study=miniature",),
+        *(
+            ("study=star1", f"base={path.stem}")
+            for path in sorted((configuration_directory() / "model").glob("*.yaml"))
+        ),
+    ],
 )
-def test_every_shipped_study_composes(study: str) -> None:
-    assert len(check(f"study={study}", "seeds=[0]")) == 7
+def test_every_shipped_study_composes(choices: tuple[str, ...]) -> None:
+    assert len(check(*choices, "seeds=[0]")) == 7
+
+
+def test_the_base_model_is_that_of_every_command() -> None:
+    settings, _ = compose_study(["study=star1", "base=qwen3_8b"])
+    assert settings.run.name == "study_qwen3_8b"
+    assert all("model=qwen3_8b" in step.arguments for step in steps_of(settings))
 
 
 @pytest.mark.parametrize(
@@ -95,8 +108,8 @@ def test_every_shipped_study_composes(study: str) -> None:
             "study, step `evaluate base, seed 0`: .*nobody",
         ),
         (
-            "overrides.model=['model=smollm2_135m']",
-            "step `train rl, seed 0`: model.path=.* is not the base model .*smollm2",
+            "overrides.rl=['experiment=miniature','model.path=package:lrm_safety/miniature/assets/reward']",
+            "step `train rl, seed 0`: model.path=.* is not the base model .*policy",
         ),
         (
             "overrides.sft=['sft=miniature','data=miniature_supervised','checkpoint.export=false']",
