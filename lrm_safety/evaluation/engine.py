@@ -70,7 +70,23 @@ class Engine:
         self._worker: RolloutWorker | None = None
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
-        """Chunks of finished responses. Raises ConfigError when vLLM refuses the settings."""
+        """Rollouts as they end, now and then none. Raises ConfigError when vLLM refuses the settings."""
+        worker = self._started()
+        try:
+            yield worker.answer(requests, sampling)
+            while worker.busy:
+                yield worker.answer((), sampling)
+        finally:
+            worker.abandon()
+
+    def generate_batches(
+        self, batches: Sequence[Sequence[GenerationRequest]], sampling: SamplingParameters
+    ) -> Iterator[list[Rollout]]:
+        """Chunks of one batch after the other."""
+        for batch in batches:
+            yield from self._started().generate(list(batch), sampling)
+
+    def _started(self) -> RolloutWorker:
         from ..workers.rollout import RolloutWorker
 
         if self._worker is None:
@@ -78,14 +94,7 @@ class Engine:
             worker = RolloutWorker(self._spec, 0)
             worker.start()
             self._worker = worker
-        yield from self._worker.generate(requests, sampling)
-
-    def generate_batches(
-        self, batches: Sequence[Sequence[GenerationRequest]], sampling: SamplingParameters
-    ) -> Iterator[list[Rollout]]:
-        """Chunks of one batch after the other."""
-        for batch in batches:
-            yield from self.generate(list(batch), sampling)
+        return self._worker
 
     def close(self) -> None:
         """Give the memory back, so that a judge's model finds room."""
@@ -103,8 +112,8 @@ class EngineGroup:
         self._groups: RolloutOnly | None = None
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
-        """Chunks of finished responses, the requests dealt to all engines."""
-        yield from self._rollout().generate(requests, sampling, renewed=True)
+        """Rollouts as they end, now and then none; the engines share one queue."""
+        yield from self._rollout().generate_from_queue(requests, sampling)
 
     def generate_batches(
         self, batches: Sequence[Sequence[GenerationRequest]], sampling: SamplingParameters

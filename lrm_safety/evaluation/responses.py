@@ -36,7 +36,7 @@ class Engines(Protocol):
     """One engine, or several: chunks of finished responses, every request answered once."""
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterable[list[Rollout]]:
-        """The requests are cut as the engines like."""
+        """One queue: whatever has ended, at once. Now and then nothing has."""
         ...
 
     def generate_batches(
@@ -153,12 +153,11 @@ class ResponseStore:
                     mine.clear()
 
         try:
-            for rollout in itertools.chain.from_iterable(
-                engines.generate(_requests([ask for _, ask in asks], 0), sampling)
-            ):
-                one, ask = asks[rollout.request_id]
-                ended[one.name].append((ask, _generated(rollout)))
-                on_response(len(rollout.response_ids))
+            for rollouts in engines.generate(_requests([ask for _, ask in asks], 0), sampling):
+                for rollout in rollouts:
+                    one, ask = asks[rollout.request_id]
+                    ended[one.name].append((ask, _generated(rollout)))
+                    on_response(len(rollout.response_ids))
                 if time.monotonic() - saved_at > FLUSH_SECONDS:
                     save()
                     saved_at = time.monotonic()

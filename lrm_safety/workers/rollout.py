@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds,
 from ..settings import RolloutSettings
 from ..weight_sync.backends import is_colocated, transfer_backend
 from .specs import EngineSpec
+
+TURN_SECONDS, FREE_TURN_SECONDS = 5.0, 0.05
+"""The longest turn of a queue in which nothing ends: who waits for it may have something to save. And where a place is free, to
+which requests may be on their way."""
 
 
 class RolloutWorker:
@@ -31,6 +36,8 @@ class RolloutWorker:
         self._index = index
         self._on_gpu = spec.cluster.device == "cuda"
         self._llm: Any = None
+        self._under_way: dict[str, tuple[str, GenerationRequest]] = {}
+        """The engine's own id and the request, by the name that the engine's output has."""
 
     def start(self) -> None:
         """Load the model from `model.path`; its weights count as version 0.
@@ -60,29 +67,50 @@ class RolloutWorker:
         finish, which the weights, requests and seeds determine. A generator that is closed early or fails takes its
         requests out of the engine. `request_id`s must differ.
         """
-        engine = self._idle_engine()
-        by_id = {str(request.request_id): request for request in requests}
-        if len(by_id) != len(requests):
-            raise InvariantError("rollout: two requests of one batch have the same request_id")
+        self._idle_engine()
         self._reset_prefix_cache()
         chunk_size = self._spec.rollout.stream_chunk_size
         chunk: list[Rollout] = []
-        open_ids: dict[str, str] = {}
         try:
-            for name, request in by_id.items():
-                parameters = _sampling_parameters(sampling, request.seed)
-                open_ids[name] = engine.add_request(name, _prompt(request.prompt_ids), parameters)
-            while open_ids:
-                for output in engine.step():
-                    del open_ids[output.request_id]
-                    chunk.append(_rollout(by_id[output.request_id], output))
+            self._add(requests, sampling)
+            while self._under_way:
+                chunk += self._step()
                 while len(chunk) >= chunk_size:
                     yield chunk[:chunk_size]
                     del chunk[:chunk_size]
             if chunk:
                 yield chunk
         finally:
-            self._clear(list(open_ids.values()))
+            self.abandon()
+
+    def answer(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> list[Rollout]:
+        """One turn of a queue: take `requests` in beside those that are under way, and go on until some are answered.
+
+        Empty where nothing is under way, and where nothing ends for a while. Who begins a turn before it has read the last
+        keeps the engine busy. What runs beside a response depends on time here, and with it the response's last bits.
+        """
+        if requests and not self._under_way:
+            self._idle_engine()
+            self._reset_prefix_cache()
+        self._add(requests, sampling)
+        rollouts: list[Rollout] = []
+        full = len(self._under_way) >= self._spec.rollout.max_num_seqs
+        end = time.monotonic() + (TURN_SECONDS if full else FREE_TURN_SECONDS)
+        while self._under_way and not rollouts and time.monotonic() < end:
+            rollouts = self._step()
+        if rollouts and not self._under_way:
+            self.abandon()
+        return rollouts
+
+    def abandon(self) -> None:
+        """Take out what is under way, and leave the engine idle."""
+        self._clear([internal for internal, _ in self._under_way.values()])
+        self._under_way.clear()
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests are under way."""
+        return bool(self._under_way)
 
     def probe(self, sequences: list[TokenIds]) -> list[TokenValues]:
         """Score sequences with the weights the engine holds.
@@ -184,6 +212,19 @@ class RolloutWorker:
 
             figures["cuda_peak_gib"] = torch.cuda.max_memory_reserved() / 2**30
         return figures
+
+    def _add(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> None:
+        for request in requests:
+            name = str(request.request_id)
+            if name in self._under_way:
+                raise InvariantError("rollout: two requests of one batch have the same request_id")
+            parameters = _sampling_parameters(sampling, request.seed)
+            internal = self._llm.llm_engine.add_request(name, _prompt(request.prompt_ids), parameters)
+            self._under_way[name] = internal, request
+
+    def _step(self) -> list[Rollout]:
+        """One step of the engine: what ended with it."""
+        return [_rollout(self._under_way.pop(output.request_id)[1], output) for output in self._llm.llm_engine.step()]
 
     def _idle_engine(self) -> Any:
         engine = self._llm.llm_engine

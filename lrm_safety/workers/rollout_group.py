@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +22,10 @@ from .rollout import RolloutWorker
 from .specs import EngineSpec
 
 WAIT_SECONDS = 1.0
+TURNS = 2
+"""Of each engine of a queue that are asked for at once: one is begun while the controller reads the one before."""
+WAITING_SHARE = 8
+"""An engine of a queue holds an eighth more requests than run at once: a place that falls free is taken without a round trip."""
 
 
 class EngineCalls:
@@ -78,18 +84,15 @@ class RolloutGroup:
             for answer, which in engines.items()
         ]
 
-    def generate(
-        self, requests: Sequence[GenerationRequest], sampling: SamplingParameters, *, renewed: bool = False
-    ) -> Iterator[list[Rollout]]:
+    def generate(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
         """Chunks of finished responses as the engines let them go; every request is answered exactly once.
 
         The composition of a chunk depends on requests, seeds and weights alone; only the order between engines varies.
         An engine that dies is replaced, takes the published weights and goes on with what it had not answered. Raises
-        WorkerError after `rollout.timeout_seconds`, which `renewed` begins anew with every chunk, or when engines die more often
-        than `rollout.max_restarts`.
+        WorkerError after `rollout.timeout_seconds`, or when engines die more often than `rollout.max_restarts`.
         """
         shares = [iter([requests[i :: len(self._group)]]) for i in range(len(self._group))]
-        yield from self._answers(lambda engine: next(shares[engine], ()), sampling, renewed=renewed)
+        yield from self._answers(lambda engine: next(shares[engine], ()), sampling, whole=False)
 
     def generate_batches(
         self, batches: Sequence[Sequence[GenerationRequest]], sampling: SamplingParameters
@@ -98,19 +101,69 @@ class RolloutGroup:
         the one that a single engine gives. `request_id`s differ over all batches. `rollout.timeout_seconds` is the longest
         time without any response."""
         left = iter(batches)
-        yield from self._answers(lambda engine: next(left, ()), sampling, renewed=True, whole=True)
+        yield from self._answers(lambda engine: next(left, ()), sampling, whole=True)
+
+    def generate_from_queue(
+        self, requests: Sequence[GenerationRequest], sampling: SamplingParameters
+    ) -> Iterator[list[Rollout]]:
+        """Rollouts as they end, now and then none; every request is answered exactly once.
+
+        The engines share one queue, of which each takes as much as it has room for: none is through while others have work
+        waiting. What a dead engine had not answered comes first again. Which engine answers what, and with it a response's last
+        bits, depends on time. Raises as `generate_batches` does.
+        """
+        limit = self._spec.rollout.timeout_seconds
+        deadline = time.monotonic() + limit
+        waiting = deque(requests)
+        at_once = self._spec.rollout.max_num_seqs
+        room = min(at_once + math.ceil(at_once / WAITING_SHARE), math.ceil(len(requests) / len(self._group)))
+        held: list[dict[int, GenerationRequest]] = [{} for _ in range(len(self._group))]
+        turns: list[deque[Any]] = [deque() for _ in held]
+
+        def take(engine: int) -> None:
+            mine = [waiting.popleft() for _ in range(min(room - len(held[engine]), len(waiting)))]
+            held[engine] |= {request.request_id: request for request in mine}
+            turns[engine].append(self._group.submit(engine, "answer", mine, sampling))
+
+        for engine in range(len(held)):
+            for _ in range(TURNS):
+                take(engine)
+        while any(held):
+            self._on_wait()
+            if time.monotonic() > deadline:
+                raise self._too_slow(sum(map(len, held)) + len(waiting))
+            ready, _ = ray.wait([mine[0] for mine in turns if mine], num_returns=1, timeout=WAIT_SECONDS)
+            for turn in ready:
+                engine = next(i for i, mine in enumerate(turns) if mine and mine[0] is turn)
+                try:
+                    rollouts: list[Rollout] = ray.get(turns[engine].popleft())
+                except DEATHS as error:
+                    self._revive(engine, error)
+                    waiting.extendleft(reversed(held[engine].values()))
+                    held[engine].clear()
+                    turns[engine].clear()
+                    for _ in range(TURNS):
+                        take(engine)
+                    deadline = time.monotonic() + limit
+                    continue
+                except RayTaskError as error:
+                    raise describe("rollout", engine, "answer", error) from error
+                for rollout in rollouts:
+                    if held[engine].pop(rollout.request_id, None) is None:
+                        raise InvariantError(f"rollout engine {engine} answered request {rollout.request_id} twice")
+                if held[engine] or waiting:
+                    take(engine)
+                yield rollouts
+                if rollouts:
+                    deadline = time.monotonic() + limit
 
     def _answers(
-        self,
-        take: Callable[[int], Sequence[GenerationRequest]],
-        sampling: SamplingParameters,
-        *,
-        renewed: bool,
-        whole: bool = False,
+        self, take: Callable[[int], Sequence[GenerationRequest]], sampling: SamplingParameters, *, whole: bool
     ) -> Iterator[list[Rollout]]:
-        """What the engines answer; an engine that is through takes what `take` gives it next, until that is empty. `renewed`:
-        the limit of time begins anew with every chunk. `whole`: an engine that replaces a dead one is given all that the dead one
-        had, since a response's last bits depend on what is beside it; what was answered before is not yielded again."""
+        """What the engines answer; an engine that is through takes what `take` gives it next, until that is empty. `whole`: what
+        is taken is one batch of several. An engine that replaces a dead one is then given all that the dead one had, since a
+        response's last bits depend on what is beside it, and what was answered before is not yielded again; the limit of time
+        begins anew with every chunk."""
         limit = self._spec.rollout.timeout_seconds
         deadline = time.monotonic() + limit
         shares = [{r.request_id: r for r in take(i)} for i in range(len(self._group))]
@@ -121,10 +174,7 @@ class RolloutGroup:
             self._on_wait()
             ready, _ = ray.wait(list(streams.values()), num_returns=1, timeout=WAIT_SECONDS)
             if not ready and time.monotonic() > deadline:
-                raise WorkerError(
-                    f"rollout.timeout_seconds={limit:g}: {sum(map(len, open_requests))} "
-                    "responses were not finished; raise it, or lower the longest response (max_response_tokens)"
-                )
+                raise self._too_slow(sum(map(len, open_requests)))
             for stream in ready:
                 engine = next(i for i, one in streams.items() if one is stream)
                 try:
@@ -141,7 +191,7 @@ class RolloutGroup:
                     continue
                 except DEATHS as error:
                     self._revive(engine, error)
-                    if renewed:
+                    if whole:
                         deadline = time.monotonic() + limit
                     # One that answered everything and died before it said so takes nothing: its stream ends at once.
                     left = shares[engine] if whole and open_requests[engine] else open_requests[engine]
@@ -156,8 +206,14 @@ class RolloutGroup:
                         raise InvariantError(f"rollout engine {engine} answered request {rollout.request_id} twice")
                 if fresh:
                     yield fresh
-                if renewed:
+                if whole:
                     deadline = time.monotonic() + limit
+
+    def _too_slow(self, num_open: int) -> WorkerError:
+        return WorkerError(
+            f"rollout.timeout_seconds={self._spec.rollout.timeout_seconds:g}: {num_open} responses were not finished; raise it, "
+            "or lower the longest response (max_response_tokens)"
+        )
 
     def _stream(self, engine: int, requests: dict[int, GenerationRequest], sampling: SamplingParameters) -> Any:
         method = self._group.workers[engine].generate.options(num_returns="streaming")

@@ -123,7 +123,7 @@ def test_without_batches_nothing_is_asked_twice(command: Callable[..., Command],
     responses = sorted((tmp_path / "run" / "responses").rglob("batch-*.npz"))
     assert len(responses) == len(BENCHMARKS), "saved when all had ended, a file a benchmark"
     responses[0].unlink()
-    again = command(*queued)
+    again = command(*queued, "run.num_engines=2")
     assert again.wait() == 0 and f"generating: {LIMIT} responses" in again.stdout, again.output
     samples = (tmp_path / "run" / "samples.jsonl").read_text().splitlines()
     assert len(samples) == LIMIT * len(BENCHMARKS)

@@ -27,6 +27,7 @@ from lrm_safety.scoring import training_sequence
 from lrm_safety.settings import RewardModelSettings, RewardSettings
 from lrm_safety.workers.group import WorkerGroup
 from lrm_safety.workers.placement import Placement, release, reserve
+from lrm_safety.workers.rollout_group import RolloutGroup
 from lrm_safety.workers.scoring_group import RewardGroup
 
 pytestmark = pytest.mark.timeout(600)
@@ -138,13 +139,14 @@ def test_rewards_equal_the_plain_reward_model(started: Started) -> None:
     assert np.ptp(scores.total) > 0.01
 
 
-def test_a_killed_engine_is_replaced_and_every_prompt_answered_once(started: Started) -> None:
+@pytest.mark.parametrize("answer", [RolloutGroup.generate, RolloutGroup.generate_from_queue])
+def test_a_killed_engine_is_replaced_and_every_prompt_answered_once(started: Started, answer: Any) -> None:
     group, policy = started.groups.rollout, started.groups.policy
     assert policy.weights_version > 0
     replaced = group.replacements.spent
     requests = started.requests(200)
     chunks = []
-    for chunk in group.generate(requests, started.run.sampling):
+    for chunk in answer(group, requests, started.run.sampling):
         if not chunks:
             kill("RolloutWorker")
         chunks.append(chunk)
