@@ -86,7 +86,7 @@ def give_lengths(by_seed: Mapping[int, int]) -> None:
         params.max_tokens = by_seed[params.seed]
         return add_request(engine, request_id, prompt, params, *others, **named)
 
-    LLMEngine.add_request = limited  # type: ignore[method-assign]
+    LLMEngine.add_request = limited
 
 
 def generation_ratio(context: Context) -> Measurement:

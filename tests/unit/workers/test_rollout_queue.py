@@ -110,7 +110,7 @@ class MadeEngines:
         del self.dies[engine]
 
 
-clock = SimpleNamespace(of=MadeVllm(), monotonic=lambda: clock.of.seconds)
+clock: Any = SimpleNamespace(of=MadeVllm(), monotonic=lambda: clock.of.seconds)
 """The time of whichever engine is at work."""
 
 
