@@ -92,6 +92,14 @@ class Difference(Metric):
 
 
 @dataclass(frozen=True)
+class EvaluatedAdapter:
+    """What was merged into the model."""
+
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class Model:
     """The model that was evaluated."""
 
@@ -100,6 +108,8 @@ class Model:
     family: str
     dtype: str
     fingerprint: str
+    """Of what lies at `path`."""
+    adapter: EvaluatedAdapter | None = None
 
 
 @dataclass(frozen=True)

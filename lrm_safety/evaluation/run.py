@@ -6,6 +6,7 @@ or benchmark adds to what is there.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,13 +18,14 @@ from rich.console import Console
 
 from ..conversation import Family, Protocol, ResponseParser, get_family
 from ..errors import ConfigError
+from ..modeling.adapter import Adapter, find_adapter, merge_adapter
 from ..modeling.folder import model_fingerprint
 from ..modeling.load import check_causal_lm, load_tokenizer
 from ..models_cache import ensure_cached
 from ..monitoring.progress import counted, waiting
-from ..results import Evaluation, Model
+from ..results import EvaluatedAdapter, Evaluation, Model
 from ..rollouts import SamplingParameters
-from ..settings import EvaluateSettings
+from ..settings import EvaluateSettings, ModelSettings
 from ..settings.paths import CACHE_PREFIX, resolve
 from .engine import Engine, EngineGroup, context_tokens, engine_spec, resolve_device
 from .figures import figures
@@ -39,7 +41,7 @@ from .scoring import Scored, VerdictStore, grade, parse
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-RESPONSES, LOGS = "responses", "logs"
+RESPONSES, LOGS, MERGED = "responses", "logs", ".merged"
 JUDGED_TOGETHER = 256
 """Texts that a judge reads at once where responses come in no batches."""
 
@@ -59,6 +61,8 @@ class PreparedEvaluation:
     planned: list[PlannedBenchmark]
     fingerprint: str
     """Of the model."""
+    adapter: Adapter | None
+    """On top of it."""
     responses: ResponseStore
     verdicts: dict[str, VerdictStore]
     """By judge; empty when no benchmark is judged."""
@@ -106,9 +110,12 @@ def prepare(settings: EvaluateSettings, directory: Path) -> PreparedEvaluation:
     check_judged({one.name: one.benchmark.kind for one in judged}, evaluation.judges)
     device = resolve_device(settings.run.device)
     fingerprint = model_fingerprint(model.path, model.revision)
+    adapter = find_adapter(model.adapter, model) if model.adapter else None
     identity = identity_of(
         model.name, fingerprint, model.dtype, device, protocol, evaluation.seed, evaluation.batch_size
     )
+    if adapter is not None:
+        identity["adapter_fingerprint"] = adapter.fingerprint
     responses = ResponseStore(directory / RESPONSES, identity, evaluation.batch_size)
     responses.check(planned)
     verdicts = {
@@ -136,6 +143,7 @@ def prepare(settings: EvaluateSettings, directory: Path) -> PreparedEvaluation:
         planner=planner,
         planned=planned,
         fingerprint=fingerprint,
+        adapter=adapter,
         responses=responses,
         verdicts=verdicts,
     )
@@ -173,6 +181,7 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> Evaluation:
             family=settings.model.family,
             dtype=settings.model.dtype,
             fingerprint=prepared.fingerprint,
+            adapter=prepared.adapter and EvaluatedAdapter(prepared.adapter.path, prepared.adapter.fingerprint),
         ),
         protocol=prepared.protocol,
         seed=settings.evaluation.seed,
@@ -215,23 +224,41 @@ def _generate(prepared: PreparedEvaluation, console: Console) -> dict[str, list[
     store.open(planned)
     missing = sum(store.num_missing(one) for one in planned)
     if missing:
-        wanted = engine_spec(
-            settings.model,
-            settings.rollout,
-            device=prepared.device,
-            seed=settings.evaluation.seed,
-            max_prompt_tokens=max(len(ask.prompt_ids) for one in planned for ask in one.asks),
-            max_response_tokens=prepared.protocol.max_response_tokens,
-            num_engines=settings.run.num_engines,
-        )
-        several = settings.run.num_engines > 1
-        engine = EngineGroup(wanted, lambda line: console.print(line, soft_wrap=True)) if several else Engine(wanted)
-        try:
-            with counted(console, "generating", missing) as advance:
-                store.complete(planned, engine, prepared.sampling, advance)
-        finally:
-            engine.close()
+        with _plain_model(prepared, console) as model:
+            wanted = engine_spec(
+                model,
+                settings.rollout,
+                device=prepared.device,
+                seed=settings.evaluation.seed,
+                max_prompt_tokens=max(len(ask.prompt_ids) for one in planned for ask in one.asks),
+                max_response_tokens=prepared.protocol.max_response_tokens,
+                num_engines=settings.run.num_engines,
+            )
+            several = settings.run.num_engines > 1
+            engine = (
+                EngineGroup(wanted, lambda line: console.print(line, soft_wrap=True)) if several else Engine(wanted)
+            )
+            try:
+                with counted(console, "generating", missing) as advance:
+                    store.complete(planned, engine, prepared.sampling, advance)
+            finally:
+                engine.close()
     return {one.name: store.read(one) for one in planned}
+
+
+@contextmanager
+def _plain_model(prepared: PreparedEvaluation, console: Console) -> Iterator[ModelSettings]:
+    """The model that the engines load: with an adapter one that it is merged into, in the evaluation's folder until they end."""
+    model, folder = prepared.settings.model, prepared.directory / MERGED
+    if prepared.adapter is None:
+        yield model
+        return
+    try:
+        with waiting(console, f"merging {prepared.adapter.path} into its base"):
+            merge_adapter(model, prepared.adapter, folder)
+        yield replace(model, path=str(folder), revision=None)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _judge(

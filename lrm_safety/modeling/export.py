@@ -62,7 +62,7 @@ def export_model(
     """
     state = gather_state_dict(model, rank)
     if rank == 0:
-        _write(model, state, tokenizer, source, Path(folder))
+        write_model(model, state, tokenizer, source, Path(folder))
 
 
 def export_checkpoint(
@@ -100,15 +100,20 @@ def export_checkpoint(
                     "the state of another model"
                 )
             value.copy_(master.contiguous())
-    whole: dict[str, Tensor] = {name: value.detach() for name, value in model.named_parameters(remove_duplicate=False)}
-    whole |= dict(_saved_buffers(model))
-    _write(model, whole, load_tokenizer(settings), settings.path, folder)
+    write_model(model, whole_state(model), load_tokenizer(settings), settings.path, folder)
 
 
-def _write(
+def whole_state(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Weights, adapters and saved buffers by module name of a model that is not sharded; tied ones under both names."""
+    whole = {name: value.detach() for name, value in model.named_parameters(remove_duplicate=False)}
+    return whole | dict(_saved_buffers(model))
+
+
+def write_model(
     model: PreTrainedModel, state: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, source: str, folder: Path
 ) -> None:
-    """Beside its place, then renamed: an export that is there is replaced once the new one is whole."""
+    """What `export_model` writes, from a whole state. Beside its place, then renamed: an export that is there is replaced once the
+    new one is whole."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -12,7 +12,13 @@ from .components import (
     RewardSettings,
     SegmentSettings,
 )
-from .evaluation import BenchmarkSettings, EvaluateRunSettings, EvaluationSettings, JudgeSettings
+from .evaluation import (
+    BenchmarkSettings,
+    EvaluatedModelSettings,
+    EvaluateRunSettings,
+    EvaluationSettings,
+    JudgeSettings,
+)
 from .fields import random_seed
 from .sft import SftRunSettings, SftScheduleSettings, SftSettings, SupervisedSettings
 from .system import CheckpointSettings, ClusterSettings, GroupSettings, RunSettings, TrackerSettings, TrackingSettings
@@ -59,7 +65,7 @@ class EvaluateSettings:
     """Identity of the evaluation."""
     seed: int = random_seed()
     """Seed of sampling and bootstrap: what `evaluation.seed` is unless it is given itself."""
-    model: ModelSettings = MISSING
+    model: EvaluatedModelSettings = MISSING
     """The model to be measured."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     """Benchmarks, judges, protocol."""
@@ -81,6 +87,7 @@ __all__ = [
     "DataSettings",
     "EvaluateRunSettings",
     "EvaluateSettings",
+    "EvaluatedModelSettings",
     "EvaluationSettings",
     "GroupSettings",
     "JudgeSettings",

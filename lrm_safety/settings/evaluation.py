@@ -7,6 +7,7 @@ from typing import Any, Literal
 from ..conversation import PROTOCOLS
 from ..errors import ConfigError
 from ..registry import Registry
+from .components import ModelSettings
 from .fields import DIRECTORY, choice, integer, number, random_seed, registered
 
 BENCHMARKS: Registry[Any] = Registry(
@@ -142,6 +143,15 @@ class EvaluationSettings:
     log_text: bool = False
     """Keep prompts and responses as text: in samples.jsonl, in W&B's table of samples, and as Inspect logs. Off: hashes and
     lengths, and no Inspect logs, since the text may be harmful. Switched on later, the same command generates nothing again."""
+
+
+@dataclass
+class EvaluatedModelSettings(ModelSettings):
+    """The model to be measured: conf/model."""
+
+    adapter: str | None = None
+    """Adapter (LoRA) on top of `path`: a folder as peft writes it, such as RUN/export/adapter, or a hub id. It is merged into a
+    folder of its own while responses are generated, as the export of a run does."""
 
 
 @dataclass

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from inspect_ai.log import list_eval_logs, read_eval_log
+from peft import LoraConfig, get_peft_model
 from running import Command
+from transformers import AutoModelForCausalLM
 
 import lrm_safety
 from lrm_safety.cli import main
@@ -29,7 +32,8 @@ SMALL = (
     "evaluation.batch_size=4",
     "run.directory=run",
 )
-QUESTIONS = Path(lrm_safety.__file__ or "").parent / "miniature" / "assets" / "prompts" / "held_out.jsonl"
+ASSETS = Path(lrm_safety.__file__ or "").parent / "miniature" / "assets"
+POLICY, QUESTIONS = ASSETS / "policy", ASSETS / "prompts" / "held_out.jsonl"
 BENCHMARKS = ("safety", "arithmetic", "benign", "asked")
 
 
@@ -129,6 +133,35 @@ def test_without_batches_nothing_is_asked_twice(command: Callable[..., Command],
     assert len(samples) == LIMIT * len(BENCHMARKS)
     other = command(*SMALL)
     assert other.wait() == 1 and "batch_size: null -> 4" in other.stderr, other.output
+
+
+def test_an_adapter_is_measured_as_the_model_that_it_is_merged_into(
+    command: Callable[..., Command], tmp_path: Path
+) -> None:
+    base = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float32)
+    adapted: Any = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "up_proj"]))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
+    for file in (*POLICY.glob("*token*"), *POLICY.glob("*.jinja")):
+        shutil.copy(file, tmp_path / "merged")
+    few = [item for item in SMALL if "asked" not in item and "run.directory" not in item]
+    ours = command(*few, "model.adapter=adapter", "run.directory=ours")
+    assert ours.wait() == 0, ours.output
+    theirs = command(*few, f"model.path={tmp_path / 'merged'}", "run.directory=theirs")
+    assert theirs.wait() == 0, theirs.output
+    assert (tmp_path / "ours" / "samples.jsonl").read_bytes() == (tmp_path / "theirs" / "samples.jsonl").read_bytes()
+    results, merged = results_of(tmp_path / "ours"), results_of(tmp_path / "theirs")
+    assert results["benchmarks"] == merged["benchmarks"]
+    assert results["model"]["adapter"]["path"] == "adapter" and len(results["model"]["adapter"]["fingerprint"]) == 64
+    assert "adapter" not in merged["model"]
+    assert not (tmp_path / "ours" / ".merged").exists(), "a merged model is large, and made again in a moment"
+    without = command(*few, "run.directory=ours")
+    assert without.wait() == 1 and "adapter_fingerprint" in without.stderr, without.output
 
 
 @pytest.fixture

@@ -54,6 +54,11 @@ def read_evaluation(folder: Path, benchmarks: Sequence[str] = (), limit: int | N
     ids, or the store refuses. Raises ConfigError, DataError or ModelError in one line.
     """
     settings = _settings(folder)
+    if settings.model.adapter is not None:
+        raise ConfigError(
+            f"{folder}: model.adapter={settings.model.adapter}: an adapter is not read here; evaluate the merged model, such as "
+            "RUN/export"
+        )
     known = settings.evaluation.benchmarks
     if missing := [name for name in benchmarks if name not in known]:
         raise ConfigError(
