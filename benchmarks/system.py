@@ -17,7 +17,7 @@ from lrm_safety.workers.groups import join_ray
 from lrm_safety.workers.placement import Placement, release, reserve
 from lrm_safety.workers.policy_group import PolicyGroup
 from lrm_safety.workers.rollout_group import RolloutGroup
-from lrm_safety.workers.specs import EngineSpec
+from lrm_safety.workers.specs import EngineSpec, PolicySpec
 
 EXPERIMENTS = {"miniature": "miniature", "smollm2": "smollm2_star1"}
 SIZES: dict[str, dict[str, int]] = {
@@ -69,7 +69,7 @@ class System:
     @cached_property
     def policy(self) -> PolicyGroup:
         """The policy group, started."""
-        group = PolicyGroup(self.settings, self._place("policy"), lambda: None)
+        group = PolicyGroup(PolicySpec.of(self.settings), self._place("policy"), lambda: None)
         self._groups.append(group)
         group.start()
         return group

@@ -31,18 +31,18 @@ from .monitoring import Recorder, save_offending
 from .preparation import PreparedRun
 from .records import rollout_rows
 from .rollouts import TrainingSequence, Update
-from .schedule import Schedule
+from .schedule import needs_old_logprobs
 from .scoring import PendingChunk, StreamScorer, training_sequence
-from .workers.groups import Groups
+from .workers.protocols import LearningGroups
 
 
-class Controller(TrainingRun[PreparedRun, Groups]):
+class Controller(TrainingRun[PreparedRun, LearningGroups]):
     """Runs one RL run from its present state to its end."""
 
     def __init__(
         self,
         run: PreparedRun,
-        groups: Groups,
+        groups: LearningGroups,
         recorder: Recorder,
         interruption: Interruption,
         evaluation: InLoopEvaluation,
@@ -52,7 +52,7 @@ class Controller(TrainingRun[PreparedRun, Groups]):
         self.settings = settings = run.settings
         self.best_figure = settings.checkpoint.best_metric
         self.source = PromptSource(len(run.prompts), settings.algorithm.rollout_batch_size, settings.seed)
-        self.schedule = Schedule(settings, len(run.prompts))
+        self.recomputes = needs_old_logprobs(settings.algorithm, self.schedule.updates_per_iteration)
         self.kl_controller = make_kl_controller(settings.algorithm.kl)
         self.moments = RunningMoments()
         self.checks = SelfChecks(settings.run, recorder.note)
@@ -78,7 +78,7 @@ class Controller(TrainingRun[PreparedRun, Groups]):
             batch = self.collect(pending)
         with self.interruption.deferred():  # from here on weights change: the iteration is finished before a stop
             groups.begin_training()
-            if self.schedule.needs_old_logprobs:
+            if self.recomputes:
                 with phases.phase("logprobs"):
                     batch.policy = groups.policy.logprobs([training_sequence(rollout) for rollout in batch.rollouts])
             learned = self.advantages(batch)
@@ -87,7 +87,7 @@ class Controller(TrainingRun[PreparedRun, Groups]):
                 updates = groups.policy.update(
                     mini_batches, self.schedule.learning_rates(self.update), self.kl_controller.coef
                 )
-            if not self.schedule.needs_old_logprobs and len(updates) == 1:
+            if not self.recomputes and len(updates) == 1:
                 batch.policy = updates[0].scores  # one update scores the whole batch under the weights that sampled
             self.check(batch, updates, mini_batches[0])
             self.update += len(updates)
@@ -136,9 +136,9 @@ class Controller(TrainingRun[PreparedRun, Groups]):
 
     def publish(self, sequences: list[np.ndarray]) -> dict[str, float]:
         """Sync the weights, then prove by version and by probe that the engines hold what the trainer holds."""
-        version = self.groups.policy.publish_weights(self.groups.rollout)
+        version = self.groups.publish_weights()
         return {"sync/version": float(version)} | self.checks.after_sync(
-            self.groups, version, sequences, self.settings.rollout
+            self.groups.rollout, self.groups.policy, version, sequences, self.settings.rollout
         )
 
     def record(self, batch: RolloutBatch, learned: AdvantageBatch, metrics: dict[str, float]) -> None:

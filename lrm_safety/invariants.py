@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,9 +12,7 @@ from .errors import InvariantError
 from .experience import RolloutBatch
 from .rollouts import TokenIds, TrainingSequence, Update
 from .settings import RolloutSettings, RunSettings
-
-if TYPE_CHECKING:
-    from .workers.groups import Groups
+from .workers.protocols import Engine, Trainer
 
 PROBE_SEQUENCES, PROBE_TOKENS = 4, 128
 """The probe: small enough to cost a fraction of a second."""
@@ -87,15 +84,20 @@ class SelfChecks:
         )
 
     def after_sync(
-        self, groups: Groups, version: int, sequences: Sequence[TokenIds], settings: RolloutSettings
+        self,
+        engine: Engine,
+        policy: Trainer,
+        version: int,
+        sequences: Sequence[TokenIds],
+        settings: RolloutSettings,
     ) -> dict[str, float]:
         """Prove by version and, every `probe_every_syncs`, by probe that the engines hold what the trainer holds."""
-        self.versions_agree(groups.rollout.weights_versions(), version)
+        self.versions_agree(engine.weights_versions(), version)
         if not settings.probe_every_syncs or version % settings.probe_every_syncs:
             return {}
         longest = min(PROBE_TOKENS, settings.max_prompt_tokens + settings.max_response_tokens - 1)
         probe = [ids[:longest] for ids in sequences[:PROBE_SEQUENCES]]
-        engines, trainer = groups.rollout.probe(probe), groups.policy.probe_scores(probe)
+        engines, trainer = engine.probe(probe), policy.probe_scores(probe)
         assert settings.probe_tolerance is not None, "preparation states it"
         gap = self.probe_agrees(engines, trainer, settings.probe_tolerance)
         return {

@@ -11,13 +11,11 @@ from .datasets import PromptSource
 from .errors import DataError, FolderLostError, JudgeError
 from .interruption import Interruption, StopRequested
 from .monitoring import Recorder
-from .preparation import PreparedRun
-from .schedule import Schedule
-from .sft_preparation import PreparedSft
-from .workers.groups import StartedGroups
+from .preparation import Prepared
+from .workers.protocols import SupervisedGroups
 
-Run = TypeVar("Run", PreparedRun, PreparedSft)
-GroupsOf = TypeVar("GroupsOf", bound=StartedGroups)
+Run = TypeVar("Run", bound=Prepared[Any])
+GroupsOf = TypeVar("GroupsOf", bound=SupervisedGroups)
 
 
 class TrainingRun(ABC, Generic[Run, GroupsOf]):
@@ -28,6 +26,7 @@ class TrainingRun(ABC, Generic[Run, GroupsOf]):
 
     def __init__(self, run: Run, groups: GroupsOf, recorder: Recorder, interruption: Interruption) -> None:
         self.run: Run = run
+        self.schedule = run.schedule
         self.groups: GroupsOf = groups
         self.recorder, self.interruption = recorder, interruption
         self.update = 0
@@ -41,7 +40,6 @@ class TrainingRun(ABC, Generic[Run, GroupsOf]):
     # --- what a kind of training is
 
     source: PromptSource
-    schedule: Schedule
 
     @property
     @abstractmethod

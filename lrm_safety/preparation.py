@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .checkpoints import NOT_IDENTITY, Checkpoint, CheckpointStore
 from .conversation import Family, ResponseParser, get_family, reflection_token_ids
@@ -20,7 +20,17 @@ from .modeling.lora import check_lora
 from .models_cache import ensure_cached
 from .rewards.check import check_reward
 from .rollouts import SamplingParameters, TokenIds
-from .settings import RewardModelSettings, RewardSettings, Settings
+from .schedule import Schedule
+from .settings import (
+    CheckpointSettings,
+    DataSettings,
+    ModelSettings,
+    RewardModelSettings,
+    RewardSettings,
+    Settings,
+    SftSettings,
+    TrainerSettings,
+)
 from .settings.components import reward_kind
 from .settings.keys import with_defaults
 from .settings.paths import CACHE_PREFIX, cache_directory, resolve
@@ -29,15 +39,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@dataclass
-class PreparedRun:
-    """A checked run."""
+SettingsOf = TypeVar("SettingsOf", Settings, SftSettings)
 
-    settings: Settings
+
+@dataclass(kw_only=True)
+class Prepared(Generic[SettingsOf]):
+    """A checked run, of whatever kind."""
+
+    settings: SettingsOf
     """With every path resolved."""
     identity: dict[str, Any]
     """The configuration as the user gave it, and fingerprints of what it names: what a checkpoint is compared with."""
     directory: Path
+    data_fingerprint: str
+    """sha256 of the rows that are trained on."""
+    schedule: Schedule
+    store: CheckpointStore
+    checkpoint: Checkpoint | None
+    """Where to go on from; None: a fresh run."""
+    restarts: int = 0
+    """Times the run has restarted itself."""
+    replacements: int = 0
+    """Workers replaced so far, over all restarts."""
+
+
+@dataclass(kw_only=True)
+class PreparedRun(Prepared[Settings]):
+    """A checked RL run."""
+
     tokenizer: PreTrainedTokenizerBase
     family: Family
     parser: ResponseParser
@@ -45,50 +74,29 @@ class PreparedRun:
     rendered: list[TokenIds]
     sampling: SamplingParameters
     reflection_ids: frozenset[int]
-    store: CheckpointStore
-    checkpoint: Checkpoint | None
-    """Where to go on from; None: a fresh run."""
     num_embeddings: int | None = None
     """Tokens that the policy's embedding has, where its configuration says so."""
-    restarts: int = 0
-    """Times the run has restarted itself."""
-    replacements: int = 0
-    """Workers replaced so far, over all restarts."""
-
-    @property
-    def data_fingerprint(self) -> str:
-        """sha256 of the prompts."""
-        return self.prompts.fingerprint
 
 
 def prepare(settings: Settings, directory: Path) -> PreparedRun:
     """Check and load what the controller needs. Raises ConfigError, DataError or ModelError with one line."""
     identity = asdict(settings)
     settings = resolved(settings)
-    family = get_family(settings.model.family)
-    num_embeddings = check_policy(settings)
+    family, rollout = get_family(settings.model.family), settings.rollout
+    num_embeddings = check_policy(settings.model, settings.trainer)
     check_reward(settings.reward)
     tokenizer = load_tokenizer(settings.model)
-    prompts = load_prompts(
-        settings.data.path,
-        None if settings.data.path else settings.data.hub_id,
-        split=settings.data.split,
-        question_field=settings.data.question_field,
-        revision=settings.data.revision,
-    )
-    if settings.data.limit is not None:
-        prompts = replace(prompts, rows=prompts.rows[: settings.data.limit])
     prompts, rendered = render_prompts(
-        prompts,
+        load_rows(settings.data),
         family,
         tokenizer,
         system_prompt=settings.model.system_prompt,
-        max_prompt_tokens=settings.rollout.max_prompt_tokens,
+        max_prompt_tokens=rollout.max_prompt_tokens,
         overlong=settings.data.overlong,
         num_embeddings=num_embeddings,
     )
     identity["content"] = (
-        model_content(settings)
+        model_content(settings.model)
         | {"fields of the data": _digest_of_fields(prompts), "prompts as rendered": _digest_of_ids(rendered)}
         | _reward_content(settings.reward)
     )
@@ -97,17 +105,15 @@ def prepare(settings: Settings, directory: Path) -> PreparedRun:
             f"algorithm.rollout_batch_size={settings.algorithm.rollout_batch_size}: is above the {len(prompts)} prompts of "
             f"{prompts.source}; lower it or use more prompts"
         )
-    store = CheckpointStore(
-        directory / "checkpoints",
-        keep_last=settings.checkpoint.keep_last,
-        best_mode=settings.checkpoint.best_mode,
-        best_metric=settings.checkpoint.best_metric,
-    )
-    rollout = settings.rollout
+    store = open_store(settings.checkpoint, directory)
     return PreparedRun(
         settings=settings,
         identity=identity,
         directory=directory,
+        data_fingerprint=prompts.fingerprint,
+        schedule=Schedule.of(settings, len(prompts)),
+        store=store,
+        checkpoint=find_checkpoint(settings, identity, prompts.fingerprint, store),
         tokenizer=tokenizer,
         family=family,
         parser=ResponseParser(family, tokenizer),
@@ -121,15 +127,12 @@ def prepare(settings: Settings, directory: Path) -> PreparedRun:
             stop_token_ids=tuple(family.stop_token_ids(tokenizer)),
         ),
         reflection_ids=reflection_token_ids(tokenizer),
-        store=store,
-        checkpoint=find_checkpoint(settings, identity, Settings, prompts.fingerprint, store),
         num_embeddings=num_embeddings,
     )
 
 
 def resolved(settings: Settings) -> Settings:
     """A copy with absolute paths and stated tolerances; makes a `cache:` model that is not there yet."""
-    _make_if_cached(settings.model.path)
 
     def reward_model(name: str, model: RewardModelSettings) -> RewardModelSettings:
         if model.path is None:
@@ -137,32 +140,62 @@ def resolved(settings: Settings) -> Settings:
         _make_if_cached(model.path)
         return replace(model, path=resolve(model.path, f"reward.models.{name}.path"))
 
+    settings = with_paths(settings)
     models = {name: reward_model(name, model) for name, model in settings.reward.models.items()}
-    data_path = settings.data.path
     exact = settings.model.dtype == "float32"
     invariant, probe = settings.run.invariant_tolerance, settings.rollout.probe_tolerance
     return replace(
         settings,
         run=replace(settings.run, invariant_tolerance=(1e-4 if exact else 0.4) if invariant is None else invariant),
         rollout=replace(settings.rollout, probe_tolerance=(1e-3 if exact else 0.4) if probe is None else probe),
-        model=replace(settings.model, path=resolve(settings.model.path, "model.path")),
         reward=replace(settings.reward, models=models),
+    )
+
+
+def with_paths(settings: SettingsOf) -> SettingsOf:
+    """A copy whose model and data have absolute paths; makes a `cache:` model that is not there yet."""
+    _make_if_cached(settings.model.path)
+    data_path = settings.data.path
+    return replace(
+        settings,
+        model=replace(settings.model, path=resolve(settings.model.path, "model.path")),
         data=replace(settings.data, path=None if data_path is None else resolve(data_path, "data.path")),
     )
 
 
-def check_policy(settings: Settings) -> int | None:
+def check_policy(model: ModelSettings, trainer: TrainerSettings) -> int | None:
     """Number of tokens that the model's embedding has. Raises ModelError for a model folder that cannot be used, ConfigError for
     adapters that the model has no layers for."""
-    config = check_causal_lm(settings.model)
-    if settings.trainer.lora.rank:
-        check_lora(settings.model, settings.trainer.lora)
+    config = check_causal_lm(model)
+    if trainer.lora.rank:
+        check_lora(model, trainer.lora)
     return getattr(config.get_text_config(), "vocab_size", None)
 
 
-def model_content(settings: Settings) -> dict[str, str]:
+def load_rows(data: DataSettings) -> PromptSet:
+    """The rows that are trained on; `data.limit` cuts them."""
+    prompts = load_prompts(
+        data.path,
+        None if data.path else data.hub_id,
+        split=data.split,
+        question_field=data.question_field,
+        revision=data.revision,
+    )
+    return prompts if data.limit is None else replace(prompts, rows=prompts.rows[: data.limit])
+
+
+def open_store(checkpoint: CheckpointSettings, directory: Path) -> CheckpointStore:
+    """The checkpoints in a run's folder."""
+    return CheckpointStore(
+        directory / "checkpoints",
+        keep_last=checkpoint.keep_last,
+        best_mode=checkpoint.best_mode,
+        best_metric=checkpoint.best_metric,
+    )
+
+
+def model_content(model: ModelSettings) -> dict[str, str]:
     """What `model.path` names, by content: a folder may be written over under the same name."""
-    model = settings.model
     return {
         "weights of model.path": model_fingerprint(model.path, model.revision),
         "tokenizer of model.path": tokenizer_fingerprint(model.path, model.revision, template=False),
@@ -195,10 +228,10 @@ def _make_if_cached(path: str) -> None:
 
 
 def find_checkpoint(
-    settings: Settings, identity: dict[str, Any], schema: type, fingerprint: str, store: CheckpointStore
+    settings: Settings | SftSettings, identity: dict[str, Any], fingerprint: str, store: CheckpointStore
 ) -> Checkpoint | None:
-    """The checkpoint that `checkpoint.resume` asks for; refuses one whose configuration or data differ. `identity` has the
-    keys of `schema`; those that an earlier version did not know stood at their defaults."""
+    """The checkpoint that `checkpoint.resume` asks for; refuses one whose configuration or data differ. Keys that an
+    earlier version did not know stood at their defaults."""
     wish = settings.checkpoint.resume
     store.recover()  # a crash may have left the newest checkpoint under another name
     if wish in ("auto", "never"):
@@ -215,7 +248,7 @@ def find_checkpoint(
             "%s: does not say what its model and data held; only their names are compared", checkpoint.path
         )
         ignore = ignore | {"content"}
-    known = replace(checkpoint, config=with_defaults(checkpoint.config, schema))
+    known = replace(checkpoint, config=with_defaults(checkpoint.config, type(settings)))
     differences = known.differences(identity, fingerprint, ignore=ignore)
     ranks = checkpoint.config["cluster"]["policy"]["num_workers"]
     if ranks != settings.cluster.policy.num_workers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from .rewards.segments import Step
 from .rollouts import Rollout, TokenScores, TrainingSequence
 from .segment_rewards import Segments, cut
 from .settings import RewardSettings
-from .workers.scoring_group import ReferenceGroup, RewardGroup, Ticket
+from .workers.protocols import ReferenceScorer, RewardScorer
 
 
 @dataclass
@@ -27,8 +28,10 @@ class PendingChunk:
     responses: list[ParsedResponse]
     steps: list[list[Step]]
     """Of each response; empty without segment rewards and where one fell back."""
-    reward: Ticket
-    reference: object | None
+    reward: Any
+    """Ticket of the reward."""
+    reference: Any
+    """Ticket of the reference; None without one."""
 
 
 class StreamScorer:
@@ -43,8 +46,8 @@ class StreamScorer:
         prompts: PromptSet,
         parser: ResponseParser,
         settings: RewardSettings,
-        reward: RewardGroup,
-        reference: ReferenceGroup | None,
+        reward: RewardScorer,
+        reference: ReferenceScorer | None,
     ) -> None:
         self._prompts = prompts
         self._parser = parser
@@ -81,7 +84,7 @@ class StreamScorer:
         reference: dict[int, TokenScores] = {}
         for chunk in pending:
             if self._reference is not None and chunk.reference is not None:
-                reference |= {one.index: one for one in self._reference.result(chunk.reference)}  # type: ignore[arg-type]
+                reference |= {one.index: one for one in self._reference.result(chunk.reference)}
         return _batch(pending, _join(scores), reference)
 
     def unscored(self, pending: list[PendingChunk]) -> RolloutBatch:

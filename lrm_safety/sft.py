@@ -13,23 +13,23 @@ from .invariants import SkippedSteps
 from .lifecycle import TrainingRun
 from .monitoring import Recorder
 from .rollouts import TokenScores, TrainingSequence
-from .schedule import Schedule
 from .sft_preparation import PreparedSft
-from .workers.groups import PolicyOnly
+from .workers.protocols import SupervisedGroups
 
 VALIDATION_LOSS = "sft/validation_loss"
 
 
-class SftTrainer(TrainingRun[PreparedSft, PolicyOnly]):
+class SftTrainer(TrainingRun[PreparedSft, SupervisedGroups]):
     """Runs one supervised run from its present state to its end."""
 
     best_figure = VALIDATION_LOSS
 
-    def __init__(self, run: PreparedSft, groups: PolicyOnly, recorder: Recorder, interruption: Interruption) -> None:
+    def __init__(
+        self, run: PreparedSft, groups: SupervisedGroups, recorder: Recorder, interruption: Interruption
+    ) -> None:
         super().__init__(run, groups, recorder, interruption)
         settings = run.settings
-        self.source = PromptSource(len(run.rows), settings.algorithm.mini_batch_size, settings.seed)
-        self.schedule = Schedule(settings, len(run.rows))
+        self.source = PromptSource(len(run.rows), settings.sft.batch_size, settings.seed)
         self.skipped = SkippedSteps(settings.trainer.max_skipped_steps, recorder.note)
 
     @property
@@ -42,7 +42,7 @@ class SftTrainer(TrainingRun[PreparedSft, PolicyOnly]):
         with self.interruption.deferred():  # order and weights change together
             rows = [self.run.rows[index] for index in self.source.next_batch()]
             with phases.phase("update"):
-                (result,) = self.groups.policy.supervised_update(
+                (result,) = self.groups.policy.update(
                     [training_sequences(rows)], self.schedule.learning_rates(self.update)
                 )
             try:
@@ -79,7 +79,7 @@ class SftTrainer(TrainingRun[PreparedSft, PolicyOnly]):
         if self.update > 0 and passes[0] == passes[1] and not self.finished:
             return
         with self.recorder.phases.phase("evaluate"):
-            scores = self.groups.policy.logprobs(training_sequences(self.run.validation), temperature=1.0)
+            scores = self.groups.policy.logprobs(training_sequences(self.run.validation))
         self.evaluated({VALIDATION_LOSS: -mean([scores[index].logprobs for index in range(len(self.run.validation))])})
 
     def state(self) -> dict[str, Any]:

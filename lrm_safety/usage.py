@@ -62,7 +62,7 @@ _COMMANDS = (
     Command(
         "sft",
         "supervised fine-tuning on traces and answers, on the policy group alone",
-        "commands.sft:fine_tune",
+        "commands.train:fine_tune",
         "model=OPTION [group=OPTION ...] [key=value ...] [-m] [--cfg job]",
         (
             "model=smollm2_135m data.path=STAR-1.json sft.batch_size=8 schedule.max_updates=20",

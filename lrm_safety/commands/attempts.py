@@ -1,41 +1,85 @@
-"""What training commands share around their loop: the run's folder, its recorder, restarts, the export."""
+"""What training commands share around their loop: the run's folder, its recorder, the groups, restarts, the export."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
+from ..diagnosis import Evidence
 from ..errors import ClusterError, ConfigError, LrmSafetyError, WorkerError
 from ..files import storage_problem
-from ..interruption import Interruption
+from ..interruption import Interruption, kept_from_children
 from ..lab.planning.shapes import adapter_parameters, num_parameters, shape_of
+from ..lifecycle import TrainingRun
 from ..monitoring import Recorder
-from ..preparation import PreparedRun
-from ..settings import Settings
-from ..sft_preparation import PreparedSft
+from ..preparation import Prepared
+from ..run_folder import RunFolder
+from ..settings import Settings, SftSettings
 from ..workers.group import HourlyBudget
-from ..workers.groups import StartedGroups
+from ..workers.groups import StartedGroups, join_ray
+from ..workers.protocols import Trainer
 from .export import write as write_export
 from .model_card import write_model_card
 
-Run = TypeVar("Run", PreparedRun, PreparedSft)
+Run = TypeVar("Run", bound=Prepared[Any])
+GroupsOf = TypeVar("GroupsOf", bound=StartedGroups[Any])
 LONGEST_PAUSE_SECONDS = 600.0
 
 
-def open_recorder(
-    run: PreparedRun | PreparedSft, settings: Settings, config: Mapping[str, Any] | None = None
-) -> Recorder:
-    """The run's recorder, which goes on where its checkpoint stands."""
-    checkpoint = run.checkpoint
-    return Recorder(
+def run_to_export(
+    run: Run,
+    given: Settings | SftSettings,
+    resolved: dict[str, object],
+    folder: RunFolder,
+    *,
+    groups_of: Callable[[Callable[[], None], Callable[[str], None]], GroupsOf],
+    trainer_of: Callable[[Run, GroupsOf, Recorder, Interruption], TrainingRun[Run, Any]],
+    evidence: Evidence | None = None,
+    cautions: Sequence[str] = (),
+) -> None:
+    """Start the groups, train to the end of the schedule and export; again from the last checkpoint when a worker dies.
+
+    `given` are the settings as the user gave them. `groups_of` makes the groups, told what to call while they wait and with a
+    line for each worker that they replace; `trainer_of` makes what trains, with the groups started. Raises LrmSafetyError with
+    the one line to show, or StopRequested after a signal (a checkpoint has been written).
+    """
+    check_room(run)
+    folder.begin(resolved)
+    checkpoint, settings = run.checkpoint, run.settings
+    with Recorder(
         run.directory,
-        settings,
+        settings.run.name,
+        settings.tracking,
+        run.schedule.limits,
+        asdict(given),
+        command="train" if isinstance(given, Settings) else "sft",
+        evidence=evidence,
         resume_state=checkpoint.state["recorder"] if checkpoint else None,
         resume_update=checkpoint.update if checkpoint else None,
-        config=config,
-    )
+    ) as recorder:
+        for line in cautions:
+            recorder.note(line)
+        interruption = Interruption()  # one for all attempts: a signal may reach the workers before the controller
+        if checkpoint is not None:
+            recorder.note(f"goes on from update {checkpoint.update} ({checkpoint.path})")
+
+        def attempt(run: Run) -> None:
+            with recorder.phases.startup("join Ray"), kept_from_children():
+                # It sets a SIGTERM handler of its own, so ours comes after it.
+                join_ray(settings.cluster, worker_logs=settings.tracking.worker_logs)
+            groups = groups_of(interruption.check, on_replacement(run, recorder))
+            with interruption.handled(), groups:
+                with recorder.phases.startup("start groups"):
+                    groups.start(run.directory)
+                folder.tell(hosts=groups.hosts())
+                trainer = trainer_of(run, groups, recorder, interruption)
+                trainer.train()
+                export_policy(run, trainer.groups.policy, recorder, interruption)
+
+        with interruption.handled():
+            with_restarts(run, recorder, interruption, attempt)
 
 
 def with_restarts(run: Run, recorder: Recorder, interruption: Interruption, attempt: Callable[[Run], None]) -> None:
@@ -81,7 +125,7 @@ def _pause(seconds: float, interruption: Interruption) -> None:
         time.sleep(min(1.0, left))
 
 
-def on_replacement(run: PreparedRun | PreparedSft, recorder: Recorder) -> Callable[[str], None]:
+def on_replacement(run: Prepared[Any], recorder: Recorder) -> Callable[[str], None]:
     """What groups call with a line for each worker that they replace: it is said, sent as an alert, and counted."""
 
     def replaced(line: str) -> None:
@@ -91,7 +135,7 @@ def on_replacement(run: PreparedRun | PreparedSft, recorder: Recorder) -> Callab
     return replaced
 
 
-def check_room(run: PreparedRun | PreparedSft) -> None:
+def check_room(run: Prepared[Any]) -> None:
     """Raise ConfigError where the disk under the run's folder has no room for a checkpoint and the export.
 
     A checkpoint is weights, float32 masters and AdamW's two moments of what is trained. A model whose size the planner does not
@@ -111,15 +155,7 @@ def check_room(run: PreparedRun | PreparedSft) -> None:
         )
 
 
-def tell_start(run: PreparedRun | PreparedSft, recorder: Recorder) -> None:
-    """The first line of a resume: where it goes on."""
-    if run.checkpoint is not None:
-        recorder.note(f"goes on from update {run.checkpoint.update} ({run.checkpoint.path})")
-
-
-def export_policy(
-    run: PreparedRun | PreparedSft, groups: StartedGroups, recorder: Recorder, interruption: Interruption
-) -> None:
+def export_policy(run: Prepared[Any], policy: Trainer, recorder: Recorder, interruption: Interruption) -> None:
     """Write what checkpoint.export asks for: the last weights, the best ones, or both; call it at the end of the run."""
     wanted = run.settings.checkpoint.export
     if wanted == "none":
@@ -133,7 +169,7 @@ def export_policy(
                 f"no checkpoint has a value of {run.settings.checkpoint.best_metric}: the last weights are exported"
             )
         if wanted != "best" or best is None:
-            groups.policy.export(export)
+            policy.export(export)
             if last is not None:
                 write_model_card(export, last)
             recorder.note(f"exported to {export}")

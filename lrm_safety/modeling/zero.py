@@ -16,7 +16,7 @@ from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-from ..settings import Settings, TrainerSettings
+from ..settings import ModelSettings, TrainerSettings
 from .load import freeze, load_causal_lm
 from .lora import add_lora
 from .packing import pack
@@ -71,17 +71,18 @@ def deepspeed_config(trainer: TrainerSettings, *, dtype: str, device: str, train
     return _merge(config, trainer.deepspeed)
 
 
-def policy_engine(settings: Settings) -> deepspeed.DeepSpeedEngine:
-    """Load the policy partitioned over the ranks, with torch's AdamW; every rank calls.
+def policy_engine(
+    model: ModelSettings, trainer: TrainerSettings, device: str, *, temperature: float, seed: int
+) -> deepspeed.DeepSpeedEngine:
+    """Load the policy partitioned over the ranks, with torch's AdamW; every rank calls. `seed` is of new adapters.
 
     With `trainer.lora` the weights are frozen and only adapters, added here, have gradients and optimiser state.
     The engine's module is a `TokenLogprobs`. Raises ModelError as `load_causal_lm` does.
     """
-    trainer = settings.trainer
-    config = deepspeed_config(trainer, dtype=settings.model.dtype, device=settings.cluster.device)
-    module = _load_partitioned(settings, config)
+    config = deepspeed_config(trainer, dtype=model.dtype, device=device)
+    module = _load_partitioned(model, device, config, temperature, trainer.logprob_chunk_tokens)
     if trainer.lora.rank:
-        add_lora(module.model, trainer.lora, name=settings.model.path, seed=settings.seed)
+        add_lora(module.model, trainer.lora, name=model.path, seed=seed)
     if trainer.gradient_checkpointing:
         module.model.gradient_checkpointing_enable({"use_reentrant": False})
     optimizer = torch.optim.AdamW(
@@ -97,24 +98,25 @@ def policy_engine(settings: Settings) -> deepspeed.DeepSpeedEngine:
     return engine
 
 
-def reference_engine(settings: Settings) -> deepspeed.DeepSpeedEngine:
+def reference_engine(
+    model: ModelSettings, trainer: TrainerSettings, device: str, *, temperature: float
+) -> deepspeed.DeepSpeedEngine:
     """Load the frozen reference partitioned over the ranks, without optimiser; every rank calls."""
-    config = deepspeed_config(settings.trainer, dtype=settings.model.dtype, device=settings.cluster.device, train=False)
-    engine, *_ = deepspeed.initialize(model=freeze(_load_partitioned(settings, config)), config=config)
+    config = deepspeed_config(trainer, dtype=model.dtype, device=device, train=False)
+    module = _load_partitioned(model, device, config, temperature, trainer.logprob_chunk_tokens)
+    engine, *_ = deepspeed.initialize(model=freeze(module), config=config)
     engine.eval()
     return engine
 
 
-def _load_partitioned(settings: Settings, config: dict[str, Any]) -> TokenLogprobs:
+def _load_partitioned(
+    settings: ModelSettings, device: str, config: dict[str, Any], temperature: float, chunk_tokens: int
+) -> TokenLogprobs:
     # transformers holds this object weakly and partitions whatever is loaded while it lives: until this returns.
     active = HfDeepSpeedConfig(config)
-    model = load_causal_lm(settings.model, settings.cluster.device)
+    model = load_causal_lm(settings, device)
     del active
-    module = TokenLogprobs(
-        model,
-        temperature=settings.rollout.temperature,
-        chunk_tokens=settings.trainer.logprob_chunk_tokens,
-    )
+    module = TokenLogprobs(model, temperature=temperature, chunk_tokens=chunk_tokens)
     for parameter in model.get_output_embeddings().parameters():
         # The head computes with a parameter it does not own; ZeRO-3 has to gather it around the head's forward
         # and backward.

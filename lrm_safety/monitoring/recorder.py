@@ -15,7 +15,7 @@ from lrm_safety.diagnosis import Evidence
 from lrm_safety.diagnosis.console import lines
 from lrm_safety.errors import LrmSafetyError
 from lrm_safety.interruption import kept_from_children
-from lrm_safety.settings import Settings
+from lrm_safety.settings import EvaluationSettings, RewardSettings, ScheduleSettings, TrackingSettings
 from lrm_safety.settings.evaluation import benchmark_kind
 
 from .alarms import Alarms
@@ -34,40 +34,46 @@ if TYPE_CHECKING:
 class Recorder:
     """Records metrics and sampled rollouts of a run; a context manager that closes its views.
 
-    `resume_state` is what `state()` gave for the checkpoint and `resume_update` the checkpoint's update: later lines of
-    metrics.jsonl are dropped, since those updates are done again. A run that starts anew drops all.
+    `name`, `command` and `config` are what W&B shows of the run, `limits` bounds the console's progress, and `evidence` is
+    what the diagnosis knows besides metrics. `resume_state` is what `state()` gave for the checkpoint and `resume_update` the
+    checkpoint's update: later lines of metrics.jsonl are dropped, since those updates are done again. A run that starts anew
+    drops all.
     Raises DataError when metrics.jsonl holds a line that is no record.
     """
 
     def __init__(
         self,
         run_dir: Path | str,
-        settings: Settings,
+        name: str,
+        tracking: TrackingSettings,
+        limits: ScheduleSettings,
+        config: Mapping[str, Any],
+        *,
+        command: str = "train",
+        evidence: Evidence | None = None,
         resume_state: Mapping[str, Any] | None = None,
         resume_update: int | None = None,
         console: Console | None = None,
-        config: Mapping[str, Any] | None = None,
     ) -> None:
-        """`config` is what W&B shows as the run's configuration; None: `settings`."""
         self._run_dir = Path(run_dir)
-        self._name = settings.run.name
-        self._tracking = settings.tracking
+        self._name = name
+        self._tracking = tracking
         self._tracker_id: str | None = (resume_state or {}).get("tracker_id")
         self._file = MetricsFile(self._run_dir / "metrics.jsonl", resume_update)
         self._alarms = Alarms()
         self._findings: Findings | None = None
-        if settings.tracking.diagnosis:
-            path, least = self._run_dir / "findings.jsonl", settings.tracking.diagnosis_min_records
-            self._findings = Findings(path, least, resume_update, self._file.lines(), _evidence(settings))
+        if tracking.diagnosis:
+            path, least = self._run_dir / "findings.jsonl", tracking.diagnosis_min_records
+            self._findings = Findings(path, least, resume_update, self._file.lines(), evidence or Evidence())
         self._tables = 0
         self._unshown: tuple[int, list[RolloutRow]] | None = None
         """The rollouts of the last iteration that the W&B table left out."""
         self._tensorboard: TensorBoardView | None = None
-        if settings.tracking.tensorboard:
+        if tracking.tensorboard:
             self._tensorboard = TensorBoardView(self._run_dir, self._file.lines())
         with kept_from_children():
-            self._wandb = self._open_wandb(settings, asdict(settings) if config is None else config)
-        self._console = console or open_console(settings.tracking, settings.schedule, update=resume_update or 0)
+            self._wandb = self._open_wandb(command, config)
+        self._console = console or open_console(tracking, limits, update=resume_update or 0)
         self.phases = Phases(self._console)
         """The stopwatch of the controller's phases."""
 
@@ -165,29 +171,28 @@ class Recorder:
             self._wandb.alert(f"{self._name} failed", f"update {self._file.last.get('update', 0)}: {reason}", "ERROR")
         self.close(exit_code=0 if kind is None else 1)
 
-    def _open_wandb(self, settings: Settings, config: Mapping[str, Any]) -> WandbView | None:
-        if settings.tracking.wandb == "disabled":
+    def _open_wandb(self, command: str, config: Mapping[str, Any]) -> WandbView | None:
+        if self._tracking.wandb == "disabled":
             return None
         # Imported here: wandb takes seconds, and a run that does not use it need not have it.
         from .wandb_view import WandbView
 
         view = WandbView(
             self._run_dir,
-            settings.tracking,
-            settings.run.name,
-            "train",
+            self._tracking,
+            self._name,
+            command,
             config,
             tracker_id=self._tracker_id,
-            log_text=settings.tracking.log_text,
+            log_text=self._tracking.log_text,
         )
         self._tracker_id = view.tracker_id
         return view
 
 
-def _evidence(settings: Settings) -> Evidence:
+def evidence_of(reward: RewardSettings, evaluation: EvaluationSettings) -> Evidence:
     """The reward that is trained on and the judges inside training, so that a judge that is the reward counts for nothing."""
-    paths = frozenset(model.path for model in settings.reward.models.values() if model.path)
-    evaluation = settings.evaluation
+    paths = frozenset(model.path for model in reward.models.values() if model.path)
     return Evidence(
         reward_paths=paths,
         judges={name: asdict(one) for name, one in evaluation.judges.items()},

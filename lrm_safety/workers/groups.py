@@ -23,7 +23,7 @@ from .placement import Placement, nodes_of, release, reserve
 from .policy_group import PolicyGroup
 from .rollout_group import RolloutGroup
 from .scoring_group import ReferenceGroup, RewardGroup
-from .specs import EngineSpec
+from .specs import EngineSpec, PolicySpec, ReferenceSpec, RewardSpec
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 """Ray itself tries for many minutes to join a cluster that is not there."""
@@ -108,8 +108,6 @@ def _check_answers(address: str, named: str) -> None:
 class StartedGroups(ABC, Generic[Told]):
     """Groups as a context manager: no actor and no reservation outlives it."""
 
-    policy: PolicyGroup
-
     def __init__(
         self,
         told: Told,
@@ -175,8 +173,10 @@ class StartedGroups(ABC, Generic[Told]):
         ray.shutdown()
 
 
-class PolicyOnly(StartedGroups[Settings]):
+class PolicyOnly(StartedGroups[PolicySpec]):
     """The policy group alone: supervised fine-tuning."""
+
+    policy: PolicyGroup
 
     def _start(self, directory: Path | None) -> None:
         self._placements = reserve(["policy"], self._told.cluster)
@@ -202,6 +202,7 @@ class RolloutOnly(StartedGroups[EngineSpec]):
 class Groups(StartedGroups[Settings]):
     """The four groups."""
 
+    policy: PolicyGroup
     rollout: RolloutGroup
     reward: RewardGroup
     reference: ReferenceGroup | None
@@ -213,16 +214,15 @@ class Groups(StartedGroups[Settings]):
         if settings.algorithm.kl.placement != "none":
             names.append("reference")
         place = self._placements = reserve(names, settings.cluster, settings.rollout.tensor_parallel_size)
-        self.policy = PolicyGroup(settings, place["policy"], on_wait)
+        self.policy = PolicyGroup(PolicySpec.of(settings), place["policy"], on_wait)
         self._groups["policy"] = self.policy
         self.rollout = RolloutGroup(EngineSpec.of(settings), place["rollout"], on_wait, on_replacement)
         self._groups["rollout"] = self.rollout
-        self.reward = RewardGroup(settings, place["reward"], on_wait, on_replacement)
+        self.reward = RewardGroup(RewardSpec.of(settings), place["reward"], on_wait, on_replacement)
         self._groups["reward"] = self.reward
-        self.reference = (
-            ReferenceGroup(settings, place["reference"], on_wait, on_replacement) if "reference" in place else None
-        )
-        if self.reference is not None:
+        self.reference = None
+        if "reference" in place:
+            self.reference = ReferenceGroup(ReferenceSpec.of(settings), place["reference"], on_wait, on_replacement)
             self._groups["reference"] = self.reference
         if directory is not None:
             self.policy.check_folder(directory)
@@ -265,3 +265,7 @@ class Groups(StartedGroups[Settings]):
         """CUDA, colocated: move the trainer's states to host memory before the engines wake."""
         if self._takes_turns:
             self.policy.offload()
+
+    def publish_weights(self) -> int:
+        """Give the trainer's weights to every engine under the next version, which is returned."""
+        return self.policy.publish_weights(self.rollout)

@@ -23,36 +23,36 @@ from ..modeling.policy_loss import policy_loss
 from ..modeling.scoring import pack_sequences, score_micro_batches, split_scores
 from ..modeling.supervised_loss import supervised_loss
 from ..rollouts import MicroBatch, MiniBatch, TokenScores, UpdateResult
-from ..settings import Settings
 from ..weight_sync.backends import is_colocated
+from .specs import PolicySpec
 
 STATE_TAG = "zero3"
 CONTROLLER_TOKEN = ".seen-by-controller"
-SUPERVISED_TEMPERATURE = 1.0
-"""A likelihood is the model's own, however the model is sampled."""
 
 
 class PolicyWorker:
     """Every method except `memory` is collective: all ranks call it, with equally many micro-batches."""
 
-    def __init__(self, settings: Settings, rank: int, world_size: int) -> None:
-        self.settings = settings
+    def __init__(self, spec: PolicySpec, rank: int, world_size: int) -> None:
+        self.spec = spec
         self.rank = rank
         self.world_size = world_size
-        self._takes_turns = is_colocated(settings.cluster)
+        self._takes_turns = is_colocated(spec.cluster)
         self._offloaded = False
         self._sender: Any = None
 
     def start(self, address: str, port: int) -> None:
         """Join the other ranks and load the policy."""
-        settings = self.settings
-        self.device = distributed.prepare_process(settings.cluster, settings.seed + self.rank)
-        distributed.join(settings.cluster, address, port, self.rank, self.world_size)
+        spec = self.spec
+        self.device = distributed.prepare_process(spec.cluster, spec.seed + self.rank)
+        distributed.join(spec.cluster, address, port, self.rank, self.world_size)
         # Imported here because DeepSpeed chooses its accelerator on import, from what `join` has set.
         from ..modeling.zero import policy_engine
 
-        self.tokenizer = load_tokenizer(settings.model)
-        self.engine = policy_engine(settings)
+        self.tokenizer = load_tokenizer(spec.model)
+        self.engine = policy_engine(
+            spec.model, spec.trainer, spec.cluster.device, temperature=spec.temperature, seed=spec.seed
+        )
         self.model = self.engine.module.model
         # Under a name of its own: DeepSpeed's optimiser, whose partitions hold the float32 master weights.
         self.optimizer = self.engine.optimizer
@@ -60,43 +60,42 @@ class PolicyWorker:
     def logprobs(self, micro_batches: list[MicroBatch], temperature: float | None = None) -> list[TokenScores]:
         """Score sequences under the current weights, without gradients.
 
-        `temperature` replaces the sampling temperature for this call: 1 compares with an engine's prompt log-probs.
+        `temperature` replaces the usual one for this call: 1 compares with an engine's prompt log-probs.
         """
         with without_dropout(self.model):
             scores = score_micro_batches(
                 lambda batch: self.engine(batch, temperature),
                 micro_batches,
-                packing=self.settings.model.packing,
+                packing=self.spec.model.packing,
                 device=self.device,
             )
         self._leave_gpu()
         return scores
 
-    def update(self, mini_batches: list[MiniBatch], supervised: bool = False) -> list[UpdateResult]:
-        """One optimiser step per mini-batch, in order: on the policy loss, or on the likelihood of the responses.
+    def update(self, mini_batches: list[MiniBatch]) -> list[UpdateResult]:
+        """One optimiser step per mini-batch, in order: on the policy loss, or, without an algorithm, on the responses' likelihood.
 
         A loss or gradient that is not finite on any rank skips the step: that result's `gradient_norm` is nan on
         every rank, and weights and optimiser stay as they were. The next mini-batch goes on from them.
         """
-        return [self._update(mini_batch, supervised) for mini_batch in mini_batches]
+        return [self._update(mini_batch) for mini_batch in mini_batches]
 
-    def _update(self, mini_batch: MiniBatch, supervised: bool) -> UpdateResult:
+    def _update(self, mini_batch: MiniBatch) -> UpdateResult:
         num_real = sum(map(bool, mini_batch.micro_batches))
         num_micro_batches = distributed.all_reduce_sum(num_real, self.device) / self.world_size
         scores: list[TokenScores] = []
         total, kl_total = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         for sequences in mini_batch.micro_batches:
-            batch = pack_sequences(sequences, packing=self.settings.model.packing, device=self.device)
-            if supervised:
-                logprobs, entropy = self.engine(batch, SUPERVISED_TEMPERATURE)
+            batch = pack_sequences(sequences, packing=self.spec.model.packing, device=self.device)
+            logprobs, entropy = self.engine(batch)
+            if self.spec.algorithm is None:
                 loss = supervised_loss(logprobs, global_tokens=mini_batch.global_tokens, world_size=self.world_size)
             else:
-                logprobs, entropy = self.engine(batch)
                 loss, kl_term = policy_loss(
                     logprobs,
                     sequences,
                     mini_batch,
-                    self.settings.algorithm,
+                    self.spec.algorithm,
                     num_micro_batches=num_micro_batches,
                     world_size=self.world_size,
                 )
@@ -127,7 +126,8 @@ class PolicyWorker:
         from ..weight_sync.shm import write_buckets
         from ..weight_sync.source import ZeroThreeSource
 
-        source = ZeroThreeSource(self.model, self.settings.rollout.bucket_bytes, self.rank)
+        assert self.spec.engines is not None
+        source = ZeroThreeSource(self.model, self.spec.engines.rollout.bucket_bytes, self.rank)
         return write_buckets(source, folder, self.rank)
 
     def connect_engines(self, info: dict[str, Any]) -> None:
@@ -135,7 +135,8 @@ class PolicyWorker:
         from ..weight_sync.cuda import CudaSender
 
         if self._sender is None:
-            self._sender = CudaSender(self.model, self.settings, self.rank)
+            assert self.spec.engines is not None
+            self._sender = CudaSender(self.model, self.spec.engines, self.rank)
         self._sender.connect(info)
 
     def send_weights(self, version: int) -> None:
@@ -192,7 +193,7 @@ class PolicyWorker:
     def _state_bytes(self) -> int:
         """About what this rank writes: float32 masters and AdamW's two moments, and the weights."""
         masters = sum(master.numel() for master in self.optimizer.fp32_partitioned_groups_flat)
-        return masters * (12 + (4 if self.settings.model.dtype == "float32" else 2))
+        return masters * (12 + (4 if self.spec.model.dtype == "float32" else 2))
 
     def load(self, folder: str, files: dict[str, dict[str, int | str]] | None = None) -> None:
         """Continue exactly where `save` stood; `files` is what the checkpoint's manifest says of all ranks' files, of which
@@ -217,7 +218,7 @@ class PolicyWorker:
         try:
             with weights_only():
                 loaded, _ = self.engine.load_checkpoint(
-                    folder, tag=STATE_TAG, load_module_strict=not self.settings.trainer.lora.rank
+                    folder, tag=STATE_TAG, load_module_strict=not self.spec.trainer.lora.rank
                 )
         except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
             raise DataError(f"the trainer state in {folder} cannot be read: {error}") from error
@@ -229,7 +230,7 @@ class PolicyWorker:
         """Rank 0 writes the policy as a Hugging Face folder."""
         from ..modeling.export import export_model
 
-        export_model(self.model, self.tokenizer, self.settings.model.path, folder, self.rank)
+        export_model(self.model, self.tokenizer, self.spec.model.path, folder, self.rank)
         torch.distributed.barrier()
 
     def offload(self) -> None:
@@ -237,7 +238,7 @@ class PolicyWorker:
 
         DeepSpeed's own offloading of states refuses torch's AdamW. Nothing to do on the CPU, nor when they live there.
         """
-        if self.device.type == "cuda" and not self.settings.trainer.offload_optimizer and not self._offloaded:
+        if self.device.type == "cuda" and not self.spec.trainer.offload_optimizer and not self._offloaded:
             self._move_optimizer(torch.device("cpu"))
             torch.cuda.empty_cache()
             self._offloaded = True

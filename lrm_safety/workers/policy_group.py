@@ -14,29 +14,29 @@ from ..batching import plan_counted, plan_micro_batches
 from ..checkpoints import Files
 from ..errors import ClusterError
 from ..rollouts import MicroBatch, MiniBatch, TokenIds, TokenScores, TrainingSequence, Update, UpdateResult
-from ..settings import Settings
 from ..weight_sync.shm import remove_abandoned, remove_folder, remove_run, run_name, version_folder
 from .environment import environment
 from .group import IMPORT_SECONDS, WorkerGroup
 from .placement import Placement
 from .policy import CONTROLLER_TOKEN, PolicyWorker, rank_token
 from .rollout_group import RolloutGroup
+from .specs import PolicySpec
 
 
 class PolicyGroup:
     """DeepSpeed ZeRO-3 ranks that hold and train the policy."""
 
-    def __init__(self, settings: Settings, placement: Placement, on_wait: Callable[[], None]) -> None:
-        num_ranks = settings.cluster.policy.num_workers
-        self._settings = settings
-        self._limit = settings.cluster.call_timeout_seconds
+    def __init__(self, spec: PolicySpec, placement: Placement, on_wait: Callable[[], None]) -> None:
+        num_ranks = spec.cluster.policy.num_workers
+        self._spec = spec
+        self._limit = spec.cluster.call_timeout_seconds
         self._group = WorkerGroup(
             "policy",
             PolicyWorker,
             num_ranks,
             placement,
-            environment("policy", settings.cluster),
-            lambda rank: (settings, rank, num_ranks),
+            environment("policy", spec.cluster),
+            lambda rank: (spec, rank, num_ranks),
             on_wait,
         )
         remove_abandoned()
@@ -46,7 +46,7 @@ class PolicyGroup:
 
     def start(self) -> None:
         """Join the ranks and load the model."""
-        limit = self._settings.cluster.start_timeout_seconds
+        limit = self._spec.cluster.start_timeout_seconds
         address, port = self._group.meeting_point()
         self._group.call("start", address, port, timeout_seconds=limit)
 
@@ -55,7 +55,7 @@ class PolicyGroup:
     ) -> dict[int, TokenScores]:
         """Log-probs and entropies of every response under the present weights, by position in the rollout batch.
 
-        At the sampling temperature unless another is given.
+        At the spec's temperature unless another is given.
         """
         shares = self._cut(sequences)
         results: list[list[TokenScores]] = self._group.call_each(
@@ -64,30 +64,14 @@ class PolicyGroup:
         return {scores.index: scores for rank in results for scores in rank}
 
     def update(
-        self, mini_batches: Sequence[Sequence[TrainingSequence]], lrs: Sequence[float], kl_coef: float
+        self, mini_batches: Sequence[Sequence[TrainingSequence]], lrs: Sequence[float], kl_coef: float = 0.0
     ) -> list[Update]:
         """One optimiser step per mini-batch, every rank with the same number of micro-batches.
 
         `kl_coef` weighs the KL term where that is part of the loss (`algorithm.kl.placement`).
         """
-        if self._settings.algorithm.kl.placement != "loss":
+        if self._spec.algorithm is None or self._spec.algorithm.kl.placement != "loss":
             kl_coef = 0.0
-        return self._update(mini_batches, lrs, kl_coef, supervised=False)
-
-    def supervised_update(
-        self, mini_batches: Sequence[Sequence[TrainingSequence]], lrs: Sequence[float]
-    ) -> list[Update]:
-        """One optimiser step per mini-batch on the negative log-likelihood of its response tokens, at temperature 1."""
-        return self._update(mini_batches, lrs, 0.0, supervised=True)
-
-    def _update(
-        self,
-        mini_batches: Sequence[Sequence[TrainingSequence]],
-        lrs: Sequence[float],
-        kl_coef: float,
-        *,
-        supervised: bool,
-    ) -> list[Update]:
         per_rank: list[list[MiniBatch]] = [[] for _ in range(len(self._group))]
         for sequences, lr in zip(mini_batches, lrs, strict=True):
             whole = MiniBatch(
@@ -97,10 +81,10 @@ class PolicyGroup:
                 lr=lr,
                 kl_coef=kl_coef,
             )
-            for rank, share in enumerate(self._cut(sequences, self._settings.trainer.micro_batch_sequences)):
+            for rank, share in enumerate(self._cut(sequences, self._spec.trainer.micro_batch_sequences)):
                 per_rank[rank].append(replace(whole, micro_batches=share))
         results: list[list[UpdateResult]] = self._group.call_each(
-            "update", [(share, supervised) for share in per_rank], timeout_seconds=self._limit
+            "update", [(share,) for share in per_rank], timeout_seconds=self._limit
         )
         return [
             Update(
@@ -224,7 +208,7 @@ class PolicyGroup:
             plan = plan_micro_batches(
                 [sequence.num_tokens for sequence in sequences],
                 len(self._group),
-                self._settings.trainer.micro_batch_tokens,
-                packing=self._settings.model.packing,
+                self._spec.trainer.micro_batch_tokens,
+                packing=self._spec.model.packing,
             )
         return [[[sequences[position] for position in batch] for batch in rank] for rank in plan]

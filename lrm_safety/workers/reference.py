@@ -9,45 +9,45 @@ from ..modeling.load import freeze, load_causal_lm
 from ..modeling.scoring import Forward, score_micro_batches
 from ..modeling.token_logprobs import TokenLogprobs
 from ..rollouts import MicroBatch, TokenScores
-from ..settings import Settings
+from .specs import ReferenceSpec
 
 
 class ReferenceWorker:
     """`trainer.reference_sharding=plain`: a whole copy, independent of the other workers. `zero3`: one rank of a
     sharded copy; then `start` and `logprobs` are collective and every rank gets equally many micro-batches."""
 
-    def __init__(self, settings: Settings, rank: int, world_size: int) -> None:
-        self.settings = settings
+    def __init__(self, spec: ReferenceSpec, rank: int, world_size: int) -> None:
+        self.spec = spec
         self.rank = rank
         self.world_size = world_size
         self._engine: Any = None
 
     def start(self, address: str, port: int) -> None:
         """Load the reference."""
-        settings = self.settings
-        self.device = distributed.prepare_process(settings.cluster, settings.seed + self.rank)
+        spec = self.spec
+        self.device = distributed.prepare_process(spec.cluster, spec.seed + self.rank)
         self.forward: Forward
-        if settings.trainer.reference_sharding == "zero3":
-            distributed.join(settings.cluster, address, port, self.rank, self.world_size)
+        if spec.trainer.reference_sharding == "zero3":
+            distributed.join(spec.cluster, address, port, self.rank, self.world_size)
             from ..modeling.zero import reference_engine
 
-            self.forward = self._engine = reference_engine(settings)
+            self.forward = self._engine = reference_engine(
+                spec.model, spec.trainer, spec.cluster.device, temperature=spec.temperature
+            )
             return
         model = TokenLogprobs(
-            load_causal_lm(settings.model, settings.cluster.device),
-            temperature=settings.rollout.temperature,
-            chunk_tokens=settings.trainer.logprob_chunk_tokens,
+            load_causal_lm(spec.model, spec.cluster.device),
+            temperature=spec.temperature,
+            chunk_tokens=spec.trainer.logprob_chunk_tokens,
         )
         self.forward = freeze(model.to(self.device))
 
     def logprobs(self, micro_batches: list[MicroBatch]) -> list[TokenScores]:
         """Score sequences under the frozen weights; empty micro-batches are dummies."""
-        if self.settings.trainer.reference_sharding == "plain":
+        if self.spec.trainer.reference_sharding == "plain":
             micro_batches = [sequences for sequences in micro_batches if sequences]
-        scores = score_micro_batches(
-            self.forward, micro_batches, packing=self.settings.model.packing, device=self.device
-        )
-        if self.settings.cluster.reference.gpus_per_worker < 1:  # whoever shares the GPU may need the room
+        scores = score_micro_batches(self.forward, micro_batches, packing=self.spec.model.packing, device=self.device)
+        if self.spec.cluster.reference.gpus_per_worker < 1:  # whoever shares the GPU may need the room
             if self._engine is not None:
                 self._engine.empty_partition_cache()
             distributed.release_cached_memory()

@@ -12,7 +12,7 @@ from ..errors import RewardError
 from ..modeling import distributed
 from ..rewards.conversation import Conversation
 from ..rewards.mixture import PrefixScores, Scores, build_scorer
-from ..settings import Settings
+from .specs import RewardSpec
 
 if TYPE_CHECKING:
     from ..rewards.mixture import RewardMixture
@@ -22,9 +22,9 @@ class RewardWorker:
     """Scores conversations. Equal batches give equal scores; which conversations form a batch is the caller's
     choice."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        cluster = settings.cluster
+    def __init__(self, spec: RewardSpec) -> None:
+        self._spec = spec
+        cluster = spec.cluster
         # Ray hides no GPU from a worker that reserved none, so the reservation decides.
         self._device = "cuda" if cluster.device == "cuda" and cluster.reward.gpus_per_worker > 0 else "cpu"
         self._mixture: RewardMixture | None = None
@@ -32,7 +32,7 @@ class RewardWorker:
     def start(self) -> None:
         """Load the reward models. Raises ConfigError or ModelError."""
         credentials.load()
-        self._mixture = build_scorer(self._settings.reward, self._device)
+        self._mixture = build_scorer(self._spec.reward, self._device)
 
     def score(
         self, conversations: list[Conversation], prefixes: Sequence[Sequence[Conversation]] | None = None
@@ -50,7 +50,7 @@ class RewardWorker:
             by_response = self._mixture.score_prefixes(prefixes)
             seconds = time.perf_counter() - responses_done
             scores = replace(scores, prefixes=PrefixScores(by_response, seconds, responses_done - started))
-        if self._settings.cluster.reward.gpus_per_worker < 1:  # whoever shares the GPU may need the room
+        if self._spec.cluster.reward.gpus_per_worker < 1:  # whoever shares the GPU may need the room
             distributed.release_cached_memory()
         return scores
 

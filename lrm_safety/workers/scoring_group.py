@@ -15,12 +15,13 @@ from ..batching import plan_micro_batches
 from ..rewards.conversation import Conversation
 from ..rewards.mixture import Scores
 from ..rollouts import TokenScores, TrainingSequence
-from ..settings import Settings
+from ..settings import ClusterSettings
 from .environment import environment
 from .group import DEATHS, HourlyBudget, WorkerGroup, describe
 from .placement import Placement
 from .reference import ReferenceWorker
 from .reward import RewardWorker
+from .specs import ReferenceSpec, RewardSpec
 
 _logger = logging.getLogger(__name__)
 WAIT_LINE_SECONDS = 30.0
@@ -45,14 +46,13 @@ class ScoringGroup:
     def __init__(
         self,
         group: WorkerGroup,
-        settings: Settings,
+        cluster: ClusterSettings,
         on_wait: Callable[[], None],
         on_replacement: Callable[[str], None],
     ) -> None:
         self._group = group
         self._on_replacement = on_replacement
-        self._settings = settings
-        self._limit = settings.cluster.call_timeout_seconds
+        self._start_limit, self._limit = cluster.start_timeout_seconds, cluster.call_timeout_seconds
         self._on_wait = on_wait
         self._start_arguments: list[tuple[Any, ...]] = []
         self._next = 0
@@ -61,7 +61,7 @@ class ScoringGroup:
     def _start(self, arguments: list[tuple[Any, ...]]) -> None:
         """Load the model on every worker; worker i gets `arguments[i]`, also when it has to be replaced."""
         self._start_arguments = arguments
-        self._group.call_each("start", arguments, timeout_seconds=self._settings.cluster.start_timeout_seconds)
+        self._group.call_each("start", arguments, timeout_seconds=self._start_limit)
 
     def _submit(self, method: str, *arguments: Any) -> Ticket:
         """Give a call to the next worker in turn."""
@@ -106,7 +106,7 @@ class ScoringGroup:
             self._on_replacement(f"{self._group.name} worker {worker} died and is replaced: {reason}")
             self._group.replace(worker)
             start = self._group.submit(worker, "start", *self._start_arguments[worker])
-            self._group.gather([start], "start", self._settings.cluster.start_timeout_seconds)
+            self._group.gather([start], "start", self._start_limit)
         ticket.reference = self._group.submit(worker, ticket.method, *ticket.arguments)
 
     def memory(self) -> dict[int, dict[str, float]]:
@@ -123,7 +123,7 @@ class RewardGroup(ScoringGroup):
 
     def __init__(
         self,
-        settings: Settings,
+        spec: RewardSpec,
         placement: Placement,
         on_wait: Callable[[], None],
         on_replacement: Callable[[str], None] = lambda line: None,
@@ -131,17 +131,19 @@ class RewardGroup(ScoringGroup):
         group = WorkerGroup(
             "reward",
             RewardWorker,
-            settings.cluster.reward.num_workers,
+            spec.cluster.reward.num_workers,
             placement,
-            environment("reward", settings.cluster),
-            lambda index: (settings,),
+            environment("reward", spec.cluster),
+            lambda index: (spec,),
             on_wait,
         )
-        super().__init__(group, settings, on_wait, on_replacement)
+        super().__init__(group, spec.cluster, on_wait, on_replacement)
+        self._models = spec.reward.models
 
     def _waited_for(self) -> str:
-        models = self._settings.reward.models
-        endpoints = [f"reward.models.{name}.url={model.url}" for name, model in models.items() if model.kind == "http"]
+        endpoints = [
+            f"reward.models.{name}.url={model.url}" for name, model in self._models.items() if model.kind == "http"
+        ]
         return f" ({', '.join(endpoints)})" if endpoints else ""
 
     def start(self) -> None:
@@ -164,23 +166,24 @@ class ReferenceGroup(ScoringGroup):
 
     def __init__(
         self,
-        settings: Settings,
+        spec: ReferenceSpec,
         placement: Placement,
         on_wait: Callable[[], None],
         on_replacement: Callable[[str], None] = lambda line: None,
     ) -> None:
-        num_workers = settings.cluster.reference.num_workers
+        num_workers = spec.cluster.reference.num_workers
         group = WorkerGroup(
             "reference",
             ReferenceWorker,
             num_workers,
             placement,
-            environment("reference", settings.cluster),
-            lambda rank: (settings, rank, num_workers),
+            environment("reference", spec.cluster),
+            lambda rank: (spec, rank, num_workers),
             on_wait,
         )
-        super().__init__(group, settings, on_wait, on_replacement)
-        self._sharded = settings.trainer.reference_sharding == "zero3"
+        super().__init__(group, spec.cluster, on_wait, on_replacement)
+        self._spec = spec
+        self._sharded = spec.trainer.reference_sharding == "zero3"
 
     def start(self) -> None:
         """Load the model."""
@@ -191,8 +194,8 @@ class ReferenceGroup(ScoringGroup):
         plan = plan_micro_batches(
             [sequence.num_tokens for sequence in sequences],
             len(self._group) if self._sharded else 1,
-            self._settings.trainer.micro_batch_tokens,
-            packing=self._settings.model.packing,
+            self._spec.trainer.micro_batch_tokens,
+            packing=self._spec.model.packing,
         )
         shares = [[[sequences[position] for position in batch] for batch in rank] for rank in plan]
         if self._sharded:

@@ -195,8 +195,9 @@ def run_policy(settings: Settings, pipe: Any) -> None:
     """A trainer rank alone in its process: scores, one update, scores again."""
     try:
         from lrm_safety.workers.policy import PolicyWorker
+        from lrm_safety.workers.specs import PolicySpec
 
-        worker = PolicyWorker(settings, 0, 1)
+        worker = PolicyWorker(PolicySpec.of(settings), 0, 1)
         worker.start("127.0.0.1", 29511)
         sequences = sequences_of()
         tokens = sum(len(sequence.response_ids) for sequence in sequences)
@@ -260,13 +261,13 @@ def groups_of(settings: Settings) -> Iterator[tuple[Any, Any]]:
     from lrm_safety.workers.placement import release, reserve
     from lrm_safety.workers.policy_group import PolicyGroup
     from lrm_safety.workers.rollout_group import RolloutGroup
-    from lrm_safety.workers.specs import EngineSpec
+    from lrm_safety.workers.specs import EngineSpec, PolicySpec
 
     started: list[Any] = []
     join_ray(settings.cluster)
     try:
         place = reserve(["policy", "rollout"], settings.cluster)
-        policy = PolicyGroup(settings, place["policy"], lambda: None)
+        policy = PolicyGroup(PolicySpec.of(settings), place["policy"], lambda: None)
         started.append(policy)
         policy.start()
         policy.offload()

@@ -22,6 +22,7 @@ from lrm_safety.interruption import Interruption, StopRequested
 from lrm_safety.monitoring import Recorder
 from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.rollouts import GenerationRequest, Update
+from lrm_safety.schedule import Schedule
 from lrm_safety.scoring import training_sequence
 from lrm_safety.settings import Settings
 
@@ -44,9 +45,11 @@ def small(settings: Settings) -> Settings:
 @pytest.fixture
 def controller(started: Started, tmp_path: Path) -> Iterator[Controller]:
     store = CheckpointStore(tmp_path / "checkpoints")
-    run = replace(started.run, settings=small(started.run.settings), directory=tmp_path, store=store)
-    evaluation = InLoopEvaluation(run.settings, run.family, run.tokenizer, run.parser, run.sampling)
-    with Recorder(tmp_path, run.settings) as recorder:
+    settings = small(started.run.settings)
+    schedule = Schedule.of(settings, len(started.run.prompts))
+    run = replace(started.run, settings=settings, schedule=schedule, directory=tmp_path, store=store)
+    evaluation = InLoopEvaluation(settings, run.family, run.tokenizer, run.parser, run.sampling)
+    with Recorder(tmp_path, settings.run.name, settings.tracking, settings.schedule, {}) as recorder:
         yield Controller(run, started.groups, recorder, Interruption(), evaluation)
 
 

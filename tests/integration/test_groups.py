@@ -29,6 +29,7 @@ from lrm_safety.workers.group import WorkerGroup
 from lrm_safety.workers.placement import Placement, release, reserve
 from lrm_safety.workers.rollout_group import RolloutGroup
 from lrm_safety.workers.scoring_group import RewardGroup
+from lrm_safety.workers.specs import RewardSpec
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -192,7 +193,7 @@ def test_a_failing_reward_function_is_named_with_its_cause(started: Started, fun
     model = RewardModelSettings(kind="python", function=f"broken_rewards:{function}")
     settings = replace(started.run.settings, reward=RewardSettings(models={"mine": model}))
     placement = reserve(["reward"], settings.cluster)["reward"]
-    group = RewardGroup(settings, placement, lambda: None)
+    group = RewardGroup(RewardSpec.of(settings), placement, lambda: None)
     try:
         group.start()
         with pytest.raises(RewardError) as error:

@@ -9,7 +9,7 @@ from test_policy_worker import (
     Ranks,
     assert_exported_alike,
     build_folder,
-    build_settings,
+    build_spec,
     by_index,
     exported,
     make_sequences,
@@ -44,9 +44,9 @@ class InspectedWorker(PolicyWorker):
 def start(folder, flavour, lora, dtype="float32"):
     if not (folder / "model").exists():
         build_folder(folder / "model", flavour)
-    settings = build_settings(folder / "model", flavour, dtype=dtype, lora=lora)
-    ranks = Ranks(InspectedWorker, settings)
-    ranks.folder, ranks.settings = folder, settings
+    spec = build_spec(folder / "model", flavour, dtype=dtype, lora=lora)
+    ranks = Ranks(InspectedWorker, spec)
+    ranks.folder, ranks.spec = folder, spec
     return ranks
 
 
@@ -131,7 +131,7 @@ def test_saved_state_continues_bit_for_bit_with_dropout(tmp_path):
         losses = [sum(result[0].loss for result in supervised(ranks, batch)) for batch in batches[:2]]
         ranks.call("save", str(tmp_path / "middle"))
         exported(ranks, "stopped")
-        assert_exported_alike(ranks.settings, tmp_path / "middle", ranks.folder / "stopped")
+        assert_exported_alike(ranks.spec, tmp_path / "middle", ranks.folder / "stopped")
         losses += [sum(result[0].loss for result in supervised(ranks, batch)) for batch in batches[2:]]
         through = exported(ranks, "through")
         ranks.call("load", str(tmp_path / "middle"))

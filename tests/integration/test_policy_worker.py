@@ -32,9 +32,9 @@ from lrm_safety.settings import (
     KLSettings,
     ModelSettings,
     RolloutSettings,
-    Settings,
     TrainerSettings,
 )
+from lrm_safety.workers.specs import EngineSpec, PolicySpec, ReferenceSpec
 
 VOCABULARY = 97
 RANKS = 2
@@ -44,10 +44,10 @@ FLAVOURS = ("untied-packed", "tied-padded", "granite-padded", "granite-padded-wh
 TAKE_TURNS = ("tied-padded", "granite-padded-whole")
 
 
-def serve(worker_class, settings, rank, world_size, pipe):
+def serve(worker_class, spec, rank, world_size, pipe):
     """A rank's process: run the methods it is told to."""
     torch.set_num_threads(1)
-    worker = worker_class(settings, rank, world_size)
+    worker = worker_class(spec, rank, world_size)
     while True:
         method, arguments = pipe.recv()
         try:
@@ -59,12 +59,12 @@ def serve(worker_class, settings, rank, world_size, pipe):
 class Ranks:
     """Processes of one worker class that are called together."""
 
-    def __init__(self, worker_class, settings, world_size=RANKS):
+    def __init__(self, worker_class, spec, world_size=RANKS):
         context = multiprocessing.get_context("spawn")
         self.pipes, self.processes = [], []
         for rank in range(world_size):
             here, there = context.Pipe()
-            process = context.Process(target=serve, args=(worker_class, settings, rank, world_size, there), daemon=True)
+            process = context.Process(target=serve, args=(worker_class, spec, rank, world_size, there), daemon=True)
             process.start()
             self.pipes.append(here)
             self.processes.append(process)
@@ -127,13 +127,17 @@ def build_folder(folder, flavour):
     GenerationConfig(temperature=0.6, do_sample=True, eos_token_id=1).save_pretrained(folder)
 
 
-def build_settings(folder, flavour, dtype="float32", **trainer):
-    return Settings(
-        model=ModelSettings(
-            name="tiny", path=str(folder), family="plain", dtype=dtype, packing=flavour.endswith("packed")
-        ),
-        reward=None,
-        data=None,
+def build_spec(folder, flavour, dtype="float32", **trainer):
+    model = ModelSettings(
+        name="tiny", path=str(folder), family="plain", dtype=dtype, packing=flavour.endswith("packed")
+    )
+    # Ranks that take turns with engines give back what a pass leaves gathered, and compute the same.
+    cluster = ClusterSettings(colocate=[["policy", "rollout"]] if flavour in TAKE_TURNS else [])
+    return PolicySpec(
+        model=model,
+        cluster=cluster,
+        seed=0,
+        engines=EngineSpec(model, RolloutSettings(temperature=0.8), cluster, seed=0),
         algorithm=AlgorithmSettings(
             correction="tis", correction_cap=1.2, kl=KLSettings(placement="loss", estimator="k2")
         ),
@@ -150,9 +154,6 @@ def build_settings(folder, flavour, dtype="float32", **trainer):
             },
             **trainer,
         ),
-        rollout=RolloutSettings(temperature=0.8),
-        # Ranks that take turns with engines give back what a pass leaves gathered, and compute the same.
-        cluster=ClusterSettings(colocate=[["policy", "rollout"]] if flavour in TAKE_TURNS else []),
     )
 
 
@@ -163,9 +164,9 @@ def group(request, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp(request.param)
     build_folder(folder / "model", request.param)
-    settings = build_settings(folder / "model", request.param)
-    ranks = Ranks(PolicyWorker, settings)
-    ranks.flavour, ranks.folder, ranks.settings = request.param, folder, settings
+    spec = build_spec(folder / "model", request.param)
+    ranks = Ranks(PolicyWorker, spec)
+    ranks.flavour, ranks.folder, ranks.spec = request.param, folder, spec
     ranks.call("save", str(folder / "initial"))
     yield ranks
     ranks.end()
@@ -218,12 +219,12 @@ def exported(ranks, name):
     return load_file(ranks.folder / name / "model.safetensors")
 
 
-def assert_exported_alike(settings, state, folder):
+def assert_exported_alike(spec, state, folder):
     """The checkpoint's files give what the ranks exported into `folder`, to the last byte of every file."""
     from lrm_safety.modeling.export import export_checkpoint
 
     offline = folder.parent / f"{folder.name}-offline"
-    export_checkpoint(settings.model, settings.trainer.lora, settings.seed, state / "zero3", RANKS, offline)
+    export_checkpoint(spec.model, spec.trainer.lora, spec.seed, state / "zero3", RANKS, offline)
     files = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
     assert files == {file.relative_to(offline) for file in offline.rglob("*") if file.is_file()}
     assert all((folder / name).read_bytes() == (offline / name).read_bytes() for name in files)
@@ -477,11 +478,11 @@ def test_fresh_processes_continue_bit_for_bit(ranks):
     run_updates(ranks, batches[0])
     ranks.call("save", str(ranks.folder / "stop"))
     exported(ranks, "stopped")
-    assert_exported_alike(ranks.settings, ranks.folder / "stop", ranks.folder / "stopped")
+    assert_exported_alike(ranks.spec, ranks.folder / "stop", ranks.folder / "stopped")
     run_updates(ranks, *batches[1:])
     through = exported(ranks, "through")
 
-    fresh = Ranks(PolicyWorker, ranks.settings)
+    fresh = Ranks(PolicyWorker, ranks.spec)
     fresh.folder = ranks.folder
     try:
         fresh.call("load", str(ranks.folder / "stop"))
@@ -500,12 +501,13 @@ def test_reference_scores_like_plain_transformers(tmp_path, sharding):
     from lrm_safety.workers.reference import ReferenceWorker
 
     build_folder(tmp_path, "tied-packed")
-    settings = build_settings(tmp_path, "tied-packed", reference_sharding=sharding)
+    policy = build_spec(tmp_path, "tied-packed", reference_sharding=sharding)
+    spec = ReferenceSpec(policy.model, policy.trainer, policy.cluster, seed=0, temperature=0.8)
     sequences = make_sequences(5)
     shares = micro_batches_of(sequences)
     shares[0].append([replace(sequences[0], index=100)])
     shares[1].append([])
-    ranks = Ranks(ReferenceWorker, settings)
+    ranks = Ranks(ReferenceWorker, spec)
     try:
         # Twice: the second pass goes through parameters that were gathered and released before.
         ranks.call_each("logprobs", [(share,) for share in shares])
@@ -527,17 +529,17 @@ def test_other_engines_make_the_same_update(tmp_path, kind):
 
     build_folder(tmp_path / "model", "tied-packed")
     if kind == "bfloat16":
-        settings, tolerance = build_settings(tmp_path / "model", "tied-packed", dtype="bfloat16"), 0.05
+        spec, tolerance = build_spec(tmp_path / "model", "tied-packed", dtype="bfloat16"), 0.05
     else:
         offload = {"offload_optimizer": True, "offload_parameters": True}
-        settings, tolerance = build_settings(tmp_path / "model", "tied-packed", **offload), 1e-5
-    ranks = Ranks(PolicyWorker, settings)
+        spec, tolerance = build_spec(tmp_path / "model", "tied-packed", **offload), 1e-5
+    ranks = Ranks(PolicyWorker, spec)
     ranks.folder = tmp_path
     try:
         results = run_updates(ranks, mini_batches_of(make_sequences(7), 1e-2), mini_batches_of(make_sequences(5), 1e-2))
         ranks.call("save", str(tmp_path / "state"))
         weights = exported(ranks, "first")
-        assert_exported_alike(settings, tmp_path / "state", tmp_path / "first")
+        assert_exported_alike(spec, tmp_path / "state", tmp_path / "first")
         run_updates(ranks, mini_batches_of(make_sequences(6), 1e-2))
         through = exported(ranks, "through")
         ranks.call("load", str(tmp_path / "state"))

@@ -1,5 +1,7 @@
 """Supervised updates of two real ZeRO-3 ranks against a plain AdamW loop over masked cross-entropy in one process."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from safetensors.torch import load_file
 from test_policy_worker import (
     Ranks,
     build_folder,
-    build_settings,
+    build_spec,
     by_index,
     exported,
     make_sequences,
@@ -19,12 +21,12 @@ from transformers import AutoModelForCausalLM
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """Two ranks whose sampling temperature is 0.8, which a supervised update must not use."""
+    """Two ranks without an algorithm, and without engines whose temperature they would use."""
     from lrm_safety.workers.policy import PolicyWorker
 
     folder = tmp_path_factory.mktemp("sft")
     build_folder(folder / "model", "tied-packed")
-    ranks = Ranks(PolicyWorker, build_settings(folder / "model", "tied-packed"))
+    ranks = Ranks(PolicyWorker, replace(build_spec(folder / "model", "tied-packed"), algorithm=None, engines=None))
     ranks.folder = folder
     ranks.call("save", str(folder / "initial"))
     yield ranks
@@ -33,7 +35,7 @@ def ranks(tmp_path_factory):
 
 def supervised(ranks, *mini_batches):
     """Each argument is one mini-batch as a list over ranks."""
-    return ranks.call_each("update", [(list(of_rank), True) for of_rank in zip(*mini_batches, strict=True)])
+    return ranks.call_each("update", [(list(of_rank),) for of_rank in zip(*mini_batches, strict=True)])
 
 
 def rows(count, seed=0):

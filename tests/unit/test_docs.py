@@ -171,7 +171,7 @@ def test_how_long_500_passes_are() -> None:
     """1,000 prompts, 256 a batch, two updates each: the page says 1,954 batches and 3,908 updates."""
     settings, _ = compose_settings([STUDY, "schedule.passes=500", "schedule.max_updates=3908"])
     for one in (settings, compose_settings([STUDY, "schedule.passes=500", "schedule.max_updates=5000"])[0]):
-        schedule = Schedule(one, num_prompts=1000)
+        schedule = Schedule.of(one, num_prompts=1000)
         assert not schedule.finished(3906, 1953)
         assert schedule.finished(3908, 1954)
 

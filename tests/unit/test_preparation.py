@@ -172,7 +172,7 @@ def resumed(folder: Path, *overrides: str, fingerprint: str = FINGERPRINT) -> in
     """The update that a run with these overrides goes on from."""
     settings = composed(*overrides)
     store = CheckpointStore(folder / "checkpoints", keep_last=5)
-    checkpoint = find_checkpoint(settings, asdict(settings), Settings, fingerprint, store)
+    checkpoint = find_checkpoint(settings, asdict(settings), fingerprint, store)
     return None if checkpoint is None else checkpoint.update
 
 

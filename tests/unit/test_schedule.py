@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lrm_safety.schedule import Schedule
+from lrm_safety.schedule import Schedule, needs_old_logprobs
 from lrm_safety.settings import AlgorithmSettings, KLSettings, ScheduleSettings, Settings, TrainerSettings
 
 
@@ -22,7 +22,7 @@ def schedule(
         trainer=TrainerSettings(**(trainer or {})),
         schedule=ScheduleSettings(**limits),
     )
-    return Schedule(settings, num_prompts)
+    return Schedule.of(settings, num_prompts)
 
 
 def first_end(of: Schedule) -> int:
@@ -114,6 +114,6 @@ def test_the_default_schedule() -> None:
     ],
 )
 def test_when_the_recompute_pass_is_made(source: str, mini_batch_size: int, placement: str, needed: bool) -> None:
-    kl = KLSettings(placement=placement)
-    one = schedule(algorithm={"old_logprobs": source, "mini_batch_size": mini_batch_size, "kl": kl})
-    assert one.needs_old_logprobs is needed
+    updates = schedule(algorithm={"mini_batch_size": mini_batch_size}).updates_per_iteration
+    algorithm = AlgorithmSettings(old_logprobs=source, kl=KLSettings(placement=placement))
+    assert needs_old_logprobs(algorithm, updates) is needed

@@ -10,10 +10,10 @@ import pytest
 from batches import ASSETS, miniature_tokenizer
 
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.schedule import Schedule
 from lrm_safety.settings import SftSettings
 from lrm_safety.settings.compose import compose_sft
-from lrm_safety.sft_preparation import as_run, num_updates, prepare_sft
+from lrm_safety.sft_preparation import num_updates, prepare_sft, schedule_of
+from lrm_safety.workers.specs import PolicySpec
 
 ROWS = 20
 
@@ -41,8 +41,8 @@ def test_a_fresh_run(tmp_path: Path, data: Path) -> None:
     content = run.identity.pop("content")
     assert content and run.identity == asdict(settings) and run.identity["model"]["path"].startswith("package:")
     assert run.settings.model.path == str(ASSETS / "policy")
-    assert run.settings.rollout.temperature == 1.0
-    assert run.settings.schedule.max_updates == 12  # 5 passes over 18 rows in batches of 8: 11.25
+    assert PolicySpec.of(run.settings).temperature == 1.0
+    assert run.schedule.limits.max_updates == 12  # 5 passes over 18 rows in batches of 8: 11.25
     first = min(run.rows + run.validation, key=lambda row: row.index)
     text = miniature_tokenizer().decode(first.response_ids.tolist())
     assert text == "It is number 0.\n</think>\n\nNo 0.<|end|>"
@@ -79,8 +79,8 @@ def test_star1_takes_forty_updates() -> None:
 
 
 def test_an_iteration_is_one_batch_and_one_update(data: Path) -> None:
-    schedule = Schedule(as_run(composed(data)), num_prompts=20)
-    assert schedule.updates_per_iteration == 1 and not schedule.needs_old_logprobs
+    schedule = schedule_of(composed(data), num_rows=20)
+    assert schedule.updates_per_iteration == 1
     assert schedule.passes(5) == 2.0
     assert len(schedule.learning_rates(0)) == 1
 
@@ -89,11 +89,10 @@ def test_the_learning_rate_spans_the_run(tmp_path: Path, data: Path) -> None:
     """12 updates, none of which is warm-up: from the peak to 0 in a half cosine."""
     settings = composed(data, "trainer.warmup_fraction=0", "sft.validation_fraction=0.1", "trainer.lr=2")
     run = prepare_sft(settings, tmp_path / "run")
-    schedule = Schedule(run.settings, len(run.rows))
-    rates = [schedule.learning_rates(update)[0] for update in range(12)]
+    rates = [run.schedule.learning_rates(update)[0] for update in range(12)]
     assert rates[0] == 2.0 and rates[11] == pytest.approx(0.0, abs=1e-12)
     assert rates[:12] == sorted(rates, reverse=True)
-    assert schedule.finished(12, 12) and not schedule.finished(11, 11)
+    assert run.schedule.finished(12, 12) and not run.schedule.finished(11, 11)
 
 
 def test_what_is_wrong_with_the_data_is_named(tmp_path: Path, data: Path) -> None:

@@ -52,17 +52,14 @@ class Policy:
             for one in sequences
         }
 
-    def supervised_update(
-        self, mini_batches: Sequence[Sequence[TrainingSequence]], lrs: Sequence[float]
-    ) -> list[Update]:
+    def update(self, mini_batches: Sequence[Sequence[TrainingSequence]], lrs: Sequence[float]) -> list[Update]:
         self.on_call()
         (sequences,), (lr,) = mini_batches, lrs
         assert [one.index for one in sequences] == list(range(len(sequences)))
         self.weights.append(([len(one.response_ids) for one in sequences], lr))
         return [Update(self.loss, 0.5, lr, self.scores(sequences))]
 
-    def logprobs(self, sequences: Sequence[TrainingSequence], temperature: float | None) -> dict[int, TokenScores]:
-        assert temperature == 1.0
+    def logprobs(self, sequences: Sequence[TrainingSequence]) -> dict[int, TokenScores]:
         self.on_call()
         self.validations.append(len(self.weights))
         return self.scores(sequences)
@@ -107,7 +104,10 @@ class Attempt:
         checkpoint = self.run.checkpoint
         self.recorder = Recorder(
             self.run.directory,
-            self.run.settings,
+            self.run.settings.run.name,
+            self.run.settings.tracking,
+            self.run.schedule.limits,
+            {},
             resume_state=checkpoint.state["recorder"] if checkpoint else None,
             resume_update=checkpoint.update if checkpoint else None,
         )

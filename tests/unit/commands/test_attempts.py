@@ -153,6 +153,6 @@ def test_the_card_is_of_the_checkpoint_that_the_run_went_on_from(
     run.checkpoint = SimpleNamespace(update=3)
     carded: list[int] = []
     monkeypatch.setattr(attempts, "write_model_card", lambda folder, checkpoint: carded.append(checkpoint.update))
-    groups = SimpleNamespace(policy=SimpleNamespace(export=lambda folder: None))
-    export_policy(run, cast(Any, groups), cast(Any, FakeRecorder()), Interruption())
+    policy = SimpleNamespace(export=lambda folder: None)
+    export_policy(run, cast(Any, policy), cast(Any, FakeRecorder()), Interruption())
     assert carded == [3]

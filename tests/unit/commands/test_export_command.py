@@ -16,7 +16,7 @@ from lrm_safety.commands import export as command
 from lrm_safety.commands.export import default_target, export, find
 from lrm_safety.commands.model_card import model_card
 from lrm_safety.errors import ConfigError, DataError, LrmSafetyError, ModelError
-from lrm_safety.preparation import model_content, resolved
+from lrm_safety.preparation import model_content, with_paths
 from lrm_safety.settings.compose import compose_settings
 
 ASSETS = Path(lrm_safety.__file__).parent / "miniature/assets"
@@ -25,7 +25,7 @@ METRIC = "evaluation/safety"
 
 def config(*overrides: str) -> dict[str, Any]:
     settings = compose_settings(["experiment=miniature", f"checkpoint.best_metric={METRIC}", *overrides])[0]
-    return asdict(settings) | {"content": model_content(resolved(settings))}
+    return asdict(settings) | {"content": model_content(with_paths(settings).model)}
 
 
 @pytest.fixture

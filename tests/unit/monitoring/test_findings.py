@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorders import recorder_of
 
-from lrm_safety.monitoring import Recorder
 from lrm_safety.settings import BenchmarkSettings, JudgeSettings, RewardModelSettings, Settings
 
 
@@ -32,7 +32,7 @@ class Notes:
 def run(folder: Path, settings: Settings, kl: dict[int, float], resume: int | None = None) -> list[str]:
     """Record these values of kl/k3; what the console said of the diagnosis."""
     console = Notes()
-    with Recorder(folder, settings, resume_update=resume, console=console) as recorder:
+    with recorder_of(folder, settings, resume_update=resume, console=console) as recorder:
         for update, value in kl.items():
             recorder.record(update, {"train/loss": 0.0, "kl/k3": value})
     return [note for note in console.notes if "kl_blow_up" in note]
@@ -48,7 +48,7 @@ BAD = dict.fromkeys(range(1, 13), 0.5)
 
 def test_a_finding_is_said_once_with_figures_and_remedy(tmp_path: Path, settings: Settings) -> None:
     console = Notes()
-    with Recorder(tmp_path, settings, console=console) as recorder:
+    with recorder_of(tmp_path, settings, console=console) as recorder:
         for update in range(1, 10):
             recorder.record(update, {"train/loss": 0.0, "kl/k3": 0.5})
         assert console.notes == [] and found(tmp_path) == []
@@ -84,7 +84,7 @@ def test_updates_that_are_done_again_are_judged_again(tmp_path: Path, settings: 
 
 def test_rewind_within_the_process(tmp_path: Path, settings: Settings) -> None:
     console = Notes()
-    with Recorder(tmp_path, settings, console=console) as recorder:
+    with recorder_of(tmp_path, settings, console=console) as recorder:
         for update, value in BAD.items():
             recorder.record(update, {"train/loss": 0.0, "kl/k3": value})
         recorder.rewind(9)
@@ -123,7 +123,7 @@ def test_a_judge_that_is_the_reward_says_nothing_of_it(
     settings.reward.models = {"mine": RewardModelSettings(kind="classifier", path="made/reward")}
     settings.evaluation.benchmarks = {"attaq": BenchmarkSettings("attaq")}
     settings.evaluation.judges = {"judge": JudgeSettings(kind="reward_model", path=path)}
-    with Recorder(tmp_path, settings) as recorder:
+    with recorder_of(tmp_path, settings) as recorder:
         for update in range(1, 21):
             rewards = {"reward/raw_mean": 1.0 if update < 10 else 3.0, "reward/raw_std": 2.0}
             recorder.record(update, {"train/loss": 0.0, **rewards})
@@ -133,7 +133,7 @@ def test_a_judge_that_is_the_reward_says_nothing_of_it(
 
 
 def test_supervised_runs_are_watched_too(tmp_path: Path, settings: Settings) -> None:
-    with Recorder(tmp_path, settings) as recorder:
+    with recorder_of(tmp_path, settings) as recorder:
         for update in range(1, 13):
             recorder.record(update, {"sft/loss": 1.0 / update})
             if update % 3 == 0:

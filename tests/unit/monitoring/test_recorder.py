@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from recorders import recorder_of
 
 from lrm_safety.errors import DataError
-from lrm_safety.monitoring import Recorder, RolloutRow
+from lrm_safety.monitoring import RolloutRow
 from lrm_safety.monitoring.metrics_file import MetricsFile
 from lrm_safety.settings import Settings
 
@@ -51,7 +52,7 @@ def updates(folder: Path, name: str = "metrics.jsonl") -> list[int]:
 
 
 def test_a_record_is_on_disk_at_once(tmp_path: Path, settings: Settings) -> None:
-    recorder = Recorder(tmp_path, settings)
+    recorder = recorder_of(tmp_path, settings)
     recorder.record(0, {"evaluation/safety": 0.25})
     recorder.record(2, {"train/iteration": 1, "kl/k1": np.float32(0.5), "sync/version": np.int64(3)})
     recorder.record(2, {"evaluation/safety": 0.5})
@@ -72,7 +73,7 @@ def test_a_record_is_on_disk_at_once(tmp_path: Path, settings: Settings) -> None
 
 
 def test_numbers_that_are_not_finite_are_null_and_named(tmp_path: Path, settings: Settings) -> None:
-    with Recorder(tmp_path, settings) as recorder:
+    with recorder_of(tmp_path, settings) as recorder:
         recorder.record(1, {"train/loss": math.nan, "kl/k1": -math.inf, "train/lr": 1e-6})
     (line,) = lines(tmp_path)
     assert line["train/loss"] is None and line["kl/k1"] is None and line["train/lr"] == 1e-6
@@ -80,16 +81,16 @@ def test_numbers_that_are_not_finite_are_null_and_named(tmp_path: Path, settings
 
 
 def test_an_undeclared_metric_is_refused_and_nothing_is_written(tmp_path: Path, settings: Settings) -> None:
-    with Recorder(tmp_path, settings) as recorder, pytest.raises(AssertionError, match="kl/k9"):
+    with recorder_of(tmp_path, settings) as recorder, pytest.raises(AssertionError, match="kl/k9"):
         recorder.record(1, {"train/loss": 1.0, "kl/k9": 0.0})
     assert lines(tmp_path) == []
 
 
 def test_resume_drops_what_is_done_again_and_keeps_it_aside(tmp_path: Path, settings: Settings) -> None:
-    with Recorder(tmp_path, settings) as recorder:
+    with recorder_of(tmp_path, settings) as recorder:
         for update in range(6):
             recorder.record(update, {"train/iteration": update // 2})
-    with Recorder(tmp_path, settings, resume_state={"tracker_id": "abc"}, resume_update=3) as recorder:
+    with recorder_of(tmp_path, settings, state={"tracker_id": "abc"}, resume_update=3) as recorder:
         assert updates(tmp_path) == [0, 1, 2, 3]
         recorder.record(4, {"train/loss": 1.0})
         assert recorder.state() == {"tracker_id": "abc"}
@@ -99,10 +100,10 @@ def test_resume_drops_what_is_done_again_and_keeps_it_aside(tmp_path: Path, sett
 
 
 def test_a_fresh_run_starts_an_empty_file_and_rewind_works_within_a_process(tmp_path: Path, settings: Settings) -> None:
-    with Recorder(tmp_path, settings) as recorder:
+    with recorder_of(tmp_path, settings) as recorder:
         recorder.record(0, {})
         recorder.record(1, {})
-    with Recorder(tmp_path, settings) as recorder:
+    with recorder_of(tmp_path, settings) as recorder:
         assert lines(tmp_path) == []
         for update in (0, 1, 2):
             recorder.record(update, {})
@@ -145,13 +146,13 @@ def test_the_line_length_that_the_test_above_counts_on(tmp_path: Path) -> None:
 def test_damage_in_the_middle_is_not_hidden(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"update": 0}\n{"upd\n{"update": 2}\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"metrics.jsonl, line 2"):
-        Recorder(tmp_path, settings, resume_update=5)
+        recorder_of(tmp_path, settings, resume_update=5)
     assert (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").count("\n") == 3
 
 
 def test_alarms_reach_the_console_once(tmp_path: Path, settings: Settings) -> None:
     console = Listener()
-    with Recorder(tmp_path, settings, console=console) as recorder:
+    with recorder_of(tmp_path, settings, console=console) as recorder:
         for update in range(3):
             recorder.record(update, {"train/gradient_norm": 50.0})
     assert len(console.notes) == 1
@@ -162,7 +163,7 @@ def test_alarms_reach_the_console_once(tmp_path: Path, settings: Settings) -> No
 
 def test_views_are_closed_when_training_raises(tmp_path: Path, settings: Settings) -> None:
     console = Listener()
-    with pytest.raises(ZeroDivisionError), Recorder(tmp_path, settings, console=console) as recorder:
+    with pytest.raises(ZeroDivisionError), recorder_of(tmp_path, settings, console=console) as recorder:
         recorder.record(1 // 0, {})
     assert console.closed == 1
 
@@ -171,12 +172,12 @@ def test_rollouts_reach_a_file_only_when_text_is_wanted(
     tmp_path: Path, settings: Settings, make_row: Callable[..., RolloutRow]
 ) -> None:
     rows = [make_row(i, float(i)) for i in range(20)]
-    with Recorder(tmp_path, settings) as recorder:
+    with recorder_of(tmp_path, settings) as recorder:
         recorder.rollout_table(3, rows)
     assert not (tmp_path / "rollouts").exists()
     settings.tracking.log_text = True
     settings.tracking.table_rows = 2
-    with Recorder(tmp_path, settings) as recorder:
+    with recorder_of(tmp_path, settings) as recorder:
         recorder.rollout_table(3, rows)
     shown = lines(tmp_path / "rollouts", "update-000003.jsonl")
     assert [row["request_id"] for row in shown] == [0, 19]

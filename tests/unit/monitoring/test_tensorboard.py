@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from recorders import recorder_of
 
 from lrm_safety.cli import main
-from lrm_safety.monitoring import Recorder
 from lrm_safety.monitoring.tensorboard import masked_crc32c
 from lrm_safety.settings import Settings
 
@@ -65,7 +65,7 @@ def test_checksums_are_the_published_ones(data: bytes, crc: int) -> None:
 
 def test_a_run_writes_its_metrics_once_also_after_a_restart(tmp_path: Path, settings: Settings) -> None:
     settings.tracking.tensorboard = True
-    with Recorder(tmp_path, settings) as recorder:
+    with recorder_of(tmp_path, settings) as recorder:
         recorder.record(0, {"kl/k1": -0.25})
         recorder.record(300, {"kl/k1": 0.5, "reward/raw_mean": math.nan})
         recorder.rewind(0)
@@ -79,7 +79,7 @@ def test_a_run_writes_its_metrics_once_also_after_a_restart(tmp_path: Path, sett
 
 def test_a_finished_run_is_converted(tmp_path: Path, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("one", "two"):
-        with Recorder(tmp_path / name, settings) as recorder:
+        with recorder_of(tmp_path / name, settings) as recorder:
             recorder.record(1, {"kl/k1": 0.5, "reward/raw_mean": math.inf, "train/lr": 1e-6})
         assert not (tmp_path / name / "tensorboard").exists()
     assert main(["tensorboard", str(tmp_path)]) == 0

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorders import recorder_of
 
 from lrm_safety.errors import RewardError
-from lrm_safety.monitoring import Recorder, RolloutRow
+from lrm_safety.monitoring import RolloutRow
 from lrm_safety.monitoring.registry import GROUPS
 from lrm_safety.settings import Settings
 
@@ -81,7 +82,7 @@ def test_an_offline_run_and_its_resume(tmp_path: Path, settings: Settings, make_
     settings.tracking.wandb = "offline"
     settings.tracking.tags, settings.tracking.group, settings.tracking.notes = ["first"], "a group", "why"
     settings.run.name = "a name"
-    with Recorder(tmp_path, settings) as recorder:
+    with recorder_of(tmp_path, settings) as recorder:
         recorder.record(1, {"kl/k1": 0.25, "reward/score/skywork/full": 3.0})
         recorder.record(2, {"kl/k1": 0.5, "train/gradient_norm": 50.0})
         recorder.rollout_table(2, [make_row(i, float(i)) for i in range(3)])
@@ -89,7 +90,7 @@ def test_an_offline_run_and_its_resume(tmp_path: Path, settings: Settings, make_
     settings.algorithm.gamma = 0.5
     settings.tracking.log_text = True
     settings.tracking.table_every = 2
-    with pytest.raises(RewardError), Recorder(tmp_path, settings, state, resume_update=1) as recorder:
+    with pytest.raises(RewardError), recorder_of(tmp_path, settings, state, resume_update=1) as recorder:
         assert recorder.state() == state
         for update in range(2, 8):
             recorder.record(
@@ -153,7 +154,7 @@ def test_findings_are_alerts_of_an_offline_run(
 ) -> None:
     settings.tracking.wandb = "offline"
     settings.tracking.diagnosis_min_records = 3
-    with caplog.at_level(logging.WARNING), Recorder(tmp_path, settings) as recorder:
+    with caplog.at_level(logging.WARNING), recorder_of(tmp_path, settings) as recorder:
         for update, kl in enumerate([0.5, 0.5, 0.5, 0.9, 0.9, 5.0, 5.0, 5.0], start=1):
             recorder.record(update, {"train/loss": 0.0, "kl/k3": kl})
     assert not [record for record in caplog.records if record.name.startswith("lrm_safety")]
@@ -183,7 +184,7 @@ def test_online_without_an_account_goes_on_offline_with_one_warning(
     tmp_path: Path, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.tracking.wandb = "online"
-    with caplog.at_level(logging.WARNING), Recorder(tmp_path, settings) as recorder:
+    with caplog.at_level(logging.WARNING), recorder_of(tmp_path, settings) as recorder:
         recorder.record(1, {"kl/k1": 0.25})
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("lrm_safety")]
     assert len(ours) == 1 and "goes on offline" in ours[0]
@@ -241,9 +242,8 @@ def test_a_tracker_that_breaks_later_does_not_stop_the_run(
 def test_disabled_does_not_even_import_wandb(tmp_path: Path) -> None:
     code = (
         "import sys; from lrm_safety.monitoring import Recorder; from lrm_safety.settings import *\n"
-        "s = Settings(model=ModelSettings('m', 'p', None, 'plain'), reward=RewardSettings(), data=DataSettings('d'))\n"
-        "s.tracking.wandb = 'disabled'\n"
-        f"r = Recorder({str(tmp_path)!r}, s); r.record(1, {{'kl/k1': 0.5}}); r.close()\n"
+        "tracking = TrackingSettings(wandb='disabled')\n"
+        f"r = Recorder({str(tmp_path)!r}, 'name', tracking, ScheduleSettings(), {{}}); r.record(1, {{'kl/k1': 0.5}}); r.close()\n"
         "assert 'wandb' not in sys.modules and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

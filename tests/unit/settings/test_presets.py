@@ -33,7 +33,7 @@ def test_reinforce_pp() -> None:
     assert (settings.reward.normalise, settings.reward.clip_low, settings.reward.clip_high) == ("none", None, None)
     assert settings.reward.unfinished_penalty == settings.reward.malformed_penalty == 0.0
     assert (settings.run.invariants, settings.run.invariant_tolerance) == ("strict", None)
-    assert Schedule(settings, 1000).updates_per_iteration == 2
+    assert Schedule.of(settings, 1000).updates_per_iteration == 2
 
 
 def test_reinforce_pp_is_the_default() -> None:
@@ -53,7 +53,7 @@ def test_openrlhf_makes_eight_updates_of_128() -> None:
     algorithm = settings.algorithm
     assert (algorithm.rollout_batch_size, algorithm.mini_batch_size) == (1024, 128)
     assert (algorithm.aggregation, algorithm.correction) == ("micro_batch_mean", "off")
-    assert Schedule(settings, 10_000).updates_per_iteration == 8
+    assert Schedule.of(settings, 10_000).updates_per_iteration == 8
     assert settings.schedule.max_updates == 63 * 8
     assert (algorithm.kl.placement, algorithm.kl.estimator, algorithm.kl.coef) == ("reward", "k1", 0.01)
 

@@ -6,8 +6,9 @@ import pytest
 
 from lrm_safety.errors import RewardError
 from lrm_safety.rewards.conversation import Conversation
-from lrm_safety.settings import RewardModelSettings, RewardSettings, Settings
+from lrm_safety.settings import ClusterSettings, RewardModelSettings, RewardSettings
 from lrm_safety.workers.reward import RewardWorker
+from lrm_safety.workers.specs import RewardSpec
 
 FUNCTION = RewardModelSettings(kind="python", function="lrm_safety.rewards.examples:complete_and_brief", weight=3.0)
 PREFIX = Conversation("p", "one", "", "<think>\none", "unfinished_trace")
@@ -15,7 +16,7 @@ WHOLE = Conversation("p", "one two", "yes", "<think>\none two\n</think>\n\nyes",
 
 
 def test_start_score_and_memory() -> None:
-    worker = RewardWorker(Settings(reward=RewardSettings(models={"rule": FUNCTION})))
+    worker = RewardWorker(RewardSpec(RewardSettings(models={"rule": FUNCTION}), ClusterSettings()))
     with pytest.raises(RewardError, match="before start"):
         worker.score([WHOLE])
     worker.start()
@@ -29,7 +30,7 @@ def test_start_score_and_memory() -> None:
 
 def test_prefixes_change_no_score_and_tell_their_cost() -> None:
     judge = RewardModelSettings(kind="python", function="lrm_safety.rewards.examples:complete_and_brief", prefixes=True)
-    worker = RewardWorker(Settings(reward=RewardSettings(models={"rule": judge})))
+    worker = RewardWorker(RewardSpec(RewardSettings(models={"rule": judge}), ClusterSettings()))
     worker.start()
     plain, cut = worker.score([WHOLE, WHOLE]), worker.score([WHOLE, WHOLE], [[PREFIX], []])
     assert cut.total.tolist() == plain.total.tolist()

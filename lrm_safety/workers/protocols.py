@@ -1,0 +1,136 @@
+"""What the rest may ask of the workers: the few methods of engines, trainer and scorers that the loop is written against.
+
+The groups of this package are what a run has; a test may give anything else that answers the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..checkpoints import Files
+from ..rewards.conversation import Conversation
+from ..rewards.mixture import Scores
+from ..rollouts import (
+    GenerationRequest,
+    Rollout,
+    SamplingParameters,
+    TokenIds,
+    TokenScores,
+    TokenValues,
+    TrainingSequence,
+    Update,
+)
+
+
+class Engine(Protocol):
+    """What samples responses."""
+
+    def generate(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
+        """Chunks of finished responses, in any order; every request is answered exactly once."""
+        ...
+
+    def weights_versions(self) -> list[int]:
+        """The version of the weights that each engine says it holds."""
+        ...
+
+    def probe(self, sequences: Sequence[TokenIds]) -> list[list[TokenValues]]:
+        """Per engine and sequence of token ids [L]: log-probs in nats, float32 [L - 1], of tokens 1..L-1 at temperature 1."""
+        ...
+
+    def describe(self) -> list[str]:
+        """What the engines are, in lines for a person."""
+        ...
+
+
+class Trainer(Protocol):
+    """What holds and trains the policy."""
+
+    weights_version: int
+    """Number of the last weight sync."""
+
+    def logprobs(self, sequences: Sequence[TrainingSequence]) -> dict[int, TokenScores]:
+        """Log-probs and entropies in nats, float32 [response length], of every response under the present weights, by
+        `TrainingSequence.index`; at the temperature that is sampled at."""
+        ...
+
+    def update(
+        self, mini_batches: Sequence[Sequence[TrainingSequence]], lrs: Sequence[float], kl_coef: float = 0.0
+    ) -> list[Update]:
+        """One optimiser step per mini-batch, at its learning rate; `kl_coef` weighs a KL term of the loss."""
+        ...
+
+    def probe_scores(self, sequences: Sequence[TokenIds]) -> list[TokenValues]:
+        """What `Engine.probe` gives, of one engine, as the trainer computes it."""
+        ...
+
+    def save(self, folder: Path) -> Files:
+        """Write weights, optimiser and random number generators; returns bytes and sha256 of the files, by name."""
+        ...
+
+    def load(self, folder: Path, files: Files) -> None:
+        """Continue exactly where `save` stood; `files` is what it returned."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Write a Hugging Face folder."""
+        ...
+
+
+class RewardScorer(Protocol):
+    """What scores responses. A ticket of `submit` is nothing but what `result` is given."""
+
+    def submit(self, conversations: list[Conversation], prefixes: list[list[Conversation]] | None = None) -> Any:
+        """Begin to score n conversations and, if given, the prefixes of each; returns a ticket at once."""
+        ...
+
+    def result(self, ticket: Any) -> Scores:
+        """Wait for the scores, float32 [n] in the order of the conversations."""
+        ...
+
+
+class ReferenceScorer(Protocol):
+    """The frozen policy that KL is measured from."""
+
+    def submit(self, sequences: Sequence[TrainingSequence]) -> Any:
+        """Begin to score; returns a ticket at once."""
+        ...
+
+    def result(self, ticket: Any) -> list[TokenScores]:
+        """Wait for log-probs in nats, float32 [response length] each; in any order, found by their `index`."""
+        ...
+
+
+class SupervisedGroups(Protocol):
+    """What supervised fine-tuning runs on."""
+
+    @property
+    def policy(self) -> Trainer: ...
+
+    def memory(self) -> dict[str, float]:
+        """GiB of host and device memory of every worker, as metrics `memory/GROUP_INDEX_...`."""
+        ...
+
+
+class LearningGroups(SupervisedGroups, Protocol):
+    """What reinforcement learning runs on."""
+
+    @property
+    def rollout(self) -> Engine: ...
+    @property
+    def reward(self) -> RewardScorer: ...
+    @property
+    def reference(self) -> ReferenceScorer | None: ...
+
+    def begin_training(self) -> None:
+        """From here on the trainer computes, and no engine."""
+        ...
+
+    def end_training(self) -> None:
+        """From here on the engines may compute."""
+        ...
+
+    def publish_weights(self) -> int:
+        """Give the trainer's weights to every engine under the next version, which is returned."""
+        ...

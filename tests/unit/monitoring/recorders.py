@@ -1,0 +1,25 @@
+"""A recorder as `lrm-safety train` opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lrm_safety.monitoring import Recorder, evidence_of
+from lrm_safety.settings import Settings
+
+
+def recorder_of(folder: Path, settings: Settings, state: Mapping[str, Any] | None = None, **options: Any) -> Recorder:
+    """`state` is that of a checkpoint."""
+    return Recorder(
+        folder,
+        settings.run.name,
+        settings.tracking,
+        settings.schedule,
+        asdict(settings),
+        evidence=evidence_of(settings.reward, settings.evaluation),
+        resume_state=state,
+        **options,
+    )
