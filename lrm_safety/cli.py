@@ -16,7 +16,7 @@ from .errors import LrmSafetyError, of_the_user, shown
 from .files import disk_says
 from .interruption import StopRequested
 from .run_folder import packages
-from .usage import COMMANDS, Command, help_of, kinds_of, usage
+from .usage import COMMANDS, ONCE, Command, help_of, kinds_of, usage
 
 STDOUT = 1
 
@@ -47,11 +47,12 @@ def _main(arguments: list[str]) -> int:
         return 0
     if "-sc" in arguments or "--shell-completion" in arguments:
         return int(Later("commands.completion:complete")(arguments))
-    name = next((two for two in [" ".join(arguments[:2])] if two in COMMANDS), arguments[0])
+    name = next((two for two in [" ".join(arguments[:2])] if two in COMMANDS or two in ONCE), arguments[0])
     rest = arguments[len(name.split()) :]
     kinds = kinds_of(name)
     if name not in COMMANDS and not kinds:
-        near = difflib.get_close_matches(name, [*COMMANDS, *{one.split()[0] for one in COMMANDS}], n=1)
+        known = [*COMMANDS, *{one.split()[0] for one in COMMANDS}]
+        near = [ONCE[name]] if name in ONCE else difflib.get_close_matches(name, known, n=1)
         meant = f"; did you mean {near[0]}?" if near else "; `lrm-safety --help` lists all"
         print(f"error: unknown command {name}{meant}", file=sys.stderr)
         return 2

@@ -49,7 +49,7 @@ _COMMANDS = (
             "experiment=miniature",
             "experiment=smollm2_star1 data.path=STAR-1.json schedule.max_updates=10",
             "-m experiment=miniature seed=1,2  one run after the other",
-            "-m experiment=miniature,ablation/no_kl seed=0,1,2  then: lrm-safety compare outputs/sweep",
+            "-m experiment=miniature,ablation/no_kl seed=0,1,2  then: lrm-safety report outputs/sweep",
             "experiment=miniature +reward.models.mine.kind=python +reward.models.mine.function=mine:score",
             "experiment=miniature --cfg job --resolve  print the whole configuration, start nothing",
         ),
@@ -185,20 +185,16 @@ _COMMANDS = (
     ),
     Command(
         "report",
-        "one page, figures and a diagnosis out of finished runs, evaluations and analyses",
+        "runs, evaluations, analyses and audits compared: tables, a page with figures, a diagnosis",
         "commands.report:report",
-        "FOLDER [NAME=FOLDER ...] [output=FOLDER] [title=TEXT] [samples=N]",
-        notes="Folders of train, sft, evaluate and analyze; folders of one NAME are seeds of one method. What the page holds:\n"
-        "docs/report.md.",
-    ),
-    Command(
-        "compare",
-        "evaluations question by question; the runs of a multirun as one table, with intervals over seeds",
-        "commands.compare:compare",
-        "FOLDER [FOLDER ...] [output=FOLDER]",
-        ("outputs/evaluate-base outputs/mine  paired differences over the same questions", "outputs/sweep"),
-        "Evaluations are compared with the first one: docs/evaluation.md. Of other folders every run of train or sft in and below\n"
-        "them, joined by configuration: docs/ablations.md.",
+        "FOLDER [NAME=FOLDER ...] [output=FOLDER] [title=TEXT] [samples=N] [--no-page]",
+        (
+            "outputs/evaluate-base outputs/mine  paired differences over the same questions",
+            "outputs/sweep --no-page  the runs of a multirun by configuration, on the terminal alone",
+            "base=outputs/base rl=outputs/rl rl=outputs/evaluate-rl outputs/reflection",
+        ),
+        "Folders of train, sft, evaluate, analyze, audit-reward and study, or of a multirun, of which all below is read; folders\n"
+        "of one NAME are seeds of one method. What it shows and writes: docs/report.md.",
     ),
     Command(
         "samples",
@@ -269,6 +265,8 @@ _COMMANDS = (
     ),
 )
 COMMANDS = {command.name: command for command in _COMMANDS}
+ONCE = {"compare": "report", "evaluate compare": "report"}
+"""What some commands were called, and what to say instead: told as a mistyped command is."""
 
 FLAGS = """Flags:
   -m                        one run for every combination of values given as KEY=1,2 or GROUP=A,B: docs/configuration.md

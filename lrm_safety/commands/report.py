@@ -1,64 +1,102 @@
-"""`lrm-safety report`: a page, figures and a diagnosis out of finished runs, evaluations and analyses."""
+"""`lrm-safety report`: runs, evaluations, analyses and audits compared, in the terminal and as a page, with a diagnosis."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ..diagnosis.console import show
+from ..diagnosis.console import show as show_findings
 from ..errors import ConfigError
-from ..files import writing
+from ..files import write_atomically, writing
 from ..lab.reports.album import AT_START
-from ..lab.reports.findings import diagnose_study
-from ..lab.reports.folders import Study, gather
+from ..lab.reports.combine import remarks
+from ..lab.reports.evaluations import difference_table, main_table
+from ..lab.reports.findings import Seen, diagnose_study
+from ..lab.reports.folders import Study
+from ..lab.reports.gather import gather
 from ..lab.reports.page import write_report
+from ..lab.reports.record import record
+from ..lab.reports.sweep import Comparison, compare, tables
+from ..lab.reports.tables import Table, markdown, show
 from ..run_folder import refuse_what_a_job_would_lose
 from .samples import read_samples
 
 DEFAULT_OUTPUT = "outputs/report"
+KNOWN = ("output", "title", "samples")
 
 
 def report(arguments: list[str]) -> int:
-    """Run `report FOLDER [NAME=FOLDER ...] [output=FOLDER] [title=TEXT] [samples=N]`; returns the exit status."""
-    output, title, count = DEFAULT_OUTPUT, "Safety and reasoning", 0
-    folders = []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key == "output":
-            output = value
-        elif key == "title":
-            title = value
-        elif key == "samples":
-            if not value.isdecimal():
-                raise ConfigError(f"samples={value}: must be a whole number, of prompts of each set")
-            count = int(value)
-        elif argument.startswith("-"):
-            raise ConfigError(
-                f"report: knows FOLDER, NAME=FOLDER, output=FOLDER, title=TEXT and samples=N, not {argument}"
-            )
-        else:
-            folders.append(argument)
+    """Run `report FOLDER [NAME=FOLDER ...] [output=FOLDER] [title=TEXT] [samples=N] [--no-page]`; returns the exit status."""
+    given = {key: value for key, _, value in (one.partition("=") for one in arguments) if key in KNOWN}
+    folders = [one for one in arguments if one.partition("=")[0] not in KNOWN and one != "--no-page"]
+    if unknown := [one for one in folders if one.startswith("-")]:
+        raise ConfigError(
+            f"report: knows FOLDER, NAME=FOLDER, output=FOLDER, title=TEXT, samples=N and --no-page, not {unknown[0]}"
+        )
+    count = given.get("samples", "0")
+    if not count.isdecimal():
+        raise ConfigError(f"samples={count}: must be a whole number, of prompts of each set")
     if not folders:
         raise ConfigError(
             "report: give at least one folder of lrm-safety train, sft, evaluate or analyze, e.g. outputs/demo"
         )
-    refuse_what_a_job_would_lose(Path(output), "output")
+    output = None if "--no-page" in arguments else Path(given.get("output", DEFAULT_OUTPUT))
+    if output is not None:
+        refuse_what_a_job_would_lose(output, "output")
     study = gather(folders)
-    if count:
-        study.samples, study.num_samples = _samples(study), count
-    with writing(f"output={output}"):
-        path = write_report(study, Path(output), title)
-    console = Console()
-    seen = diagnose_study(study)
-    for name in dict.fromkeys(one.subject for one in seen):
-        console.print(f"[bold]{name}[/bold]")
-        show([one.finding for one in seen if one.subject == name], console)
-    if not seen:
-        show([], console)
-    console.print(f"report: {path}\nfigures: {path.parent / 'figures'}", soft_wrap=True, highlight=False)
+    if int(count):
+        study.samples, study.num_samples = _samples(study), int(count)
+    _report(study, output, given.get("title", "Safety and reasoning"))
     return 0
+
+
+def _report(study: Study, output: Path | None, title: str) -> None:
+    """The page into the folder, if there is one, and its tables and findings on the terminal."""
+    console = Console()
+    comparison = compare(study.every_run) if any(run.updates for run in study.every_run) else None
+    shown, findings, notes = _tables(study, comparison), diagnose_study(study), _notes(study, comparison)
+    if output is not None:
+        with writing(f"output={output}"):
+            page = write_report(study, output, title)
+            record(title, study, comparison, findings, notes).write(output)
+            told = "\n".join([f"# {title}\n", *map(markdown, shown), *(f"- {line}" for line in notes)])
+            write_atomically(output / "report.md", f"{told.rstrip()}\n")
+    for table in shown:
+        show(table, console)
+    for line in notes:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    _show_findings(findings, console)
+    if output is not None:
+        console.print(
+            f"report: {page}\nfigures: {output}/figures\ntables: {output}/report.md, {output}/report.json",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def _tables(study: Study, comparison: Comparison | None) -> list[Table]:
+    """Evaluations by model and question by question, then training runs by configuration."""
+    evaluated = any(one.evaluations for one in study.subjects)
+    found = [main_table(study), difference_table(study)] if evaluated else []
+    return [*(one for one in found if one.rows), *(tables(comparison) if comparison else [])]
+
+
+def _notes(study: Study, comparison: Comparison | None) -> list[str]:
+    """What was left out or done otherwise; a run that the study's own notes name is named once."""
+    told = " ".join(study.notes)
+    left_out = [line for line in (comparison.left_out if comparison else ()) if line.partition(": ")[0] not in told]
+    return [*study.notes, *(f"left out: {line}" for line in left_out), *remarks(study)]
+
+
+def _show_findings(findings: Sequence[Seen], console: Console) -> None:
+    for name in dict.fromkeys(one.subject for one in findings):
+        console.print(f"[bold]{name}[/bold]")
+        show_findings([one.finding for one in findings if one.subject == name], console)
+    if not findings:
+        show_findings([], console)
 
 
 def _samples(study: Study) -> dict[str, list[dict[str, Any]]]:

@@ -53,7 +53,7 @@ def difference_interval(
     base: Evaluated, run: Evaluated, benchmark: str, figure: str | None = None
 ) -> tuple[float, float] | None:
     """95% interval of the change of a figure, the primary one by default: where the answers are there the paired one, as
-    `lrm-safety compare` and the report give it, None below 10 questions in common or 2 clusters; inside training
+    the report gives it, None below 10 questions in common or 2 clusters; inside training
     that of two independent shares of so many questions, None where not even their number is known."""
     before, after = base.benchmarks[benchmark], run.benchmarks[benchmark]
     if figure is None and before.primary != after.primary:

@@ -136,11 +136,6 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def chance(p_value: float | None) -> str:
-    """A p value: three decimals, and never 0, which it is not."""
-    return number(p_value) if p_value is None or p_value >= 0.0005 else "<0.001"
-
-
 def interval(metric: Metric | None) -> str:
     """`0.123 to 0.456`, or a dash where there is none."""
     if metric is None or metric.low is None or metric.high is None:

@@ -237,9 +237,9 @@ def test_plain_inspect_eval(tmp_path: Path) -> None:
 
 
 def test_compare(copy: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", str(finished), str(copy)]) == 0
+    assert main(["report", f"one={finished}", f"two={copy}", "--no-page"]) == 0
     output = capsys.readouterr().out
-    assert "arithmetic" in output and "+0.000" in output and f"B: {copy}" in output
+    assert "arithmetic" in output and "+0.000" in output and "two less one" in output
 
 
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {

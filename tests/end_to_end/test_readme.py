@@ -21,7 +21,6 @@ RUN_ELSEWHERE = {
     "lrm-safety doctor": ("unit/commands/test_doctor.py", "test_arguments_are_refused_or_answered"),
     "make test": ("end_to_end/test_readme.py", "test_the_makefile_knows_the_targets"),
     "lrm-safety fetch smollm2_135m": ("end_to_end/test_runs.py", "test_a_real_model_on_real_prompts"),
-    "lrm-safety compare": ("end_to_end/test_evaluate.py", "test_compare"),
     "lrm-safety samples": ("unit/commands/test_samples.py", "test_text_is_shown_after_consent_alone"),
     "lrm-safety export": ("unit/commands/test_export_command.py", "test_what_is_exported_and_where"),
     "lrm-safety tensorboard": ("unit/monitoring/test_tensorboard.py", "test_a_finished_run_is_converted"),

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lrm_safety
+from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.sweep import compare
 
 pytestmark = pytest.mark.timeout(900)
@@ -36,7 +37,7 @@ def test_a_sweep_is_as_many_runs_one_after_the_other(sweep: Sweep) -> None:
         assert checkpoints(run) == ["update-000008", "update-000010"]
     one, two = (load_file(run / "export" / "model.safetensors") for run in runs)
     assert any(not torch.equal(one[name], two[name]) for name in one)
-    (row,) = compare([sweep.directory]).rows
+    (row,) = compare(gather([str(sweep.directory)]).every_run).rows
     assert len(row.runs) == 2 and row.cells()["response tokens"][1] is not None
 
     def first_and_last(name: str) -> dict[int, tuple[int, int]]:

@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -19,7 +21,7 @@ from lrm_safety.interruption import StopRequested
 
 COMMANDS = (
     "train", "sft", "evaluate", "evaluate calibrate", "analyze reflection", "analyze memorization", "export",
-    "reward", "audit-reward", "study", "runs", "report", "compare", "samples", "tensorboard", "plan", "demo", "fetch", "doctor",
+    "reward", "audit-reward", "study", "runs", "report", "samples", "tensorboard", "plan", "demo", "fetch", "doctor",
     "build-miniature", "docs",
 )  # fmt: skip
 
@@ -103,6 +105,15 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 2 and not out
     assert err == "error: unknown command trian; did you mean train?\n"
     assert run(capsys, "xyzzy") == (2, "", "error: unknown command xyzzy; `lrm-safety --help` lists all\n")
+
+
+@pytest.mark.parametrize("command", [["compare", "outputs/sweep"], ["evaluate", "compare", "a", "b"]])
+def test_what_a_command_was_called_before_names_the_word_of_today(
+    capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    status, out, err = run(capsys, *command)
+    once = " ".join(command).partition(" outputs")[0].partition(" a")[0]
+    assert (status, out, err) == (2, "", f"error: unknown command {once}; did you mean report?\n")
 
 
 @pytest.mark.parametrize(
@@ -231,11 +242,15 @@ def test_a_reader_that_closes_the_pipe_ends_the_command_without_a_word(words: li
     assert (ended.returncode, ended.stderr) == (141, "")
 
 
-def test_a_broken_socket_is_not_taken_for_a_closed_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    def end(command: usage.Command, arguments: list[str]) -> int:
-        raise BrokenPipeError
+def of_ours(statement: str) -> Callable[..., int]:
+    """A function that stands in a file of the package."""
+    names: dict[str, Any] = {}
+    exec(compile(f"def end(*_):\n    {statement}", str(Path(cli.__file__).with_name("made_up.py")), "exec"), names)
+    return cast(Callable[..., int], names["end"])
 
-    monkeypatch.setattr(cli, "_start", end)
+
+def test_a_broken_socket_is_not_taken_for_a_closed_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_start", of_ours("raise BrokenPipeError"))
     with pytest.raises(BrokenPipeError):
         cli.main(["train"])
 
@@ -251,10 +266,7 @@ def test_functions_are_found_in_the_working_folder(
 
 
 def test_our_own_defects_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def end(command: usage.Command, arguments: list[str]) -> int:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(cli, "_start", end)
+    monkeypatch.setattr(cli, "_start", of_ours("raise ZeroDivisionError"))
     with pytest.raises(ZeroDivisionError):
         cli.main(["train"])
 
@@ -337,7 +349,7 @@ def test_a_job_does_not_write_into_its_temporary_copy(
 
 @pytest.mark.parametrize(
     "command",
-    [["export", "/runs/mine", "to=mine"], ["report", "/runs/mine"], ["compare", "mine"]],
+    [["export", "/runs/mine", "to=mine"], ["report", "/runs/mine"]],
     ids=lambda it: it[0],
 )
 def test_results_of_a_job_are_not_written_there_either(
@@ -390,7 +402,6 @@ def test_a_folder_that_was_deleted_under_the_shell_is_named(
     [
         (["build-miniature", "{place}"], "give another folder"),
         (["report", "{run}", "output={place}"], "choose another"),
-        (["compare", "{run}", "output={place}"], "choose another"),
         (["evaluate", "calibrate", "judge=[refusal_rules]", "output={place}/verdicts.json"], "choose another"),
         (["train", "experiment=miniature", "run.directory={place}"], "choose another"),
         (["sft", "model=miniature", "run.directory={place}"], "choose another"),

@@ -6,7 +6,7 @@ A text may hold `code` between backticks.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,38 +15,12 @@ from typing import ClassVar, TypeVar
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from .combine import Combined
 from .style import before, looks_of, publish
+from .tables import Table
 
 Value = TypeVar("Value")
 AT_START = ", at update 0"
 """How a model's name goes on where it is meant as it was before its training."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table: a number, and below it what belongs to it."""
-
-    text: str
-    small: tuple[str, ...] = ()
-    paper: str | None = None
-    """What the paper printed, told apart from what was measured."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with its caption; the first cell of a row is its header. A heading may be (text, what stands small below it)."""
-
-    kind: ClassVar[str] = "table"
-
-    name: str
-    caption: str
-    head: Sequence[str | tuple[str, str]]
-    rows: Sequence[Sequence[str | Cell]]
-    words: Iterable[int] = (0,)
-    """Columns of words, aligned to the left; the others hold numbers."""
-    printed: bool = False
-    """Whether its numbers are the paper's."""
 
 
 @dataclass(frozen=True)
@@ -117,16 +91,6 @@ class Section:
     heading: str
     parts: Sequence[Part] = field(default_factory=tuple)
     command: str = ""
-
-
-def cell(one: Combined | None, paper: str | None = None, *, signed: bool = False) -> Cell:
-    """Value, interval below it, what it is over where that is not a number of questions, the paper's figure below that."""
-    if one is None:
-        return Cell("–", paper=paper)
-    sign = "+" if signed else ""
-    bounded = one.low is not None and one.high is not None
-    small = (f"{one.low:{sign}.3f} to {one.high:{sign}.3f}",) if bounded else ()
-    return Cell(f"{one.value:{sign}.3f}", small + ((one.over,) if one.num_runs > 1 or one.in_training else ()), paper)
 
 
 def slug(*parts: str) -> str:

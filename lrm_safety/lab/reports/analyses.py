@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ...results import Audit, Memorization, Reflection
 from . import figures
-from .album import Album, Card, Cell, Part, Picture, Pictures, Table, Text, cell, slug
+from .album import Album, Card, Part, Picture, Pictures, Text, slug
 from .combine import (
     MAIN_REFLECTION,
     MEMORIZATION_MEASURES,
@@ -22,6 +22,7 @@ from .evaluations import REFLECTION as PAPERS_ENTROPY
 from .evaluations import published_entropy
 from .findings import Seen, diagnose_study
 from .folders import Analysis, Study, role_and_rest
+from .tables import Cell, Table, cell
 
 Row = list[Combined | None]
 

@@ -11,10 +11,10 @@ from typing import Literal, TypeVar
 from ...diagnosis import as_role, role_of
 from ...diagnosis.evidence import Role
 from ...errors import ConfigError
-from ...evaluation.compare import clusters_of
-from ...results import Audit, Difference, Memorization, Metric, Reflection
+from ...evaluation.compare import compared_figures, difference, incomparable, otherwise, shared
+from ...results import Audit, Difference, Evaluation, Memorization, Metric, Reflection
 from ...settings.evaluation import benchmark_kind
-from ...statistics import mean_of_independent, over_runs, paired_difference, wilson_interval
+from ...statistics import mean_of_independent, over_runs, wilson_interval
 from .folders import Analysis, Series, Study, Subject, TrainingRun, paired
 
 logger = logging.getLogger(__name__)
@@ -101,20 +101,42 @@ def graded_sets(series: Series) -> list[str]:
     return [name.removeprefix("evaluation/") for name in series if re.fullmatch(r"evaluation/[^/]+", name)]
 
 
-def differences(subject: Subject, other: Subject, benchmark: str) -> list[Difference]:
-    """Primary figure of a subject less another's on the same questions, for each seed that both have."""
+def pairs_of(subject: Subject, other: Subject) -> list[tuple[Evaluation, Evaluation]]:
+    """The evaluations of a subject with another's, for each seed that both have."""
+    theirs = paired(subject.evaluations, other.evaluations)
+    return [
+        (mine.results, one.results) for mine, one in zip(subject.evaluations, theirs, strict=True) if one is not None
+    ]
+
+
+def differences(subject: Subject, other: Subject, benchmark: str, figure: str | None = None) -> list[Difference]:
+    """A figure of a subject, the primary one by default, less another's on the same questions, for each seed that both have."""
     found = []
-    for mine, theirs in zip(subject.evaluations, paired(subject.evaluations, other.evaluations), strict=True):
-        if theirs is None:
-            continue
-        one, less = (evaluation.results.benchmarks.get(benchmark) for evaluation in (mine, theirs))
-        if not one or not less or one.primary != less.primary:
-            continue
-        clusters = clusters_of(one, less)
-        difference = paired_difference(one.questions, less.questions, clusters=clusters, seed=mine.results.seed)
-        if difference.estimate.n:
-            found.append(Difference.between(difference))
-    return found
+    for mine, theirs in pairs_of(subject, other):
+        one, less = mine.benchmarks.get(benchmark), theirs.benchmarks.get(benchmark)
+        if one and less and not incomparable(one, less) and (figure or one.primary) in compared_figures(one, less):
+            found.append(difference(one, less, figure or one.primary, mine.seed))
+    return [one for one in found if one.n]
+
+
+def remarks(study: Study) -> list[str]:
+    """What a reader of the differences must know: what could not be compared, was left out, or was done otherwise."""
+    found = []
+    for subject, other in arms_compared(study):
+        names = f"{subject.name} and {other.name}"
+        for mine, theirs in pairs_of(subject, other):
+            both = shared(mine, theirs)
+            found += [] if both else [f"{names}: have no benchmark in common"]
+            for name in both:
+                one, less = mine.benchmarks[name], theirs.benchmarks[name]
+                if reason := incomparable(one, less):
+                    found.append(f"{names}, {name}: not compared, {reason}")
+                    continue
+                for figure in compared_figures(one, less):
+                    if left := difference(one, less, figure, mine.seed).num_unmatched:
+                        found.append(f"{names}, {name}: {left} questions with a value in one alone left out")
+            found += [f"{names} {line}" for line in otherwise(mine, theirs)]
+    return list(dict.fromkeys(found))
 
 
 def arms_compared(study: Study) -> list[tuple[Subject, Subject]]:
@@ -123,8 +145,9 @@ def arms_compared(study: Study) -> list[tuple[Subject, Subject]]:
     pairs = []
     for group in study.groups().values():
         first = next((one for one in group if one.role == "rl"), None)
+        reference = next((one for one in group if one.evaluations), None) if first is None else None
         for subject in group:
-            base = study.base_of(subject)
+            base = study.base_of(subject) or reference
             others = [one for one in group if subject.role == "rl" and one.role not in ("rl", "base")]
             others += [first] if first is not None and subject.role == "rl" else []
             pairs += [(subject, one) for one in filter(None, (base, *others)) if one is not subject]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ...evaluation.compare import better, compared_figures, shared
+from ...evaluation.figures import lower_is_better
 from ...evaluation.results import headlines, judge_notes
+from ...results import Difference
 from . import figures
-from .album import AT_START, Album, Cell, Fold, Part, Picture, Pictures, Table, Text, cell, slug
+from .album import AT_START, Album, Fold, Part, Picture, Pictures, Text, slug
 from .combine import (
     Combined,
     arms_compared,
@@ -18,9 +21,13 @@ from .combine import (
     figure_of,
     mean_of_role,
     means_of_runs,
+    pairs_of,
+    remarks,
     start_of_role,
 )
 from .folders import Study
+from .sweep import compare, tables
+from .tables import ABSENT, Cell, Table, cell
 
 ROLE_NAMES = {
     "safety": "safety",
@@ -183,17 +190,24 @@ def results(study: Study, album: Album) -> list[Part]:
     parts: list[Part] = [main_table(study)]
     evaluations = [one.results.judges for subject in study.subjects for one in subject.evaluations]
     # How far the judges may be off, as far as that was measured; `training` shows it of a run's own.
-    notes = list(dict.fromkeys(line for judges in evaluations for line in judge_notes(judges)))
+    notes = remarks(study) + list(dict.fromkeys(line for judges in evaluations for line in judge_notes(judges)))
     if notes:
         parts.append(Text(notes, "note"))
     if (compared := difference_table(study)).rows:
         long = len(compared.rows) > FOLDED_ABOVE
         parts.append(Fold(f"{len(compared.rows)} differences", [compared]) if long else compared)
+    parts += configuration_tables(study)
     if (measured := measured_table(study)).rows:
         parts.append(Fold("What each figure is", [measured]))
     if any(_papers_name(name) in BENCHMARKS for name in found):
         parts.append(Fold("The paper's own figures", [published_table()]))
     return parts
+
+
+def configuration_tables(study: Study) -> list[Table]:
+    """The training runs by configuration, where there are several of them."""
+    runs = study.every_run
+    return tables(compare(runs)) if len([run for run in runs if run.updates]) > 1 else []
 
 
 def main_table(study: Study) -> Table:
@@ -220,23 +234,45 @@ def main_table(study: Study) -> Table:
 
 
 def difference_table(study: Study) -> Table:
-    """Every model less its base, and RL less every other arm, on the same questions; of several seeds the mean."""
+    """Every model less its base, and RL less every other arm, on the same questions; of several seeds the mean. Of over-refusal
+    the safety of the unsafe prompts too, without which refusing nothing would be the best."""
+    arms = arms_compared(study)
+    pairs = [pair for subject, other in arms for pair in pairs_of(subject, other)]
+    columns: dict[tuple[str, str], None] = {}
+    for name in benchmarks_of(study):
+        for mine, theirs in pairs:
+            if name in shared(mine, theirs):
+                figures_of_both = compared_figures(mine.benchmarks[name], theirs.benchmarks[name])
+                columns |= dict.fromkeys((name, figure) for figure in figures_of_both)
     rows: list[list[str | Cell]] = []
-    names = list(benchmarks_of(study))
-    tested = False
-    for subject, other in arms_compared(study):
-        cells = []
-        for name in names:
-            found = differences(subject, other, name)
-            told = cell(combine(found), signed=True)
-            if len(found) == 1 and (p := found[0].p_value) is not None:
-                told, tested = replace(told, small=(*told.small, "p < 0.001" if p < 0.001 else f"p = {p:.3f}")), True
-            cells.append(told)
-        if any(one.text != "–" for one in cells):
+    for subject, other in arms:
+        cells = [_difference(differences(subject, other, name, figure), figure) for name, figure in columns]
+        if any(one.text != ABSENT for one in cells):
             rows.append([f"{subject.name} less {other.name}", *cells])
-    caption = "Differences over the questions that both models of a seed answered, with 95% intervals."
-    caption += " p: McNemar's or the sign-flip test." if tested else ""
-    return Table("differences", caption, ["models", *names], rows)
+    caption = (
+        "Differences over the questions that both models of a seed answered, with 95% intervals. "
+        "p: McNemar's or the sign-flip test."
+    )
+    return Table("differences", caption, ["models", *(_heading(*one, study) for one in columns)], rows)
+
+
+def _heading(benchmark: str, figure: str, study: Study) -> str | tuple[str, str]:
+    """The benchmark, with what is not told by its primary figure: that less is better, or which figure it is."""
+    entries = (one.results.benchmarks.get(benchmark) for subject in study.subjects for one in subject.evaluations)
+    if any(one is not None and one.primary == figure for one in entries):
+        return (benchmark, "lower is better") if lower_is_better(figure) else benchmark
+    return benchmark, figure
+
+
+def _difference(found: Sequence[Difference], figure: str) -> Cell:
+    """Difference, interval, which way it is; of one seed its test and number of questions."""
+    told = cell(combined := combine(found), signed=True)
+    notes = [verdict] if combined is not None and (verdict := better(figure, combined.value)) else []
+    if len(found) == 1:
+        (one,) = found
+        notes += [] if one.p_value is None else ["p < 0.001" if one.p_value < 0.0005 else f"p = {one.p_value:.3f}"]
+        notes.append(f"{one.n} questions")
+    return replace(told, notes=(*told.notes, *notes))
 
 
 def measured_table(study: Study) -> Table:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import yaml
 
-from ...errors import ConfigError, DataError, first_line
+from ...errors import DataError, first_line
 from ...files import read_json
 from ...monitoring.metrics_file import whole_lines
 from ...results import Audit, Evaluation, Memorization, Reflection
@@ -20,7 +20,8 @@ ROLES = ("base", "sft", "rl")
 """Names that the paper's figures belong to, in the order of the rows."""
 Series = dict[str, list[tuple[int, float]]]
 """Every metric as (update, value), in the order of recording."""
-_NAMED = re.compile(r"([A-Za-z0-9_.+-]+)=(.+)")
+TRAINS = {"data", "trainer", "schedule"}
+"""Keys by which the configuration of a run of train or sft is told."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ class Study:
     """What a reader must know of the folders: runs that stopped, folders that were given twice."""
     samples: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Rows of samples.jsonl by the name of the model, where they were asked for; their texts may be harmful."""
+    every_run: Sequence[TrainingRun] = ()
+    """Each training run once, with those that stopped and are no subject's."""
     num_samples: int = 0
     """Prompts of each set that are shown."""
 
@@ -182,83 +185,31 @@ class Study:
         return found
 
 
-def gather(arguments: Sequence[str]) -> Study:
-    """Read `FOLDER` and `NAME=FOLDER` arguments; folders of one name are joined (its training, its evaluations, its seeds).
-
-    A folder that stands there twice under one name is read once; a run that stopped before the others of its name is left out.
-    Both are noted. Raises ConfigError for a folder that is none of what a report is made from, DataError for a torn file.
-    """
-    subjects: dict[str, Subject] = {}
-    analyses: list[AnyAnalysis] = []
-    notes: list[str] = []
-    names: dict[Path, list[str]] = {}
-    for argument in arguments:
-        name, folder = _split(argument)
-        same = names.setdefault(folder.resolve(), [])
-        if name in same:
-            notes.append(f"{folder} was given twice as {name} and counts once")
-            continue
-        if same:
-            notes.append(f"{folder} was given as {' and '.join([*same, name])}: the same run under several names")
-        same.append(name)
-        for one in read_folder(folder):
-            if isinstance(one, Analysis):
-                if len(same) == 1:
-                    analyses.append(one)
-                continue
-            subject = subjects.setdefault(name, Subject(name))
-            if isinstance(one, TrainingRun):
-                subject.runs.append(one)
-            else:
-                subject.evaluations.append(one)
-    for subject in subjects.values():
-        notes += _leave_out_stopped(subject)
-    return Study(list(subjects.values()), analyses, notes)
-
-
-def _leave_out_stopped(subject: Subject) -> list[str]:
-    """Takes the runs that stopped before another one out of a subject; a line for each, and for one that is the only one."""
-    furthest = max((run.updates for run in subject.runs), default=0)
-    notes = []
-    for run in list(subject.runs):
-        planned = run.planned_updates or furthest
-        if run.updates < furthest:
-            subject.runs.remove(run)
-            notes.append(
-                f"{subject.name}: the run in {run.folder} stopped at update {run.updates} of {planned} and is left out"
-            )
-        elif run.updates < planned:
-            notes.append(f"{subject.name}: the run in {run.folder} stopped at update {run.updates} of {planned}")
-    return notes
-
-
-def _split(argument: str) -> tuple[str, Path]:
-    """(name, folder); a folder that exists is one, though its name may hold `=` as those of a sweep do."""
-    if not Path(argument).exists() and (named := _NAMED.fullmatch(argument)):
-        return named[1], Path(named[2])
-    return Path(argument).absolute().name, Path(argument)
-
-
 def read_folder(folder: Path) -> list[TrainingRun | EvaluationRun | AnyAnalysis]:
-    """Everything that a folder holds; raises ConfigError when it is nothing."""
+    """Everything that a folder itself holds; nothing where it is none of what a report is made of. Raises DataError for a torn
+    file."""
     found: list[TrainingRun | EvaluationRun | AnyAnalysis] = []
-    results = folder / Evaluation.FILE
-    if results.is_file() and "head_is_new" in read_json(results):
-        raise ConfigError(
-            f"report: {folder}: is the training of a reward model (lrm-safety reward), which a report does not "
-            "show; give the folder of its lrm-safety audit-reward"
-        )
+    results, config = folder / Evaluation.FILE, read_config(folder)
+    if is_reward_training(folder):
+        return []
     if (folder / "metrics.jsonl").is_file():
         found.append(read_run(folder))
+    elif config.keys() >= TRAINS:  # stopped before its first record
+        found.append(TrainingRun(folder, {}, config))
     if results.is_file():
-        found.append(EvaluationRun(folder, Evaluation.read(results), read_config(folder)))
-    found += [*_analyses(folder, Reflection), *_analyses(folder, Memorization), *_analyses(folder, Audit)]
-    if not found:
-        reason = "holds no metrics.jsonl, results.json or ANALYSIS.json" if folder.is_dir() else "no such folder"
-        raise ConfigError(
-            f"report: {folder}: {reason}; give folders of lrm-safety train, sft, evaluate, analyze or audit-reward"
-        )
-    return found
+        found.append(EvaluationRun(folder, Evaluation.read(results), config))
+    return [*found, *_analyses(folder, Reflection), *_analyses(folder, Memorization), *_analyses(folder, Audit)]
+
+
+def is_reward_training(folder: Path) -> bool:
+    """Whether it is one of `lrm-safety reward`, which trains something else."""
+    results = folder / Evaluation.FILE
+    return results.is_file() and "head_is_new" in read_json(results)
+
+
+def stopped(run: TrainingRun, planned: int) -> str:
+    """How a run that ended early is told of."""
+    return f"stopped at update {run.updates} of {planned}" if run.updates else "stopped before its first record"
 
 
 def read_run(folder: Path) -> TrainingRun:

@@ -12,11 +12,12 @@ from ...evaluation.results import judge_notes
 from ...files import flatten
 from ...monitoring.registry import find
 from . import figures
-from .album import Album, Card, Cell, Fold, Part, Picture, Pictures, Table, Text, slug
+from .album import Album, Card, Fold, Part, Picture, Pictures, Text, slug
 from .combine import graded_sets, over_questions
 from .cost import Cost, cost_of, evaluation_seconds
 from .folders import Study, Subject, TrainingRun
 from .style import LOOKS
+from .tables import Cell, Table
 
 PANELS = {
     "reward/raw_mean": "Reward, raw",

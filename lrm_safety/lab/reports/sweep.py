@@ -1,4 +1,4 @@
-"""The runs of a multirun as one table: a row for every configuration, means over its seeds."""
+"""Training runs by configuration: a row for each, means over its seeds, and how it differs from the others."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ...diagnosis import Evidence
-from ...errors import ConfigError
 from ...statistics import over_runs, unpaired_interval
 from .combine import graded_sets, num_questions, over_questions
 from .cost import cost_of
-from .folders import TrainingRun, read_config, read_run
+from .folders import TrainingRun, stopped
+from .tables import ABSENT, Table, bounded
 
 NOT_COMPARED = ("seed", "run", "tracking", "checkpoint")
 """Parts of a configuration that do not make another experiment."""
@@ -27,8 +27,6 @@ SETTLED = {
     "sft/loss": "loss",
 }
 """Metrics of which the median of the last records is shown, with their headings."""
-TRAINS = {"data", "trainer", "schedule"}
-"""Keys by which the configuration of a run of train or sft is told."""
 Interval = tuple[float, float | None, float | None]
 """Value, low, high."""
 HOW = (
@@ -45,6 +43,10 @@ class Row:
     changed: Mapping[str, Any]
     """How it differs from the reference, by dotted key; empty for the reference itself."""
     runs: Sequence[TrainingRun]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [_seed(run) for run in self.runs]
 
     def cells(self) -> dict[str, Interval]:
         """Mean and 95% interval over the runs that have the figure, by heading."""
@@ -122,33 +124,36 @@ def intervals(figures: Sequence[Mapping[str, float]], runs: Sequence[TrainingRun
     }
 
 
-def compare(folders: Sequence[Path]) -> Comparison:
-    """Every training run in or below the folders, by configuration.
+def by_configuration(runs: Sequence[TrainingRun]) -> dict[str, list[TrainingRun]]:
+    """The runs of each configuration, by what it is as JSON."""
+    groups: dict[str, list[TrainingRun]] = {}
+    for run in runs:
+        compared = {key: value for key, value in run.config.items() if key not in NOT_COMPARED}
+        groups.setdefault(json.dumps(compared, sort_keys=True), []).append(run)
+    return groups
+
+
+def compare(runs: Sequence[TrainingRun]) -> Comparison:
+    """Training runs by configuration; at least one of them has a record.
 
     The reference is the configuration that the others differ least from: in a sweep of single changes the unchanged one. Of
     two that differ from the others alike, as any two alone do, it is the one that is no ablation.
-    Raises ConfigError for a folder without runs, DataError for a torn file.
     """
-    groups: dict[str, list[TrainingRun]] = {}
-    for run in _runs(folders):
-        compared = {key: value for key, value in run.config.items() if key not in NOT_COMPARED}
-        groups.setdefault(json.dumps(compared, sort_keys=True), []).append(run)
+    groups = by_configuration(runs)
     identities = list(groups)
     distance = [sum(len(changes(_parsed(a), _parsed(b))) for b in identities) for a in identities]
-    stopped = [not any(run.updates for run in runs) for runs in groups.values()]  # all of them: no row to refer to
-    order = zip(stopped, distance, map(_ablated, groups.values()), range(len(identities)), identities, strict=True)
+    unrecorded = [not any(run.updates for run in runs) for runs in groups.values()]  # all of them: no row to refer to
+    order = zip(unrecorded, distance, map(_ablated, groups.values()), range(len(identities)), identities, strict=True)
     reference = min(order)[-1]
     ordered = [reference, *(one for one in identities if one != reference)]
-    names = _names([groups[one] for one in ordered])
+    names = names_of([groups[one] for one in ordered])
     rows, left_out = [], []
     for name, identity in zip(names, ordered, strict=True):
         furthest = max(run.updates for run in groups[identity])
         whole: dict[int, TrainingRun] = {}
         for run in groups[identity]:
-            if not run.updates:
-                left_out.append(f"{run.folder}: stopped before its first record")
-            elif run.updates < furthest:
-                left_out.append(f"{run.folder}: stopped at update {run.updates} of {furthest}")
+            if run.updates < furthest or not run.updates:
+                left_out.append(f"{run.folder}: {stopped(run, furthest)}")
             elif (same := whole.setdefault(_seed(run), run)) is not run:
                 left_out.append(f"{run.folder}: repeats seed {_seed(run)} of {same.folder}")
         if whole:
@@ -171,34 +176,23 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
     return found
 
 
-def markdown(comparison: Comparison) -> str:
-    """The tables as Markdown."""
-    parts = [f"{HOW}\n", _markdown_table(MAIN_HEAD + comparison.headings, table_rows(comparison))]
-    if differences := difference_rows(comparison):
-        parts += [
-            f"\nDifference from {comparison.reference.name}, paired by seed:\n",
-            _markdown_table(["run", *comparison.headings], differences),
-        ]
-    return "\n".join([*parts, *(f"\nLeft out: {line}" for line in comparison.left_out)]) + "\n"
-
-
-def table_rows(comparison: Comparison) -> list[list[str]]:
-    """Cells of the main table: before training, then every configuration."""
+def tables(comparison: Comparison) -> list[Table]:
+    """The configurations, the evaluation before training first; and how they differ from the reference."""
     before, places = comparison.before(), _places(comparison)
-    rows = [["before training", "", "", *_cells(before, places)]] if before else []
+    rows: list[list[str]] = [["before training", "", "", *_cells(before, places)]] if before else []
     for row in comparison.rows:
         changed = ", ".join(f"{key}={_shown(value)}" for key, value in row.changed.items()) or "reference"
         rows.append([row.name, changed, str(len(row.runs)), *_cells(row.cells(), places)])
-    return rows
-
-
-def difference_rows(comparison: Comparison) -> list[list[str]]:
-    """Cells of the differences from the reference."""
-    return [
-        [row.name, *_cells(found, _places(comparison), signed=True)]
+    made = [Table("configurations", HOW, [*MAIN_HEAD, *comparison.headings], rows, words=(0, 1))]
+    less = [
+        [row.name, *_cells(found, places, signed=True)]
         for row in comparison.rows[1:]
         if (found := comparison.differences(row))
     ]
+    if less:
+        caption = f"Difference from {comparison.reference.name}, paired by seed."
+        made.append(Table("configurations-less", caption, ["run", *comparison.headings], less))
+    return made
 
 
 def _places(comparison: Comparison) -> dict[str, int]:
@@ -211,29 +205,6 @@ def _cells(found: Mapping[str, Interval], places: Mapping[str, int], *, signed: 
     return [cell(found.get(name), number, signed=signed) for name, number in places.items()]
 
 
-def to_json(comparison: Comparison) -> dict[str, Any]:
-    """Every figure, for other programs."""
-
-    def plain(cells: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
-        return {name: dict(zip(("mean", "low", "high"), one, strict=True)) for name, one in cells.items()}
-
-    return {
-        "before": plain(comparison.before()),
-        "rows": [
-            {
-                "name": row.name,
-                "changed": dict(row.changed),
-                "seeds": [_seed(run) for run in row.runs],
-                "folders": [str(run.folder) for run in row.runs],
-                "figures": plain(row.cells()),
-                "differences": plain(comparison.differences(row)) if row is not comparison.reference else {},
-            }
-            for row in comparison.rows
-        ],
-        "left_out": list(comparison.left_out),
-    }
-
-
 def places_of(values: Sequence[float]) -> int:
     """Decimal places that all numbers of a column are shown with, by the largest of them."""
     largest = max(map(abs, values), default=0.0)
@@ -244,34 +215,9 @@ def cell(one: Interval | None, places: int = 3, *, signed: bool = False) -> str:
     """`0.930 [0.770, 0.981]`: mean and interval; a dash where there is no figure, the mean alone where it has no interval or
     one without a width that could be seen."""
     if one is None:
-        return "–"
-    mean, low, high = (None if value is None else f"{value:{'+' if signed else ''}.{places}f}" for value in one)
-    return str(mean) if low == high else f"{mean} [{low}, {high}]"
-
-
-def _runs(folders: Sequence[Path]) -> Iterator[TrainingRun]:
-    """Each run once, though folders overlap; also one that stopped before its first record. `lrm-safety reward`, which trains
-    something else, and evaluations are no runs."""
-    known: set[Path] = set()
-    for folder in folders:
-        places = {path.parent for name in ("metrics.jsonl", "config.yaml") for path in folder.rglob(name)}
-        found = [run for place in sorted(places) if (run := _run(place)) is not None]
-        if not any(run.updates for run in found):
-            reason = "no run of lrm-safety train or sft in it or below it" if folder.is_dir() else "no such folder"
-            raise ConfigError(f"compare: {folder}: {reason}")
-        for run in found:
-            if (place := run.folder.resolve()) not in known:
-                known.add(place)
-                yield run
-
-
-def _run(folder: Path) -> TrainingRun | None:
-    """The run of a folder; None where it is none."""
-    if (folder / "metrics.jsonl").is_file():
-        run = read_run(folder)
-        return run if run.updates or run.config.keys() >= TRAINS else None
-    config = read_config(folder)
-    return TrainingRun(folder, {}, config) if config.keys() >= TRAINS else None
+        return ABSENT
+    told = bounded(*one, places, signed=signed)
+    return told.text if told.interval and len(set(told.interval)) == 1 else str(told)
 
 
 def _evaluated(run: TrainingRun) -> Iterator[tuple[str, list[tuple[int, float]]]]:
@@ -279,17 +225,17 @@ def _evaluated(run: TrainingRun) -> Iterator[tuple[str, list[tuple[int, float]]]
     return ((name, run.series[f"evaluation/{name}"]) for name in graded_sets(run.series))
 
 
-def _called(run: TrainingRun) -> str:
-    """The folder's name, or where that is of one seed of a sweep, the run's own."""
-    configured = run.config.get("run") or {}
-    folder = Path(str(configured.get("directory", run.folder))).name
-    of_one_seed = any(part.startswith("seed-") for part in folder.split("__"))
-    return str(configured.get("name", folder)) if of_one_seed else folder
+def called(folder: Path, config: Mapping[str, Any]) -> str:
+    """The name that a folder's configuration asks for, or where that is of one seed of a sweep, the run's own."""
+    configured = config.get("run") or {}
+    asked = Path(str(configured.get("directory", folder))).name
+    of_one_seed = any(part.startswith("seed-") for part in asked.split("__"))
+    return str(configured.get("name", asked)) if of_one_seed else asked
 
 
-def _names(groups: Sequence[Sequence[TrainingRun]]) -> list[str]:
+def names_of(groups: Sequence[Sequence[TrainingRun]]) -> list[str]:
     """The folder that each configuration asks for; where several ask for one, with a number."""
-    names = [_called(runs[0]) for runs in groups]
+    names = [called(runs[0].folder, runs[0].config) for runs in groups]
     seen: Counter[str] = Counter()
     unique = []
     for name in names:
@@ -317,8 +263,3 @@ def _shown(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
     return "null" if value is None else str(value)
-
-
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(text.replace('|', '/') for text in line)} |" for line in lines)

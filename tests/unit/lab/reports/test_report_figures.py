@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import random
 from dataclasses import replace
@@ -21,12 +20,11 @@ from made_study import (
     training,
 )
 from matplotlib import pyplot as plt
-from rich.console import Console
 
 from lrm_safety.diagnosis import of_evaluation
 from lrm_safety.diagnosis.in_training import difference_interval
 from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.compare import compare
+from lrm_safety.evaluation.compare import difference
 from lrm_safety.lab.reports.analyses import reflection_table
 from lrm_safety.lab.reports.combine import (
     Combined,
@@ -45,7 +43,8 @@ from lrm_safety.lab.reports.cost import cost_of, num_gpus
 from lrm_safety.lab.reports.evaluations import difference_table, published, published_entropy
 from lrm_safety.lab.reports.figures import bars, curves, dots, scatter
 from lrm_safety.lab.reports.findings import diagnose_study, evidence_of
-from lrm_safety.lab.reports.folders import Analysis, Study, Subject, gather
+from lrm_safety.lab.reports.folders import Analysis, Study, Subject
+from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.style import looks_of
 from lrm_safety.results import AnalysedModel, Audit, Evaluation, Memorization, Metric, Reflection
 
@@ -292,7 +291,9 @@ def test_rl_is_compared_with_every_other_arm(tmp_path: Path) -> None:
     ]
     table = difference_table(study)
     assert [row[0] for row in table.rows][2:4] == ["rl less sft", "rl less raw"]
-    assert table.rows[0][1].small == ("+0.000 to +0.000", "p = 1.000"), "one seed: the test of the questions"
+    assert table.rows[0][1].small == ("+0.000 to +0.000", "p = 1.000", "100 questions"), (
+        "one seed: the test of the questions"
+    )
 
 
 def test_analyses_read_own_responses_at_the_first_temperature(tmp_path: Path) -> None:
@@ -349,7 +350,7 @@ def test_seeds_are_paired_by_seed_and_not_by_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_one_difference_has_one_interval(tmp_path: Path, size: int) -> None:
-    """`compare`, the report and the diagnosis say the same of the same two evaluations, in clusters or not."""
+    """Two evaluations alone, the report and the diagnosis say the same of the same two evaluations, in clusters or not."""
     draw = random.Random(7)
     folders = []
     for name in ("base", "rl"):
@@ -358,11 +359,11 @@ def test_one_difference_has_one_interval(tmp_path: Path, size: int) -> None:
         clusters = {f"q{i}": f"c{i // size}" for i in range(60)} if size > 1 else {}
         folders.append(evaluation(tmp_path / name, {"math500": replace(made, clusters=clusters)}, seed=3))
     before, after = (Evaluation.read(folder) for folder in folders)
-    compared = compare(["base", "rl"], [before, after], Console(file=io.StringIO()))[1].difference
+    compared = difference(after.benchmarks["math500"], before.benchmarks["math500"], "pass@1", 3)
     base, subject = gather([f"{folder.name}={folder}" for folder in folders]).subjects
     (reported,) = differences(subject, base, "math500")
     diagnosed = difference_interval(of_evaluation(before, "base"), of_evaluation(after, "rl"), "math500")
-    assert compared is not None and compared == reported and (reported.low, reported.high) == diagnosed
+    assert compared == reported and (reported.low, reported.high) == diagnosed
     assert compared.low < compared.value < compared.high
 
 

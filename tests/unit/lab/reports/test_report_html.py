@@ -13,7 +13,7 @@ from made_study import SAFETY, all_benchmarks, evaluation, make_families, make_s
 
 from lrm_safety.commands.report import report
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.lab.reports.folders import gather
+from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.page import SECTIONS, TEMPLATES
 
 CSS = (TEMPLATES / "style.css").read_text()
@@ -143,12 +143,12 @@ def test_tables(written: tuple[Path, Page, str]) -> None:
         ["rl", "reinforce_pp", "made/up", "made-up prompts", "made/reward", "60", "3"],
     ]
     head, *compared = page.tables["differences"]
-    assert head == ["models", "attaq", "xstest", "math500", "gpqa_diamond"]
+    assert head == ["models", "attaq", "xstest lower is better", "math500", "gpqa_diamond"]
     assert [row[0] for row in compared] == ["sft less base", "rl less base", "rl less sft"], (
         "RL against every other arm"
     )
     # 75 and 90 of 100 questions, or one less or more in both: the same difference of each seed
-    assert compared[2][1] == "+0.150 +0.150 to +0.150 3 runs"
+    assert compared[2][1] == "+0.150 +0.150 to +0.150 3 runs better"
     costs = {(row[0], row[1].split(",")[0]): row[1:6] for row in page.tables["costs"][1:]}
     # 3 runs of 30 records of 30 s on 4 groups of 2 GPUs; tokens 1,000/s x 18 s and 2,000/s x 10 s a record
     rl = ["training, 3 runs of 60 updates", "2,700", "1,620,000", "1,800,000", "6.00"]

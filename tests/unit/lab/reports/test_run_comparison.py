@@ -13,14 +13,21 @@ from made_study import training
 
 from lrm_safety import cli
 from lrm_safety.errors import ConfigError
-from lrm_safety.lab.reports.folders import read_folder
-from lrm_safety.lab.reports.sweep import cell, changes, compare, markdown, places_of
+from lrm_safety.lab.reports.gather import gather
+from lrm_safety.lab.reports.record import Report
+from lrm_safety.lab.reports.sweep import Comparison, cell, changes, places_of
+from lrm_safety.lab.reports.sweep import compare as compare_runs
 
 BASE = {
     "model": {"name": "tiny"},
     "algorithm": {"kl": {"coef": 0.05}, "clip_high": 0.2},
     "schedule": {"max_updates": 4},
 }
+
+
+def compare(folders: list[Path]) -> Comparison:
+    """The runs in and below the folders by configuration."""
+    return compare_runs(gather([str(folder) for folder in folders]).every_run)
 
 
 def made_run(folder: Path, seed: int, safety: list[float], name: str = "tiny", **algorithm: Any) -> Path:
@@ -123,10 +130,8 @@ def test_a_reward_training_beside_the_runs_is_none_of_them(sweep: Path) -> None:
     reward = training(sweep / "a reward", {"loss": [(1, 0.7), (2, 0.6)]})
     (reward / "results.json").write_text(json.dumps({"base": "made/up", "head_is_new": True}))
     assert [len(row.runs) for row in compare([sweep]).rows] == [3, 3, 3]
-    with pytest.raises(ConfigError, match="no run of lrm-safety train or sft"):
-        compare([reward])
     with pytest.raises(ConfigError, match=r"a reward: is the training of a reward model \(lrm-safety reward\)"):
-        read_folder(reward)
+        compare([reward])
 
 
 def test_a_run_that_stopped_early_is_left_out_and_named(sweep: Path) -> None:
@@ -134,7 +139,7 @@ def test_a_run_that_stopped_early_is_left_out_and_named(sweep: Path) -> None:
     found = compare([sweep])
     (line,) = found.left_out
     assert "experiment=tiny,seed=0: stopped at update 2 of 4" in line
-    assert len(found.reference.runs) == 2 and "Left out" in markdown(found)
+    assert len(found.reference.runs) == 2
 
 
 def test_a_run_without_a_record_is_named(sweep: Path) -> None:
@@ -210,20 +215,27 @@ def test_a_column_has_one_number_of_decimals() -> None:
     assert [places_of(one) for one in ([0.02, 0.93], [133.0, 2.0], [12.0], [0.002, 0.0], [])] == [3, 0, 1, 4, 4]
 
 
-def test_the_command_prints_and_writes(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["compare", str(sweep)]) == 0
+def test_the_command_prints_and_writes(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(sweep.parent)
+    assert cli.main(["report", "sweep", "--no-page"]) == 0
     out = capsys.readouterr().out
     assert "algorithm.kl.coef=0.0" in out and "0.930 [0.770, 0.981]" in out and "before training" in out
-    assert "paired by seed" in out and "-0.100 [-0.150, -0.050]" in out
+    assert "paired by seed" in out and "-0.100 [-0.150, -0.050]" in out and "diagnosis: " in out
     assert max(map(len, out.splitlines()[2:6])) <= 80, "a log of 80 columns breaks between figures alone"
-    text = (sweep / "comparison.md").read_text()
+    assert sorted(path.name for path in sweep.parent.iterdir()) == ["sweep"], "nothing is written"
+    assert cli.main(["report", str(sweep), "output=elsewhere"]) == 0
+    assert capsys.readouterr().out.startswith(out), "the page comes on top"
+    text = Path("elsewhere/report.md").read_text()
     assert "| no_kl | algorithm.kl.coef=0.0 | 3 | 0.830 [0.754, 0.886] | 0.0200 |" in text
-    data = json.loads((sweep / "comparison.json").read_text())
-    assert [row["name"] for row in data["rows"]] == ["tiny", "no_kl", "wide"]
-    assert data["rows"][1]["seeds"] == [0, 1, 2]
-    assert data["rows"][1]["figures"]["safety"]["mean"] == pytest.approx(0.83)
-    assert cli.main(["compare", str(sweep), f"output={sweep.parent / 'elsewhere'}"]) == 0
-    assert (sweep.parent / "elsewhere" / "comparison.md").is_file()
+    found = Report.read(Path("elsewhere"))
+    assert [row.name for row in found.configurations] == ["tiny", "no_kl", "wide"]
+    assert found.configurations[1].seeds == (0, 1, 2)
+    assert found.configurations[1].figures["safety"].mean == pytest.approx(0.83)
+    assert found.configurations[1].differences["safety"].mean == pytest.approx(-0.1)
+    page = Path("elsewhere/report.html").read_text()
+    assert "0.830 [0.754, 0.886]" in page and "-0.100 [-0.150, -0.050]" in page
 
 
 def test_brackets_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,16 +243,20 @@ def test_brackets_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixtu
         folder = made_run(tmp_path / str(i), 0, [0.1, 0.2])
         config = {**BASE, "seed": 0, "run": {"directory": f"outputs/{i}"}, "reward": {"models": models}}
         (folder / "config.yaml").write_text(json.dumps(config))
-    assert cli.main(["compare", str(tmp_path)]) == 0
+    assert cli.main(["report", str(tmp_path), "--no-page"]) == 0
     assert "reward.models=[phrases]" in capsys.readouterr().out
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match="no run of lrm-safety train or sft"):
+    with pytest.raises(ConfigError, match="nor does a folder below it"):
         compare([tmp_path])
     with pytest.raises(ConfigError, match="no such folder"):
         compare([tmp_path / "absent"])
-    for arguments, said in ((["compare"], "at least one folder"), (["compare", "--all", "x"], "not --all")):
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").write_text(json.dumps(BASE | {"trainer": {}, "data": {}}))
+    with pytest.raises(ConfigError, match=r"no run has a record yet: .*begun stopped before its first record"):
+        compare([tmp_path])
+    for arguments, said in ((["report"], "at least one folder"), (["report", "--all", "x"], "not --all")):
         assert cli.main(arguments) == 1
         assert said in capsys.readouterr().err
 
@@ -248,40 +264,35 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 EVALUATION = Path(__file__).parents[2] / "results_of_format_1" / "results.json"
 
 
-def test_what_a_folder_holds_decides_how_it_is_compared(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_of_any_kind_in_any_mix(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = sweep.parent / "one", sweep.parent / "two"
     for folder in (one, two):
         folder.mkdir()
         (folder / "results.json").write_bytes(EVALUATION.read_bytes())
-    assert cli.main(["compare", str(one), str(two)]) == 0
+    assert cli.main(["report", str(one), str(two), "--no-page"]) == 0
     alone = capsys.readouterr().out
-    assert "paired differences from A" in alone and "+0.000" in alone and "paired by seed" not in alone
+    assert "two less one" in alone and "+0.000" in alone and "paired by seed" not in alone
+    assert cli.main(["report", str(one), str(sweep), str(two), "--no-page"]) == 0
+    both = capsys.readouterr().out
+    assert "two less one" in both and "paired by seed" in both
     assert sorted(path.name for path in one.iterdir()) == ["results.json"], "an evaluation's folder is left as it is"
-    assert cli.main(["compare", str(one), str(sweep), str(two)]) == 0
-    assert capsys.readouterr().out.startswith(alone) and (sweep / "comparison.json").is_file()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["one"], "one: is one evaluation; give a second one"),
-        (["one", "two", "output=x"], "output=FOLDER is for the table"),
-    ],
-)
-def test_mistakes_about_evaluations(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    said: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "results.json").write_bytes(EVALUATION.read_bytes())
-    assert cli.main(["compare", *arguments]) == 1
-    assert said in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+def test_below_a_folder_everything_is_found_and_named(tmp_path: Path) -> None:
+    """A study's methods by their names, seeds of one evaluation under one, runs by configuration."""
+    for seed in (0, 1):
+        made_run(tmp_path / "study" / "rl" / f"seed-{seed}" / "run", seed, [0.1, 0.9])
+        for place in (
+            f"study/base/seed-{seed}/evaluation",
+            f"study/rl/seed-{seed}/evaluation",
+            f"eval/small__seed-{seed}",
+        ):
+            (tmp_path / place).mkdir(parents=True)
+            (tmp_path / place / "results.json").write_bytes(EVALUATION.read_bytes())
+    found = gather([str(tmp_path / "study")])
+    assert [(one.name, len(one.runs), len(one.evaluations)) for one in found.subjects] == [("base", 0, 2), ("rl", 2, 2)]
+    assert [(one.name, len(one.evaluations)) for one in gather([str(tmp_path / "eval")]).subjects] == [("small", 2)]
+    assert [one.name for one in gather([f"mine={tmp_path / 'eval'}"]).subjects] == ["mine"]
 
 
 def test_rows_of_a_sweep_are_called_after_their_runs_not_after_one_seed(tmp_path: Path) -> None:
