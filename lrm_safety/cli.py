@@ -51,8 +51,8 @@ def _main(arguments: list[str]) -> int:
     rest = arguments[len(name.split()) :]
     kinds = kinds_of(name)
     if name not in COMMANDS and not kinds:
-        known = [*COMMANDS, *{one.split()[0] for one in COMMANDS}]
-        near = [ONCE[name]] if name in ONCE else difflib.get_close_matches(name, known, n=1)
+        words = [*COMMANDS, *{one.split()[0] for one in COMMANDS}]
+        near = [ONCE[name]] if name in ONCE else difflib.get_close_matches(name, words, n=1)
         meant = f"; did you mean {near[0]}?" if near else "; `lrm-safety --help` lists all"
         print(f"error: unknown command {name}{meant}", file=sys.stderr)
         return 2
