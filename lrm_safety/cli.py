@@ -11,12 +11,11 @@ import signal
 import sys
 
 from . import credentials
-from .commands.later import Later
 from .errors import LrmSafetyError, of_the_user, shown
 from .files import disk_says
 from .interruption import StopRequested
 from .run_folder import packages
-from .usage import COMMANDS, ONCE, Command, help_of, kinds_of, usage
+from .usage import COMMANDS, ONCE, Command, Later, help_of, kinds_of, usage
 
 STDOUT = 1
 

@@ -18,7 +18,7 @@ from .algorithm.kl import AdaptiveKL, FixedKL, KLController, kl_estimate
 from .algorithm.shaping import RunningMoments, malformed_penalty, overlong_penalty, shape_scores, unfinished_penalty
 from .conversation import ParsedResponse
 from .errors import InvariantError
-from .rewards.mixture import Scores
+from .rewards.scorer import Scores
 from .rollouts import GenerationRequest, Rollout, TokenIds, TokenScores, TokenValues, TrainingSequence
 from .segment_rewards import Segments, segment_metrics, shaping_rewards
 from .settings import KLSettings, Settings

@@ -12,7 +12,7 @@ from .conversation import ParsedResponse, ResponseParser, compose_response
 from .datasets import PromptSet
 from .experience import RolloutBatch
 from .rewards.conversation import Conversation
-from .rewards.mixture import PrefixScores, Scores
+from .rewards.scorer import PrefixScores, Scores
 from .rewards.segments import Step
 from .rollouts import Rollout, TokenScores, TrainingSequence
 from .segment_rewards import Segments, cut

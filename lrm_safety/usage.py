@@ -1,14 +1,28 @@
-"""The commands of `lrm-safety`: one declaration each, and what --help prints out of them."""
+"""The commands of `lrm-safety`: one declaration each, what --help prints out of them, and their functions, imported when called."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from .settings.paths import configuration_directory
+
+
+@dataclass(frozen=True)
+class Later:
+    """`module:function` below lrm_safety."""
+
+    path: str
+
+    def __call__(self, *arguments: Any) -> Any:
+        module, _, function = self.path.partition(":")
+        return getattr(import_module(f"lrm_safety.{module}"), function)(*arguments)
+
 
 NO_TRAINING = "training had not begun, nothing was lost"
 STATUS = (
@@ -251,7 +265,7 @@ _COMMANDS = (
     Command(
         "build-miniature",
         "build the miniature's models and prompts again",
-        "commands.build_miniature:build_miniature",
+        "commands.demo:build_miniature",
         "FOLDER",
         ("outputs/miniature",),
         "Trains the miniature's models again: docs/miniature.md.",

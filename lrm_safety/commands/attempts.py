@@ -21,7 +21,7 @@ from ..workers.group import HourlyBudget
 from ..workers.groups import StartedGroups, join_ray
 from ..workers.protocols import Trainer
 from .export import write as write_export
-from .model_card import write_model_card
+from .export import write_model_card
 
 Run = TypeVar("Run", bound=Prepared[Any])
 GroupsOf = TypeVar("GroupsOf", bound=StartedGroups[Any])

@@ -1,4 +1,5 @@
-"""`lrm-safety demo`: train the miniature with the ordinary command and show what became of it."""
+"""`lrm-safety demo`: train the miniature with the ordinary command and show what became of it; `lrm-safety build-miniature`:
+its models and prompts, built again."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from ..settings import Settings
 from ..settings.compose import TRAIN
 from ..settings.paths import resolve
 from ..terminal import print_table
-from .later import Later
+from ..usage import Later
 from .launch import launch, parse
 from .samples import read_samples
 
@@ -169,3 +170,15 @@ def _show_sample(directory: Path, last: int) -> None:
             Text(f"{name}: ", "bold") + Text(f"<think>{row['trace']}</think> ", "dim") + Text(row["answer"], "green")
         )
     console.print(f"more: lrm-safety samples {directory}", soft_wrap=True)
+
+
+def build_miniature(arguments: list[str]) -> int:
+    """Run `build-miniature FOLDER`; returns the exit status."""
+    if len(arguments) != 1:
+        raise ConfigError(
+            "build-miniature: give the output folder, e.g. `lrm-safety build-miniature outputs/miniature`"
+        )
+    from ..lab.miniature.build import build
+
+    build(Path(arguments[0]))
+    return 0

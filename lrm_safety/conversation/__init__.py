@@ -2,15 +2,16 @@
 
 from lrm_safety.conversation.families import FAMILIES, PROTOCOLS, Family, PromptRenderer, Protocol, get_family
 from lrm_safety.conversation.language import is_english
-from lrm_safety.conversation.reflection import REFLECTION_WORDS, reflection_token_ids
 from lrm_safety.conversation.refusal import is_refusal
 from lrm_safety.conversation.response import (
     CLOSE_TAG,
     OPEN_TAG,
+    REFLECTION_WORDS,
     ParsedResponse,
     ResponseParser,
     Status,
     compose_response,
+    reflection_token_ids,
     split_think_text,
 )
 from lrm_safety.conversation.template import DATE_STRING, ChatTemplate, ControlTokens

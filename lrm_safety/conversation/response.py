@@ -1,25 +1,19 @@
-"""Split a sampled response into trace and answer, with token ids as the truth.
-
-Where `</think>` is one added token of the tokenizer the boundary is that id, and the same characters spelled with
-ordinary tokens close nothing. Where it is ordinary text (Granite), the boundary is the first token at which the decoded
-prefix holds the tag. Either way the trace's tokens are those up to and including the one that completes `</think>`, and
-the rest, stop token included, are the answer's, so per-token values split without a gap or an overlap.
-"""
+"""A sampled response: split into trace and answer with token ids as the truth, and the tokens by which its trace reflects."""
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lrm_safety.errors import DataError
+from ..errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from lrm_safety.conversation.families import Family
+    from .families import Family
 
 OPEN_TAG = "<think>"
 CLOSE_TAG = "</think>"
@@ -184,3 +178,17 @@ def split_think_text(text: str) -> tuple[str, str]:
     if match is None or text.count(OPEN_TAG) != 1 or text.count(CLOSE_TAG) != 1:
         raise DataError("a response must be one <think>trace</think> followed by its answer: mend or drop the row")
     return match.group(1).strip(), match.group(2).strip()
+
+
+REFLECTION_WORDS = ("wait", "Wait", "but", "But", "Alternatively")
+
+
+def reflection_token_ids(tokenizer: PreTrainedTokenizerBase, words: Iterable[str] = REFLECTION_WORDS) -> frozenset[int]:
+    """Ids of `words` that are one token, with and without a leading space.
+
+    A form of several tokens is left out: its pieces occur in other words too. The set is empty when no form is one
+    token; a metric over it is then undefined, not zero.
+    """
+    forms = [form for word in words for form in (word, f" {word}")]
+    encoded = [tokenizer.encode(form, add_special_tokens=False) for form in forms]
+    return frozenset(ids[0] for ids in encoded if len(ids) == 1 and ids[0] != tokenizer.unk_token_id)

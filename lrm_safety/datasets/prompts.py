@@ -1,19 +1,27 @@
-"""Load a set of prompts from a local file or the hub, check every row, and fingerprint what was read."""
+"""Sets of prompts: loaded from a file or the hub, every row checked and fingerprinted; rendered once, before anything starts,
+so that a prompt that does not fit is found at once; and drawn in an order that is seeded, fair and resumable."""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.files import digest_of
+import numpy as np
 
+from ..conversation import DATE_STRING, Family, PromptRenderer
+from ..errors import ConfigError, DataError, ModelError
+from ..files import digest_of
+from ..rollouts import TokenIds
 from .files import read_rows
 from .hub import read_hub
 from .serialised import Source, unwrap
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -155,3 +163,164 @@ def _categories(value: Any, field: str, where: str) -> tuple[str, ...]:
 
 def _fingerprint(rows: Iterable[PromptRow]) -> str:
     return digest_of(json.dumps([row.id, row.question]) + "\n" for row in rows)
+
+
+logger = logging.getLogger(__name__)
+
+
+def render_prompts(
+    prompts: PromptSet,
+    family: Family,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    system_prompt: str | None,
+    max_prompt_tokens: int,
+    overlong: str = "error",
+    num_embeddings: int | None = None,
+) -> tuple[PromptSet, list[TokenIds]]:
+    """The rows that fit, and token ids, int32 [P], of each in order. Control tokens that a question spells out are broken by a
+    space; `num_respelled` of the set counts such rows.
+
+    A row over `max_prompt_tokens` raises DataError with its name, or with overlong="skip" is left out; a warning counts
+    the rows left out, another those with control tokens. DataError too for a row with a token that the model's embedding of
+    `num_embeddings` rows does not have (None: not known).
+    """
+    renderer = PromptRenderer(family, tokenizer, system_prompt)
+    kept: list[PromptRow] = []
+    rendered: list[TokenIds] = []
+    respelled: list[tuple[PromptRow, str]] = []
+    for row in prompts.rows:
+        where = f"{prompts.source}, row {row.index + 1} (id {row.id})"
+        try:
+            prompt = renderer.render(row.question)
+        except (DataError, ModelError) as error:
+            raise DataError(f"{where}: {error}") from error
+        if len(prompt.ids) > max_prompt_tokens and overlong == "skip":
+            continue
+        if len(prompt.ids) > max_prompt_tokens:
+            raise DataError(
+                f"{where}: {len(prompt.ids)} prompt tokens are over "
+                f"rollout.max_prompt_tokens={max_prompt_tokens}; raise it, shorten the prompt, or data.overlong=skip"
+            )
+        check_embedded(prompt.ids, num_embeddings, tokenizer, where)
+        kept.append(row)
+        rendered.append(np.asarray(prompt.ids, dtype=np.int32))
+        respelled += [(row, token) for token in prompt.respelled[:1]]
+    if num_skipped := len(prompts) - len(kept):
+        logger.warning(
+            "%s: %d of %d prompts are over rollout.max_prompt_tokens=%d and were left out (data.overlong=skip)",
+            prompts.source,
+            num_skipped,
+            len(prompts),
+            max_prompt_tokens,
+        )
+    warn_of_rendering(renderer, str(prompts.source), respelled, len(kept))
+    return replace(prompts, rows=tuple(kept), num_respelled=len(respelled)), rendered
+
+
+def warn_of_rendering(
+    renderer: PromptRenderer, source: str, respelled: Sequence[tuple[PromptRow, str]], num_rows: int
+) -> None:
+    """One line each for control tokens that were broken (of each such row the first one) and for a date that is not today's."""
+    if respelled:
+        row, token = respelled[0]
+        logger.warning(
+            "%s: %d of %d questions spell out control tokens of the model, which are broken by a space (first: %s in row %d)",
+            source,
+            len(respelled),
+            num_rows,
+            token,
+            row.index + 1,
+        )
+    if renderer.respelled_in_system_prompt:
+        logger.warning(
+            "model.system_prompt: spells out the control token %s, which is broken by a space",
+            renderer.respelled_in_system_prompt[0],
+        )
+    if renderer.writes_the_date:
+        logger.warning(
+            "the model's chat template writes today's date; it is told %s, so that prompts do not change from day to day",
+            DATE_STRING,
+        )
+
+
+def check_embedded(
+    ids: Sequence[int], num_embeddings: int | None, tokenizer: PreTrainedTokenizerBase, where: str
+) -> None:
+    """Raise DataError for an id without a row in the embedding, which a model could not read."""
+    highest = max(ids)
+    if num_embeddings is not None and highest >= num_embeddings:
+        raise DataError(
+            f"{where}: the token {tokenizer.convert_ids_to_tokens(highest)} has the id {highest}, but the model's embedding "
+            f"has {num_embeddings} rows and its tokenizer {len(tokenizer)} tokens; use the model's own tokenizer, or "
+            "resize the embedding"
+        )
+
+
+class PromptSource:
+    """Draws batches of prompt indices, pass after pass over the set.
+
+    Each pass is a permutation shuffled by (seed, pass number) with PCG64, whose stream numpy keeps the same on every
+    platform. What a pass leaves over is carried into the next batch, so every prompt is drawn k times before any is
+    drawn k + 1 times. A batch that spans two passes takes the rest of the old pass, then the new pass in its order but
+    for the prompts it already holds; those keep their places in the new pass and wait for the following batches. A
+    batch therefore never holds a prompt twice.
+
+    Raises ConfigError unless 1 <= batch_size <= num_prompts.
+    """
+
+    def __init__(self, num_prompts: int, batch_size: int, seed: int) -> None:
+        if not 1 <= batch_size <= num_prompts:
+            raise ConfigError(
+                f"rollout batch of {batch_size} prompts does not fit a set of {num_prompts}: "
+                "it must be at least 1 and at most the number of prompts"
+            )
+        if seed < 0:
+            raise ConfigError(f"seed={seed} must not be negative")
+        self._num_prompts = num_prompts
+        self._batch_size = batch_size
+        self._seed = seed
+        self._num_passes_started = 0
+        self._remaining: list[int] = []
+
+    def next_batch(self) -> list[int]:
+        """`batch_size` different indices in `range(num_prompts)`."""
+        batch = self._remaining[: self._batch_size]
+        self._remaining = self._remaining[self._batch_size :]
+        if missing := self._batch_size - len(batch):
+            shuffled = self._next_pass()
+            held = set(batch)
+            taken = [index for index in shuffled if index not in held][:missing]
+            batch += taken
+            held = set(taken)
+            self._remaining = [index for index in shuffled if index not in held]
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the next batch depends on, as JSON-able values."""
+        return {
+            "num_prompts": self._num_prompts,
+            "seed": self._seed,
+            "num_passes_started": self._num_passes_started,
+            "remaining": list(self._remaining),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state_dict` was taken; the batch size may differ from the one it was taken with.
+
+        Raises DataError when the state belongs to another number of prompts or another seed.
+        """
+        for name, ours in (("num_prompts", self._num_prompts), ("seed", self._seed)):
+            if state[name] != ours:
+                raise DataError(
+                    f"the checkpoint's prompt order has {name}={state[name]}, this run has {ours}: "
+                    "resume with the data set and seed it was started with"
+                )
+        self._num_passes_started = state["num_passes_started"]
+        self._remaining = list(state["remaining"])
+
+    def _next_pass(self) -> list[int]:
+        # A generator of its own for each pass: the order of pass n needs no replay of the passes before it.
+        entropy = np.random.SeedSequence([self._seed, self._num_passes_started])
+        self._num_passes_started += 1
+        return np.random.Generator(np.random.PCG64(entropy)).permutation(self._num_prompts).tolist()

@@ -22,8 +22,7 @@ from ..conversation import (
 from ..errors import DataError, ModelError
 from ..files import digest_of
 from ..rollouts import TokenIds
-from .prompts import PromptRow, PromptSet
-from .rendering import check_embedded, warn_of_rendering
+from .prompts import PromptRow, PromptSet, check_embedded, warn_of_rendering
 from .serialised import plain_text
 
 if TYPE_CHECKING:

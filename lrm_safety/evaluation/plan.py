@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..conversation import CLOSE_TAG, DATE_STRING, OPEN_TAG, Family, PromptRenderer, Protocol
-from ..datasets.rendering import check_embedded
+from ..datasets.prompts import check_embedded
 from ..errors import ConfigError, DataError
 from ..files import number_of
 from ..rollouts import TokenIds

@@ -19,8 +19,8 @@ from transformers import (
 
 from ..errors import ModelError, first_line
 from ..settings import ModelSettings
-from . import packed_attention
 from .folder import check_model_folder, check_tied_head, is_hub_id
+from .packing import PACKED_SDPA, register_packed_sdpa
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 RECURRENT_LAYERS = {"mamba", "linear_attention", "conv", "recurrent"}
@@ -140,8 +140,8 @@ def attend_by_sequence(model: PreTrainedModel, *, packing: bool) -> None:
     config = model.config.get_text_config()
     windows = set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}
     if packing and config._attn_implementation == "sdpa" and not windows:
-        packed_attention.register()
-        model.set_attn_implementation(packed_attention.PACKED_SDPA)
+        register_packed_sdpa()
+        model.set_attn_implementation(PACKED_SDPA)
 
 
 def _disable_dropout(model: nn.Module) -> None:

@@ -1,15 +1,21 @@
-"""Sequences to the tensors of one forward pass: one packed row, or padded rows."""
+"""Micro-batches through a model: sequences laid out as one packed row or as padded rows, attention within each of a packed
+row's sequences, and the results cut apart again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
-from ..rollouts import TokenIds
+from ..rollouts import MicroBatch, TokenIds, TokenScores, TrainingSequence
 
 
 @dataclass(frozen=True)
@@ -96,3 +102,80 @@ def pack(sequences: Sequence[tuple[TokenIds, TokenIds]], *, packing: bool) -> Pa
         lengths=lengths,
         sequence_lengths=tuple(widths) if packing else None,
     )
+
+
+PACKED_SDPA = "packed_sdpa"
+
+
+def _packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sequence_lengths: Sequence[int] | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """query [1, heads, T, head size] -> [1, T, heads, head size]; `sequence_lengths` sum to T. None: padded rows.
+
+    transformers' `sdpa` reads a packed row with a [T, T] block mask and so pays for T^2 whatever the lengths; causal attention
+    within each sequence costs the sum of the squares and needs no mask. Numbers are the same.
+    """
+    if sequence_lengths is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    lengths = list(sequence_lengths)
+    parts = zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True)
+    outputs = [
+        scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True, enable_gqa=True)
+        for q, k, v in parts
+    ]
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _packed_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """No mask for packed rows, the usual one for padded rows."""
+    return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+
+
+def register_packed_sdpa() -> None:
+    """Make `packed_sdpa` an attention implementation of transformers; may be called again."""
+    AttentionInterface.register(PACKED_SDPA, _packed_attention)
+    AttentionMaskInterface.register(PACKED_SDPA, _packed_mask)
+
+
+Forward = Callable[[PackedBatch], tuple[Tensor, Tensor]]
+
+
+def pack_sequences(sequences: Sequence[TrainingSequence], *, packing: bool, device: torch.device) -> PackedBatch:
+    """The sequences of one micro-batch on `device`."""
+    pairs = [(sequence.prompt_ids, sequence.response_ids) for sequence in sequences]
+    return pack(pairs, packing=packing).to(device)
+
+
+def split_scores(sequences: Sequence[TrainingSequence], logprobs: Tensor, entropy: Tensor) -> list[TokenScores]:
+    """Cut the flat results of one micro-batch into float32 numpy arrays per sequence."""
+    lengths = [len(sequence.response_ids) for sequence in sequences]
+    parts = (values.detach().float().cpu().split(lengths) for values in (logprobs, entropy))
+    return [
+        TokenScores(sequence.index, one.numpy().copy(), other.numpy().copy())
+        for sequence, one, other in zip(sequences, *parts, strict=True)
+    ]
+
+
+def score_micro_batches(
+    forward: Forward, micro_batches: Sequence[MicroBatch], *, packing: bool, device: torch.device
+) -> list[TokenScores]:
+    """Log-probs and entropies of every sequence, in the order of the micro-batches; no gradients.
+
+    An empty micro-batch runs as a dummy and adds nothing: under ZeRO-3 every rank must pass equally many.
+    """
+    scores = []
+    with torch.no_grad():
+        for sequences in micro_batches:
+            logprobs, entropy = forward(pack_sequences(sequences, packing=packing, device=device))
+            scores += split_scores(sequences, logprobs, entropy)
+    return scores

@@ -14,8 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 
 from ..errors import ModelError
-from .packed_attention import PACKED_SDPA
-from .packing import PackedBatch
+from .packing import PACKED_SDPA, PackedBatch
 
 
 class ChunkedHead(nn.Module):

@@ -19,8 +19,8 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig
 from ..settings import ModelSettings, TrainerSettings
 from .load import freeze, load_causal_lm
 from .lora import add_lora
+from .loss import parameter_groups
 from .packing import pack
-from .parameters import parameter_groups
 from .token_logprobs import TokenLogprobs
 
 MOE_BLOCKS = (

@@ -1,24 +1,24 @@
-"""Reward models with a sequence-classification head (Bradley-Terry), such as Skywork-Reward-V2."""
+"""Reward models with a sequence-classification head (Bradley-Terry): over chats, such as Skywork-Reward-V2, or over pairs of
+segments, such as OpenAssistant's DeBERTa."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from lrm_safety.errors import ConfigError, ModelError, RewardError, first_line
-from lrm_safety.modeling.folder import check_model_folder
-from lrm_safety.modeling.load import attention_implementation, one_attention_kernel
-from lrm_safety.settings import RewardModelSettings
-
+from ..errors import ConfigError, ModelError, RewardError, first_line
+from ..modeling.folder import check_model_folder
+from ..modeling.load import attention_implementation, one_attention_kernel
+from ..settings import RewardModelSettings
 from .check import check_head, refuse_unread
-from .conversation import Conversation
-from .overlong import drop_trace_middle
+from .conversation import Conversation, drop_trace_middle, shortened
 from .rendering import Rendered, Renderer, load_reward_tokenizer
 from .scorer import ScoreArray, checked_scores
 
@@ -42,7 +42,9 @@ class ClassifierScorer:
         source = f"{self._key}.path={settings.path}"
         tokenizer = load_reward_tokenizer(str(settings.path), settings.revision, source)
         self._renderer = Renderer(tokenizer, source)
-        self._model = float32_head(_load_model(settings, source, device)).to(self._device).eval()
+        _check_files(str(settings.path), source)
+        model = _load_model(settings, source, attention_implementation(settings.attention, device))
+        self._model = float32_head(model).to(self._device).eval()
         self._tokenizer = tokenizer
         self._num_embeddings = self._model.get_input_embeddings().weight.shape[0]
         self._pad_id = self._set_padding(tokenizer, source)
@@ -165,23 +167,43 @@ def float32_head(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _load_model(settings: RewardModelSettings, source: str, device: str) -> PreTrainedModel:
-    if (folder := Path(str(settings.path))).is_dir() and not (folder / "config.json").is_file():
+def _check_files(path: str, source: str) -> None:
+    folder = Path(path)
+    if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(f"{source}: the folder holds no config.json")
     if folder.is_dir():
         try:
-            check_model_folder(str(folder), needs_tokenizer=False)
+            check_model_folder(path, needs_tokenizer=False)
         except ModelError as error:
             raise ModelError(f"{source}: cannot load the reward model ({error})") from error
         check_head(folder, source)
+
+
+def _load_model(settings: RewardModelSettings, source: str, attention: str | None) -> PreTrainedModel:
+    dtype = getattr(torch, settings.dtype)
+    model, loading = load_classifier(str(settings.path), settings.revision, source, dtype=dtype, attention=attention)
+    if missing := sorted(loading["missing_keys"]):
+        raise ModelError(
+            f"{source}: is no reward model, or torn: its files lack {', '.join(missing[:3])} ({len(missing)} in all); "
+            "choose a checkpoint with a sequence-classification head"
+        )
+    refuse_unread(loading["unexpected_keys"], model, source)
+    return model
+
+
+def load_classifier(
+    path: str, revision: str | None, source: str, *, dtype: torch.dtype, attention: str | None
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A sequence-classification model of one output, and the `missing_keys` and `unexpected_keys` of its files. `attention`:
+    None leaves it to transformers. Raises ModelError, which opens with `source`."""
     one_attention_kernel()
     try:
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            settings.path,
-            revision=settings.revision,
+            path,
+            revision=revision,
             num_labels=1,
-            dtype=getattr(torch, settings.dtype),
-            attn_implementation=attention_implementation(settings.attention, device),
+            dtype=dtype,
+            attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -193,11 +215,65 @@ def _load_model(settings: RewardModelSettings, source: str, device: str) -> PreT
         raise ModelError(
             f"{source}: cannot load the reward model ({type(error).__name__}: {first_line(error)})"
         ) from error
-    if missing := sorted(loading["missing_keys"]):
-        raise ModelError(
-            f"{source}: is no reward model, or torn: its files lack {', '.join(missing[:3])} ({len(missing)} in all); "
-            "choose a checkpoint with a sequence-classification head"
-        )
     assert isinstance(model, PreTrainedModel)
-    refuse_unread(loading["unexpected_keys"], model, source)
-    return model
+    return model, loading
+
+
+class PairScorer:
+    """Scores by `tokenizer(request, text)`, as cross-encoder reward models are trained; the counterpart of
+    ClassifierScorer, which reads chats. Logits are float32 and equal those of one text at a time up to rounding.
+
+    Raises ModelError when the model cannot be loaded, lacks its head, or its tokenizer has no padding token.
+    """
+
+    def __init__(
+        self, name: str, settings: RewardModelSettings, tokenizer: PreTrainedTokenizerBase, device: str
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self._key = f"reward.models.{name}"
+        self._settings, self._tokenizer, self._device = settings, tokenizer, device
+        source = f"{self._key}.path={settings.path}"
+        if tokenizer.pad_token_id is None:
+            raise ModelError(f"{source}: the tokenizer has no padding token, which pairs need")
+        self._model = _load_model(settings, source, None).to(device).eval()
+
+    def score_texts(self, conversations: Sequence[Conversation], view: str) -> ScoreArray:
+        """Logits of one view, float32 [n]; `overlong_score` where the prompt alone is over max_tokens. Raises RewardError
+        for a logit that is not finite."""
+        scores = np.full(len(conversations), self._settings.overlong_score, dtype=np.float32)
+        readable: list[int] = []
+        pairs: list[tuple[str, str]] = []
+        for position, conversation in enumerate(conversations):
+            prompt, text = conversation.prompt, conversation.view(view)
+            kept = shortened(prompt, text, lambda text, prompt=prompt: self._fits(prompt, text))  # type: ignore[misc]
+            self.counters["overlong"] += kept != text
+            if kept is None:
+                self.counters["unread"] += 1
+            else:
+                readable.append(position)
+                pairs.append((prompt, kept))
+        logits = np.empty(len(pairs), dtype=np.float32)
+        lengths = [self._num_tokens(*pair) for pair in pairs]
+        for micro_batch in plan_padded(lengths, self._settings.micro_batch_tokens):
+            logits[micro_batch] = self._forward([pairs[i] for i in micro_batch])
+        scores[readable] = logits
+        return checked_scores(scores, len(conversations), f"{self._key} (view {view})")
+
+    def _num_tokens(self, prompt: str, text: str) -> int:
+        return len(self._tokenizer(prompt, text, verbose=False)["input_ids"])
+
+    def _fits(self, prompt: str, text: str) -> bool:
+        return self._num_tokens(prompt, text) <= self._settings.max_tokens
+
+    @torch.inference_mode()
+    def _forward(self, pairs: list[tuple[str, str]]) -> ScoreArray:
+        encoded = self._tokenizer(
+            [prompt for prompt, _ in pairs],
+            [text for _, text in pairs],
+            padding=True,
+            return_tensors="pt",
+            verbose=False,
+        )
+        logits = self._model(**encoded.to(self._device)).logits
+        result: ScoreArray = logits[:, 0].float().cpu().numpy()
+        return result

@@ -1,11 +1,13 @@
-"""What a reward source reads: the text of one prompt and one response, and the views of it that are scored."""
+"""What a reward source reads: the text of one prompt and one response, the views of it that are scored, and how an over-long
+one is made readable."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lrm_safety.errors import ConfigError
+from ..errors import ConfigError
 
 View = Literal["full", "trace", "answer"]
 VIEWS: tuple[str, ...] = get_args(View)
@@ -36,3 +38,42 @@ class Conversation:
         text = getattr(self, name)
         assert isinstance(text, str)
         return text
+
+
+def drop_trace_middle(conversation: Conversation, view: str, fits: Callable[[str], bool]) -> str | None:
+    """The view's text with as much of both ends of the trace as fits, the rest replaced by a marker that tells its
+    length.
+
+    The answer and the tags stay whole. `fits` judges a whole text. Deterministic; the returned text was judged to fit.
+    None when the view holds no trace, or does not fit even without it.
+    """
+    text, trace = conversation.view(view), conversation.trace
+    start = text.find(trace) if view != "answer" and trace else -1
+    if start < 0:
+        return None
+    before, after = text[:start], text[start + len(trace) :]
+
+    def keeping(num_kept: int) -> str:
+        head, tail = trace[: num_kept - num_kept // 2], trace[len(trace) - num_kept // 2 :]
+        return f"{before}{head}\n[... {len(trace) - num_kept} characters of the trace left out ...]\n{tail}{after}"
+
+    if not fits(keeping(0)):
+        return None
+    # Invariant: `low` fits. Token counts grow with characters but for small jumps at the seams, so the result may be a
+    # few characters short of the longest that fits, never over it.
+    low, high = 0, len(trace)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(keeping(middle)) else (low, middle)
+    return keeping(low)
+
+
+def as_conversation(request: str, text: str) -> Conversation:
+    """A view's text as the `trace` view of a conversation: the rule for over-long traces then holds for it whole."""
+    return Conversation(request, text, "", text, "complete")
+
+
+def shortened(request: str, text: str, fits: Callable[[str], bool]) -> str | None:
+    """`text` itself where it fits, else as much of both ends as does, around a marker with the number of characters
+    left out. None where not even the marker fits (the request alone is too long)."""
+    return text if fits(text) else drop_trace_middle(as_conversation(request, text), "trace", fits)

@@ -9,18 +9,51 @@ imported when they are built: the controller knows the kinds without transformer
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, RewardError, calling
+from ..files import digest
 from ..http_client import check_url
 from ..modeling.folder import model_fingerprint, tokenizer_fingerprint
 from ..registry import import_function
 from ..settings.components import REWARDS, RewardKind, RewardModelSettings
 from ..settings.paths import resolve
-from .function import FunctionScorer, function_fingerprint
-from .scorer import Scorer
+from .conversation import Conversation
+from .scorer import ScoreArray, Scorer, checked_scores
+
+
+def function_fingerprint(function: Callable[..., Any]) -> str | None:
+    """sha256 of the file that holds the function; None where there is no such file."""
+    module = getattr(function, "__module__", None) or type(function).__module__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return digest(Path(file)) if file else None
+
+
+class FunctionScorer:
+    """Scores conversations by a python function.
+
+    The function gets a list of conversations and returns one finite number for each, as a list, array or tensor. It
+    sees the whole conversation, so the view is only the name under which its scores are logged.
+    """
+
+    def __init__(self, name: str, settings: RewardModelSettings) -> None:
+        self.counters: Counter[str] = Counter()
+        key = f"reward.models.{name}.function"
+        self._source = f"{key}={settings.function}"
+        self._function = import_function(settings.function or "", key)
+
+    def score_texts(self, conversations: Sequence[Conversation], view: str) -> ScoreArray:
+        """Scores, float32 [n]. Raises RewardError when the function raises, or returns anything but n finite
+        numbers."""
+        with calling(self._source, RewardError):
+            values = self._function(list(conversations))
+        return checked_scores(values, len(conversations), self._source)
+
 
 Build = Callable[[str, RewardModelSettings, str], Scorer]
 Check = Callable[[RewardModelSettings, str], None]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ..settings import ClusterSettings
 from ..settings.checks import GROUPS
-from ..weight_sync.backends import transfer_backend
-from ..weight_sync.orphans import ENDS_WITH_WORKER
+from ..weight_sync.backends import ENDS_WITH_WORKER, transfer_backend
 from .specs import EngineSpec
 
 

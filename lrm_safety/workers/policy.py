@@ -16,12 +16,11 @@ from torch import Tensor
 from ..errors import ClusterError, DataError
 from ..files import changed_file, describe_files, storage_problem
 from ..modeling import distributed
-from ..modeling.generators import load_generators, save_generators
+from ..modeling.distributed import load_generators, save_generators
 from ..modeling.load import load_tokenizer
 from ..modeling.lora import without_dropout
-from ..modeling.policy_loss import policy_loss
-from ..modeling.scoring import pack_sequences, score_micro_batches, split_scores
-from ..modeling.supervised_loss import supervised_loss
+from ..modeling.loss import policy_loss, supervised_loss
+from ..modeling.packing import pack_sequences, score_micro_batches, split_scores
 from ..rollouts import MicroBatch, MiniBatch, TokenScores, UpdateResult
 from ..weight_sync.backends import is_colocated
 from .specs import PolicySpec

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ..checkpoints import Files
 from ..rewards.conversation import Conversation
-from ..rewards.mixture import Scores
+from ..rewards.scorer import Scores
 from ..rollouts import (
     GenerationRequest,
     Rollout,

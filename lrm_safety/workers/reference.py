@@ -6,7 +6,7 @@ from typing import Any
 
 from ..modeling import distributed
 from ..modeling.load import freeze, load_causal_lm
-from ..modeling.scoring import Forward, score_micro_batches
+from ..modeling.packing import Forward, score_micro_batches
 from ..modeling.token_logprobs import TokenLogprobs
 from ..rollouts import MicroBatch, TokenScores
 from .specs import ReferenceSpec

@@ -11,11 +11,11 @@ from .. import credentials
 from ..errors import RewardError
 from ..modeling import distributed
 from ..rewards.conversation import Conversation
-from ..rewards.mixture import PrefixScores, Scores, build_scorer
+from ..rewards.scorer import PrefixScores, Scores, build_scorer
 from .specs import RewardSpec
 
 if TYPE_CHECKING:
-    from ..rewards.mixture import RewardMixture
+    from ..rewards.scorer import RewardMixture
 
 
 class RewardWorker:

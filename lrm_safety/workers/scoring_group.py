@@ -13,7 +13,7 @@ from ray.exceptions import RayTaskError
 
 from ..batching import plan_micro_batches
 from ..rewards.conversation import Conversation
-from ..rewards.mixture import Scores
+from ..rewards.scorer import Scores
 from ..rollouts import TokenScores, TrainingSequence
 from ..settings import ClusterSettings
 from .environment import environment

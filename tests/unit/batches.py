@@ -13,7 +13,7 @@ import numpy as np
 import lrm_safety
 from lrm_safety.conversation import ParsedResponse
 from lrm_safety.experience import RolloutBatch
-from lrm_safety.rewards.mixture import Scores
+from lrm_safety.rewards.scorer import Scores
 from lrm_safety.rollouts import Rollout, TokenScores
 
 if TYPE_CHECKING:

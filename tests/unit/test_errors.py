@@ -30,7 +30,7 @@ from lrm_safety.evaluation.judges.judge import JudgeItem
 from lrm_safety.evaluation.judges.python import PythonJudge
 from lrm_safety.evaluation.limited import LimitedFunction
 from lrm_safety.registry import import_function
-from lrm_safety.rewards.function import FunctionScorer
+from lrm_safety.rewards.kinds import FunctionScorer
 from lrm_safety.rewards.row_sources import made_rows
 from lrm_safety.run_folder import owned
 from lrm_safety.settings import RewardModelSettings

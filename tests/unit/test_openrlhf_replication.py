@@ -16,7 +16,7 @@ from lrm_safety.algorithm.schedules import lr_multiplier
 from lrm_safety.algorithm.shaping import RunningMoments
 from lrm_safety.batching import plan_counted
 from lrm_safety.experience import AdvantageBatch, advantages
-from lrm_safety.modeling.policy_loss import policy_loss
+from lrm_safety.modeling.loss import policy_loss
 from lrm_safety.rollouts import MiniBatch
 from lrm_safety.settings import Settings
 from lrm_safety.settings.compose import compose_settings

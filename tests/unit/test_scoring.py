@@ -13,7 +13,7 @@ from lrm_safety.conversation import ResponseParser, get_family
 from lrm_safety.datasets import PromptRow, PromptSet
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.rewards.conversation import Conversation
-from lrm_safety.rewards.mixture import PrefixScores, Scores
+from lrm_safety.rewards.scorer import PrefixScores, Scores
 from lrm_safety.rollouts import Rollout, TokenScores, TrainingSequence
 from lrm_safety.scoring import StreamScorer
 from lrm_safety.segment_rewards import segment_metrics

@@ -17,7 +17,7 @@ from lrm_safety.evaluation.judges.build import build_judge
 from lrm_safety.evaluation.judges.judge import JudgeItem, judge_all, judge_each
 from lrm_safety.evaluation.judges.refusal_rules import RefusalRules
 from lrm_safety.rewards.conversation import Conversation
-from lrm_safety.rewards.mixture import build_scorer
+from lrm_safety.rewards.scorer import build_scorer
 from lrm_safety.settings import RewardModelSettings, RewardSettings
 from lrm_safety.settings.components import reward_kind
 from lrm_safety.settings.evaluation import JudgeSettings

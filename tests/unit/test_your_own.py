@@ -16,7 +16,7 @@ from lrm_safety.evaluation.benchmarks.registry import get_benchmark
 from lrm_safety.evaluation.judges.judge import JudgeItem
 from lrm_safety.registry import import_object
 from lrm_safety.rewards.conversation import Conversation
-from lrm_safety.rewards.function import FunctionScorer
+from lrm_safety.rewards.kinds import FunctionScorer
 from lrm_safety.settings.components import FAMILIES, REWARDS, RewardModelSettings
 from lrm_safety.settings.evaluation import judge_class
 from lrm_safety.settings.training import BASELINES, CORRECTIONS

@@ -23,7 +23,7 @@ from lrm_safety.evaluation.judges.guard_families import (
 )
 from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, RefusalIn, Verdict, judge
 from lrm_safety.modeling.folder import check_model_folder
-from lrm_safety.rewards.shortening import shortened
+from lrm_safety.rewards.conversation import shortened
 from lrm_safety.settings.evaluation import JudgeSettings
 
 # Imported late elsewhere: the kinds of judges are known without torch.

@@ -9,7 +9,7 @@ from lrm_safety.errors import JudgeError, calling
 from lrm_safety.evaluation.judges.agreement import as_label
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict, judge
 from lrm_safety.registry import import_function
-from lrm_safety.rewards.function import function_fingerprint
+from lrm_safety.rewards.kinds import function_fingerprint
 
 
 @judge("python", of_harm=False, refusal_in="safety")

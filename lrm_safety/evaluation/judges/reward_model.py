@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 from lrm_safety.errors import ConfigError, JudgeError, LrmSafetyError, ModelError
 from lrm_safety.evaluation.judges.agreement import as_label
 from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, Verdict, judge
-from lrm_safety.rewards.shortening import as_conversation
+from lrm_safety.rewards.conversation import as_conversation
 from lrm_safety.settings import RewardModelSettings
 
 # Imported late elsewhere: the kinds of judges are known without torch.
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from lrm_safety.rewards.classifier import ClassifierScorer
-    from lrm_safety.rewards.pair_scorer import PairScorer
+    from lrm_safety.rewards.classifier import ClassifierScorer, PairScorer
 
 DEFAULT_PATH = "OpenAssistant/reward-model-deberta-v3-large-v2"
 PAIR_TOKENS = 512
@@ -61,8 +60,7 @@ class RewardModelJudge:
     ) -> None:
         """Raises ConfigError for options out of range, ModelError for a model that cannot be loaded or has no such
         head."""
-        from lrm_safety.rewards.classifier import ClassifierScorer
-        from lrm_safety.rewards.pair_scorer import PairScorer
+        from lrm_safety.rewards.classifier import ClassifierScorer, PairScorer
 
         key = f"evaluation.judges.{name}"
         self.check(key, low=low, high=high, encoding=encoding)

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from ...batching import plan_micro_batches
 from ...modeling.load import freeze, load_causal_lm
-from ...modeling.scoring import Forward, score_micro_batches
+from ...modeling.packing import Forward, score_micro_batches
 from ...modeling.token_logprobs import ChunkedHead, TokenLogprobs
 from ...rollouts import TokenIds, TokenScores, TokenValues, TrainingSequence
 from ...settings import ModelSettings

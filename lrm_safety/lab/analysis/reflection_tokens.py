@@ -1,6 +1,6 @@
 """Which words count as reflection in an analysis, and which tokens of a tokenizer they are.
 
-How a word becomes ids is `conversation.reflection`'s, which training logs by as well; the lists to choose from are ours.
+How a word becomes ids is `conversation.response`'s, which training logs by as well; the lists to choose from are ours.
 """
 
 from __future__ import annotations

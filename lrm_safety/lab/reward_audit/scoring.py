@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_safety.rewards.conversation import Conversation
-from lrm_safety.rewards.mixture import RewardMixture, build_scorer
+from lrm_safety.rewards.scorer import RewardMixture, build_scorer
 from lrm_safety.settings import RewardModelSettings, RewardSettings
 from lrm_safety.settings.audit import AuditSettings
 

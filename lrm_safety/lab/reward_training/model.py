@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lrm_safety.errors import ConfigError, ModelError, first_line
+from lrm_safety.errors import ConfigError, ModelError
 from lrm_safety.modeling.folder import check_model_folder
-from lrm_safety.modeling.load import _disable_dropout, attention_implementation, one_attention_kernel
+from lrm_safety.modeling.load import _disable_dropout, attention_implementation
 from lrm_safety.rewards.check import check_head, is_language_model_head, refuse_unread
+from lrm_safety.rewards.classifier import load_classifier
 from lrm_safety.rewards.rendering import Renderer, load_reward_tokenizer
 from lrm_safety.settings.paths import resolve
 from lrm_safety.settings.reward_training import RewardBaseSettings
@@ -46,26 +47,8 @@ def load_for_training(base: Base, device: str, seed: int) -> tuple[PreTrainedMod
     """
     settings, source = base.settings, f"base.path={base.settings.path}"
     torch.manual_seed(seed)
-    one_attention_kernel()
-    try:
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            settings.path,
-            revision=settings.revision,
-            num_labels=1,
-            dtype=torch.float32,
-            attn_implementation=attention_implementation(settings.attention, device),
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except torch.OutOfMemoryError:
-        raise
-    # Loaders of other libraries raise what they like for files that they cannot read.
-    except Exception as error:
-        raise ModelError(
-            f"{source}: cannot be loaded with a sequence-classification head ({first_line(error)})"
-        ) from error
-    assert isinstance(model, PreTrainedModel)
+    attention = attention_implementation(settings.attention, device)
+    model, loading = load_classifier(settings.path, settings.revision, source, dtype=torch.float32, attention=attention)
     body = f"{model.base_model_prefix}."
     missing = sorted(loading["missing_keys"])
     unexpected = loading["unexpected_keys"]

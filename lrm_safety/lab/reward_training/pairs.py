@@ -13,8 +13,7 @@ from lrm_safety.datasets import PromptRow
 from lrm_safety.datasets.serialised import plain_text
 from lrm_safety.errors import DataError
 from lrm_safety.files import digest_of
-from lrm_safety.rewards.conversation import Conversation
-from lrm_safety.rewards.overlong import drop_trace_middle
+from lrm_safety.rewards.conversation import Conversation, drop_trace_middle
 from lrm_safety.rewards.rendering import Renderer
 from lrm_safety.rewards.row_sources import made_rows, read_rows
 from lrm_safety.settings.reward_training import PairSettings

@@ -20,7 +20,7 @@ from lrm_safety.algorithm.schedules import lr_multiplier
 from lrm_safety.errors import ConfigError, InvariantError, ModelError
 from lrm_safety.files import give_usual_modes, put_in_place, write_json
 from lrm_safety.modeling.load import DTYPES
-from lrm_safety.modeling.parameters import parameter_groups
+from lrm_safety.modeling.loss import parameter_groups
 from lrm_safety.rewards.classifier import ClassifierScorer, plan_padded
 from lrm_safety.rewards.scorer import ScoreArray
 from lrm_safety.settings import RewardModelSettings

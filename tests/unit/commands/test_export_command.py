@@ -13,8 +13,7 @@ import yaml
 import lrm_safety
 from lrm_safety.checkpoints import CheckpointStore
 from lrm_safety.commands import export as command
-from lrm_safety.commands.export import default_target, export, find
-from lrm_safety.commands.model_card import model_card
+from lrm_safety.commands.export import default_target, export, find, model_card
 from lrm_safety.errors import ConfigError, DataError, LrmSafetyError, ModelError
 from lrm_safety.preparation import model_content, with_paths
 from lrm_safety.settings.compose import compose_settings

@@ -22,12 +22,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from lrm_safety.cli import main
-from lrm_safety.commands.later import Later
 from lrm_safety.commands.launch import Task, launch
 from lrm_safety.errors import ConfigError
 from lrm_safety.run_folder import RunFolder
 from lrm_safety.settings.compose import ROOTS, TRAIN, Root, sweep
-from lrm_safety.usage import COMMANDS
+from lrm_safety.usage import COMMANDS, Later
 
 CONFIGURED = {name: command for name, command in COMMANDS.items() if command.root is not None}
 ADDED = {

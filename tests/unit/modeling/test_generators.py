@@ -3,7 +3,7 @@ import random
 import numpy as np
 import torch
 
-from lrm_safety.modeling.generators import load_generators, save_generators
+from lrm_safety.modeling.distributed import load_generators, save_generators
 
 
 def draw():

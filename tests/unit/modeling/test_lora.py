@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from lrm_safety.errors import ConfigError, ModelError
 from lrm_safety.modeling.lora import adapter_parameters, add_lora, check_lora, merged, without_dropout
-from lrm_safety.modeling.parameters import parameter_groups
+from lrm_safety.modeling.loss import parameter_groups
 from lrm_safety.settings import LoraSettings, ModelSettings
 from lrm_safety.weight_sync.source import ZeroThreeSource
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lrm_safety.modeling.policy_loss import policy_loss
+from lrm_safety.modeling.loss import policy_loss
 from lrm_safety.rollouts import MiniBatch, TrainingSequence
 from lrm_safety.settings import AlgorithmSettings, KLSettings
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lrm_safety.batching import plan_micro_batches
+from lrm_safety.modeling.loss import supervised_loss
 from lrm_safety.modeling.packing import pack
-from lrm_safety.modeling.supervised_loss import supervised_loss
 from lrm_safety.modeling.token_logprobs import TokenLogprobs
 
 VOCABULARY = 97

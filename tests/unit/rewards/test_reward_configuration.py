@@ -11,7 +11,7 @@ from tiny_rewards import conversation
 
 from lrm_safety.rewards.check import check_reward
 from lrm_safety.rewards.conversation import VIEWS
-from lrm_safety.rewards.mixture import build_scorer
+from lrm_safety.rewards.scorer import build_scorer
 from lrm_safety.settings import RewardSettings
 
 FOLDER = Path(__file__).resolve().parents[3] / "conf" / "reward"

@@ -9,7 +9,7 @@ import pytest
 from tiny_rewards import conversation
 
 from lrm_safety.errors import ConfigError, RewardError
-from lrm_safety.rewards.function import FunctionScorer
+from lrm_safety.rewards.kinds import FunctionScorer
 from lrm_safety.settings import RewardModelSettings
 
 MODULE = """

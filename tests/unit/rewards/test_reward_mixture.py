@@ -16,8 +16,7 @@ from tiny_rewards import TinyModel, conversation
 from lrm_safety.errors import ConfigError, ModelError, RewardError
 from lrm_safety.rewards.check import check_reward
 from lrm_safety.rewards.conversation import Conversation
-from lrm_safety.rewards.mixture import RewardMixture, build_scorer
-from lrm_safety.rewards.scorer import ScoreArray
+from lrm_safety.rewards.scorer import RewardMixture, ScoreArray, build_scorer
 from lrm_safety.settings import RewardModelSettings, RewardSettings
 
 CONVERSATIONS = [conversation("p", "tt", "a"), conversation("p", "t", "aaaa"), conversation("p", "", "aa")]

@@ -11,11 +11,11 @@ import time
 import psutil
 import pytest
 
-from lrm_safety.weight_sync.orphans import ENDS_WITH_WORKER
+from lrm_safety.weight_sync.backends import ENDS_WITH_WORKER
 
 PARENT = """
 import multiprocessing, os, time
-from lrm_safety.weight_sync.orphans import end_with_parent
+from lrm_safety.weight_sync.backends import end_with_parent
 
 def child():
     end_with_parent()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lrm_safety.settings import Settings
-from lrm_safety.weight_sync.orphans import ENDS_WITH_WORKER
+from lrm_safety.weight_sync.backends import ENDS_WITH_WORKER
 from lrm_safety.workers.environment import GROUPS, engine_environment, environment
 from lrm_safety.workers.specs import EngineSpec
 

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from lrm_safety.errors import ModelError, RewardError
-from lrm_safety.rewards.pair_scorer import PairScorer
-from lrm_safety.rewards.shortening import as_conversation
+from lrm_safety.rewards.classifier import PairScorer
+from lrm_safety.rewards.conversation import as_conversation
 from lrm_safety.settings import RewardModelSettings
 
 SHAPE: dict[str, Any] = dict(

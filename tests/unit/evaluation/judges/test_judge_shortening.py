@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrm_safety.rewards.shortening import as_conversation, shortened
+from lrm_safety.rewards.conversation import as_conversation, shortened
 
 MARKER = re.compile(r"\n\[\.\.\. (\d+) characters of the trace left out \.\.\.\]\n")
 WORDS = "".join(f"<{n:03d}>" for n in range(100))

@@ -1,13 +1,14 @@
-"""The loss of one micro-batch, from its sequences and the policy's fresh log-probs."""
+"""What an update minimises: the loss of one micro-batch, of a policy or supervised, and the parameters that weight decay
+holds back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..algorithm.kl import KLEstimator
 from ..algorithm.losses import Aggregation, aggregate, clipped_surrogate, kl_loss
@@ -86,3 +87,32 @@ def _flat(sequences: Sequence[TrainingSequence], name: str, like: Tensor, missin
             raise ValueError(f"sequence {sequence.index} has no {name}")
         start = stop
     return torch.cat(parts)
+
+
+def supervised_loss(logprobs: Tensor, *, global_tokens: int, world_size: int) -> Tensor:
+    """Scalar to call backward on: negative log-likelihood, mean over the response tokens of the whole update.
+
+    Micro-batches are summed and ranks averaged by the trainer, so that the step's loss does not depend on the split; see
+    `algorithm.aggregate`, mode `token_mean`. Prompts count nowhere: they have no log-probs here.
+
+    Args:
+        logprobs: float32 [response tokens of the micro-batch] at temperature 1, differentiable; empty for a dummy, whose
+            loss and gradient are 0 while backward still runs through the graph.
+        global_tokens: response tokens of the update over every rank and micro-batch.
+        world_size: number of data-parallel ranks.
+    """
+    return -logprobs.sum() * (world_size / global_tokens)
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; vectors (norms, biases) do not; frozen parameters are left out. Partitioned parameters are told apart
+    by their whole shape."""
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for parameter in module.parameters():
+        if not parameter.requires_grad:
+            continue
+        shape = getattr(parameter, "ds_shape", parameter.shape)
+        (matrices if len(shape) > 1 else vectors).append(parameter)
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
