@@ -137,7 +137,7 @@ def advantages(
     shaped = shape_scores(
         raw,
         penalties=penalties,
-        normalise=reward.normalise,  # type: ignore[arg-type]
+        normalise=reward.normalise,
         clip=None if reward.clip_low is None and reward.clip_high is None else (low, high),
         moments=moments,
     )
@@ -167,7 +167,7 @@ def advantages(
         group_ids=groups,
         baseline=baseline,
         gamma=algorithm.gamma,
-        normalisation=algorithm.normalisation,  # type: ignore[arg-type]
+        normalisation=algorithm.normalisation,
     )
     require_finite("advantage", result.advantages)
     metrics = {"kl/coef": 0.0 if algorithm.kl.placement == "none" else kl_controller.coef}

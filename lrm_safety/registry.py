@@ -105,20 +105,20 @@ class Registry(Collection[str], Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self._ours or name in self._theirs
 
-    def check(self, name: str, key: str) -> None:
-        """Raises ConfigError, naming `key`, for a name that is not known; an import path is only looked at when it is used,
-        since importing may take long."""
-        if name not in self and not is_import_path(name):
-            near = difflib.get_close_matches(name, list(self), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(
-                f"{key}={name}: must be one of {', '.join(self)}, or package.module:NAME of your own{hint}"
-            )
+    def refusal(self, name: str) -> str:
+        """What to say of a name that is not known, otherwise nothing; an import path is only looked at when it is used, since
+        importing may take long."""
+        if name in self or is_import_path(name):
+            return ""
+        near = difflib.get_close_matches(name, list(self), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"must be one of {', '.join(self)}, or package.module:NAME of your own{hint}"
 
     def get(self, name: str, key: str) -> T:
         """The thing called `name`, or the one at an import path. Raises ConfigError, naming `key`, where there is none, or it
         is something else."""
-        self.check(name, key)
+        if refusal := self.refusal(name):
+            raise ConfigError(f"{key}={name}: {refusal}")
         if name in self._ours:
             return self._ours[name]
         found: Any = import_object(self._theirs[name].value if name in self._theirs else name, key)

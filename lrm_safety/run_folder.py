@@ -36,7 +36,7 @@ import yaml
 from .credentials import without_secrets
 from .errors import ConfigError, DataError, LrmSafetyError, failure_inside, from_here, whole_traceback
 from .files import digest_of, read_json, write_atomically, write_json
-from .settings.fields import RUNS_VARIABLE
+from .settings.types import RUNS_VARIABLE
 
 OWNER, ENVIRONMENT, ERROR = ".owner", "environment.json", "error.txt"
 BEAT_SECONDS = 10.0

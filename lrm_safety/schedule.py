@@ -52,7 +52,7 @@ class Schedule:
             * lr_multiplier(
                 one,
                 self.limits.max_updates,
-                kind=trainer.lr_schedule,  # type: ignore[arg-type]
+                kind=trainer.lr_schedule,
                 warmup_fraction=trainer.warmup_fraction,
                 min_ratio=trainer.min_lr_ratio,
                 from_zero=trainer.warmup_from_zero,

@@ -38,7 +38,7 @@ def prepare_sft(settings: SftSettings, directory: Path) -> PreparedSft:
         get_family(settings.model.family),
         load_tokenizer(settings.model),
         system_prompt=settings.model.system_prompt,
-        targets=sft.targets,  # type: ignore[arg-type]
+        targets=sft.targets,
         response_field=sft.response_field,
         trace_field=sft.trace_field,
         max_sequence_tokens=sft.max_sequence_tokens,

@@ -10,15 +10,13 @@ with a baseline subtracts the group's mean first. RLOO and GRPO differ in `basel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .baselines import BASELINES, Baseline, complaint
+from .options import Normalisation
 from .ragged import check_ragged, discounted_suffix_sum, expand_to_tokens, last_token_index, segment_sum
-
-Normalisation = Literal["none", "batch", "group"]
 
 MIN_VARIANCE = 1e-8
 

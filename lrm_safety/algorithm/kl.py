@@ -10,12 +10,12 @@ Divergence", 2020):
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-KLEstimator = Literal["k1", "k2", "k3"]
+from .options import KLEstimator
 
 MAX_LOG_RATIO = 20.0
 """Bound of a log-ratio before its exponential: exp(20) is 4.9e8, beyond anything that a clip, a cap or a mask lets pass.

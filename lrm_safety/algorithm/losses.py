@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .kl import MAX_LOG_RATIO, KLEstimator, kl_estimate
+from .options import Aggregation
 from .ragged import check_ragged, expand_to_tokens
-
-Aggregation = Literal["token_mean", "sequence_mean", "micro_batch_mean"]
 
 
 @dataclass(frozen=True)

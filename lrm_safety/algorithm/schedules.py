@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
-ScheduleKind = Literal["cosine", "linear", "constant"]
+from .options import ScheduleKind
 
 
 def lr_multiplier(

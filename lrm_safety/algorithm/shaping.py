@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-ScoreNormalisation = Literal["none", "running", "batch"]
+from .options import ScoreNormalisation
 
 MIN_VARIANCE = 1e-8
 

@@ -29,8 +29,8 @@ from ..files import disk_says
 from ..run_folder import RunFolder, absent_folders, owned, remove_empty
 from ..settings import EvaluateSettings, Settings
 from ..settings.compose import Root, differences, parsed, sweep
-from ..settings.fields import RUNS_VARIABLE
 from ..settings.loader import is_searchpath
+from ..settings.types import RUNS_VARIABLE
 
 SUBDIRECTORY_EXCLUDES = "hydra.job.config.override_dirname.exclude_keys"
 """A run of a sweep has a folder named after its overrides; all of them would be over a file name's length."""

@@ -20,7 +20,7 @@ from ..lab.reports.combine import kinds_in_training
 from ..lab.reports.folders import read_run
 from ..results import Evaluation
 from ..run_folder import ENVIRONMENT, ERROR, OWNER, at_work
-from ..settings.fields import RUNS_VARIABLE
+from ..settings.types import RUNS_VARIABLE
 from ..terminal import print_table
 
 HEAD = ["run", "command", "state", "updates", "safety", "size", "last"]

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from ..conversation import (
 from ..errors import DataError, ModelError
 from ..files import digest_of
 from ..rollouts import TokenIds
+from ..settings.sft import Targets
 from .prompts import PromptRow, PromptSet, check_embedded, warn_of_rendering
 from .serialised import plain_text
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-Targets = Literal["family", "raw"]
 
 
 @dataclass(frozen=True)

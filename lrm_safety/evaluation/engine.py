@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import ClusterError, ModelError, first_line
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from ..settings import ClusterSettings, GroupSettings, ModelSettings, RolloutSettings
+from ..settings.types import AutoDevice, Device
 from ..workers.environment import engine_environment
 from ..workers.specs import EngineSpec
 
@@ -24,7 +25,7 @@ CPU_KV_CACHE_BYTES = 2**30
 CPU_MAX_NUM_SEQS = 64
 
 
-def resolve_device(device: str) -> str:
+def resolve_device(device: AutoDevice) -> Device:
     """`auto` is cuda where torch sees a GPU, otherwise cpu."""
     if device != "auto":
         return device
@@ -37,7 +38,7 @@ def engine_spec(
     model: ModelSettings,
     rollout: RolloutSettings,
     *,
-    device: str,
+    device: Device,
     seed: int,
     max_prompt_tokens: int,
     max_response_tokens: int,

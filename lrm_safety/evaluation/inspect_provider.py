@@ -34,8 +34,10 @@ from ..errors import ConfigError, LrmSafetyError
 from ..modeling.load import load_tokenizer
 from ..rollouts import GenerationRequest, SamplingParameters
 from ..settings import ModelSettings, RolloutSettings
+from ..settings.components import Dtype
 from ..settings.evaluation import EvaluationSettings
 from ..settings.paths import resolve
+from ..settings.types import AutoDevice
 from .attacks import AttackedPrompt
 from .batcher import Batcher
 from .engine import Engine, context_tokens, engine_spec, resolve_device
@@ -192,8 +194,8 @@ class _CommandLineModel(EngineModel):
         api_key: str | None = None,
         config: GenerateConfig = GenerateConfig(),  # noqa: B008 - Inspect's own signature
         family: str = "",
-        dtype: str = "bfloat16",
-        device: str = "auto",
+        dtype: Dtype = "bfloat16",
+        device: AutoDevice = "auto",
         system_prompt: str | None = None,
         max_prompt_tokens: int = 2048,
         max_num_seqs: int = 256,

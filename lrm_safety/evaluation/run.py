@@ -27,6 +27,7 @@ from ..results import EvaluatedAdapter, Evaluation, Model
 from ..rollouts import SamplingParameters
 from ..settings import EvaluateSettings, ModelSettings
 from ..settings.paths import CACHE_PREFIX, resolve
+from ..settings.types import Device
 from .engine import Engine, EngineGroup, context_tokens, engine_spec, resolve_device
 from .figures import figures
 from .graders.math import MathGrader
@@ -52,7 +53,7 @@ class PreparedEvaluation:
 
     settings: EvaluateSettings
     directory: Path
-    device: str
+    device: Device
     family: Family
     tokenizer: PreTrainedTokenizerBase
     protocol: Protocol

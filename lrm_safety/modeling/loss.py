@@ -4,14 +4,13 @@ holds back."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..algorithm.kl import KLEstimator
-from ..algorithm.losses import Aggregation, aggregate, clipped_surrogate, kl_loss
+from ..algorithm.losses import aggregate, clipped_surrogate, kl_loss
 from ..algorithm.mismatch import importance_weights
 from ..rollouts import MiniBatch, TrainingSequence
 from ..settings import AlgorithmSettings
@@ -51,8 +50,7 @@ def policy_loss(
     kl_term = torch.zeros_like(loss)
     if mini_batch.kl_coef > 0.0:
         reference = _flat(sequences, "reference_logprobs", logprobs)
-        estimator = cast(KLEstimator, algorithm.kl.estimator)
-        kl_term = mini_batch.kl_coef * kl_loss(logprobs, reference, estimator, algorithm.kl.clamp)
+        kl_term = mini_batch.kl_coef * kl_loss(logprobs, reference, algorithm.kl.estimator, algorithm.kl.clamp)
         loss = loss + kl_term
     lengths = torch.tensor([len(one.response_ids) for one in sequences], dtype=torch.int64, device=loss.device)
 
@@ -60,7 +58,7 @@ def policy_loss(
         return aggregate(
             values,
             lengths,
-            cast(Aggregation, algorithm.aggregation),
+            algorithm.aggregation,
             global_tokens=mini_batch.global_tokens,
             global_responses=mini_batch.global_responses,
             num_micro_batches=num_micro_batches,

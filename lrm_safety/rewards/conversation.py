@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from ..errors import ConfigError
+from ..settings.components import View
 
-View = Literal["full", "trace", "answer"]
 VIEWS: tuple[str, ...] = get_args(View)
 
 

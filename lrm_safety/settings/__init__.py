@@ -19,19 +19,19 @@ from .evaluation import (
     EvaluationSettings,
     JudgeSettings,
 )
-from .fields import random_seed
 from .sft import SftRunSettings, SftScheduleSettings, SftSettings, SupervisedSettings
 from .system import CheckpointSettings, ClusterSettings, GroupSettings, RunSettings, TrackerSettings, TrackingSettings
 from .training import AlgorithmSettings, KLSettings, LoraSettings, RolloutSettings, ScheduleSettings, TrainerSettings
+from .types import Seed, Whole
 
 
 @dataclass
-class Settings:
+class Settings(Whole):
     """The whole resolved configuration of one run."""
 
     run: RunSettings = field(default_factory=RunSettings)
     """Identity of the run."""
-    seed: int = random_seed()
+    seed: Seed = 0
     """Seed of everything random: prompt order, sampling, initialisation of new weights."""
     model: ModelSettings = MISSING
     """The policy and, frozen, the reference."""
@@ -58,12 +58,12 @@ class Settings:
 
 
 @dataclass
-class EvaluateSettings:
+class EvaluateSettings(Whole):
     """The whole resolved configuration of `lrm-safety evaluate`."""
 
     run: EvaluateRunSettings = field(default_factory=EvaluateRunSettings)
     """Identity of the evaluation."""
-    seed: int = random_seed()
+    seed: Seed = 0
     """Seed of sampling and bootstrap: what `evaluation.seed` is unless it is given itself."""
     model: EvaluatedModelSettings = MISSING
     """The model to be measured."""

@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import math
+from typing import get_args
 
 from ..errors import ConfigError
 from . import Settings
 from .components import REWARDS, reward_kind
 from .shared_checks import (
-    check_betas,
     check_data,
     check_export,
     check_judges,
     check_lora,
     check_read,
-    check_values,
     read_by_trainer,
 )
+from .system import Group
 from .training import BASELINES, CORRECTIONS
 
 COLOCATED_GPU_MEMORY = 0.6
 """Share of a GPU beside which trainer, reference and reward model still find room."""
-GROUPS = ("policy", "rollout", "reference", "reward")
+GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 def check(settings: Settings) -> None:
     """Raise ConfigError for the first value out of its limits or combination that cannot work."""
-    check_values(settings)
     for rule in RULES:
         rule(settings)
-
-
-def _check_open_limits(settings: Settings) -> None:
-    """Limits that do not belong to the range themselves."""
-    dual_clip = settings.algorithm.dual_clip
-    if dual_clip is not None and dual_clip <= 1:
-        raise ConfigError(f"algorithm.dual_clip={dual_clip}: must be above 1; null switches it off")
-    check_betas(settings)
-    check_export(settings)
-    if settings.rollout.top_p <= 0:
-        raise ConfigError(f"rollout.top_p={settings.rollout.top_p}: must be above 0; 1 samples the whole distribution")
 
 
 def _check_policy_lora(settings: Settings) -> None:
@@ -75,10 +62,6 @@ def _check_algorithm(settings: Settings) -> None:
         raise ConfigError("algorithm.normalisation=group: needs algorithm.samples_per_prompt of 2 or more")
     if algorithm.aggregation == "micro_batch_mean":
         _check_micro_batches(settings)
-    if settings.schedule.passes is not None and settings.schedule.passes <= 0:
-        raise ConfigError(
-            f"schedule.passes={settings.schedule.passes:g}: must be above 0; null leaves the end to schedule.max_updates"
-        )
     if settings.schedule.max_updates % (responses // algorithm.mini_batch_size):
         raise ConfigError(
             f"schedule.max_updates={settings.schedule.max_updates}: must be a multiple of the "
@@ -173,8 +156,6 @@ def _check_cluster(settings: Settings) -> None:
     seen: set[str] = set()
     for names in cluster.colocate:
         for name in names:
-            if name not in GROUPS:
-                raise ConfigError(f"cluster.colocate: unknown group {name}; known: {', '.join(GROUPS)}")
             if name in seen:
                 raise ConfigError(f"cluster.colocate: group {name} stands in two sets")
             seen.add(name)
@@ -218,13 +199,6 @@ def _check_reward(settings: Settings) -> None:
                 f"reward.models.{name}.overlong_score={model.overlong_score:g}: does nothing with overlong=error; use "
                 "overlong=score or drop_trace_middle"
             )
-        for view, weight in model.views.items():
-            if not math.isfinite(weight):
-                raise ConfigError(
-                    f"reward.models.{name}.views.{view}={weight}: must be a finite number; 0 leaves it out"
-                )
-            if view not in ("full", "trace", "answer"):
-                raise ConfigError(f"reward.models.{name}.views.{view}: must be one of full, trace, answer")
     if not any(model.weight * weight for model in reward.models.values() for weight in model.read_views().values()):
         raise ConfigError("reward.models: every weight is 0, so there is nothing to learn; give a model and a view one")
     if reward.clip_low is not None and reward.clip_high is not None and reward.clip_low >= reward.clip_high:
@@ -353,7 +327,7 @@ def _check_read(settings: Settings) -> None:
 
 
 RULES = (
-    _check_open_limits,
+    check_export,
     _check_policy_lora,
     _check_algorithm,
     _check_kl,

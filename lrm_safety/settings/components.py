@@ -2,32 +2,39 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from omegaconf import MISSING
+from pydantic import Field
 
+from ..algorithm.options import ScoreNormalisation
 from ..conversation import FAMILIES
 from ..registry import Registry
-from .fields import choice, integer, number, registered
+from .types import Float, Int, NonNegativeFloat, NonNegativeInt, PositiveInt, Text, one_of
+
+Dtype = Literal["bfloat16", "float32"]
+Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
+View = Literal["full", "trace", "answer"]
+"""What a reward model reads of a response."""
 
 
 @dataclass
 class ModelSettings:
     """The policy (and, frozen, the reference): conf/model."""
 
-    name: str = MISSING
+    name: Text = MISSING
     """Short name; the default run.name is made of it."""
-    path: str = MISSING
+    path: Text = MISSING
     """Hugging Face id, a folder, `package:lrm_safety/...` (shipped with the package) or `cache:NAME` (made by `lrm-
     safety fetch NAME`)."""
-    revision: str | None = None
+    revision: Text | None = None
     """Commit or tag on the hub; null takes the default branch."""
-    family: str = registered(FAMILIES)
+    family: Annotated[str, one_of(FAMILIES)] = MISSING
     """How the model converses: its chat template's reasoning, its tags and end tokens; or `package.module:NAME` of a `Family`
     of your own."""
-    dtype: str = choice("bfloat16", "float32")
+    dtype: Dtype = "bfloat16"
     """Compute type of policy, reference and rollout engine. float32 is the faster one on most CPUs."""
-    attention: str = choice("auto", "sdpa", "eager", "flash_attention_2")
+    attention: Attention = "auto"
     """Attention kernel of the trainer; auto takes flash_attention_2 on CUDA where it is installed, otherwise sdpa."""
     packing: bool = True
     """Pack several sequences into one row of a micro-batch. Off for hybrids with Mamba layers, which are padded
@@ -70,47 +77,47 @@ REWARDS: Registry[RewardKind] = Registry(
 class RewardModelSettings:
     """One source of scores in conf/reward; several may be combined."""
 
-    kind: str = registered(REWARDS, "classifier")
+    kind: Annotated[str, one_of(REWARDS)] = "classifier"
     """classifier: a sequence-classification model. python: a function by import path. http: a scoring endpoint. Or
     `package.module:name` of a kind of your own (lrm_safety/rewards/kinds.py)."""
-    weight: float = 1.0
+    weight: Float = 1.0
     """Weight of this model's score in the sum of all reward models."""
-    views: dict[str, float] = field(default_factory=dict)
+    views: dict[View, Float] = field(default_factory=dict)
     """What is scored, with its weight: full (trace and answer, the paper's R(x, t+y)), answer, trace; each is scored
     separately. Empty reads full with weight 1; a weight of 0 leaves a view out."""
-    path: str | None = None
+    path: Text | None = None
     """classifier: Hugging Face id, folder, `package:` or `cache:` path."""
-    revision: str | None = None
+    revision: Text | None = None
     """classifier: commit or tag on the hub."""
-    dtype: str = choice("bfloat16", "float32")
+    dtype: Dtype = "bfloat16"
     """classifier: compute type."""
-    attention: str = choice("auto", "sdpa", "eager", "flash_attention_2")
+    attention: Attention = "auto"
     """classifier: attention kernel."""
-    max_tokens: int = integer(16384, low=1)
+    max_tokens: PositiveInt = 16384
     """classifier: longest conversation the model reads, in its own tokens. Longer ones are counted and treated by
     `overlong`."""
-    overlong: str = choice("drop_trace_middle", "score", "error")
+    overlong: Literal["drop_trace_middle", "score", "error"] = "drop_trace_middle"
     """classifier: over max_tokens, keep prompt, ends of the trace and the answer (drop_trace_middle), give
     `overlong_score` (score), or stop (error)."""
-    overlong_score: float = 0.0
+    overlong_score: Float = 0.0
     """classifier: the score of an over-long conversation when overlong=score, and of one whose prompt and answer alone do
     not fit under drop_trace_middle."""
-    micro_batch_tokens: int = integer(16384, low=1)
+    micro_batch_tokens: PositiveInt = 16384
     """classifier: padded tokens of one forward pass."""
-    function: str | None = None
+    function: Text | None = None
     """python: `package.module:function`, called with a list of lrm_safety.rewards.conversation.Conversation and returning one float
     each."""
-    url: str | None = None
+    url: Text | None = None
     """http: endpoint that takes {"conversations": [...]} and returns {"scores": [...]}."""
-    api_key_env: str | None = None
+    api_key_env: Text | None = None
     """http: environment variable that holds the endpoint's key, sent in `api_key_header`; the key itself stands nowhere."""
-    api_key_header: str = "Authorization"
+    api_key_header: Text = "Authorization"
     """http: header of the key; Authorization is sent as `Bearer KEY`, any other as the key alone."""
-    timeout_seconds: float = number(60.0, low=0.001)
+    timeout_seconds: Annotated[Float, Field(ge=0.001)] = 60.0
     """http: time limit of one request."""
-    max_retries: int = integer(4)
+    max_retries: NonNegativeInt = 4
     """http: further tries after a failed request, with exponential back-off."""
-    batch_size: int = integer(32, low=1)
+    batch_size: PositiveInt = 32
     """http: conversations per request."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Options of a kind of your own."""
@@ -119,11 +126,11 @@ class RewardModelSettings:
     classifier does; a python function or an endpoint does not, as it may be about finished responses alone. A model that
     does not gives its whole score to the last step."""
 
-    def read_views(self) -> dict[str, float]:
+    def read_views(self) -> dict[View, float]:
         """The views that are scored, with their weights."""
         return {view: weight for view, weight in self.views.items() if weight} if self.views else {"full": 1.0}
 
-    def prefix_views(self) -> dict[str, float]:
+    def prefix_views(self) -> dict[View, float]:
         """Those of them that prefixes of a trace are scored in, with their weights: a prefix has no answer."""
         if not (reward_kind(self, "reward.models.*").reads_prefixes if self.prefixes is None else self.prefixes):
             return {}
@@ -139,9 +146,9 @@ def reward_kind(model: RewardModelSettings, key: str) -> RewardKind:
 class SegmentSettings:
     """Steps of a response, for reward.granularity=segment (docs/reward_models.md)."""
 
-    unit: str = choice("sentences", "lines")
+    unit: Literal["sentences", "lines"] = "sentences"
     """What the trace is cut into; the answer is one step."""
-    max_steps: int = integer(8, low=2)
+    max_steps: Annotated[Int, Field(ge=2)] = 8
     """Most steps of a response, the answer among them; neighbours are joined. A response of n steps costs n - 1 further
     texts to score."""
 
@@ -152,24 +159,24 @@ class RewardSettings:
 
     models: dict[str, RewardModelSettings] = field(default_factory=dict)
     """Reward models by name; the raw score is the weighted sum of their views."""
-    granularity: str = choice("response", "segment")
+    granularity: Literal["response", "segment"] = "response"
     """response: the score is paid at the last token. segment: it is shared among the steps of the trace by the scores of
     its prefixes; needs algorithm.gamma=1."""
     segment: SegmentSettings = field(default_factory=SegmentSettings)
     """The steps, with granularity=segment."""
-    unfinished_penalty: float = number(0.0, low=0.0)
+    unfinished_penalty: NonNegativeFloat = 0.0
     """Subtracted from the score of a response that hit the token limit."""
-    malformed_penalty: float = number(0.0, low=0.0)
+    malformed_penalty: NonNegativeFloat = 0.0
     """Subtracted when the response breaks the family's format (no closing tag, two of them, an empty answer)."""
-    overlong_penalty: float = number(0.0, low=0.0)
+    overlong_penalty: NonNegativeFloat = 0.0
     """Largest penalty for length; grows linearly over the last `overlong_buffer_tokens` of the response limit."""
-    overlong_buffer_tokens: int = integer(0)
+    overlong_buffer_tokens: NonNegativeInt = 0
     """Width of the soft length penalty, in tokens; 0 switches it off."""
-    normalise: str = choice("none", "running", "batch")
+    normalise: ScoreNormalisation = "none"
     """Standardise the score: by running moments, by the rollout batch's, or not at all."""
-    clip_low: float | None = None
+    clip_low: Float | None = None
     """Lower bound of the score; null: none. Skywork scores are unbounded logits (23 is usual), so no clip by default."""
-    clip_high: float | None = None
+    clip_high: Float | None = None
     """Upper bound of the score; null: none."""
 
 
@@ -177,19 +184,19 @@ class RewardSettings:
 class DataSettings:
     """Training prompts: conf/data."""
 
-    name: str = MISSING
+    name: Text = MISSING
     """Short name of the set; the default run.name is made of it."""
-    path: str | None = None
+    path: Text | None = None
     """JSON, JSONL or CSV file (`package:` paths allowed); null loads `hub_id`."""
-    hub_id: str | None = None
+    hub_id: Text | None = None
     """Data set on the Hugging Face hub, used when `path` is null."""
-    revision: str | None = None
+    revision: Text | None = None
     """Commit or tag on the hub."""
-    split: str = "train"
+    split: Text = "train"
     """Split on the hub."""
-    question_field: str = "question"
+    question_field: Text = "question"
     """Column that holds the prompt text."""
-    limit: int | None = integer(None, low=1)
+    limit: PositiveInt | None = None
     """Use only the first rows; null uses all."""
-    overlong: str = choice("error", "skip")
+    overlong: Literal["error", "skip"] = "error"
     """A prompt over rollout.max_prompt_tokens: stop before anything starts, or leave it out and say how many were."""

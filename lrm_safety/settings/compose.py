@@ -1,11 +1,11 @@
-"""From command-line overrides to checked settings: Hydra composes, OmegaConf types, the command's check judges."""
+"""From command-line overrides to checked settings: Hydra composes, pydantic types, the command's check judges."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ConfigError
 from . import AnalyzeSettings, EvaluateSettings, JudgeSettings, Settings, SftSettings
@@ -26,23 +27,24 @@ from .audit import AuditRewardSettings
 from .checks import check
 from .command_checks import (
     all_is_read,
-    check_analyze,
     check_evaluate,
     check_sft,
     check_study,
+    nothing_more,
     unread_by_analyze,
     unread_by_audit,
     unread_by_evaluate,
     unread_by_sft,
 )
-from .keys import added_keys
+from .keys import defaults_of
 from .loader import Loader
 from .mistakes import Mistakes
 from .reward_checks import check_audit, check_reward_training
 from .reward_training import RewardTrainingSettings
 from .study import StudySettings
+from .types import Whole
 
-Schema = TypeVar("Schema")
+Schema = TypeVar("Schema", bound=Whole)
 PLACES = frozenset({"run.name", "run.directory"})
 NAMING = PLACES | {"experiment"}
 """Keys that name a run or its folder rather than say what it does."""
@@ -56,7 +58,12 @@ def _register(root: Root[Any]) -> None:
     version.setbase("1.3")
     OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
     OmegaConf.register_new_resolver("if", lambda told, then, otherwise: then if told else otherwise, replace=True)
-    ConfigStore.instance().store(name=f"{root.name}_schema", node=root.schema)
+    ConfigStore.instance().store(name=f"{root.name}_schema", node=defaults_of(root.schema))
+
+
+@cache
+def _adapter(root: Root[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(root.schema)
 
 
 @dataclass(frozen=True)
@@ -107,21 +114,23 @@ class Root(Generic[Schema]):
     def settings_of(self, config: DictConfig) -> tuple[Schema, dict[str, Any]]:
         """What `compose` returns, of a configuration that Hydra has composed."""
         try:
-            settings = OmegaConf.to_object(config)
-            resolved = OmegaConf.to_container(config, resolve=True)
+            values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         except MissingMandatoryValue as error:
             raise ConfigError(self.mistakes().unset(str(error.full_key))) from error
         except OmegaConfBaseException as error:
             raise ConfigError(self.mistakes().explain(error)) from error
-        assert isinstance(settings, self.schema) and isinstance(resolved, dict)
-        for key in added_keys(settings):
-            raise ConfigError(self.mistakes().unknown(key))
-        if isinstance(settings, Settings | SftSettings):
-            old = {"True": "last", "False": "none"}  # what checkpoint.export was before there was a choice
-            settings.checkpoint.export = old.get(settings.checkpoint.export.capitalize(), settings.checkpoint.export)
-            resolved["checkpoint"]["export"] = settings.checkpoint.export
+        settings = self.checked(values)
+        return settings, asdict(settings)
+
+    def checked(self, values: Any) -> Schema:
+        """Settings of these values by key; raises ConfigError for the first that is none of its type, or does not go with
+        others."""
+        try:
+            settings: Schema = _adapter(self).validate_python(values)
+        except ValidationError as error:
+            raise ConfigError(self.mistakes().invalid(error)) from error
         self.check(settings)
-        return settings, {str(key): value for key, value in resolved.items()}
+        return settings
 
     def mistakes(self, hydra: Hydra | None = None, overrides: Sequence[str] = ()) -> Mistakes:
         """How errors of Hydra are told for this command."""
@@ -141,7 +150,7 @@ EVALUATE = Root(
     unread_by_evaluate,
 )
 ANALYZE = Root(
-    "analyze", "analyze", AnalyzeSettings, check_analyze, "analyze reflection model=miniature", unread_by_analyze
+    "analyze", "analyze", AnalyzeSettings, nothing_more, "analyze reflection model=miniature", unread_by_analyze
 )
 REWARD = Root("reward", "reward_training", RewardTrainingSettings, check_reward_training, "reward recipe=miniature")
 AUDIT = Root(

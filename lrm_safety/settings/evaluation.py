@@ -2,13 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from omegaconf import MISSING
 
 from ..conversation import PROTOCOLS
 from ..errors import ConfigError
 from ..registry import Registry
 from .components import ModelSettings
-from .fields import DIRECTORY, choice, integer, number, random_seed, registered
+from .types import (
+    DIRECTORY,
+    AutoDevice,
+    Fraction,
+    Name,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Seed,
+    Text,
+    one_of,
+)
 
 BENCHMARKS: Registry[Any] = Registry(
     "benchmarks", declared_in="lrm_safety.evaluation.benchmarks", calls={"load": None, "by_arguments": None}
@@ -18,6 +31,8 @@ RefusalIn = Literal["safety", "details", "nowhere"]
 """Where a judge's verdicts say whether a text declines: its safety is just that, a detail beside harm, or nowhere."""
 Needs = Literal["nothing", "weights", "engine"]
 """What a judge has to load: nothing, a model's weights, or an engine of its own, for which training has no room."""
+JudgeView = Literal["trace", "answer", "full", "prefix"]
+"""What a judge reads of a response; prefix: the trace's beginnings, to find where it turns unsafe (judges/prefixes.py)."""
 TellsRefusals = Callable[["JudgeSettings", str], RefusalIn]
 
 
@@ -71,16 +86,16 @@ def judge_kind(kind: str, key: str) -> JudgeKind:
 class BenchmarkSettings:
     """One benchmark in conf/evaluation; its name in the dictionary is its name in results and metrics."""
 
-    task: str = registered(BENCHMARKS)
+    task: Annotated[str, one_of(BENCHMARKS)] = MISSING
     """What is asked (docs/evaluation.md); or `package.module:load` of a loader of your own with @benchmark above it."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Options of the benchmark's loader, such as `subset`, or `data` for the path of its file."""
-    samples: int | None = integer(None, low=1)
+    samples: PositiveInt | None = None
     """Responses a question; null: evaluation.samples, then the benchmark's protocol (64 for AIME and GPQA-Diamond, 4 for
     MATH500, else 1; 1 when sampling is greedy)."""
-    limit: int | None = integer(None, low=1)
+    limit: PositiveInt | None = None
     """Ask only so many questions; null: evaluation.limit."""
-    attack: str | None = None
+    attack: Text | None = None
     """Transform that every prompt runs under: badchain, compliant_trace, empty_trace, long_puzzle."""
     attack_arguments: dict[str, Any] = field(default_factory=dict)
     """Options of the attack."""
@@ -90,14 +105,14 @@ class BenchmarkSettings:
 class JudgeSettings:
     """One judge of safety in conf/judge; several judge the same responses, and their agreement is reported."""
 
-    kind: str = registered(JUDGES, "refusal_rules")
+    kind: Annotated[str, one_of(JUDGES)] = "refusal_rules"
     """refusal_rules: no model. reward_model: a classifier with unitxt's AttaQ formula. guard: Llama Guard, Granite
     Guardian, WildGuard or Qwen3Guard in vLLM. llm: an OpenAI-compatible endpoint with AIR-Bench's prompts or StrongREJECT's
     rubric. python: a function. Or `package.module:Class` of a judge of your own with @judge above it."""
-    views: list[str] = field(default_factory=lambda: ["trace", "answer", "full"])
+    views: list[JudgeView] = field(default_factory=lambda: ["trace", "answer", "full"])
     """Views of a response that this judge reads, each on its own: trace, answer, full; prefix reads the trace's beginnings
     too, for where unsafe text first appears."""
-    path: str | None = None
+    path: Text | None = None
     """reward_model, guard: Hugging Face id, folder, `package:` or `cache:` path."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Further options of this kind of judge (docs/evaluation.md)."""
@@ -108,34 +123,34 @@ class EvaluationSettings:
     """Benchmarks, judges and sampling of an evaluation: conf/evaluation. The same keys serve `lrm-safety evaluate` and the
     evaluation inside training."""
 
-    every_updates: int = integer(0)
+    every_updates: NonNegativeInt = 0
     """In training: evaluate at update 0, then every so many updates, and at the end; 0: never."""
-    benchmarks: dict[str, BenchmarkSettings] = field(default_factory=dict)
+    benchmarks: dict[Name, BenchmarkSettings] = field(default_factory=dict)
     """Benchmarks by name; each is logged as evaluation/NAME."""
-    judges: dict[str, JudgeSettings] = field(default_factory=dict)
+    judges: dict[Name, JudgeSettings] = field(default_factory=dict)
     """Judges of safety by name. The first one gives evaluation/NAME of a benchmark that is judged."""
-    limit: int | None = integer(None, low=1)
+    limit: PositiveInt | None = None
     """Ask only so many questions of each benchmark, drawn once for all by their groups: a larger number adds to a smaller
     one. null: all, in the order of the data."""
-    samples: int | None = integer(None, low=1)
+    samples: PositiveInt | None = None
     """Responses a question, for every benchmark; null: as each benchmark's protocol says."""
-    protocol: str = choice("auto", *PROTOCOLS, "training")
+    protocol: Annotated[str, one_of(("auto", *PROTOCOLS, "training"))] = "auto"
     """Sampling protocol; auto: the one of the model's family. training: as the run samples its rollouts."""
-    temperature: float | None = number(None, low=0.0)
+    temperature: NonNegativeFloat | None = None
     """Sampling temperature; null: the protocol's. 0 is greedy, which thinking protocols refuse."""
-    top_p: float | None = number(None, low=0.0, high=1.0)
+    top_p: Fraction | None = None
     """Nucleus; null: the protocol's."""
-    top_k: int | None = integer(None)
+    top_k: NonNegativeInt | None = None
     """Top-k, 0: off; null: the protocol's."""
-    max_response_tokens: int | None = integer(None, low=1)
+    max_response_tokens: PositiveInt | None = None
     """Longest response; null: the protocol's. In training never above rollout.max_response_tokens."""
-    overlong: str = choice("error", "skip")
+    overlong: Literal["error", "skip"] = "error"
     """A prompt that leaves no room in the model's context is an error that names the question, or is skipped and
     counted."""
-    seed: int = random_seed()
+    seed: Seed = 0
     """Seed of sampling and bootstrap: a request's seed depends on it, the benchmark, the question and the repeat alone.
     `lrm-safety evaluate` takes it from `seed`; in training it stays as it is, so that runs of several seeds are asked alike."""
-    batch_size: int | None = integer(256, low=1)
+    batch_size: PositiveInt | None = 256
     """Responses generated and saved together: what each engine of a killed evaluation generates again at most. Part of the
     protocol, since a response's last bits depend on its batch. null: all requests are in the engines at once and are saved as
     they end, at the latest after 30 seconds: with long responses several times faster, and no longer the same to the last bit
@@ -149,7 +164,7 @@ class EvaluationSettings:
 class EvaluatedModelSettings(ModelSettings):
     """The model to be measured: conf/model."""
 
-    adapter: str | None = None
+    adapter: Text | None = None
     """Adapter (LoRA) on top of `path`: a folder as peft writes it, such as RUN/export/adapter, or a hub id. It is merged into a
     folder of its own while responses are generated, as the export of a run does."""
 
@@ -158,13 +173,13 @@ class EvaluatedModelSettings(ModelSettings):
 class EvaluateRunSettings:
     """Where an evaluation's results go."""
 
-    name: str = "evaluate-${model.name}"
+    name: Text = "evaluate-${model.name}"
     """Name of the evaluation; its folder is outputs/NAME unless `directory` says otherwise."""
-    directory: str = DIRECTORY
+    directory: Text = DIRECTORY
     """Folder of responses, verdicts, Inspect logs, results.json and samples.jsonl."""
-    device: str = choice("auto", "cpu", "cuda")
+    device: AutoDevice = "auto"
     """Where engine and judge models run; auto: cuda where there is one."""
-    num_engines: int = integer(1, low=1)
+    num_engines: PositiveInt = 1
     """vLLM engines that generate. 1: in this process, without Ray. More: each a Ray actor with a GPU of its own (times
     rollout.tensor_parallel_size), or its share of the cores; results are those of one engine, evaluation.batch_size=null
     excepted."""

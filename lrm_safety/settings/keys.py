@@ -1,56 +1,57 @@
-"""The keys of a schema: every dotted name, and which of them are dictionaries that the user may add to."""
+"""The keys of a schema: every dotted name with its type and default, and which of them hold what the user may add to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import Field, asdict, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
+
+from omegaconf import MISSING
 
 from . import Settings
 
 
+def walk(node: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key with the type of its value; a member of a dictionary of groups is called `*`."""
+    for name, hint in get_type_hints(node, include_extras=True).items():
+        yield f"{prefix}{name}", hint
+        if group := group_of(hint):
+            yield from walk(group, f"{prefix}{name}." if group is hint else f"{prefix}{name}.*.")
+
+
+def group_of(hint: Any) -> Any:
+    """The dataclass that a key of this type holds, or a dictionary's members are; None where it holds values."""
+    return next((part for part in (hint, *get_args(hint)) if isinstance(part, type) and is_dataclass(part)), None)
+
+
+def known_keys(node: type = Settings) -> list[str]:
+    """Every dotted key of the schema, members of dictionaries shown as `*`."""
+    return [key for key, _ in walk(node)]
+
+
 @cache
-def dictionaries(node: type = Settings, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys that hold a dictionary, with what its members are: a dataclass, or Any; names of members are `*`."""
+def dictionaries(node: type) -> dict[str, Any]:
+    """Dotted keys that hold a dictionary, with what its members are: a dataclass, or Any."""
+    return {key: get_args(hint)[1] for key, hint in walk(node) if get_origin(hint) is dict}
+
+
+def default(item: Field[Any]) -> Any:
+    """What a field is if nothing else is said; `???` where something has to be."""
+    return item.default if item.default_factory is NO_DEFAULT else item.default_factory()
+
+
+def defaults_of(node: type) -> dict[str, Any]:
+    """A schema's defaults as Hydra takes them, with those of the groups that have to be chosen."""
     found: dict[str, Any] = {}
-    for name, hint in get_type_hints(node).items():
-        if get_origin(hint) is dict:
-            member = get_args(hint)[1]
-            found[f"{prefix}{name}"] = member
-            hint, name = member, f"{name}.*"
-        if is_dataclass(hint):
-            found |= dictionaries(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
-    return found
-
-
-def known_keys(node: type = Settings, prefix: str = "") -> list[str]:
-    """Every dotted key of the schema, dictionaries of dataclasses shown with `*`."""
-    keys: list[str] = []
     hints = get_type_hints(node)
     for item in fields(node):
-        hint, key = hints[item.name], f"{prefix}{item.name}"
-        keys.append(key)
-        nested = [hint, *get_args(hint)]
-        for candidate in nested:
-            if is_dataclass(candidate):
-                star = "" if candidate is hint else "*."
-                keys.extend(known_keys(candidate, f"{key}.{star}"))  # type: ignore[arg-type]
-    return keys
-
-
-def added_keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Keys that `+key=value` put into a part of the schema that does not have them."""
-    if is_dataclass(node):
-        known = {item.name for item in fields(node)}
-        for name, value in vars(node).items():
-            if name in known:
-                yield from added_keys(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}"
-    elif isinstance(node, dict):
-        for name, value in node.items():
-            yield from added_keys(value, f"{prefix}{name}.")
+        value = default(item)
+        if is_dataclass(hints[item.name]):
+            value = defaults_of(hints[item.name]) if value == MISSING else asdict(value)
+        found[item.name] = value
+    return found
 
 
 def with_defaults(older: Mapping[str, Any], schema: Any) -> dict[str, Any]:
@@ -60,15 +61,13 @@ def with_defaults(older: Mapping[str, Any], schema: Any) -> dict[str, Any]:
     """
     filled, hints = dict(older), get_type_hints(schema)
     for item in fields(schema):
+        hint = hints[item.name]
+        group = group_of(hint)
         if item.name not in older:
-            default = item.default if item.default_factory is MISSING else item.default_factory()
-            if default is not MISSING:
-                filled[item.name] = asdict(default) if is_dataclass(default) else default  # type: ignore[arg-type]
-            continue
-        value, hint = older[item.name], hints[item.name]
-        member: Any = get_args(hint)[1] if get_origin(hint) is dict else None
-        if is_dataclass(hint):
-            filled[item.name] = with_defaults(value, hint)
-        elif is_dataclass(member):
-            filled[item.name] = {name: with_defaults(one, member) for name, one in value.items()}
+            value = default(item)
+            filled[item.name] = asdict(value) if group is hint else value
+        elif group is hint:
+            filled[item.name] = with_defaults(older[item.name], group)
+        elif group:
+            filled[item.name] = {name: with_defaults(one, group) for name, one in older[item.name].items()}
     return filled

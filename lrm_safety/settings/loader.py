@@ -1,4 +1,4 @@
-"""Hydra's own loader of configurations, with folders of the user's and with members for our dictionaries of dataclasses."""
+"""Hydra's own loader of configurations, with folders of the user's and with defaults for the members of dictionaries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import ConfigError
-from .keys import dictionaries
+from .keys import defaults_of, dictionaries
 from .paths import configuration_directory
 
 FOLDERS_VARIABLE = "LRM_SAFETY_CONF"
@@ -31,9 +31,11 @@ class Loader(ConfigLoaderImpl):
     def __init__(self, schema: type, folders: Sequence[str] = (), overrides: Sequence[str] = ()) -> None:
         """`folders` have groups of the user's own besides `hydra.searchpath` of `overrides`, of which only that is read."""
         super().__init__(_search_path(folders))
-        self._schema = schema
+        self._members = {
+            key: group for key, group in dictionaries(schema).items() if isinstance(group, type) and is_dataclass(group)
+        }
         self._searchpath = [item for item in overrides if is_searchpath(item)]
-        self._added: dict[str, type] = {}
+        self._added: dict[str, list[str]] = {}
 
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
@@ -45,17 +47,22 @@ class Loader(ConfigLoaderImpl):
         self._added = {}
         for item in parsed:
             _check_chosen_once(item, repository)
-            if added := _added_member(item, self._schema):
-                self._added |= added
-                item.type = OverrideType.FORCE_ADD  # its default stands there already
+            for parent in self._members:
+                if (item.is_add() or item.is_force_add()) and item.key_or_group.startswith(f"{parent}."):
+                    name = item.key_or_group.removeprefix(f"{parent}.").partition(".")[0]
+                    self._added.setdefault(parent, []).append(name)
+                    item.type = OverrideType.FORCE_ADD  # its default stands there already
         return parsed, repository
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
-        """Hydra would make a plain dictionary of a member that the command line adds, which the schema refuses."""
+        """Members of dictionaries, of files and of the command line, have all their keys: they are shown, and can be set."""
         config = super()._compose_config_from_defaults_list(defaults, repo)
-        for member, kind in self._added.items():
-            if OmegaConf.select(config, member, throw_on_missing=False) is None:
-                OmegaConf.update(config, member, OmegaConf.structured(kind), force_add=True)
+        for parent, group in self._members.items():
+            if isinstance(members := OmegaConf.select(config, parent), DictConfig):
+                for name in dict.fromkeys([*map(str, members), *self._added.get(parent, [])]):
+                    given = members.get(name)
+                    if given is None or isinstance(given, DictConfig):
+                        members[name] = OmegaConf.merge(defaults_of(group), given or {})
         return config
 
     def get_group_options(
@@ -108,12 +115,3 @@ def _check_chosen_once(item: Override, repository: CachingConfigRepository) -> N
             raise ConfigError(
                 f"{item.key_or_group}: names {', '.join(twice)} twice; give each once, or another name to a second one"
             )
-
-
-def _added_member(item: Override, schema: type) -> dict[str, type]:
-    """`{evaluation.judges.mine: JudgeSettings}` of `+evaluation.judges.mine.kind=python`; empty for every other override."""
-    for parent, kind in dictionaries(schema).items():
-        if (item.is_add() or item.is_force_add()) and is_dataclass(kind) and item.key_or_group.startswith(f"{parent}."):
-            name = item.key_or_group.removeprefix(f"{parent}.").partition(".")[0]
-            return {f"{parent}.{name}": kind}  # type: ignore[dict-item]
-    return {}

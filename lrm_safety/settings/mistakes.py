@@ -12,13 +12,36 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException, OverrideParseException
+from pydantic import ValidationError
 
 from ..errors import first_line
 from . import Settings
 from .keys import dictionaries, known_keys
+from .types import Conflict, shown
 
 PLUGINS = {"hydra/launcher": "hydra-submitit-launcher", "hydra/sweeper": "hydra-optuna-sweeper"}
 """Groups that Hydra's plugins add to, each with a package that does."""
+WANTED = {
+    "literal_error": "must be one of {expected}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "finite_number": "must be a finite number (null switches a limit off)",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "bool": "must be true or false",
+    "string": "must be text",
+    "list": "must be a list, [a,b]",
+    "dict": "must be a dictionary, {{key: value}}",
+}
+"""What is said of a value, by pydantic's types of errors; where one is not named, by its first word."""
+HINTS = {
+    "algorithm.dual_clip": "null switches it off",
+    "rollout.top_p": "1 samples the whole distribution",
+    "schedule.passes": "null leaves the end to schedule.max_updates",
+}
+"""What is added for a key out of its limits."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +85,26 @@ class Mistakes:
         if first.startswith("Error merging override"):
             first = " ".join(line.strip() for line in text.splitlines()[:2])
         return first
+
+    def invalid(self, error: ValidationError) -> str:
+        """The line for the first value that is none of its type, or does not go with others."""
+        first = error.errors(include_url=False)[0]
+        kind, value, context = first["type"], first["input"], first.get("ctx", {})
+        key = ".".join(str(part) for part in first["loc"] if isinstance(part, str) and part != "[key]")
+        if kind == "unexpected_keyword_argument":
+            return self.unknown(key)
+        if kind == "dataclass_type":
+            return f"{key}: is a group of keys, not {shown(value)}; set those in it"
+        if isinstance(cause := context.get("error"), Conflict):
+            return f"{key}.{cause}"
+        if cause is not None:
+            wanted = str(cause)
+        else:
+            text = WANTED.get(kind) or WANTED.get(kind.partition("_")[0], first["msg"])
+            wanted = text.format(**{name: _listed(part) for name, part in context.items()})
+        if kind.startswith(("greater", "less")) and key in HINTS:
+            wanted = f"{wanted}; {HINTS[key]}"
+        return f"{key}: {wanted}" if first["loc"][-1] == "[key]" else f"{key}={shown(value)}: {wanted}"
 
     def unknown(self, key: str) -> str:
         """What to say about a key that the schema lacks: `learning_rate` is found by its initials, others by likeness."""
@@ -121,6 +164,11 @@ class Mistakes:
         if chosen[-1].startswith("sft/") == (self.command == "sft"):
             return None
         return f"experiment={chosen[-1]}: not for `{self.command}`; experiment=sft/NAME is for `sft`, the others for `train`"
+
+
+def _listed(part: Any) -> Any:
+    """pydantic's `'a', 'b' or 'c'` as a, b, c."""
+    return part.replace(" or ", ", ").replace("'", "") if isinstance(part, str) else part
 
 
 def _quotes(override: str) -> str:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, get_args, get_type_hints
+from dataclasses import Field, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from omegaconf import MISSING
+
+from ..registry import Registry
 from .compose import COMMANDS
+from .keys import default, group_of, walk
+from .types import OneOf
 
 HEADER = """# Configuration
 
@@ -101,16 +107,13 @@ def field_docstrings(node: type) -> dict[str, str]:
 
 def _dataclasses(prefix: str, node: type) -> Iterator[tuple[str, type]]:
     yield prefix, node
-    hints = get_type_hints(node)
-    for item in fields(node):
-        for candidate in (hints[item.name], *get_args(hints[item.name])):
-            if is_dataclass(candidate):
-                star = "" if candidate is hints[item.name] else "*."
-                yield from _dataclasses(f"{prefix}{item.name}.{star}", candidate)  # type: ignore[arg-type]
+    for key, hint in walk(node, prefix):
+        if group := group_of(hint):
+            yield f"{key}." if group is hint else f"{key}.*.", group
 
 
 def _section(prefix: str, node: type) -> str:
-    hints = get_type_hints(node)
+    hints = get_type_hints(node, include_extras=True)
     documented = field_docstrings(node)
     title = f"`{prefix.removesuffix('.')}`" if prefix else "Top level"
     lines = [
@@ -122,34 +125,56 @@ def _section(prefix: str, node: type) -> str:
     ]
     for item in fields(node):
         hint = hints[item.name]
-        if any(is_dataclass(candidate) for candidate in (hint, *get_args(hint))):
+        if group_of(hint):
             continue
-        kind = _type_name(hint) + _limits(item)
+        kind = _type_name(hint) + _limits(hint)
         meaning = documented[item.name].replace("\n", " ").replace("|", "\\|")
         lines.append(f"| `{prefix}{item.name}` | {kind} | {_default(item)} | {meaning} |")
     return "\n".join(lines) + "\n" if len(lines) > 5 else f"\n## {title}\n\n{inspect.getdoc(node)}\n"
 
 
 def _type_name(hint: Any) -> str:
-    return (
-        str(getattr(hint, "__name__", hint) if not get_args(hint) else hint).replace("typing.", "").replace("|", "\\|")
-    )
+    """As one would write it; a choice is of text."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _type_name(parts[0])
+    if origin is Literal:
+        return "str"
+    if origin is UnionType or origin is Union:
+        return " \\| ".join("None" if part is NoneType else _type_name(part) for part in parts)
+    if parts:
+        return f"{origin.__name__}[{', '.join(map(_type_name, parts))}]"
+    return str(hint.__name__)
 
 
-def _limits(item: Field[Any]) -> str:
-    if (registry := item.metadata.get("registry")) is not None:
-        return ": " + ", ".join(f"`{name}`" for name in registry) + ", or an import path"
-    if choices := item.metadata.get("choices"):
-        return ": " + ", ".join(f"`{choice}`" for choice in choices)
-    low, high = item.metadata.get("low"), item.metadata.get("high")
-    if low is None and high is None:
-        return ""
-    return f", {'' if low is None else f'{low:g} <= '}x{'' if high is None else f' <= {high:g}'}"
+def _limits(hint: Any) -> str:
+    """What a value, or one in a list of them, may be."""
+    limits: dict[str, Any] = {}
+    for part in _parts(hint):
+        if get_origin(part) is Literal:
+            return ": " + ", ".join(f"`{choice}`" for choice in get_args(part))
+        if isinstance(function := getattr(part, "func", None), OneOf):
+            theirs = ", or an import path" if isinstance(function.names, Registry) else ""
+            return ": " + ", ".join(f"`{name}`" for name in function.names) + theirs
+        for limit in getattr(part, "metadata", ()):
+            limits |= (
+                vars(limit) if hasattr(limit, "__dict__") else {name: getattr(limit, name) for name in limit.__slots__}
+            )
+    low = next((f"{limits[name]:g} {sign} " for name, sign in (("ge", "<="), ("gt", "<")) if name in limits), "")
+    high = next((f" {sign} {limits[name]:g}" for name, sign in (("le", "<="), ("lt", "<")) if name in limits), "")
+    return f", {low}x{high}" if low or high else ""
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """A type and all that it is made of, its annotations included; of a dictionary what its values are."""
+    yield hint
+    inside = get_args(hint)[1:] if get_origin(hint) is dict else get_args(hint)
+    for part in (*inside, *getattr(hint, "__metadata__", ())):
+        yield from _parts(part)
 
 
 def _default(item: Field[Any]) -> str:
-    if item.default_factory is not MISSING:
-        return f"`{item.default_factory()}`"
-    if item.default == "???":
+    value = default(item)
+    if value == MISSING:
         return "required"
-    return "`null`" if item.default is None else f"`{item.default}`"
+    return "`null`" if value is None else f"`{value}`"

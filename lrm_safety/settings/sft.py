@@ -1,22 +1,26 @@
 """Schema of `lrm-safety sft`: what supervised fine-tuning has besides the groups it shares with training."""
 
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from omegaconf import MISSING
+from pydantic import Field
 
 from .components import DataSettings, ModelSettings
-from .fields import DIRECTORY, choice, integer, number, random_seed
 from .system import CheckpointSettings, ClusterSettings, TrackingSettings
 from .training import TrainerSettings
+from .types import DIRECTORY, Float, Int, PositiveFloat, PositiveInt, Seed, Text, Whole
+
+Targets = Literal["family", "raw"]
 
 
 @dataclass
 class SftRunSettings:
     """Identity of a run."""
 
-    name: str = "sft-${model.name}-${data.name}-${sft.name}"
+    name: Text = "sft-${model.name}-${data.name}-${sft.name}"
     """Name of the run; its folder is outputs/NAME unless `directory` says otherwise."""
-    directory: str = DIRECTORY
+    directory: Text = DIRECTORY
     """Folder of the run: configuration, metrics, checkpoints, export. Absolute on a cluster with shared storage."""
 
 
@@ -24,11 +28,11 @@ class SftRunSettings:
 class SftScheduleSettings:
     """How long a run is; it stops at whichever limit comes first, and the lr schedule spans exactly that."""
 
-    passes: float | None = number(5.0, low=0.0)
+    passes: PositiveFloat | None = 5.0
     """Passes (epochs) over the training rows, rounded up to whole updates; null: no limit."""
-    max_updates: int | None = integer(None, low=1)
+    max_updates: PositiveInt | None = None
     """Optimiser steps of the whole run; null: as many as the passes take."""
-    stop_after_updates: int | None = integer(None, low=1)
+    stop_after_updates: PositiveInt | None = None
     """Leave early, with a checkpoint, once the run has done so many updates (a time-limited job); resume goes on. Not
     part of the run's identity."""
 
@@ -37,33 +41,33 @@ class SftScheduleSettings:
 class SupervisedSettings:
     """Supervised targets and batches: conf/sft."""
 
-    name: str = "star1_authors"
+    name: Text = "star1_authors"
     """Name of the recipe; the default run.name is made of it."""
-    batch_size: int = integer(128, low=1)
+    batch_size: PositiveInt = 128
     """Rows per update (optimiser step)."""
-    max_sequence_tokens: int = integer(8192, low=2)
+    max_sequence_tokens: Annotated[Int, Field(ge=2)] = 8192
     """Longest prompt and response together; a longer row is never cut but treated by `overlong`."""
-    overlong: str = choice("error", "drop")
+    overlong: Literal["error", "drop"] = "error"
     """A row over max_sequence_tokens: stop before anything starts, or leave it out and count it."""
-    targets: str = choice("family", "raw")
+    targets: Targets = "family"
     """family: trace and answer as the model's family writes them. raw: the response's text as it stands in the data,
     after the prompt; where the prompt opens the trace by itself, that trains on a second opening tag."""
-    response_field: str = "response"
+    response_field: Text = "response"
     """Column of the response."""
-    trace_field: str | None = None
+    trace_field: Text | None = None
     """Column of the trace, if it has one of its own; null: the response is `<think>trace</think>answer`."""
-    validation_fraction: float = number(0.0, low=0.0, high=0.5)
+    validation_fraction: Annotated[Float, Field(ge=0, le=0.5)] = 0.0
     """Share of the rows, chosen by the seed, that is held out; their loss is measured before the first update, after
     every pass and at the end."""
 
 
 @dataclass
-class SftSettings:
+class SftSettings(Whole):
     """The whole resolved configuration of `lrm-safety sft`."""
 
     run: SftRunSettings = field(default_factory=SftRunSettings)
     """Identity of the run."""
-    seed: int = random_seed()
+    seed: Seed = 0
     """Seed of everything random: order of the rows, choice of the held-out ones."""
     model: ModelSettings = MISSING
     """The model to fine-tune."""

@@ -1,19 +1,21 @@
 """Schema of `lrm-safety study`: the commands a study is made of, and what its summary tells."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from omegaconf import MISSING
+from pydantic import Field
 
-from .fields import DIRECTORY, integer, number
+from .types import DIRECTORY, Float, NonNegativeInt, Seed, Text, Whole
 
 
 @dataclass
 class StudyRunSettings:
     """Where a study goes."""
 
-    name: str = "study"
+    name: Text = "study"
     """Name of the study; its folder is outputs/NAME unless `directory` says otherwise."""
-    directory: str = DIRECTORY
+    directory: Text = DIRECTORY
     """Folder of all runs, evaluations and analyses, report.html and summary.json."""
 
 
@@ -21,11 +23,11 @@ class StudyRunSettings:
 class SummarySettings:
     """Which benchmark stands for what in summary.json."""
 
-    safety: str = "attaq"
+    safety: Text = "attaq"
     """A judged benchmark: its trace, answer and full views, and the entropy of reflection on it."""
-    reasoning: list[str] = field(default_factory=list)
+    reasoning: list[Text] = field(default_factory=list)
     """Reasoning benchmarks: accuracy, and the entropy of reflection on them."""
-    harmless: str | None = None
+    harmless: Text | None = None
     """A benchmark of harmless requests, of helpfulness or of over-refusal; null: none."""
 
 
@@ -33,37 +35,37 @@ class SummarySettings:
 class StudyOverridesSettings:
     """What the commands of a study are given, as typed on their own command lines."""
 
-    model: list[str] = field(default_factory=lambda: ["model=${base}"])
+    model: list[Text] = field(default_factory=lambda: ["model=${base}"])
     """The base model, of every command."""
-    sft: list[str] = field(default_factory=list)
+    sft: list[Text] = field(default_factory=list)
     """Of `lrm-safety sft`; empty: no SFT."""
-    rl: list[str] = field(default_factory=list)
+    rl: list[Text] = field(default_factory=list)
     """Of `lrm-safety train`; empty: no RL."""
-    evaluate: list[str] = field(default_factory=list)
+    evaluate: list[Text] = field(default_factory=list)
     """Of `lrm-safety evaluate`, the same for all models."""
-    analyze: list[str] = field(default_factory=list)
+    analyze: list[Text] = field(default_factory=list)
     """Of both analyses; empty: no reflection analysis."""
-    memorization: list[str] = field(default_factory=list)
+    memorization: list[Text] = field(default_factory=list)
     """Of `lrm-safety analyze memorization`: the supervised rows; empty: no such analysis."""
-    tracking: list[str] = field(default_factory=list)
+    tracking: list[Text] = field(default_factory=list)
     """Of every command, such as [tracking=offline]: W&B. The group is the study's run.name unless `tracking.group` is given."""
 
 
 @dataclass
-class StudySettings:
+class StudySettings(Whole):
     """The whole resolved configuration of `lrm-safety study`."""
 
-    base: str = MISSING
+    base: Text = MISSING
     """The base model: an option of conf/model."""
     run: StudyRunSettings = field(default_factory=StudyRunSettings)
     """Identity of the study."""
-    seeds: list[int] = field(default_factory=lambda: [0])
+    seeds: list[Seed] = field(default_factory=lambda: [0])
     """Seeds of training and of sampling: base, SFT and RL are evaluated with each, trained with each where they train."""
     overrides: StudyOverridesSettings = field(default_factory=StudyOverridesSettings)
     """The commands."""
     summary: SummarySettings = field(default_factory=SummarySettings)
     """What the summary tells."""
-    step_timeout_seconds: float = number(86_400.0, low=1e-3)
+    step_timeout_seconds: Annotated[Float, Field(ge=0.001)] = 86_400.0
     """Limit of one step."""
-    retries: int = integer(0)
+    retries: NonNegativeInt = 0
     """Times a failed step is tried again; every command goes on where it stopped."""

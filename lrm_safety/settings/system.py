@@ -1,21 +1,32 @@
 """Schema of where a run lives: cluster, checkpoints, tracking."""
 
 from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
-from .fields import DIRECTORY, choice, integer, number
+from pydantic import BeforeValidator, Field
+
+from .types import DIRECTORY, Device, Float, Int, NonNegativeFloat, NonNegativeInt, PositiveInt, Text
+
+Group = Literal["policy", "rollout", "reference", "reward"]
+"""A group of workers."""
+
+
+def _export_of_old(value: Any) -> Any:
+    """What checkpoint.export was before there was a choice."""
+    return {"True": "last", "False": "none"}.get(str(value).capitalize(), value)
 
 
 @dataclass
 class GroupSettings:
     """One group of Ray actors."""
 
-    num_workers: int = integer(1, low=1)
+    num_workers: PositiveInt = 1
     """Actors in the group: ZeRO-3 ranks, vLLM engines, copies of a model."""
-    cpus_per_worker: float = number(1.0, low=0.0)
+    cpus_per_worker: NonNegativeFloat = 1.0
     """CPUs each actor reserves in Ray; fractions are fine."""
-    gpus_per_worker: float = number(0.0, low=0.0)
+    gpus_per_worker: NonNegativeFloat = 0.0
     """GPUs each actor reserves; a rollout worker reserves this times tensor_parallel_size."""
-    threads_per_worker: int = integer(1, low=1)
+    threads_per_worker: PositiveInt = 1
     """OpenMP threads of each actor."""
 
 
@@ -23,13 +34,13 @@ class GroupSettings:
 class ClusterSettings:
     """Machines and groups: conf/cluster. With conf/rollout what differs between a laptop and a cluster."""
 
-    name: str = "laptop"
+    name: Text = "laptop"
     """Name of the layout."""
-    device: str = choice("cpu", "cuda")
+    device: Device = "cpu"
     """Where the models live."""
-    address: str | None = None
+    address: Text | None = None
     """Ray cluster to join (auto, host:port); null starts a local one unless a Ray job or RAY_ADDRESS names one."""
-    local_num_cpus: int | None = integer(None, low=1)
+    local_num_cpus: PositiveInt | None = None
     """Logical CPUs of a local Ray; null: as many as the machine has."""
     policy: GroupSettings = field(default_factory=GroupSettings)
     """Trainer ranks (DeepSpeed ZeRO-3)."""
@@ -39,15 +50,15 @@ class ClusterSettings:
     """Frozen reference; not started when kl.placement=none."""
     reward: GroupSettings = field(default_factory=GroupSettings)
     """Reward scorers."""
-    colocate: list[list[str]] = field(default_factory=list)
+    colocate: list[list[Group]] = field(default_factory=list)
     """Sets of groups whose i-th workers share one bundle (and its GPU); vLLM sleeps while the policy trains."""
-    strategy: str = choice("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
+    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     """Ray placement strategy of each group's bundles."""
-    placement_timeout_seconds: float = number(45.0, low=0.1)
+    placement_timeout_seconds: Annotated[Float, Field(ge=0.1)] = 45.0
     """Limit for getting the resources; the error prints what was asked for and what the cluster has."""
-    start_timeout_seconds: float = number(900.0, low=0.1)
+    start_timeout_seconds: Annotated[Float, Field(ge=0.1)] = 900.0
     """Limit for loading the models."""
-    call_timeout_seconds: float = number(1800.0, low=0.1)
+    call_timeout_seconds: Annotated[Float, Field(ge=0.1)] = 1800.0
     """Limit of any other call to a worker."""
 
 
@@ -55,26 +66,26 @@ class ClusterSettings:
 class CheckpointSettings:
     """Checkpoints in RUN/checkpoints."""
 
-    every_updates: int = integer(50)
+    every_updates: NonNegativeInt = 50
     """Save every so many updates, and at the end; 0: only at the end."""
-    every_minutes: float | None = number(None, low=0.01)
+    every_minutes: Annotated[Float, Field(ge=0.01)] | None = None
     """Save also when so many minutes have passed since the last checkpoint, after a whole iteration; null: by updates alone."""
-    stop_after_minutes: float | None = number(None, low=0.01)
+    stop_after_minutes: Annotated[Float, Field(ge=0.01)] | None = None
     """Save and leave before so many minutes have passed since the command began, for jobs with a time limit: no iteration is
     begun that, at the pace of the longest so far, would end later. Exit status 75; the same command goes on. null: no limit."""
-    keep_last: int = integer(2, low=1)
+    keep_last: PositiveInt = 2
     """Most recent checkpoints to keep."""
-    best_metric: str | None = None
+    best_metric: Text | None = None
     """Metric whose best checkpoint is kept besides, written whenever the metric is measured after update 0; null: none.
     Example: evaluation/safety."""
-    best_mode: str = choice("max", "min")
+    best_mode: Literal["max", "min"] = "max"
     """Whether a larger or a smaller best_metric is better."""
-    resume: str = "auto"
+    resume: Text = "auto"
     """auto: go on from the newest whole checkpoint of the run folder, if any. never: refuse a folder that has one. Or
     the folder of a checkpoint."""
     allow_changes: bool = False
     """Resume although the configuration or the data changed; the difference is logged."""
-    export: str = choice("last", "best", "both", "none")
+    export: Annotated[Literal["last", "best", "both", "none"], BeforeValidator(_export_of_old)] = "last"
     """What is written as a Hugging Face folder at the end: the last weights, the best ones by best_metric, both (the best
     into RUN/export-best), none. The others go to RUN/export. true and false mean last and none. `lrm-safety export` writes
     those of any checkpoint later."""
@@ -84,21 +95,21 @@ class CheckpointSettings:
 class TrackerSettings:
     """W&B of any command: conf/tracking (docs/tracking.md)."""
 
-    wandb: str = choice("offline", "online", "disabled")
+    wandb: Literal["offline", "online", "disabled"] = "offline"
     """W&B mode; offline needs no account (`wandb sync` later); if W&B cannot be reached the run goes on offline."""
-    project: str = "lrm_safety"
+    project: Text = "lrm_safety"
     """W&B project."""
-    entity: str | None = None
+    entity: Text | None = None
     """W&B team or user."""
-    name: str | None = None
+    name: Text | None = None
     """Name of the run in W&B; null: run.name, followed under -m by the overrides that tell this run from the others."""
-    group: str | None = None
+    group: Text | None = None
     """W&B group; null: under -m run.name, with what differs besides the seed where seeds are swept; otherwise none."""
-    job_type: str | None = None
+    job_type: Text | None = None
     """W&B job type; null: train, sft, evaluate, audit, analyze or reward, as the command is."""
-    tags: list[str] = field(default_factory=list)
+    tags: list[Text] = field(default_factory=list)
     """W&B tags."""
-    notes: str | None = None
+    notes: Text | None = None
     """W&B notes: a description of the run, in Markdown."""
     system_metrics: bool = False
     """Sample CPU, memory, disk, network and GPUs of the controller's machine into W&B. tracking=online switches it on."""
@@ -112,19 +123,19 @@ class TrackingSettings(TrackerSettings):
 
     log_text: bool = False
     """Log prompts and responses as text. Off: hashes, lengths and scores only, since the text may be harmful."""
-    table_rows: int = integer(8)
+    table_rows: NonNegativeInt = 8
     """Rollouts per iteration in the table of samples."""
-    table_every: int = integer(10, low=1)
+    table_every: PositiveInt = 10
     """Iterations from which the W&B table takes rollouts: the first, then every so many, and the last."""
     tensorboard: bool = False
     """Write RUN/tensorboard besides, for `tensorboard --logdir outputs`."""
     worker_logs: bool = False
     """Print what the workers print (vLLM, DeepSpeed). Off: it stays in Ray's session folder."""
-    console: str = choice("auto", "live", "plain", "off")
+    console: Literal["auto", "live", "plain", "off"] = "auto"
     """live: progress bar and key metrics. plain: one line an iteration. auto: live on a terminal, otherwise plain."""
     diagnosis: bool = True
     """Look for failure signatures after every record: console, W&B alerts, findings.jsonl (docs/report.md)."""
-    diagnosis_min_records: int = integer(10, low=2)
+    diagnosis_min_records: Annotated[Int, Field(ge=2)] = 10
     """Records of training before the diagnosis speaks: with fewer there is no beginning and end to compare."""
 
 
@@ -132,12 +143,12 @@ class TrackingSettings(TrackerSettings):
 class RunSettings:
     """Identity of a run."""
 
-    name: str = "${model.name}-${data.name}-${algorithm.name}"
+    name: Text = "${model.name}-${data.name}-${algorithm.name}"
     """Name of the run; its folder is outputs/NAME unless `directory` says otherwise."""
-    directory: str = DIRECTORY
+    directory: Text = DIRECTORY
     """Folder of the run: configuration, metrics, checkpoints, export. Absolute on a cluster with shared storage."""
-    invariants: str = choice("strict", "warn")
+    invariants: Literal["strict", "warn"] = "strict"
     """What a failed self-check does: stop the run, or warn."""
-    invariant_tolerance: float | None = number(None, low=0.0)
+    invariant_tolerance: NonNegativeFloat | None = None
     """|rho - 1| and KL at the first update: 99 % of the tokens within it and the mean within a quarter of it; single tokens
     beyond four times of it are a note. null: 1e-4 in float32, 0.4 in bfloat16 (docs/gpu.md)."""

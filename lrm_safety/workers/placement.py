@@ -37,7 +37,7 @@ def bundle_sets(
     names: list[str], cluster: ClusterSettings, tensor_parallel_size: int = 1
 ) -> list[tuple[list[str], list[dict[str, float]]]]:
     """The groups that share bundles, with those bundles: colocated groups add up, worker i of each in bundle i."""
-    sets = [[name for name in together if name in names] for together in cluster.colocate]
+    sets: list[list[str]] = [[name for name in together if name in names] for together in cluster.colocate]
     colocated = {name for together in sets for name in together}
     sets += [[name] for name in names if name not in colocated]
     result = []

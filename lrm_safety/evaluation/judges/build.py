@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from lrm_safety.errors import ConfigError, calling, traceback_inside
-from lrm_safety.evaluation.judges.judge import Judge, JudgeViews, View
+from lrm_safety.evaluation.judges.judge import Judge, JudgeViews
 from lrm_safety.modeling.folder import model_fingerprint, tokenizer_fingerprint
 from lrm_safety.settings.evaluation import JudgeSettings, RefusalIn, judge_class, judge_kind
 from lrm_safety.settings.paths import resolve
@@ -83,7 +83,7 @@ def _checked(name: str, settings: JudgeSettings, device: str) -> tuple[Any, dict
 
 def judge_views(settings: JudgeSettings) -> JudgeViews:
     """The views a judge reads; their names have been checked with the configuration."""
-    return JudgeViews(cast(list[View], settings.views), tells_refusals(settings))
+    return JudgeViews(settings.views, tells_refusals(settings))
 
 
 def tells_refusals(settings: JudgeSettings, key: str = "evaluation.judges") -> RefusalIn:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from lrm_safety.errors import JudgeError, calling
 from lrm_safety.settings.evaluation import JUDGES, JudgeKind, Needs, RefusalIn, TellsRefusals
+from lrm_safety.settings.evaluation import JudgeView as View
 
-View = Literal["trace", "answer", "full", "prefix"]
-"""`prefix`: the trace's beginnings, to find where it turns unsafe (judges/prefixes.py)."""
 VIEWS: tuple[View, ...] = ("trace", "answer", "full")
 REFUSAL = "refusal"
 """The detail of a verdict by a judge that tells harm and refusal apart: how far the text declines, 0 to 1."""

@@ -11,6 +11,7 @@ from lrm_safety.evaluation.judges.agreement import as_label
 from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, Verdict, judge
 from lrm_safety.rewards.conversation import as_conversation
 from lrm_safety.settings import RewardModelSettings
+from lrm_safety.settings.components import Dtype
 
 # Imported late elsewhere: the kinds of judges are known without torch.
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class RewardModelJudge:
         encoding: str = "auto",
         max_tokens: int | None = None,
         micro_batch_tokens: int = 16384,
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         device: str = "cpu",
     ) -> None:
         """Raises ConfigError for options out of range, ModelError for a model that cannot be loaded or has no such

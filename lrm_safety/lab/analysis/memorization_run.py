@@ -174,7 +174,7 @@ def _rows(settings: AnalyzeSettings, family: Family, tokenizer: PreTrainedTokeni
         family,
         tokenizer,
         system_prompt=settings.model.system_prompt,
-        targets=sft.targets,  # type: ignore[arg-type]
+        targets=sft.targets,
         response_field=sft.response_field,
         trace_field=sft.trace_field,
         max_sequence_tokens=sft.max_sequence_tokens,

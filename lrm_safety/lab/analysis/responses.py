@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -15,7 +15,8 @@ from ...errors import ConfigError, DataError, first_line
 from ...evaluation.run import RESPONSES, PreparedEvaluation, prepare
 from ...files import read_json
 from ...rollouts import TokenIds
-from ...settings import EvaluateSettings, JudgeSettings, ModelSettings
+from ...settings import EvaluateSettings, ModelSettings
+from ...settings.compose import EVALUATE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,20 +97,15 @@ def _settings(folder: Path) -> EvaluateSettings:
     """The evaluation's configuration, without its judges: no verdict is read, so no judge's model has to be there."""
     path = folder / "config.yaml"
     try:
-        loaded = OmegaConf.merge(OmegaConf.structured(EvaluateSettings), OmegaConf.load(path))
-        settings = OmegaConf.to_object(loaded)
-        assert isinstance(settings, EvaluateSettings)
+        values: Any = OmegaConf.to_container(OmegaConf.load(path))
         identities = sorted((folder / RESPONSES).glob("*/identity.json"))
-        device = read_json(identities[0])["device"] if identities else "cpu"
+        # Part of the responses' identity, and perhaps another than this machine's.
+        values["run"]["device"] = read_json(identities[0])["device"] if identities else "cpu"
+        values["evaluation"]["judges"] = {"none_read": {}}
+        return EVALUATE.checked(values)
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; name a folder that `lrm-safety evaluate` has written") from error
-    except (OSError, ValueError, KeyError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, TypeError, KeyError, OmegaConfBaseException, ConfigError) as error:
         raise DataError(
             f"{folder}: is no evaluation of this version ({first_line(error)}); evaluate the model again"
         ) from error
-    return replace(
-        settings,
-        # Part of the responses' identity, and perhaps another than this machine's.
-        run=replace(settings.run, device=device),
-        evaluation=replace(settings.evaluation, judges={"none_read": JudgeSettings()}),
-    )

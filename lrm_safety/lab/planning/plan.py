@@ -76,7 +76,7 @@ def _shares(settings: Settings, groups: Mapping[str, GroupMemory]) -> tuple[Shar
     cluster = settings.cluster
     colocated = {name for together in cluster.colocate for name in together}
     shares = []
-    for together in [*cluster.colocate, *([name] for name in groups if name not in colocated)]:
+    for together in [*map(list[str], cluster.colocate), *([name] for name in groups if name not in colocated)]:
         names = tuple(name for name in together if name in groups)
         if not names:
             continue

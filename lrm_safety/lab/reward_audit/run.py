@@ -30,7 +30,8 @@ def audit(
     rows: list[dict[str, Any]] = []
     for name, model in settings.reward.models.items():
         table = score_model(name, model, texts, settings.audit, device)
-        figures = {view: figures_of(texts, table, view, settings.audit, settings.seed) for view in settings.audit.views}
+        views: list[str] = [*settings.audit.views]
+        figures = {view: figures_of(texts, table, view, settings.audit, settings.seed) for view in views}
         checks = [
             check
             for view in model.read_views()

@@ -148,7 +148,7 @@ class RewardTrainer:
         lr = settings.lr * lr_multiplier(
             self._num_done,
             self._num_updates,
-            kind=settings.lr_schedule,  # type: ignore[arg-type]
+            kind=settings.lr_schedule,
             warmup_fraction=settings.warmup_fraction,
             min_ratio=settings.min_lr_ratio,
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from pydantic import TypeAdapter
 from tiny_rewards import conversation
 
 from lrm_safety.rewards.check import check_reward
@@ -23,10 +24,7 @@ SKYWORK = {
 
 
 def load(name: str) -> RewardSettings:
-    merged = OmegaConf.merge(OmegaConf.structured(RewardSettings), OmegaConf.load(FOLDER / f"{name}.yaml"))
-    settings = OmegaConf.to_object(merged)
-    assert isinstance(settings, RewardSettings)
-    return settings
+    return TypeAdapter(RewardSettings).validate_python(OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml")))
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.yaml")))

@@ -157,7 +157,10 @@ def test_members_of_dictionaries_are_added_on_the_command_line() -> None:
             "add it with a plus, +evaluation.benchmarks.safety.arguments",
         ),
         ("evaluation.judges.mine.kind=python", "unknown key evaluation.judges.mine"),
-        ("+evaluation.benchmarks.tail.limit=nine", "evaluation.benchmarks.tail.limit: Value 'nine'"),
+        (
+            "+evaluation.benchmarks.tail.task=long_tail,+evaluation.benchmarks.tail.limit=nine",
+            "evaluation.benchmarks.tail.limit=nine: must be a whole number",
+        ),
         (
             "+evaluation.benchmarks.tail.task=long_tail,+evaluation.benchmarks.tail.tusk=3",
             "evaluation.benchmarks.tail.tusk",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,25 @@ from lrm_safety.conversation import PROTOCOLS
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.attacks import ATTACKS
 from lrm_safety.evaluation.benchmarks.registry import get_benchmark
-from lrm_safety.settings import BenchmarkSettings, EvaluateSettings, EvaluationSettings, JudgeSettings, ModelSettings
-from lrm_safety.settings.command_checks import check_evaluate
-from lrm_safety.settings.compose import compose_evaluation, compose_judges
+from lrm_safety.settings import (
+    BenchmarkSettings,
+    EvaluatedModelSettings,
+    EvaluateSettings,
+    EvaluationSettings,
+    JudgeSettings,
+)
+from lrm_safety.settings.compose import EVALUATE, compose_evaluation, compose_judges
 from lrm_safety.settings.evaluation import BENCHMARKS, JUDGES
-from lrm_safety.settings.shared_checks import check_judges
 
 BASE = ["model=miniature", "evaluation=attaq"]
 
 
 def checked(**evaluation: Any) -> None:
-    check_evaluate(
-        EvaluateSettings(
-            model=ModelSettings(name="m", path="somewhere", family="miniature"),
-            evaluation=EvaluationSettings(**evaluation),
-        )
+    settings = EvaluateSettings(
+        model=EvaluatedModelSettings(name="m", path="somewhere", family="miniature"),
+        evaluation=EvaluationSettings(**evaluation),
     )
+    assert EVALUATE.checked(asdict(settings)) == settings
 
 
 def test_defaults_change_nothing_of_the_protocols() -> None:
@@ -74,8 +77,8 @@ def test_values_out_of_range_name_their_key(settings: dict[str, Any], key: str) 
         ({"a b": JudgeSettings()}, r"^evaluation\.judges\.a b: a name may hold letters, digits and _ only$"),
         ({"../a": JudgeSettings()}, r"^evaluation\.judges\.\.\./a: a name may hold"),
         (
-            {"a": JudgeSettings(views=["answers"])},
-            r"^evaluation\.judges\.a\.views: answers is none of trace, answer, full, prefix$",
+            {"a": JudgeSettings(views=["answers"])},  # type: ignore[list-item]
+            r"^evaluation\.judges\.a\.views=answers: must be one of trace, answer, full, prefix$",
         ),
         ({"a": JudgeSettings(views=[])}, r"^evaluation\.judges\.a\.views: must name each view at most once"),
         (
@@ -88,21 +91,24 @@ def test_values_out_of_range_name_their_key(settings: dict[str, Any], key: str) 
 )
 def test_judges_that_are_refused(judges: dict[str, JudgeSettings], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_judges(EvaluationSettings(judges=judges))
+        checked(judges=judges)
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "a b", "a@b"])
 def test_names_become_folders_and_must_be_plain(name: str) -> None:
     with pytest.raises(ConfigError, match=r"a name may hold letters, digits and _ only"):
-        check_judges(EvaluationSettings(benchmarks={name: BenchmarkSettings("attaq")}))
-    check_judges(EvaluationSettings(benchmarks={"attaq_500": BenchmarkSettings("attaq")}))
+        checked(benchmarks={name: BenchmarkSettings("attaq")})
+    checked(benchmarks={"attaq_500": BenchmarkSettings("attaq")})
 
 
 def test_every_choice_of_the_schema_is_known_to_the_code() -> None:
-    by_name = {field.name: field for field in fields(EvaluationSettings)}
-    assert set(by_name["protocol"].metadata["choices"]) == {"auto", "training", *PROTOCOLS}
+    for protocol in ("auto", "training", *PROTOCOLS):
+        checked(protocol=protocol)
     assert set(JUDGES) == {"refusal_rules", "reward_model", "guard", "llm", "python"}
-    assert all(field.default is not NO_DEFAULT or field.default_factory is not NO_DEFAULT for field in by_name.values())
+    assert all(
+        field.default is not NO_DEFAULT or field.default_factory is not NO_DEFAULT
+        for field in fields(EvaluationSettings)
+    )
 
 
 def options(group: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,7 @@ import pytest
 from lrm_safety.errors import ConfigError
 from lrm_safety.settings import RewardModelSettings, RewardSettings
 from lrm_safety.settings.audit import AuditRewardSettings, AuditRowSettings
-from lrm_safety.settings.compose import compose_audit, compose_reward_training
-from lrm_safety.settings.reward_checks import check_audit, check_reward_training
+from lrm_safety.settings.compose import AUDIT, REWARD, compose_audit, compose_reward_training
 from lrm_safety.settings.reward_training import PairSettings, RewardBaseSettings, RewardTrainingSettings
 
 
@@ -27,20 +27,20 @@ def training(**pairs: object) -> RewardTrainingSettings:
         ({"hub_id": "a/b"}, r"pairs: set exactly one"),
         ({"held_out_fraction": 0.0}, r"pairs\.held_out_fraction=0"),
         ({"held_out_fraction": 0.95}, r"pairs\.held_out_fraction=0\.95: must be at most 0\.9"),
-        ({"view": "thoughts"}, r"pairs\.view=thoughts: must be one of full, answer, trace"),
+        ({"view": "thoughts"}, r"pairs\.view=thoughts: must be one of full, trace, answer"),
     ],
 )
 def test_trainings_that_cannot_work(pairs: dict, message: str) -> None:
-    check_reward_training(training())
+    REWARD.checked(asdict(training()))
     with pytest.raises(ConfigError, match=message):
-        check_reward_training(training(**pairs))
+        REWARD.checked(asdict(training(**pairs)))
 
 
 def test_smoothing_of_a_half_teaches_nothing() -> None:
     settings = training()
     settings.trainer.label_smoothing = 0.5
     with pytest.raises(ConfigError, match=r"trainer\.label_smoothing=0\.5: must be below"):
-        check_reward_training(settings)
+        REWARD.checked(asdict(settings))
 
 
 def auditing() -> AuditRewardSettings:
@@ -49,27 +49,27 @@ def auditing() -> AuditRewardSettings:
 
 
 def test_audits_that_cannot_work() -> None:
-    check_audit(auditing())
+    AUDIT.checked(asdict(auditing()))
     settings = auditing()
     settings.audit.views = ["full"]
     with pytest.raises(ConfigError, match=r"audit\.views: lacks trace, which reward\.models\.m reads"):
-        check_audit(settings)
+        AUDIT.checked(asdict(settings))
     settings = auditing()
     settings.audit.limits.auc_fail = 0.95
     with pytest.raises(ConfigError, match=r"audit\.limits\.auc_fail=0\.95: must be at most auc_warn=0\.9"):
-        check_audit(settings)
+        AUDIT.checked(asdict(settings))
     settings = auditing()
     settings.audit.limits.overlong_fail = 0.0
     with pytest.raises(ConfigError, match=r"audit\.limits\.overlong_fail=0\.0: must be at least overlong_warn"):
-        check_audit(settings)
+        AUDIT.checked(asdict(settings))
     settings = auditing()
     settings.rows.function = "a:b"
     with pytest.raises(ConfigError, match=r"rows: set exactly one of rows\.path, rows\.function"):
-        check_audit(settings)
+        AUDIT.checked(asdict(settings))
     settings = auditing()
     settings.reward.models.clear()
     with pytest.raises(ConfigError, match=r"reward\.models: is empty"):
-        check_audit(settings)
+        AUDIT.checked(asdict(settings))
 
 
 def test_every_recipe_composes(repository_root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict
 from functools import cache
 
 import pytest
@@ -287,7 +288,7 @@ BROKEN = {
 def composed(choices: tuple[str, ...]) -> DictConfig:
     settings, _ = compose_settings([*BASE, *choices])
     settings.checkpoint.best_metric = "evaluation/safety"
-    return OmegaConf.structured(settings)
+    return OmegaConf.create(asdict(settings))
 
 
 def changed(overrides: list[str]) -> Settings:

@@ -91,7 +91,7 @@ REFUSED = {
     "no end": (["schedule.passes=null"], "schedule.passes: set it, or schedule.max_updates"),
     "no pass": (["schedule.passes=0", "schedule.max_updates=9"], "schedule.passes=0: must be above 0; null leaves"),
     "half held out": (["sft.validation_fraction=0.6"], "sft.validation_fraction=0.6: must be at most 0.5"),
-    "beta": (["trainer.beta1=1"], "trainer.beta1=1.0: must be below 1"),
+    "beta": (["trainer.beta1=1"], "trainer.beta1=1: must be below 1"),
     "adapters that do nothing": (
         ["trainer=zero3_lora", "trainer.lora.alpha=0"],
         "trainer.lora.alpha=0.0: must be above 0",

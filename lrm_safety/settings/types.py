@@ -1,0 +1,112 @@
+"""What a value of the configuration may be: types with their limits, which pydantic checks and docs/configuration.md prints.
+
+A choice is a `Literal`, a limit a `Field`; both stand in the type, once. A rule about several keys of one group is a validator
+of that group's class. Settings are plain dataclasses: they are checked where a configuration is composed (`Root.checked`),
+not again where our own code builds or replaces one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+
+from ..registry import Registry
+
+MAX_SEED = 2**32 - 1
+"""The largest seed that numpy and vLLM take."""
+RUNS_VARIABLE = "LRM_SAFETY_RUNS"
+"""Folder below which runs are put; without it `outputs` in the working directory."""
+DIRECTORY = f"${{oc.env:{RUNS_VARIABLE},outputs}}/${{run.name}}"
+"""Default of every run.directory."""
+
+
+@dataclass
+class Whole:
+    """Base of the schemas of whole commands: how pydantic reads them and all groups in them."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+
+
+class Unfit(ValueError):
+    """What is wrong with a value; the line that the user reads begins with its key."""
+
+
+class Conflict(ValueError):
+    """Keys of one group that cannot work together; the text begins with a key's name within the group."""
+
+
+def _no_switch(value: Any) -> Any:
+    if isinstance(value, bool):  # Python counts with them
+        raise Unfit("must be a number")
+    return value
+
+
+def _no_blank(value: str) -> str:
+    if not value.strip():
+        raise Unfit("is empty; give it a value, or leave the key out")
+    return value
+
+
+def _plain(name: str) -> str:
+    if not name.replace("_", "").isalnum():
+        raise Unfit("a name may hold letters, digits and _ only")
+    return name
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Of names that only the running program knows; others are a Literal."""
+
+    names: Collection[str]
+
+    def __call__(self, value: str) -> str:
+        """The value; raises Unfit for one that is not among the names."""
+        if isinstance(self.names, Registry):
+            refusal = self.names.refusal(value)
+        else:
+            refusal = "" if value in self.names else f"must be one of {', '.join(self.names)}"
+        if refusal:
+            raise Unfit(refusal)
+        return value
+
+
+def one_of(names: Collection[str]) -> AfterValidator:
+    """Text that is one of the names; of a registry, or the import path of an object of the user's own."""
+    return AfterValidator(OneOf(names))
+
+
+def shown(value: Any) -> str:
+    """A value as it is written on the command line."""
+    match value:
+        case None | bool():
+            return "null" if value is None else str(value).lower()
+        case list():
+            return f"[{','.join(map(shown, value))}]"
+        case dict():
+            return f"{{{','.join(f'{key}: {shown(one)}' for key, one in value.items())}}}"
+        case str() if not value.strip():
+            return repr(value)
+        case _:
+            return str(value)
+
+
+Int = Annotated[int, BeforeValidator(_no_switch)]
+Float = Annotated[float, BeforeValidator(_no_switch)]
+Text = Annotated[str, AfterValidator(_no_blank)]
+PositiveInt = Annotated[Int, Field(ge=1)]
+NonNegativeInt = Annotated[Int, Field(ge=0)]
+Seed = Annotated[Int, Field(ge=0, le=MAX_SEED)]
+"""A seed that every generator of random numbers takes."""
+NonNegativeFloat = Annotated[Float, Field(ge=0)]
+PositiveFloat = Annotated[Float, Field(gt=0)]
+Fraction = Annotated[Float, Field(ge=0, le=1)]
+Decay = Annotated[Float, Field(ge=0, lt=1)]
+"""Of a moving average."""
+Name = Annotated[str, AfterValidator(_plain)]
+"""Becomes a folder and part of metrics' names."""
+Device = Literal["cpu", "cuda"]
+AutoDevice = Literal["auto", "cpu", "cuda"]
+"""auto: cuda where there is one."""
