@@ -1,41 +1,53 @@
 """Tiny models with random weights of the real architectures: the one place of the tests that builds them.
 
-Every test states the sizes that it needs; what all of them share stands here.
+What is said nowhere else stands here, and every test states only the sizes that matter to it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from transformers import (
-    GraniteMoeHybridConfig,
-    GraniteMoeHybridForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import GraniteMoeHybridForCausalLM, PreTrainedModel, Qwen3ForCausalLM
 
-SHARED: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+Architecture = TypeVar("Architecture", bound=PreTrainedModel)
+
+VOCABULARY = 97
+"""Unlike every other size, so that an axis of this length is the vocabulary's."""
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+}
+
+
+def tiny_model(architecture: type[Architecture], *, seed: int | None = None, **sizes: Any) -> Architecture:
+    """Any architecture of transformers; `seed` makes its weights the same every time."""
+    if seed is not None:
+        torch.manual_seed(seed)
+    return architecture(architecture.config_class(**SIZES | sizes))
 
 
 def tiny_qwen(*, seed: int | None = None, tied: bool = True, **sizes: Any) -> Qwen3ForCausalLM:
-    """A dense decoder; `seed` makes its weights the same every time."""
-    if seed is not None:
-        torch.manual_seed(seed)
-    return Qwen3ForCausalLM(Qwen3Config(**SHARED | {"tie_word_embeddings": tied} | sizes))
+    """A dense decoder."""
+    return tiny_model(Qwen3ForCausalLM, seed=seed, tie_word_embeddings=tied, **sizes)
 
 
 def tiny_granite(*, seed: int | None = None, **sizes: Any) -> GraniteMoeHybridForCausalLM:
     """A Mamba layer and an attention layer, each with a mixture of experts, and a tied head."""
-    if seed is not None:
-        torch.manual_seed(seed)
     mixture = {
-        "layer_types": ["mamba", "attention"],
+        "layer_types": ["linear_attention", "full_attention"],
         "num_local_experts": 4,
         "num_experts_per_tok": 2,
+        "shared_intermediate_size": 24,
+        "mamba_n_heads": 8,
         "mamba_d_state": 16,
-        "mamba_n_groups": 1,
-        "mamba_expand": 2,
+        "mamba_chunk_size": 16,
         "tie_word_embeddings": True,
     }
-    return GraniteMoeHybridForCausalLM(GraniteMoeHybridConfig(**SHARED | mixture | sizes))
+    return tiny_model(GraniteMoeHybridForCausalLM, seed=seed, **mixture | sizes)

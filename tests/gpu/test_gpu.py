@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import tiny_qwen
+from tiny_tokenizers import word_tokenizer
 from transformers import Qwen3ForCausalLM
 
 from lrm_safety.modeling.load import attend_by_sequence, one_attention_kernel
@@ -59,7 +60,6 @@ def build_model() -> Qwen3ForCausalLM:
         hidden_size=128,
         intermediate_size=192,
         head_dim=64,
-        max_position_embeddings=256,
         initializer_range=0.1,
     )
 
@@ -68,12 +68,7 @@ def build_model() -> Qwen3ForCausalLM:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("gpu") / "model"
     build_model().save_pretrained(path)
-    # The trainer exports a tokenizer beside the weights, so it asks for one.
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
-    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1", pad_token="w1").save_pretrained(path)
+    word_tokenizer(VOCABULARY).save_pretrained(path)  # the trainer exports it beside the weights
     return path
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import tiny_granite, tiny_qwen
+from tiny_models import VOCABULARY, tiny_granite, tiny_qwen
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -383,29 +383,12 @@ class Engine:
             receiver.update_weights(info)
 
 
-SIZES = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
-
-
-def qwen(*, tied: bool) -> PreTrainedModel:
-    return tiny_qwen(**SIZES, intermediate_size=48, head_dim=8, tied=tied)
-
-
-def granite() -> PreTrainedModel:
-    return tiny_granite(**SIZES, intermediate_size=32, shared_intermediate_size=32, mamba_n_heads=4, mamba_d_head=16)
-
-
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
-    "tied": lambda: qwen(tied=True),
-    "untied": lambda: qwen(tied=False),
-    "granite": granite,
+    "tied": tiny_qwen,
+    "untied": lambda: tiny_qwen(tied=False),
+    "granite": tiny_granite,
 }
-EMBEDDING_BYTES = 2 * 96 * 32
+EMBEDDING_BYTES = 2 * VOCABULARY * 32
 BUCKETS = {"smaller than a tensor": 600, "several tensors": 20_000, "everything": 2**20}
 
 
@@ -482,7 +465,7 @@ def test_a_rank_that_is_claimed_twice_is_noticed(monkeypatch: pytest.MonkeyPatch
     node = Node(monkeypatch, num_trainers=1)
     monkeypatch.setattr(cuda, "EngineClient", Uncorrected)
     with pytest.raises(AssertionError, match="two members claim rank 1"):
-        connected(node, settings, qwen(tied=True), trainers=1, send=1)
+        connected(node, settings, tiny_qwen(), trainers=1, send=1)
 
 
 def test_engine_client_is_what_vllm_expects() -> None:

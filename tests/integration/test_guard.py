@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_models import tiny_model
+from tiny_tokenizers import byte_tokenizer
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lrm_safety.evaluation.judges.guard import GuardPrompts
 from lrm_safety.evaluation.judges.guard_families import GRANITE_GUARDIAN
@@ -35,37 +36,32 @@ MAX_TOKENS = 200
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One token a byte and one a verdict; the head prefers the verdicts' rows, so that some verdict is given, and the end
     behind a verdict: one direction of the hidden state tells that a verdict was read, and the end's row is that direction."""
-    special = ["<|pad|>", "<|start|>", "<|end|>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*special, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(special)
-    tokenizer.add_tokens(WORDS)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>")
-    fast.chat_template = TEMPLATE
+    tokenizer = byte_tokenizer(
+        ["<|pad|>", "<|start|>", "<|end|>"],
+        words=WORDS,
+        template=TEMPLATE,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+    )
     folder = tmp_path_factory.mktemp("granite-guardian-tiny")
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(fast),
+    tokenizer.save_pretrained(folder)
+    model = tiny_model(
+        LlamaForCausalLM,
+        seed=0,
+        vocab_size=len(tokenizer),
         hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        head_dim=32,
+        head_dim=32,  # the narrowest that vLLM's attention on the CPU takes
         max_position_embeddings=512,
         initializer_range=0.2,
-        eos_token_id=fast.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
-        pad_token_id=fast.pad_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
-    model = LlamaForCausalLM(config)
     with torch.no_grad():
         model.lm_head.weight[: -len(WORDS)] *= 0.05
-        direction = torch.nn.functional.normalize(torch.randn(config.hidden_size), dim=0)
+        direction = torch.nn.functional.normalize(torch.randn(model.config.hidden_size), dim=0)
         for layer in model.model.layers:
             for matrix in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
                 matrix -= torch.outer(direction, direction @ matrix)
@@ -73,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         embeddings -= torch.outer(embeddings @ direction, direction)
         embeddings[-len(WORDS) :] += 50.0 * direction
         model.lm_head.weight -= torch.outer(model.lm_head.weight @ direction, direction)
-        model.lm_head.weight[fast.eos_token_id] = 5.0 * direction
+        model.lm_head.weight[tokenizer.eos_token_id] = 5.0 * direction
     model.save_pretrained(folder)
     return folder
 

@@ -11,17 +11,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    GraniteMoeHybridConfig,
-    GraniteMoeHybridForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from tiny_models import VOCABULARY, tiny_granite, tiny_qwen
+from tiny_tokenizers import word_tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from lrm_safety.batching import plan_micro_batches
 from lrm_safety.errors import DataError
@@ -36,7 +28,6 @@ from lrm_safety.settings import (
 )
 from lrm_safety.workers.specs import EngineSpec, PolicySpec, ReferenceSpec
 
-VOCABULARY = 97
 RANKS = 2
 TIMEOUT_SECONDS = 180
 FLAVOURS = ("untied-packed", "tied-padded", "granite-padded", "granite-padded-whole")
@@ -98,32 +89,14 @@ class Ranks:
 
 
 def build_model(flavour):
-    torch.manual_seed(5)
-    shared = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "initializer_range": 0.2,
-        "tie_word_embeddings": flavour != "untied-packed",
-    }
     if flavour.startswith("granite"):
-        hybrid = {"layer_types": ["linear_attention", "full_attention"], "logits_scaling": 2.0}
-        experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 24}
-        mamba = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 16, "mamba_expand": 2, "mamba_chunk_size": 16}
-        return GraniteMoeHybridForCausalLM(GraniteMoeHybridConfig(**shared, **hybrid, **experts, **mamba))
-    return Qwen3ForCausalLM(Qwen3Config(**shared, head_dim=8, max_position_embeddings=256))
+        return tiny_granite(seed=5, initializer_range=0.2, logits_scaling=2.0)
+    return tiny_qwen(seed=5, initializer_range=0.2, tied=flavour != "untied-packed")
 
 
 def build_folder(folder, flavour):
     build_model(flavour).save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="w1", pad_token="w1", unk_token="w0")
-    fast.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}<think>"
-    fast.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
     GenerationConfig(temperature=0.6, do_sample=True, eos_token_id=1).save_pretrained(folder)
 
 

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 from engine_process import EngineProcess, small_settings
-from tiny_models import tiny_qwen
+from tiny_models import VOCABULARY, tiny_qwen
 from transformers import Qwen3ForCausalLM
 
 from lrm_safety.errors import ConfigError, InvariantError
 from lrm_safety.rollouts import GenerationRequest, Rollout, SamplingParameters
 from lrm_safety.settings import Settings
 
-VOCABULARY = 64
 STOP = (3, 5)
 SAMPLING = SamplingParameters(temperature=0.7, top_p=1.0, top_k=0, max_response_tokens=32, stop_token_ids=STOP)
 
@@ -41,9 +40,7 @@ def requests(count: int, batch: int = 0) -> list[GenerationRequest]:
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Qwen3ForCausalLM, Settings]:
     model = tiny_qwen(
         seed=0,
-        vocab_size=VOCABULARY,
         hidden_size=64,
-        intermediate_size=96,
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=32,

@@ -14,7 +14,7 @@ import pytest
 import torch
 from engine_process import EngineProcess, small_settings
 from safetensors.torch import load_file
-from tiny_models import tiny_granite, tiny_qwen
+from tiny_models import VOCABULARY, tiny_granite, tiny_qwen
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
@@ -24,14 +24,11 @@ from lrm_safety.rollouts import GenerationRequest, SamplingParameters
 from lrm_safety.weight_sync.shm import write_buckets
 from lrm_safety.weight_sync.source import ZeroThreeSource
 
-VOCABULARY = 64
 SIZES = {
-    "vocab_size": VOCABULARY,
     "hidden_size": 64,
-    "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
-    "max_position_embeddings": 64,
+    "head_dim": 32,
     "initializer_range": 0.1,
 }
 SAMPLING = SamplingParameters(temperature=1.0, top_p=1.0, top_k=0, max_response_tokens=8, stop_token_ids=(0,))
@@ -40,18 +37,11 @@ BUCKET_BYTES = 50_000
 
 
 def qwen(*, tied: bool) -> PreTrainedModel:
-    return tiny_qwen(**SIZES, intermediate_size=96, head_dim=32, tied=tied)
+    return tiny_qwen(**SIZES, tied=tied)
 
 
 def granite() -> PreTrainedModel:
-    return tiny_granite(
-        **SIZES,
-        intermediate_size=64,
-        shared_intermediate_size=32,
-        mamba_n_heads=4,
-        mamba_d_head=32,
-        mamba_chunk_size=16,
-    )
+    return tiny_granite(**SIZES)
 
 
 MODELS = {"tied": lambda: qwen(tied=True), "untied": lambda: qwen(tied=False), "granite": granite}

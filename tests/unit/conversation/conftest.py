@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tiny_tokenizers import ALPHABET, byte_level
+from tokenizers import AddedToken, models, trainers
 from transformers import PreTrainedTokenizerFast
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -25,12 +26,8 @@ TEMPLATE_FILES = {"granite_4_tiny_preview": "granite_thinking", "plain": "smollm
 
 
 def build_tokenizer(family: str) -> PreTrainedTokenizerFast:
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=330, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
+    backend = byte_level(models.BPE())
+    trainer = trainers.BpeTrainer(vocab_size=330, initial_alphabet=ALPHABET, show_progress=False)
     backend.train_from_iterator(CORPUS * 4, trainer)
     backend.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL[family]])
     backend.add_tokens([AddedToken(token, special=False) for token in ORDINARY.get(family, ())])

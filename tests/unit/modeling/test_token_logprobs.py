@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_model
+from transformers import Gemma2ForCausalLM
 
 from lrm_safety.errors import ModelError
 from lrm_safety.modeling.packing import pack
@@ -51,16 +53,10 @@ def test_granite_hybrid_padded_with_logits_scaling(tiny_granite):
     torch.testing.assert_close(entropy.double(), expected_entropy, atol=1e-5, rtol=0)
 
 
-def test_softcapping_as_gemma_does(tiny_qwen):
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    torch.manual_seed(0)
-    config = Gemma2Config(
-        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, final_logit_softcapping=2.0, initializer_range=0.4,
-        attn_implementation="eager",
-    )  # fmt: skip
-    model, pairs = Gemma2ForCausalLM(config).eval(), make_pairs()
+def test_softcapping_as_gemma_does():
+    capped = {"final_logit_softcapping": 2.0, "attn_implementation": "eager"}
+    model = tiny_model(Gemma2ForCausalLM, seed=0, initializer_range=0.4, **capped).eval()
+    pairs = make_pairs()
     expected, _ = plain_results(model, pairs, 1.0)
     logprobs, _ = TokenLogprobs(model, temperature=1.0, chunk_tokens=64)(pack(pairs, packing=False))
     torch.testing.assert_close(logprobs.double(), expected, atol=1e-5, rtol=0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from tiny_models import tiny_model
+from tiny_tokenizers import byte_tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lrm_safety.rewards.conversation import Conversation
 
@@ -39,45 +41,19 @@ QWEN_TEMPLATE = """\
 """
 
 
-def byte_tokenizer(
-    special: list[str], template: str, *, bos: str | None, eos: str, pad: str | None, adds_bos: bool
-) -> PreTrainedTokenizerFast:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*special, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(special)
-    if adds_bos:
-        assert bos is not None
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{bos}:0 $A:0", special_tokens=[(bos, vocabulary[bos])]
-        )
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=pad)
-    fast.chat_template = template
-    return fast
-
-
 def llama_tokenizer(*, adds_bos: bool = True, pad: str | None = "<|pad|>") -> PreTrainedTokenizerFast:
     return byte_tokenizer(
-        LLAMA_SPECIAL, LLAMA_TEMPLATE, bos="<|begin_of_text|>", eos="<|eot_id|>", pad=pad, adds_bos=adds_bos
+        LLAMA_SPECIAL,
+        template=LLAMA_TEMPLATE,
+        single="<|begin_of_text|> $A" if adds_bos else None,
+        bos_token="<|begin_of_text|>",
+        eos_token="<|eot_id|>",
+        pad_token=pad,
     )
 
 
 def qwen_tokenizer() -> PreTrainedTokenizerFast:
-    return byte_tokenizer(QWEN_SPECIAL, QWEN_TEMPLATE, bos=None, eos="<|im_end|>", pad="<|endoftext|>", adds_bos=False)
-
-
-SHAPE = dict(
-    hidden_size=32,
-    intermediate_size=64,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=16,
-    max_position_embeddings=2048,
-    initializer_range=0.3,  # wide enough that scores of different texts differ well above the tolerance
-)
+    return byte_tokenizer(QWEN_SPECIAL, template=QWEN_TEMPLATE, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
 @dataclass
@@ -95,6 +71,23 @@ class TinyModel:
             text = text.removeprefix(bos)
         with torch.no_grad():
             return self.model(**self.tokenizer(text, return_tensors="pt")).logits[0][0].item()
+
+
+def save_reward_model(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, architecture: type[PreTrainedModel], **sizes: Any
+) -> TinyModel:
+    """Weights wide enough that scores of different texts differ well above the tolerance."""
+    model = tiny_model(
+        architecture,
+        vocab_size=len(tokenizer),
+        num_labels=1,
+        max_position_embeddings=2048,
+        initializer_range=0.3,
+        **sizes,
+    ).eval()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return TinyModel(folder, model, tokenizer)
 
 
 def conversation(prompt: str, trace: str, answer: str, status: str = "complete") -> Conversation:

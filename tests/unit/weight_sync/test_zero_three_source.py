@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import GraniteMoeConfig, GraniteMoeForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from tiny_models import tiny_model, tiny_qwen
+from transformers import GraniteMoeForCausalLM, PreTrainedModel
 
 from lrm_safety.weight_sync.source import ZeroThreeSource
 
@@ -15,33 +16,11 @@ ONE_BUCKET = 2**40
 
 
 def qwen(*, tied: bool = True) -> PreTrainedModel:
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=64,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        tie_word_embeddings=tied,
-    )
-    return Qwen3ForCausalLM(config)
+    return tiny_qwen(seed=0, tied=tied, vocab_size=64, hidden_size=16, num_hidden_layers=3)
 
 
 def granite() -> PreTrainedModel:
-    torch.manual_seed(0)
-    config = GraniteMoeConfig(
-        vocab_size=64,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        num_local_experts=4,
-        num_experts_per_tok=2,
-    )
-    return GraniteMoeForCausalLM(config)
+    return tiny_model(GraniteMoeForCausalLM, seed=0, num_local_experts=4, num_experts_per_tok=2)
 
 
 def saved(model: PreTrainedModel, folder: Path) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@ import dataclasses
 import math
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tiny_tokenizers import byte_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from lrm_safety.errors import ConfigError, ModelError
@@ -40,15 +40,7 @@ ANSWER_ONLY = "{{- messages[-1]['content'] -}}"
 
 
 def tokenizer_with(template: str | None) -> PreTrainedTokenizerFast:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(SPECIAL)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|begin|>", eos_token="<|end|>")
-    fast.chat_template = template
-    return fast
+    return byte_tokenizer(SPECIAL, template=template, bos_token="<|begin|>", eos_token="<|end|>")
 
 
 def logs(**probabilities: float) -> dict[str, float]:

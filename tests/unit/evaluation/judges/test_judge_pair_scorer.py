@@ -10,51 +10,33 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast
+from tiny_models import tiny_model
+from tiny_tokenizers import pair_tokenizer
+from transformers import BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from lrm_safety.errors import ModelError, RewardError
 from lrm_safety.rewards.classifier import PairScorer
 from lrm_safety.rewards.conversation import as_conversation
 from lrm_safety.settings import RewardModelSettings
 
-SHAPE: dict[str, Any] = dict(
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=64,
-    max_position_embeddings=256,
-    initializer_range=0.3,
-    pad_token_id=0,
-)
-
-
-def byte_pairs(*, pad: bool = True) -> PreTrainedTokenizerFast:
-    """One token a byte: [CLS] request [SEP] text [SEP]."""
-    special = ["[PAD]", "[CLS]", "[SEP]"]
-    vocabulary = {token: i for i, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(special)
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="[PAD]" if pad else None, cls_token="[CLS]", sep_token="[SEP]"
-    )
-
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return byte_pairs()
+    return pair_tokenizer()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
     path = tmp_path_factory.mktemp("pairs")
-    torch.manual_seed(0)
-    BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), num_labels=1, **SHAPE)).save_pretrained(path)
+    model = tiny_model(
+        BertForSequenceClassification,
+        seed=0,
+        vocab_size=len(tokenizer),
+        num_labels=1,
+        initializer_range=0.3,
+        pad_token_id=0,
+    )
+    model.save_pretrained(path)
     return path
 
 
@@ -127,11 +109,11 @@ def test_a_logit_that_is_no_number(folder: Path, tokenizer: PreTrainedTokenizerF
 
 def test_a_tokenizer_that_cannot_pad(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"^reward\.models\.mine\.path=.*no padding token"):
-        PairScorer("mine", settings_of(folder), byte_pairs(pad=False), "cpu")
+        PairScorer("mine", settings_of(folder), pair_tokenizer(pad=None), "cpu")
 
 
 def test_a_model_without_its_head(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **SHAPE)).save_pretrained(tmp_path)
+    tiny_model(BertForMaskedLM, vocab_size=len(tokenizer)).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"is no reward model, or torn: its files lack .*classifier") as refused:
         PairScorer("mine", settings_of(tmp_path), tokenizer, "cpu")
     assert "\n" not in str(refused.value)

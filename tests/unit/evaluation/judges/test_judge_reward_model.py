@@ -3,14 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DebertaV2Config,
-    DebertaV2ForSequenceClassification,
-    PreTrainedTokenizerFast,
-)
+from tiny_models import tiny_model
+from tiny_tokenizers import pair_tokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, DebertaV2ForSequenceClassification
 
 import lrm_safety
 from lrm_safety.errors import ConfigError, ModelError
@@ -32,26 +27,12 @@ def random_items(count: int, seed: int) -> list[JudgeItem]:
 @pytest.fixture(scope="module")
 def deberta(tmp_path_factory) -> Path:
     """One token a byte, [CLS] request [SEP] text [SEP], random weights."""
-    special = ["[PAD]", "[CLS]", "[SEP]"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*special, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(special)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    folder = tmp_path_factory.mktemp("deberta")
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]")
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = DebertaV2Config(
-        vocab_size=len(fast),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
+    tokenizer, folder = pair_tokenizer(), tmp_path_factory.mktemp("deberta")
+    tokenizer.save_pretrained(folder)
+    tiny_model(
+        DebertaV2ForSequenceClassification,
+        seed=0,
+        vocab_size=len(tokenizer),
         relative_attention=True,
         position_buckets=16,
         pos_att_type=["p2c", "c2p"],
@@ -60,8 +41,7 @@ def deberta(tmp_path_factory) -> Path:
         initializer_range=0.3,
         num_labels=1,
         pad_token_id=0,
-    )
-    DebertaV2ForSequenceClassification(config).save_pretrained(folder)
+    ).save_pretrained(folder)
     return folder
 
 

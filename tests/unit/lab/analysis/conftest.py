@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 import yaml
-from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import lrm_safety
 from lrm_safety.evaluation.run import prepare
@@ -19,7 +19,6 @@ from lrm_safety.settings import ModelSettings
 from lrm_safety.settings.compose import compose_evaluation
 
 POLICY = Path(lrm_safety.__file__).parent / "miniature" / "assets" / "policy"
-VOCABULARY = 97
 
 
 @pytest.fixture(autouse=True)
@@ -30,12 +29,7 @@ def one_thread():
 @pytest.fixture
 def tiny_qwen():
     """Random Qwen3 whose distributions are far from uniform."""
-    torch.manual_seed(3)
-    config = Qwen3Config(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=256, tie_word_embeddings=False, initializer_range=0.3,
-    )  # fmt: skip
-    return freeze(Qwen3ForCausalLM(config))
+    return freeze(tiny_models.tiny_qwen(seed=3, tied=False, initializer_range=0.3))
 
 
 @pytest.fixture

@@ -6,29 +6,23 @@ import json
 import random
 from pathlib import Path
 
-import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from tiny_models import tiny_model
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from lrm_safety.miniature import REWARD_FOLDER
 
 
 def write_language_model(folder: Path, *, pad: bool = True) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(REWARD_FOLDER)
-    torch.manual_seed(5)
-    config = LlamaConfig(
+    tiny_model(
+        LlamaForCausalLM,
+        seed=5,
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
         max_position_embeddings=128,
         pad_token_id=tokenizer.pad_token_id if pad else None,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
