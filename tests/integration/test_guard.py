@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from tiny_models import tiny_model
 from tiny_tokenizers import byte_tokenizer
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks.isolated import Isolated
 from lrm_safety.evaluation.judges.guard import GuardPrompts
 from lrm_safety.evaluation.judges.guard_families import GRANITE_GUARDIAN
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
@@ -74,39 +73,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def judge_in_engine(folder: str, connection) -> None:
-    from lrm_safety.evaluation.judges.guard import GuardJudge
+class Guard:
+    """The guard beside its engine."""
 
-    judge = GuardJudge(
-        path=folder,
-        dtype="float32",
-        max_model_tokens=MAX_TOKENS,
-        engine={"max_num_seqs": 4, "kv_cache_memory_bytes": 1 << 24, "enforce_eager": True},
-    )
-    connection.send((judge.judge(ITEMS), dict(judge.counters)))
-    judge.close()
+    def __init__(self, folder: str) -> None:
+        from lrm_safety.evaluation.judges.guard import GuardJudge
+
+        self._judge = GuardJudge(
+            path=folder,
+            dtype="float32",
+            max_model_tokens=MAX_TOKENS,
+            engine={"max_num_seqs": 4, "kv_cache_memory_bytes": 1 << 24, "enforce_eager": True},
+        )
+
+    def judge(self) -> tuple[list[Verdict], dict[str, int]]:
+        verdicts = self._judge.judge(ITEMS)
+        self._judge.close()
+        return verdicts, dict(self._judge.counters)
 
 
-def test_verdicts_are_those_of_transformers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
+def test_verdicts_are_those_of_transformers(folder: Path) -> None:
+    variables = {
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    }.items():
-        monkeypatch.setenv(name, value)
-    assert os.environ["HF_HUB_OFFLINE"] == "1"
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=judge_in_engine, args=(str(folder), theirs), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        assert ours.poll(300), "the guard does not answer"
-        verdicts, counters = ours.recv()
-    finally:
-        process.join(20)
-        if process.is_alive():
-            process.kill()
+    }
+    with Isolated(Guard, str(folder), environment=variables) as guard:
+        verdicts, counters = guard.call("judge")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     prompts = GuardPrompts(tokenizer, "guard", GRANITE_GUARDIAN.template_arguments)
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

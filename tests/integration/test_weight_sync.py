@@ -55,9 +55,8 @@ def trainer_and_engine(
     model = MODELS[request.param]().eval()
     folder = tmp_path_factory.mktemp(request.param)
     model.save_pretrained(folder)
-    engine = EngineProcess(small_settings(folder))
-    yield model, engine
-    engine.close()
+    with EngineProcess(small_settings(folder)) as engine:
+        yield model, engine
 
 
 def sequences() -> list[np.ndarray]:

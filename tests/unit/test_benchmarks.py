@@ -1,14 +1,11 @@
 """The pure parts of the benchmarks: turns, ratios, lengths, verdicts and the file. What they time is not run here."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # benchmarks/ belongs to the checkout, not to the package
 
 from benchmarks.__main__ import FIGURES, measured, parse
 from benchmarks.controller import controller_fraction
