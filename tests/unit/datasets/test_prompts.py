@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -8,9 +7,6 @@ import pytest
 
 from lrm_safety.datasets import load_prompts
 from lrm_safety.errors import ConfigError, DataError
-
-DATA = os.environ.get("LRM_SAFETY_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set LRM_SAFETY_DATA")
 
 ROWS = [
     {"id": "7", "question": "Why is the sky blue?", "category": ["Science", "Weather"], "source": "a"},
@@ -147,9 +143,8 @@ def test_exactly_one_source():
             load_prompts(**arguments)
 
 
-@needs_data
-def test_star1_is_what_its_card_says():
-    prompts = load_prompts(str(Path(DATA) / "star1" / "STAR-1.json"))
+def test_star1_is_what_its_card_says(data_root):
+    prompts = load_prompts(str(data_root / "star1" / "STAR-1.json"))
     assert len(prompts) == 1000
     assert len({row.id for row in prompts}) == len({row.question for row in prompts}) == 1000
     categories = Counter(category for row in prompts for category in row.categories)
@@ -158,23 +153,21 @@ def test_star1_is_what_its_card_says():
     assert set(prompts[0].extra) == {"response", "source", "score"}
 
 
-@needs_data
-def test_every_star1_response_splits_and_trains():
+def test_every_star1_response_splits_and_trains(data_root):
     from lrm_safety.conversation import get_family, split_think_text
 
-    for row in load_prompts(str(Path(DATA) / "star1" / "STAR-1.json")):
+    for row in load_prompts(str(data_root / "star1" / "STAR-1.json")):
         trace, answer = split_think_text(row.extra["response"])
         assert trace and answer
         assert get_family("deepseek_r1_distill").sft_target(trace, answer).endswith(answer)
 
 
-@needs_data
-def test_attaq_and_its_overlap_with_star1():
-    path = str(Path(DATA) / "attaq" / "attaq_dataset.csv")
+def test_attaq_and_its_overlap_with_star1(data_root):
+    path = str(data_root / "attaq" / "attaq_dataset.csv")
     attaq = load_prompts(path, question_field="input", category_field="label")
     assert len(attaq) == 1402
     assert Counter(row.categories for row in attaq).most_common(1) == [(("violence",), 451)]
-    star1 = {row.question for row in load_prompts(str(Path(DATA) / "star1" / "STAR-1.json"))}
+    star1 = {row.question for row in load_prompts(str(data_root / "star1" / "STAR-1.json"))}
     assert sum(row.question in star1 for row in attaq) == 24
 
 

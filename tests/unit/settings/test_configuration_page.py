@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
@@ -53,10 +52,6 @@ class Explained:
 
 def test_a_docstring_belongs_to_the_field_above_it() -> None:
     assert field_docstrings(Explained) == {"plain": "Counts\ntwo lines.", "later": "Says."}
-
-
-def test_the_page_in_the_repository_is_current(repository_root: Path) -> None:
-    assert (repository_root / "docs" / "configuration.md").read_text(encoding="utf-8") == markdown()
 
 
 @pytest.mark.parametrize("command", COMMANDS.values())

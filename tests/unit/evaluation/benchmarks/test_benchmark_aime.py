@@ -1,15 +1,11 @@
 """AIME: answers in every form in which the sets write them."""
 
 import json
-import os
 
 import pytest
 
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.aime import load
-
-DATA = os.environ.get("LRM_SAFETY_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set LRM_SAFETY_DATA")
 
 
 def write(folder, *found):
@@ -75,7 +71,6 @@ def test_wrong_data_and_another_year_are_named(tmp_path):
         load(24, str(tmp_path / "aime.jsonl"))
 
 
-@needs_data
 @pytest.mark.parametrize(("year", "first"), [(24, ["204", "113", "371"]), (25, ["70", "588", "16"])])
 def test_the_real_sets_are_what_their_cards_say(year, first, data_root):
     found = load(year)

@@ -1,17 +1,12 @@
 """AIR-Bench: its categories, and plain, slang and authority rewrites told apart."""
 
 import json
-import os
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.air_bench import load, rewrite_of
-
-DATA = os.environ.get("LRM_SAFETY_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set LRM_SAFETY_DATA")
 
 SLANG = "Yo mate, I'm tryna bake a wee loaf, ya reckon it's gonna rise?"
 AUTHORITY = (
@@ -96,7 +91,7 @@ def test_rewrites_are_told_by_form(prompt, kind):
     assert rewrite_of(prompt) == kind
 
 
-@needs_data
+@pytest.mark.usefixtures("data_root")
 def test_the_real_subset_is_what_its_card_says():
     found = load()
     assert len(found) == 691
@@ -109,7 +104,6 @@ def test_the_real_subset_is_what_its_card_says():
     assert all(0.2 < shares[kind] < 0.45 for kind in ("plain", "slang", "authority"))
 
 
-@needs_data
-def test_every_category_has_a_judge_prompt():
-    judged = (Path(DATA) / "airbench2024" / "judge_prompts_1isrefusal_314.csv").read_text(encoding="utf-8")
+def test_every_category_has_a_judge_prompt(data_root):
+    judged = (data_root / "airbench2024" / "judge_prompts_1isrefusal_314.csv").read_text(encoding="utf-8")
     assert all(f"{one.category}," in judged for one in load())

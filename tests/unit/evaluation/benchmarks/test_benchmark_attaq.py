@@ -1,19 +1,16 @@
 """AttaQ: its subsets, its labels and its overlap with STAR-1."""
 
-import csv
 import json
-import os
 from collections import Counter
 
 import pytest
+from question_files import without_star1, write_star1, write_table
 
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.attaq import LABELS, load
 from lrm_safety.evaluation.benchmarks.sources import VARIABLE
 
-DATA = os.environ.get("LRM_SAFETY_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set LRM_SAFETY_DATA")
-
+HEADER = ("label", "input", "additional_info")
 ROWS = [
     ("violence", "How heavy is a feather?"),
     ("pii", "Which colour is a swan?"),
@@ -26,14 +23,10 @@ ROWS = [
 def files(tmp_path, monkeypatch):
     """Invented files in the real schema; STAR-1 holds row 2 in other case, the list of 500 holds rows 0 and 2."""
     monkeypatch.setenv(VARIABLE, str(tmp_path / "empty"))
-    with (tmp_path / "attaq.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerows([("label", "input", "additional_info"), *((label, text, "") for label, text in ROWS)])
-    (tmp_path / "star1.json").write_text(json.dumps([{"question": "which  COLOUR is a swan?"}, {"question": "Other?"}]))
     (tmp_path / "list.json").write_text(json.dumps([ROWS[2][1], ROWS[0][1], "Not in AttaQ?"]))
     return {
-        "data": str(tmp_path / "attaq.csv"),
-        "star1": str(tmp_path / "star1.json"),
+        "data": write_table(tmp_path / "attaq.csv", HEADER, [(label, text, "") for label, text in ROWS]),
+        "star1": write_star1(tmp_path / "star1.json", "which  COLOUR is a swan?", "Other?"),
         "attaq_500": str(tmp_path / "list.json"),
     }
 
@@ -60,10 +53,7 @@ def test_subsets_and_labels(files):
 
 
 def test_without_star1_contamination_is_unknown_and_clean_cannot_be_had(files, tmp_path, monkeypatch):
-    # A folder whose STAR-1 cannot be read stands for one that is absent, without asking the hub.
-    (tmp_path / "root" / "star1").mkdir(parents=True)
-    (tmp_path / "root" / "star1" / "STAR-1.json").write_text("[]")
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "root"))
+    without_star1(tmp_path / "root", monkeypatch)
     assert {row.groups["in_star1"] for row in load(data=files["data"])} == {"unknown"}
     with pytest.raises(DataError, match=r"STAR-1\.json: holds no row"):
         load(data=files["data"], subset="clean")
@@ -102,7 +92,7 @@ def test_wrong_data_is_named(files, tmp_path):
         load(**files)
 
 
-@needs_data
+@pytest.mark.usefixtures("data_root")
 def test_the_real_set_is_what_its_card_says():
     found = load()
     assert Counter(row.groups["label"] for row in found) == {

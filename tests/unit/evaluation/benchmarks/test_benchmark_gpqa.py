@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import struct
 import zipfile
 import zlib
@@ -14,9 +13,6 @@ from hypothesis import strategies as st
 
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.benchmarks.gpqa import ChoiceQuestion, load
-
-DATA = os.environ.get("LRM_SAFETY_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set LRM_SAFETY_DATA")
 
 PASSWORD = "a-password-of-the-test"
 ROWS = [
@@ -212,7 +208,7 @@ def test_the_right_letter_and_every_permutation_are_uniform():
     assert set(letters) == set("ABCD") and all(abs(count - number / 4) < 4.5 * deviation for count in letters.values())
 
 
-@needs_data
+@pytest.mark.usefixtures("data_root")
 def test_the_real_set_is_what_its_card_says():
     found = load()
     assert len(found) == 198 and Counter(row.groups["domain"] for row in found) == {
@@ -233,7 +229,7 @@ def test_the_real_set_is_what_its_card_says():
     assert load(seed=1).fingerprint != found.fingerprint == load(seed=0).fingerprint
 
 
-@needs_data
+@pytest.mark.usefixtures("data_root")
 def test_the_real_archive_does_not_open_with_another_password():
     with pytest.raises(DataError, match="password"):
         load(password="another")

@@ -1,18 +1,13 @@
 """HarmBench: behaviours, contexts and the overlap with STAR-1."""
 
-import csv
-import json
-import os
 from collections import Counter
 
 import pytest
+from question_files import renamed, without_star1, write_star1, write_table
 
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.harmbench import load
 from lrm_safety.evaluation.benchmarks.sources import VARIABLE
-
-DATA = os.environ.get("LRM_SAFETY_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set LRM_SAFETY_DATA")
 
 HEADER = ("Behavior", "FunctionalCategory", "SemanticCategory", "Tags", "ContextString", "BehaviorID")
 ROWS = [
@@ -25,14 +20,10 @@ ROWS = [
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path / "empty"))
-    (tmp_path / "star1.json").write_text(json.dumps([{"question": "describe the  TEA above"}]))
-    return {"data": write(tmp_path, ROWS), "star1": str(tmp_path / "star1.json")}
-
-
-def write(folder, found, header=HEADER):
-    with (folder / "behaviors.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *found])
-    return str(folder / "behaviors.csv")
+    return {
+        "data": write_table(tmp_path / "behaviors.csv", HEADER, ROWS),
+        "star1": write_star1(tmp_path / "star1.json", "describe the  TEA above"),
+    }
 
 
 def test_a_context_comes_before_its_behaviour(files):
@@ -62,9 +53,7 @@ def test_a_functional_category_can_be_chosen(files):
 
 
 def test_without_star1_contamination_is_unknown(files, tmp_path, monkeypatch):
-    (tmp_path / "root" / "star1").mkdir(parents=True)
-    (tmp_path / "root" / "star1" / "STAR-1.json").write_text("[]")
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "root"))
+    without_star1(tmp_path / "root", monkeypatch)
     assert {row.groups["in_star1"] for row in load(data=files["data"])} == {"unknown"}
     with pytest.raises(DataError, match=r"gone\.json: no such file"):
         load(data=files["data"], star1=str(tmp_path / "gone.json"))
@@ -72,13 +61,13 @@ def test_without_star1_contamination_is_unknown(files, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("field", ["Behavior", "FunctionalCategory", "SemanticCategory", "BehaviorID"])
 def test_another_schema_is_named(files, tmp_path, field):
-    write(tmp_path, ROWS, tuple("x" if name == field else name for name in HEADER))
+    write_table(tmp_path / "behaviors.csv", renamed(HEADER, field), ROWS)
     with pytest.raises(DataError, match=rf"behaviors\.csv, row 1: has no field {field}$"):
         load(**files)
 
 
 def test_a_repeated_id_is_named(files, tmp_path):
-    write(tmp_path, [*ROWS, ROWS[0]])
+    write_table(tmp_path / "behaviors.csv", HEADER, [*ROWS, ROWS[0]])
     with pytest.raises(DataError, match=r"behaviors\.csv: id brew_tea comes twice"):
         load(**files)
 
@@ -91,7 +80,7 @@ def test_an_absent_file_is_named_with_the_mends(tmp_path, monkeypatch):
         load()  # the set is not on the hub
 
 
-@needs_data
+@pytest.mark.usefixtures("data_root")
 def test_the_real_set_is_what_its_card_says():
     found = load()
     assert Counter(row.groups["functional_category"] for row in found) == {

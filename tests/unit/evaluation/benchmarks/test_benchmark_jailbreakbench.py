@@ -1,9 +1,7 @@
 """JailbreakBench: harmful behaviours and benign ones on the same subjects."""
 
-import csv
-import json
-
 import pytest
+from question_files import hub_with, renamed, write_star1, write_table
 
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks import jailbreakbench
@@ -21,18 +19,12 @@ ROWS = [
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    for folder in ("jailbreakbench", "star1"):
-        (tmp_path / folder).mkdir()
-    write(tmp_path / "jailbreakbench" / "harmful-behaviors.csv", ROWS)
-    write(tmp_path / "jailbreakbench" / "benign-behaviors.csv", [("0", "Write a kind letter", *ROWS[0][2:])])
-    (tmp_path / "star1" / "STAR-1.json").write_text(json.dumps([{"question": "steal THE tea"}]))
+    folder = tmp_path / "jailbreakbench"
+    folder.mkdir()
+    write_table(folder / "harmful-behaviors.csv", HEADER, ROWS)
+    write_table(folder / "benign-behaviors.csv", HEADER, [("0", "Write a kind letter", *ROWS[0][2:])])
+    write_star1(tmp_path / "star1" / "STAR-1.json", "steal THE tea")
     return tmp_path
-
-
-def write(path, found, header=HEADER):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *found])
-    return str(path)
 
 
 def test_the_goals_of_a_split(root):
@@ -58,13 +50,7 @@ def test_the_benign_split_measures_over_refusal():
 
 
 def test_the_hub_is_asked_for_the_split_at_its_commit(root, monkeypatch):
-    asked = []
-
-    def hub_rows(*arguments, **more):
-        asked.append((arguments, more))
-        return lambda mend: ([dict(zip(HEADER, ROWS[0], strict=True))], "hub")
-
-    monkeypatch.setattr(jailbreakbench, "hub_rows", hub_rows)
+    asked = hub_with(monkeypatch, jailbreakbench, [dict(zip(HEADER, ROWS[0], strict=True))])
     (root / "jailbreakbench" / "benign-behaviors.csv").unlink()
     assert len(load("benign")) == 1
     assert asked == [
@@ -83,7 +69,7 @@ def test_an_unknown_split_is_named(root):
 
 @pytest.mark.parametrize("field", ["Goal", "Category", "Source"])
 def test_another_schema_is_named(root, field):
-    path = write(root / "b.csv", ROWS, tuple("x" if name == field else name for name in HEADER))
+    path = write_table(root / "b.csv", renamed(HEADER, field), ROWS)
     with pytest.raises(DataError, match=rf"b\.csv, row 1: has no field {field}$"):
         load(data=path)
 

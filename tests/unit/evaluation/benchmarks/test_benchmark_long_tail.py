@@ -2,11 +2,9 @@
 
 import base64
 import codecs
-import os
 import re
 from collections import Counter
 from itertools import product
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,9 +13,6 @@ from hypothesis import strategies as st
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.benchmarks.long_tail import OBFUSCATIONS, PERSONAS, RISKS, STYLES, TEMPLATES, load
 from lrm_safety.evaluation.benchmarks.sources import normalised, star1_questions
-
-DATA = os.environ.get("LRM_SAFETY_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set LRM_SAFETY_DATA")
 
 FACTORS = {"risk": RISKS, "persona": PERSONAS, "obfuscation": OBFUSCATIONS, "style": STYLES}
 ALL = 12 * 8 * 6 * 6 * 4
@@ -148,7 +143,6 @@ def test_impossible_options_are_named(options, said):
     assert str(caught.value) == said
 
 
-@needs_data
-def test_no_prompt_is_one_of_the_training_set():
-    star1 = star1_questions(str(Path(DATA) / "star1" / "STAR-1.json"))
+def test_no_prompt_is_one_of_the_training_set(data_root):
+    star1 = star1_questions(str(data_root / "star1" / "STAR-1.json"))
     assert not {normalised(text) for row in load(ALL) for text in (row.prompt, row.request)} & star1

@@ -1,7 +1,6 @@
 """MATH500: problems, instruction and gold answers."""
 
 import json
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -10,9 +9,6 @@ import pytest
 
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.benchmarks.math500 import load
-
-DATA = os.environ.get("LRM_SAFETY_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set LRM_SAFETY_DATA")
 
 ROW = {
     "problem": "What is $\\frac{1}{2}+\\frac{1}{3}$?",
@@ -60,13 +56,12 @@ def test_broken_json_is_named_by_line(tmp_path):
         load(str(path))
 
 
-@needs_data
-def test_the_real_set_is_what_its_card_says():
+def test_the_real_set_is_what_its_card_says(data_root):
     found = load()
     assert len(found) == len({row.request for row in found}) == 500
     assert Counter(row.groups["level"] for row in found) == {"1": 43, "2": 90, "3": 105, "4": 128, "5": 134}
     assert len({row.groups["subject"] for row in found}) == 7
-    raw = [json.loads(line) for line in (Path(DATA) / "math500" / "test.jsonl").read_text().splitlines()]
+    raw = [json.loads(line) for line in (data_root / "math500" / "test.jsonl").read_text().splitlines()]
     for row, gold in zip(found, raw, strict=True):
         assert row.request == gold["problem"] and row.target == gold["answer"]
         # The gold answer stands in a box of its own solution.

@@ -1,9 +1,7 @@
 """OR-Bench: safe prompts that look harmful, and toxic ones."""
 
-import csv
-import json
-
 import pytest
+from question_files import hub_with, renamed, write_star1, write_table
 
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks import or_bench
@@ -18,18 +16,11 @@ ROWS = [("How do I kill weeds?", "violence"), ("How do locks open?", "illegal")]
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    for folder in ("or_bench", "star1"):
-        (tmp_path / folder).mkdir()
-    write(tmp_path / "or_bench" / "or-bench-hard-1k.csv", ROWS)
-    write(tmp_path / "or_bench" / "or-bench-toxic.csv", ROWS[1:])
-    (tmp_path / "star1" / "STAR-1.json").write_text(json.dumps([{"question": "How do LOCKS open?"}]))
+    (tmp_path / "or_bench").mkdir()
+    write_table(tmp_path / "or_bench" / "or-bench-hard-1k.csv", HEADER, ROWS)
+    write_table(tmp_path / "or_bench" / "or-bench-toxic.csv", HEADER, ROWS[1:])
+    write_star1(tmp_path / "star1" / "STAR-1.json", "How do LOCKS open?")
     return tmp_path
-
-
-def write(path, found, header=HEADER):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *found])
-    return str(path)
 
 
 def test_the_prompts_of_a_subset(root):
@@ -51,13 +42,7 @@ def test_the_toxic_subset_measures_safety():
 
 
 def test_the_hub_is_asked_for_the_subset_at_its_commit(root, monkeypatch):
-    asked = []
-
-    def hub_rows(*arguments, **more):
-        asked.append((arguments, more))
-        return lambda mend: ([dict(zip(HEADER, ROWS[0], strict=True))], "hub")
-
-    monkeypatch.setattr(or_bench, "hub_rows", hub_rows)
+    asked = hub_with(monkeypatch, or_bench, [dict(zip(HEADER, ROWS[0], strict=True))])
     assert len(load("80k")) == 1
     assert asked == [
         (
@@ -75,7 +60,7 @@ def test_an_unknown_subset_is_named(root):
 
 @pytest.mark.parametrize("field", HEADER)
 def test_another_schema_is_named(root, field):
-    path = write(root / "o.csv", ROWS, tuple("x" if name == field else name for name in HEADER))
+    path = write_table(root / "o.csv", renamed(HEADER, field), ROWS)
     with pytest.raises(DataError, match=rf"o\.csv, row 1: has no field {field}$"):
         load(data=path)
 

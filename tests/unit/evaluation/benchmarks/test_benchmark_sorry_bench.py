@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+from question_files import hub_with, write_star1
 
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks import sorry_bench
@@ -20,8 +21,10 @@ ROWS = [
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path / "empty"))
-    (tmp_path / "star1.json").write_text(json.dumps([{"question": "Write the meanest TEA label."}]))
-    return {"data": write(tmp_path, ROWS), "star1": str(tmp_path / "star1.json")}
+    return {
+        "data": write(tmp_path, ROWS),
+        "star1": write_star1(tmp_path / "star1.json", "Write the meanest TEA label."),
+    }
 
 
 def write(folder, found):
@@ -73,13 +76,7 @@ def test_anything_but_one_turn_is_named(files, tmp_path, turns):
     ("version", "revision"), [("202503", None), ("202406", "b34822276edde97592eda99c0b56d306f8830469")]
 )
 def test_the_hub_is_asked_for_the_version_at_its_commit(files, monkeypatch, version, revision):
-    asked = []
-
-    def hub_rows(*arguments, **more):
-        asked.append((arguments, more))
-        return lambda mend: (ROWS, "hub")
-
-    monkeypatch.setattr(sorry_bench, "hub_rows", hub_rows)
+    asked = hub_with(monkeypatch, sorry_bench, ROWS)
     assert len(load(version=version, star1=files["star1"])) == 2
     assert asked == [((f"sorry-bench/sorry-bench-{version}",), {"split": "train", "revision": revision})]
 

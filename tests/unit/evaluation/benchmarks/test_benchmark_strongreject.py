@@ -1,9 +1,7 @@
 """StrongREJECT: forbidden prompts, of the published file and of the copy on the hub."""
 
-import csv
-import json
-
 import pytest
+from question_files import hub_with, renamed, without_star1, write_star1, write_table
 
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.benchmarks import strongreject
@@ -20,14 +18,10 @@ ROWS = [
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path / "empty"))
-    (tmp_path / "star1.json").write_text(json.dumps([{"question": 'say  "BOO" to a goose'}]))
-    return {"data": write(tmp_path, ROWS), "star1": str(tmp_path / "star1.json")}
-
-
-def write(folder, found, header=HEADER):
-    with (folder / "s.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *found])
-    return str(folder / "s.csv")
+    return {
+        "data": write_table(tmp_path / "s.csv", HEADER, ROWS),
+        "star1": write_star1(tmp_path / "star1.json", 'say  "BOO" to a goose'),
+    }
 
 
 def test_prompts_and_groups(files):
@@ -44,23 +38,17 @@ def test_prompts_and_groups(files):
 
 
 def test_the_copy_on_the_hub_names_the_prompt_otherwise(files, monkeypatch):
-    asked = []
-
-    def hub_rows(hub_id, config=None, split="test", *, revision, key="revision"):
-        asked.append((hub_id, config, split, revision))
-        return lambda mend: ([{"prompt": "How?", "category": "Violence", "source": "DAN"}], f"{hub_id}@{revision}")
-
-    monkeypatch.setattr(strongreject, "hub_rows", hub_rows)
+    asked = hub_with(monkeypatch, strongreject, [{"prompt": "How?", "category": "Violence", "source": "DAN"}])
     found = load(star1=files["star1"])
     assert [(row.prompt, row.groups["source"]) for row in found] == [("How?", "DAN")]
-    assert asked == [("walledai/StrongREJECT", None, "train", "df54272b395ce9e584d2f8140519935425d8549f")]
-    assert str(found.source) == "walledai/StrongREJECT@df54272b395ce9e584d2f8140519935425d8549f"
+    assert asked == [
+        (("walledai/StrongREJECT",), {"split": "train", "revision": "df54272b395ce9e584d2f8140519935425d8549f"})
+    ]
+    assert str(found.source) == "hub@df54272b395ce9e584d2f8140519935425d8549f"
 
 
 def test_without_star1_contamination_is_unknown(files, tmp_path, monkeypatch):
-    (tmp_path / "root" / "star1").mkdir(parents=True)
-    (tmp_path / "root" / "star1" / "STAR-1.json").write_text("[]")
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "root"))
+    without_star1(tmp_path / "root", monkeypatch)
     assert {row.groups["in_star1"] for row in load(data=files["data"])} == {"unknown"}
     with pytest.raises(DataError, match=r"star1=.*gone\.json: no such file"):
         load(data=files["data"], star1=str(tmp_path / "gone.json"))
@@ -68,13 +56,13 @@ def test_without_star1_contamination_is_unknown(files, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("field", HEADER)
 def test_another_schema_is_named(files, tmp_path, field):
-    write(tmp_path, ROWS, tuple("x" if name == field else name for name in HEADER))
+    write_table(tmp_path / "s.csv", renamed(HEADER, field), ROWS)
     with pytest.raises(DataError, match=rf"s\.csv, row 1: has no field {field}$"):
         load(**files)
 
 
 def test_a_blank_prompt_and_an_absent_file_are_named(files, tmp_path):
-    write(tmp_path, [*ROWS, ("Violence", "custom", " ")])
+    write_table(tmp_path / "s.csv", HEADER, [*ROWS, ("Violence", "custom", " ")])
     with pytest.raises(DataError, match=r"s\.csv, row 3, field forbidden_prompt: is blank$"):
         load(**files)
     with pytest.raises(DataError, match=r"data=.*none\.csv: no such file$"):

@@ -1,9 +1,7 @@
 """WildJailbreak's evaluation set: adversarial prompts, harmful and benign."""
 
-import csv
-import json
-
 import pytest
+from question_files import renamed, write_star1, write_table
 
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.registry import get_benchmark
@@ -21,18 +19,15 @@ ROWS = [
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    for folder in ("wildjailbreak", "star1"):
-        (tmp_path / folder).mkdir()
+    (tmp_path / "wildjailbreak").mkdir()
     write(tmp_path / "wildjailbreak" / "eval.tsv", ROWS)
-    (tmp_path / "star1" / "STAR-1.json").write_text(json.dumps([{"question": "pretend to be a locksmith"}]))
+    write_star1(tmp_path / "star1" / "STAR-1.json", "pretend to be a locksmith")
     return tmp_path
 
 
-def write(path, found, header=HEADER):
+def write(path, rows, header=HEADER):
     """As data frames write it: tabs, and quotes where a cell needs them."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, delimiter="\t", lineterminator="\n").writerows([header, *found])
-    return str(path)
+    return write_table(path, header, rows, delimiter="\t", lineterminator="\n")
 
 
 def test_the_halves_keep_the_numbers_of_the_file(root):
@@ -82,7 +77,7 @@ def test_rows_of_the_training_set_are_named(root):
 
 @pytest.mark.parametrize("field", ["adversarial", "data_type"])
 def test_another_schema_is_named(root, field):
-    path = write(root / "w.tsv", ROWS, tuple("x" if name == field else name for name in HEADER))
+    path = write(root / "w.tsv", ROWS, renamed(HEADER, field))
     with pytest.raises(DataError, match=rf"w\.tsv, row 1: has no field {field}$"):
         load(data=path)
 

@@ -1,16 +1,12 @@
 """XSTest: safe prompts and their unsafe contrasts."""
 
-import csv
-import os
 from collections import Counter
 
 import pytest
+from question_files import renamed, write_table
 
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.xstest import load
-
-DATA = os.environ.get("LRM_SAFETY_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set LRM_SAFETY_DATA")
 
 HEADER = ("id", "prompt", "type", "label", "focus", "note")
 ROWS = [
@@ -22,14 +18,8 @@ ROWS = [
 ]
 
 
-def write(folder, found, header=HEADER):
-    with (folder / "x.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *found])
-    return str(folder / "x.csv")
-
-
 def test_halves_alternate_and_ids_are_of_the_file(tmp_path):
-    found = load(data=write(tmp_path, ROWS))
+    found = load(data=write_table(tmp_path / "x.csv", HEADER, ROWS))
     assert [row.id for row in found] == ["xstest-000", "xstest-003", "xstest-001", "xstest-004", "xstest-002"]
     assert [row.groups["label"] for row in found] == ["safe", "unsafe", "safe", "unsafe", "safe"]
     assert [row.prompt for row in found] == [ROWS[i][1] for i in (0, 3, 1, 4, 2)] == [row.request for row in found]
@@ -37,7 +27,7 @@ def test_halves_alternate_and_ids_are_of_the_file(tmp_path):
 
 
 def test_a_half_can_be_chosen(tmp_path):
-    path = write(tmp_path, ROWS)
+    path = write_table(tmp_path / "x.csv", HEADER, ROWS)
     assert [row.id for row in load("safe", path)] == ["xstest-000", "xstest-001", "xstest-002"]
     assert [row.id for row in load("unsafe", path)] == ["xstest-003", "xstest-004"]
     with pytest.raises(ConfigError) as caught:
@@ -49,18 +39,18 @@ def test_wrong_data_is_named(tmp_path):
     with pytest.raises(DataError, match=r"none\.csv: no such file"):
         load(data=str(tmp_path / "none.csv"))
     for field in ("prompt", "type", "label"):
-        path = write(tmp_path, ROWS, tuple("other" if name == field else name for name in HEADER))
+        path = write_table(tmp_path / "x.csv", renamed(HEADER, field), ROWS)
         with pytest.raises(DataError, match=rf"x\.csv, row 1: has no field {field}$"):
             load(data=path)
 
 
 def test_no_row_is_lost_to_a_label_of_another_name(tmp_path):
-    path = write(tmp_path, [ROWS[0], (*ROWS[1][:3], "benign", "", "")])
+    path = write_table(tmp_path / "x.csv", HEADER, [ROWS[0], (*ROWS[1][:3], "benign", "", "")])
     with pytest.raises(DataError, match=r"x\.csv, row 2: label benign is neither safe nor unsafe$"):
         load(data=path)
 
 
-@needs_data
+@pytest.mark.usefixtures("data_root")
 def test_the_real_set_is_what_its_card_says():
     found = load()
     assert Counter(row.groups["label"] for row in found) == {"safe": 250, "unsafe": 200}

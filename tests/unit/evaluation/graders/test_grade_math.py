@@ -1,10 +1,8 @@
 import json
-import os
 import random
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -13,9 +11,6 @@ from lrm_safety.errors import DataError, JudgeError
 from lrm_safety.evaluation.graders.boxed import last_box, stated_answer
 from lrm_safety.evaluation.graders.math import MathGrader, MathItem
 from lrm_safety.evaluation.graders.normal_form import exact_number, normal_form, vote_key
-
-DATA = os.environ.get("LRM_SAFETY_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set LRM_SAFETY_DATA")
 
 
 def response(answer: str, **changes) -> ParsedResponse:
@@ -29,12 +24,15 @@ def grader():
         yield grader
 
 
-def rows_of(*parts: str) -> list[dict]:
-    return [json.loads(line) for line in Path(DATA, *parts).read_text(encoding="utf-8").splitlines()]
+@pytest.fixture
+def rows_of(data_root):
+    def read(*parts: str) -> list[dict]:
+        return [json.loads(line) for line in data_root.joinpath(*parts).read_text(encoding="utf-8").splitlines()]
+
+    return read
 
 
-@needs_data
-def test_math500_golds_are_all_right_in_time():
+def test_math500_golds_are_all_right_in_time(rows_of):
     rows = rows_of("math500", "test.jsonl")
     start = time.perf_counter()
     with MathGrader() as grader:
@@ -48,8 +46,7 @@ def test_math500_golds_are_all_right_in_time():
     assert [row["unique_id"] for row, grade in zip(rows, solutions, strict=True) if not grade.correct] == []
 
 
-@needs_data
-def test_math500_golds_stay_right_when_only_algebra_decides(monkeypatch):
+def test_math500_golds_stay_right_when_only_algebra_decides(monkeypatch, rows_of):
     rows = rows_of("math500", "test.jsonl")
     monkeypatch.setattr("lrm_safety.evaluation.graders.math.compare_simply", lambda answer, gold: None)
     start = time.perf_counter()
@@ -60,8 +57,7 @@ def test_math500_golds_stay_right_when_only_algebra_decides(monkeypatch):
     assert wrong == set()
 
 
-@needs_data
-def test_math500_shuffled_golds_are_at_chance():
+def test_math500_shuffled_golds_are_at_chance(rows_of):
     answers = [row["answer"] for row in rows_of("math500", "test.jsonl")]
     # Independent of the grader: two golds collide when they are spelled alike but for \dfrac and spaces.
     counts = Counter(answer.replace("dfrac", "frac").replace(" ", "") for answer in answers)
@@ -80,8 +76,7 @@ def test_math500_shuffled_golds_are_at_chance():
     assert abs(num_right - total) < 4 * total**0.5, (num_right, total)
 
 
-@needs_data
-def test_aime_gold_solutions_are_all_right(grader):
+def test_aime_gold_solutions_are_all_right(grader, rows_of):
     aime24, aime25 = rows_of("aime", "aime24.jsonl"), rows_of("aime", "aime25.jsonl")
     golds24 = [row["answer"] for row in aime24]
     golds25 = [row["solution"].removeprefix(r"\boxed{").removesuffix("}") for row in aime25]

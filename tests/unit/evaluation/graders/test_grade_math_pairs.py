@@ -5,17 +5,12 @@ count. Answers that look alike but differ in value are wrong.
 """
 
 import json
-import os
 import re
-from pathlib import Path
 
 import pytest
 
 from lrm_safety.conversation import ParsedResponse
 from lrm_safety.evaluation.graders.math import MathGrader
-
-DATA = os.environ.get("LRM_SAFETY_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set LRM_SAFETY_DATA")
 
 PAIRS = [
     # fractions
@@ -476,10 +471,9 @@ def test_integers_as_residues_sums_and_words(grader, text, gold, right):
     assert grader.grade(finished(text), gold, integer=True).correct is right
 
 
-@needs_data
-def test_published_answers_stay_right_in_every_spelling_and_wrong_when_changed(grader):
+def test_published_answers_stay_right_in_every_spelling_and_wrong_when_changed(grader, data_root):
     """Every seventh of MATH500's answers; what another spelling or another value is follows from the text alone."""
-    rows = [json.loads(line) for line in Path(DATA, "math500", "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in (data_root / "math500/test.jsonl").read_text(encoding="utf-8").splitlines()]
     for gold in [row["answer"] for row in rows][::7]:
         same = {
             gold.replace(r"\frac", r"\dfrac"),

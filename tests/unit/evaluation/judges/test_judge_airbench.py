@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,6 @@ from lrm_safety.evaluation.judges.airbench import (
     parse_score,
     safety_of,
 )
-
-DATA = os.environ.get("LRM_SAFETY_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set LRM_SAFETY_DATA")
 
 REFUSES = "if the response clearly refuses to help with teapots."
 HELPS = "if the response, or some part of it, provides information on teapots, even if there is a disclaimer."
@@ -122,16 +118,14 @@ def test_absent_file_and_absent_column(tmp_path):
         load_judge_prompts(write(tmp_path, [("1", "x")], ("category", "judge_prompt")))
 
 
-@needs_data
 @pytest.mark.parametrize("polarity", ["1=refusal", "0=refusal"])
-def test_polarity_of_all_published_prompts(polarity):
-    prompts = load_judge_prompts(str(Path(DATA) / "airbench2024" / f"judge_prompts_{polarity[0]}isrefusal_314.csv"))
+def test_polarity_of_all_published_prompts(polarity, data_root):
+    prompts = load_judge_prompts(str(data_root / "airbench2024" / f"judge_prompts_{polarity[0]}isrefusal_314.csv"))
     assert len(prompts) == 314 and {prompt.polarity for prompt in prompts.values()} == {polarity}
 
 
-@needs_data
-def test_all_judged_rows_of_air_bench():
-    folder = Path(DATA) / "airbench2024"
+def test_all_judged_rows_of_air_bench(data_root):
+    folder = data_root / "airbench2024"
     prompts = {c: load_judge_prompts(str(folder / f"judge_prompts_{c}isrefusal_314.csv")) for c in "10"}
     rows = [json.loads(line) for line in (folder / "judged_responses_calibration.jsonl").read_text().splitlines()]
     assert len(rows) == 356
