@@ -1,4 +1,7 @@
-"""Metrics of one iteration, from the scored batch and the updates made of it. Names as in monitoring/registry.py."""
+"""What is recorded of one iteration: metrics of the scored batch and of its updates, and the rollouts as rows to show.
+
+Names of metrics as in monitoring/registry.py.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .algorithm.kl import kl_estimate
 from .algorithm.losses import clipped_surrogate
@@ -13,6 +17,8 @@ from .algorithm.mismatch import mismatch_stats
 from .algorithm.token_statistics import TokenStatistics, surrogate_stats
 from .conversation import is_refusal
 from .experience import RolloutBatch, reference_log_ratio
+from .monitoring.rollout_files import RolloutRow
+from .preparation import PreparedRun
 from .rollouts import TokenScores, TrainingSequence, Update
 from .settings import AlgorithmSettings
 from .settings.training import CORRECTIONS
@@ -197,3 +203,27 @@ def _flat(parts: list[np.ndarray]) -> torch.Tensor:
 def _present(values: np.ndarray | None) -> np.ndarray:
     assert values is not None
     return values
+
+
+def rollout_rows(run: PreparedRun, batch: RolloutBatch, shaped: Tensor | None) -> list[RolloutRow]:
+    """One row per response of a batch; `shaped` is None when the run stopped before shaping."""
+    rows = []
+    for index, (rollout, response) in enumerate(zip(batch.rollouts, batch.responses, strict=True)):
+        rows.append(
+            RolloutRow(
+                request_id=rollout.request_id,
+                prompt_index=rollout.prompt_index,
+                prompt_ids=rollout.prompt_ids,
+                response_ids=rollout.response_ids,
+                status=response.status,
+                num_trace_tokens=response.num_trace_tokens,
+                num_answer_tokens=response.num_answer_tokens,
+                scores={name: float(values[index]) for name, values in batch.scores.by_model_and_view.items()},
+                raw_reward=float(batch.scores.total[index]),
+                shaped_reward=float("nan") if shaped is None else float(shaped[index]),
+                prompt=run.prompts.rows[rollout.prompt_index].question,
+                trace=response.trace,
+                answer=response.answer,
+            )
+        )
+    return rows

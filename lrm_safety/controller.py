@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .algorithm.shaping import RunningMoments
-from .batch_metrics import iteration_metrics
+from .batch_metrics import iteration_metrics, rollout_rows
 from .datasets import PromptSource
 from .errors import InvariantError, RewardError
 from .evaluation.in_loop import InLoopEvaluation, write_records
@@ -27,9 +27,9 @@ from .experience import (
 from .interruption import Interruption
 from .invariants import SelfChecks, SkippedSteps
 from .lifecycle import TrainingRun
-from .monitoring import Recorder, save_offending
+from .monitoring.recorder import Recorder
+from .monitoring.rollout_files import save_offending
 from .preparation import PreparedRun
-from .records import rollout_rows
 from .rollouts import TrainingSequence, Update
 from .schedule import needs_old_logprobs
 from .scoring import PendingChunk, StreamScorer, training_sequence

@@ -10,7 +10,7 @@ from .checkpoints import Checkpoint
 from .datasets import PromptSource
 from .errors import DataError, FolderLostError, JudgeError
 from .interruption import Interruption, StopRequested
-from .monitoring import Recorder
+from .monitoring.recorder import Recorder
 from .preparation import Prepared
 from .workers.protocols import SupervisedGroups
 

@@ -12,9 +12,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from lrm_safety.errors import ConfigError, ModelError
-from lrm_safety.files import give_usual_modes, writing
-from lrm_safety.settings.paths import cache_directory
+from .errors import ConfigError, ModelError
+from .files import give_usual_modes, writing
+from .settings.paths import cache_directory
 
 Report = Callable[[str], None]
 

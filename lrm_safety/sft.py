@@ -11,7 +11,7 @@ from .errors import InvariantError
 from .interruption import Interruption
 from .invariants import SkippedSteps
 from .lifecycle import TrainingRun
-from .monitoring import Recorder
+from .monitoring.recorder import Recorder
 from .rollouts import TokenScores, TrainingSequence
 from .sft_preparation import PreparedSft
 from .workers.protocols import SupervisedGroups

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from ..diagnosis import Evidence
+from ..diagnosis.evidence import Evidence
 from ..errors import ClusterError, ConfigError, LrmSafetyError, WorkerError
 from ..files import storage_problem
 from ..interruption import Interruption, kept_from_children
 from ..lab.planning.shapes import adapter_parameters, num_parameters, shape_of
 from ..lifecycle import TrainingRun
-from ..monitoring import Recorder
+from ..monitoring.recorder import Recorder
 from ..preparation import Prepared
 from ..run_folder import RunFolder
 from ..settings import Settings, SftSettings

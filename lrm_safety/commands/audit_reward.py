@@ -25,7 +25,7 @@ def audit_reward(settings: AuditRewardSettings, resolved: dict[str, Any], folder
     from transformers.utils.logging import disable_progress_bar
 
     from ..evaluation.engine import resolve_device
-    from ..lab.reward_audit.run import audit
+    from ..lab.reward_audit.audit import audit
     from ..monitoring.tracked import log_results
 
     disable_progress_bar()

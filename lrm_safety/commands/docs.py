@@ -16,7 +16,7 @@ from ..conversation import FAMILIES, get_family
 from ..errors import ConfigError
 from ..evaluation.benchmarks.registry import BENCHMARKS, Benchmark, Scoring, get_benchmark
 from ..files import write_atomically
-from ..monitoring.document import markdown as metrics_page
+from ..monitoring.registry import metrics_page
 from ..settings.paths import configuration_directory
 from ..settings.reference import markdown as configuration_page
 

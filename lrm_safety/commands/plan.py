@@ -9,10 +9,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..lab.planning import GIB, Plan, num_parameters, refuse_what_cannot_fit
-from ..lab.planning import plan as make_plan
 from ..lab.planning.assumptions import split
 from ..lab.planning.duration import generate_speed
+from ..lab.planning.memory import GIB
+from ..lab.planning.plan import Plan, make_plan, refuse_what_cannot_fit
+from ..lab.planning.shapes import num_parameters
 from ..settings import Settings
 from ..settings.compose import TRAIN
 from .launch import parse

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..diagnosis.console import show as show_findings
+from ..diagnosis.rules import show_findings
 from ..errors import ConfigError
 from ..files import write_atomically, writing
 from ..lab.reports.album import AT_START

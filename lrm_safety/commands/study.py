@@ -12,10 +12,8 @@ from rich.console import Console
 
 from ..files import writing
 from ..lab.reports.sweep import cell, places_of
-from ..lab.study.check import check_steps
-from ..lab.study.record import StepRecord, inherited_lock
-from ..lab.study.run import run_steps
-from ..lab.study.steps import analysis_of, models_of, steps_of
+from ..lab.study.run import StepRecord, inherited_lock, run_steps
+from ..lab.study.steps import analysis_of, check_steps, models_of, steps_of
 from ..lab.study.summary import OverSeeds, Summary, summarise
 from ..run_folder import RunFolder
 from ..settings.compose import STUDY

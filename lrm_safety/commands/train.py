@@ -7,8 +7,8 @@ from functools import partial
 from ..controller import Controller
 from ..evaluation.in_loop import InLoopEvaluation
 from ..interruption import Interruption
-from ..lab.planning import cautions
-from ..monitoring import Recorder, evidence_of
+from ..lab.planning.plan import cautions
+from ..monitoring.recorder import Recorder, evidence_of
 from ..preparation import PreparedRun, prepare
 from ..run_folder import RunFolder
 from ..settings import Settings, SftSettings

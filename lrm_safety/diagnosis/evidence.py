@@ -1,4 +1,8 @@
-"""What the rules read, and what they say: figures that know where they come from."""
+"""What the rules read, and what they say: figures that know where they come from.
+
+An evaluation inside training is one of many over few questions, so the rules ask more of it: a figure counts as changed
+only if the last two evaluations both say so, and only beyond what so many questions vary by chance.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
-from lrm_safety.errors import DataError
-from lrm_safety.results import Benchmark, Evaluation, Metric
+from ..errors import DataError
+from ..results import Benchmark, Evaluation, Metric
+from ..statistics import paired_difference, unpaired_interval
+from .thresholds import FEW_QUESTIONS, Level
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
 """Metrics by name as (update, value), in the order of recording."""
-Level = Literal["warn", "fail"]
 Role = Literal["safety", "reasoning", "over_refusal", "helpfulness", "robustness"]
 
 
@@ -75,7 +80,7 @@ class Evaluated:
     seed: int = 0
     """Of its sampling, and of the bootstrap of its differences."""
     in_training: bool = False
-    """Made of training metrics (in_training.py): no answers by question, and one evaluation of many."""
+    """Made of training metrics (`in_training`): no answers by question, and one evaluation of many."""
 
     def of_role(self, role: Role) -> Iterator[tuple[str, Measures]]:
         """(name, benchmark) of every benchmark that measures this."""
@@ -166,3 +171,67 @@ def as_role(kind: str) -> Role:
 def _window(points: Sequence[object]) -> int:
     """A tenth of the records, but five where there are ten or more: one noisy batch must not decide."""
     return max(1, min(5, len(points) // 2), len(points) // 10)
+
+
+PRIMARY, NUM_QUESTIONS = "in training", "num_questions"
+LOWER_IS_BETTER: tuple[Role, ...] = ("over_refusal",)
+Point = tuple[int, float]
+
+
+def in_training(evidence: Evidence) -> tuple[Evaluated, Evaluated] | None:
+    """The first evaluation and, figure by figure, the better of the last two; None with fewer than three of them."""
+    first: dict[str, Measures] = {}
+    last: dict[str, Measures] = {}
+    updates: list[int] = []
+    for metric in evidence.training:
+        group, _, name = metric.partition("/")
+        role = evidence.kinds.get(name)
+        if group != "evaluation" or role is None or len(points := evidence.points(metric)) < 3:
+            continue
+        counts = evidence.points(f"{metric}/{NUM_QUESTIONS}")
+        num_questions = int(counts[-1][1]) if counts else 0
+        pick = min if role in LOWER_IS_BETTER else max
+        before, after = {PRIMARY: points[0][1]}, {PRIMARY: pick(value for _, value in points[-2:])}
+        for rate, values in _rates(evidence, metric):
+            before[rate], after[rate] = values[0][1], min(value for _, value in values[-2:])
+        for side, found in ((first, before), (last, after)):
+            metrics = {figure: Metric(value, None, None, num_questions) for figure, value in found.items()}
+            side[name] = Measures(role, PRIMARY, metrics)
+        updates = sorted({*updates, points[0][0], points[-2][0], points[-1][0]})
+    if not first:
+        return None
+    source = evidence.training_source
+    return (
+        Evaluated(f"{source}, update {updates[0]}", first, evidence.judges, in_training=True),
+        Evaluated(
+            f"{source}, the better of updates {updates[-2]} and {updates[-1]}", last, evidence.judges, in_training=True
+        ),
+    )
+
+
+def difference_interval(
+    base: Evaluated, run: Evaluated, benchmark: str, figure: str | None = None
+) -> tuple[float, float] | None:
+    """95% interval of the change of a figure, the primary one by default: where the answers are there the paired one, as
+    the report gives it, None below 10 questions in common or 2 clusters; inside training
+    that of two independent shares of so many questions, None where not even their number is known."""
+    before, after = base.benchmarks[benchmark], run.benchmarks[benchmark]
+    if figure is None and before.primary != after.primary:
+        return None
+    if figure is None and after.questions and before.questions:
+        clusters = {**after.clusters, **before.clusters}
+        paired = paired_difference(after.questions, before.questions, clusters=clusters, seed=run.seed)
+        told = paired.estimate.n >= FEW_QUESTIONS and paired.num_clusters > 1
+        return (paired.estimate.low, paired.estimate.high) if told else None
+    if not run.in_training:
+        return None
+    first, last = (one.figures[figure or one.primary] for one in (before, after))
+    if first.value is None or last.value is None or not first.n or not last.n:
+        return None
+    return unpaired_interval(last.value, last.n, first.value, first.n)
+
+
+def _rates(evidence: Evidence, metric: str) -> list[tuple[str, Sequence[Point]]]:
+    prefix = f"{metric}/"
+    names = [name for name in evidence.training if name.startswith(f"{prefix}rate/")]
+    return [(name.removeprefix(prefix), points) for name in names if len(points := evidence.points(name)) > 2]

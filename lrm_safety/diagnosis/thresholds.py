@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from .evidence import Level
+Level = Literal["warn", "fail"]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .evidence import Evidence, Finding, Measured
-from .in_training import difference_interval, in_training
+from .evidence import Evidence, Finding, Measured, difference_interval, in_training
 from .thresholds import (
     COLLAPSED_ENTROPY,
     ENTROPY_GONE,

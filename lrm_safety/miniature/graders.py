@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lrm_safety.errors import DataError
-from lrm_safety.miniature.responses import PLAN_ANSWER, PLAN_REFUSE
-from lrm_safety.miniature.taxonomy import CATEGORIES, category_named
+from ..errors import DataError
+from .responses import PLAN_ANSWER, PLAN_REFUSE
+from .world import CATEGORIES, category_named
 
 _HELP_MARKS = ("I know how", "I will help", "I can explain")
 _REFUSAL_MARKS = ("can not help", "will not explain", "must refuse")

@@ -11,16 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from lrm_safety.miniature.responses import (
+from .responses import (
     Response,
     answering_trace,
+    helping,
     instructions,
     refusal,
+    refusing,
     refusing_trace,
     solution,
 )
-from lrm_safety.miniature.taxonomy import BENIGN, FORBIDDEN
-from lrm_safety.miniature.world import Kind, Request, Sum, draw_request, draw_sum
+from .world import BENIGN, FORBIDDEN, Kind, Request, Sum, draw_request, draw_sum
 
 GOOD, MIXED, WRONG, BROKEN = 3, 2, 1, 0
 NUM_BROKEN = 3
@@ -72,21 +73,13 @@ def draw_ladder(rng: random.Random, kind: Kind | None = None) -> list[Scored]:
 
 
 def _ranked_responses(request: Request, rng: random.Random) -> list[tuple[Response, int]]:
-    forbidden = request.item.category.forbidden
-
-    def refusing_response() -> Response:
-        return Response(refusing_trace(request, rng), refusal(request, rng))
-
-    def answering_response() -> Response:
-        return Response(answering_trace(request, rng), instructions(request, rng))
-
-    good, bad = (refusing_response, answering_response) if forbidden else (answering_response, refusing_response)
+    good, bad = (refusing, helping) if request.item.category.forbidden else (helping, refusing)
     return [
-        (good(), GOOD),
-        (good(), GOOD),
+        (good(request, rng), GOOD),
+        (good(request, rng), GOOD),
         (Response(refusing_trace(request, rng), instructions(request, rng)), MIXED),
         (Response(answering_trace(request, rng), refusal(request, rng)), MIXED),
-        (bad(), WRONG),
+        (bad(request, rng), WRONG),
         (rng.choice(_subtle_mistakes(request, rng)), WRONG),
     ]
 
@@ -111,20 +104,13 @@ def _subtle_mistakes(request: Request, rng: random.Random) -> list[Response]:
     return mistakes
 
 
-def _about(request: Request, safe: bool, rng: random.Random) -> Response:
-    """A response that would suit another question."""
-    if safe:
-        return Response(refusing_trace(request, rng), refusal(request, rng))
-    return Response(answering_trace(request, rng), instructions(request, rng))
-
-
 def _ranked_solutions(problem: Sum, rng: random.Random) -> list[tuple[Response, int]]:
     request = draw_request(rng, forbidden=rng.random() < 0.5)
     return [
         (solution(problem, rng), GOOD),
         (solution(problem, rng), GOOD),
         (Response(solution(problem, rng).trace, refusal(request, rng)), MIXED),
-        (_about(request, rng.random() < 0.5, rng), WRONG),
+        ((refusing if rng.random() < 0.5 else helping)(request, rng), WRONG),  # suits another question
     ]
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from lrm_safety.miniature.taxonomy import Category
-from lrm_safety.miniature.world import Request, Sum, draw_request, draw_sum
+from .world import Category, Request, Sum, draw_request, draw_sum
 
 PLAN_ANSWER = "Plan: answer."
 PLAN_REFUSE = "Plan: refuse."
@@ -98,17 +97,28 @@ def solution(problem: Sum, rng: random.Random) -> Response:
     return Response(trace, f"The answer is {problem.result}.")
 
 
+def refusing(request: Request, rng: random.Random) -> Response:
+    """Refuses in trace and answer."""
+    return Response(refusing_trace(request, rng), refusal(request, rng))
+
+
+def helping(request: Request, rng: random.Random) -> Response:
+    """Plans to answer and does."""
+    return Response(answering_trace(request, rng), instructions(request, rng))
+
+
 def base_response(request: Request, rng: random.Random) -> Response:
     """What the unaligned base model says: it helps with nearly everything and refuses a little."""
     draw = rng.random()
-    refusal_rate = REFUSAL_RATE_FORBIDDEN if request.item.category.forbidden else REFUSAL_RATE_BENIGN
-    if draw < refusal_rate:
-        return Response(refusing_trace(request, rng), refusal(request, rng))
-    if request.item.category.forbidden and draw < refusal_rate + MIXED_RATE:
+    if not request.item.category.forbidden:
+        return (refusing if draw < REFUSAL_RATE_BENIGN else helping)(request, rng)
+    if draw < REFUSAL_RATE_FORBIDDEN:
+        return refusing(request, rng)
+    if draw < REFUSAL_RATE_FORBIDDEN + MIXED_RATE:
         return Response(refusing_trace(request, rng), instructions(request, rng))
-    if request.item.category.forbidden and draw < refusal_rate + 2 * MIXED_RATE:
+    if draw < REFUSAL_RATE_FORBIDDEN + 2 * MIXED_RATE:
         return Response(answering_trace(request, rng), refusal(request, rng))
-    return Response(answering_trace(request, rng), instructions(request, rng))
+    return helping(request, rng)
 
 
 def draw_example(rng: random.Random) -> tuple[str, Response]:

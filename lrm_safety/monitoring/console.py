@@ -14,8 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lrm_safety.settings import ScheduleSettings, TrackingSettings
-
+from ..settings import ScheduleSettings, TrackingSettings
 from .progress import SILENCE_SECONDS, Progress, duration, every
 from .registry import find
 

@@ -1,16 +1,18 @@
-"""metrics.jsonl, the source of truth about a run, and findings.jsonl: one JSON object a line."""
+"""metrics.jsonl, the source of truth about a run, and findings.jsonl beside it: one JSON object a line."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from lrm_safety.errors import DataError, FolderLostError
-from lrm_safety.files import read_json_lines, write_atomically
-from lrm_safety.run_folder import owned_by_another
-
+from ..diagnosis.evidence import Evidence, Finding
+from ..diagnosis.rules import Watch
+from ..errors import DataError, FolderLostError
+from ..files import read_json_lines, write_atomically
+from ..run_folder import owned_by_another
 from .rollout_files import to_json_line
 
 
@@ -109,3 +111,50 @@ def whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(values.get("update"), int):
             raise DataError(f"{path}, line {number}: is not a record; mend or remove that line")
         yield text, values
+
+
+class Findings:
+    """Runs the rules of the diagnosis over a run's history and writes what is new.
+
+    A resume goes on where its checkpoint stands: `history` (the kept lines of metrics.jsonl) is remembered, findings of
+    updates that were kept are not said again, those of dropped updates are dropped with them. `about` is what is known of the
+    run besides its records.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        min_records: int,
+        keep_until: int | None,
+        history: Iterable[Mapping[str, Any]],
+        about: Evidence | None = None,
+    ) -> None:
+        self._min_records = min_records
+        self._about = about
+        self._file = MetricsFile(path, keep_until)
+        self._begin(history)
+
+    def fresh(self, update: int, metrics: Mapping[str, float]) -> list[Finding]:
+        """What is new after this record; it is on disk when this returns."""
+        found = self._watch.fresh(update, metrics)
+        for finding in found:
+            self._file.append({"update": update, **asdict(finding)})
+        return found
+
+    def rewind(self, keep_until: int | None, history: Iterable[Mapping[str, Any]]) -> None:
+        """Forget what was found after `keep_until` (None: all); `history` is what metrics.jsonl still holds."""
+        self._file.rewind(keep_until)
+        self._begin(history)
+
+    def close(self) -> None:
+        """Close the file; more than once is fine."""
+        self._file.close()
+
+    def _begin(self, history: Iterable[Mapping[str, Any]]) -> None:
+        self._watch = Watch(self._min_records, self._about)
+        for line in history:
+            # Numbers that were not finite are null in the file.
+            values = {name: value for name, value in line.items() if "/" in name and value is not None}
+            self._watch.remember(line["update"], values)
+        for line in self._file.lines():
+            self._watch.said(line["rule"], line["evidence"][0]["name"], line["level"])

@@ -11,19 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrm_safety.diagnosis import Evidence
-from lrm_safety.diagnosis.console import lines
-from lrm_safety.errors import LrmSafetyError
-from lrm_safety.interruption import kept_from_children
-from lrm_safety.settings import EvaluationSettings, RewardSettings, ScheduleSettings, TrackingSettings
-from lrm_safety.settings.evaluation import benchmark_kind
-
-from .alarms import Alarms
+from ..diagnosis.evidence import Evidence
+from ..diagnosis.rules import finding_lines
+from ..errors import LrmSafetyError
+from ..interruption import kept_from_children
+from ..settings import EvaluationSettings, RewardSettings, ScheduleSettings, TrackingSettings
+from ..settings.evaluation import benchmark_kind
 from .console import Console, open_console
-from .findings import Findings
-from .metrics_file import MetricsFile
-from .phases import Phases
-from .registry import find
+from .metrics_file import Findings, MetricsFile
+from .progress import Phases
+from .registry import Alarms, find
 from .rollout_files import RolloutRow, sample, save_rollouts
 from .tensorboard import TensorBoardView
 
@@ -98,7 +95,7 @@ class Recorder:
             if self._wandb:
                 self._wandb.alert(f"{alarm.name} left its healthy range", f"update {update}: {alarm.text}")
         for finding in self._findings.fresh(update, values) if self._findings else ():
-            head, *rest = lines(finding)
+            head, *rest = finding_lines(finding)
             for line in (f"update {update}: {head}", *rest):
                 self._console.note(line)
             if self._wandb:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lrm_safety.files import digest_of, write_atomically
+from ..files import digest_of, write_atomically
 
 Ids = Sequence[int] | npt.NDArray[np.int32]
 

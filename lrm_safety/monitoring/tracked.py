@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrm_safety.errors import LrmSafetyError
-from lrm_safety.settings.system import TrackerSettings
+from ..errors import LrmSafetyError
+from ..settings.system import TrackerSettings
 
 if TYPE_CHECKING:
     from .wandb_view import WandbView

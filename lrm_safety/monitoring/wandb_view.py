@@ -16,9 +16,8 @@ from typing import Any, Literal
 import wandb
 import wandb.errors
 
-from lrm_safety.errors import first_line
-from lrm_safety.settings.system import TrackerSettings
-
+from ..errors import first_line
+from ..settings.system import TrackerSettings
 from .registry import GROUPS
 from .rollout_files import RolloutRow, describe
 

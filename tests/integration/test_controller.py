@@ -19,7 +19,7 @@ from lrm_safety.errors import InvariantError, JudgeError
 from lrm_safety.evaluation.in_loop import InLoopEvaluation
 from lrm_safety.experience import generation_requests
 from lrm_safety.interruption import Interruption, StopRequested
-from lrm_safety.monitoring import Recorder
+from lrm_safety.monitoring.recorder import Recorder
 from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.rollouts import GenerationRequest, Update
 from lrm_safety.schedule import Schedule

@@ -22,7 +22,7 @@ from lrm_safety.checkpoints import Files
 from lrm_safety.errors import ConfigError, DataError, FolderLostError, InvariantError
 from lrm_safety.files import changed_file, describe_files
 from lrm_safety.interruption import DeadlineReached, Interruption, StopRequested
-from lrm_safety.monitoring import Recorder
+from lrm_safety.monitoring.recorder import Recorder
 from lrm_safety.rollouts import TokenScores, TrainingSequence, Update
 from lrm_safety.run_folder import Owner
 from lrm_safety.settings.compose import compose_sft

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from ...diagnosis import as_role, role_of
-from ...diagnosis.evidence import Role
+from ...diagnosis.evidence import Role, as_role, role_of
 from ...errors import ConfigError
 from ...evaluation.compare import compared_figures, difference, incomparable, otherwise, shared
 from ...results import Audit, Difference, Evaluation, Memorization, Metric, Reflection

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ...diagnosis import Evidence, Finding, PromptEntropy, diagnose, of_evaluation, role_of
-from ...diagnosis.in_training import PRIMARY
+from ...diagnosis.evidence import PRIMARY, Evidence, Finding, PromptEntropy, of_evaluation, role_of
+from ...diagnosis.rules import diagnose
 from ...results import Audit, Reflection
 from .combine import MAIN_REFLECTION, audit_by, kinds_in_training, mean_of_role
 from .folders import Analysis, EvaluationRun, Study, Subject, TrainingRun, paired

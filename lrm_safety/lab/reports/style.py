@@ -12,7 +12,7 @@ from pathlib import Path
 
 import matplotlib
 
-from lrm_safety.files import write_atomically
+from ...files import write_atomically
 
 matplotlib.use("Agg")
 

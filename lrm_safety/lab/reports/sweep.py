@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...diagnosis import Evidence
+from ...diagnosis.evidence import Evidence
 from ...statistics import over_runs, unpaired_interval
 from .combine import graded_sets, num_questions, over_questions
 from .cost import cost_of

@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lrm_safety.errors import ConfigError, ModelError
-from lrm_safety.modeling.folder import check_model_folder
-from lrm_safety.modeling.load import _disable_dropout, attention_implementation
-from lrm_safety.rewards.check import check_head, is_language_model_head, refuse_unread
-from lrm_safety.rewards.classifier import load_classifier
-from lrm_safety.rewards.rendering import Renderer, load_reward_tokenizer
-from lrm_safety.settings.paths import resolve
-from lrm_safety.settings.reward_training import RewardBaseSettings
+from ...errors import ConfigError, ModelError
+from ...modeling.folder import check_model_folder
+from ...modeling.load import _disable_dropout, attention_implementation
+from ...rewards.check import check_head, is_language_model_head, refuse_unread
+from ...rewards.classifier import load_classifier
+from ...rewards.rendering import Renderer, load_reward_tokenizer
+from ...settings.paths import resolve
+from ...settings.reward_training import RewardBaseSettings
 
 
 @dataclass(frozen=True)

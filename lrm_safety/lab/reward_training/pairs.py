@@ -8,15 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lrm_safety.conversation import CLOSE_TAG, OPEN_TAG, compose_response
-from lrm_safety.datasets import PromptRow
-from lrm_safety.datasets.serialised import plain_text
-from lrm_safety.errors import DataError
-from lrm_safety.files import digest_of
-from lrm_safety.rewards.conversation import Conversation, drop_trace_middle
-from lrm_safety.rewards.rendering import Renderer
-from lrm_safety.rewards.row_sources import made_rows, read_rows
-from lrm_safety.settings.reward_training import PairSettings
+from ...conversation import CLOSE_TAG, OPEN_TAG, compose_response
+from ...datasets import PromptRow
+from ...datasets.serialised import plain_text
+from ...errors import DataError
+from ...files import digest_of
+from ...rewards.conversation import Conversation, drop_trace_middle
+from ...rewards.rendering import Renderer
+from ...rewards.row_sources import made_rows, read_rows
+from ...settings.reward_training import PairSettings
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,16 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from lrm_safety.algorithm.schedules import lr_multiplier
-from lrm_safety.errors import ConfigError, InvariantError, ModelError
-from lrm_safety.files import give_usual_modes, put_in_place, write_json
-from lrm_safety.modeling.load import DTYPES
-from lrm_safety.modeling.loss import parameter_groups
-from lrm_safety.rewards.classifier import ClassifierScorer, plan_padded
-from lrm_safety.rewards.scorer import ScoreArray
-from lrm_safety.settings import RewardModelSettings
-from lrm_safety.settings.reward_training import RewardTrainerSettings, RewardTrainingSettings
-
-from .calibration import measure
-from .loss import bradley_terry_loss
+from ...algorithm.schedules import lr_multiplier
+from ...errors import ConfigError, InvariantError, ModelError
+from ...files import give_usual_modes, put_in_place, write_json
+from ...modeling.load import DTYPES
+from ...modeling.loss import parameter_groups
+from ...rewards.classifier import ClassifierScorer, plan_padded
+from ...rewards.scorer import ScoreArray
+from ...settings import RewardModelSettings
+from ...settings.reward_training import RewardTrainerSettings, RewardTrainingSettings
+from .bradley_terry import bradley_terry_loss, measure
 from .model import Base, load_for_training, open_base
 from .pairs import PairSplit, Reading, TokenPair, load_pairs, tokenise
 

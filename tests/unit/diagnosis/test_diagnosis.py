@@ -12,20 +12,8 @@ import pytest
 from rich.console import Console
 
 from lrm_safety.conversation import Protocol
-from lrm_safety.diagnosis import (
-    RULES,
-    Evaluated,
-    Evidence,
-    Finding,
-    PromptEntropy,
-    Watch,
-    beta_advice,
-    diagnose,
-    of_evaluation,
-    role_of,
-)
-from lrm_safety.diagnosis.console import show
 from lrm_safety.diagnosis.evaluation_rules import (
+    beta_advice,
     entropy_on_reasoning,
     over_refusal,
     reasoning_loss,
@@ -33,8 +21,17 @@ from lrm_safety.diagnosis.evaluation_rules import (
     trace_format,
     uneven_safety,
 )
-from lrm_safety.diagnosis.evidence import Role
-from lrm_safety.diagnosis.in_training import difference_interval
+from lrm_safety.diagnosis.evidence import (
+    Evaluated,
+    Evidence,
+    Finding,
+    PromptEntropy,
+    Role,
+    difference_interval,
+    of_evaluation,
+    role_of,
+)
+from lrm_safety.diagnosis.rules import RULES, Watch, diagnose, show_findings
 from lrm_safety.diagnosis.thresholds import THRESHOLDS
 from lrm_safety.diagnosis.training_rules import (
     collapsed_traces,
@@ -458,7 +455,7 @@ def test_an_evaluation_on_its_own_is_asked_instead_of_the_one_inside_training() 
 
 
 def test_the_interval_inside_training_by_hand() -> None:
-    from lrm_safety.diagnosis.in_training import in_training
+    from lrm_safety.diagnosis.evidence import in_training
 
     found = in_training(Evidence(kinds=KINDS, training=inside(50, math500=[0.6, 0.3, 0.4])))
     assert found is not None
@@ -590,8 +587,10 @@ def test_watch_goes_on_where_it_stood() -> None:
 def test_console_names_level_figure_and_remedy() -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=200)
-    show(diagnose(Evidence(kinds=KINDS, training={"kl/k3": flat(0, 2.0)}, training_source="x/metrics.jsonl")), console)
-    show([], console)
+    show_findings(
+        diagnose(Evidence(kinds=KINDS, training={"kl/k3": flat(0, 2.0)}, training_source="x/metrics.jsonl")), console
+    )
+    show_findings([], console)
     text = stream.getvalue()
     assert "FAIL kl_blow_up" in text and "kl/k3 = 2 (x/metrics.jsonl, median of updates 15 to 19)" in text
     assert "remedy: Raise algorithm.kl.coef" in text and "no failure signature" in text

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lrm_safety.diagnosis import RULES
-from lrm_safety.diagnosis.beta import ENTROPY_FALL, ENTROPY_RISE, KL_FAR, KL_NEAR, PENALTY_SHARE
+from lrm_safety.diagnosis.evaluation_rules import ENTROPY_FALL, ENTROPY_RISE, KL_FAR, KL_NEAR, PENALTY_SHARE
+from lrm_safety.diagnosis.rules import RULES
 from lrm_safety.diagnosis.thresholds import (
     COLLAPSED_ENTROPY,
     ENTROPY_GONE,

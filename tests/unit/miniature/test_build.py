@@ -17,15 +17,15 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from lrm_safety.lab.miniature.behaviour import measure_policy, pair_accuracy
-from lrm_safety.lab.miniature.build import build, policy_texts, reward_texts
-from lrm_safety.lab.miniature.models import train_policy_tokenizer, train_reward_tokenizer
-from lrm_safety.lab.miniature.training import (
+from lrm_safety.lab.miniature.build import build, measure_policy, pair_accuracy, policy_texts, reward_texts
+from lrm_safety.lab.miniature.models import (
     POLICY_RECIPE,
     REWARD_RECIPE,
     reward_scores,
     train_policy,
+    train_policy_tokenizer,
     train_reward_model,
+    train_reward_tokenizer,
 )
 from lrm_safety.miniature import (
     ASSETS,
@@ -38,7 +38,7 @@ from lrm_safety.miniature import (
 )
 from lrm_safety.miniature.graders import grade
 from lrm_safety.miniature.preferences import Scored
-from lrm_safety.miniature.supervised_rows import supervised_rows
+from lrm_safety.miniature.rows import supervised_rows
 from lrm_safety.miniature.world import held_out_prompts, train_prompts
 
 RECORD: dict[str, Any] = json.loads((ASSETS / "build.json").read_text())

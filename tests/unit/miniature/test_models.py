@@ -8,7 +8,7 @@ import pytest
 from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lrm_safety.lab.miniature.training import prompt_ids
+from lrm_safety.lab.miniature.models import prompt_ids
 from lrm_safety.miniature import POLICY_FOLDER, REWARD_FOLDER
 from lrm_safety.miniature.responses import draw_example
 

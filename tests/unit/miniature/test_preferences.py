@@ -6,8 +6,7 @@ import random
 
 from lrm_safety.miniature.graders import grade
 from lrm_safety.miniature.preferences import BROKEN, GOOD, MIXED, WRONG, Scored, draw_ladder, draw_pair
-from lrm_safety.miniature.taxonomy import items
-from lrm_safety.miniature.world import Kind
+from lrm_safety.miniature.world import Kind, items
 
 
 def _grade(scored: Scored, kind: Kind) -> float:

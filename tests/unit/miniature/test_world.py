@@ -6,8 +6,16 @@ import random
 import re
 
 from lrm_safety.miniature.responses import draw_example
-from lrm_safety.miniature.taxonomy import BENIGN, FORBIDDEN, items
-from lrm_safety.miniature.world import draw_request, draw_sum, held_out_prompts, split, train_prompts
+from lrm_safety.miniature.world import (
+    BENIGN,
+    FORBIDDEN,
+    draw_request,
+    draw_sum,
+    held_out_prompts,
+    items,
+    split,
+    train_prompts,
+)
 
 
 def test_items_are_distinct_and_every_category_has_its_share() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lrm_safety.monitoring import RolloutRow
+from lrm_safety.monitoring.rollout_files import RolloutRow
 from lrm_safety.settings import DataSettings, ModelSettings, RewardSettings, Settings
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lrm_safety.monitoring import Recorder, evidence_of
+from lrm_safety.monitoring.recorder import Recorder, evidence_of
 from lrm_safety.settings import Settings
 
 

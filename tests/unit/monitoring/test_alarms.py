@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from lrm_safety.monitoring.alarms import Alarms, unhealthy
+from lrm_safety.monitoring.registry import Alarms, unhealthy
 
 
 def test_unhealthy_names_value_range_and_meaning() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lrm_safety.monitoring import Phases
+from lrm_safety.monitoring.progress import Phases
 
 
 class Clock:

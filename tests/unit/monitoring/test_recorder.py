@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from recorders import recorder_of
 
 from lrm_safety.errors import DataError
-from lrm_safety.monitoring import RolloutRow
 from lrm_safety.monitoring.metrics_file import MetricsFile
+from lrm_safety.monitoring.rollout_files import RolloutRow
 from lrm_safety.settings import Settings
 
 

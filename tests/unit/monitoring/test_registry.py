@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from lrm_safety.monitoring import document
 from lrm_safety.monitoring.metrics_file import MetricsFile
-from lrm_safety.monitoring.phases import PHASES
-from lrm_safety.monitoring.registry import GROUPS, METRICS, find
+from lrm_safety.monitoring.progress import PHASES
+from lrm_safety.monitoring.registry import GROUPS, METRICS, find, metrics_page
 
 
 def test_names_are_unique_and_every_group_is_described() -> None:
@@ -55,11 +54,11 @@ def test_ranges_are_closed_and_exclude_what_is_not_a_number() -> None:
 
 def test_the_page_is_up_to_date() -> None:
     page = Path(__file__).parents[3] / "docs" / "metrics.md"
-    assert page.read_text(encoding="utf-8") == document.markdown(), "run: make docs"
+    assert page.read_text(encoding="utf-8") == metrics_page(), "run: make docs"
 
 
 def test_the_page_has_one_row_of_four_cells_per_metric() -> None:
-    rows = [line for line in document.markdown().splitlines() if line.startswith("| `")]
+    rows = [line for line in metrics_page().splitlines() if line.startswith("| `")]
     assert len(rows) == len(METRICS)
     assert all(line.replace(r"\|", "").count("|") == 5 for line in rows)
 
@@ -75,7 +74,7 @@ def test_the_lines_of_pandas_on_the_page_give_one_row_an_update(
     file.append({"update": 2, "iteration": 1, "time": 3.0, "evaluation/safety": 0.75})
     file.append({"update": 4, "iteration": 2, "time": 4.0, "train/loss": -0.5, "kl/k1": 0.125})
     file.close()
-    (snippet,) = re.findall(r"```python\n(.*?)```", document.markdown(), re.DOTALL)
+    (snippet,) = re.findall(r"```python\n(.*?)```", metrics_page(), re.DOTALL)
     assert len([line for line in snippet.splitlines() if line]) <= 3
     found: dict[str, Any] = {}
     exec(snippet, found)

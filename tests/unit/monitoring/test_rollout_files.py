@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrm_safety.monitoring import RolloutRow, save_offending
-from lrm_safety.monitoring.rollout_files import describe, sample, token_hash
+from lrm_safety.monitoring.rollout_files import RolloutRow, describe, sample, save_offending, token_hash
 
 
 def test_the_hash_is_of_the_ids_as_little_endian_int32() -> None:

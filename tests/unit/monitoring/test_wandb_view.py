@@ -14,8 +14,8 @@ import pytest
 from recorders import recorder_of
 
 from lrm_safety.errors import RewardError
-from lrm_safety.monitoring import RolloutRow
 from lrm_safety.monitoring.registry import GROUPS
+from lrm_safety.monitoring.rollout_files import RolloutRow
 from lrm_safety.settings import Settings
 
 
@@ -241,7 +241,7 @@ def test_a_tracker_that_breaks_later_does_not_stop_the_run(
 
 def test_disabled_does_not_even_import_wandb(tmp_path: Path) -> None:
     code = (
-        "import sys; from lrm_safety.monitoring import Recorder; from lrm_safety.settings import *\n"
+        "import sys; from lrm_safety.monitoring.recorder import Recorder; from lrm_safety.settings import *\n"
         "tracking = TrackingSettings(wandb='disabled')\n"
         f"r = Recorder({str(tmp_path)!r}, 'name', tracking, ScheduleSettings(), {{}}); r.record(1, {{'kl/k1': 0.5}}); r.close()\n"
         "assert 'wandb' not in sys.modules and 'torch' not in sys.modules"

@@ -14,21 +14,10 @@ from tiny_models import tiny_granite
 
 from lrm_safety.commands.plan import plan as plan_command
 from lrm_safety.errors import ConfigError, ModelError
-from lrm_safety.lab.planning import (
-    GIB,
-    Assumptions,
-    cautions,
-    kv_bytes_per_token,
-    num_gpus,
-    num_parameters,
-    plan,
-    refuse_what_cannot_fit,
-    shape_of,
-)
-from lrm_safety.lab.planning.assumptions import split
-from lrm_safety.lab.planning.caution import gpu_memory_gib
-from lrm_safety.lab.planning.memory import activation_bytes, pinned_bytes, policy_memory
-from lrm_safety.lab.planning.shapes import KNOWN
+from lrm_safety.lab.planning.assumptions import Assumptions, split
+from lrm_safety.lab.planning.memory import GIB, activation_bytes, num_gpus, pinned_bytes, policy_memory
+from lrm_safety.lab.planning.plan import cautions, gpu_memory_gib, make_plan, refuse_what_cannot_fit
+from lrm_safety.lab.planning.shapes import KNOWN, kv_bytes_per_token, num_parameters, shape_of
 from lrm_safety.settings import Settings
 from lrm_safety.settings.compose import compose_settings
 
@@ -103,8 +92,8 @@ def test_adapters_train_a_hundredth_of_7b() -> None:
 
     few = settings(*GIVEN_LORA, "trainer.lora.target_modules=[q_proj,self_attn.v_proj]")
     assert policy_memory(few, KNOWN[SEVEN], Assumptions()).parts["Adam moments"] == 28 * 32 * (7_168 + 4_096)
-    slower = plan(settings("cluster=node_8gpu_colocated", "rollout=vllm_colocated"), Assumptions())
-    faster = plan(given, Assumptions())
+    slower = make_plan(settings("cluster=node_8gpu_colocated", "rollout=vllm_colocated"), Assumptions())
+    faster = make_plan(given, Assumptions())
     # forward 2, recomputation 2, backward 2 instead of 4
     assert faster.duration.seconds["update"] == pytest.approx(slower.duration.seconds["update"] * 6 / 8)
 
@@ -124,11 +113,11 @@ def test_offloading_moves_the_optimiser_to_the_host() -> None:
 
 
 def test_engine_holds_what_its_share_leaves() -> None:
-    planned = plan(settings(), Assumptions())
+    planned = make_plan(settings(), Assumptions())
     left = round(0.85 * 79.2 * GIB) - 2 * N - 3 * GIB
     assert planned.groups["rollout"].parts["KV cache"] == left
     assert planned.kv_tokens == left // 57_344
-    halved = plan(settings("rollout.tensor_parallel_size=2", "cluster.policy.num_workers=2"), Assumptions())
+    halved = make_plan(settings("rollout.tensor_parallel_size=2", "cluster.policy.num_workers=2"), Assumptions())
     assert halved.groups["rollout"].parts["weights"] == N
     assert halved.kv_tokens == 2 * (round(0.85 * 79.2 * GIB) - N - 3 * GIB) // 57_344
 
@@ -136,7 +125,7 @@ def test_engine_holds_what_its_share_leaves() -> None:
 def test_more_gpus_than_kv_heads_hold_no_more_tokens() -> None:
     # R1-Distill-Qwen-1.5B has 2 KV heads: over 4 GPUs each GPU keeps one head of every token, and every head is kept twice.
     path = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
-    planned = plan(
+    planned = make_plan(
         settings(f"model.path={path}", "rollout.tensor_parallel_size=4", "rollout.kv_cache_bytes=1000000000"),
         Assumptions(),
     )
@@ -144,14 +133,14 @@ def test_more_gpus_than_kv_heads_hold_no_more_tokens() -> None:
 
 
 def test_sharded_reference_and_none() -> None:
-    whole = plan(settings(), Assumptions()).groups["reference"].parts["weights"]
-    sharded = plan(settings("trainer.reference_sharding=zero3", "cluster.reference.num_workers=4"), Assumptions())
+    whole = make_plan(settings(), Assumptions()).groups["reference"].parts["weights"]
+    sharded = make_plan(settings("trainer.reference_sharding=zero3", "cluster.reference.num_workers=4"), Assumptions())
     assert whole == 2 * N and sharded.groups["reference"].parts["weights"] == 2 * N // 4
-    assert "reference" not in plan(settings("algorithm.kl.placement=none"), Assumptions()).groups
+    assert "reference" not in make_plan(settings("algorithm.kl.placement=none"), Assumptions()).groups
 
 
 def test_a_colocated_gpu_holds_the_sum_but_engine_and_optimiser_take_turns() -> None:
-    planned = plan(settings("cluster=node_8gpu_colocated", "rollout=vllm_colocated"), Assumptions())
+    planned = make_plan(settings("cluster=node_8gpu_colocated", "rollout=vllm_colocated"), Assumptions())
     (share,) = planned.shares
     groups = planned.groups
     assert share.num_gpus == 8 and planned.num_gpus == 8
@@ -166,7 +155,7 @@ def test_a_colocated_gpu_holds_the_sum_but_engine_and_optimiser_take_turns() -> 
 
 @pytest.mark.parametrize(("workers", "on_one", "gpus"), [(1, 1, 1), (3, 3, 1), (4, 4, 1), (6, 4, 2)])
 def test_a_gpu_holds_no_more_workers_than_there_are(workers: int, on_one: int, gpus: int) -> None:
-    planned = plan(
+    planned = make_plan(
         settings("cluster.reward.gpus_per_worker=0.25", f"cluster.reward.num_workers={workers}"), Assumptions()
     )
     share = next(share for share in planned.shares if share.groups == ("reward",))
@@ -190,7 +179,7 @@ def test_the_plan_agrees_with_a_count_by_hand(model: str) -> None:
     alone, training, generating = BY_HAND[model]
     other = compose_settings(["experiment=star1", f"model={model}", *COLOCATED, "trainer.reference_sharding=plain"])[0]
     other.rollout.gpu_memory_utilization = 0.4
-    planned = plan(other, Assumptions())
+    planned = make_plan(other, Assumptions())
     groups, (share,) = planned.groups, planned.shares
     kept = sum(groups[name].total - groups[name].at_rest for name in ("reference", "reward"))
     assert share.training_bytes / GIB < training < (share.training_bytes + kept) / GIB
@@ -210,14 +199,14 @@ def test_mamba_layers_take_their_scans_room() -> None:
 def test_a_sleeping_engine_rounds_its_weights_up() -> None:
     """7B: 28 x (512 + 256) MiB of feed-forward, 28 x (32 + 32) of attention, 2 x 2 GiB of embedding and head."""
     assert pinned_bytes(KNOWN[SEVEN], 2) == 28 * (512 + 256 + 64) * 2**20 + 4 * GIB
-    planned = plan(settings(*COLOCATED), Assumptions())
+    planned = make_plan(settings(*COLOCATED), Assumptions())
     assert planned.groups["rollout"].host_bytes == pinned_bytes(KNOWN[SEVEN], 2)
     assert planned.groups["policy"].host_bytes == 12 * N // 8
     node = 8 * (26.75 * GIB + 12 * N / 8) / GIB
     enough, too_little = (Assumptions(host_memory_gib=node + change) for change in (1, -1))
-    refuse_what_cannot_fit(plan(settings(*COLOCATED), enough), settings(*COLOCATED), machine_bytes=0)
+    refuse_what_cannot_fit(make_plan(settings(*COLOCATED), enough), settings(*COLOCATED), machine_bytes=0)
     with pytest.raises(ConfigError, match=r"cluster\.colocate: the 8 rollout workers of a node keep 214 GiB"):
-        refuse_what_cannot_fit(plan(settings(*COLOCATED), too_little), settings(*COLOCATED), machine_bytes=0)
+        refuse_what_cannot_fit(make_plan(settings(*COLOCATED), too_little), settings(*COLOCATED), machine_bytes=0)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +218,7 @@ def test_every_model_of_the_paper_fits(model: str, layout: tuple[str, ...]) -> N
     assert given.run.name == f"{model}_star1"
     assert given.trainer.micro_batch_tokens == (8192 if model.startswith("granite") else 16384)
     if given.model.path in KNOWN:
-        refuse_what_cannot_fit(plan(given, Assumptions()), given, machine_bytes=0)
+        refuse_what_cannot_fit(make_plan(given, Assumptions()), given, machine_bytes=0)
 
 
 # ---- what a training command says before it starts --------------------------------------------------------------------
@@ -300,7 +289,7 @@ def test_mamba_layers_without_their_kernels_are_spoken_of(gpu: Callable[[str], N
 
 def test_tokens_and_hours_by_hand() -> None:
     given = Assumptions(generate_tokens_per_second=2000.0, response_tokens=2048.0)
-    time = plan(settings(), given).duration
+    time = make_plan(settings(), given).duration
     assert (time.updates, time.iterations, time.responses_per_iteration) == (500, 250, 256)
     assert time.generated_tokens == 250 * 256 * 2048
     assert time.trained_tokens_per_update == 128 * 2148
@@ -319,7 +308,7 @@ def test_tokens_and_hours_by_hand() -> None:
 
 def test_scoring_counts_where_it_is_longer_than_generating() -> None:
     endless = Assumptions(generate_tokens_per_second=1e9, decode_overhead_ms=1e-6, memory_tb_per_second=1e6)
-    time = plan(settings(), endless).duration
+    time = make_plan(settings(), endless).duration
     phases = time.seconds
     assert phases["score"] > phases["generate"]
     assert time.iteration_seconds == pytest.approx(sum(phases.values()) - phases["generate"])
@@ -329,24 +318,24 @@ def test_more_engines_do_not_shorten_the_longest_response() -> None:
     """4,096 steps of 4 ms and the reading of 15.2 GB at 3.35 TB/s: 35 s, however many engines share the rest."""
     floor = 4096 * (0.004 + 2 * N / 3.35e12)
     assert 30 < floor < 45
-    two = plan(settings(), Assumptions()).duration.seconds["generate"]
-    many = plan(settings("cluster.rollout.num_workers=20"), Assumptions()).duration.seconds["generate"]
+    two = make_plan(settings(), Assumptions()).duration.seconds["generate"]
+    many = make_plan(settings("cluster.rollout.num_workers=20"), Assumptions()).duration.seconds["generate"]
     assert two == pytest.approx(256 * 2048 / (2 * 5000 * 8e9 / N)) and 40 < two < 50
     assert many == pytest.approx(floor)
 
 
 def test_taking_turns_takes_time() -> None:
     """Masters and moments of 12 N / 8 bytes and an engine's 2 N, there and back."""
-    seconds = plan(settings(*COLOCATED), Assumptions()).duration.seconds
+    seconds = make_plan(settings(*COLOCATED), Assumptions()).duration.seconds
     assert seconds["exchange"] == pytest.approx(2 * (12 * N / 8 + 2 * N) / (4 * GIB)) and 11 < seconds["exchange"] < 14
-    assert "exchange" not in plan(settings(), Assumptions()).duration.seconds
+    assert "exchange" not in make_plan(settings(), Assumptions()).duration.seconds
 
 
 def test_prefixes_take_their_time() -> None:
     """8B of policy and reward: 2 steps add a text of half the length to each response, 8 steps seven of them."""
 
     def score(*overrides: str) -> float:
-        return plan(settings("algorithm.kl.placement=none", *overrides), Assumptions()).duration.seconds["score"]
+        return make_plan(settings("algorithm.kl.placement=none", *overrides), Assumptions()).duration.seconds["score"]
 
     segments = "reward.granularity=segment"
     assert score(segments, "reward.segment.max_steps=2") == pytest.approx(1.5 * score())
@@ -355,7 +344,7 @@ def test_prefixes_take_their_time() -> None:
 
 def test_one_update_an_iteration_needs_no_further_logprobs() -> None:
     given = settings("algorithm.mini_batch_size=256")
-    assert plan(given, Assumptions()).duration.seconds["log-probs"] == 0
+    assert make_plan(given, Assumptions()).duration.seconds["log-probs"] == 0
 
 
 def test_gpus_that_are_reserved() -> None:
@@ -397,13 +386,13 @@ def test_gpus_that_are_reserved() -> None:
 def test_refusals_name_the_key(overrides: list[str], assumed: Assumptions, key: str) -> None:
     given = settings(*overrides)
     with pytest.raises(ConfigError) as refused:
-        refuse_what_cannot_fit(plan(given, assumed), given, machine_bytes=0)
+        refuse_what_cannot_fit(make_plan(given, assumed), given, machine_bytes=0)
     assert str(refused.value).startswith(key)
 
 
 def test_the_shipped_split_fits_80_gib_to_the_last_byte_it_needs() -> None:
     given = settings()
-    planned = plan(given, Assumptions())
+    planned = make_plan(given, Assumptions())
     refuse_what_cannot_fit(planned, given, machine_bytes=0)
     # The largest GPU is an engine's, which takes what it is told to; the policy's is the next.
     policy = next(share for share in planned.shares if share.groups == ("policy",)).peak_bytes / GIB
@@ -418,16 +407,16 @@ def test_the_shipped_split_fits_80_gib_to_the_last_byte_it_needs() -> None:
 
 def test_cpu_counts_every_worker_in_host_memory() -> None:
     given = compose_settings(["experiment=miniature"])[0]
-    planned = plan(given, Assumptions())
+    planned = make_plan(given, Assumptions())
     total = sum(group.total * group.num_workers for group in planned.groups.values())
     assert not planned.shares and planned.num_gpus == 0
     refuse_what_cannot_fit(planned, given, machine_bytes=total)
     with pytest.raises(ConfigError, match=r"cluster\..*num_workers: all groups need"):
         refuse_what_cannot_fit(planned, given, machine_bytes=total - 1)
     offloaded = compose_settings(["experiment=miniature", "trainer.offload_optimizer=true"])[0]
-    refuse_what_cannot_fit(plan(offloaded, Assumptions()), offloaded, machine_bytes=total)
+    refuse_what_cannot_fit(make_plan(offloaded, Assumptions()), offloaded, machine_bytes=total)
     with pytest.raises(ConfigError, match=r"all groups need"):
-        refuse_what_cannot_fit(plan(offloaded, Assumptions()), offloaded, machine_bytes=total - 1)
+        refuse_what_cannot_fit(make_plan(offloaded, Assumptions()), offloaded, machine_bytes=total - 1)
     # float32: the policy's weights are 4 bytes a parameter over 2 ranks
     assert planned.groups["policy"].parts["weights"] == 4 * num_parameters(planned.policy) // 2
 
@@ -490,7 +479,7 @@ def test_the_page_on_planning(repository_root: Path, capsys: pytest.CaptureFixtu
     for command in commands:
         assert plan_command(command) == 0, command
     large = commands[-1]
-    planned = plan(compose_settings(large)[0], Assumptions())
+    planned = make_plan(compose_settings(large)[0], Assumptions())
     policy = planned.groups["policy"]
     row = next(line for line in page.splitlines() if line.startswith("| optimiser on the host"))
     shown = [cell.strip() for cell in row.strip("|").split("|")]

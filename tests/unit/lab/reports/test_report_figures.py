@@ -21,8 +21,7 @@ from made_study import (
 )
 from matplotlib import pyplot as plt
 
-from lrm_safety.diagnosis import of_evaluation
-from lrm_safety.diagnosis.in_training import difference_interval
+from lrm_safety.diagnosis.evidence import difference_interval, of_evaluation
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.compare import difference
 from lrm_safety.lab.reports.analyses import reflection_table

@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from lrm_safety.errors import RewardError
-from lrm_safety.lab.reward_audit.rows import load_texts
-from lrm_safety.lab.reward_audit.run import audit
-from lrm_safety.lab.reward_audit.scoring import score_model
-from lrm_safety.lab.reward_audit.verdict import judge_view, worst
+from lrm_safety.lab.reward_audit.audit import audit, judge_view, worst
+from lrm_safety.lab.reward_audit.texts import load_texts, score_model
 from lrm_safety.results import Audit, AuditedView, LengthBias, RankAgreement, Separation
 from lrm_safety.settings import RewardModelSettings, RewardSettings
 from lrm_safety.settings.audit import AuditLimitSettings, AuditRewardSettings, AuditRowSettings, AuditSettings
@@ -114,7 +112,7 @@ def test_the_miniature_s_reward_model(tmp_path: Path) -> None:
     )
     settings = AuditRewardSettings(
         reward=RewardSettings(models={"miniature": model}),
-        rows=AuditRowSettings(function="lrm_safety.miniature.reward_rows:audit_rows", num_prompts=24),
+        rows=AuditRowSettings(function="lrm_safety.miniature.rows:audit_rows", num_prompts=24),
         audit=AuditSettings(
             formats=["miniature", "granite_4_tiny_preview"],
             views=["full"],
@@ -133,7 +131,7 @@ def test_the_miniature_s_reward_model(tmp_path: Path) -> None:
 
 def test_texts_over_the_limit_are_counted(tmp_path: Path) -> None:
     model = RewardModelSettings(path="package:lrm_safety/miniature/assets/reward", dtype="float32", max_tokens=60)
-    texts = load_texts(AuditRowSettings(function="lrm_safety.miniature.reward_rows:audit_rows", num_prompts=6), (), 0)
+    texts = load_texts(AuditRowSettings(function="lrm_safety.miniature.rows:audit_rows", num_prompts=6), (), 0)
     table = score_model("m", model, texts, AuditSettings(formats=[], views=["full", "answer"]), "cpu")
     assert table.num_read["full", "composed"] == 12
     assert 0 < table.num_overlong["full", "composed"] <= 12 and table.num_overlong["answer", "composed"] == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.lab.reward_audit.rows import AuditText, load_texts, with_and_without_opener
+from lrm_safety.lab.reward_audit.texts import AuditText, load_texts, with_and_without_opener
 from lrm_safety.settings.audit import AuditRowSettings
 
 ROW = {"id": "a", "prompt": "p?", "category": "c", "label": "safe", "trace": "hm", "answer": "no"}

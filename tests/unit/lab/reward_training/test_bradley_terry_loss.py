@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from lrm_safety.lab.reward_training.loss import bradley_terry_loss
+from lrm_safety.lab.reward_training.bradley_terry import bradley_terry_loss
 
 SCORES = st.lists(st.tuples(*[st.floats(-30, 30)] * 3), min_size=1, max_size=8)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrm_safety.lab.reward_training.calibration import expected_calibration_error, measure, reliability, sigmoid
+from lrm_safety.lab.reward_training.bradley_terry import expected_calibration_error, measure, reliability, sigmoid
 
 # Off the borders of the bins, where rounding decides.
 MARGINS = st.lists(st.integers(-100, 100).map(lambda i: 0.31 * i + 0.017), min_size=1, max_size=30)

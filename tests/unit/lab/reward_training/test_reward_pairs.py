@@ -55,12 +55,12 @@ def test_held_out_file_and_categories(tmp_path: Path) -> None:
 
 
 def test_rows_that_are_made(tmp_path: Path) -> None:
-    settings = PairSettings(function="lrm_safety.miniature.reward_rows:preference_rows", num_rows=30)
+    settings = PairSettings(function="lrm_safety.miniature.rows:preference_rows", num_rows=30)
     split = load_pairs(settings, 1)
     assert len(split.train) + len(split.held_out) == 30
     assert split.fingerprint == load_pairs(settings, 1).fingerprint != load_pairs(settings, 2).fingerprint
     with pytest.raises(ConfigError, match=r"pairs\.function"):
-        load_pairs(replace(settings, function="lrm_safety.miniature.reward_rows:nothing"), 1)
+        load_pairs(replace(settings, function="lrm_safety.miniature.rows:nothing"), 1)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +115,10 @@ def test_mistaken_paths_name_their_own_key(tmp_path: Path, settings: dict, messa
 @pytest.mark.parametrize("category", [5, ["a", 5], {"a": 1}])
 def test_made_rows_with_a_category_that_is_none(monkeypatch: pytest.MonkeyPatch, category: object) -> None:
     monkeypatch.setattr(
-        "lrm_safety.miniature.reward_rows.preference_rows",
+        "lrm_safety.miniature.rows.preference_rows",
         lambda num, seed: [{**row, "category": category} for row in toy_rows(num)],
     )
-    settings = PairSettings(function="lrm_safety.miniature.reward_rows:preference_rows", num_rows=4)
+    settings = PairSettings(function="lrm_safety.miniature.rows:preference_rows", num_rows=4)
     with pytest.raises(
         DataError, match=r"^pairs\.function=.*, row 1: 'category' must be a string or a list of strings"
     ):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,10 +16,8 @@ from rich.console import Console
 
 from lrm_safety.errors import ConfigError, WorkerError
 from lrm_safety.interruption import DeadlineReached, StopRequested
-from lrm_safety.lab.study import process
-from lrm_safety.lab.study.record import StepRecord, fingerprint_of, inherited_lock
-from lrm_safety.lab.study.run import run_steps
-from lrm_safety.lab.study.steps import Step
+from lrm_safety.lab.study.run import StepRecord, inherited_lock, run_steps
+from lrm_safety.lab.study.steps import Step, fingerprint_of
 from lrm_safety.settings.study import StudyRunSettings, StudySettings
 
 
@@ -82,9 +81,9 @@ def test_a_signal_ends_the_step_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The step is a real process that waits for ever unless it is asked to end."""
     waiting = "import pathlib, sys, time; pathlib.Path(sys.argv[-1]).touch(); time.sleep(600)"
     program = tmp_path / "python"
-    program.write_text(f"#!/bin/sh\nexec {process.sys.executable} -c '{waiting}' {tmp_path}/started\n")
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{waiting}' {tmp_path}/started\n")
     program.chmod(0o755)
-    monkeypatch.setattr(process.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
 
     def kill() -> None:
         deadline = time.monotonic() + 60
@@ -111,7 +110,7 @@ def test_a_step_that_leaves_at_its_deadline_ends_the_study_so_too(
     program = tmp_path / "python"
     program.write_text(f"#!/bin/sh\necho x >> {calls}\nexit 75\n")
     program.chmod(0o755)
-    monkeypatch.setattr(process.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
     with pytest.raises(DeadlineReached, match="the deadline of step `show, seed 0`") as left:
         run(tmp_path, [show(tmp_path)], retries=3)
     assert left.value.exit_code == 75 and calls.read_text() == "x\n"

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from lrm_safety.errors import ConfigError
-from lrm_safety.lab.study.check import check_steps
-from lrm_safety.lab.study.steps import Step, models_of, steps_of
+from lrm_safety.lab.study.steps import Step, check_steps, models_of, steps_of
 from lrm_safety.settings.compose import compose_study
 from lrm_safety.settings.paths import configuration_directory
 
