@@ -11,10 +11,10 @@ import signal
 import sys
 
 from . import credentials
+from .environment import packages
 from .errors import LrmSafetyError, of_the_user, shown
 from .files import disk_says
 from .interruption import StopRequested
-from .run_folder import packages
 from .usage import COMMANDS, ONCE, Command, Later, help_of, kinds_of, usage
 
 STDOUT = 1

@@ -1,4 +1,4 @@
-"""Every interval, test, rank agreement and kappa, each defined once: pure functions of float64 arrays, over scipy.
+"""Every mean, interval, test and kappa, each defined once: pure functions of float64 arrays, over scipy.
 
 Samples of one question are not independent, so they are averaged first. Nor are questions that were made of one another
 (rewrites of one prompt, variants of one template): they are a cluster, and what is resampled and tested are clusters.
@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.95
 """Of every interval in a result: 95%."""
-# Most values that one step of a resampling holds at once (32 MiB as float64).
-_CHUNK_VALUES = 1 << 22
+CHUNK_VALUES = 1 << 22
+"""Most values that one step of a resampling holds at once (32 MiB as float64)."""
 # Up to this many clusters that differ, every pattern of signs is counted; beyond, patterns are drawn.
 _EXACT_SIGN_FLIPS = 16
 
@@ -59,7 +59,7 @@ class PairedDifference:
 
 def question_means(samples: Sequence[ArrayLike]) -> Floats:
     """`[num_questions]` means over each question's samples, whose number may differ; every question needs one."""
-    arrays = [_flat(values) for values in samples]
+    arrays = [flat(values) for values in samples]
     assert all(array.size for array in arrays), "a question without samples has no mean"
     return np.array([array.mean() for array in arrays], dtype=np.float64)
 
@@ -69,7 +69,7 @@ def pass_at_k(scores: ArrayLike, k: int) -> float:
 
     Of zeros and ones, c of them ones: the unbiased pass@k = 1 - C(n - c, k) / C(n, k) of Chen et al. 2021 (arXiv 2107.03374).
     """
-    values = np.sort(_flat(scores))
+    values = np.sort(flat(scores))
     assert 1 <= k <= values.size, f"{k} samples cannot be drawn from {values.size}"
     # The i-th from below is the best of C(i, k - 1) of the C(n, k) draws. Fractions: C(64, 32) is more than a float holds, and
     # the share of all is 1, not 1 and a last bit.
@@ -90,7 +90,7 @@ def estimate(
 
     `share`: the values are shares of something. A length is none, though it may be 0; nor is a value outside 0..1.
     """
-    values = _flat(per_question)
+    values = flat(per_question)
     value = _mean(values)
     if share and values.size and bool(((values >= 0) & (values <= 1)).all()):
         value = float(values[0]) if np.all(values == values[0]) else value
@@ -120,7 +120,7 @@ def bootstrap_interval(
     no width: a known weakness of the bootstrap, not certainty; `estimate` uses a Wilson interval for shares.
     Coverage falls short of `level` for few clusters (below about 30).
     """
-    values = _flat(per_question)
+    values = flat(per_question)
     if values.size == 0:
         return math.nan, math.nan
     if np.all(values == values[0]):
@@ -138,8 +138,8 @@ def pooled_mean(
     questions are drawn, each with all its tokens. A draw without any count has no value and is left out. NaN where
     nothing was counted.
     """
-    above, sizes = _by_cluster(_flat(sums), questions)
-    below, _ = _by_cluster(_flat(counts), questions)
+    above, sizes = _by_cluster(flat(sums), questions)
+    below, _ = _by_cluster(flat(counts), questions)
     if below.sum() == 0:
         return Estimate(math.nan, math.nan, math.nan, sizes.size)
     low, high = _bootstrap_ratio(above, below, LEVEL, resamples, seed)
@@ -169,7 +169,7 @@ def effective_size(per_question: ArrayLike, clusters: Sequence[Hashable] | None 
     p (1 - p) over the variance of the mean between clusters (Kish; Korn and Graubard 1998). Values that are all 0 or 1 and
     each their own cluster: n itself. Where the values do not differ they cannot tell their variance: the number of clusters.
     """
-    values = _flat(per_question)
+    values = flat(per_question)
     sums, sizes = _by_cluster(values, clusters)
     share = float(values.mean())
     residuals = sums - share * sizes
@@ -193,7 +193,7 @@ def over_runs(values: Sequence[float], *, share: bool = False) -> tuple[float, f
     survey; Korn and Graubard 1998): logit(mean) -+ t s / (mean (1 - mean)), taken back. Of values that are all 0 or all 1
     it has no width.
     """
-    mean = _mean(_flat(values))
+    mean = _mean(flat(values))
     if len(values) < 2:
         return mean, None, None
     half = _quantile(len(values) - 1) * float(scipy.stats.sem(values))
@@ -285,7 +285,7 @@ def _exact_sign_flip(differences: Floats) -> float:
 def _sampled_sign_flip(differences: Floats, patterns: int, seed: int) -> float:
     nonzero = np.abs(differences[differences != 0])
     draw = np.random.default_rng(seed)
-    chunk = max(1, _CHUNK_VALUES // nonzero.size)
+    chunk = max(1, CHUNK_VALUES // nonzero.size)
     num_as_extreme = 0
     for start in range(0, patterns, chunk):
         signs = draw.integers(2, size=(min(chunk, patterns - start), nonzero.size)) * 2.0 - 1.0
@@ -296,73 +296,6 @@ def _sampled_sign_flip(differences: Floats, patterns: int, seed: int) -> float:
 def _at_least(sums: Floats, differences: Floats) -> NDArray[np.bool_]:
     # Sums in another order differ in their last bits; equal sums must count as equal.
     return sums >= abs(float(differences.sum())) - 1e-9 * float(np.abs(differences).sum())
-
-
-# Ranks
-
-
-def auc(high: ArrayLike, low: ArrayLike) -> float:
-    """Chance that a value of `high` exceeds one of `low`, ties counting half (Mann-Whitney's U over its maximum)."""
-    first, second = _flat(high), _flat(low)
-    if not first.size or not second.size:
-        return math.nan
-    ranks = scipy.stats.rankdata(np.concatenate([first, second]))
-    return float((ranks[: first.size].sum() - first.size * (first.size + 1) / 2) / (first.size * second.size))
-
-
-def auc_interval(
-    high: ArrayLike,
-    low: ArrayLike,
-    high_prompts: Sequence[Hashable],
-    low_prompts: Sequence[Hashable],
-    *,
-    resamples: int,
-    seed: int,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of `auc`. Whole prompts are drawn with all their texts, since texts of one prompt are
-    not independent; a draw that misses one label altogether is left out. (NaN, NaN) where no draw is left.
-
-    With perfect separation the interval has no width, which is the bootstrap's weakness and not certainty.
-    """
-    first, second = _flat(high), _flat(low)
-    assert first.size == len(high_prompts) and second.size == len(low_prompts)
-    if not first.size or not second.size:
-        return math.nan, math.nan
-    places = {prompt: place for place, prompt in enumerate(dict.fromkeys([*high_prompts, *low_prompts]))}
-    in_high, in_low = (np.array([places[prompt] for prompt in side]) for side in (high_prompts, low_prompts))
-    draw = np.random.default_rng(seed)
-    drawn = draw.multinomial(len(places), np.full(len(places), 1 / len(places)), size=resamples).astype(np.float64)
-    weights_high, weights_low = drawn[:, in_high], drawn[:, in_low]
-    wins = np.zeros(resamples)
-    rows = max(1, _CHUNK_VALUES // second.size)
-    for start in range(0, first.size, rows):
-        block = first[start : start + rows, None]
-        won = (block > second) + 0.5 * (block == second)
-        wins += ((weights_high[:, start : start + rows] @ won) * weights_low).sum(axis=1)
-    pairs = weights_high.sum(axis=1) * weights_low.sum(axis=1)
-    kept = pairs > 0
-    return _percentiles(wins[kept] / pairs[kept], LEVEL) if kept.any() else (math.nan, math.nan)
-
-
-def spearman(a: ArrayLike, b: ArrayLike) -> float:
-    """Spearman's rank correlation, ties at their mean rank; NaN for fewer than 3 values or where one side is constant."""
-    return correlation(scipy.stats.rankdata(_flat(a)), scipy.stats.rankdata(_flat(b)))
-
-
-def correlation(a: ArrayLike, b: ArrayLike) -> float:
-    """Pearson's of values of the size of ranks; NaN where `spearman` is."""
-    first, second = _flat(a), _flat(b)
-    # Ranks are at least a half apart: what varies less is rounding of a constant.
-    if first.size < 3 or float(first.std()) * float(second.std()) <= 1e-9:
-        return math.nan
-    return float(np.corrcoef(first, second)[0, 1])
-
-
-def kendall(a: ArrayLike, b: ArrayLike) -> float:
-    """Kendall's tau-b (1945), which allows for ties on either side; NaN where `spearman` is."""
-    first, second = _flat(a), _flat(b)
-    # Any method but the exact one: what it is exact about is a p-value that nobody reads.
-    return float(scipy.stats.kendalltau(first, second, method="asymptotic").statistic) if first.size > 2 else math.nan
 
 
 # Labels
@@ -390,7 +323,8 @@ def _quantile(degrees: float = math.inf) -> float:
     return float(scipy.stats.t.ppf((1 + LEVEL) / 2, degrees))
 
 
-def _percentiles(values: Floats, level: float) -> tuple[float, float]:
+def percentiles(values: Floats, level: float) -> tuple[float, float]:
+    """The ends of the middle `level` of the values."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -399,14 +333,14 @@ def _bootstrap_ratio(above: Floats, below: Floats, level: float, resamples: int,
     """Percentile interval of sum(above) / sum(below) over drawn units; a draw of nothing but zeros below is left out."""
     assert 0 < level < 1 and resamples > 0
     draw = np.random.default_rng(seed)
-    chunk = max(1, _CHUNK_VALUES // above.size)
+    chunk = max(1, CHUNK_VALUES // above.size)
     ratios = []
     for start in range(0, resamples, chunk):
         drawn = draw.integers(above.size, size=(min(chunk, resamples - start), above.size))
         numerator, denominator = above[drawn].sum(axis=1), below[drawn].sum(axis=1)
         kept = denominator > 0
         ratios.append(numerator[kept] / denominator[kept])
-    return _percentiles(np.concatenate(ratios), level)
+    return percentiles(np.concatenate(ratios), level)
 
 
 def _by_cluster(values: Floats, clusters: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
@@ -419,7 +353,8 @@ def _by_cluster(values: Floats, clusters: Sequence[Hashable] | None) -> tuple[Fl
     return np.bincount(codes, weights=values).astype(np.float64), np.bincount(codes).astype(np.float64)
 
 
-def _flat(values: ArrayLike) -> Floats:
+def flat(values: ArrayLike) -> Floats:
+    """As float64 `[n]`."""
     return np.asarray(values, dtype=np.float64).ravel()
 
 

@@ -74,5 +74,5 @@ def calibrate(arguments: list[str]) -> int:
     found = calibrate_against(judges, values.get("data"), Console())
     if output is not None:
         with writing(f"output={output}"):
-            write_json(output, found)
+            write_json(output, as_json(found))
     return 0

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
+from ..results import as_json
 from ..run_folder import RunFolder
 from ..settings.reward_training import RewardTrainingSettings
 from ..terminal import print_whole
@@ -23,6 +24,7 @@ def reward(settings: RewardTrainingSettings, resolved: dict[str, Any], folder: R
 
     disable_progress_bar()
     from ..evaluation.engine import resolve_device
+    from ..evaluation.results import interval, number
     from ..lab.reward_training.train import prepare, train
     from ..monitoring.tracked import figure_rows, tracked
 
@@ -58,19 +60,19 @@ def reward(settings: RewardTrainingSettings, resolved: dict[str, Any], folder: R
                 curves = {f"reward_training/{name}": value for name, value in metrics.items() if name != "update"}
                 tracker.record(int(metrics["update"]), curves)
 
-        figures = train(prepared, directory, record)["held_out"]
+        figures = train(prepared, directory, record).held_out
         if tracker is not None:
-            rows = list(figure_rows(figures, ("held_out",)))
+            rows = list(figure_rows(as_json(figures), ("held_out",)))
             tracker.summary({row["figure"]: row["value"] for row in rows})
             tracker.table("figures", rows)
     table = Table(title="held-out pairs", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("category", "accuracy", "95% interval", "prompts"):
         table.add_column(heading, justify="left" if heading == "category" else "right")
-    for name, figure in {"all": figures["accuracy"], **figures["by_category"]}.items():
-        table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}", str(figure["n"]))
+    for name, one in {"all": figures.accuracy, **figures.by_category}.items():
+        table.add_row(name, number(one.value), interval(one), str(one.n))
     print_whole(console, table)
     console.print(
-        f"loss {figures['loss']:.4f}, expected calibration error {figures['expected_calibration_error']:.4f}\n"
+        f"loss {figures.loss:.4f}, expected calibration error {figures.expected_calibration_error:.4f}\n"
         f"reward model: {directory}/export\nfigures: {directory}/results.json",
         soft_wrap=True,
     )

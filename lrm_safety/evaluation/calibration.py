@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
+from ..results import JudgeCalibration
 from ..settings import JudgeSettings
 from ..settings.evaluation import judge_kind
 from ..terminal import print_whole
@@ -52,7 +52,9 @@ def reference_sets(name: str | None, *, judges_of_harm: bool = False) -> dict[st
     return found
 
 
-def calibrate_against(judges: Mapping[str, JudgeSettings], data: str | None, console: Console) -> list[dict[str, Any]]:
+def calibrate_against(
+    judges: Mapping[str, JudgeSettings], data: str | None, console: Console
+) -> list[JudgeCalibration]:
     """Print and return accuracy, kappa and confusion of every judge on the set `data`, or on every set."""
     table = Table(title="judges against reference labels", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("judge, data", no_wrap=True)
@@ -79,14 +81,15 @@ def calibrate_against(judges: Mapping[str, JudgeSettings], data: str | None, con
     return rows
 
 
-def _row(judge: str, data: str, result: Calibration) -> dict[str, Any]:
-    return {
-        "judge": judge,
-        "data": data,
-        "accuracy": result.accuracy,
-        "kappa": result.kappa,
-        "labels": list(result.confusion.labels),
-        "confusion": [list(line) for line in result.confusion.counts],
-        "n": result.n,
-        "n_without_verdict": result.n_without_verdict,
-    }
+def _row(judge: str, data: str, result: Calibration) -> JudgeCalibration:
+    found = result.confusion
+    return JudgeCalibration(
+        judge,
+        data,
+        result.accuracy,
+        result.kappa,
+        tuple(found.labels),
+        tuple(map(tuple, found.counts)),
+        result.n,
+        result.n_without_verdict,
+    )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lrm_safety.lab.reward_audit.figures import effect_within, matched_auc, rank_correlation_within
-from lrm_safety.statistics import auc, auc_interval, kendall, spearman
+from lrm_safety.rank_statistics import auc, auc_interval, kendall, spearman
 
 VALUES = st.integers(-4, 4).map(float)  # few values, many ties
 LISTS = st.lists(VALUES, min_size=1, max_size=15)

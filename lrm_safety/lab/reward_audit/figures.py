@@ -10,9 +10,9 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
+from ...rank_statistics import auc, auc_interval, correlation, kendall, spearman
 from ...results import AuditedView, LengthBias, OpenerBias, RankAgreement, Separation, known
 from ...settings.audit import AuditSettings
-from ...statistics import auc, auc_interval, correlation, kendall, spearman
 from .texts import COMPOSED, AuditText, Floats, ScoreTable
 
 

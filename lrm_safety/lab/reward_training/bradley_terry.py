@@ -6,15 +6,13 @@ Accuracy says how often the chosen response scores higher, calibration whether s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional
 
-from ...results import Metric, as_json
+from ...results import Metric
 from ...statistics import estimate, question_means
 
 
@@ -51,23 +49,12 @@ def bradley_terry_loss(
 NUM_BINS = 10
 
 
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """Predictions in [low, high): how many, their mean, and how often they came true."""
-
-    low: float
-    high: float
-    count: int
-    mean_prediction: float
-    share_true: float
-
-
 def reliability(margins: ArrayLike, num_bins: int = NUM_BINS) -> list[ReliabilityBin]:
     """Reliability table of sigmoid(margin), where margin = score of chosen - score of rejected (`[num_pairs]`).
 
     Which response of a pair is named first is a convention, and with the chosen one always first every prediction
     would "come true". So each pair is counted both ways: sigmoid(margin) with outcome 1, sigmoid(-margin) with
-    outcome 0. Bins are of equal width over [0, 1]; empty ones have NaN for mean and share.
+    outcome 0. Bins are of equal width over [0, 1].
     """
     margins = np.asarray(margins, dtype=np.float64).ravel()
     predictions = np.concatenate([sigmoid(margins), sigmoid(-margins)])
@@ -77,7 +64,7 @@ def reliability(margins: ArrayLike, num_bins: int = NUM_BINS) -> list[Reliabilit
     for place in range(num_bins):
         inside = places == place
         count = int(inside.sum())
-        mean, share = (float(v[inside].mean()) if count else float("nan") for v in (predictions, outcomes))
+        mean, share = (float(v[inside].mean()) if count else None for v in (predictions, outcomes))
         table.append(ReliabilityBin(place / num_bins, (place + 1) / num_bins, count, mean, share))
     return table
 
@@ -87,7 +74,12 @@ def expected_calibration_error(table: Sequence[ReliabilityBin]) -> float:
     total = sum(one.count for one in table)
     if not total:
         return float("nan")
-    return sum(one.count * abs(one.share_true - one.mean_prediction) for one in table if one.count) / total
+    gaps = [
+        one.count * abs(one.share_true - one.mean_prediction)
+        for one in table
+        if one.share_true is not None and one.mean_prediction is not None
+    ]
+    return sum(gaps) / total
 
 
 def sigmoid(values: ArrayLike) -> NDArray[np.float64]:
@@ -97,11 +89,11 @@ def sigmoid(values: ArrayLike) -> NDArray[np.float64]:
 
 def measure(
     chosen: ArrayLike, rejected: ArrayLike, prompts: Sequence[str], categories: Sequence[Sequence[str]], *, seed: int
-) -> dict[str, Any]:
-    """Figures of held-out pairs, as plain JSON values.
+) -> HeldOutPairs:
+    """Figures of held-out pairs.
 
     A tie counts half. Pairs of one prompt are not independent: accuracies are means over prompts, with
-    intervals over prompts. `loss` is the plain Bradley-Terry loss, without margin or smoothing.
+    intervals over prompts.
 
     Args:
         chosen, rejected: scores, `[num_pairs]`.
@@ -111,43 +103,28 @@ def measure(
     margins = np.asarray(chosen, dtype=np.float64) - np.asarray(rejected, dtype=np.float64)
     assert margins.size == len(prompts) == len(categories) > 0
     table = reliability(margins)
-    names = sorted({name for one in categories for name in one})
-    return {
-        "num_pairs": int(margins.size),
-        "num_prompts": len(set(prompts)),
-        "accuracy": _accuracy(margins, prompts, seed),
-        "loss": float(np.logaddexp(0.0, -margins).mean()),
-        "mean_margin": float(margins.mean()),
-        "expected_calibration_error": expected_calibration_error(table),
-        "reliability": [_json(one) for one in table],
-        "by_category": {name: _of_category(name, margins, prompts, categories, seed) for name in names},
+    by_category = {
+        name: [position for position, own in enumerate(categories) if name in own]
+        for name in sorted({name for one in categories for name in one})
     }
+    return HeldOutPairs(
+        num_pairs=int(margins.size),
+        num_prompts=len(set(prompts)),
+        accuracy=_accuracy(margins, prompts, seed),
+        loss=float(np.logaddexp(0.0, -margins).mean()),
+        mean_margin=float(margins.mean()),
+        expected_calibration_error=expected_calibration_error(table),
+        reliability=tuple(table),
+        by_category={
+            name: _accuracy(margins[inside], [prompts[position] for position in inside], seed)
+            for name, inside in by_category.items()
+        },
+    )
 
 
-def _accuracy(margins: NDArray[np.float64], prompts: Sequence[str], seed: int) -> dict[str, float | int | None]:
+def _accuracy(margins: NDArray[np.float64], prompts: Sequence[str], seed: int) -> Metric:
     right = np.where(margins == 0, 0.5, margins > 0)
     by_prompt: dict[str, list[float]] = {}
     for prompt, value in zip(prompts, right.tolist(), strict=True):
         by_prompt.setdefault(prompt, []).append(value)
-    found: dict[str, float | int | None] = as_json(
-        Metric.of(estimate(question_means(list(by_prompt.values())), seed=seed))
-    )
-    return found
-
-
-def _of_category(
-    name: str,
-    margins: NDArray[np.float64],
-    prompts: Sequence[str],
-    categories: Sequence[Sequence[str]],
-    seed: int,
-) -> dict[str, float | int | None]:
-    inside = [position for position, own in enumerate(categories) if name in own]
-    return _accuracy(margins[inside], [prompts[position] for position in inside], seed)
-
-
-def _json(one: ReliabilityBin) -> dict[str, float | int | None]:
-    values = {"mean_prediction": one.mean_prediction, "share_true": one.share_true}
-    return {"low": one.low, "high": one.high, "count": one.count} | {
-        name: value if one.count else None for name, value in values.items()
-    }
+    return Metric.of(estimate(question_means(list(by_prompt.values())), seed=seed))

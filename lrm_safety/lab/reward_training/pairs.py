@@ -13,6 +13,7 @@ from ...datasets import PromptRow
 from ...datasets.serialised import plain_text
 from ...errors import DataError
 from ...files import digest_of
+from ...results import PairsRead
 from ...rewards.conversation import Conversation, drop_trace_middle
 from ...rewards.rendering import Renderer
 from ...rewards.row_sources import made_rows, read_rows
@@ -76,14 +77,8 @@ class Reading:
     num_equal: int = 0
     """Pairs whose two responses read the same in this view, such as the traces of responses without one."""
 
-    def counts(self) -> dict[str, int]:
-        return {
-            "pairs": len(self.pairs),
-            "overlong_responses": self.num_overlong,
-            "respelled_responses": self.num_respelled,
-            "dropped_pairs": self.num_dropped,
-            "equal_pairs": self.num_equal,
-        }
+    def counts(self) -> PairsRead:
+        return PairsRead(len(self.pairs), self.num_overlong, self.num_respelled, self.num_dropped, self.num_equal)
 
 
 def load_pairs(settings: PairSettings, seed: int) -> PairSplit:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +17,10 @@ from transformers import PreTrainedModel
 
 from ...algorithm.schedules import lr_multiplier
 from ...errors import ConfigError, InvariantError, ModelError
-from ...files import give_usual_modes, put_in_place, write_json
+from ...files import give_usual_modes, put_in_place
 from ...modeling.load import DTYPES
 from ...modeling.loss import parameter_groups
+from ...results import HeldOutPairs, RewardTraining
 from ...rewards.classifier import ClassifierScorer, plan_padded
 from ...rewards.scorer import ScoreArray
 from ...settings import RewardModelSettings
@@ -79,7 +79,7 @@ def prepare(settings: RewardTrainingSettings, device: str) -> Prepared:
     return Prepared(settings, device, base, split, *reading)
 
 
-def train(prepared: Prepared, directory: Path, report: Report) -> dict[str, Any]:
+def train(prepared: Prepared, directory: Path, report: Report) -> RewardTraining:
     """Train, write DIRECTORY/metrics.jsonl, export/ and results.json; returns what results.json holds.
 
     Figures of the held-out pairs are those of the export, loaded and read by the scorer that training and evaluation
@@ -107,19 +107,19 @@ def train(prepared: Prepared, directory: Path, report: Report) -> dict[str, Any]
     if prepared.device == "cuda":
         torch.cuda.empty_cache()
     held_out, difference = _measure_export(prepared, directory / "export", last)
-    results = {
-        "base": settings.base.path,
-        "head_is_new": head_is_new,
-        "num_updates": prepared.num_updates,
-        "data_fingerprint": prepared.split.fingerprint,
-        "pairs_left_out": prepared.split.num_left_out,
-        "train": prepared.train.counts(),
-        "held_out_reading": prepared.held_out.counts(),
-        "held_out": held_out,
-        "largest_difference_of_export": difference,
-        "seconds": time.monotonic() - start,
-    }
-    write_json(directory / "results.json", results)
+    results = RewardTraining(
+        base=settings.base.path,
+        head_is_new=head_is_new,
+        num_updates=prepared.num_updates,
+        data_fingerprint=prepared.split.fingerprint,
+        pairs_left_out=prepared.split.num_left_out,
+        train=prepared.train.counts(),
+        held_out_reading=prepared.held_out.counts(),
+        held_out=held_out,
+        largest_difference_of_export=difference,
+        seconds=time.monotonic() - start,
+    )
+    results.write(directory)
     return results
 
 
@@ -239,15 +239,16 @@ def _held_out_metrics(trainer: RewardTrainer, prepared: Prepared) -> dict[str, f
     pairs = prepared.held_out.pairs
     scores = [trainer.scores([getattr(pair, side) for pair in pairs]) for side in ("chosen", "rejected")]
     figures = _figures(prepared, *scores)
+    assert figures.accuracy.value is not None, "there are pairs"
     return {
-        "held_out/accuracy": figures["accuracy"]["value"],
-        "held_out/loss": figures["loss"],
-        "held_out/margin": figures["mean_margin"],
-        "held_out/expected_calibration_error": figures["expected_calibration_error"],
+        "held_out/accuracy": figures.accuracy.value,
+        "held_out/loss": figures.loss,
+        "held_out/margin": figures.mean_margin,
+        "held_out/expected_calibration_error": figures.expected_calibration_error,
     }
 
 
-def _figures(prepared: Prepared, chosen: ScoreArray, rejected: ScoreArray) -> dict[str, Any]:
+def _figures(prepared: Prepared, chosen: ScoreArray, rejected: ScoreArray) -> HeldOutPairs:
     pairs = [prepared.split.held_out[pair.index] for pair in prepared.held_out.pairs]
     return measure(
         chosen,
@@ -271,9 +272,7 @@ def _export(model: PreTrainedModel, prepared: Prepared, folder: Path) -> None:
         raise ModelError(f"{folder}: the export cannot be written ({error})") from error
 
 
-def _measure_export(
-    prepared: Prepared, folder: Path, in_training: Sequence[ScoreArray]
-) -> tuple[dict[str, Any], float]:
+def _measure_export(prepared: Prepared, folder: Path, in_training: Sequence[ScoreArray]) -> tuple[HeldOutPairs, float]:
     """Figures of the export on the held-out pairs, and by how much its scores differ from those in training."""
     base, view = prepared.settings.base, prepared.settings.pairs.view
     scorer = ClassifierScorer(

@@ -37,6 +37,7 @@ def test_table_does_not_depend_on_which_response_is_named_first(margins: list[fl
     assert counts == counts[::-1] and sum(counts) == 2 * len(margins)
     for one, mirrored in zip(reliability(margins), reversed(reliability(margins)), strict=True):
         if one.count:
+            assert mirrored.mean_prediction is not None and mirrored.share_true is not None
             assert one.mean_prediction == pytest.approx(1 - mirrored.mean_prediction)
             assert one.share_true == pytest.approx(1 - mirrored.share_true)
 
@@ -53,16 +54,16 @@ def test_figures_worked_out_by_hand() -> None:
     chosen, rejected = [2.0, 0.0, 1.0, 5.0], [0.0, 1.0, 1.0, 1.0]
     found = measure(chosen, rejected, ["a", "a", "b", "c"], [("x",), ("x", "y"), ("y",), ()], seed=0)
     # Right, wrong, tie, right: prompt a has 1/2, b 1/2, c 1.
-    assert found["accuracy"]["value"] == pytest.approx(2 / 3) and found["accuracy"]["n"] == 3
-    assert (found["num_pairs"], found["num_prompts"]) == (4, 3)
-    assert found["mean_margin"] == pytest.approx(1.25)
+    assert found.accuracy.value == pytest.approx(2 / 3) and found.accuracy.n == 3
+    assert (found.num_pairs, found.num_prompts) == (4, 3)
+    assert found.mean_margin == pytest.approx(1.25)
     losses = [math.log1p(math.exp(-m)) for m in (2.0, -1.0, 0.0, 4.0)]
-    assert found["loss"] == pytest.approx(sum(losses) / 4)
-    assert found["by_category"]["x"]["value"] == 0.5 and found["by_category"]["y"]["value"] == 0.25
-    assert sum(one["count"] for one in found["reliability"]) == 8
-    counts = [one["count"] for one in found["reliability"]]
+    assert found.loss == pytest.approx(sum(losses) / 4)
+    assert found.by_category["x"].value == 0.5 and found.by_category["y"].value == 0.25
+    assert sum(one.count for one in found.reliability) == 8
+    counts = [one.count for one in found.reliability]
     assert counts == [1, 1, 1, 0, 0, 2, 0, 1, 1, 1]
-    assert found["reliability"][3]["mean_prediction"] is None and found["reliability"][5]["share_true"] == 0.5
+    assert found.reliability[3].mean_prediction is None and found.reliability[5].share_true == 0.5
 
 
 def test_sigmoid_does_not_overflow() -> None:

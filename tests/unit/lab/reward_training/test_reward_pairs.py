@@ -146,8 +146,9 @@ def test_training_reads_the_token_ids_that_scoring_reads(tmp_path: Path, view: s
     for index, pair in enumerate(pairs):
         read = [scorer._read(pair.chosen, view), scorer._read(pair.rejected, view)]
         assert found.get(index) == (None if None in read or read[0] == read[1] else read)
-    expected = {"overlong_responses": scorer.counters["overlong"], "respelled_responses": scorer.counters["respelled"]}
-    assert {key: reading.counts()[key] for key in expected} == expected
+    counted = reading.counts()
+    assert counted.overlong_responses == scorer.counters["overlong"]
+    assert counted.respelled_responses == scorer.counters["respelled"]
     assert reading.num_respelled > 0 or view == "trace" or max_tokens == 60
     assert reading.num_overlong > 0 or view == "answer"
     assert len(reading.pairs) + reading.num_dropped == len(pairs)
@@ -173,6 +174,6 @@ def test_pairs_that_read_the_same_are_left_out(tmp_path: Path) -> None:
     reading = tokenise(pairs, renderer, view="trace", max_tokens=128, overlong="error")
     # The rows of even number have no traces.
     assert {pairs[one.index].id for one in reading.pairs} == {"r1", "r3", "r5", "r7"}
-    assert (reading.num_dropped, reading.num_equal, reading.counts()["equal_pairs"]) == (4, 4, 4)
+    assert (reading.num_dropped, reading.num_equal, reading.counts().equal_pairs) == (4, 4, 4)
     whole = tokenise(pairs, renderer, view="full", max_tokens=128, overlong="error")
     assert (len(whole.pairs), whole.num_equal) == (8, 0)

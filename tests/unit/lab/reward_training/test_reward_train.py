@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification
 from lrm_safety.errors import ConfigError, InvariantError, ModelError
 from lrm_safety.lab.reward_training.model import load_for_training, open_base
 from lrm_safety.lab.reward_training.train import RewardTrainer, epoch_order, prepare, train
+from lrm_safety.results import RewardTraining
 from lrm_safety.rewards.classifier import ClassifierScorer
 from lrm_safety.settings import RewardModelSettings
 from lrm_safety.settings.reward_training import (
@@ -42,7 +43,7 @@ def settings_for(folder: Path, rows: Path, **trainer: object) -> RewardTrainingS
     )
 
 
-def trained(settings: RewardTrainingSettings, directory: Path) -> tuple[dict, list[dict]]:
+def trained(settings: RewardTrainingSettings, directory: Path) -> tuple[RewardTraining, list[dict]]:
     directory.mkdir()
     seen: list[dict] = []
     results = train(prepare(settings, "cpu"), directory, seen.append)
@@ -81,11 +82,12 @@ def test_a_language_model_becomes_a_reward_model(base_folder: Path, tmp_path: Pa
     rows = write_rows(tmp_path / "p.jsonl", toy_rows(64))
     settings = settings_for(base_folder, rows)
     results, seen = trained(settings, tmp_path / "run")
-    assert results["head_is_new"] and results["num_updates"] == 18 == len(seen)
+    assert results.head_is_new and results.num_updates == 18 == len(seen)
     assert [line["pairs"] for line in seen] == [8] * 18
     assert np.mean([line["loss"] for line in seen[:3]]) > 0.5
     assert np.mean([line["loss"] for line in seen[-3:]]) < 0.2
-    assert results["held_out"]["accuracy"]["value"] >= 0.9 and results["held_out"]["num_prompts"] == 16
+    assert results.held_out.accuracy.value is not None and results.held_out.accuracy.value >= 0.9
+    assert results.held_out.num_prompts == 16
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines == seen
     assert [line["update"] for line in lines if "held_out/accuracy" in line] == [5, 10, 15]
@@ -101,10 +103,10 @@ def test_a_language_model_becomes_a_reward_model(base_folder: Path, tmp_path: Pa
     margins = scorer.score_texts([p.chosen for p in held_out], "full") - scorer.score_texts(
         [p.rejected for p in held_out], "full"
     )
-    assert results["held_out"]["mean_margin"] == pytest.approx(margins.mean(), abs=1e-5)
-    assert results["held_out"]["accuracy"]["value"] == pytest.approx((margins > 0).mean())
-    assert results["largest_difference_of_export"] < 1e-4
-    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    assert results.held_out.mean_margin == pytest.approx(margins.mean(), abs=1e-5)
+    assert results.held_out.accuracy.value == pytest.approx((margins > 0).mean())
+    assert results.largest_difference_of_export < 1e-4
+    assert RewardTraining.read(tmp_path / "run") == results
 
 
 def test_the_same_training_twice_has_the_same_bits(base_folder: Path, tmp_path: Path) -> None:
@@ -126,7 +128,7 @@ def test_a_reward_model_is_trained_further(base_folder: Path, tmp_path: Path) ->
     trained(settings_for(base_folder, rows, epochs=1), tmp_path / "first")
     export = tmp_path / "first" / "export"
     results, _ = trained(settings_for(export, rows, max_updates=1, lr=0.0), tmp_path / "second")
-    assert not results["head_is_new"] and results["num_updates"] == 1
+    assert not results.head_is_new and results.num_updates == 1
     before, after = (load_file(one / "model.safetensors") for one in (export, tmp_path / "second" / "export"))
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -138,7 +140,7 @@ def test_bfloat16_export_and_gradient_checkpointing(base_folder: Path, tmp_path:
     results, _ = trained(settings, tmp_path / "run")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "export", dtype="auto")
     assert model.dtype == torch.bfloat16
-    assert results["largest_difference_of_export"] < 0.1
+    assert results.largest_difference_of_export < 0.1
 
 
 def test_base_without_a_padding_token(tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_base_without_a_padding_token(tmp_path: Path) -> None:
     results, _ = trained(settings_for(folder, rows, epochs=1), tmp_path / "run")
     config = json.loads((tmp_path / "run" / "export" / "config.json").read_text())
     assert config["pad_token_id"] is not None
-    assert results["largest_difference_of_export"] < 1e-4
+    assert results.largest_difference_of_export < 1e-4
 
 
 def test_orders_differ_by_pass_and_seed() -> None:
