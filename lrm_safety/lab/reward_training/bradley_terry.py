@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional
 
-from ...results import Metric
+from ...results import HeldOutPairs, Metric, ReliabilityBin
 from ...statistics import estimate, question_means
 
 
