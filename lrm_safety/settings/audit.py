@@ -1,6 +1,6 @@
 """Schema of `lrm-safety audit-reward`: what is asked of a reward model before anything is trained with it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 from omegaconf import MISSING
@@ -8,7 +8,24 @@ from pydantic import Field
 
 from .components import RewardSettings, View
 from .system import TrackerSettings
-from .types import DIRECTORY, AutoDevice, Float, Fraction, Int, NonNegativeFloat, PositiveInt, Seed, Text, Whole
+from .types import (
+    DIRECTORY,
+    AutoDevice,
+    Conflict,
+    Float,
+    Fraction,
+    Int,
+    NonNegativeFloat,
+    PositiveInt,
+    Seed,
+    Text,
+    Whole,
+    one_is_given,
+    rule,
+)
+
+LARGER_IS_BETTER = ("auc", "agreement", "opener_auc")
+"""Metrics with limits of which a larger value is better; of the others a smaller one."""
 
 
 @dataclass
@@ -25,6 +42,10 @@ class AuditRowSettings:
     """function: prompts to ask for."""
     limit: Annotated[Int, Field(ge=2)] | None = None
     """Use only the first rows; null: all."""
+
+    @rule
+    def _keys_go_together(self) -> None:
+        one_is_given(self, ["rows.path", "rows.function"])
 
 
 @dataclass
@@ -67,6 +88,17 @@ class AuditLimitSettings:
     """Share of texts over the model's token limit above this warns."""
     overlong_fail: Fraction = 0.1
     """... and above this fails."""
+
+    @rule
+    def _keys_go_together(self) -> None:
+        for item in fields(self):
+            name, _, level = item.name.rpartition("_")
+            if level != "warn":
+                continue
+            warn, fail = getattr(self, f"{name}_warn"), getattr(self, f"{name}_fail")
+            larger = name in LARGER_IS_BETTER
+            if (fail > warn) if larger else (fail < warn):
+                raise Conflict(f"{name}_fail={fail}: must be {'at most' if larger else 'at least'} {name}_warn={warn}")
 
 
 @dataclass

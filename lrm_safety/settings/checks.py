@@ -5,18 +5,12 @@ from __future__ import annotations
 from typing import get_args
 
 from ..errors import ConfigError
-from . import Settings
+from . import DataSettings, EvaluationSettings, Settings
 from .components import REWARDS, reward_kind
-from .shared_checks import (
-    check_data,
-    check_export,
-    check_judges,
-    check_lora,
-    check_read,
-    read_by_trainer,
-)
+from .evaluation import judge_kind
 from .system import Group
-from .training import BASELINES, CORRECTIONS
+from .training import BASELINES
+from .types import nothing_reads
 
 COLOCATED_GPU_MEMORY = 0.6
 """Share of a GPU beside which trainer, reference and reward model still find room."""
@@ -25,13 +19,13 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 
 def check(settings: Settings) -> None:
     """Raise ConfigError for the first value out of its limits or combination that cannot work."""
+    check_data(settings.data)
     for rule in RULES:
         rule(settings)
 
 
 def _check_policy_lora(settings: Settings) -> None:
     lora = settings.trainer.lora
-    check_lora(settings.trainer)
     if lora.rank and lora.dropout and settings.run.invariants == "strict":
         raise ConfigError(
             f"trainer.lora.dropout={lora.dropout}: scoring has no dropout, so rho would not be 1 at the first update; use 0, or "
@@ -39,34 +33,25 @@ def _check_policy_lora(settings: Settings) -> None:
         )
 
 
-def _check_algorithm(settings: Settings) -> None:
-    algorithm = settings.algorithm
-    responses = algorithm.rollout_batch_size * algorithm.samples_per_prompt
-    if responses % algorithm.mini_batch_size:
-        raise ConfigError(
-            f"algorithm.mini_batch_size={algorithm.mini_batch_size}: must divide the {responses} responses of a rollout batch "
-            f"(rollout_batch_size {algorithm.rollout_batch_size} x samples_per_prompt {algorithm.samples_per_prompt})"
-        )
-    if algorithm.mini_batch_size < settings.cluster.policy.num_workers:
+def _check_updates(settings: Settings) -> None:
+    algorithm, policy = settings.algorithm, settings.cluster.policy
+    if algorithm.mini_batch_size < policy.num_workers:
         raise ConfigError(
             f"algorithm.mini_batch_size={algorithm.mini_batch_size}: must be at least cluster.policy.num_workers="
-            f"{settings.cluster.policy.num_workers}, so that every rank has a response to learn from"
+            f"{policy.num_workers}, so that every rank has a response to learn from"
         )
-    needed = BASELINES.get(algorithm.baseline, "algorithm.baseline").min_samples
-    if algorithm.samples_per_prompt < needed:
-        raise ConfigError(
-            f"algorithm.baseline={algorithm.baseline}: needs algorithm.samples_per_prompt of {needed} or more to compare samples"
-        )
-    CORRECTIONS.get(algorithm.correction, "algorithm.correction")
-    if algorithm.normalisation == "group" and algorithm.samples_per_prompt < 2:
-        raise ConfigError("algorithm.normalisation=group: needs algorithm.samples_per_prompt of 2 or more")
     if algorithm.aggregation == "micro_batch_mean":
         _check_micro_batches(settings)
-    if settings.schedule.max_updates % (responses // algorithm.mini_batch_size):
+    updates = algorithm.num_responses // algorithm.mini_batch_size
+    if settings.schedule.max_updates % updates:
         raise ConfigError(
-            f"schedule.max_updates={settings.schedule.max_updates}: must be a multiple of the "
-            f"{responses // algorithm.mini_batch_size} updates of one rollout batch"
+            f"schedule.max_updates={settings.schedule.max_updates}: must be a multiple of the {updates} updates of one "
+            "rollout batch"
         )
+    own, lora = algorithm.old_logprobs == "rollout", settings.trainer.lora
+    if updates == 1 and not own and not (lora.rank and lora.dropout):
+        reason = "with one update a rollout batch, where rho is 1; use a smaller algorithm.mini_batch_size"
+        nothing_reads(algorithm, ["clip_low", "clip_high", "dual_clip"], reason, prefix="algorithm.")
 
 
 def _check_micro_batches(settings: Settings) -> None:
@@ -86,28 +71,6 @@ def _check_micro_batches(settings: Settings) -> None:
         )
 
 
-def _check_kl(settings: Settings) -> None:
-    algorithm, kl = settings.algorithm, settings.algorithm.kl
-    if kl.placement == "loss" and kl.estimator == "k1":
-        raise ConfigError(
-            "algorithm.kl.estimator=k1: with kl.placement=loss its gradient is zero on average and pulls nowhere; use k2 or k3"
-        )
-    if kl.placement == "reward" and kl.estimator != "k1":
-        raise ConfigError(
-            f"algorithm.kl.estimator={kl.estimator}: with kl.placement=reward only k1 gives the paper's return; use k1"
-        )
-    if kl.controller == "adaptive":
-        for name, value in (("coef", kl.coef), ("target", kl.target)):
-            if value <= 0:
-                raise ConfigError(f"algorithm.kl.{name}={value}: must be above 0 for kl.controller=adaptive")
-        responses = algorithm.rollout_batch_size * algorithm.samples_per_prompt
-        if responses >= 5 * kl.horizon:
-            raise ConfigError(
-                f"algorithm.kl.horizon={kl.horizon}: must be above a fifth of the {responses} responses of a rollout batch, "
-                "or the coefficient could fall to zero"
-            )
-
-
 def _check_rollout(settings: Settings) -> None:
     rollout, algorithm = settings.rollout, settings.algorithm
     truncated = rollout.top_p < 1.0 or rollout.top_k > 0
@@ -116,23 +79,18 @@ def _check_rollout(settings: Settings) -> None:
             "rollout.top_p/top_k: a cut distribution is not the trainer's; use top_p=1 top_k=0, or algorithm.old_logprobs=rollout "
             "with algorithm.correction=off"
         )
-    if rollout.max_num_batched_tokens is not None:
-        # On the CPU a prompt is never cut in two (workers/rollout.py).
-        longest = rollout.max_prompt_tokens + rollout.max_response_tokens if settings.cluster.device == "cpu" else 1
-        for key, least in (
-            ("max_num_seqs", rollout.max_num_seqs),
-            ("max_prompt_tokens + max_response_tokens", longest),
-        ):
-            if rollout.max_num_batched_tokens < least:
-                raise ConfigError(
-                    f"rollout.max_num_batched_tokens={rollout.max_num_batched_tokens}: must be at least rollout.{key}={least}; "
-                    "null leaves it to vLLM"
-                )
     if settings.cluster.device == "cpu":
         if rollout.tensor_parallel_size != 1:
             raise ConfigError("rollout.tensor_parallel_size: must be 1 on cluster.device=cpu; use more rollout workers")
         if rollout.kv_cache_bytes is None:
             raise ConfigError("rollout.kv_cache_bytes: must be set on cluster.device=cpu (e.g. 268435456)")
+        longest = rollout.max_prompt_tokens + rollout.max_response_tokens
+        if rollout.max_num_batched_tokens is not None and rollout.max_num_batched_tokens < longest:
+            # A prompt is never cut in two there (workers/rollout.py).
+            raise ConfigError(
+                f"rollout.max_num_batched_tokens={rollout.max_num_batched_tokens}: must be at least "
+                f"rollout.max_prompt_tokens + max_response_tokens={longest}; null leaves it to vLLM"
+            )
         if rollout.weight_transfer not in ("auto", "shm"):
             raise ConfigError(
                 f"rollout.weight_transfer={rollout.weight_transfer}: needs cluster.device=cuda; use auto or shm"
@@ -178,8 +136,6 @@ def _check_cluster(settings: Settings) -> None:
 
 def _check_reward(settings: Settings) -> None:
     reward = settings.reward
-    if not reward.models:
-        raise ConfigError("reward.models: is empty; choose a reward, e.g. reward=skywork_v2_llama_8b")
     for name, model in reward.models.items():
         declared = reward_kind(model, f"reward.models.{name}")
         if declared.reads and not getattr(model, declared.reads[0]):
@@ -194,20 +150,8 @@ def _check_reward(settings: Settings) -> None:
             raise ConfigError(
                 f"reward.models.{name}.arguments: are those of a kind of your own; kind={model.kind} has keys beside it"
             )
-        if model.overlong_score and model.kind == "classifier" and model.overlong == "error":
-            raise ConfigError(
-                f"reward.models.{name}.overlong_score={model.overlong_score:g}: does nothing with overlong=error; use "
-                "overlong=score or drop_trace_middle"
-            )
     if not any(model.weight * weight for model in reward.models.values() for weight in model.read_views().values()):
         raise ConfigError("reward.models: every weight is 0, so there is nothing to learn; give a model and a view one")
-    if reward.clip_low is not None and reward.clip_high is not None and reward.clip_low >= reward.clip_high:
-        raise ConfigError(f"reward.clip_low={reward.clip_low}: must be below reward.clip_high={reward.clip_high}")
-    if bool(reward.overlong_penalty) != bool(reward.overlong_buffer_tokens):
-        given, lacking = ("overlong_penalty", "overlong_buffer_tokens")[:: 1 if reward.overlong_penalty else -1]
-        raise ConfigError(
-            f"reward.{given}={getattr(reward, given):g}: does nothing with reward.{lacking}=0; set both, or neither"
-        )
     if reward.overlong_buffer_tokens > settings.rollout.max_response_tokens:
         raise ConfigError("reward.overlong_buffer_tokens: must not exceed rollout.max_response_tokens")
     if reward.granularity == "segment":
@@ -254,87 +198,30 @@ def _check_evaluation(settings: Settings) -> None:
         )
 
 
-def _check_read(settings: Settings) -> None:
-    """Keys that nothing reads in this configuration. Left out are those that presets state for when they are read: the
-    estimator and coefficient of a KL that is switched off, tags of a tracker that is."""
-    algorithm, kl, rollout, reward = settings.algorithm, settings.algorithm.kl, settings.rollout, settings.reward
-    own = algorithm.old_logprobs == "rollout"
-    corrects = algorithm.correction != "off" and not own
-    if own and algorithm.correction in ("mask", "icepop"):
-        raise ConfigError(
-            f"algorithm.correction={algorithm.correction}: does nothing with algorithm.old_logprobs=rollout, where every weight "
-            "is 1; use old_logprobs=recompute, or correction=off"
-        )
-    updates = algorithm.rollout_batch_size * algorithm.samples_per_prompt // algorithm.mini_batch_size
-    moves = updates > 1 or own or bool(settings.trainer.lora.rank and settings.trainer.lora.dropout)
-    clips = ("clip_low", "clip_high", "dual_clip")
-    check_read(
-        [
-            (
-                kl,
-                "algorithm.kl",
-                ("controller", "clamp"),
-                kl.placement != "none",
-                "with algorithm.kl.placement=none; use reward or loss",
-            ),
-            (
-                kl,
-                "algorithm.kl",
-                ("target", "horizon"),
-                kl.controller == "adaptive",
-                "with algorithm.kl.controller=fixed; use adaptive",
-            ),
-            (
-                algorithm,
-                "algorithm",
-                ("correction_cap",),
-                corrects,
-                "with algorithm.old_logprobs=rollout; use recompute"
-                if own
-                else "with algorithm.correction=off; use tis, mask or icepop",
-            ),
-            (
-                algorithm,
-                "algorithm",
-                clips,
-                moves,
-                "with one update a rollout batch, where rho is 1; use a smaller algorithm.mini_batch_size",
-            ),
-            (
-                rollout,
-                "rollout",
-                ("probe_tolerance",),
-                rollout.probe_every_syncs > 0,
-                "with rollout.probe_every_syncs=0; set it",
-            ),
-            (
-                reward.segment,
-                "reward.segment",
-                ("unit", "max_steps"),
-                reward.granularity == "segment",
-                "with reward.granularity=response; use segment",
-            ),
-            (
-                settings.trainer,
-                "trainer",
-                ("min_lr_ratio",),
-                settings.trainer.lr_schedule != "constant",
-                "with trainer.lr_schedule=constant; use cosine or linear",
-            ),
-            *read_by_trainer(settings),
-        ]
-    )
+def check_data(data: DataSettings) -> None:
+    """A place where the rows come from."""
+    if data.path is None and data.hub_id is None:
+        raise ConfigError("data.path: set it or data.hub_id; both are null")
+
+
+def check_judges(evaluation: EvaluationSettings) -> None:
+    """What the kinds of judges ask for."""
+    for name, judge in evaluation.judges.items():
+        declared = judge_kind(judge.kind, f"evaluation.judges.{name}.kind")
+        if "prefix" in judge.views and not declared.finds_beginnings:
+            raise ConfigError(
+                f"evaluation.judges.{name}.views: prefix needs a judge of harm; by kind={judge.kind} no beginning is safe "
+                "before it refuses"
+            )
+        if declared.needs != "nothing" and judge.path is None:
+            raise ConfigError(f"evaluation.judges.{name}.path: must be set for kind={judge.kind}")
 
 
 RULES = (
-    check_export,
     _check_policy_lora,
-    _check_algorithm,
-    _check_kl,
+    _check_updates,
     _check_rollout,
     _check_cluster,
     _check_reward,
-    check_data,
     _check_evaluation,
-    _check_read,
 )

@@ -1,4 +1,4 @@
-"""Checks of the configurations of `evaluate`, `analyze`, `sft` and `study`; every failure names the key."""
+"""Checks of the configurations of the commands beside `train`, and the keys that each leaves unread."""
 
 from __future__ import annotations
 
@@ -7,20 +7,11 @@ from dataclasses import fields
 from ..errors import ConfigError
 from . import AnalyzeSettings, EvaluateSettings, SftSettings
 from .audit import AuditRewardSettings
-from .shared_checks import (
-    check_data,
-    check_export,
-    check_judges,
-    check_lora,
-    check_read,
-    read_by_trainer,
-)
-from .study import StudySettings
-from .types import MAX_SEED
+from .checks import check_data, check_judges
 
 
 def nothing_more(settings: object) -> None:
-    """Where types and the rules of single groups say all."""
+    """Where types and the rules of groups say all."""
 
 
 def check_evaluate(settings: EvaluateSettings) -> None:
@@ -30,26 +21,13 @@ def check_evaluate(settings: EvaluateSettings) -> None:
 
 def check_sft(settings: SftSettings) -> None:
     """What `checks.check` is for training."""
-    check_export(settings)
-    check_lora(settings.trainer)
-    check_data(settings)
-    _check_supervised(settings)
-    check_read(read_by_trainer(settings))
-
-
-def _check_supervised(settings: SftSettings) -> None:
-    sft, schedule, policy = settings.sft, settings.schedule, settings.cluster.policy
+    check_data(settings.data)
+    sft, policy = settings.sft, settings.cluster.policy
     if sft.batch_size < policy.num_workers:
         raise ConfigError(
             f"sft.batch_size={sft.batch_size}: must be at least cluster.policy.num_workers={policy.num_workers}, so that "
             "every rank has a row to learn from"
         )
-    if sft.targets == "raw" and sft.trace_field is not None:
-        raise ConfigError(
-            f"sft.targets=raw: takes the response as it stands; with sft.trace_field={sft.trace_field} use targets=family"
-        )
-    if schedule.passes is None and schedule.max_updates is None:
-        raise ConfigError("schedule.passes: set it, or schedule.max_updates; otherwise the run has no end")
     best = settings.checkpoint.best_metric
     if best is not None and (best != "sft/validation_loss" or not sft.validation_fraction):
         raise ConfigError(
@@ -66,13 +44,12 @@ def _check_supervised(settings: SftSettings) -> None:
         raise ConfigError("cluster.policy.gpus_per_worker: must be 0 on cluster.device=cpu")
 
 
-def check_study(settings: StudySettings) -> None:
-    """What `checks.check` is for training; its commands are composed by `study.check`."""
-    seeds = settings.seeds
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"seeds={seeds}: needs one or more different numbers from 0 to {MAX_SEED}")
-    if not (settings.overrides.sft or settings.overrides.rl):
-        raise ConfigError("overrides.sft=[] and overrides.rl=[]: nothing is trained; give at least one")
+def check_audit(settings: AuditRewardSettings) -> None:
+    """What `checks.check` is for training."""
+    for name, model in settings.reward.models.items():
+        for view in model.read_views():
+            if view not in settings.audit.views:
+                raise ConfigError(f"audit.views: lacks {view}, which reward.models.{name} reads; add it")
 
 
 def all_is_read(settings: object) -> dict[str, str]:

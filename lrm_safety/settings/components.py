@@ -10,7 +10,18 @@ from pydantic import Field
 from ..algorithm.options import ScoreNormalisation
 from ..conversation import FAMILIES
 from ..registry import Registry
-from .types import Float, Int, NonNegativeFloat, NonNegativeInt, PositiveInt, Text, one_of
+from .types import (
+    Conflict,
+    Float,
+    Int,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Text,
+    nothing_reads,
+    one_of,
+    rule,
+)
 
 Dtype = Literal["bfloat16", "float32"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
@@ -126,6 +137,14 @@ class RewardModelSettings:
     classifier does; a python function or an endpoint does not, as it may be about finished responses alone. A model that
     does not gives its whole score to the last step."""
 
+    @rule
+    def _keys_go_together(self) -> None:
+        if self.overlong_score and self.kind == "classifier" and self.overlong == "error":
+            raise Conflict(
+                f"overlong_score={self.overlong_score:g}: does nothing with overlong=error; use overlong=score or "
+                "drop_trace_middle"
+            )
+
     def read_views(self) -> dict[View, float]:
         """The views that are scored, with their weights."""
         return {view: weight for view, weight in self.views.items() if weight} if self.views else {"full": 1.0}
@@ -178,6 +197,21 @@ class RewardSettings:
     """Lower bound of the score; null: none. Skywork scores are unbounded logits (23 is usual), so no clip by default."""
     clip_high: Float | None = None
     """Upper bound of the score; null: none."""
+
+    @rule
+    def _keys_go_together(self) -> None:
+        if not self.models:
+            raise Conflict("models: is empty; choose a reward, e.g. reward=skywork_v2_llama_8b")
+        if self.clip_low is not None and self.clip_high is not None and self.clip_low >= self.clip_high:
+            raise Conflict(f"clip_low={self.clip_low}: must be below reward.clip_high={self.clip_high}")
+        if bool(self.overlong_penalty) != bool(self.overlong_buffer_tokens):
+            given, lacking = ("overlong_penalty", "overlong_buffer_tokens")[:: 1 if self.overlong_penalty else -1]
+            raise Conflict(
+                f"{given}={getattr(self, given):g}: does nothing with reward.{lacking}=0; set both, or neither"
+            )
+        if self.granularity == "response":
+            reason = "with reward.granularity=response; use segment"
+            nothing_reads(self.segment, ["unit", "max_steps"], reason, prefix="segment.")
 
 
 @dataclass

@@ -27,9 +27,9 @@ from .audit import AuditRewardSettings
 from .checks import check
 from .command_checks import (
     all_is_read,
+    check_audit,
     check_evaluate,
     check_sft,
-    check_study,
     nothing_more,
     unread_by_analyze,
     unread_by_audit,
@@ -39,10 +39,9 @@ from .command_checks import (
 from .keys import defaults_of
 from .loader import Loader
 from .mistakes import Mistakes
-from .reward_checks import check_audit, check_reward_training
 from .reward_training import RewardTrainingSettings
 from .study import StudySettings
-from .types import Whole
+from .types import Conflict, Whole
 
 Schema = TypeVar("Schema", bound=Whole)
 PLACES = frozenset({"run.name", "run.directory"})
@@ -127,9 +126,11 @@ class Root(Generic[Schema]):
         others."""
         try:
             settings: Schema = _adapter(self).validate_python(values)
+            self.check(settings)
         except ValidationError as error:
             raise ConfigError(self.mistakes().invalid(error)) from error
-        self.check(settings)
+        except Conflict as error:
+            raise ConfigError(str(error)) from error
         return settings
 
     def mistakes(self, hydra: Hydra | None = None, overrides: Sequence[str] = ()) -> Mistakes:
@@ -152,7 +153,7 @@ EVALUATE = Root(
 ANALYZE = Root(
     "analyze", "analyze", AnalyzeSettings, nothing_more, "analyze reflection model=miniature", unread_by_analyze
 )
-REWARD = Root("reward", "reward_training", RewardTrainingSettings, check_reward_training, "reward recipe=miniature")
+REWARD = Root("reward", "reward_training", RewardTrainingSettings, nothing_more, "reward recipe=miniature")
 AUDIT = Root(
     "audit-reward",
     "audit_reward",
@@ -161,7 +162,7 @@ AUDIT = Root(
     "audit-reward reward=miniature rows=miniature",
     unread_by_audit,
 )
-STUDY = Root("study", "study", StudySettings, check_study, "study study=miniature")
+STUDY = Root("study", "study", StudySettings, nothing_more, "study study=miniature")
 ROOTS: dict[str, Root[Any]] = {root.command: root for root in (TRAIN, EVALUATE, SFT, ANALYZE, REWARD, AUDIT, STUDY)}
 COMMANDS: dict[type, str] = {root.schema: root.command for root in ROOTS.values()}
 """The command that reads each schema."""

@@ -13,6 +13,7 @@ from .components import ModelSettings
 from .types import (
     DIRECTORY,
     AutoDevice,
+    Conflict,
     Fraction,
     Name,
     NonNegativeFloat,
@@ -21,6 +22,7 @@ from .types import (
     Seed,
     Text,
     one_of,
+    rule,
 )
 
 BENCHMARKS: Registry[Any] = Registry(
@@ -116,6 +118,11 @@ class JudgeSettings:
     """reward_model, guard: Hugging Face id, folder, `package:` or `cache:` path."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Further options of this kind of judge (docs/evaluation.md)."""
+
+    @rule
+    def _keys_go_together(self) -> None:
+        if not set(self.views) - {"prefix"} or len(set(self.views)) < len(self.views):
+            raise Conflict("views: must name each view at most once, and at least one beside prefix")
 
 
 @dataclass

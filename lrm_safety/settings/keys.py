@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import Field, asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING
 
 from . import Settings
+from .types import default
 
 
 def walk(node: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -35,11 +35,6 @@ def known_keys(node: type = Settings) -> list[str]:
 def dictionaries(node: type) -> dict[str, Any]:
     """Dotted keys that hold a dictionary, with what its members are: a dataclass, or Any."""
     return {key: get_args(hint)[1] for key, hint in walk(node) if get_origin(hint) is dict}
-
-
-def default(item: Field[Any]) -> Any:
-    """What a field is if nothing else is said; `???` where something has to be."""
-    return item.default if item.default_factory is NO_DEFAULT else item.default_factory()
 
 
 def defaults_of(node: type) -> dict[str, Any]:

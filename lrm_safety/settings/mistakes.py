@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ..errors import first_line
 from . import Settings
 from .keys import dictionaries, known_keys
-from .types import Conflict, shown
+from .types import Conflict, Unfit, shown
 
 PLUGINS = {"hydra/launcher": "hydra-submitit-launcher", "hydra/sweeper": "hydra-optuna-sweeper"}
 """Groups that Hydra's plugins add to, each with a package that does."""
@@ -97,6 +97,8 @@ class Mistakes:
             return f"{key}: is a group of keys, not {shown(value)}; set those in it"
         if isinstance(cause := context.get("error"), Conflict):
             return f"{key}.{cause}"
+        if isinstance(cause, Unfit) and isinstance(value, dict):
+            return f"{key}: {cause}"
         if cause is not None:
             wanted = str(cause)
         else:

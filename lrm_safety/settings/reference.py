@@ -13,8 +13,8 @@ from omegaconf import MISSING
 
 from ..registry import Registry
 from .compose import COMMANDS
-from .keys import default, group_of, walk
-from .types import OneOf
+from .keys import group_of, walk
+from .types import OneOf, default
 
 HEADER = """# Configuration
 
@@ -160,8 +160,8 @@ def _limits(hint: Any) -> str:
             limits |= (
                 vars(limit) if hasattr(limit, "__dict__") else {name: getattr(limit, name) for name in limit.__slots__}
             )
-    low = next((f"{limits[name]:g} {sign} " for name, sign in (("ge", "<="), ("gt", "<")) if name in limits), "")
-    high = next((f" {sign} {limits[name]:g}" for name, sign in (("le", "<="), ("lt", "<")) if name in limits), "")
+    low = next((f"{limits[name]:.10g} {sign} " for name, sign in (("ge", "<="), ("gt", "<")) if name in limits), "")
+    high = next((f" {sign} {limits[name]:.10g}" for name, sign in (("le", "<="), ("lt", "<")) if name in limits), "")
     return f", {low}x{high}" if low or high else ""
 
 

@@ -12,6 +12,7 @@ from .system import TrackerSettings
 from .types import (
     DIRECTORY,
     AutoDevice,
+    Conflict,
     Decay,
     Float,
     Fraction,
@@ -22,6 +23,8 @@ from .types import (
     Seed,
     Text,
     Whole,
+    one_is_given,
+    rule,
 )
 
 
@@ -86,6 +89,12 @@ class PairSettings:
     """Share of the prompts held out, chosen by seed and prompt text alone; all pairs of a prompt go to one side."""
     held_out_path: Text | None = None
     """File of held-out pairs instead; pairs to train on whose prompt stands there are left out and counted."""
+
+    @rule
+    def _keys_go_together(self) -> None:
+        one_is_given(self, ["pairs.path", "pairs.hub_id", "pairs.function"])
+        if not self.held_out_path and self.held_out_fraction == 0:
+            raise Conflict("held_out_fraction=0: without held-out pairs nothing is measured; use 0.1 or held_out_path")
 
 
 @dataclass

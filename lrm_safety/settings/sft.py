@@ -9,7 +9,7 @@ from pydantic import Field
 from .components import DataSettings, ModelSettings
 from .system import CheckpointSettings, ClusterSettings, TrackingSettings
 from .training import TrainerSettings
-from .types import DIRECTORY, Float, Int, PositiveFloat, PositiveInt, Seed, Text, Whole
+from .types import DIRECTORY, Conflict, Float, Int, PositiveFloat, PositiveInt, Seed, Text, Whole, rule
 
 Targets = Literal["family", "raw"]
 
@@ -36,6 +36,11 @@ class SftScheduleSettings:
     """Leave early, with a checkpoint, once the run has done so many updates (a time-limited job); resume goes on. Not
     part of the run's identity."""
 
+    @rule
+    def _keys_go_together(self) -> None:
+        if self.passes is None and self.max_updates is None:
+            raise Conflict("passes: set it, or schedule.max_updates; otherwise the run has no end")
+
 
 @dataclass
 class SupervisedSettings:
@@ -59,6 +64,13 @@ class SupervisedSettings:
     validation_fraction: Annotated[Float, Field(ge=0, le=0.5)] = 0.0
     """Share of the rows, chosen by the seed, that is held out; their loss is measured before the first update, after
     every pass and at the end."""
+
+    @rule
+    def _keys_go_together(self) -> None:
+        if self.targets == "raw" and self.trace_field is not None:
+            raise Conflict(
+                f"targets=raw: takes the response as it stands; with sft.trace_field={self.trace_field} use targets=family"
+            )
 
 
 @dataclass

@@ -4,9 +4,15 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from omegaconf import MISSING
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from .types import DIRECTORY, Float, NonNegativeInt, Seed, Text, Whole
+from .types import DIRECTORY, Conflict, Float, NonNegativeInt, Seed, Text, Unfit, Whole, rule
+
+
+def _different(seeds: list[int]) -> list[int]:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise Unfit("needs one or more different numbers")
+    return seeds
 
 
 @dataclass
@@ -50,6 +56,11 @@ class StudyOverridesSettings:
     tracking: list[Text] = field(default_factory=list)
     """Of every command, such as [tracking=offline]: W&B. The group is the study's run.name unless `tracking.group` is given."""
 
+    @rule
+    def _keys_go_together(self) -> None:
+        if not (self.sft or self.rl):
+            raise Conflict("sft=[] and overrides.rl=[]: nothing is trained; give at least one")
+
 
 @dataclass
 class StudySettings(Whole):
@@ -59,7 +70,7 @@ class StudySettings(Whole):
     """The base model: an option of conf/model."""
     run: StudyRunSettings = field(default_factory=StudyRunSettings)
     """Identity of the study."""
-    seeds: list[Seed] = field(default_factory=lambda: [0])
+    seeds: Annotated[list[Seed], AfterValidator(_different)] = field(default_factory=lambda: [0])
     """Seeds of training and of sampling: base, SFT and RL are evaluated with each, trained with each where they train."""
     overrides: StudyOverridesSettings = field(default_factory=StudyOverridesSettings)
     """The commands."""

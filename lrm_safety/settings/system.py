@@ -5,7 +5,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from .types import DIRECTORY, Device, Float, Int, NonNegativeFloat, NonNegativeInt, PositiveInt, Text
+from .types import (
+    DIRECTORY,
+    Conflict,
+    Device,
+    Float,
+    Int,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Text,
+    nothing_reads,
+    rule,
+)
 
 Group = Literal["policy", "rollout", "reference", "reward"]
 """A group of workers."""
@@ -90,6 +102,13 @@ class CheckpointSettings:
     into RUN/export-best), none. The others go to RUN/export. true and false mean last and none. `lrm-safety export` writes
     those of any checkpoint later."""
 
+    @rule
+    def _keys_go_together(self) -> None:
+        if self.best_metric is None:
+            if self.export in ("best", "both"):
+                raise Conflict(f"export={self.export}: needs checkpoint.best_metric, which says what is best")
+            nothing_reads(self, ["best_mode"], "with checkpoint.best_metric=null; set it")
+
 
 @dataclass
 class TrackerSettings:
@@ -137,6 +156,11 @@ class TrackingSettings(TrackerSettings):
     """Look for failure signatures after every record: console, W&B alerts, findings.jsonl (docs/report.md)."""
     diagnosis_min_records: Annotated[Int, Field(ge=2)] = 10
     """Records of training before the diagnosis speaks: with fewer there is no beginning and end to compare."""
+
+    @rule
+    def _keys_go_together(self) -> None:
+        if not self.diagnosis:
+            nothing_reads(self, ["diagnosis_min_records"], "with tracking.diagnosis=false; set it to true")
 
 
 @dataclass

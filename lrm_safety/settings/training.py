@@ -9,6 +9,7 @@ from ..algorithm import baselines, corrections
 from ..algorithm.options import Aggregation, KLEstimator, Normalisation, ScheduleKind
 from ..registry import Registry
 from .types import (
+    Conflict,
     Decay,
     Float,
     Fraction,
@@ -17,7 +18,9 @@ from .types import (
     PositiveFloat,
     PositiveInt,
     Text,
+    nothing_reads,
     one_of,
+    rule,
 )
 
 BASELINES = Registry("baselines", baselines.Baseline, ours=baselines.BASELINES, calls={"subtract": baselines.complaint})
@@ -48,6 +51,25 @@ class KLSettings:
     token beyond it is 0. null: none, so one token at a log-ratio of -15 has a k3 of 3e6. Others clamp at 10."""
     horizon: PositiveInt = 10_000
     """adaptive: responses over which the coefficient adapts."""
+
+    @rule
+    def _keys_go_together(self) -> None:
+        if self.placement == "loss" and self.estimator == "k1":
+            raise Conflict(
+                "estimator=k1: with kl.placement=loss its gradient is zero on average and pulls nowhere; use k2 or k3"
+            )
+        if self.placement == "reward" and self.estimator != "k1":
+            raise Conflict(
+                f"estimator={self.estimator}: with kl.placement=reward only k1 gives the paper's return; use k1"
+            )
+        if self.placement == "none":
+            # Presets state estimator and coefficient for when there is a KL.
+            nothing_reads(self, ["controller", "clamp"], "with algorithm.kl.placement=none; use reward or loss")
+        if self.controller == "fixed":
+            nothing_reads(self, ["target", "horizon"], "with algorithm.kl.controller=fixed; use adaptive")
+        for name, value in (("coef", self.coef), ("target", self.target)):
+            if self.controller == "adaptive" and value <= 0:
+                raise Conflict(f"{name}={value}: must be above 0 for kl.controller=adaptive")
 
 
 @dataclass
@@ -90,6 +112,41 @@ class AlgorithmSettings:
     kl: KLSettings = field(default_factory=KLSettings)
     """Distance from the reference."""
 
+    @property
+    def num_responses(self) -> int:
+        """Of one rollout batch."""
+        return self.rollout_batch_size * self.samples_per_prompt
+
+    @rule
+    def _keys_go_together(self) -> None:
+        if self.num_responses % self.mini_batch_size:
+            raise Conflict(
+                f"mini_batch_size={self.mini_batch_size}: must divide the {self.num_responses} responses of a rollout batch "
+                f"(rollout_batch_size {self.rollout_batch_size} x samples_per_prompt {self.samples_per_prompt})"
+            )
+        needed = BASELINES.get(self.baseline, "algorithm.baseline").min_samples
+        if self.samples_per_prompt < needed:
+            raise Conflict(
+                f"baseline={self.baseline}: needs algorithm.samples_per_prompt of {needed} or more to compare samples"
+            )
+        if self.normalisation == "group" and self.samples_per_prompt < 2:
+            raise Conflict("normalisation=group: needs algorithm.samples_per_prompt of 2 or more")
+        if self.kl.controller == "adaptive" and self.num_responses >= 5 * self.kl.horizon:
+            raise Conflict(
+                f"kl.horizon={self.kl.horizon}: must be above a fifth of the {self.num_responses} responses of a rollout "
+                "batch, or the coefficient could fall to zero"
+            )
+        CORRECTIONS.get(self.correction, "algorithm.correction")
+        if self.old_logprobs == "rollout":
+            if self.correction in ("mask", "icepop"):
+                raise Conflict(
+                    f"correction={self.correction}: does nothing with algorithm.old_logprobs=rollout, where every weight is 1; "
+                    "use old_logprobs=recompute, or correction=off"
+                )
+            nothing_reads(self, ["correction_cap"], "with algorithm.old_logprobs=rollout; use recompute")
+        elif self.correction == "off":
+            nothing_reads(self, ["correction_cap"], "with algorithm.correction=off; use tis, mask or icepop")
+
 
 @dataclass
 class ScheduleSettings:
@@ -118,6 +175,18 @@ class LoraSettings:
     target_modules: list[Text] = field(default_factory=lambda: ["all-linear"])
     """Layers that get an adapter, by (the end of) their name, e.g. [q_proj,v_proj]; [all-linear]: every linear layer but
     the head."""
+
+    @rule
+    def _keys_go_together(self) -> None:
+        if not self.rank:
+            nothing_reads(self, ["alpha", "dropout", "target_modules"], "with trainer.lora.rank=0; set it")
+            return
+        if self.alpha <= 0:
+            raise Conflict(f"alpha={self.alpha}: must be above 0, or the adapters do nothing")
+        if not self.target_modules:
+            raise Conflict("target_modules: is empty; use [all-linear] or names of layers")
+        if "all-linear" in self.target_modules and len(self.target_modules) > 1:
+            raise Conflict("target_modules: all-linear stands alone, it covers every other name")
 
 
 @dataclass
@@ -174,6 +243,13 @@ class TrainerSettings:
     lora: LoraSettings = field(default_factory=LoraSettings)
     """Low-rank adapters instead of all weights."""
 
+    @rule
+    def _keys_go_together(self) -> None:
+        if self.lr_schedule == "constant":
+            nothing_reads(self, ["min_lr_ratio"], "with trainer.lr_schedule=constant; use cosine or linear")
+        if not self.warmup_fraction:
+            nothing_reads(self, ["warmup_from_zero"], "with trainer.warmup_fraction=0; set it")
+
 
 @dataclass
 class RolloutSettings:
@@ -224,3 +300,14 @@ class RolloutSettings:
     layers without weights of their own: nothing is amiss. KV cache, attention kernel and memory are shown at any level."""
     engine: dict[str, Any] = field(default_factory=dict)
     """Further vLLM engine arguments; passed through unchecked."""
+
+    @rule
+    def _keys_go_together(self) -> None:
+        budget = self.max_num_batched_tokens
+        if budget is not None and budget < self.max_num_seqs:
+            raise Conflict(
+                f"max_num_batched_tokens={budget}: must be at least rollout.max_num_seqs={self.max_num_seqs}; null leaves it "
+                "to vLLM"
+            )
+        if not self.probe_every_syncs:
+            nothing_reads(self, ["probe_tolerance"], "with rollout.probe_every_syncs=0; set it")

@@ -7,11 +7,13 @@ not again where our own code builds or replaces one.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import Field as FieldOfGroup
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..registry import Registry
 
@@ -31,11 +33,41 @@ class Whole:
 
 
 class Unfit(ValueError):
-    """What is wrong with a value; the line that the user reads begins with its key."""
+    """What is wrong with a value or a group; the line that the user reads begins with its key."""
 
 
 class Conflict(ValueError):
     """Keys of one group that cannot work together; the text begins with a key's name within the group."""
+
+
+def rule(check: Callable[[Any], None]) -> Any:
+    """A method of a group's class that raises Conflict, or Unfit, where its keys do not go together."""
+
+    def checked(group: Any) -> Any:
+        check(group)
+        return group
+
+    return model_validator(mode="after")(checked)
+
+
+def nothing_reads(group: Any, names: Sequence[str], reason: str, prefix: str = "") -> None:
+    """Raise Conflict for a key that was given another value than its default while nothing reads it: whoever sets it
+    expects something of it, and would wait in vain without a word."""
+    for item in fields(group):
+        value, usual = getattr(group, item.name), default(item)
+        if item.name in names and value != usual:
+            raise Conflict(f"{prefix}{item.name}={shown(value)}: does nothing {reason}, or leave it at {shown(usual)}")
+
+
+def one_is_given(group: Any, keys: Sequence[str]) -> None:
+    """Raise Unfit unless exactly one of these dotted keys of the group has a value."""
+    if sum(getattr(group, key.rpartition(".")[2]) is not None for key in keys) != 1:
+        raise Unfit(f"set exactly one of {', '.join(keys)}")
+
+
+def default(item: FieldOfGroup[Any]) -> Any:
+    """What a field is if nothing else is said; `???` where something has to be."""
+    return item.default if item.default_factory is NO_DEFAULT else item.default_factory()
 
 
 def _no_switch(value: Any) -> Any:
