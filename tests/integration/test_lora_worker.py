@@ -5,7 +5,9 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from test_policy_worker import (
+from test_policy_worker import plain_update
+from test_sft_worker import rows
+from trainer_ranks import (
     Ranks,
     assert_exported_alike,
     build_folder,
@@ -16,10 +18,8 @@ from test_policy_worker import (
     micro_batches_of,
     mini_batches_of,
     plain_scores,
-    plain_update,
     run_updates,
 )
-from test_sft_worker import rows, supervised
 from transformers import AutoModelForCausalLM
 
 from lrm_safety.modeling.lora import adapter_parameters, add_lora
@@ -44,19 +44,15 @@ class InspectedWorker(PolicyWorker):
 def start(folder, flavour, lora, dtype="float32"):
     if not (folder / "model").exists():
         build_folder(folder / "model", flavour)
-    spec = build_spec(folder / "model", flavour, dtype=dtype, lora=lora)
-    ranks = Ranks(InspectedWorker, spec)
-    ranks.folder, ranks.spec = folder, spec
-    return ranks
+    return Ranks(folder, InspectedWorker, build_spec(folder / "model", flavour, dtype=dtype, lora=lora))
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """Float32 with gradient checkpointing, no dropout."""
-    ranks = start(tmp_path_factory.mktemp("lora"), "untied-packed", EXACT)
-    ranks.call("save", str(ranks.folder / "initial"))
-    yield ranks
-    ranks.end()
+    with start(tmp_path_factory.mktemp("lora"), "untied-packed", EXACT) as ranks:
+        ranks.call("save", str(ranks.folder / "initial"))
+        yield ranks
 
 
 def test_updates_equal_one_process_with_peft_layers(ranks):
@@ -125,20 +121,17 @@ def test_streamed_weights_equal_the_export_and_load_as_a_plain_model(ranks):
 
 def test_saved_state_continues_bit_for_bit_with_dropout(tmp_path):
     """Supervised, bfloat16, a tied head, padded rows; the checkpoint holds adapters alone."""
-    ranks = start(tmp_path, "tied-padded", NOISY, dtype="bfloat16")
     batches = [mini_batches_of(rows(6), 3e-2) for _ in range(4)]
-    try:
-        losses = [sum(result[0].loss for result in supervised(ranks, batch)) for batch in batches[:2]]
+    with start(tmp_path, "tied-padded", NOISY, dtype="bfloat16") as ranks:
+        losses = [sum(result[0].loss for result in run_updates(ranks, batch)) for batch in batches[:2]]
         ranks.call("save", str(tmp_path / "middle"))
         exported(ranks, "stopped")
         assert_exported_alike(ranks.spec, tmp_path / "middle", ranks.folder / "stopped")
-        losses += [sum(result[0].loss for result in supervised(ranks, batch)) for batch in batches[2:]]
+        losses += [sum(result[0].loss for result in run_updates(ranks, batch)) for batch in batches[2:]]
         through = exported(ranks, "through")
         ranks.call("load", str(tmp_path / "middle"))
-        again = [sum(result[0].loss for result in supervised(ranks, batch)) for batch in batches[2:]]
+        again = [sum(result[0].loss for result in run_updates(ranks, batch)) for batch in batches[2:]]
         resumed = exported(ranks, "resumed")
-    finally:
-        ranks.end()
     assert losses[-1] < losses[0]
     assert again == losses[2:]
     assert all(torch.equal(through[name], resumed[name]) for name in through)
