@@ -6,9 +6,6 @@ Written without a GPU and never run on one.
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
-import os
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +19,7 @@ from tiny_models import tiny_qwen
 from tiny_tokenizers import word_tokenizer
 from transformers import Qwen3ForCausalLM
 
+from benchmarks.isolated import Isolated
 from lrm_safety.modeling.load import attend_by_sequence, one_attention_kernel
 from lrm_safety.modeling.packing import pack
 from lrm_safety.modeling.token_logprobs import TokenLogprobs
@@ -186,52 +184,36 @@ def test_flash_attention_2_agrees_with_sdpa() -> None:
 # ---- one update ------------------------------------------------------------------------------------------------------
 
 
-def run_policy(settings: Settings, pipe: Any) -> None:
-    """A trainer rank alone in its process: scores, one update, scores again."""
-    try:
+class Trainer:
+    """A trainer rank alone in its process."""
+
+    def __init__(self, settings: Settings) -> None:
         from lrm_safety.workers.policy import PolicyWorker
         from lrm_safety.workers.specs import PolicySpec
 
-        worker = PolicyWorker(PolicySpec.of(settings), 0, 1)
-        worker.start("127.0.0.1", 29511)
+        self._lr = settings.trainer.lr
+        self._worker = PolicyWorker(PolicySpec.of(settings), 0, 1)
+        self._worker.start("127.0.0.1", 29511)
+
+    def learn(self) -> tuple[np.ndarray, Any, np.ndarray]:
+        """Log-probs, the result of one update, and log-probs again after the weights were away."""
         sequences = sequences_of()
         tokens = sum(len(sequence.response_ids) for sequence in sequences)
-        mini_batch = MiniBatch([sequences[:4], sequences[4:]], tokens, len(sequences), lr=settings.trainer.lr)
-        before = worker.logprobs([sequences])
-        (result,) = worker.update([mini_batch])
-        worker.offload()
-        worker.reload()
-        after = worker.logprobs([sequences])
-        pipe.send((before, result, after, None))
-    except Exception:
-        pipe.send((None, None, None, traceback.format_exc()))
+        mini_batch = MiniBatch([sequences[:4], sequences[4:]], tokens, len(sequences), lr=self._lr)
+        before = self._logprobs(sequences)
+        (result,) = self._worker.update([mini_batch])
+        self._worker.offload()
+        self._worker.reload()
+        return before, result, self._logprobs(sequences)
 
-
-@contextmanager
-def variables(values: dict[str, str]) -> Iterator[None]:
-    saved = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(saved)
+    def _logprobs(self, sequences: list[TrainingSequence]) -> np.ndarray:
+        scores = sorted(self._worker.logprobs([sequences]), key=lambda one: one.index)
+        return np.concatenate([one.logprobs for one in scores])
 
 
 def policy_results(settings: Settings) -> tuple[np.ndarray, Any, np.ndarray]:
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=run_policy, args=(settings, there), daemon=True)
-    with variables(environment("policy", settings.cluster)):
-        process.start()
-    assert here.poll(TIMEOUT_SECONDS), "the trainer does not answer"
-    before, result, after, failure = here.recv()
-    process.join(20)
-    assert failure is None, failure
-    flat = [
-        np.concatenate([scores.logprobs for scores in sorted(one, key=lambda s: s.index)]) for one in (before, after)
-    ]
-    return flat[0], result, flat[1]
+    with Isolated(Trainer, settings, environment=environment("policy", settings.cluster)) as trainer:
+        return trainer.call("learn")
 
 
 def test_an_update_does_what_it_does_on_the_cpu(folder: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 
@@ -29,13 +29,9 @@ def half_of_the_mean(scores, groups):
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module of somebody else's."""
-    name = f"elsewhere_{abs(hash(tmp_path))}"
-    (tmp_path / f"{name}.py").write_text(MODULE)
-    (tmp_path / f"broken_{name}.py").write_text("raise RuntimeError('half\\na module')")
-    monkeypatch.syspath_prepend(tmp_path)
-    return name
+def elsewhere(users_module: Callable[..., str]) -> str:
+    users_module("raise RuntimeError('half\\na module')", "broken_code")
+    return users_module(MODULE)
 
 
 def test_a_family_at_an_import_path(elsewhere: str) -> None:
@@ -61,9 +57,9 @@ def test_a_baseline_at_an_import_path_is_checked_with_the_configuration(elsewher
         ("gpt5", r"must be one of deepseek_r1_distill, .* or package\.module:NAME of your own$"),
         ("qwen", r"must be one of .*; did you mean qwen3\?$"),
         ("{}:NOT_A_FAMILY", r"is a int, and must be a Family$"),
-        ("{}:ABSENT", r"elsewhere_\d+ has no object ABSENT$"),
+        ("{}:ABSENT", r"code_of_\w+ has no object ABSENT$"),
         ("no_such_module_at_all:X", r"cannot import no_such_module_at_all \(ModuleNotFoundError: .*PYTHONPATH\?$"),
-        ("broken_{}:X", r"cannot import broken_elsewhere_\d+ \(RuntimeError: half"),
+        ("broken_{}:X", r"cannot import broken_code_of_\w+ \(RuntimeError: half"),
         ("a b:c", r"must be one of "),
         (":X", r"must be one of "),
     ],

@@ -59,14 +59,8 @@ class Answer:
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module of the user's in the working folder."""
-    name = f"functions_of_{tmp_path.name}"
-    (tmp_path / f"{name}.py").write_text(MINE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    importlib.invalidate_caches()
-    return name
+def mine(users_module: Callable[[str], str]) -> str:
+    return users_module(MINE)
 
 
 def scorer(name: str, function: str) -> FunctionScorer:

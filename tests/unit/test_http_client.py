@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import HTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
+from loopback import Handler, serving
 
 from lrm_safety.errors import ConfigError
 from lrm_safety.http_client import HttpClient, RequestFailed, check_url, retry_after
@@ -107,24 +108,17 @@ def https(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]
     made = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {key} -out {certificate}"
     subprocess.run([*made.split(), "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Seven(Handler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"7")
+            self.body()
+            self.reply(200, b"7")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server = HTTPServer(("127.0.0.1", 0), Seven)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield f"https://localhost:{server.server_port}/", certificate
-    server.shutdown()
-    server.server_close()
+    with serving(server):
+        yield f"https://localhost:{server.server_port}/", certificate
 
 
 def test_a_certificate_that_nobody_vouches_for_is_named_at_once(

@@ -1,7 +1,8 @@
-"""`lrm-safety demo` before it trains: nothing that is there is ever lost."""
+"""`lrm-safety demo` before it trains, when nothing that is there is ever lost, and what it shows after."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,27 @@ def test_a_finished_demo_that_cannot_be_renamed_is_left(finished: Path, monkeypa
     with pytest.raises(ConfigError, match="cannot be given another name"):
         demo(["run.directory=."])
     assert (finished / "summary.json").exists()
+
+
+def test_the_demo_shows_one_prompt_before_and_after(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "evaluation").mkdir()
+    for update, grades in ((0, (1, 0, 0)), (120, (1, 0, 1))):
+        rows = [
+            {
+                "set": "safety",
+                "id": str(i),
+                "grade": grade,
+                "prompt": f"ask {i}",
+                "trace": f"t{update}",
+                "answer": f"a{update}",
+            }
+            for i, grade in enumerate(grades)
+        ]
+        rows.append({"set": "benign", "id": "9", "grade": 1, "prompt": "other", "trace": "", "answer": ""})
+        path = tmp_path / "evaluation" / f"update-{update:06d}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    module._show_sample(tmp_path, 120)
+    out = capsys.readouterr().out
+    # The first that became better.
+    assert "ask 2" in out and "before: <think>t0</think> a0" in out and "after: <think>t120</think> a120" in out
+    assert "ask 0" not in out and "other" not in out

@@ -1,6 +1,7 @@
 import pickle
 
 import pytest
+from family_tokenizers import build_tokenizer
 
 from lrm_safety.conversation import FAMILIES, ResponseParser, get_family
 from lrm_safety.errors import ConfigError, DataError, ModelError
@@ -57,8 +58,8 @@ def test_template_that_opens_the_trace_otherwise_is_an_error(family, template, t
         get_family(family).render_prompt(tokenizer_of(template), "Why?")
 
 
-def test_missing_chat_template_is_an_error(new_tokenizer):
-    tokenizer = new_tokenizer("qwen3")
+def test_missing_chat_template_is_an_error():
+    tokenizer = build_tokenizer("qwen3")
     tokenizer.chat_template = None
     with pytest.raises(ModelError, match="no chat template"):
         get_family("qwen3").render_prompt(tokenizer, "Why?")
@@ -107,10 +108,10 @@ def test_stop_tokens(tokenizer_of):
         assert get_family(name).stop_token_ids(tokenizer_of(name)) == [tokenizer_of(name).eos_token_id]
 
 
-def test_tokenizer_of_another_family_is_an_error(tokenizer_of, new_tokenizer):
+def test_tokenizer_of_another_family_is_an_error(tokenizer_of):
     with pytest.raises(ModelError, match=r"check model\.family"):
         get_family("qwen3").stop_token_ids(tokenizer_of("granite_4_tiny_preview"))
-    endless = new_tokenizer("plain")
+    endless = build_tokenizer("plain")
     endless.eos_token = None
     with pytest.raises(ModelError, match="no eos token"):
         get_family("plain").stop_token_ids(endless)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
+from family_tokenizers import TEMPLATES
 from made_evaluations import tokenizer
 
 from lrm_safety.conversation import FAMILIES, get_family
@@ -19,7 +19,6 @@ from lrm_safety.evaluation.protocols import (
 from lrm_safety.rollouts import SamplingParameters
 from lrm_safety.settings import EvaluationSettings
 
-TEMPLATES = Path(__file__).parents[1] / "conversation" / "templates"
 TRAINING = SamplingParameters(temperature=0.9, top_p=0.8, top_k=7, max_response_tokens=123, stop_token_ids=(5, 6))
 
 

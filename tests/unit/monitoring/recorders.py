@@ -1,4 +1,4 @@
-"""A recorder as `lrm-safety train` opens it."""
+"""A recorder as `lrm-safety train` opens it, and a console that remembers."""
 
 from __future__ import annotations
 
@@ -23,3 +23,21 @@ def recorder_of(folder: Path, settings: Settings, state: Mapping[str, Any] | Non
         resume_state=state,
         **options,
     )
+
+
+class RememberingConsole:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.recorded: list[tuple[int, dict[str, float]]] = []
+        self.closed = 0
+
+    def phase(self, name: str | None) -> None: ...
+
+    def record(self, update: int, metrics: Mapping[str, float]) -> None:
+        self.recorded.append((update, dict(metrics)))
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def close(self) -> None:
+        self.closed += 1

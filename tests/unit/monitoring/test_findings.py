@@ -5,33 +5,16 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
-from recorders import recorder_of
+from recorders import RememberingConsole, recorder_of
 
 from lrm_safety.settings import BenchmarkSettings, JudgeSettings, RewardModelSettings, Settings
 
 
-class Notes:
-    """A console that remembers its notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def phase(self, name: str | None) -> None: ...
-
-    def record(self, update: int, metrics: Any) -> None: ...
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def close(self) -> None: ...
-
-
 def run(folder: Path, settings: Settings, kl: dict[int, float], resume: int | None = None) -> list[str]:
     """Record these values of kl/k3; what the console said of the diagnosis."""
-    console = Notes()
+    console = RememberingConsole()
     with recorder_of(folder, settings, resume_update=resume, console=console) as recorder:
         for update, value in kl.items():
             recorder.record(update, {"train/loss": 0.0, "kl/k3": value})
@@ -47,7 +30,7 @@ BAD = dict.fromkeys(range(1, 13), 0.5)
 
 
 def test_a_finding_is_said_once_with_figures_and_remedy(tmp_path: Path, settings: Settings) -> None:
-    console = Notes()
+    console = RememberingConsole()
     with recorder_of(tmp_path, settings, console=console) as recorder:
         for update in range(1, 10):
             recorder.record(update, {"train/loss": 0.0, "kl/k3": 0.5})
@@ -83,7 +66,7 @@ def test_updates_that_are_done_again_are_judged_again(tmp_path: Path, settings: 
 
 
 def test_rewind_within_the_process(tmp_path: Path, settings: Settings) -> None:
-    console = Notes()
+    console = RememberingConsole()
     with recorder_of(tmp_path, settings, console=console) as recorder:
         for update, value in BAD.items():
             recorder.record(update, {"train/loss": 0.0, "kl/k3": value})

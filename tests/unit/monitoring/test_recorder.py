@@ -11,31 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from recorders import recorder_of
+from recorders import RememberingConsole, recorder_of
 
 from lrm_safety.errors import DataError
 from lrm_safety.monitoring.metrics_file import MetricsFile
 from lrm_safety.monitoring.rollout_files import RolloutRow
 from lrm_safety.settings import Settings
-
-
-class Listener:
-    """A console that remembers."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.closed = 0
-
-    def phase(self, name: str | None) -> None: ...
-
-    def record(self, update: int, metrics: Any) -> None:
-        self.recorded = (update, dict(metrics))
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def close(self) -> None:
-        self.closed += 1
 
 
 def lines(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
@@ -151,18 +132,18 @@ def test_damage_in_the_middle_is_not_hidden(tmp_path: Path, settings: Settings) 
 
 
 def test_alarms_reach_the_console_once(tmp_path: Path, settings: Settings) -> None:
-    console = Listener()
+    console = RememberingConsole()
     with recorder_of(tmp_path, settings, console=console) as recorder:
         for update in range(3):
             recorder.record(update, {"train/gradient_norm": 50.0})
     assert len(console.notes) == 1
     assert "train/gradient_norm = 50" in console.notes[0]
-    assert console.recorded == (2, {"train/gradient_norm": 50.0, "train/update": 2})
+    assert console.recorded[-1] == (2, {"train/gradient_norm": 50.0, "train/update": 2})
     assert console.closed == 1
 
 
 def test_views_are_closed_when_training_raises(tmp_path: Path, settings: Settings) -> None:
-    console = Listener()
+    console = RememberingConsole()
     with pytest.raises(ZeroDivisionError), recorder_of(tmp_path, settings, console=console) as recorder:
         recorder.record(1 // 0, {})
     assert console.closed == 1

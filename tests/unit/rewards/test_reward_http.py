@@ -6,15 +6,15 @@ import json
 import logging
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 import pytest
+from loopback import Handler, cut_short, drip, hang_up, serving
 from tiny_rewards import conversation
 
 from lrm_safety.errors import ConfigError, RewardError
@@ -22,7 +22,7 @@ from lrm_safety.rewards.check import check_reward
 from lrm_safety.rewards.http import HttpScorer
 from lrm_safety.settings import RewardModelSettings, RewardSettings
 
-Step = Callable[["Handler", list[dict[str, Any]]], None]
+Step = Callable[["ByStep", list[dict[str, Any]]], None]
 
 
 @dataclass
@@ -35,30 +35,19 @@ class Endpoint:
     headers: list[dict[str, str]] = field(default_factory=list)
 
 
-class Handler(BaseHTTPRequestHandler):
+class ByStep(Handler):
     endpoint: Endpoint
 
     def do_POST(self) -> None:
-        rows = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["conversations"]
+        rows = json.loads(self.body())["conversations"]
         self.endpoint.times.append(time.monotonic())
         self.endpoint.requests.append(rows)
         self.endpoint.headers.append(dict(self.headers))
         step = self.endpoint.steps.pop(0) if self.endpoint.steps else good
         step(self, rows)
 
-    def reply(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def good(handler: Handler, rows: list[dict[str, Any]]) -> None:
+def good(handler: ByStep, rows: list[dict[str, Any]]) -> None:
     handler.reply(200, json.dumps({"scores": [len(row["view_text"]) for row in rows]}).encode())
 
 
@@ -70,52 +59,20 @@ def says(body: str) -> Step:
     return lambda handler, rows: handler.reply(200, body.encode())
 
 
-def hang_up(handler: Handler, rows: list[dict[str, Any]]) -> None:
-    handler.connection.shutdown(socket.SHUT_RDWR)
-
-
-def cut_short(handler: Handler, rows: list[dict[str, Any]]) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    handler.wfile.write(b'{"scores": [')
-    handler.close_connection = True
-
-
 def sleepy(seconds: float) -> Step:
-    def step(handler: Handler, rows: list[dict[str, Any]]) -> None:
+    def step(handler: ByStep, rows: list[dict[str, Any]]) -> None:
         time.sleep(seconds)
         good(handler, rows)
 
     return step
 
 
-def drip(handler: Handler, rows: list[dict[str, Any]]) -> None:
-    """Every read is quick, the whole reply is not."""
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    try:
-        for _ in range(100):
-            handler.wfile.write(b" ")
-            handler.wfile.flush()
-            time.sleep(0.05)
-    except OSError:
-        pass
-    handler.close_connection = True
-
-
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    handler = type("BoundHandler", (Handler,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    handler.endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}/score")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield handler.endpoint
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    handler = type("BoundHandler", (ByStep,), {})
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
+        handler.endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}/score")
+        yield handler.endpoint
 
 
 def scorer_for(endpoint: Endpoint, **changes: Any) -> HttpScorer:

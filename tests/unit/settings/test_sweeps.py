@@ -1,14 +1,17 @@
-"""A multirun is checked before Hydra runs it, so both must make the same list."""
+"""A multirun is checked before Hydra runs it, so both must make the same list; and what its runs are called."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lrm_safety.commands.launch import _tracker_names
+from lrm_safety.commands.launch import _tracker_names, launch
 from lrm_safety.errors import ConfigError
-from lrm_safety.settings.compose import compose_settings, parsed, sweep
+from lrm_safety.settings.compose import TRAIN, compose_settings, parsed, sweep
 
 SWEEPS = {
     "none": ["experiment=miniature", "seed=3"],
@@ -97,3 +100,23 @@ def test_a_pattern_stands_for_options_of_its_group() -> None:
     for pattern in ("model=glob(qwen9*)", "seed=glob(*)"):
         with pytest.raises(ConfigError, match="fits none of"):
             list(sweep([pattern]))
+
+
+def test_every_run_of_a_multirun_knows_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found: list[tuple[int, str | None, str | None]] = []
+
+    def run(settings: Any, *_: object) -> None:
+        found.append((settings.seed, settings.tracking.name, settings.tracking.group))
+
+    assert launch(TRAIN, run, ["experiment=miniature", "seed=3,5", "-m"]) == 0
+    assert launch(TRAIN, run, ["experiment=miniature", "seed=7", "tracking.group=mine"]) == 0
+    swept = ["-m", "experiment=miniature", "seed=8", "algorithm.gamma=1,0.9", "tracking.group=mine"]
+    assert launch(TRAIN, run, swept) == 0
+    assert found == [
+        (3, "miniature seed=3", "miniature"),
+        (5, "miniature seed=5", "miniature"),
+        (7, None, "mine"),
+        (8, "miniature algorithm.gamma=1", "mine"),
+        (8, "miniature algorithm.gamma=0.9", "mine"),
+    ]

@@ -256,7 +256,7 @@ def test_a_process_that_does_not_start_is_no_workers_fault(monkeypatch):
         grader.grade(response(r"\boxed{1+x}"), "x+1")
 
 
-HOSTILE = [
+TO_SPELL_AGAIN = [
     "~",
     r"\,",
     r"\quad ",
@@ -278,7 +278,7 @@ HOSTILE = [
 
 
 def test_normal_form_takes_no_time_on_hostile_answers():
-    answers = [("5" + part * 2000)[:1999] + "x" for part in HOSTILE] + ["{" * 1000 + "}" * 1000]
+    answers = [("5" + part * 2000)[:1999] + "x" for part in TO_SPELL_AGAIN] + ["{" * 1000 + "}" * 1000]
     start = time.process_time()
     for answer in answers:
         normal_form(answer)

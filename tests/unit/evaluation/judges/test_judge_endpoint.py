@@ -7,15 +7,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from loopback import Handler, cut_short, drip, hang_up, serving
 
 from lrm_safety.errors import ConfigError, JudgeError
 from lrm_safety.evaluation.judges.endpoint import ChatEndpoint, Reply, RequestError, _reply_of
 
-Step = Callable[["Handler"], None]
+Step = Callable[["ByStep"], None]
 KEY = "evaluation.judges.mine.base_url"
 
 
@@ -25,7 +26,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", 0), ByStep)
         self.steps: list[Step] = []
         self.times: list[float] = []
         self.bodies: list[bytes] = []
@@ -37,11 +38,11 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
 
-class Handler(BaseHTTPRequestHandler):
+class ByStep(Handler):
     server: Server
 
     def do_POST(self) -> None:
-        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.bodies.append(self.body())
         self.server.times.append(time.monotonic())
         self.server.seen.append((self.path, dict(self.headers)))
         step = self.server.steps.pop(0) if self.server.steps else says("fine")
@@ -49,17 +50,6 @@ class Handler(BaseHTTPRequestHandler):
             step(self)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
-
-    def reply(self, status: int, content: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 def says(text: str | None) -> Step:
@@ -71,46 +61,15 @@ def status(code: int, content: bytes = b"", **headers: str) -> Step:
     return lambda handler: handler.reply(code, content, **headers)
 
 
-def hangs(handler: Handler) -> None:
+def hangs(handler: ByStep) -> None:
     handler.server.finished.wait(3)
 
 
-def drips(handler: Handler) -> None:
-    """One byte every 50 ms: no single read is ever slow."""
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    for _ in range(60):
-        if handler.server.finished.wait(0.05):
-            return
-        handler.wfile.write(b" ")
-        handler.wfile.flush()
-
-
-def hangs_up(handler: Handler) -> None:
-    handler.connection.shutdown(socket.SHUT_RDWR)
-
-
-def cuts_short(handler: Handler) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    handler.wfile.write(b'{"choices": [')
-    handler.close_connection = True
-
-
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield server
-    server.finished.set()
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+def server() -> Iterator[Server]:
+    with serving(Server()) as server:
+        yield server
+        server.finished.set()
 
 
 def endpoint_of(url: str, **options: Any) -> ChatEndpoint:
@@ -153,8 +112,8 @@ def test_the_request_is_what_the_api_asks_for(server: Server) -> None:
         status(200, b""),
         status(200, b'{"choices": []}'),
         status(200, b'{"choices": [{"message": {"content": 3}}]}'),
-        hangs_up,
-        cuts_short,
+        hang_up,
+        cut_short,
     ],
 )
 def test_what_passes_is_tried_again(server: Server, step: Step) -> None:
@@ -221,7 +180,7 @@ def test_retry_after_of_other_statuses_is_not_read(server: Server) -> None:
     assert server.times[1] - server.times[0] < 2
 
 
-@pytest.mark.parametrize("step", [hangs, drips])
+@pytest.mark.parametrize("step", [hangs, drip])
 def test_the_limit_is_of_the_whole_exchange(server: Server, step: Step) -> None:
     server.steps = [step, step]
     begin = time.monotonic()

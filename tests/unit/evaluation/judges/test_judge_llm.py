@@ -5,9 +5,10 @@ import socket
 import threading
 import time
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import pytest
+from loopback import Handler, serving
 
 from lrm_safety.errors import ConfigError, JudgeError
 from lrm_safety.evaluation.judges.judge import JudgeItem
@@ -26,7 +27,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", 0), ByScript)
         self.script = lambda number, body: "##the_score: 1"
         self.bodies, self.headers, self.paths = [], [], []
         self.open = self.most_open = 0
@@ -37,12 +38,12 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
 
-class Handler(BaseHTTPRequestHandler):
+class ByScript(Handler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
         server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         with server.lock:
             number = len(server.bodies)
             server.bodies.append(body)
@@ -59,30 +60,15 @@ class Handler(BaseHTTPRequestHandler):
             (200, {}, json.dumps(completion(answer)).encode()) if isinstance(answer, str) else answer
         )
         try:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.reply(status, content, **headers)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
-    def log_message(self, *_):
-        pass
-
 
 @pytest.fixture
-def server(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+def server():
+    with serving(Server()) as server:
+        yield server
 
 
 def judge_of(server, **options):

@@ -1,14 +1,12 @@
 """Small byte-level tokenizers that carry each family's special tokens and chat template."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from tiny_tokenizers import ALPHABET, byte_level
 from tokenizers import AddedToken, models, trainers
 from transformers import PreTrainedTokenizerFast
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "unit" / "conversation" / "templates"
 
 # Text that makes the trainer merge across tag boundaries: "></" and ".</" become tokens, as real vocabularies have.
 CORPUS = ["wait", " wait", "Wait", "But", " but", "a></b>c.</d>", "think></think>", "response></response>"]
@@ -37,21 +35,3 @@ def build_tokenizer(family: str) -> PreTrainedTokenizerFast:
     template = (TEMPLATES / f"{TEMPLATE_FILES.get(family, family)}.jinja").read_text(encoding="utf-8")
     tokenizer.chat_template = template.removesuffix("\n")
     return tokenizer
-
-
-@pytest.fixture
-def new_tokenizer() -> Callable[[str], PreTrainedTokenizerFast]:
-    """A tokenizer of one's own, to be changed."""
-    return build_tokenizer
-
-
-@pytest.fixture(scope="session")
-def tokenizer_of() -> Callable[[str], PreTrainedTokenizerFast]:
-    built: dict[str, PreTrainedTokenizerFast] = {}
-
-    def get(family: str) -> PreTrainedTokenizerFast:
-        if family not in built:
-            built[family] = build_tokenizer(family)
-        return built[family]
-
-    return get
