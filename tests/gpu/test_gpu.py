@@ -84,8 +84,6 @@ def settings_of(
     worker = GroupSettings(num_workers=workers, cpus_per_worker=0.5, gpus_per_worker=gpus, threads_per_worker=1)
     return Settings(
         model=ModelSettings(name="tiny", path=str(folder), family="plain", dtype=dtype, attention="sdpa"),
-        reward=None,  # type: ignore[arg-type]
-        data=None,  # type: ignore[arg-type]
         algorithm=AlgorithmSettings(kl=KLSettings(placement="none"), correction="off"),
         # A large epsilon: AdamW divides by almost nothing otherwise, and the first step would only show signs.
         trainer=TrainerSettings(lr=1e-3, epsilon=1e-3, logprob_chunk_tokens=16),
