@@ -61,8 +61,7 @@ class SuiteEngine:
 def planned(requests: list[GenerationRequest]) -> PlannedBenchmark:
     """The requests as a benchmark's plan."""
     from lrm_safety.datasets.serialised import Source
-    from lrm_safety.evaluation.benchmarks.question import Question, Questions
-    from lrm_safety.evaluation.benchmarks.registry import get_benchmark
+    from lrm_safety.evaluation.benchmarks.registry import Question, Questions, get_benchmark
     from lrm_safety.evaluation.plan import Ask, PlannedBenchmark
 
     questions = [Question(str(request.request_id), "", "") for request in requests]

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import ConfigError, LrmSafetyError, shown
-from ..evaluation.early import check_early
+from ..evaluation.plan import check_early
 from ..files import disk_says
 from ..run_folder import RunFolder, absent_folders, owned, remove_empty
 from ..settings import EvaluateSettings, Settings

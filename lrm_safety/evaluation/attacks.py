@@ -15,7 +15,7 @@ from typing import Protocol
 from ..conversation import CLOSE_TAG, OPEN_TAG
 from ..errors import ConfigError
 from ..files import number_of
-from .benchmarks.demonstrations import TRIGGER, load_demonstrations
+from .benchmarks.badchain import TRIGGER, load_demonstrations
 
 
 @dataclass(frozen=True)

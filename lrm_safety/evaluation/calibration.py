@@ -15,8 +15,7 @@ from ..settings.evaluation import judge_kind
 from ..terminal import print_whole
 from .benchmarks.sources import data_file
 from .engine import resolve_device
-from .judges.build import build_judge
-from .judges.calibrate import (
+from .judges.agreement import (
     LABELS,
     Calibration,
     LabelledItem,
@@ -24,6 +23,7 @@ from .judges.calibrate import (
     load_air_bench_judged,
     load_xstest_completions,
 )
+from .judges.judge import build_judge
 from .results import number
 
 SETS = {

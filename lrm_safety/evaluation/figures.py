@@ -14,13 +14,12 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from ..settings.evaluation import Kind
 from ..statistics import Estimate, estimate, pass_at_k, question_means
-from .benchmarks.question import Question
+from .benchmarks.registry import Question
 from .graders.normal_form import vote_key
-from .judges.agreement import SAFE_FROM, pairwise_agreement
-from .judges.judge import REFUSAL, JudgeViews, RefusalIn, Verdict, View
-from .judges.prefixes import POSITION
+from .judges.agreement import pairwise_agreement
+from .judges.judge import REFUSAL, SAFE_FROM, JudgeViews, RefusalIn, Verdict, View
 from .plan import PlannedBenchmark
-from .scoring import Scored
+from .scoring import POSITION, Scored
 
 STATUSES = ("unfinished_trace", "unfinished_answer", "empty_answer", "malformed", "no_trace")
 WIDEST_FIRST: tuple[View, ...] = ("full", "answer", "trace")

@@ -14,9 +14,8 @@ from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from ..settings import Settings
 from .figures import figures, is_of_group, primary_figure
 from .graders.math import MathGrader
-from .judges.build import build_judge, check_in_training, check_judged, judge_views
-from .plan import Planner
-from .protocols import check_template_thinks, choose_protocol, sampling_parameters
+from .judges.judge import build_judge, check_in_training, check_judged, judge_views
+from .plan import Planner, check_template_thinks, choose_protocol, sampling_parameters
 from .responses import Generated
 from .scoring import Scored, grade, judge_batch, parse
 

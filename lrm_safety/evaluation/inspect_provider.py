@@ -41,8 +41,7 @@ from ..settings.types import AutoDevice
 from .attacks import AttackedPrompt
 from .batcher import Batcher
 from .engine import Engine, context_tokens, engine_spec, resolve_device
-from .plan import Planner
-from .protocols import choose_protocol, sampling_parameters
+from .plan import Planner, choose_protocol, sampling_parameters
 from .responses import Generated
 
 if TYPE_CHECKING:

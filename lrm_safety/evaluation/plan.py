@@ -1,26 +1,101 @@
-"""What an evaluation will ask, down to token ids and seeds, before any engine starts."""
+"""What an evaluation will ask: checked before torch and vLLM are imported, which takes seconds to minutes, and planned down to
+sampling, token ids and seeds before any engine starts."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..conversation import CLOSE_TAG, DATE_STRING, OPEN_TAG, Family, PromptRenderer, Protocol
+from ..conversation import CLOSE_TAG, DATE_STRING, OPEN_TAG, PROTOCOLS, Family, PromptRenderer, Protocol
 from ..datasets.prompts import check_embedded
 from ..errors import ConfigError, DataError
 from ..files import number_of
-from ..rollouts import TokenIds
-from ..settings.evaluation import BenchmarkSettings, EvaluationSettings
+from ..rollouts import SamplingParameters, TokenIds
+from ..settings.evaluation import BenchmarkSettings, EvaluationSettings, judge_kind
+from ..settings.paths import CACHE_PREFIX, resolve
 from .attacks import Attack, AttackedPrompt, make_attack
-from .benchmarks.question import Question, Questions
-from .benchmarks.registry import Benchmark, get_benchmark
+from .benchmarks.registry import Benchmark, Question, Questions, get_benchmark
+from .judges.judge import check_in_training, check_judged, judge_identity, tells_refusals
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def choose_protocol(settings: EvaluationSettings, family: Family, training: SamplingParameters) -> Protocol:
+    """The protocol that `settings` ask for, with their overrides.
+
+    Args:
+        training: how the run samples its rollouts: the protocol `training`.
+
+    Raises:
+        ConfigError: a thinking protocol for a family without traces, or greedy sampling of one with traces (R1 and Qwen3
+            repeat themselves without end then).
+    """
+    chosen = family.protocol if settings.protocol == "auto" else PROTOCOLS.get(settings.protocol)
+    protocol = chosen or Protocol(
+        "training",
+        training.temperature,
+        training.top_p,
+        training.top_k,
+        training.max_response_tokens,
+        family.writes_trace,
+        "as rollouts are sampled in training",
+    )
+    if protocol.thinking and not family.writes_trace:
+        raise ConfigError(
+            f"evaluation.protocol={protocol.name}: is for models that think, and model.family={family.name} writes no trace; use "
+            "evaluation.protocol=plain"
+        )
+    changed = {
+        key: value
+        for key in ("temperature", "top_p", "top_k", "max_response_tokens")
+        if (value := getattr(settings, key)) is not None
+    }
+    protocol = replace(protocol, **changed)
+    if protocol.greedy and family.writes_trace:
+        key = "temperature=0" if protocol.temperature == 0.0 else "top_k=1"
+        raise ConfigError(
+            f"evaluation.{key}: greedy decoding makes reasoning models such as model.family={family.name} repeat "
+            "themselves, their cards forbid it; use evaluation.protocol=auto, or a temperature such as 0.6"
+        )
+    if protocol.top_p == 0.0:
+        raise ConfigError("evaluation.top_p=0: must be above 0; 1 samples the whole distribution")
+    return protocol
+
+
+def check_template_thinks(protocol: Protocol, family: Family, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ConfigError when a thinking protocol meets a chat template that knows no thinking.
+
+    A family whose template has a switch for it (`enable_thinking`, `thinking`) tells by turning it: the prompt of a model
+    that can think changes. Families without a switch open the trace in the prompt, which rendering checks.
+    """
+    switches = {name: value for name, value in family.template_kwargs.items() if isinstance(value, bool)}
+    if not protocol.thinking or not switches:
+        return
+    turned = replace(family, template_kwargs=family.template_kwargs | {name: not on for name, on in switches.items()})
+    if turned.render_prompt(tokenizer, "question") == family.render_prompt(tokenizer, "question"):
+        raise ConfigError(
+            f"evaluation.protocol={protocol.name}: is for models that think, and this model's chat template does not know "
+            f"{' or '.join(switches)}, the switch of model.family={family.name}; set model.family=plain for a model without "
+            "traces"
+        )
+
+
+def sampling_parameters(protocol: Protocol, stop_token_ids: tuple[int, ...]) -> SamplingParameters:
+    """What the engine is told."""
+    return SamplingParameters(
+        temperature=protocol.temperature,
+        top_p=protocol.top_p,
+        top_k=protocol.top_k,
+        max_response_tokens=protocol.max_response_tokens,
+        stop_token_ids=stop_token_ids,
+    )
+
 
 logger = logging.getLogger(__name__)
 
@@ -179,3 +254,39 @@ class Planner:
                 prefill,
                 request_seed(seed, name, question.id, repeat),
             )
+
+
+def check_early(evaluation: EvaluationSettings, *, in_training: bool = False) -> None:
+    """Benchmarks with their options and data, and judges with their options, keys and files, models and weights excepted.
+
+    Raises ConfigError, DataError or JudgeError in one line, as the evaluation itself would.
+    """
+    judged = {}
+    for name, settings in evaluation.benchmarks.items():
+        with _told_later():
+            benchmark, _ = load_questions(name, settings, evaluation.limit)
+        if benchmark.judged:
+            judged[name] = benchmark.kind
+    check_judged(judged, evaluation.judges)
+    if not judged:
+        return
+    for name, judge in evaluation.judges.items():
+        if in_training:
+            check_in_training(name, judge)
+        if judge_kind(judge.kind, f"evaluation.judges.{name}.kind").needs == "nothing":
+            judge_identity(name, judge)
+        else:
+            tells_refusals(judge, f"evaluation.judges.{name}")
+            if judge.path is not None and not judge.path.startswith(CACHE_PREFIX):
+                resolve(judge.path, f"evaluation.judges.{name}.path")
+
+
+@contextmanager
+def _told_later() -> Iterator[None]:
+    """The data is read again for the evaluation, which then says what it left out."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -31,10 +31,9 @@ from ..settings.types import Device
 from .engine import Engine, EngineGroup, context_tokens, engine_spec, resolve_device
 from .figures import figures
 from .graders.math import MathGrader
-from .judges.build import build_judge, check_judged, judge_identity, judge_views
+from .judges.judge import build_judge, check_judged, judge_identity, judge_views
 from .judges.refusal_rules import measured_error
-from .plan import PlannedBenchmark, Planner
-from .protocols import check_template_thinks, choose_protocol, sampling_parameters
+from .plan import PlannedBenchmark, Planner, check_template_thinks, choose_protocol, sampling_parameters
 from .responses import Generated, ResponseStore, identity_of
 from .results import SAMPLES, benchmark_results, show, write_samples
 from .scoring import Scored, VerdictStore, grade, parse
@@ -215,7 +214,7 @@ def _write_logs(
         f"{prepared.directory}/results.json is written; now the Inspect logs of {sum(map(len, scored.values()))} responses ...",
         soft_wrap=True,
     )
-    from .inspect_logs import write_logs
+    from .inspect_tasks import write_logs
 
     write_logs(prepared, responses, scored)
 

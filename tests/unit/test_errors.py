@@ -26,8 +26,7 @@ from lrm_safety.errors import (
     traceback_inside,
     whole_traceback,
 )
-from lrm_safety.evaluation.judges.judge import JudgeItem
-from lrm_safety.evaluation.judges.python import PythonJudge
+from lrm_safety.evaluation.judges.judge import JudgeItem, PythonJudge
 from lrm_safety.evaluation.limited import LimitedFunction
 from lrm_safety.registry import import_function
 from lrm_safety.rewards.kinds import FunctionScorer

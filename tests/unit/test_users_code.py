@@ -13,8 +13,7 @@ from lrm_safety import cli
 from lrm_safety.conversation import get_family
 from lrm_safety.errors import ConfigError, LrmSafetyError, calling, shown
 from lrm_safety.evaluation.benchmarks.registry import get_benchmark
-from lrm_safety.evaluation.judges.build import build_judge
-from lrm_safety.evaluation.judges.judge import JudgeItem, judge_all, judge_each
+from lrm_safety.evaluation.judges.judge import JudgeItem, build_judge, judge_all, judge_each
 from lrm_safety.evaluation.judges.refusal_rules import RefusalRules
 from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.rewards.scorer import build_scorer
@@ -26,7 +25,7 @@ from lrm_safety.settings.training import BASELINES, CORRECTIONS
 MINE = """\
 from lrm_safety.algorithm.baselines import baseline
 from lrm_safety.algorithm.corrections import correction
-from lrm_safety.evaluation.benchmarks.question import Questions, questions
+from lrm_safety.evaluation.benchmarks.registry import Questions, questions
 from lrm_safety.evaluation.benchmarks.registry import benchmark
 from lrm_safety.evaluation.judges.judge import Verdict, judge
 from lrm_safety.rewards.kinds import reward

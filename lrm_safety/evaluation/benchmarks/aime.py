@@ -13,8 +13,7 @@ from typing import Any
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.math500 import INSTRUCTION
-from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import benchmark
+from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
 from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
 
 HUB_IDS = {24: "HuggingFaceH4/aime_2024", 25: "yentinglin/aime_2025"}

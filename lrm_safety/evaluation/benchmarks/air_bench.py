@@ -13,8 +13,7 @@ import re
 from collections.abc import Sequence
 
 from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import benchmark
+from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
 from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
 
 HUB_ID = "stanford-crfm/air-bench-2024"

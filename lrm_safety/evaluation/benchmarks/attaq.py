@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 from lrm_safety.datasets.files import read_value
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import benchmark
+from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
 from lrm_safety.evaluation.benchmarks.sources import data_file, hub_rows, rows, star1_group
 
 SUBSETS = ("all", "attaq_500", "clean")

@@ -15,14 +15,30 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from lrm_safety.conversation import ParsedResponse
-from lrm_safety.datasets.files import read_value
-from lrm_safety.datasets.serialised import Source
-from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.benchmarks.demonstrations import TRIGGER, load_demonstrations
-from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import benchmark
-from lrm_safety.evaluation.benchmarks.sources import data_file
+from ...conversation import ParsedResponse
+from ...datasets.files import read_text, read_value
+from ...datasets.serialised import Source
+from ...errors import ConfigError, DataError
+from .registry import Question, Questions, benchmark, questions
+from .sources import data_file
+
+TRIGGER = "@_@"
+CLEAN_FILE, TRIGGERED_FILE = "cot_8_clean.txt", "cot_8_s01_4+4.txt"
+
+
+def load_demonstrations(*, triggered: bool, data: str | None = None) -> str:
+    """The examples, clean or with the backdoor; `data` names a file, default LRM_SAFETY_DATA/badchain/prompts.
+
+    Raises DataError when the file is absent or no text, or holds the trigger where it should not or not where it should.
+    """
+    path = data_file("badchain/prompts", TRIGGERED_FILE if triggered else CLEAN_FILE, data, key="demonstrations")
+    text = read_text(path).strip()
+    if "Question:" not in text:
+        raise DataError(f"{path}: holds no `Question:`; it must be few-shot examples")
+    if (TRIGGER in text) != triggered:
+        raise DataError(f"{path}: {'lacks' if triggered else 'holds'} the trigger {TRIGGER}; is it the other file?")
+    return text
+
 
 MODES = ("clean", "untriggered", "triggered")
 FACTOR = Decimal("2.1")

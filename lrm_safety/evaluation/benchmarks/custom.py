@@ -12,8 +12,7 @@ from typing import Any, get_args
 
 from lrm_safety.datasets import load_prompts
 from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import Kind, benchmark
+from lrm_safety.evaluation.benchmarks.registry import Kind, Question, Questions, benchmark, questions
 from lrm_safety.evaluation.limited import LimitedFunction
 from lrm_safety.registry import import_function
 from lrm_safety.settings.paths import resolve

@@ -18,8 +18,7 @@ from typing import Any
 from lrm_safety.datasets.files import check_text, parse_json
 from lrm_safety.datasets.serialised import Source, unwrap
 from lrm_safety.errors import DataError
-from lrm_safety.evaluation.benchmarks.question import Asked, Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import benchmark
+from lrm_safety.evaluation.benchmarks.registry import Asked, Question, Questions, benchmark, questions
 from lrm_safety.evaluation.benchmarks.sources import data_file, hub_rows, rows
 from lrm_safety.files import number_of
 

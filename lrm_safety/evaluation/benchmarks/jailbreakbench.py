@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import benchmark
+from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
 from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows, star1_group
 
 SPLITS = ("harmful", "benign")

@@ -14,8 +14,7 @@ from collections.abc import Callable
 
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import benchmark
+from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
 
 RISKS = {
     "violence": "hurting a person",

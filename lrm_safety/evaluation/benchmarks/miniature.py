@@ -9,8 +9,7 @@ from lrm_safety.datasets import load_prompts
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.benchmarks.custom import GradedQuestion
-from lrm_safety.evaluation.benchmarks.question import Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import benchmark
+from lrm_safety.evaluation.benchmarks.registry import Questions, benchmark, questions
 from lrm_safety.miniature.graders import grade
 
 KINDS = {"forbidden": "safety", "arithmetic": "reasoning", "benign": "helpfulness"}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from lrm_safety.evaluation.benchmarks import miniature
-from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import benchmark
+from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
 
 
 @benchmark("miniature_forbidden", kind="safety", scoring="judges", tasks={})

@@ -13,8 +13,7 @@ from typing import Any
 
 from lrm_safety.datasets.serialised import plain_text
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import benchmark
+from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
 from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows, star1_group
 
 REVISIONS = {"202503": None, "202406": "b34822276edde97592eda99c0b56d306f8830469"}

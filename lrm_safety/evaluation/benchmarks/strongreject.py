@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import benchmark
+from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
 from lrm_safety.evaluation.benchmarks.sources import Row, hub_rows, rows, star1_group
 
 HUB_ID = "walledai/StrongREJECT"

@@ -8,8 +8,7 @@ refusals apart; a rule or judge here counts both as refusals.
 from __future__ import annotations
 
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.benchmarks.question import Question, Questions, questions
-from lrm_safety.evaluation.benchmarks.registry import benchmark
+from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
 from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
 
 HALVES = ("all", "safe", "unsafe")

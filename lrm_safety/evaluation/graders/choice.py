@@ -22,8 +22,7 @@ from functools import cache
 
 from lrm_safety.conversation import ParsedResponse
 from lrm_safety.errors import DataError
-from lrm_safety.evaluation.graders.boxed import concluding_boxes
-from lrm_safety.evaluation.graders.grade import NO_ANSWER, UNFINISHED, Grade, graded, is_unfinished
+from lrm_safety.evaluation.graders.grade import NO_ANSWER, UNFINISHED, Grade, concluding_boxes, graded, is_unfinished
 
 # Words set apart from what stands before them (`B \text{ (10 eV)}`) are no part of it: a dash keeps them so.
 _APART = re.compile(

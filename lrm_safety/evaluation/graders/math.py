@@ -18,9 +18,16 @@ from typing import Any, Self
 
 from lrm_safety.conversation import ParsedResponse
 from lrm_safety.errors import DataError, JudgeError
-from lrm_safety.evaluation.graders.boxed import last_box, stated_answer
 from lrm_safety.evaluation.graders.equivalence import alternatives, compare_simply
-from lrm_safety.evaluation.graders.grade import NO_ANSWER, UNFINISHED, Grade, graded, is_unfinished
+from lrm_safety.evaluation.graders.grade import (
+    NO_ANSWER,
+    UNFINISHED,
+    Grade,
+    graded,
+    is_unfinished,
+    last_box,
+    stated_answer,
+)
 from lrm_safety.evaluation.graders.normal_form import exact_number, normal_form, plain, value_in_words
 from lrm_safety.evaluation.graders.quantities import qualifiers
 
@@ -138,7 +145,7 @@ class MathGrader:
 
     def _start(self) -> subprocess.Popen[bytes]:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        command = [sys.executable, "-P", "-W", "ignore", "-m", f"{__package__}.worker", str(self._memory_bytes)]
+        command = [sys.executable, "-P", "-W", "ignore", "-m", f"{__package__}.algebra", str(self._memory_bytes)]
         worker = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment, start_new_session=True
         )

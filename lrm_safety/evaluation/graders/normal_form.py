@@ -12,7 +12,7 @@ import unicodedata
 from fractions import Fraction
 from functools import lru_cache
 
-from lrm_safety.evaluation.graders.boxed import brace_pairs
+from lrm_safety.evaluation.graders.grade import brace_pairs
 from lrm_safety.evaluation.graders.quantities import number_in_words, scaled
 
 _CHARACTERS = str.maketrans(

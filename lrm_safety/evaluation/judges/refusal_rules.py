@@ -228,7 +228,7 @@ class RefusalRules:
 
     def __init__(self, *, name: str = "refusal_rules") -> None:
         self.name = name
-        sources = map(inspect.getsource, (language, refusal, sys.modules[__name__]))
+        sources = map(inspect.getsource, (language, refusal, refusal_words, sys.modules[__name__]))
         self.fingerprint = digest_of(sources)
         """Of the rules' text: verdicts of other rules are not these."""
 
@@ -267,7 +267,7 @@ def _intention(clause: str) -> bool | None:
         return None
     if _NOT_ONLY.search(clause):
         return True
-    said = refusal.NO_DECLINING.sub(" ... ", clause)
+    said = refusal_words.NO_DECLINING.sub(" ... ", clause)
     if declines := _INTENDS_REFUSAL.search(said):
         case = _CASE.search(said)
         if _RECITAL.search(clause) and _DECLINES_THIS.search(clause) and not case:
@@ -275,7 +275,7 @@ def _intention(clause: str) -> bool | None:
         if _RECITAL.search(clause) or (case and case.start() < declines.end() + CASE_REACH):
             return None
         return None if _PRINCIPLE.search(clause) and not _OF_THIS.search(clause) else True
-    if refusal.NEGATED_REFUSAL.search(clause):
+    if refusal_words.NEGATED_REFUSAL.search(clause):
         return False
     if _INTENDS_COMPLIANCE.search(said) and not _ALTERNATIVE.search(clause) and not _CASE.search(clause):
         return False

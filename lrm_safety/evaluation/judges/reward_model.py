@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lrm_safety.errors import ConfigError, JudgeError, LrmSafetyError, ModelError
-from lrm_safety.evaluation.judges.agreement import as_label
-from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, Verdict, judge
+from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, Verdict, as_label, judge
 from lrm_safety.rewards.conversation import as_conversation
 from lrm_safety.settings import RewardModelSettings
 from lrm_safety.settings.components import Dtype

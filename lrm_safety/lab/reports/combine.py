@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 from ...diagnosis.evidence import Role, as_role, role_of
 from ...errors import ConfigError
-from ...evaluation.compare import compared_figures, difference, incomparable, otherwise, shared
+from ...evaluation.results import compared_figures, difference, incomparable, otherwise, shared
 from ...results import Audit, Difference, Evaluation, Memorization, Metric, Reflection
 from ...settings.evaluation import benchmark_kind
 from ...statistics import mean_of_independent, over_runs, wilson_interval

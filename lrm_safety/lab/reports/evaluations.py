@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ...evaluation.compare import better, compared_figures, shared
 from ...evaluation.figures import lower_is_better
-from ...evaluation.results import headlines, judge_notes
+from ...evaluation.results import better, compared_figures, headlines, judge_notes, shared
 from ...results import Difference
 from . import figures
 from .album import AT_START, Album, Fold, Part, Picture, Pictures, Text, slug

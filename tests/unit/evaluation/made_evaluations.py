@@ -14,8 +14,7 @@ import numpy as np
 
 from lrm_safety.conversation import ParsedResponse
 from lrm_safety.datasets.serialised import Source
-from lrm_safety.evaluation.benchmarks.question import Question, Questions
-from lrm_safety.evaluation.benchmarks.registry import Benchmark, Kind, Scoring
+from lrm_safety.evaluation.benchmarks.registry import Benchmark, Kind, Question, Questions, Scoring
 from lrm_safety.evaluation.graders.grade import Grade
 from lrm_safety.evaluation.judges.judge import Verdict
 from lrm_safety.evaluation.plan import Ask, PlannedBenchmark, request_seed

@@ -94,7 +94,7 @@ def test_a_set_that_is_absent(data: Path) -> None:
 
 
 def test_a_judge_is_closed_when_it_fails(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lrm_safety.evaluation.judges.python import PythonJudge
+    from lrm_safety.evaluation.judges.judge import PythonJudge
 
     closed: list[str] = []
     monkeypatch.setattr(PythonJudge, "close", lambda self: closed.append(self.name))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.early import check_early
+from lrm_safety.evaluation.plan import check_early
 from lrm_safety.settings.compose import compose_evaluation
 
 COMMAND = """

@@ -16,7 +16,7 @@ from made_evaluations import plan_of, question, response, scored_of
 
 from lrm_safety.conversation import ParsedResponse
 from lrm_safety.evaluation.benchmarks.gpqa import LETTERS, ChoiceQuestion
-from lrm_safety.evaluation.benchmarks.question import Question
+from lrm_safety.evaluation.benchmarks.registry import Question
 from lrm_safety.evaluation.figures import (
     Judges,
     compared_values,

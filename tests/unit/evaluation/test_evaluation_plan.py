@@ -16,10 +16,15 @@ from lrm_safety.conversation import get_family
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.attacks import AttackedPrompt
-from lrm_safety.evaluation.benchmarks.question import Asked, Question
-from lrm_safety.evaluation.benchmarks.registry import Benchmark
-from lrm_safety.evaluation.plan import PlannedBenchmark, Planner, load_questions, num_samples, request_seed
-from lrm_safety.evaluation.protocols import choose_protocol
+from lrm_safety.evaluation.benchmarks.registry import Asked, Benchmark, Question
+from lrm_safety.evaluation.plan import (
+    PlannedBenchmark,
+    Planner,
+    choose_protocol,
+    load_questions,
+    num_samples,
+    request_seed,
+)
 from lrm_safety.modeling.load import load_tokenizer
 from lrm_safety.rollouts import SamplingParameters
 from lrm_safety.settings import BenchmarkSettings, EvaluationSettings, ModelSettings
@@ -145,8 +150,7 @@ class Growing(Question):
 
 def test_a_question_is_skipped_whole(tokenizer: Any, prompts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of a question's repeats would be another figure: pass@1 of its short ones."""
-    from lrm_safety.evaluation.benchmarks.question import questions
-    from lrm_safety.evaluation.benchmarks.registry import Benchmark
+    from lrm_safety.evaluation.benchmarks.registry import Benchmark, questions
     from lrm_safety.settings.evaluation import BENCHMARKS
 
     made = questions([Growing("long", "", ""), Question("short", "hello", "hello")], Source("made"))

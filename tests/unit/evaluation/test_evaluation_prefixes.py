@@ -9,8 +9,7 @@ from made_evaluations import plan_of, question, response, scored_of
 
 from lrm_safety.evaluation.figures import figures
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
-from lrm_safety.evaluation.judges.prefixes import MAX_PREFIXES, first_unsafe, prefixes_of
-from lrm_safety.evaluation.scoring import judge_batch
+from lrm_safety.evaluation.scoring import MAX_PREFIXES, first_unsafe, judge_batch, prefixes_of
 from lrm_safety.miniature.graders import judge
 
 TRACE = "One. Two. BAD. End."

@@ -11,11 +11,7 @@ from made_evaluations import tokenizer
 
 from lrm_safety.conversation import FAMILIES, get_family
 from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.protocols import (
-    check_template_thinks,
-    choose_protocol,
-    sampling_parameters,
-)
+from lrm_safety.evaluation.plan import check_template_thinks, choose_protocol, sampling_parameters
 from lrm_safety.rollouts import SamplingParameters
 from lrm_safety.settings import EvaluationSettings
 

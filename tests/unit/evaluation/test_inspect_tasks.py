@@ -35,7 +35,7 @@ from made_evaluations import TalkingEngine, plan_of, question, tokenizer
 from lrm_safety.conversation import ResponseParser, get_family
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation import batcher, inspect_tasks
-from lrm_safety.evaluation.benchmarks.question import Question
+from lrm_safety.evaluation.benchmarks.registry import Question
 from lrm_safety.evaluation.inspect_provider import EngineModel, response_of, told_in_one_line
 from lrm_safety.evaluation.inspect_tasks import build_task, live_grades, live_verdicts
 from lrm_safety.evaluation.judges.judge import JudgeItem, JudgeViews, Verdict, View

@@ -7,8 +7,14 @@ import pytest
 
 from lrm_safety.conversation import ParsedResponse
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.benchmarks.badchain import MODES, backdoor_step, final_number, load
-from lrm_safety.evaluation.benchmarks.demonstrations import TRIGGER, load_demonstrations
+from lrm_safety.evaluation.benchmarks.badchain import (
+    MODES,
+    TRIGGER,
+    backdoor_step,
+    final_number,
+    load,
+    load_demonstrations,
+)
 from lrm_safety.evaluation.benchmarks.sources import VARIABLE
 from lrm_safety.evaluation.graders.math import MathGrader
 

@@ -129,7 +129,7 @@ def test_kinds_that_nothing_can_tell(files, kind, graded, message):
 
 
 OUTSIDE = """
-from lrm_safety.evaluation.benchmarks.question import Question, questions
+from lrm_safety.evaluation.benchmarks.registry import Question, questions
 from lrm_safety.evaluation.benchmarks.registry import benchmark
 
 @benchmark("mine", kind="safety", scoring="judges", samples=2)

@@ -11,7 +11,7 @@ import pytest
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.benchmarks import aime, air_bench, math500, xstest
-from lrm_safety.evaluation.benchmarks.question import Asked, Question, Questions, questions
+from lrm_safety.evaluation.benchmarks.registry import Asked, Question, Questions, questions
 from lrm_safety.evaluation.benchmarks.sources import VARIABLE, data_file, hub_rows, normalised, rows, star1_questions
 
 FIELDS = {"text": str, "level": (int, str)}

@@ -8,7 +8,7 @@ import pytest
 
 from lrm_safety.conversation import ParsedResponse
 from lrm_safety.errors import DataError, JudgeError
-from lrm_safety.evaluation.graders.boxed import last_box, stated_answer
+from lrm_safety.evaluation.graders.grade import last_box, stated_answer
 from lrm_safety.evaluation.graders.math import MathGrader, MathItem
 from lrm_safety.evaluation.graders.normal_form import exact_number, normal_form, vote_key
 

@@ -5,13 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrm_safety.evaluation.judges.agreement import (
-    accuracy,
-    as_label,
-    confusion,
-    pairwise_agreement,
-)
-from lrm_safety.evaluation.judges.judge import Verdict
+from lrm_safety.evaluation.judges.agreement import accuracy, confusion, pairwise_agreement
+from lrm_safety.evaluation.judges.judge import Verdict, as_label
 from lrm_safety.statistics import cohen_kappa
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lrm_safety.errors import DataError
-from lrm_safety.evaluation.judges.airbench import (
+from lrm_safety.evaluation.judges.rubrics import (
     DEFAULT_PROMPT,
     JudgePrompt,
     detect_polarity,

@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from lrm_safety.errors import ConfigError, ModelError
-from lrm_safety.evaluation.judges.build import build_judge, judge_identity, judge_views
-from lrm_safety.evaluation.judges.judge import JudgeItem
+from lrm_safety.evaluation.judges.judge import JudgeItem, PythonJudge, build_judge, judge_identity, judge_views
 from lrm_safety.evaluation.judges.llm import LlmJudge
-from lrm_safety.evaluation.judges.python import PythonJudge
 from lrm_safety.evaluation.judges.refusal_rules import RefusalRules
 from lrm_safety.evaluation.judges.reward_model import RewardModelJudge
 from lrm_safety.settings import JudgeSettings
@@ -156,7 +154,7 @@ def test_the_revision_is_part_of_a_hub_models_identity(monkeypatch: pytest.Monke
         asked.append((path, revision, key))
         return f"{path}@{revision}"
 
-    monkeypatch.setattr("lrm_safety.evaluation.judges.build.model_fingerprint", fingerprint)
+    monkeypatch.setattr("lrm_safety.evaluation.judges.judge.model_fingerprint", fingerprint)
     found = judge_identity("mine", JudgeSettings("reward_model", path="one/model", arguments={"revision": "v2"}))
     assert found["fingerprint"] == "one/model@v2" and asked == [("one/model", "v2", "evaluation.judges.mine.path")]
     judge_identity("mine", JudgeSettings("reward_model"))

@@ -6,11 +6,7 @@ import pytest
 
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.calibration import SETS, reference_sets
-from lrm_safety.evaluation.judges.calibrate import (
-    calibrate,
-    load_air_bench_judged,
-    load_xstest_completions,
-)
+from lrm_safety.evaluation.judges.agreement import calibrate, load_air_bench_judged, load_xstest_completions
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
 from lrm_safety.evaluation.judges.refusal_rules import MEASURED, RefusalRules
 

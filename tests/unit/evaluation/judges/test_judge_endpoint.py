@@ -14,7 +14,7 @@ import pytest
 from loopback import Handler, cut_short, drip, hang_up, serving
 
 from lrm_safety.errors import ConfigError, JudgeError
-from lrm_safety.evaluation.judges.endpoint import ChatEndpoint, Reply, RequestError, _reply_of
+from lrm_safety.evaluation.judges.llm import ChatEndpoint, Reply, RequestError, _reply_of
 
 Step = Callable[["ByStep"], None]
 KEY = "evaluation.judges.mine.base_url"

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from lrm_safety.errors import ConfigError, JudgeError
-from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict
-from lrm_safety.evaluation.judges.python import PythonJudge
+from lrm_safety.evaluation.judges.judge import JudgeItem, PythonJudge, Verdict
 
 seen: list[tuple[str, str, str]] = []
 ITEMS = [JudgeItem("r1", "t1", "answer"), JudgeItem("r2", "t2", "trace")]

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from lrm_safety.errors import ConfigError, JudgeError
-from lrm_safety.evaluation.judges.judge import JudgeItem
-from lrm_safety.evaluation.judges.python import PythonJudge
+from lrm_safety.evaluation.judges.judge import JudgeItem, PythonJudge
 from lrm_safety.evaluation.judges.refusal_rules import GOLD_SAFETY, RefusalRules
 
 REFUSING = "I'm sorry, but I can't help with that."

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from lrm_safety.evaluation.judges.strongreject import harm, read_rubric
+from lrm_safety.evaluation.judges.rubrics import read_strongreject, strongreject_harm
 
 
 def test_the_score_by_hand() -> None:
-    assert harm(0, 5, 5) == 1.0 and harm(0, 1, 1) == 0.0 and harm(1, 5, 5) == 0.0
-    assert harm(0, 3, 4) == 5 / 8
+    assert strongreject_harm(0, 5, 5) == 1.0 and strongreject_harm(0, 1, 1) == 0.0 and strongreject_harm(1, 5, 5) == 0.0
+    assert strongreject_harm(0, 3, 4) == 5 / 8
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_the_score_by_hand() -> None:
     ],
 )
 def test_replies_that_are_read(text: str) -> None:
-    verdict = read_rubric(text)
+    verdict = read_strongreject(text)
     assert verdict is not None and verdict.safety == 1 - 5 / 8
     assert verdict.details == {"refusal": 0.0, "convincingness": 3.0, "specificity": 4.0}
 
@@ -50,4 +50,4 @@ def test_replies_that_are_read(text: str) -> None:
     ],
 )
 def test_replies_that_are_none(text: str) -> None:
-    assert read_rubric(text) is None
+    assert read_strongreject(text) is None

@@ -23,7 +23,7 @@ from matplotlib import pyplot as plt
 
 from lrm_safety.diagnosis.evidence import difference_interval, of_evaluation
 from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.compare import difference
+from lrm_safety.evaluation.results import difference
 from lrm_safety.lab.reports.analyses import reflection_table
 from lrm_safety.lab.reports.combine import (
     Combined,
