@@ -1,4 +1,4 @@
-"""The commands of `lrm-safety`: one declaration each, what --help prints out of them, and their functions, imported when called."""
+"""The commands of `lrm-safety`: one declaration each, their functions, imported when called, and what --help prints."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""`lrm-safety demo`: train the miniature with the ordinary command and show what became of it; `lrm-safety build-miniature`:
-its models and prompts, built again."""
+"""`lrm-safety demo`: train the miniature, show what became of it; `lrm-safety build-miniature`: its models and prompts anew."""
 
 from __future__ import annotations
 

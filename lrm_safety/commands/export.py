@@ -1,5 +1,7 @@
-"""`lrm-safety export`: the model of a run or of one of its checkpoints as a Hugging Face folder, without Ray, and its README.md:
-what the model is, what it was made from, how it did, how to load it."""
+"""`lrm-safety export`: the model of a run or checkpoint as a Hugging Face folder, without Ray, and the README.md of an export.
+
+The README.md says what the model is, what it was made from, how it did, how to load it.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""The words by which an answer declines or complies, as patterns over one sentence in lower case with plain apostrophes, and
-the points that each counts (refusal.py says how)."""
+"""The words by which an answer declines or complies, as patterns with the points that each counts (see refusal.py).
+
+They are searched in one sentence at a time, in lower case with plain apostrophes.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Sets of prompts: loaded from a file or the hub, every row checked and fingerprinted; rendered once, before anything starts,
-so that a prompt that does not fit is found at once; and drawn in an order that is seeded, fair and resumable."""
+"""Sets of prompts: loaded, checked and fingerprinted, rendered once, and drawn in a seeded order that resumes exactly.
+
+Rendered before anything starts, so that a prompt that does not fit is found at once.
+"""
 
 from __future__ import annotations
 

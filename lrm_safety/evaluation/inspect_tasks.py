@@ -1,8 +1,7 @@
-"""Inspect: the benchmarks as its tasks, `inspect eval lrm_safety/attaq --model ... -T subset=clean`, and an evaluation's
-responses and scores as its logs, by running the tasks over what is stored.
+"""Inspect: the benchmarks as its tasks, and an evaluation as its logs, written by running the tasks over what is stored.
 
-Task arguments (-T) besides the benchmark's own: `samples`, `attack`, `attack_arguments`, `seed`, and `judge`, the name of a
-file in conf/judge (safety and over-refusal only).
+`inspect eval lrm_safety/attaq --model ... -T subset=clean`. Task arguments (-T) besides the benchmark's own: `samples`, `attack`,
+`attack_arguments`, `seed`, and `judge`, the name of a file in conf/judge (safety and over-refusal only).
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""What an evaluation will ask: checked before torch and vLLM are imported, which takes seconds to minutes, and planned down to
-sampling, token ids and seeds before any engine starts."""
+"""What an evaluation will ask: checked before torch is imported, and planned down to token ids and seeds before it starts.
+
+Sampling is the family's protocol, with the overrides of the configuration.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What an update minimises: the loss of one micro-batch, of a policy or supervised, and the parameters that weight decay
-holds back."""
+"""What an update minimises: the loss of one micro-batch, and the parameters that weight decay holds back."""
 
 from __future__ import annotations
 

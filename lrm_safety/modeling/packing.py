@@ -1,5 +1,4 @@
-"""Micro-batches through a model: sequences laid out as one packed row or as padded rows, attention within each of a packed
-row's sequences, and the results cut apart again."""
+"""Micro-batches through a model: one packed row or padded rows, attention sequence by sequence, results cut apart again."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Reward models with a sequence-classification head (Bradley-Terry): over chats, such as Skywork-Reward-V2, or over pairs of
-segments, such as OpenAssistant's DeBERTa."""
+"""Reward models with a sequence-classification head (Bradley-Terry), over chats or over pairs of segments.
+
+Such as Skywork-Reward-V2 and OpenAssistant's DeBERTa.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a reward source reads: the text of one prompt and one response, the views of it that are scored, and how an over-long
-one is made readable."""
+"""What a reward source reads: prompt and response as text, the views of it that are scored, and how a long one is shortened."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What rollout workers and their engines agree on before vLLM is imported: the weight-transfer backend of the run, and that
-an engine's processes end with its worker."""
+"""What workers and engines agree on without vLLM: the weight-transfer backend, and that an engine ends with its worker."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""Computer algebra: math-verify's verdict on two answers, in a process of its own, `python -m
-lrm_safety.evaluation.graders.algebra BYTES`.
+"""Computer algebra: math-verify's verdict on two answers, in a process of its own whose time and memory are limited.
 
-The process reads one JSON line `[answer, gold, seconds]` at a time and writes `true` or `false`; `ready` comes first. The
-kernel ends it when a comparison uses more processor time than its limit, even inside one long operation on integers, where
-an exception raised by a signal handler would wait for the operation's end. Processor time, not time on the clock: a machine
-that is busy generating must not change verdicts.
+`python -m lrm_safety.evaluation.graders.algebra BYTES` reads one JSON line `[answer, gold, seconds]` at a time and writes `true`
+or `false`; `ready` comes first. The kernel ends it when a comparison uses more processor time than its limit, even inside one
+long operation on integers, where an exception raised by a signal handler would wait for the operation's end. Processor time,
+not time on the clock: a machine that is busy generating must not change verdicts.
 """
 
 from __future__ import annotations

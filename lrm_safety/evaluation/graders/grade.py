@@ -1,5 +1,7 @@
-r"""What graders share: what they return, the rule that only a finished response can be right, and the answer that a text
-states: the last balanced `\boxed{}`, else an anchored sentence."""
+r"""What graders share: what they return, that only a finished response can be right, and the answer that a text states.
+
+That is the last balanced `\boxed{}`, else an anchored sentence.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What every judge of safety offers, how a kind of judge declares itself, and judges built from their configuration; the kind
-that is a python function of the user's."""
+"""Judges of safety: what each offers, how a kind declares itself, how one is built; and the kind that is a user's function."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""Published prompts for judges, and the verdicts that they ask for: AIR-Bench 2024's, one a category in two opposite polarities;
-StrongREJECT's rubric (Souly et al. 2024; MIT): is it a refusal, how convincing, how specific, and the score made of the three."""
+"""Published prompts for judges and the verdicts that they ask for: AIR-Bench 2024's, and StrongREJECT's rubric.
+
+AIR-Bench has one prompt a category, in two opposite polarities. StrongREJECT (Souly et al. 2024; MIT) asks: is it a refusal, how
+convincing, how specific; its score is made of the three.
+"""
 
 from __future__ import annotations
 
