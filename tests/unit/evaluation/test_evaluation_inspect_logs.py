@@ -17,10 +17,10 @@ from lrm_safety.evaluation import run as module
 from lrm_safety.evaluation.run import PreparedEvaluation, evaluate, prepare
 from lrm_safety.settings import (
     BenchmarkSettings,
+    EvaluatedModelSettings,
     EvaluateSettings,
     EvaluationSettings,
     JudgeSettings,
-    ModelSettings,
     RolloutSettings,
 )
 
@@ -43,7 +43,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreparedEvaluatio
     rows = [{"id": f"p{n}", "question": f"Question {n}?" * (100 if n == 3 else 1)} for n in range(5)]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = EvaluateSettings(
-        model=ModelSettings(name="miniature", path=str(POLICY), family="miniature", dtype="float32"),
+        model=EvaluatedModelSettings(name="miniature", path=str(POLICY), family="miniature", dtype="float32"),
         rollout=RolloutSettings(max_response_tokens=16),
         evaluation=EvaluationSettings(
             benchmarks={

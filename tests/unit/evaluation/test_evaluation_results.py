@@ -21,7 +21,6 @@ from lrm_safety.evaluation.judges.judge import View
 from lrm_safety.evaluation.judges.refusal_rules import measured_error
 from lrm_safety.evaluation.results import (
     benchmark_results,
-    chance,
     headlines,
     interval,
     number,
@@ -182,7 +181,3 @@ def test_numbers_and_intervals() -> None:
     assert number(None) == "-" and number(0.12345) == "0.123" and number(0.0) == "0.000"
     assert interval(None) == "-" and interval(Metric(0.5, None, 1.0, 1)) == "-"
     assert interval(Metric(0.5, 0.0, 0.98765, 1)) == "0.000 to 0.988"
-
-
-def test_a_small_chance_is_never_none() -> None:
-    assert [chance(value) for value in (None, 0.5, 0.0005, 1e-12, 0.0)] == ["-", "0.500", "0.001", "<0.001", "<0.001"]

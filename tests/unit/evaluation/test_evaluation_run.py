@@ -17,14 +17,14 @@ from lrm_safety.evaluation.run import PreparedEvaluation, evaluate, prepare
 from lrm_safety.results import Evaluation
 from lrm_safety.settings import (
     BenchmarkSettings,
+    EvaluatedModelSettings,
     EvaluateSettings,
     EvaluationSettings,
     JudgeSettings,
-    ModelSettings,
     RolloutSettings,
 )
 
-MODEL = ModelSettings(name="miniature", path=str(POLICY), family="miniature", dtype="float32")
+MODEL = EvaluatedModelSettings(name="miniature", path=str(POLICY), family="miniature", dtype="float32")
 judged: list[tuple[str, str]] = []
 
 
@@ -189,7 +189,7 @@ def test_another_benchmark_generates_only_its_own(engines: Engines, prompts: str
         ({"seed": 1}, "seed: 0 -> 1"),
         ({"temperature": 0.5}, "protocol.temperature: 1 -> 0.5"),
         (
-            {"model": ModelSettings(name="other", path=str(POLICY), family="miniature", dtype="float32")},
+            {"model": EvaluatedModelSettings(name="other", path=str(POLICY), family="miniature", dtype="float32")},
             'model: "miniature" -> "other"',
         ),
     ],
@@ -211,7 +211,7 @@ def test_another_model_is_refused_before_anything_is_written(engines: Engines, p
     benchmarks = first.evaluation.benchmarks
     evaluated(settings_of(prompts, benchmarks={"tail": benchmarks["tail"]}), tmp_path)
     before = kept(tmp_path)
-    other = ModelSettings(name="other", path=str(POLICY), family="miniature", dtype="float32")
+    other = EvaluatedModelSettings(name="other", path=str(POLICY), family="miniature", dtype="float32")
     for chosen in ({"own": benchmarks["own"]}, benchmarks):
         with pytest.raises(
             DataError, match=r'responses/tail holds responses of another evaluation \(model: "miniature" ->'
@@ -316,6 +316,6 @@ def test_a_prompt_over_the_context(engines: Engines, tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_think(prompts: str, tmp_path: Path) -> None:
-    plain = ModelSettings(name="plain", path=str(POLICY), family="plain", dtype="float32")
+    plain = EvaluatedModelSettings(name="plain", path=str(POLICY), family="plain", dtype="float32")
     with pytest.raises(ConfigError, match=r"^evaluation\.protocol=deepseek_r1: is for models that think.*family=plain"):
         prepare(settings_of(prompts, model=plain, protocol="deepseek_r1"), tmp_path)
