@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .conversation import get_family
-from .datasets import SupervisedRow, hold_out, render_supervised
+from .datasets import SupervisedRow, SupervisedSet, hold_out, render_supervised
 from .errors import ConfigError
 from .modeling.load import load_tokenizer
 from .preparation import Prepared, check_policy, find_checkpoint, load_rows, model_content, open_store, with_paths
 from .schedule import Schedule
-from .settings import ScheduleSettings, SftSettings
+from .settings import DataSettings, ModelSettings, ScheduleSettings, SftSettings, SupervisedSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(kw_only=True)
@@ -33,18 +37,7 @@ def prepare_sft(settings: SftSettings, directory: Path) -> PreparedSft:
     settings = with_paths(settings)
     sft = settings.sft
     num_embeddings = check_policy(settings.model, settings.trainer)
-    supervised = render_supervised(
-        load_rows(settings.data),
-        get_family(settings.model.family),
-        load_tokenizer(settings.model),
-        system_prompt=settings.model.system_prompt,
-        targets=sft.targets,
-        response_field=sft.response_field,
-        trace_field=sft.trace_field,
-        max_sequence_tokens=sft.max_sequence_tokens,
-        overlong=sft.overlong,
-        num_embeddings=num_embeddings,
-    )
+    supervised = supervised_set(settings.data, sft, settings.model, load_tokenizer(settings.model), num_embeddings)
     identity["content"] = model_content(settings.model) | {
         "prompts and responses as rendered": supervised.token_fingerprint
     }
@@ -67,6 +60,28 @@ def prepare_sft(settings: SftSettings, directory: Path) -> PreparedSft:
         validation=validation,
         num_dropped=supervised.num_dropped,
         num_respelled=supervised.num_respelled,
+    )
+
+
+def supervised_set(
+    data: DataSettings,
+    sft: SupervisedSettings,
+    model: ModelSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    num_embeddings: int | None = None,
+) -> SupervisedSet:
+    """The rows at `data.path` as `sft` trains on them. Raises DataError for a row that cannot be, see `render_supervised`."""
+    return render_supervised(
+        load_rows(data),
+        get_family(model.family),
+        tokenizer,
+        system_prompt=model.system_prompt,
+        targets=sft.targets,
+        response_field=sft.response_field,
+        trace_field=sft.trace_field,
+        max_sequence_tokens=sft.max_sequence_tokens,
+        overlong=sft.overlong,
+        num_embeddings=num_embeddings,
     )
 
 

@@ -23,7 +23,7 @@ def reflection(settings: AnalyzeSettings, resolved: dict[str, Any], folder: RunF
 def memorization(settings: AnalyzeSettings, resolved: dict[str, Any], folder: RunFolder) -> None:
     """One analysis of memorized supervised rows, into memorization.json of the folder."""
     _prepare_threads()
-    from ..lab.analysis.memorization_run import analyze_memorization
+    from ..lab.analysis.memorization import analyze_memorization
 
     _keep("memorization", analyze_memorization(settings, Console()), settings, resolved, folder)
 

@@ -1,22 +1,33 @@
-"""One model in this process that reads given texts: forward passes under a token budget, and greedy continuations."""
+"""The models of an analysis: where they are, whether they share one tokenizer, and one in this process that reads given texts."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...batching import plan_micro_batches
-from ...modeling.load import freeze, load_causal_lm
+from ...errors import ConfigError
+from ...evaluation.engine import resolve_device
+from ...modeling.folder import model_fingerprint
+from ...modeling.load import check_causal_lm, freeze, load_causal_lm, load_tokenizer
 from ...modeling.packing import Forward, score_micro_batches
 from ...modeling.token_logprobs import ChunkedHead, TokenLogprobs
+from ...models_cache import ensure_cached
+from ...monitoring.progress import counted
+from ...results import AnalysedModel
 from ...rollouts import TokenIds, TokenScores, TokenValues, TrainingSequence
 from ...settings import ModelSettings
+from ...settings.analysis import AnalyzeSettings
+from ...settings.paths import CACHE_PREFIX, resolve
 
 Pair = tuple[TokenIds, TokenIds]
 """Prompt and response ids, int32, neither empty."""
@@ -83,7 +94,8 @@ class Reader:
         )
 
     def entropies(self, pairs: Sequence[Pair], temperature: float) -> list[TokenValues]:
-        """Entropy in nats, float32 [T], of the distribution that each response token is drawn from at `temperature`."""
+        """Exact entropies H_t = -sum_j p_j log p_j in nats, float32 [T], of the distribution that each response token is drawn
+        from at `temperature`: the whole of it, with what top-p or top-k would have cut off while sampling."""
         return [one.entropy for one in self._read(pairs, lambda batch: self._entropies(batch, temperature))]
 
     def matches(self, pairs: Sequence[Pair]) -> list[tuple[TokenValues, np.ndarray]]:
@@ -145,3 +157,55 @@ class Reader:
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def locate(model: ModelSettings, path: str, revision: str | None, key: str) -> ModelSettings:
+    """`model` at another path, checked; a `cache:` model is made if it is not there. Raises ConfigError or ModelError."""
+    if path.startswith(CACHE_PREFIX):
+        ensure_cached(path.removeprefix(CACHE_PREFIX), lambda line: None)
+    located = replace(model, path=resolve(path, key), revision=revision)
+    check_causal_lm(located)
+    return located
+
+
+def common_tokenizer(models: Mapping[str, ModelSettings]) -> PreTrainedTokenizerBase:
+    """The tokenizer of all models. Raises ConfigError when two disagree about a token: ids of one would mean something
+    else to the other."""
+    found = {name: load_tokenizer(model) for name, model in models.items()}
+    first, *others = found
+    vocabulary = found[first].get_vocab()
+    for name in others:
+        if found[name].get_vocab() != vocabulary:
+            raise ConfigError(
+                f"analysis.models.{name}: has another vocabulary than {first}; analyse models of one tokenizer together"
+            )
+    return found[first]
+
+
+def describe(models: Mapping[str, ModelSettings]) -> dict[str, AnalysedModel]:
+    """Each model for the results."""
+    return {
+        name: AnalysedModel(
+            path=model.path,
+            family=model.family,
+            dtype=model.dtype,
+            fingerprint=model_fingerprint(model.path, model.revision, key=f"analysis.models.{name}.path"),
+        )
+        for name, model in models.items()
+    }
+
+
+@contextmanager
+def reading(
+    model: ModelSettings, settings: AnalyzeSettings, console: Console, label: str, total: int, unit: str = "responses"
+) -> Iterator[Reader]:
+    """A model that is loaded for the block, counts what it reads towards `total`, and gives its memory back."""
+    reader = Reader.load(
+        model,
+        device=resolve_device(settings.run.device),
+        micro_batch_tokens=settings.analysis.micro_batch_tokens,
+        chunk_tokens=settings.analysis.logprob_chunk_tokens,
+    )
+    with counted(console, label, total, unit) as reader.on_read:
+        yield reader
+    reader.close()

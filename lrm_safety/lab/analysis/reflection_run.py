@@ -13,9 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...errors import ConfigError, DataError
-from ...evaluation.engine import resolve_device
 from ...evaluation.results import interval, number
-from ...monitoring.progress import counted
 from ...results import (
     Difference,
     Forking,
@@ -26,14 +24,11 @@ from ...results import (
     ReflectionCell,
     known,
 )
-from ...rollouts import TokenValues
 from ...settings import ModelSettings
 from ...settings.analysis import AnalyzeSettings, ReflectionSettings
 from ...statistics import paired_difference
 from ...terminal import print_whole
-from .entropy import choose_temperatures, token_entropies
-from .located import common_tokenizer, describe, locate
-from .models import Reader
+from .models import common_tokenizer, describe, locate, reading
 from .reflection import (
     PER_RESPONSE,
     ReadResponse,
@@ -41,10 +36,10 @@ from .reflection import (
     by_question,
     count_reflection,
     decile_figures,
+    find_reflection_tokens,
     forking_threshold,
     reflection_figures,
 )
-from .reflection_tokens import find_reflection_tokens
 from .responses import Written, WrittenResponse, read_evaluation
 
 Key = tuple[str, str, str, float]
@@ -124,6 +119,17 @@ def _gather(settings: AnalyzeSettings) -> tuple[dict[str, Written], dict[str, Mo
     return written, models
 
 
+def choose_temperatures(asked: Sequence[float], sampled_at: Sequence[float]) -> list[float]:
+    """Temperatures, each once: those asked for, or those of the responses' sampling first and then 1.
+
+    Responses that were decoded greedily (temperature 0) add none: the entropy of greedy decoding is 0 everywhere. Raises
+    ConfigError for a temperature that is not above 0.
+    """
+    if any(temperature <= 0 for temperature in asked):
+        raise ConfigError("analysis.reflection.temperatures: must be above 0; at 0 every entropy is 0")
+    return list(dict.fromkeys(asked or [*(temperature for temperature in sampled_at if temperature > 0), 1.0]))
+
+
 def _comparable(written: Mapping[str, Written]) -> list[str]:
     """Benchmarks that all hold. Raises DataError when there is none, or their questions or prompts differ."""
     first, *others = written
@@ -156,27 +162,18 @@ def _read_all(
 ) -> dict[Key, list[ReadResponse]]:
     """One model reads all responses; it is loaded once and its memory given back."""
     responses_of = {key: written[key[0]].benchmarks[key[1]] for key in product(written, benchmarks)}
-    reader = Reader.load(
-        model,
-        device=resolve_device(settings.run.device),
-        micro_batch_tokens=settings.analysis.micro_batch_tokens,
-        chunk_tokens=settings.analysis.logprob_chunk_tokens,
-    )
     found: dict[Key, list[ReadResponse]] = {}
     total = sum(map(len, responses_of.values())) * len(temperatures)
-    with counted(console, f"{name} reads {', '.join(written)}", total) as reader.on_read:
+    with reading(model, settings, console, f"{name} reads {', '.join(written)}", total) as reader:
         for (writer, benchmark), responses in responses_of.items():
             pairs = [(one.prompt_ids, one.response_ids) for one in responses]
-            for temperature, entropies in token_entropies(reader, pairs, temperatures).items():
+            for temperature in temperatures:
+                entropies = reader.entropies(pairs, temperature)
                 found[name, writer, benchmark, temperature] = [
-                    _as_read(one, mine) for one, mine in zip(responses, entropies, strict=True)
+                    ReadResponse(one.question, one.response_ids, mine, one.num_trace_tokens)
+                    for one, mine in zip(responses, entropies, strict=True)
                 ]
-    reader.close()
     return found
-
-
-def _as_read(response: WrittenResponse, entropies: TokenValues) -> ReadResponse:
-    return ReadResponse(response.question, response.response_ids, entropies, response.num_trace_tokens)
 
 
 def _threshold(options: ReflectionSettings, own: Sequence[Sequence[ReadResponse]]) -> float:

@@ -9,8 +9,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from lrm_safety.errors import ConfigError
-from lrm_safety.lab.analysis.reflection import PER_RESPONSE, POOLED
-from lrm_safety.lab.analysis.reflection_tokens import PRESETS
+from lrm_safety.lab.analysis.reflection import PER_RESPONSE, POOLED, PRESETS
 from lrm_safety.settings import analysis as schema
 from lrm_safety.settings.analysis import AnalyzedModelSettings, AnalyzeSettings, ReflectionSettings
 from lrm_safety.settings.compose import compose_analysis

@@ -6,8 +6,8 @@ import torch
 from transformers import GenerationConfig
 
 from lrm_safety.errors import ConfigError
-from lrm_safety.lab.analysis.entropy import choose_temperatures, token_entropies
 from lrm_safety.lab.analysis.models import Reader
+from lrm_safety.lab.analysis.reflection_run import choose_temperatures
 from lrm_safety.settings import ModelSettings
 
 
@@ -35,8 +35,8 @@ def test_entropies_are_those_of_the_full_softmax_in_float64(tiny_qwen, reader_of
                 p /= p.sum()
                 entropies.append(-sum(float(q) * np.log(float(q)) for q in p if q > 0))
             expected[temperature].append(entropies)
-    found = token_entropies(reader_of(tiny_qwen, packing=packing), pairs, (0.6, 1.0))
-    assert list(found) == [0.6, 1.0]
+    reader = reader_of(tiny_qwen, packing=packing)
+    found = {temperature: reader.entropies(pairs, temperature) for temperature in (0.6, 1.0)}
     for temperature, responses in found.items():
         for mine, theirs in zip(responses, expected[temperature], strict=True):
             np.testing.assert_allclose(mine, theirs, atol=1e-5, rtol=0)

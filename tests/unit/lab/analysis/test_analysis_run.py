@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.lab.analysis.memorization_run import analyze_memorization
+from lrm_safety.lab.analysis.memorization import analyze_memorization
 from lrm_safety.lab.analysis.reflection_run import analyze_reflection
 from lrm_safety.lab.analysis.responses import read_evaluation
 from lrm_safety.modeling.load import load_causal_lm, load_tokenizer
