@@ -19,8 +19,8 @@ from .algorithm.shaping import RunningMoments, malformed_penalty, overlong_penal
 from .conversation import ParsedResponse
 from .errors import InvariantError
 from .rewards.scorer import Scores
+from .rewards.segments import Segments, segment_metrics, shaping_rewards
 from .rollouts import GenerationRequest, Rollout, TokenIds, TokenScores, TokenValues, TrainingSequence
-from .segment_rewards import Segments, segment_metrics, shaping_rewards
 from .settings import KLSettings, Settings
 from .settings.training import BASELINES
 

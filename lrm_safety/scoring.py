@@ -13,9 +13,8 @@ from .datasets import PromptSet
 from .experience import RolloutBatch
 from .rewards.conversation import Conversation
 from .rewards.scorer import PrefixScores, Scores
-from .rewards.segments import Step
+from .rewards.segments import Segments, Step, cut
 from .rollouts import Rollout, TokenScores, TrainingSequence
-from .segment_rewards import Segments, cut
 from .settings import RewardSettings
 from .workers.protocols import ReferenceScorer, RewardScorer
 

@@ -1,4 +1,4 @@
-"""Rewards for the steps of a trace: cut it, find each step's tokens, and share the response's score among the steps.
+"""Segment rewards: cut a trace into steps, score its prefixes, and share the response's score among the steps.
 
 The score of a response R is shared by differences of the scores of its prefixes: a step earns what it adds. With
 phi(prefix) the reward model's score of everything up to a step's end, step k of n earns phi_k - phi_(k-1), and the last
@@ -7,9 +7,14 @@ before the first token and after the last: whatever phi is, every response's rew
 changes, and neither does the best policy. With gamma below 1 it would: discounting and segment rewards exclude each other.
 
 Rule for the empty prefix: it is not scored. Its score would be the same for every response to a prompt; counting it as
-nought gives the first step phi_1 whole. Training therefore takes the prefixes' mean off phi first (segment_rewards.py).
+nought gives the first step phi_1 whole. Training therefore takes the mean of the prefixes that a score is compared with off
+phi first, shaped (standardised, clipped) as the response's own score is: a trace that has not ended scores lower than a whole
+response whatever it says, and no step earns or owes that. Without a group baseline these are all prefixes of the rollout
+batch, with one those of the prompt's own group: the difficulty of a prompt, which the baseline takes off its scores, would
+otherwise be taken off a second time with the potentials, and would be most of what the later steps of its responses are told.
 
-Pure functions of text, token ids and numbers; nothing here knows a tokenizer or a model.
+A response falls back to one reward at its last token, the rule of `reward.granularity=response`, where it is malformed
+(trace and answer cannot be told apart) or has one step only (no trace, or a trace of one step that was cut off).
 """
 
 from __future__ import annotations
@@ -21,11 +26,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from lrm_safety.conversation import CLOSE_TAG, OPEN_TAG, compose_response
-from lrm_safety.errors import RewardError
-
+from ..conversation import CLOSE_TAG, OPEN_TAG, ParsedResponse, ResponseParser, compose_response
+from ..errors import RewardError
+from ..rollouts import Rollout
+from ..settings import SegmentSettings
 from .conversation import Conversation
+from .scorer import ScoreArray
 
 Decode = Callable[[Sequence[int]], str]
 """Text of token ids, control tokens left out, as `ResponseParser` reads them."""
@@ -189,3 +198,80 @@ def _num_common(a: str, b: str) -> int:
     """Length of the common beginning."""
     num = min(len(a), len(b))
     return next((place for place in range(num) if a[place] != b[place]), num)
+
+
+@dataclass
+class Segments:
+    """The steps of N responses and what their prefixes scored; position i is response i."""
+
+    steps: list[list[Step]]
+    """Empty for a response that fell back."""
+    prefix_scores: list[ScoreArray]
+    """Raw scores float32 [num_steps - 1], of the prefix at the end of every step but the last."""
+    seconds: float
+    """Spent by reward workers on prefixes, all calls together."""
+    response_seconds: float
+    """The same for the responses themselves."""
+
+
+def cut(
+    rollout: Rollout,
+    response: ParsedResponse,
+    conversation: Conversation,
+    parser: ResponseParser,
+    settings: SegmentSettings,
+) -> tuple[list[Step], list[Conversation]]:
+    """The steps of a response and the prefix at the end of each but the last; two empty lists where it falls back."""
+    ids, num_trace_tokens = rollout.response_ids.tolist(), response.num_trace_tokens
+    if response.status == "malformed":
+        return [], []
+    steps = steps_of(ids, num_trace_tokens, parser.decode, settings.unit, settings.max_steps)
+    if len(steps) < 2:
+        return [], []
+    return steps, prefix_conversations(conversation, parser.decode(ids[:num_trace_tokens]), steps)[:-1]
+
+
+def shaping_rewards(
+    segments: Segments,
+    lengths: Sequence[int],
+    like_scores: Callable[[Tensor], Tensor],
+    groups: Sequence[int] | None = None,
+) -> Tensor:
+    """What segment rewards add to the tokens, float64 [total]: 0 in sum over every response.
+
+    With phi_k the potential of the prefix at the end of step k, the last token of step k < n gains phi_k - phi_(k-1)
+    and the response's last one -phi_(n-1), beside the score that it has already.
+
+    Args:
+        like_scores: raw scores of prefixes in the units of the shaped scores.
+        groups: [N], the prompt of each response, where scores are compared within a prompt (a group baseline, or
+            normalisation per group); potentials are then centred within it. None: over the whole batch.
+    """
+    potentials = [
+        like_scores(torch.from_numpy(np.asarray(scores, dtype=np.float64))).numpy() for scores in segments.prefix_scores
+    ]
+    together: dict[int, list[np.ndarray]] = {}
+    compared = [0] * len(potentials) if groups is None else list(groups)
+    for group, own in zip(compared, potentials, strict=True):
+        together.setdefault(group, []).append(own)
+    # A group without a prefix has no mean, and nothing to take it from.
+    means = {group: float(np.concatenate(parts).mean()) for group, parts in together.items() if any(map(len, parts))}
+    parts = []
+    for steps, own, length, group in zip(segments.steps, potentials, lengths, compared, strict=True):
+        shares = step_rewards(np.append(own - means[group], 0.0)) if steps else np.empty(0)
+        parts.append(token_rewards(shares, steps, length))
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def segment_metrics(segments: Segments) -> dict[str, float]:
+    """How many prefixes were scored, what that cost, and how many responses fell back."""
+    num_responses = len(segments.steps)
+    return {
+        "reward/segment_fallback_rate": sum(not steps for steps in segments.steps) / num_responses,
+        "reward/prefixes_per_response": sum(map(len, segments.prefix_scores)) / num_responses,
+        "reward/prefix_score_std": float(np.concatenate(segments.prefix_scores).std(dtype=np.float64))
+        if any(map(len, segments.prefix_scores))
+        else 0.0,
+        "reward/segment_seconds": segments.seconds,
+        "reward/segment_cost": segments.seconds / max(segments.response_seconds, 1e-9),
+    }

@@ -25,9 +25,8 @@ from lrm_safety.experience import (
     shuffled_mini_batches,
 )
 from lrm_safety.monitoring.registry import find
-from lrm_safety.rewards.segments import Step
+from lrm_safety.rewards.segments import Segments, Step
 from lrm_safety.rollouts import TrainingSequence
-from lrm_safety.segment_rewards import Segments
 from lrm_safety.settings import AlgorithmSettings, KLSettings, RewardSettings, RolloutSettings, Settings
 
 # Three responses of 2, 3 and 1 tokens, scored 2, -1 and 0.5. Their k1, log pi_old - log pi_ref, is

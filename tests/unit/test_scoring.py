@@ -14,9 +14,9 @@ from lrm_safety.datasets import PromptRow, PromptSet
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.rewards.scorer import PrefixScores, Scores
+from lrm_safety.rewards.segments import segment_metrics
 from lrm_safety.rollouts import Rollout, TokenScores, TrainingSequence
 from lrm_safety.scoring import StreamScorer
-from lrm_safety.segment_rewards import segment_metrics
 from lrm_safety.settings import RewardSettings
 
 TEXTS = [
