@@ -7,14 +7,14 @@ import shlex
 from pathlib import Path
 
 import pytest
+from pages import commands, composes
 
 from lrm_safety.cli import main
-from lrm_safety.settings.compose import sweep
 
 ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 RUN_ELSEWHERE = {
     "make demo": ("end_to_end/test_runs.py", "test_the_demo_shows_before_and_after"),
-    "make study": ("end_to_end/test_study.py", "test_a_study_from_base_to_report"),
     "lrm-safety report": ("unit/lab/reports/test_report_html.py", "test_a_run_alone_is_shown_before_and_after"),
     "make setup": ("unit/test_install.py", "test_the_build_is_taken_from_the_first_place_that_has_it"),
     "source .venv/bin/activate": ("unit/test_install.py", "test_a_python_that_works_is_found_by_itself"),
@@ -23,8 +23,6 @@ RUN_ELSEWHERE = {
     "lrm-safety fetch smollm2_135m": ("end_to_end/test_runs.py", "test_a_real_model_on_real_prompts"),
     "lrm-safety samples": ("unit/commands/test_samples.py", "test_text_is_shown_after_consent_alone"),
     "lrm-safety export": ("unit/commands/test_export_command.py", "test_what_is_exported_and_where"),
-    "lrm-safety tensorboard": ("unit/monitoring/test_tensorboard.py", "test_a_finished_run_is_converted"),
-    "ray job submit": ("end_to_end/test_cluster.py", "test_jobs_on_a_cluster_are_the_run_of_one_machine"),
     "python launchers/ray_job.py": ("end_to_end/test_cluster.py", "test_jobs_on_a_cluster_are_the_run_of_one_machine"),
 }
 """Beginnings of commands that cannot be composed, with the test that runs the same."""
@@ -33,41 +31,24 @@ COMPOSED = ("evaluate", "sft", "analyze", "audit-reward", "study")
 """Commands that print what they would run with `--cfg job`."""
 
 
-def commands(page: Path = ROOT / "README.md") -> list[str]:
-    """The lines of the ```bash blocks of a page, continuations joined and comments cut."""
-    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    blocks = re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", commands(README))
 def test_a_command_of_the_readme(line: str, capfd: pytest.CaptureFixture[str]) -> None:
-    inner = line.partition(" -- ")[2] if line.startswith("ray job submit") else line
-    words = shlex.split(inner, comments=True)
+    words = shlex.split(line, comments=True)
     if "train" in words:
-        overrides = words[words.index("train") + 1 :]
-        assert composes(overrides), capfd.readouterr().err
+        assert composes("train", words[words.index("train") + 1 :]), capfd.readouterr().err
     if words[0] == "lrm-safety" and words[1] in COMPOSED:
-        assert main([*words[1:], "--cfg", "job"]) == 0, capfd.readouterr().err
+        assert composes(words[1], words[2:]), capfd.readouterr().err
     elif words[0] == "lrm-safety" and words[1] == "plan":
         assert main(words[1:]) == 0, capfd.readouterr().err
-    elif words[:2] != ["lrm-safety", "train"] or inner != line:
+    elif words[:2] != ["lrm-safety", "train"]:
         (test,) = [test for beginning, test in RUN_ELSEWHERE.items() if line.startswith(beginning)]
         file, name = test
         assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8")
 
 
-def composes(overrides: list[str]) -> bool:
-    """Whether the command line accepts them; `--cfg job` prints what would run and starts nothing."""
-    is_sweep = "-m" in overrides
-    keys = [word for word in overrides if word not in ("-m", "--cfg", "job")]
-    return all(main(["train", *one, "--cfg", "job"]) == 0 for one in (sweep(keys) if is_sweep else [keys]))
-
-
 @pytest.mark.parametrize(
     "page",
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))],
+    [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))],
     ids=lambda page: page.name,
 )
 def test_no_command_needs_quotes_in_another_shell(page: Path) -> None:
@@ -78,13 +59,13 @@ def test_no_command_needs_quotes_in_another_shell(page: Path) -> None:
 
 
 def test_readme_shows_the_ordinary_commands() -> None:
-    assert {"make demo", "make test", "lrm-safety train experiment=miniature"} <= set(commands())
+    assert {"make demo", "make test", "lrm-safety train experiment=miniature"} <= set(commands(README))
 
 
 def test_the_makefile_knows_the_targets() -> None:
     """`make test` is what runs this test, so that running it here would not end."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = {words[1] for line in commands() if (words := line.split())[0] == "make"}
+    targets = {words[1] for line in commands(README) if (words := line.split())[0] == "make"}
     assert targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target

@@ -177,7 +177,7 @@ def test_how_long_500_passes_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
 )
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
@@ -192,7 +192,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
 )
 def test_links_to_a_heading_find_it(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text())
@@ -200,9 +200,9 @@ def test_links_to_a_heading_find_it(page: Path) -> None:
 
 
 def test_every_page_has_its_place_in_the_site() -> None:
-    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
-    assert sorted(re.findall(r"\w+\.md", (ROOT / "mkdocs.yml").read_text())) == sorted(pages)
-    linked = re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs" / "index.md").read_text())
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert sorted(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text())) == sorted(pages)
+    linked = re.findall(r"\]\(([\w/]+\.md)\)", (ROOT / "docs" / "index.md").read_text())
     assert set(linked) == pages - {"index.md"}
 
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from lrm_safety.settings.compose import compose_settings
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
-GENERAL = sorted(path.stem for path in (CONF / "ablation").glob("*.yaml"))
+GENERAL = sorted(path.stem for path in (CONF / "ablation").glob("*.yaml") if path.stem != "none")
 OF_THE_MINIATURE = sorted(path.stem for path in (CONF / "experiment" / "ablation").glob("*.yaml"))
 IDENTITY = {"run.directory", "tracking.tags"}
 """What every ablation sets besides, so that its runs are told apart."""
@@ -56,6 +56,10 @@ def test_an_ablation_changes_what_it_names_and_nothing_else(name: str) -> None:
     found = changed(["experiment=miniature"], [f"experiment=ablation/{name}"])
     assert {key: value for key, value in found.items() if key not in IDENTITY} == EXPECTED[name]
     assert found["run.directory"] == f"outputs/miniature-{name}" and found["tracking.tags"] == [name]
+
+
+def test_none_changes_nothing() -> None:
+    assert changed(["experiment=star1"], ["experiment=star1", "ablation=none"]) == {}
 
 
 def test_one_update_takes_every_response_of_the_batch() -> None:
