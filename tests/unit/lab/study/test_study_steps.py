@@ -8,7 +8,7 @@ import pytest
 
 from lrm_safety.errors import ConfigError
 from lrm_safety.lab.study.steps import Step, check_steps, models_of, steps_of
-from lrm_safety.settings.compose import compose_study
+from lrm_safety.settings.compose import EVALUATE, TRAIN, compose_study
 from lrm_safety.settings.paths import configuration_directory
 
 
@@ -59,6 +59,17 @@ def test_each_step_reads_what_an_earlier_one_makes() -> None:
         assert all(any(path == product or path in product.parents for product in made) for path in read), step
         made.add(step.produces)
     assert len(made) == 14
+
+
+def test_an_evaluation_of_a_study_on_a_node_has_an_engine_for_each_of_its_gpus() -> None:
+    evaluated, trained = (
+        next(step.arguments for step in steps("study=star1") if step.kind == kind)
+        for kind in ("evaluate base", "train rl")
+    )
+    assert EVALUATE.compose(evaluated[1:])[0].run.num_engines == 8
+    cluster = TRAIN.compose(trained[1:])[0].cluster
+    groups = (cluster.policy, cluster.rollout, cluster.reward, cluster.reference)
+    assert sum(one.num_workers for one in groups) == 8, "the whole node trains too"
 
 
 def test_a_method_without_overrides_is_left_out() -> None:
