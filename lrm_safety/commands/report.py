@@ -19,7 +19,7 @@ from ..lab.reports.folders import Study
 from ..lab.reports.gather import gather
 from ..lab.reports.page import write_report
 from ..lab.reports.record import record
-from ..lab.reports.sweep import Comparison, compare, tables
+from ..lab.reports.sweep import Comparison, compare_each, tables
 from ..lab.reports.tables import Table, markdown, show
 from ..run_folder import refuse_what_a_job_would_lose
 from .samples import read_samples
@@ -56,12 +56,12 @@ def report(arguments: list[str]) -> int:
 def _report(study: Study, output: Path | None, title: str) -> None:
     """The page into the folder, if there is one, and its tables and findings on the terminal."""
     console = Console()
-    comparison = compare(study.every_run) if any(run.updates for run in study.every_run) else None
-    shown, findings, notes = _tables(study, comparison), diagnose_study(study), _notes(study, comparison)
+    comparisons = compare_each(study.every_run)
+    shown, findings, notes = _tables(study, comparisons), diagnose_study(study), _notes(study, comparisons)
     if output is not None:
         with writing(f"output={output}"):
             page = write_report(study, output, title)
-            record(title, study, comparison, findings, notes).write(output)
+            record(title, study, comparisons, findings, notes).write(output)
             told = "\n".join([f"# {title}\n", *map(markdown, shown), *(f"- {line}" for line in notes)])
             write_atomically(output / "report.md", f"{told.rstrip()}\n")
     for table in shown:
@@ -77,17 +77,17 @@ def _report(study: Study, output: Path | None, title: str) -> None:
         )
 
 
-def _tables(study: Study, comparison: Comparison | None) -> list[Table]:
+def _tables(study: Study, comparisons: Sequence[Comparison]) -> list[Table]:
     """Evaluations by model and question by question, then training runs by configuration."""
     evaluated = any(one.evaluations for one in study.subjects)
     found = [main_table(study), difference_table(study)] if evaluated else []
-    return [*(one for one in found if one.rows), *(tables(comparison) if comparison else [])]
+    return [*(one for one in found if one.rows), *tables(comparisons)]
 
 
-def _notes(study: Study, comparison: Comparison | None) -> list[str]:
+def _notes(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
     """What was left out or done otherwise; a run that the study's own notes name is named once."""
     told = " ".join(study.notes)
-    left_out = [line for line in (comparison.left_out if comparison else ()) if line.partition(": ")[0] not in told]
+    left_out = [line for one in comparisons for line in one.left_out if line.partition(": ")[0] not in told]
     return [*study.notes, *(f"left out: {line}" for line in left_out), *remarks(study)]
 
 

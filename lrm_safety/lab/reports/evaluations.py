@@ -25,7 +25,7 @@ from .combine import (
     start_of_role,
 )
 from .folders import Study
-from .sweep import compare, tables
+from .sweep import compare_each, tables
 from .tables import ABSENT, Cell, Table, cell
 
 ROLE_NAMES = {
@@ -206,7 +206,7 @@ def results(study: Study, album: Album) -> list[Part]:
 def configuration_tables(study: Study) -> list[Table]:
     """The training runs by configuration, where there are several of them."""
     runs = study.every_run
-    return tables(compare(runs)) if len([run for run in runs if run.updates]) > 1 else []
+    return tables(compare_each(runs)) if len([run for run in runs if run.updates]) > 1 else []
 
 
 def main_table(study: Study) -> Table:

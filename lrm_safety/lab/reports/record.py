@@ -37,12 +37,15 @@ class Configuration:
 
     name: str
     changed: Mapping[str, Any]
-    """How it differs from the first of the list, by dotted key."""
+    """How it differs from the reference, which `reference` names and which others of the list differ least from."""
+    reference: str
     seeds: tuple[int, ...]
     folders: tuple[str, ...]
     figures: Mapping[str, Bounded]
     differences: Mapping[str, Bounded]
-    """From the first of the list, paired by seed."""
+    """From the reference, paired by seed."""
+    before: Mapping[str, Bounded]
+    """The reference's evaluation before training."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +69,13 @@ class Report(Results):
     models: Mapping[str, Mapping[str, Combined]]
     """Primary figures by model and benchmark."""
     differences: tuple[Compared, ...]
-    before: Mapping[str, Bounded]
-    """The evaluation before training, of the first configuration."""
     configurations: tuple[Configuration, ...]
     findings: tuple[Told, ...]
     notes: tuple[str, ...]
 
 
 def record(
-    title: str, study: Study, comparison: Comparison | None, findings: Sequence[Seen], notes: Sequence[str]
+    title: str, study: Study, comparisons: Sequence[Comparison], findings: Sequence[Seen], notes: Sequence[str]
 ) -> Report:
     """Everything that the tables show."""
     benchmarks = benchmarks_of(study)
@@ -91,20 +92,20 @@ def record(
             for name in benchmarks
             for found in differences(subject, other, name)
         ),
-        before=_bounded(comparison.before()) if comparison else {},
         configurations=tuple(
             Configuration(
                 row.name,
                 row.changed,
+                comparison.reference.name,
                 tuple(row.seeds),
                 tuple(str(run.folder) for run in row.runs),
                 _bounded(row.cells()),
                 _bounded(comparison.differences(row)) if row is not comparison.reference else {},
+                _bounded(comparison.before()),
             )
+            for comparison in comparisons
             for row in comparison.rows
-        )
-        if comparison
-        else (),
+        ),
         findings=tuple(Told(one.subject, one.finding.rule, one.finding.level, one.finding.text) for one in findings),
         notes=tuple(notes),
     )

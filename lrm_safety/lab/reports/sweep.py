@@ -133,6 +133,15 @@ def by_configuration(runs: Sequence[TrainingRun]) -> dict[str, list[TrainingRun]
     return groups
 
 
+def compare_each(runs: Sequence[TrainingRun]) -> list[Comparison]:
+    """The runs of reinforcement learning among themselves, and the supervised ones: what one of the others changed is not told
+    by keys."""
+    groups: dict[bool, list[TrainingRun]] = {}
+    for run in runs:
+        groups.setdefault("algorithm" in run.config, []).append(run)
+    return [compare(mine) for mine in groups.values() if any(run.updates for run in mine)]
+
+
 def compare(runs: Sequence[TrainingRun]) -> Comparison:
     """Training runs by configuration; at least one of them has a record.
 
@@ -176,14 +185,18 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
     return found
 
 
-def tables(comparison: Comparison) -> list[Table]:
-    """The configurations, the evaluation before training first; and how they differ from the reference."""
+def tables(comparisons: Sequence[Comparison]) -> list[Table]:
+    """Of each: the configurations, the evaluation before training first; and how they differ from the reference."""
+    return [table for i, one in enumerate(comparisons) for table in _tables(one, f"-{i}" if i else "")]
+
+
+def _tables(comparison: Comparison, number: str) -> list[Table]:
     before, places = comparison.before(), _places(comparison)
     rows: list[list[str]] = [["before training", "", "", *_cells(before, places)]] if before else []
     for row in comparison.rows:
         changed = ", ".join(f"{key}={_shown(value)}" for key, value in row.changed.items()) or "reference"
         rows.append([row.name, changed, str(len(row.runs)), *_cells(row.cells(), places)])
-    made = [Table("configurations", HOW, [*MAIN_HEAD, *comparison.headings], rows, words=(0, 1))]
+    made = [Table(f"configurations{number}", HOW, [*MAIN_HEAD, *comparison.headings], rows, words=(0, 1))]
     less = [
         [row.name, *_cells(found, places, signed=True)]
         for row in comparison.rows[1:]
@@ -191,7 +204,7 @@ def tables(comparison: Comparison) -> list[Table]:
     ]
     if less:
         caption = f"Difference from {comparison.reference.name}, paired by seed."
-        made.append(Table("configurations-less", caption, ["run", *comparison.headings], less))
+        made.append(Table(f"configurations-less{number}", caption, ["run", *comparison.headings], less))
     return made
 
 
