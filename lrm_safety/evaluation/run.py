@@ -151,7 +151,7 @@ def prepare(settings: EvaluateSettings, directory: Path) -> PreparedEvaluation:
 
 def evaluate(prepared: PreparedEvaluation, console: Console) -> Evaluation:
     """Run it to its end; returns what results.json holds."""
-    settings, planned = prepared.settings, prepared.planned
+    settings, planned, adapter = prepared.settings, prepared.planned, prepared.adapter
     seconds: dict[str, float] = {}
     with _timed(seconds, "generate_seconds"):
         responses = _generate(prepared, console)
@@ -181,7 +181,7 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> Evaluation:
             family=settings.model.family,
             dtype=settings.model.dtype,
             fingerprint=prepared.fingerprint,
-            adapter=prepared.adapter and EvaluatedAdapter(prepared.adapter.path, prepared.adapter.fingerprint),
+            adapter=EvaluatedAdapter(adapter.path, adapter.fingerprint) if adapter else None,
         ),
         protocol=prepared.protocol,
         seed=settings.evaluation.seed,

@@ -166,9 +166,11 @@ class WandbView:
             _logger.warning("W&B cannot be reached (%s): the run goes on offline, upload it with `wandb sync`", reason)
         return self._init("offline", run_dir, tracking, init_timeout_seconds)
 
-    def _init(self, mode: str, run_dir: Path, tracking: TrackerSettings, init_timeout_seconds: float) -> wandb.Run:
+    def _init(
+        self, mode: Literal["online", "offline"], run_dir: Path, tracking: TrackerSettings, init_timeout_seconds: float
+    ) -> wandb.Run:
         run = wandb.init(
-            mode=mode,  # type: ignore[arg-type]
+            mode=mode,
             id=self.tracker_id,
             resume="allow",
             reinit="create_new",

@@ -10,10 +10,6 @@ from .audit import AuditRewardSettings
 from .checks import check_data, check_judges
 
 
-def nothing_more(settings: object) -> None:
-    """Where types and the rules of groups say all."""
-
-
 def check_evaluate(settings: EvaluateSettings) -> None:
     """What `checks.check` is for training."""
     check_judges(settings.evaluation)
@@ -50,11 +46,6 @@ def check_audit(settings: AuditRewardSettings) -> None:
         for view in model.read_views():
             if view not in settings.audit.views:
                 raise ConfigError(f"audit.views: lacks {view}, which reward.models.{name} reads; add it")
-
-
-def all_is_read(settings: object) -> dict[str, str]:
-    """Of a command that shares no group with another."""
-    return {}
 
 
 def unread_by_sft(settings: SftSettings) -> dict[str, str]:

@@ -26,11 +26,9 @@ from . import AnalyzeSettings, EvaluateSettings, JudgeSettings, Settings, SftSet
 from .audit import AuditRewardSettings
 from .checks import check
 from .command_checks import (
-    all_is_read,
     check_audit,
     check_evaluate,
     check_sft,
-    nothing_more,
     unread_by_analyze,
     unread_by_audit,
     unread_by_evaluate,
@@ -73,11 +71,11 @@ class Root(Generic[Schema]):
     name: str
     """Its file in conf/, which lists the schema first."""
     schema: type[Schema]
-    check: Callable[[Schema], None]
-    """Judges values and combinations; raises ConfigError."""
     example: str
     """The command with choices that compose."""
-    unread: Callable[[Schema], Mapping[str, str]] = all_is_read
+    check: Callable[[Schema], None] | None = None
+    """Judges what spans several groups; raises ConfigError."""
+    unread: Callable[[Schema], Mapping[str, str]] | None = None
     """Keys, or groups of keys, that the command line may not set, since nothing reads them, with what is read instead. A file of
     conf/ may: it serves several commands."""
 
@@ -104,7 +102,7 @@ class Root(Generic[Schema]):
         with open_dict(config):
             del config["hydra"]
         settings, resolved = self.settings_of(config)
-        unread = self.unread(settings)
+        unread = self.unread(settings) if self.unread is not None else {}
         for key in (item.key_or_group for item in parsed(overrides, self)):
             if instead := next((unread[name] for name in unread if f"{key}.".startswith(f"{name}.")), None):
                 raise ConfigError(f"{key}: `lrm-safety {self.command}` does not read it; {instead}")
@@ -126,7 +124,8 @@ class Root(Generic[Schema]):
         others."""
         try:
             settings: Schema = _adapter(self).validate_python(values)
-            self.check(settings)
+            if self.check is not None:
+                self.check(settings)
         except ValidationError as error:
             raise ConfigError(self.mistakes().invalid(error)) from error
         except Conflict as error:
@@ -140,29 +139,27 @@ class Root(Generic[Schema]):
         )
 
 
-TRAIN = Root("train", "config", Settings, check, "train experiment=miniature")
-SFT = Root("sft", "sft", SftSettings, check_sft, "sft model=miniature", unread_by_sft)
+TRAIN = Root("train", "config", Settings, "train experiment=miniature", check)
+SFT = Root("sft", "sft", SftSettings, "sft model=miniature", check_sft, unread_by_sft)
 EVALUATE = Root(
     "evaluate",
     "evaluate",
     EvaluateSettings,
-    check_evaluate,
     "evaluate model=miniature evaluation=miniature",
+    check_evaluate,
     unread_by_evaluate,
 )
-ANALYZE = Root(
-    "analyze", "analyze", AnalyzeSettings, nothing_more, "analyze reflection model=miniature", unread_by_analyze
-)
-REWARD = Root("reward", "reward_training", RewardTrainingSettings, nothing_more, "reward recipe=miniature")
+ANALYZE = Root("analyze", "analyze", AnalyzeSettings, "analyze reflection model=miniature", unread=unread_by_analyze)
+REWARD = Root("reward", "reward_training", RewardTrainingSettings, "reward recipe=miniature")
 AUDIT = Root(
     "audit-reward",
     "audit_reward",
     AuditRewardSettings,
-    check_audit,
     "audit-reward reward=miniature rows=miniature",
+    check_audit,
     unread_by_audit,
 )
-STUDY = Root("study", "study", StudySettings, nothing_more, "study study=miniature")
+STUDY = Root("study", "study", StudySettings, "study study=miniature")
 ROOTS: dict[str, Root[Any]] = {root.command: root for root in (TRAIN, EVALUATE, SFT, ANALYZE, REWARD, AUDIT, STUDY)}
 COMMANDS: dict[type, str] = {root.schema: root.command for root in ROOTS.values()}
 """The command that reads each schema."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import Field, asdict, fields, is_dataclass
+from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING
+from pydantic import AfterValidator
+from pydantic.fields import FieldInfo
 
 from ..registry import Registry
 from .compose import COMMANDS
@@ -97,11 +100,10 @@ def field_docstrings(node: type) -> dict[str, str]:
         documented |= field_docstrings(base)
     body = ast.parse(inspect.getsource(node)).body[0]
     assert isinstance(body, ast.ClassDef)
-    for statement, following in zip(body.body, body.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-            if is_text:
-                documented[statement.target.id] = inspect.cleandoc(str(following.value.value))  # type: ignore[attr-defined]
+    for pair in pairwise(body.body):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                documented[name] = inspect.cleandoc(text)
     return documented
 
 
@@ -151,25 +153,24 @@ def _limits(hint: Any) -> str:
     """What a value, or one in a list of them, may be."""
     limits: dict[str, Any] = {}
     for part in _parts(hint):
-        if get_origin(part) is Literal:
-            return ": " + ", ".join(f"`{choice}`" for choice in get_args(part))
-        if isinstance(function := getattr(part, "func", None), OneOf):
-            theirs = ", or an import path" if isinstance(function.names, Registry) else ""
-            return ": " + ", ".join(f"`{name}`" for name in function.names) + theirs
-        for limit in getattr(part, "metadata", ()):
-            limits |= (
-                vars(limit) if hasattr(limit, "__dict__") else {name: getattr(limit, name) for name in limit.__slots__}
-            )
-    low = next((f"{limits[name]:.10g} {sign} " for name, sign in (("ge", "<="), ("gt", "<")) if name in limits), "")
-    high = next((f" {sign} {limits[name]:.10g}" for name, sign in (("le", "<="), ("lt", "<")) if name in limits), "")
-    return f", {low}x{high}" if low or high else ""
+        match part:
+            case AfterValidator(func=OneOf(names=names)):
+                theirs = ", or an import path" if isinstance(names, Registry) else ""
+                return ": " + ", ".join(f"`{name}`" for name in names) + theirs
+            case FieldInfo(metadata=stated):
+                for limit in stated:
+                    limits |= asdict(limit)
+            case _ if get_origin(part) is Literal:
+                return ": " + ", ".join(f"`{choice}`" for choice in get_args(part))
+    low = [f"{limits[name]:.10g} {sign} " for name, sign in (("ge", "<="), ("gt", "<")) if name in limits]
+    high = [f" {sign} {limits[name]:.10g}" for name, sign in (("le", "<="), ("lt", "<")) if name in limits]
+    return f", {''.join(low)}x{''.join(high)}" if limits else ""
 
 
 def _parts(hint: Any) -> Iterator[Any]:
     """A type and all that it is made of, its annotations included; of a dictionary what its values are."""
     yield hint
-    inside = get_args(hint)[1:] if get_origin(hint) is dict else get_args(hint)
-    for part in (*inside, *getattr(hint, "__metadata__", ())):
+    for part in get_args(hint)[1:] if get_origin(hint) is dict else get_args(hint):
         yield from _parts(part)
 
 
