@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import VOCABULARY, tiny_granite, tiny_qwen
+from tiny_models import tiny_granite, tiny_qwen
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -388,7 +388,6 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "untied": lambda: tiny_qwen(tied=False),
     "granite": tiny_granite,
 }
-EMBEDDING_BYTES = 2 * VOCABULARY * 32
 BUCKETS = {"smaller than a tensor": 600, "several tensors": 20_000, "everything": 2**20}
 
 

@@ -27,12 +27,6 @@ def test_memorization_of_the_miniature(rows, tmp_path, capsys):
     assert "extraction_strength/response" in printed and f"results: {out}/memorization.json" in printed
 
 
-def test_cfg_starts_nothing(tmp_path, capsys):
-    assert main(["analyze", "reflection", "model=miniature", f"run.directory={tmp_path / 'no'}", "--cfg", "job"]) == 0
-    assert yaml.safe_load(capsys.readouterr().out)["analysis"]["reflection"]["preset"] == "cyclic_reflex"
-    assert not (tmp_path / "no").exists()
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -54,15 +54,3 @@ def test_a_failed_audit_has_its_exit_status(tmp_path: Path) -> None:
     limits = ["audit.limits.min_category_texts=1", "reward.models.miniature.max_tokens=40", "audit.resamples=10"]
     # Nothing fits 40 tokens: every text gets the same score.
     assert main(["audit-reward", *arguments, *limits, "run.device=cpu"]) == 1
-
-
-@pytest.mark.parametrize(
-    "command", [["reward", "recipe=miniature"], ["audit-reward", "reward=miniature", "rows=miniature"]]
-)
-def test_the_configuration_is_shown_and_nothing_started(
-    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main([*command, "--cfg", "job"]) == 0
-    assert "run" in yaml.safe_load(capsys.readouterr().out)
-    assert not list(tmp_path.iterdir())

@@ -14,8 +14,6 @@ import yaml
 from lrm_safety.errors import ConfigError
 from lrm_safety.settings import SftScheduleSettings, SftSettings, SupervisedSettings
 from lrm_safety.settings.compose import compose_sft, sweep
-from lrm_safety.settings.keys import known_keys
-from lrm_safety.settings.reference import field_docstrings
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs" / "sft.md"
@@ -150,12 +148,3 @@ def test_commands_of_the_page_compose() -> None:
         words = shlex.split(line, comments=True)[2:]
         for overrides in sweep([word for word in words if word != "-m"]):
             compose_sft(overrides)
-
-
-def test_every_field_is_explained() -> None:
-    from lrm_safety.settings.sft import SftRunSettings
-
-    for node in (SftSettings, SupervisedSettings, SftScheduleSettings, SftRunSettings):
-        explained = field_docstrings(node)
-        assert {item.name for item in fields(node)} == explained.keys()
-    assert {"sft.targets", "trainer.lr", "cluster.policy.num_workers"} <= set(known_keys(SftSettings))
