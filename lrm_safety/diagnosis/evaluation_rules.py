@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .evidence import Evidence, Finding, Measured, difference_interval
-from .thresholds import FEW_QUESTIONS, JUDGE_CEILING, THRESHOLDS
-
-KL_FAR = 0.1
-"""nats/token of k3 above which the policy is far from its reference: over a trace of 1,000 tokens, 100 nats."""
-KL_NEAR = 0.01
-"""nats/token below which it has hardly moved."""
-PENALTY_SHARE = 0.5
-"""|KL penalty| / standard deviation of the shaped score above which the penalty drowns the reward."""
-ENTROPY_FALL, ENTROPY_RISE = 0.5, 1.5
-"""Ratios of late to early entropy of the trace."""
+from .thresholds import (
+    ENTROPY_FALL,
+    ENTROPY_RISE,
+    FEW_QUESTIONS,
+    JUDGE_CEILING,
+    KL_FAR,
+    KL_NEAR,
+    PENALTY_SHARE,
+    THRESHOLDS,
+)
 
 Direction = Literal["raise", "lower", "keep", "unknown"]
 
@@ -35,61 +35,52 @@ def beta_advice(evidence: Evidence) -> BetaAdvice:
     penalty, spread = evidence.late("reward/kl_penalty_mean"), evidence.late("reward/shaped_std")
     before, after = _entropy(evidence)
     seen = tuple(one for one in (kl, coef, penalty, spread, before, after) if one is not None)
-    if kl is None and evidence.points("sft/loss"):
-        return BetaAdvice(
-            "unknown",
+    if kl is not None:
+        drowned = False
+        if penalty is not None and spread is not None:
+            drowned = abs(penalty.value) > PENALTY_SHARE * max(spread.value, 1e-8)
+        ratio = after.value / before.value if before is not None and after is not None and before.value > 0 else 1.0
+        return BetaAdvice(*_direction(kl.value, coef, drowned, ratio), seen)
+    if evidence.points("sft/loss"):
+        text = (
             "Supervised fine-tuning has no beta: train fewer epochs, lower trainer.lr, or mix reasoning examples into the data; "
-            "reinforcement learning with a KL term is the other way.",
-            seen,
+            "reinforcement learning with a KL term is the other way."
         )
-    if kl is None:
-        return BetaAdvice("unknown", "beta: no KL was recorded, so nothing says which way to move it.", seen)
-    at = f"KL to the reference is {kl.value:.3g} nats/token"
-    drowned = (
-        penalty is not None and spread is not None and abs(penalty.value) > PENALTY_SHARE * max(spread.value, 1e-8)
-    )
-    if kl.value > KL_FAR:
-        return BetaAdvice(
-            "raise",
+        return BetaAdvice("unknown", text, seen)
+    return BetaAdvice("unknown", "beta: no KL was recorded, so nothing says which way to move it.", seen)
+
+
+def _direction(kl: float, coef: Measured | None, drowned: bool, entropy_ratio: float) -> tuple[Direction, str]:
+    """Which way and why. `drowned`: the penalty is most of the reward. `entropy_ratio`: late over early, 1 where unknown."""
+    at = f"KL to the reference is {kl:.3g} nats/token"
+    if kl > KL_FAR:
+        return "raise", (
             f"{_raise(coef, ' (2 to 5 times)')}: {at}, above {KL_FAR:g}: the policy has drifted, and reasoning went with "
-            "it. A lower trainer.lr or fewer updates do the same.",
-            seen,
+            "it. A lower trainer.lr or fewer updates do the same."
         )
     if drowned:
-        return BetaAdvice(
-            "lower",
+        return "lower", (
             f"Lower algorithm.kl.coef (2 to 5 times): {at}, and the KL penalty is more than {PENALTY_SHARE:g} of the spread of the "
-            "reward: over-regularised, what is learned is mostly the penalty.",
-            seen,
+            "reward: over-regularised, what is learned is mostly the penalty."
         )
-    if before is not None and after is not None and before.value > 0:
-        ratio = after.value / before.value
-        if ratio < ENTROPY_FALL and kl.value >= KL_NEAR:
-            return BetaAdvice(
-                "raise",
-                f"{_raise(coef)}: {at} and the entropy of the trace fell to {ratio:.2f} of its beginning: the policy is "
-                "collapsing on few responses.",
-                seen,
-            )
-        if ratio > ENTROPY_RISE and kl.value >= KL_NEAR:
-            return BetaAdvice(
-                "raise",
-                f"{_raise(coef)} or lower trainer.lr: {at} and the entropy of the trace grew to {ratio:.2f} of its "
-                "beginning: the policy is being scattered.",
-                seen,
-            )
-    if kl.value < KL_NEAR:
-        return BetaAdvice(
-            "keep",
+    if kl < KL_NEAR:
+        return "keep", (
             f"Leave beta alone: {at}, below {KL_NEAR:g}: the policy has hardly moved, so drift is not the cause, and neither is "
-            "the penalty. Look at truncation (rate/cut_off), format and the evaluation's noise first.",
-            seen,
+            "the penalty. Look at truncation (rate/cut_off), format and the evaluation's noise first."
         )
-    return BetaAdvice(
-        "keep",
+    if entropy_ratio < ENTROPY_FALL:
+        return "raise", (
+            f"{_raise(coef)}: {at} and the entropy of the trace fell to {entropy_ratio:.2f} of its beginning: the policy is "
+            "collapsing on few responses."
+        )
+    if entropy_ratio > ENTROPY_RISE:
+        return "raise", (
+            f"{_raise(coef)} or lower trainer.lr: {at} and the entropy of the trace grew to {entropy_ratio:.2f} of its "
+            "beginning: the policy is being scattered."
+        )
+    return "keep", (
         f"Leave beta alone: {at}, between {KL_NEAR:g} and {KL_FAR:g}, and the entropy held. Look at the reward (what does it "
-        "score low in correct reasoning?) and at the response limit first.",
-        seen,
+        "score low in correct reasoning?) and at the response limit first."
     )
 
 

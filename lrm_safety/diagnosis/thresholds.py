@@ -58,3 +58,11 @@ ENTROPY_HALVED, ENTROPY_GONE = 0.5, 0.1
 """Ratios of late to early entropy: below the first and `COLLAPSED_ENTROPY`, or below the second, it has collapsed."""
 FEW_QUESTIONS = 10
 """Labels with fewer questions are not compared."""
+KL_FAR = 0.1
+"""nats/token of k3 above which the policy is far from its reference: over a trace of 1,000 tokens, 100 nats."""
+KL_NEAR = 0.01
+"""nats/token below which it has hardly moved."""
+PENALTY_SHARE = 0.5
+"""|KL penalty| / standard deviation of the shaped score above which the penalty drowns the reward."""
+ENTROPY_FALL, ENTROPY_RISE = 0.5, 1.5
+"""Ratios of late to early entropy of the trace."""

@@ -16,41 +16,39 @@ from .thresholds import (
 )
 
 
+def _too_high(evidence: Evidence, rule: str, metric: str, threshold: str, text: str, remedy: str) -> list[Finding]:
+    """The finding of a metric whose last records lie above its threshold; `text` has places for {name} and {value}."""
+    late = evidence.late(metric)
+    if late is None or not (level := THRESHOLDS[threshold].level(late.value)):
+        return []
+    return [Finding(rule, level, text.format(name=metric, value=late.value), (late,), remedy)]
+
+
 def kl_blow_up(evidence: Evidence) -> list[Finding]:
     """The policy runs away from the reference."""
-    late = evidence.late("kl/k3")
-    if late is None or not (level := THRESHOLDS["kl_blow_up"].level(late.value)):
-        return []
-    return [
-        Finding(
-            "kl_blow_up",
-            level,
-            f"KL to the reference has reached {late.value:.3g} nats/token: the policy has left the model that could reason.",
-            (late,),
-            "Raise algorithm.kl.coef or lower trainer.lr, go back to a checkpoint before the rise (checkpoint.resume), and look at "
-            "the rollouts of that time for one phrase or format that the reward pays for.",
-        )
-    ]
+    return _too_high(
+        evidence,
+        "kl_blow_up",
+        "kl/k3",
+        "kl_blow_up",
+        "KL to the reference has reached {value:.3g} nats/token: the policy has left the model that could reason.",
+        "Raise algorithm.kl.coef or lower trainer.lr, go back to a checkpoint before the rise (checkpoint.resume), and look at "
+        "the rollouts of that time for one phrase or format that the reward pays for.",
+    )
 
 
 def engine_mismatch(evidence: Evidence) -> list[Finding]:
     """The engine samples from another distribution than the trainer differentiates."""
-    findings = []
-    for name, threshold in (("mismatch/kl", "mismatch_kl"), ("mismatch/mean_abs_logprob", "mismatch_logprob")):
-        late = evidence.late(name)
-        if late is not None and (level := THRESHOLDS[threshold].level(late.value)):
-            findings.append(
-                Finding(
-                    "engine_mismatch",
-                    level,
-                    f"Engine and trainer disagree about the sampled tokens: {name} is {late.value:.3g}.",
-                    (late,),
-                    "Check the probe after a weight sync (sync/probe_mean_abs: a wrong weight shows there), then the kernels "
-                    "(model.attention, rollout.enforce_eager, model.dtype). algorithm.correction=tis bounds the damage, "
-                    "correction=mask drops such tokens.",
-                )
-            )
-    return findings
+    text = "Engine and trainer disagree about the sampled tokens: {name} is {value:.3g}."
+    remedy = (
+        "Check the probe after a weight sync (sync/probe_mean_abs: a wrong weight shows there), then the kernels "
+        "(model.attention, rollout.enforce_eager, model.dtype). algorithm.correction=tis bounds the damage, "
+        "correction=mask drops such tokens."
+    )
+    return [
+        *_too_high(evidence, "engine_mismatch", "mismatch/kl", "mismatch_kl", text, remedy),
+        *_too_high(evidence, "engine_mismatch", "mismatch/mean_abs_logprob", "mismatch_logprob", text, remedy),
+    ]
 
 
 def length_drift(evidence: Evidence) -> list[Finding]:
@@ -75,18 +73,14 @@ def length_drift(evidence: Evidence) -> list[Finding]:
             )
             text = f"Responses have {way} to {ratio:.2f} times their first length."
             findings.append(Finding("length_drift", level, text, (early, late), remedy))
-    cut = evidence.late("response/unfinished_fraction")
-    if cut is not None and (level := THRESHOLDS["unfinished"].level(cut.value)):
-        findings.append(
-            Finding(
-                "length_drift",
-                level,
-                f"{cut.value:.0%} of the responses are cut off at the token limit; the reward reads half a thought.",
-                (cut,),
-                "Raise rollout.max_response_tokens, or set reward.unfinished_penalty so that endless traces cost something.",
-            )
-        )
-    return findings
+    return findings + _too_high(
+        evidence,
+        "length_drift",
+        "response/unfinished_fraction",
+        "unfinished",
+        "{value:.0%} of the responses are cut off at the token limit; the reward reads half a thought.",
+        "Raise rollout.max_response_tokens, or set reward.unfinished_penalty so that endless traces cost something.",
+    )
 
 
 def _traces_held(evidence: Evidence) -> bool:
@@ -114,18 +108,14 @@ def collapsed_traces(evidence: Evidence) -> list[Finding]:
                     "(reward=skywork_views), raise algorithm.kl.coef, or mix reasoning prompts into the data.",
                 )
             )
-    malformed = evidence.late("response/malformed_fraction")
-    if malformed is not None and (level := THRESHOLDS["malformed"].level(malformed.value)):
-        findings.append(
-            Finding(
-                "collapsed_traces",
-                level,
-                f"{malformed.value:.0%} of the responses break the family's format.",
-                (malformed,),
-                "Set reward.malformed_penalty, check model.family against the checkpoint's chat template, raise algorithm.kl.coef.",
-            )
-        )
-    return findings
+    return findings + _too_high(
+        evidence,
+        "collapsed_traces",
+        "response/malformed_fraction",
+        "malformed",
+        "{value:.0%} of the responses break the family's format.",
+        "Set reward.malformed_penalty, check model.family against the checkpoint's chat template, raise algorithm.kl.coef.",
+    )
 
 
 def entropy_collapse(evidence: Evidence) -> list[Finding]:

@@ -18,14 +18,14 @@ _NO_FIELD = "\0"
 
 def read_rows(
     path: str | None,
-    hub_id: str | None,
+    hub_id: str | None = None,
     *,
     path_key: str,
-    prompt_field: str,
-    prompt_key: str | None,
-    category_field: str,
-    split: str,
-    revision: str | None,
+    prompt_field: str = "prompt",
+    prompt_key: str | None = None,
+    category_field: str = "category",
+    split: str = "train",
+    revision: str | None = None,
 ) -> list[PromptRow]:
     """Rows in the order of their source; `extra` holds every column but prompt and category.
 
@@ -48,7 +48,7 @@ def read_rows(
 
 
 def made_rows(
-    function: str, num: int, seed: int, *, key: str, prompt_field: str, category_field: str
+    function: str, num: int, seed: int, *, key: str, prompt_field: str = "prompt", category_field: str = "category"
 ) -> list[PromptRow]:
     """Rows of `package.module:function(num, seed)`, a list of dictionaries. Raises ConfigError for an absent function,
     DataError, opening with `key`, for anything else that it may do."""

@@ -60,25 +60,9 @@ def load_texts(settings: AuditRowSettings, formats: Sequence[str], seed: int) ->
     for name in formats:
         get_family(name, "audit.formats")
     if settings.function is not None:
-        rows = made_rows(
-            settings.function,
-            settings.num_prompts,
-            seed,
-            key="rows.function",
-            prompt_field="prompt",
-            category_field="category",
-        )
+        rows = made_rows(settings.function, settings.num_prompts, seed, key="rows.function")
     else:
-        rows = read_rows(
-            settings.path,
-            None,
-            path_key="rows.path",
-            prompt_field="prompt",
-            prompt_key=None,
-            category_field="category",
-            split="train",
-            revision=None,
-        )
+        rows = read_rows(settings.path, path_key="rows.path")
     source = settings.path or settings.function
     texts: list[AuditText] = []
     seen: set[tuple[str, str | None]] = set()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lrm_safety.diagnosis.evaluation_rules import ENTROPY_FALL, ENTROPY_RISE, KL_FAR, KL_NEAR, PENALTY_SHARE
 from lrm_safety.diagnosis.rules import RULES
 from lrm_safety.diagnosis.thresholds import (
     COLLAPSED_ENTROPY,
+    ENTROPY_FALL,
     ENTROPY_GONE,
     ENTROPY_HALVED,
+    ENTROPY_RISE,
     FEW_QUESTIONS,
     JUDGE_CEILING,
     JUDGE_STILL,
+    KL_FAR,
+    KL_NEAR,
+    PENALTY_SHARE,
     REWARD_RISE,
     THRESHOLDS,
 )
