@@ -12,9 +12,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from ...conversation import Family, get_family
@@ -27,7 +25,7 @@ from ...settings.analysis import AnalyzeSettings
 from ...settings.paths import resolve
 from ...sft_preparation import supervised_set
 from ...statistics import Estimate, estimate, paired_difference
-from ...terminal import print_whole
+from ...terminal import print_table
 from .models import Reader, common_tokenizer, describe, locate, reading
 
 _WORD = re.compile(r"[^\W_]+")
@@ -254,12 +252,10 @@ SHOWN = (
 
 def show(results: Memorization, console: Console) -> None:
     """The table: a row for each measure, model and group."""
-    table = Table(title=f"memorization of {results.data.name}", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("measure", no_wrap=True)
-    for heading in ("model", "rows", "value", "95% interval", "n"):
-        table.add_column(heading, overflow="fold")
-    for measure, cell in product(SHOWN, results.cells):
-        metric = cell.figures.get(measure)
-        if metric is not None:
-            table.add_row(measure, cell.model, cell.group, number(metric.value), interval(metric), str(metric.n))
-    print_whole(console, table)
+    rows = [
+        (measure, cell.model, cell.group, number(metric.value), interval(metric), str(metric.n))
+        for measure, cell in product(SHOWN, results.cells)
+        if (metric := cell.figures.get(measure)) is not None
+    ]
+    head = ("measure", "model", "rows", "value", "95% interval", "n")
+    print_table(console, f"memorization of {results.data.name}", head, rows, left=len(head))

@@ -8,9 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from ...errors import ConfigError, DataError
 from ...evaluation.results import interval, number
@@ -27,7 +25,7 @@ from ...results import (
 from ...settings import ModelSettings
 from ...settings.analysis import AnalyzeSettings, ReflectionSettings
 from ...statistics import paired_difference
-from ...terminal import print_whole
+from ...terminal import print_table
 from .models import common_tokenizer, describe, locate, reading
 from .reflection import (
     PER_RESPONSE,
@@ -226,23 +224,14 @@ SHOWN = ("emit/token_mean", "next/token_mean", "other/token_mean", "reflections/
 
 def show(results: Reflection, console: Console) -> None:
     """The table: a row for each reader, writer and temperature. `other` are the trace tokens that are no reflection."""
-    table = Table(title="entropy at reflection tokens, nats", box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("benchmark", "T", "written by", "read by", "emits"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("next", "other", "per 1000"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    rows = []
     for cell in results.cells:
         metrics = [cell.figures.get(name) for name in SHOWN]
-        values = [number(one.value if one else None) for one in metrics]
-        table.add_row(
-            cell.benchmark,
-            f"{cell.temperature:g}",
-            cell.writer,
-            cell.reader,
-            f"{values[0]}\n{interval(metrics[0])}",
-            *values[1:],
-        )
-    print_whole(console, table)
+        emits, *others = (number(one.value if one else None) for one in metrics)
+        place = (cell.benchmark, f"{cell.temperature:g}", cell.writer, cell.reader)
+        rows.append((*place, f"{emits}\n{interval(metrics[0])}", *others))
+    head = ("benchmark", "T", "written by", "read by", "emits", "next", "other", "per 1000")
+    print_table(console, "entropy at reflection tokens, nats", head, rows, left=5)
     left_out = results.tokens.words_without_token
     if left_out:
         console.print(f"not a single token here, so not counted: {', '.join(left_out)}")

@@ -16,8 +16,14 @@ from tiny_base import toy_rows, write_language_model, write_rows
 from transformers import AutoModelForSequenceClassification
 
 from lrm_safety.errors import ConfigError, InvariantError, ModelError
-from lrm_safety.lab.reward_training.model import load_for_training, open_base
-from lrm_safety.lab.reward_training.train import RewardTrainer, epoch_order, prepare, train
+from lrm_safety.lab.reward_training.train import (
+    RewardTrainer,
+    epoch_order,
+    load_for_training,
+    open_base,
+    prepare,
+    train,
+)
 from lrm_safety.results import RewardTraining
 from lrm_safety.rewards.classifier import ClassifierScorer
 from lrm_safety.settings import RewardModelSettings
