@@ -145,7 +145,7 @@ def _compare(
 
 def grading_seconds(context: Context) -> Measurement:
     """Seconds to grade MATH500's 500 gold answers against themselves, the slowest of several rounds."""
-    from lrm_safety.conversation import ParsedResponse
+    from lrm_safety.conversation.response import ParsedResponse
     from lrm_safety.evaluation.benchmarks import math500
     from lrm_safety.evaluation.graders.math import MathGrader, MathItem
 

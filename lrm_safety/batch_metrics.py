@@ -15,7 +15,7 @@ from .algorithm.kl import kl_estimate
 from .algorithm.losses import clipped_surrogate
 from .algorithm.mismatch import mismatch_stats
 from .algorithm.token_statistics import TokenStatistics, surrogate_stats
-from .conversation import is_refusal
+from .conversation.refusal import is_refusal
 from .experience import RolloutBatch, reference_log_ratio
 from .monitoring.rollout_files import RolloutRow
 from .preparation import PreparedRun

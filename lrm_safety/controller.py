@@ -13,7 +13,7 @@ import numpy as np
 
 from .algorithm.shaping import RunningMoments
 from .batch_metrics import iteration_metrics, rollout_rows
-from .datasets import PromptSource
+from .datasets.prompts import PromptSource
 from .errors import InvariantError, RewardError
 from .evaluation.in_loop import InLoopEvaluation, write_records
 from .experience import (

@@ -16,7 +16,7 @@ from torch import Tensor
 from .algorithm.advantages import compute_advantages
 from .algorithm.kl import AdaptiveKL, FixedKL, KLController, kl_estimate
 from .algorithm.shaping import RunningMoments, malformed_penalty, overlong_penalty, shape_scores, unfinished_penalty
-from .conversation import ParsedResponse
+from .conversation.response import ParsedResponse
 from .errors import InvariantError
 from .rewards.scorer import Scores
 from .rewards.segments import Segments, segment_metrics, shaping_rewards

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
 
 from .checkpoints import Checkpoint
-from .datasets import PromptSource
+from .datasets.prompts import PromptSource
 from .errors import DataError, FolderLostError, JudgeError
 from .interruption import Interruption, StopRequested
 from .monitoring.recorder import Recorder

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .checkpoints import NOT_IDENTITY, Checkpoint, CheckpointStore
-from .conversation import Family, ResponseParser, get_family, reflection_token_ids
-from .datasets import PromptSet, load_prompts, render_prompts
+from .conversation.families import Family, get_family
+from .conversation.response import ResponseParser, reflection_token_ids
+from .datasets.prompts import PromptSet, load_prompts, render_prompts
 from .errors import ConfigError
 from .files import digest_of
 from .modeling.folder import model_fingerprint, tokenizer_fingerprint

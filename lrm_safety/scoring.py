@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .conversation import ParsedResponse, ResponseParser, compose_response
-from .datasets import PromptSet
+from .conversation.response import ParsedResponse, ResponseParser, compose_response
+from .datasets.prompts import PromptSet
 from .experience import RolloutBatch
 from .rewards.conversation import Conversation
 from .rewards.scorer import PrefixScores, Scores

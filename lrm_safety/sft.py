@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .datasets import PromptSource, SupervisedRow
+from .datasets.prompts import PromptSource
+from .datasets.supervised import SupervisedRow
 from .errors import InvariantError
 from .interruption import Interruption
 from .invariants import SkippedSteps

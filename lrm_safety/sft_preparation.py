@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .conversation import get_family
-from .datasets import SupervisedRow, SupervisedSet, hold_out, render_supervised
+from .conversation.families import get_family
+from .datasets.supervised import SupervisedRow, SupervisedSet, hold_out, render_supervised
 from .errors import ConfigError
 from .modeling.load import load_tokenizer
 from .preparation import Prepared, check_policy, find_checkpoint, load_rows, model_content, open_store, with_paths

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lrm_safety.conversation import Protocol
+from lrm_safety.conversation.families import Protocol
 from lrm_safety.results import (
     AnalysedModel,
     Audit,

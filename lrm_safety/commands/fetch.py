@@ -48,7 +48,7 @@ def _options(group: str, own: Sequence[str]) -> list[str]:
 
 def _fetch_prompts(name: str, own: Sequence[str]) -> tuple[int, str]:
     """Number of rows and their source."""
-    from ..datasets import load_prompts
+    from ..datasets.prompts import load_prompts
 
     data = TRAIN.compose(["experiment=miniature", f"data={name}", *own])[0].data
     path = None if data.path is None else resolve(data.path, "data.path")

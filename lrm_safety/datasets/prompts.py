@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..conversation import DATE_STRING, Family, PromptRenderer
+from ..conversation.families import Family, PromptRenderer
+from ..conversation.template import DATE_STRING
 from ..errors import ConfigError, DataError, ModelError
 from ..files import digest_of
 from ..rollouts import TokenIds

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..conversation import Family, ResponseParser
+from ..conversation.families import Family
+from ..conversation.response import ResponseParser
 from ..files import write_json_lines
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from ..settings import Settings

@@ -29,7 +29,8 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from ..conversation import ParsedResponse, ResponseParser, get_family
+from ..conversation.families import get_family
+from ..conversation.response import ParsedResponse, ResponseParser
 from ..errors import ConfigError, LrmSafetyError
 from ..modeling.load import load_tokenizer
 from ..rollouts import GenerationRequest, SamplingParameters

@@ -17,7 +17,7 @@ from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, GenerateConf
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from ..conversation import ParsedResponse, ResponseParser
+from ..conversation.response import ParsedResponse, ResponseParser
 from ..errors import InvariantError
 from ..settings.compose import compose_judges
 from ..settings.evaluation import Kind

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..conversation import CLOSE_TAG, DATE_STRING, OPEN_TAG, PROTOCOLS, Family, PromptRenderer, Protocol
+from ..conversation.families import PROTOCOLS, Family, PromptRenderer, Protocol
+from ..conversation.response import CLOSE_TAG, OPEN_TAG
+from ..conversation.template import DATE_STRING
 from ..datasets.prompts import check_embedded
 from ..errors import ConfigError, DataError
 from ..files import number_of

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..conversation import Protocol as SamplingProtocol
+from ..conversation.families import Protocol as SamplingProtocol
 from ..errors import DataError
 from ..files import differences, digest_of, read_json, write_atomically, write_json
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ..conversation import Family, Protocol, ResponseParser, get_family
+from ..conversation.families import Family, Protocol, get_family
+from ..conversation.response import ResponseParser
 from ..errors import ConfigError
 from ..modeling.adapter import Adapter, find_adapter, merge_adapter
 from ..modeling.folder import model_fingerprint

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..conversation import ParsedResponse, ResponseParser, compose_response
+from ..conversation.response import ParsedResponse, ResponseParser, compose_response
 from ..errors import DataError, JudgeError, calling
 from ..files import digest_of, read_json_lines, write_atomically
 from ..rewards.segments import cut_text

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ..conversation import Protocol
+from ..conversation.families import Protocol
 from .base import Metric, Results
 
 

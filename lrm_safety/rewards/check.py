@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..conversation import DATE_STRING
+from ..conversation.template import DATE_STRING
 from ..errors import ConfigError, ModelError, first_line
 from ..files import read_json
 from ..modeling.folder import HEADS, check_model_folder, tensors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..conversation import is_refusal
+from ..conversation.refusal import is_refusal
 from .conversation import Conversation
 
 

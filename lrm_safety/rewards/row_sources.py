@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lrm_safety.datasets import PromptRow, load_prompts
 from lrm_safety.datasets.files import check_text
+from lrm_safety.datasets.prompts import PromptRow, load_prompts
 from lrm_safety.datasets.serialised import plain_text
 from lrm_safety.errors import DataError, calling
 from lrm_safety.registry import import_function

@@ -29,7 +29,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..conversation import CLOSE_TAG, OPEN_TAG, ParsedResponse, ResponseParser, compose_response
+from ..conversation.response import CLOSE_TAG, OPEN_TAG, ParsedResponse, ResponseParser, compose_response
 from ..errors import RewardError
 from ..rollouts import Rollout
 from ..settings import SegmentSettings

@@ -8,7 +8,7 @@ from omegaconf import MISSING
 from pydantic import Field
 
 from ..algorithm.options import ScoreNormalisation
-from ..conversation import FAMILIES
+from ..conversation.families import FAMILIES
 from ..registry import Registry
 from .types import (
     Conflict,

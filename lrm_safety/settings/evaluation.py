@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import MISSING
 
-from ..conversation import PROTOCOLS
+from ..conversation.families import PROTOCOLS
 from ..errors import ConfigError
 from ..registry import Registry
 from .components import ModelSettings

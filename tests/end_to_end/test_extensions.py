@@ -20,7 +20,7 @@ import numpy as np
 
 from lrm_safety.algorithm.baselines import baseline
 from lrm_safety.algorithm.corrections import correction
-from lrm_safety.conversation import Family
+from lrm_safety.conversation.families import Family
 from lrm_safety.evaluation.benchmarks.registry import Question, questions
 from lrm_safety.evaluation.benchmarks.registry import benchmark
 from lrm_safety.evaluation.judges.judge import Verdict, judge

@@ -19,7 +19,7 @@ from ray.util import placement_group_table
 from started_groups import Started
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from lrm_safety.conversation import compose_response
+from lrm_safety.conversation.response import compose_response
 from lrm_safety.errors import ClusterError, RewardError, WorkerError
 from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.rollouts import Rollout

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import lrm_safety
-from lrm_safety.conversation import ParsedResponse
+from lrm_safety.conversation.response import ParsedResponse
 from lrm_safety.experience import RolloutBatch
 from lrm_safety.rewards.scorer import Scores
 from lrm_safety.rollouts import Rollout, TokenScores

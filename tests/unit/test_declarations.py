@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from lrm_safety.conversation import FAMILIES, Family, get_family
+from lrm_safety.conversation.families import FAMILIES, Family, get_family
 from lrm_safety.errors import ConfigError
 from lrm_safety.registry import Registry, import_object, is_import_path
 from lrm_safety.settings.compose import compose_settings
@@ -17,7 +17,7 @@ from lrm_safety.settings.training import BASELINES, CORRECTIONS
 
 MODULE = """
 from lrm_safety.algorithm.baselines import baseline
-from lrm_safety.conversation import Family
+from lrm_safety.conversation.families import Family
 
 MINE = Family(name="mine", trace_opened_by="prompt", sft_layout="{trace}</think>{answer}")
 NOT_A_FAMILY = 3

@@ -16,7 +16,7 @@ from batches import ASSETS, miniature_tokenizer
 from safetensors.torch import load_file, save_file
 
 from lrm_safety.checkpoints import CheckpointStore
-from lrm_safety.datasets import load_prompts
+from lrm_safety.datasets.prompts import load_prompts
 from lrm_safety.errors import ConfigError, DataError, LrmSafetyError, ModelError
 from lrm_safety.preparation import find_checkpoint, prepare, resolved
 from lrm_safety.settings import Settings

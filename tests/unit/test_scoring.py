@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from batches import floats, miniature_tokenizer, sampled
 
-from lrm_safety.conversation import ResponseParser, get_family
-from lrm_safety.datasets import PromptRow, PromptSet
+from lrm_safety.conversation.families import get_family
+from lrm_safety.conversation.response import ResponseParser
+from lrm_safety.datasets.prompts import PromptRow, PromptSet
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.rewards.scorer import PrefixScores, Scores

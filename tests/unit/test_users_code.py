@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lrm_safety import cli
-from lrm_safety.conversation import get_family
+from lrm_safety.conversation.families import get_family
 from lrm_safety.errors import ConfigError, LrmSafetyError, calling, shown
 from lrm_safety.evaluation.benchmarks.registry import get_benchmark
 from lrm_safety.evaluation.judges.judge import JudgeItem, build_judge, judge_all, judge_each
@@ -206,7 +206,7 @@ KEYS: dict[Callable[[str], object], str] = {
 
 def test_a_family_whose_layout_has_other_fields(mine: str) -> None:
     Path(f"family_{mine}.py").write_text(
-        "from lrm_safety.conversation import Family\n"
+        "from lrm_safety.conversation.families import Family\n"
         "FAMILY = Family(name='mine', trace_opened_by='prompt', sft_layout='{trase}</think>{answer}')\n"
     )
     importlib.invalidate_caches()

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from ...conversation import ParsedResponse
+from ...conversation.response import ParsedResponse
 from ...datasets.files import read_text, read_value
 from ...datasets.serialised import Source
 from ...errors import ConfigError, DataError

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from lrm_safety.datasets import load_prompts
+from lrm_safety.datasets.prompts import load_prompts
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.benchmarks.registry import Kind, Question, Questions, benchmark, questions
 from lrm_safety.evaluation.limited import LimitedFunction

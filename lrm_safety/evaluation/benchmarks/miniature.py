@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import lrm_safety.miniature as world
-from lrm_safety.datasets import load_prompts
+from lrm_safety.datasets.prompts import load_prompts
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.benchmarks.custom import GradedQuestion

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, ParamSpec
 
-from ...conversation import ParsedResponse
+from ...conversation.response import ParsedResponse
 from ...datasets.serialised import Source
 from ...errors import ConfigError, DataError
 from ...files import digest_of, number_of

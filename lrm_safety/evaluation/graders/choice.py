@@ -20,7 +20,7 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cache
 
-from lrm_safety.conversation import ParsedResponse
+from lrm_safety.conversation.response import ParsedResponse
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.graders.grade import NO_ANSWER, UNFINISHED, Grade, concluding_boxes, graded, is_unfinished
 

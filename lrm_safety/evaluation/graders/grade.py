@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from ...conversation import ParsedResponse
+from ...conversation.response import ParsedResponse
 
 Outcome = Literal["correct", "wrong", "no_answer", "unfinished", "timeout"]
 

@@ -16,7 +16,7 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Any, Self
 
-from lrm_safety.conversation import ParsedResponse
+from lrm_safety.conversation.response import ParsedResponse
 from lrm_safety.errors import DataError, JudgeError
 from lrm_safety.evaluation.graders.equivalence import alternatives, compare_simply
 from lrm_safety.evaluation.graders.grade import (

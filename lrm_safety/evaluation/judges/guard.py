@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrm_safety.conversation import ChatTemplate, ControlTokens
+from lrm_safety.conversation.template import ChatTemplate, ControlTokens
 from lrm_safety.errors import ConfigError, JudgeError, ModelError, first_line
 from lrm_safety.evaluation.engine import free_memory
 from lrm_safety.evaluation.judges.guard_families import (

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lrm_safety.conversation import CLOSE_TAG, OPEN_TAG, is_english, is_refusal, language, refusal, refusal_words
+from lrm_safety.conversation import language, refusal, refusal_words
+from lrm_safety.conversation.language import is_english
+from lrm_safety.conversation.refusal import is_refusal
+from lrm_safety.conversation.response import CLOSE_TAG, OPEN_TAG
 from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict, judge
 from lrm_safety.files import digest_of
 from lrm_safety.statistics import cohen_kappa

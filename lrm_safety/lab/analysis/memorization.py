@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
-from ...conversation import Family, get_family
-from ...datasets import SupervisedRow, SupervisedSet, draw_positions, hold_out
+from ...conversation.families import Family, get_family
+from ...datasets.supervised import SupervisedRow, SupervisedSet, draw_positions, hold_out
 from ...errors import ConfigError
 from ...evaluation.results import interval, number
 from ...results import Difference, KnowledgeDifference, Memorization, MemorizationCell, Metric, SupervisedData

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...conversation import REFLECTION_WORDS, reflection_token_ids
+from ...conversation.response import REFLECTION_WORDS, reflection_token_ids
 from ...errors import ConfigError, DataError
 from ...results import ReflectionTokens
 from ...rollouts import TokenIds, TokenValues

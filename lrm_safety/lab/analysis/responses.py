@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ...conversation import ResponseParser
+from ...conversation.response import ResponseParser
 from ...errors import ConfigError, DataError, first_line
 from ...evaluation.run import RESPONSES, PreparedEvaluation, prepare
 from ...files import read_json

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ...conversation import FAMILIES, get_family
+from ...conversation.families import FAMILIES, get_family
 from ...files import write_json_lines
 from ...results import Audit, AuditedModel, AuditedView, Check, CheckLevel, Level, Separation
 from ...settings.audit import AuditLimitSettings, AuditRewardSettings

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...conversation import compose_response, get_family, is_refusal
-from ...datasets import PromptRow
+from ...conversation.families import get_family
+from ...conversation.refusal import is_refusal
+from ...conversation.response import compose_response
+from ...datasets.prompts import PromptRow
 from ...datasets.serialised import plain_text
 from ...errors import ConfigError, DataError
 from ...rewards.conversation import Conversation

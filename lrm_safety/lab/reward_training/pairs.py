@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...conversation import CLOSE_TAG, OPEN_TAG, compose_response
-from ...datasets import PromptRow
+from ...conversation.response import CLOSE_TAG, OPEN_TAG, compose_response
+from ...datasets.prompts import PromptRow
 from ...datasets.serialised import plain_text
 from ...errors import DataError
 from ...files import digest_of

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lrm_safety.commands import docs
-from lrm_safety.conversation import FAMILIES, PROTOCOLS
+from lrm_safety.conversation.families import FAMILIES, PROTOCOLS
 from lrm_safety.errors import ConfigError
 
 FOLDER = Path(__file__).parents[3] / "docs"

@@ -3,7 +3,8 @@ import pickle
 import pytest
 from family_tokenizers import build_tokenizer
 
-from lrm_safety.conversation import FAMILIES, ResponseParser, get_family
+from lrm_safety.conversation.families import FAMILIES, get_family
+from lrm_safety.conversation.response import ResponseParser
 from lrm_safety.errors import ConfigError, DataError, ModelError
 
 # Written out by hand from the templates.

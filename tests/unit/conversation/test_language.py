@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lrm_safety.conversation import is_english
+from lrm_safety.conversation.language import is_english
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-from lrm_safety.conversation import reflection_token_ids
+from lrm_safety.conversation.response import reflection_token_ids
 
 
 def test_only_single_token_forms_count(tokenizer_of):

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lrm_safety.conversation import is_refusal
-from lrm_safety.conversation.refusal import refusal_points
+from lrm_safety.conversation.refusal import is_refusal, refusal_points
 
 REFUSALS = [
     "I\u2019m sorry, but I can\u2019t assist with that.",

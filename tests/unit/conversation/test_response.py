@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrm_safety.conversation import ResponseParser, compose_response, get_family, split_think_text
+from lrm_safety.conversation.families import get_family
+from lrm_safety.conversation.response import ResponseParser, compose_response, split_think_text
 from lrm_safety.errors import DataError
 
 BY_PROMPT = "deepseek_r1_distill"

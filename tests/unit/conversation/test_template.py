@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import lrm_safety
-from lrm_safety.conversation import ControlTokens, PromptRenderer, get_family
-from lrm_safety.datasets import PromptRow, PromptSet, render_prompts
+from lrm_safety.conversation.families import PromptRenderer, get_family
+from lrm_safety.conversation.template import ControlTokens
+from lrm_safety.datasets.prompts import PromptRow, PromptSet, render_prompts
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError, LrmSafetyError, ModelError
 from lrm_safety.evaluation.judges.guard import GuardPrompts

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lrm_safety.datasets import load_prompts
+from lrm_safety.datasets.prompts import load_prompts
 from lrm_safety.errors import ConfigError, DataError
 
 ROWS = [
@@ -154,7 +154,8 @@ def test_star1_is_what_its_card_says(data_root):
 
 
 def test_every_star1_response_splits_and_trains(data_root):
-    from lrm_safety.conversation import get_family, split_think_text
+    from lrm_safety.conversation.families import get_family
+    from lrm_safety.conversation.response import split_think_text
 
     for row in load_prompts(str(data_root / "star1" / "STAR-1.json")):
         trace, answer = split_think_text(row.extra["response"])

@@ -10,8 +10,8 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import lrm_safety
-from lrm_safety.conversation import get_family
-from lrm_safety.datasets import PromptRow, PromptSet, render_prompts
+from lrm_safety.conversation.families import get_family
+from lrm_safety.datasets.prompts import PromptRow, PromptSet, render_prompts
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import DataError
 

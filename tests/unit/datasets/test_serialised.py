@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lrm_safety.datasets import load_prompts
+from lrm_safety.datasets.prompts import load_prompts
 from lrm_safety.datasets.serialised import Source, plain_text, unwrap
 from lrm_safety.errors import DataError
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrm_safety.datasets import PromptSource
+from lrm_safety.datasets.prompts import PromptSource
 from lrm_safety.errors import ConfigError, DataError
 
 

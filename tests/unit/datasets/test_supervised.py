@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lrm_safety.conversation import FAMILIES, ResponseParser, get_family
-from lrm_safety.datasets import PromptSet, SupervisedRow, hold_out, load_prompts, render_supervised
+from lrm_safety.conversation.families import FAMILIES, get_family
+from lrm_safety.conversation.response import ResponseParser
+from lrm_safety.datasets.prompts import PromptSet, load_prompts
+from lrm_safety.datasets.supervised import SupervisedRow, hold_out, render_supervised
 from lrm_safety.errors import DataError
 
 STAR1 = "<think>\nHmm, wait.\n</think>\n\nSo."

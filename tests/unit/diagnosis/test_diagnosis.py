@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lrm_safety.conversation import Protocol
+from lrm_safety.conversation.families import Protocol
 from lrm_safety.diagnosis.evaluation_rules import (
     beta_advice,
     entropy_on_reasoning,

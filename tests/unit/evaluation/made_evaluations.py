@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lrm_safety.conversation import ParsedResponse
+from lrm_safety.conversation.response import ParsedResponse
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.evaluation.benchmarks.registry import Benchmark, Kind, Question, Questions, Scoring
 from lrm_safety.evaluation.graders.grade import Grade

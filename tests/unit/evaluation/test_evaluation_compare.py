@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lrm_safety.conversation import Protocol
+from lrm_safety.conversation.families import Protocol
 from lrm_safety.evaluation.results import better, compared_figures, difference, incomparable, otherwise
 from lrm_safety.lab.reports.combine import remarks
 from lrm_safety.lab.reports.evaluations import difference_table

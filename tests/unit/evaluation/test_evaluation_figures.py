@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_evaluations import plan_of, question, response, scored_of
 
-from lrm_safety.conversation import ParsedResponse
+from lrm_safety.conversation.response import ParsedResponse
 from lrm_safety.evaluation.benchmarks.gpqa import LETTERS, ChoiceQuestion
 from lrm_safety.evaluation.benchmarks.registry import Question
 from lrm_safety.evaluation.figures import (

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from made_evaluations import POLICY, no_loader
 
-from lrm_safety.conversation import get_family
+from lrm_safety.conversation.families import get_family
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.attacks import AttackedPrompt

@@ -9,7 +9,7 @@ import pytest
 from family_tokenizers import TEMPLATES
 from made_evaluations import tokenizer
 
-from lrm_safety.conversation import FAMILIES, get_family
+from lrm_safety.conversation.families import FAMILIES, get_family
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.plan import check_template_thinks, choose_protocol, sampling_parameters
 from lrm_safety.rollouts import SamplingParameters

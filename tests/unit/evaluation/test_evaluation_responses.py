@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from made_evaluations import SAMPLING, Killed, MadeEngine, plan_of, question
 
-from lrm_safety.conversation import PROTOCOLS
+from lrm_safety.conversation.families import PROTOCOLS
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.responses import Generated, ResponseStore, ask_key, identity_of
 from lrm_safety.files import write_atomically

@@ -13,7 +13,7 @@ import pytest
 from made_evaluations import plan_of, question, response, scored_of
 from rich.console import Console
 
-from lrm_safety.conversation import PROTOCOLS
+from lrm_safety.conversation.families import PROTOCOLS
 from lrm_safety.datasets.serialised import Source
 from lrm_safety.evaluation.figures import figures
 from lrm_safety.evaluation.graders.grade import NO_ANSWER, Grade

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from made_evaluations import POLICY, Killed, plan_of, question, response, scored_of
 
-from lrm_safety.conversation import ParsedResponse, ResponseParser, get_family
+from lrm_safety.conversation.families import get_family
+from lrm_safety.conversation.response import ParsedResponse, ResponseParser
 from lrm_safety.errors import DataError, JudgeError
 from lrm_safety.evaluation.benchmarks.custom import GradedQuestion
 from lrm_safety.evaluation.graders.math import MathGrader

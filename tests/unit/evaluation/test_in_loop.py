@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrm_safety.conversation import ResponseParser, get_family
+from lrm_safety.conversation.families import get_family
+from lrm_safety.conversation.response import ResponseParser
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.in_loop import InLoopEvaluation, write_records
 from lrm_safety.rollouts import Rollout, SamplingParameters

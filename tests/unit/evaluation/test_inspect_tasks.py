@@ -32,7 +32,8 @@ from inspect_ai.model import (
 )
 from made_evaluations import TalkingEngine, plan_of, question, tokenizer
 
-from lrm_safety.conversation import ResponseParser, get_family
+from lrm_safety.conversation.families import get_family
+from lrm_safety.conversation.response import ResponseParser
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation import batcher, inspect_tasks
 from lrm_safety.evaluation.benchmarks.registry import Question

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_rewards import conversation
 
-from lrm_safety.conversation import ResponseParser, get_family
+from lrm_safety.conversation.families import get_family
+from lrm_safety.conversation.response import ResponseParser
 from lrm_safety.errors import RewardError
 from lrm_safety.rewards.segments import (
     GRID,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lrm_safety.conversation import PROTOCOLS
+from lrm_safety.conversation.families import PROTOCOLS
 from lrm_safety.errors import ConfigError
 from lrm_safety.evaluation.attacks import ATTACKS
 from lrm_safety.evaluation.benchmarks.registry import get_benchmark

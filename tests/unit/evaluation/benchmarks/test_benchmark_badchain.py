@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from lrm_safety.conversation import ParsedResponse
+from lrm_safety.conversation.response import ParsedResponse
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.evaluation.benchmarks.badchain import (
     MODES,

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from lrm_safety.conversation import ParsedResponse
+from lrm_safety.conversation.response import ParsedResponse
 from lrm_safety.errors import DataError
 from lrm_safety.evaluation.graders.choice import chosen_letter, grade_choice
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from lrm_safety.conversation import ParsedResponse
+from lrm_safety.conversation.response import ParsedResponse
 from lrm_safety.errors import DataError, JudgeError
 from lrm_safety.evaluation.graders.grade import last_box, stated_answer
 from lrm_safety.evaluation.graders.math import MathGrader, MathItem

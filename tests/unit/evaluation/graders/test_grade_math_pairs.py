@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from lrm_safety.conversation import ParsedResponse
+from lrm_safety.conversation.response import ParsedResponse
 from lrm_safety.evaluation.graders.math import MathGrader
 
 PAIRS = [

@@ -1,6 +1,6 @@
 import pytest
 
-from lrm_safety.conversation import reflection_token_ids
+from lrm_safety.conversation.response import reflection_token_ids
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.lab.analysis.reflection import PRESETS, find_reflection_tokens
 from lrm_safety.modeling.load import load_tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from lrm_safety.conversation import is_refusal
+from lrm_safety.conversation.refusal import is_refusal
 from lrm_safety.rewards.conversation import Conversation
 
 WORDS = ["river", "stone", "window", "garden", "music", "paper", "winter", "bread", "lamp", "road"]
