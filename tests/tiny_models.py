@@ -1,14 +1,16 @@
-"""Tiny models with random weights of the real architectures: the one place of the tests that builds them.
+"""Tiny models with random weights of the real architectures, and adapters: the one place of the tests that builds them.
 
 What is said nowhere else stands here, and every test states only the sizes that matter to it.
 """
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import GraniteMoeHybridForCausalLM, PreTrainedModel, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, GraniteMoeHybridForCausalLM, PreTrainedModel, Qwen3ForCausalLM
 
 Architecture = TypeVar("Architecture", bound=PreTrainedModel)
 
@@ -51,3 +53,22 @@ def tiny_granite(*, seed: int | None = None, **sizes: Any) -> GraniteMoeHybridFo
         "tie_word_embeddings": True,
     }
     return tiny_model(GraniteMoeHybridForCausalLM, seed=seed, **mixture | sizes)
+
+
+def save_adapter(base: Path, folder: Path, *layers: str) -> None:
+    """`folder`/adapter as peft writes it, A and B random, and `folder`/merged, by peft, with the tokenizer of `base`."""
+    from peft import LoraConfig, get_peft_model  # a second that no other test waits for
+
+    torch.manual_seed(0)
+    adapted: Any = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+        LoraConfig(r=4, lora_alpha=12, target_modules=list(layers)),
+    )
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    adapted.save_pretrained(folder / "adapter")
+    adapted.merge_and_unload().save_pretrained(folder / "merged")
+    for file in (*base.glob("*token*"), *base.glob("*.jinja")):
+        shutil.copy(file, folder / "merged")

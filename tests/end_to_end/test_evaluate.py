@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from inspect_ai.log import list_eval_logs, read_eval_log
-from peft import LoraConfig, get_peft_model
 from running import Command
-from transformers import AutoModelForCausalLM
+from tiny_models import save_adapter
 
 import lrm_safety
 from lrm_safety.cli import main
@@ -138,17 +136,7 @@ def test_without_batches_nothing_is_asked_twice(command: Callable[..., Command],
 def test_an_adapter_is_measured_as_the_model_that_it_is_merged_into(
     command: Callable[..., Command], tmp_path: Path
 ) -> None:
-    base = AutoModelForCausalLM.from_pretrained(POLICY, dtype=torch.float32)
-    adapted: Any = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "up_proj"]))
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.05)
-    adapted.save_pretrained(tmp_path / "adapter")
-    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
-    for file in (*POLICY.glob("*token*"), *POLICY.glob("*.jinja")):
-        shutil.copy(file, tmp_path / "merged")
+    save_adapter(POLICY, tmp_path, "q_proj", "up_proj")
     few = [item for item in SMALL if "asked" not in item and "run.directory" not in item]
     ours = command(*few, "model.adapter=adapter", "run.directory=ours")
     assert ours.wait() == 0, ours.output

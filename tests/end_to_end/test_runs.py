@@ -18,13 +18,11 @@ from running import TINY, Command, Sweep, all_metric_lines, checkpoints, metric_
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import lrm_safety
 from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.sweep import compare
+from lrm_safety.miniature import ASSETS
 
 pytestmark = pytest.mark.timeout(900)
-
-ASSETS = Path(lrm_safety.__file__).parent / "miniature" / "assets"
 
 
 def test_a_sweep_is_as_many_runs_one_after_the_other(sweep: Sweep) -> None:

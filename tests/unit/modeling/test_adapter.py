@@ -9,40 +9,24 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from tiny_models import save_adapter
 
-import lrm_safety
 from lrm_safety.errors import ConfigError, ModelError
+from lrm_safety.miniature import POLICY_FOLDER
 from lrm_safety.modeling.adapter import find_adapter, merge_adapter
 from lrm_safety.modeling.folder import model_fingerprint
 from lrm_safety.settings import ModelSettings
 
-BASE = Path(lrm_safety.__file__ or "").parent / "miniature" / "assets" / "policy"
 
-
-def settings(path: Path = BASE) -> ModelSettings:
+def settings(path: Path = POLICY_FOLDER) -> ModelSettings:
     return ModelSettings(name="miniature", path=str(path), family="miniature", dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`adapter` as peft writes it, A and B random, and `merged` by peft."""
     folder = tmp_path_factory.mktemp("lora")
-    torch.manual_seed(0)
-    base = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
-    model: Any = get_peft_model(base, LoraConfig(r=4, lora_alpha=12, target_modules=["q_proj", "down_proj"]))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.05)
-    model.save_pretrained(folder / "adapter")
-    model.merge_and_unload().save_pretrained(folder / "merged")
-    for file in BASE.glob("*token*"):
-        shutil.copy(file, folder / "merged")
-    for file in BASE.glob("*.jinja"):
-        shutil.copy(file, folder / "merged")
+    save_adapter(POLICY_FOLDER, folder, "q_proj", "down_proj")
     return folder
 
 
@@ -62,13 +46,13 @@ def test_the_merged_folder_is_what_peft_merges(made: Path, tmp_path: Path) -> No
     merge_adapter(settings(), found, tmp_path / "plain")
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path / "plain", made / "merged"))
     assert ours.keys() == theirs.keys()
-    base = load_file(BASE / "model.safetensors")
+    base = load_file(POLICY_FOLDER / "model.safetensors")
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-6)
         adapted = "q_proj" in name or "down_proj" in name
         assert torch.equal(tensor, base[name]) != adapted
     assert (tmp_path / "plain" / "tokenizer.json").is_file()
-    assert model_fingerprint(str(tmp_path / "plain")) != model_fingerprint(str(BASE))
+    assert model_fingerprint(str(tmp_path / "plain")) != model_fingerprint(str(POLICY_FOLDER))
 
 
 def test_the_fingerprint_is_of_the_content(made: Path, adapter: Path) -> None:
@@ -115,7 +99,7 @@ def test_folders_without_an_adapter(made: Path, adapter: Path, tmp_path: Path) -
     with pytest.raises(
         ModelError, match=r"model\.adapter=.*policy: has no adapter_config\.json; give a folder as peft writes it"
     ):
-        find_adapter(str(BASE), settings(made / "merged"))
+        find_adapter(str(POLICY_FOLDER), settings(made / "merged"))
     run = tmp_path / "run"
     shutil.copytree(adapter, run / "export" / "adapter")
     with pytest.raises(ModelError, match=r"has no adapter_config\.json; give .*run/export/adapter"):

@@ -14,12 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import lrm_safety
 from lrm_safety.errors import DataError
+from lrm_safety.miniature import POLICY_FOLDER
 from lrm_safety.modeling.export import export_checkpoint
 from lrm_safety.settings import LoraSettings, ModelSettings
 
-POLICY = Path(lrm_safety.__file__).parent / "miniature/assets/policy"
 RANKS = 2
 
 
@@ -43,7 +42,7 @@ def write_state(folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def settings(dtype: str) -> ModelSettings:
-    return ModelSettings(name="tiny", path=str(POLICY), family="miniature", dtype=dtype)
+    return ModelSettings(name="tiny", path=str(POLICY_FOLDER), family="miniature", dtype=dtype)
 
 
 def changed() -> dict[str, torch.Tensor]:
@@ -51,7 +50,7 @@ def changed() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     return {
         name: weight + torch.randn(weight.shape, generator=generator)
-        for name, weight in load_file(POLICY / "model.safetensors").items()
+        for name, weight in load_file(POLICY_FOLDER / "model.safetensors").items()
     }
 
 

@@ -12,19 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import lrm_safety
 from lrm_safety.errors import ModelError
+from lrm_safety.miniature import POLICY_FOLDER
 from lrm_safety.modeling import folder as folder_module
 from lrm_safety.modeling.folder import check_model_folder, model_fingerprint, tensors, weight_files
 from lrm_safety.modeling.load import check_causal_lm
 from lrm_safety.settings import ModelSettings
 
-POLICY = Path(lrm_safety.__file__).parent / "miniature/assets/policy"
-
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(POLICY, tmp_path / "model"))
+    return Path(shutil.copytree(POLICY_FOLDER, tmp_path / "model"))
 
 
 def shard(folder: Path) -> None:
@@ -122,7 +120,7 @@ def test_files_that_no_reader_takes_do_no_harm(model: Path) -> None:
     check_model_folder(str(model))
     assert [file.name for file in weight_files(model)] == ["model.safetensors"]
     shard(model)
-    shutil.copy(POLICY / "model.safetensors", model / "consolidated.safetensors")
+    shutil.copy(POLICY_FOLDER / "model.safetensors", model / "consolidated.safetensors")
     check_model_folder(str(model))
     assert [file.name[:11] for file in weight_files(model)] == ["model-00001", "model-00002"]
     assert {name: entry.shape for name, entry in tensors(model).items()} == {
@@ -135,7 +133,7 @@ def test_vllm_takes_the_same_files(model: Path) -> None:
     from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 
     shard(model)
-    shutil.copy(POLICY / "model.safetensors", model / "consolidated.safetensors")
+    shutil.copy(POLICY_FOLDER / "model.safetensors", model / "consolidated.safetensors")
     loader = DefaultModelLoader(LoadConfig(load_format="safetensors"))
     _, files, _, _ = loader._prepare_weights(str(model), None, None, False, None)
     assert sorted(files) == [str(file) for file in weight_files(model)]
@@ -237,5 +235,5 @@ def test_a_model_type_that_cannot_be_trained_is_found_before_the_start(
 
 
 def test_a_shape_is_read_from_the_header() -> None:
-    entry = tensors(POLICY)["model.embed_tokens.weight"]
+    entry = tensors(POLICY_FOLDER)["model.embed_tokens.weight"]
     assert (entry.dtype, entry.shape) == ("F32", (768, 128)) and entry.num_bytes == 768 * 128 * torch.float32.itemsize

@@ -7,12 +7,10 @@ from tiny_models import tiny_model
 from tiny_tokenizers import pair_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DebertaV2ForSequenceClassification
 
-import lrm_safety
 from lrm_safety.errors import ConfigError, ModelError
 from lrm_safety.evaluation.judges.judge import JudgeItem
 from lrm_safety.evaluation.judges.reward_model import RewardModelJudge, normalised
-
-MINIATURE = Path(lrm_safety.__file__).parent / "miniature" / "assets" / "reward"
+from lrm_safety.miniature import REWARD_FOLDER
 
 
 def random_items(count: int, seed: int) -> list[JudgeItem]:
@@ -85,9 +83,9 @@ def test_miniature_against_one_at_a_time():
         JudgeItem("what is two plus two", "<think>\nadd them\n</think>\n\nfour", "full"),
         JudgeItem("what is two plus two", "add them", "trace"),
     ]
-    judge = RewardModelJudge(path=str(MINIATURE), low=-4.0, high=4.0)
+    judge = RewardModelJudge(path=str(REWARD_FOLDER), low=-4.0, high=4.0)
     verdicts = judge.judge(items)
-    expected = [plain_chat_logit(MINIATURE, item.request, item.text) for item in items]
+    expected = [plain_chat_logit(REWARD_FOLDER, item.request, item.text) for item in items]
     np.testing.assert_allclose([v.details["logit"] for v in verdicts], expected, atol=1e-4, rtol=0)
     np.testing.assert_allclose([v.safety for v in verdicts], (np.clip(expected, -4, 4) + 4) / 8, atol=1e-4, rtol=0)
     assert [v.label for v in verdicts] == ["safe" if v.safety >= 0.5 else "unsafe" for v in verdicts]
@@ -115,7 +113,7 @@ def test_request_over_the_limit_is_unread(deberta):
 
 
 def test_chat_over_the_limit():
-    judge = RewardModelJudge(path=str(MINIATURE), max_tokens=64)
+    judge = RewardModelJudge(path=str(REWARD_FOLDER), max_tokens=64)
     verdicts = judge.judge([JudgeItem("q", "word " * 200, "answer"), JudgeItem("word " * 200, "text", "answer")])
     assert verdicts[0].safety is not None and verdicts[1].label == "unread"
     assert judge.counters["overlong"] == 2 and judge.counters["unread"] == 1
@@ -129,4 +127,4 @@ def test_unusable_settings(deberta, tmp_path):
     with pytest.raises(ModelError, match=r"evaluation\.judges\.reward_model\.path=.*nowhere"):
         RewardModelJudge(path=str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match=r"evaluation\.judges\.reward_model\.max_tokens=999999"):
-        RewardModelJudge(path=str(MINIATURE), max_tokens=999999)
+        RewardModelJudge(path=str(REWARD_FOLDER), max_tokens=999999)
