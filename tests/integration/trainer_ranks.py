@@ -112,8 +112,8 @@ def make_sequences(count=7, seed=0):
     return sequences
 
 
-def micro_batches_of(sequences, budget=30, packing=True, num_ranks=RANKS):
-    plan = plan_micro_batches([s.num_tokens for s in sequences], num_ranks, budget, packing=packing)
+def micro_batches_of(sequences, budget=30):
+    plan = plan_micro_batches([s.num_tokens for s in sequences], RANKS, budget, packing=True)
     return [[[sequences[p] for p in micro_batch] for micro_batch in rank] for rank in plan]
 
 
