@@ -155,6 +155,14 @@ class HttpClient:
             _cause(failure),
         )
 
+    def get(self, url: str) -> bytes | None:
+        """What stands at another address of the same server, asked for once; None where that is nothing."""
+        try:
+            response = self._client.get(url)
+        except httpx.HTTPError:
+            return None
+        return response.content if response.is_success else None
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()

@@ -59,13 +59,21 @@ class ResponseParser:
     def __init__(self, family: Family, tokenizer: PreTrainedTokenizerBase) -> None:
         added = tokenizer.get_added_vocab()
         self._family = family
-        self._tokenizer = tokenizer
+        self._tokenizer: PreTrainedTokenizerBase | None = tokenizer
         self._stop_ids = frozenset(family.stop_token_ids(tokenizer))
         self._close_id: int | None = added.get(CLOSE_TAG)
         tag_ids = {added[tag] for tag in (OPEN_TAG, CLOSE_TAG) if tag in added}
         special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
         # Control tokens never reach the text: a reward model's template may give them a meaning of their own.
         self._control_ids = (special | set(tokenizer.all_special_ids)) - tag_ids
+
+    @classmethod
+    def of_text(cls, family: Family) -> ResponseParser:
+        """One for text of which no tokens are known: every character is a token, and stop tokens have been taken off."""
+        parser = cls.__new__(cls)
+        parser._family, parser._tokenizer, parser._close_id = family, None, None
+        parser._stop_ids = parser._control_ids = frozenset()
+        return parser
 
     def parse(self, response_ids: Sequence[int], finish_reason: str | None) -> ParsedResponse:
         """Split `response_ids` (`[num_tokens]`, as sampled, with or without the stop token at the end).
@@ -127,6 +135,8 @@ class ResponseParser:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, control tokens left out."""
+        if self._tokenizer is None:
+            return "".join(map(chr, ids))
         kept = [token for token in ids if token not in self._control_ids]
         text = self._tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)

@@ -113,8 +113,8 @@ def _figures(planned: PlannedBenchmark, scored: Sequence[Scored], judges: Judges
     means: dict[str, Value] = {f"rate/{status}": _has_status(status) for status in STATUSES}
     means["rate/cut_off"] = lambda one: float(not one.response.finished)
     means |= {f"measure/{name}": _measure(name) for name in sorted({name for one in scored for name in one.measures})}
-    means["length/response_tokens"] = lambda one: float(one.num_tokens)
-    means["length/trace_tokens"] = lambda one: float(one.response.num_trace_tokens)
+    means["length/response_tokens"] = lambda one: one.num_tokens
+    means["length/trace_tokens"] = lambda one: one.num_trace_tokens
     if not planned.benchmark.judged:
         means |= {f"rate/{outcome}": _has_outcome(outcome) for outcome in ("no_answer", "timeout")}
         found |= _passes(scored, planned.samples, seed)

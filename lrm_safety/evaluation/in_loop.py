@@ -88,8 +88,7 @@ class InLoopEvaluation:
             for planned in self._planned:
                 mine = [by_request[position + i] for i in range(len(planned.asks))]
                 position += len(planned.asks)
-                generated = [Generated(one.response_ids, one.logprobs, one.finish_reason) for one in mine]
-                scored = parse(planned, generated, self._parser)
+                scored = parse(planned, [Generated.of(one) for one in mine], self._parser)
                 if planned.benchmark.judged:
                     for name, (judge, views) in self._judges.items():
                         for one, verdicts in zip(scored, judge_batch(scored, judge, views), strict=True):
@@ -123,7 +122,7 @@ def record(benchmark: str, one: Scored) -> dict[str, Any]:
         "status": one.response.status,
         "finished": one.response.finished,
         "num_response_tokens": one.num_tokens,
-        "num_trace_tokens": one.response.num_trace_tokens,
+        "num_trace_tokens": one.num_trace_tokens,
     }
     if one.grade is not None:
         row |= {"grade": float(one.grade.correct), "outcome": one.grade.outcome, "extracted": one.grade.extracted}

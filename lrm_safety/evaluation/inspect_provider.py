@@ -1,7 +1,7 @@
 """Models of this project as an Inspect provider: `inspect eval ... --model lrm_safety/PATH -M family=NAME`.
 
-Responses come from vLLM in this process, all requests that are open together in one batch, or from an evaluation's store.
-Token ids and log-probs are kept in the output's metadata; the trace is Inspect's reasoning content.
+Responses come from vLLM in this process, all requests that are open together in one queue, or from an evaluation's store. The
+trace is Inspect's reasoning content; a log holds no token ids, which as JSON numbers would be most of its bytes and time.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from .attacks import AttackedPrompt
 from .batcher import Batcher
 from .engine import Engine, context_tokens, engine_spec, resolve_device
 from .plan import Planner, choose_protocol, sampling_parameters
+from .remote import RemoteResponse
 from .responses import Generated
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ NUM_CONNECTIONS = 10_000
 """Every open sample may ask at once: the engine, not the harness, decides what runs together."""
 METADATA_KEY = "lrm_safety"
 
-Respond = Callable[[tuple["ndarray", int]], Awaitable[Generated]]
+Respond = Callable[[tuple["ndarray", int]], Awaitable[Generated | RemoteResponse]]
 """Prompt ids and seed to a response."""
 RequestKey = tuple[bytes, int]
 """Prompt ids and seed: what a response is a function of."""
@@ -75,19 +76,9 @@ def request_key(prompt_ids: ndarray, seed: int) -> RequestKey:
 class EngineModel(ModelAPI):
     """Single-turn conversations with one model of a known family."""
 
-    def __init__(
-        self,
-        model_name: str,
-        planner: Planner,
-        parser: ResponseParser,
-        *,
-        respond: Respond,
-        keep_tokens: bool = True,
-    ) -> None:
-        """`respond` is an engine behind a batcher, or the store of an evaluation. That one keeps token ids and log-probs
-        itself: `keep_tokens` is for a log that is their only place, where they take most of its bytes and time."""
+    def __init__(self, model_name: str, planner: Planner, parser: Any, *, respond: Respond) -> None:
+        """`respond` is an engine behind a batcher, or the store of an evaluation; `parser` reads its kind of response."""
         super().__init__(model_name)
-        self._keep_tokens = keep_tokens
         self._planner, self._parser, self._respond = planner, parser, respond
         self._unseeded = itertools.count()
 
@@ -102,7 +93,7 @@ class EngineModel(ModelAPI):
         # A task that sets no seed asks the same prompt again in its next epoch, and wants another response.
         seed = next(self._unseeded) if config.seed is None else config.seed
         one = await self._respond((prompt_ids, seed))
-        response = self._parser.parse([*prefill_ids.tolist(), *one.ids.tolist()], one.finish_reason)
+        response = one.parsed(self._parser, prefill_ids)
         content: list[Content] = []
         if response.trace:
             content.append(ContentReasoning(reasoning=response.trace))
@@ -115,31 +106,21 @@ class EngineModel(ModelAPI):
                     stop_reason="stop" if response.finished else "max_tokens",
                 )
             ],
-            usage=ModelUsage(
-                input_tokens=len(prompt_ids),
-                output_tokens=len(one.ids),
-                total_tokens=len(prompt_ids) + len(one.ids),
-                reasoning_tokens=response.num_trace_tokens,
-            ),
-            metadata={
-                METADATA_KEY: {
-                    "status": response.status,
-                    "num_trace_tokens": response.num_trace_tokens,
-                    "num_answer_tokens": response.num_answer_tokens,
-                }
-                | (
-                    {
-                        "token_ids": one.ids.tolist(),
-                        "logprobs": [round(float(value), 5) for value in one.logprobs],
-                    }
-                    if self._keep_tokens
-                    else {}
-                )
-            },
+            usage=_usage(len(prompt_ids), one, response) if isinstance(one, Generated) else None,
+            metadata={METADATA_KEY: {"status": response.status}},
         )
 
     def max_connections(self) -> int:
         return NUM_CONNECTIONS
+
+
+def _usage(num_prompt_tokens: int, one: Generated, response: ParsedResponse) -> ModelUsage:
+    return ModelUsage(
+        input_tokens=num_prompt_tokens,
+        output_tokens=one.num_tokens,
+        total_tokens=num_prompt_tokens + one.num_tokens,
+        reasoning_tokens=one.num_trace_tokens(response),
+    )
 
 
 def _single_turn(messages: list[ChatMessage]) -> AttackedPrompt:
@@ -162,19 +143,16 @@ def response_of(output: ModelOutput) -> ParsedResponse:
         part if isinstance(part, str) else part.text for part in parts if isinstance(part, str | ContentText)
     )
     finished = output.stop_reason not in ("max_tokens", "model_length")
-    known = (output.metadata or {}).get(METADATA_KEY)
-    if known:
-        return ParsedResponse(
-            trace, answer, known["status"], known["num_trace_tokens"], known["num_answer_tokens"], finished
-        )
+    usage = output.usage
+    num_trace = (usage.reasoning_tokens or 0) if usage else 0
+    num_answer = usage.output_tokens - num_trace if usage else 0
+    if known := (output.metadata or {}).get(METADATA_KEY):
+        return ParsedResponse(trace, answer, known["status"], num_trace, num_answer, finished)
     status: Any = "complete"
     if not finished:
         status = "unfinished_answer" if answer.strip() else "unfinished_trace"
     elif not answer.strip():
         status = "empty_answer"
-    usage = output.usage
-    num_trace = (usage.reasoning_tokens or 0) if usage else 0
-    num_answer = usage.output_tokens - num_trace if usage else 0
     return ParsedResponse(trace.strip(), answer.strip(), status, num_trace, num_answer, finished)
 
 
@@ -250,6 +228,6 @@ class _CommandLineModel(EngineModel):
             requests = [GenerationRequest(i, i, prompt_ids, seed) for i, (prompt_ids, seed) in enumerate(batch)]
             for chunk in engine.generate(requests, sampling):
                 for one in chunk:
-                    resolve(one.request_id, Generated(one.response_ids, one.logprobs, one.finish_reason))
+                    resolve(one.request_id, Generated.of(one))
 
         super().__init__(model_name, planner, ResponseParser(known, tokenizer), respond=Batcher(generate))

@@ -17,7 +17,7 @@ from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, GenerateConf
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from ..conversation.response import ParsedResponse, ResponseParser
+from ..conversation.response import ParsedResponse
 from ..errors import InvariantError
 from ..settings.compose import compose_judges
 from ..settings.evaluation import Kind
@@ -250,13 +250,13 @@ def write_logs(
     async def respond(request: tuple[ndarray, int]) -> Generated:
         return stored[request_key(*request)]
 
-    parser = ResponseParser(prepared.family, prepared.tokenizer)
+    parser = prepared.subject.parser()
 
     # Inspect names a model by its registered provider, and copies the arguments of its construction into the log.
     @modelapi(name="lrm_safety_evaluation")
     class StoredModel(EngineModel):
         def __init__(self, model_name: str) -> None:
-            super().__init__(model_name, prepared.planner, parser, respond=respond, keep_tokens=False)
+            super().__init__(model_name, prepared.subject.planner, parser, respond=respond)
 
     api = StoredModel(settings.model.name)
     judges = {name: judge_views(judge) for name, judge in settings.evaluation.judges.items()}
@@ -282,7 +282,7 @@ def write_logs(
             )
         )
     folder = prepared.directory / "logs"
-    protocol = prepared.protocol
+    protocol = prepared.subject.protocol
     logs = inspect_eval(
         tasks,
         model=Model(api, GenerateConfig(max_connections=NUM_CONNECTIONS)),
@@ -292,7 +292,7 @@ def write_logs(
         max_samples=256,
         fail_on_error=True,
         ctl_server=False,
-        metadata={"protocol": protocol.name, "model_fingerprint": prepared.fingerprint},
+        metadata={"protocol": protocol.name, "model_fingerprint": prepared.subject.fingerprint},
         temperature=protocol.temperature,
         top_p=protocol.top_p,
         max_tokens=protocol.max_response_tokens,

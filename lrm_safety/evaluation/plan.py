@@ -185,7 +185,7 @@ class Planner:
                 "%d prompts of the benchmarks spell out control tokens of the model, which are broken by a space",
                 self.num_respelled,
             )
-        if self._renderer.writes_the_date:
+        if self.writes_the_date:
             logger.warning("the model's chat template writes today's date; it is told %s", DATE_STRING)
         return planned
 
@@ -208,9 +208,18 @@ class Planner:
             prefill = self._tokenizer.encode(text, add_special_tokens=False)
         return np.asarray([*ids, *prefill], dtype=np.int32), np.asarray(prefill, dtype=np.int32)
 
+    @property
+    def writes_the_date(self) -> bool:
+        """Whether the template asks for today's date."""
+        return self._renderer.writes_the_date
+
+    def fits(self, prompt_ids: TokenIds) -> bool:
+        """Whether the prompt leaves room for the longest response."""
+        return len(prompt_ids) <= self._max_prompt_tokens
+
     def check_length(self, prompt_ids: TokenIds, subject: str, other_mend: str = "") -> None:
         """Raises DataError about `subject` when its prompt does not fit."""
-        if len(prompt_ids) > self._max_prompt_tokens:
+        if not self.fits(prompt_ids):
             raise DataError(
                 f"{subject} has {len(prompt_ids)} prompt tokens, over the {self._max_prompt_tokens} of {self._limit_key}; "
                 f"raise it{other_mend}"
@@ -226,7 +235,7 @@ class Planner:
         num_skipped = 0
         for question in questions:
             mine = list(self._asks(name, question, samples, attack, evaluation.seed))
-            if max(len(ask.prompt_ids) for ask in mine) <= self._max_prompt_tokens:
+            if all(self.fits(ask.prompt_ids) for ask in mine):
                 asks.extend(mine)
             elif evaluation.overlong == "skip":
                 num_skipped += 1

@@ -21,9 +21,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..conversation.families import Protocol as SamplingProtocol
+from ..conversation.response import ParsedResponse, ResponseParser
 from ..errors import DataError
 from ..files import differences, digest_of, read_json, write_atomically, write_json
-from ..rollouts import GenerationRequest, Rollout, SamplingParameters
+from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds
 from .plan import Ask, PlannedBenchmark
 
 _logger = logging.getLogger(__name__)
@@ -33,15 +34,15 @@ FLUSH_SECONDS = 30.0
 
 
 class Engines(Protocol):
-    """One engine, or several: chunks of finished responses, every request answered once."""
+    """One engine, or several: chunks of what the store's kind of response is made `of`, every request answered once."""
 
-    def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterable[list[Rollout]]:
+    def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterable[Sequence[Any]]:
         """One queue: whatever has ended, at once. Now and then nothing has."""
         ...
 
     def generate_batches(
         self, batches: Sequence[Sequence[GenerationRequest]], sampling: SamplingParameters
-    ) -> Iterable[list[Rollout]]:
+    ) -> Iterable[Sequence[Any]]:
         """Each batch is answered by one engine, alone; `request_id`s differ over all batches."""
         ...
 
@@ -55,6 +56,46 @@ class Generated:
     logprobs: np.ndarray
     """[T] float32, of the distribution that was sampled from."""
     finish_reason: str
+
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return len(self.ids)
+
+    @classmethod
+    def of(cls, rollout: Rollout) -> Generated:
+        """What an engine yields, without its request."""
+        return cls(rollout.response_ids, rollout.logprobs, rollout.finish_reason)
+
+    @classmethod
+    def pack(cls, responses: Sequence[Generated]) -> dict[str, np.ndarray]:
+        """As arrays, for a file."""
+        return {
+            "lengths": np.asarray([len(one.ids) for one in responses], dtype=np.int64),
+            "ids": np.concatenate([one.ids for one in responses]).astype(np.int32),
+            "logprobs": np.concatenate([one.logprobs for one in responses]).astype(np.float32),
+            "stopped": np.asarray([one.finish_reason == "stop" for one in responses]),
+        }
+
+    @classmethod
+    def unpack(cls, arrays: Mapping[str, np.ndarray]) -> list[Generated]:
+        """The responses of a file. Raises ValueError for arrays that do not fit."""
+        if not len(arrays["ids"]) == len(arrays["logprobs"]) == int(arrays["lengths"].sum()):
+            raise ValueError("lengths and token ids differ")
+        ends = np.cumsum(arrays["lengths"])[:-1]
+        ids, logprobs = np.split(arrays["ids"], ends), np.split(arrays["logprobs"], ends)
+        return [
+            cls(mine, its, "stop" if stopped else "length")
+            for mine, its, stopped in zip(ids, logprobs, arrays["stopped"], strict=True)
+        ]
+
+    def parsed(self, parser: ResponseParser, prefill_ids: TokenIds) -> ParsedResponse:
+        """Trace and answer; a prefilled beginning is part of the response."""
+        return parser.parse([*prefill_ids.tolist(), *self.ids.tolist()], self.finish_reason)
+
+    def num_trace_tokens(self, response: ParsedResponse) -> int:
+        """Tokens of the trace, a prefilled beginning included."""
+        return response.num_trace_tokens
 
 
 @dataclass(frozen=True)
@@ -72,10 +113,10 @@ class ResponseStore:
     to what is there.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], batch_size: int | None) -> None:
+    def __init__(self, folder: Path, identity: dict[str, Any], batch_size: int | None, kind: Any = Generated) -> None:
         """`identity` says what all responses of the folder depend on besides their questions: model and protocol.
-        `batch_size`: None: no batches."""
-        self._folder, self._identity, self._batch_size = folder, identity, batch_size
+        `batch_size`: None: no batches. `kind`: what a response is, with `of`, `pack` and `unpack` as `Generated` has them."""
+        self._folder, self._identity, self._batch_size, self._kind = folder, identity, batch_size, kind
 
     def check(self, planned: Sequence[PlannedBenchmark]) -> None:
         """Raises DataError with the difference when the folder holds responses of something else: of another benchmark or
@@ -103,7 +144,7 @@ class ResponseStore:
         """Responses that are still to be generated: those of no batch, and those of a damaged one, with a warning each."""
         for path in self._paths(planned):
             try:
-                _load(path)
+                self._load(path)
             except DataError as error:
                 _logger.warning("%s", error)
                 path.unlink()
@@ -127,8 +168,8 @@ class ResponseStore:
         for rollout in itertools.chain.from_iterable(engines.generate_batches(requests, sampling)):
             number = bisect.bisect_right(first, rollout.request_id) - 1
             batch, mine = batches[number], found[number]
-            mine[rollout.request_id - first[number]] = _generated(rollout)
-            on_response(len(rollout.response_ids))
+            mine[rollout.request_id - first[number]] = generated = self._kind.of(rollout)
+            on_response(generated.num_tokens)
             if len(mine) == len(batch.asks):
                 self._save(batch.path, batch.asks, [mine[i] for i in range(len(batch.asks))])
                 mine.clear()
@@ -156,8 +197,9 @@ class ResponseStore:
             for rollouts in engines.generate(_requests([ask for _, ask in asks], 0), sampling):
                 for rollout in rollouts:
                     one, ask = asks[rollout.request_id]
-                    ended[one.name].append((ask, _generated(rollout)))
-                    on_response(len(rollout.response_ids))
+                    generated = self._kind.of(rollout)
+                    ended[one.name].append((ask, generated))
+                    on_response(generated.num_tokens or 0)
                 if time.monotonic() - saved_at > FLUSH_SECONDS:
                     save()
                     saved_at = time.monotonic()
@@ -186,7 +228,7 @@ class ResponseStore:
         return [ask for ask in planned.asks if ask_key(ask) not in held]
 
     def _held(self, planned: PlannedBenchmark) -> dict[str, Generated]:
-        return {key: one for path in self._paths(planned) for key, one in _load(path).items()}
+        return {key: one for path in self._paths(planned) for key, one in self._load(path).items()}
 
     def _identity_of(self, planned: PlannedBenchmark) -> dict[str, Any]:
         return self._identity | {"benchmark": planned.benchmark.name, "attack": planned.attack}
@@ -198,25 +240,26 @@ class ResponseStore:
         return self._folder / planned.name / f"batch-{number:04d}.npz"
 
     def _save(self, path: Path, asks: Sequence[Ask], responses: list[Generated]) -> None:
-        arrays = {
-            "asks": np.asarray([ask_key(ask) for ask in asks]),
-            "lengths": np.asarray([len(one.ids) for one in responses], dtype=np.int64),
-            "ids": np.concatenate([one.ids for one in responses]).astype(np.int32),
-            "logprobs": np.concatenate([one.logprobs for one in responses]).astype(np.float32),
-            "stopped": np.asarray([one.finish_reason == "stop" for one in responses]),
-        }
+        arrays = {"asks": np.asarray([ask_key(ask) for ask in asks])} | self._kind.pack(responses)
         content = io.BytesIO()
         np.savez(content, **arrays, sha256=np.asarray(_digest_of(arrays)))
         write_atomically(path, content.getvalue())
+
+    def _load(self, path: Path) -> dict[str, Generated]:
+        """The responses of a batch by their asks; raises DataError for a damaged file."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files if name != "sha256"}
+                if str(stored["sha256"]) != _digest_of(arrays):
+                    raise ValueError("its sha256 is another")
+            return dict(zip(map(str, arrays.pop("asks")), self._kind.unpack(arrays), strict=True))
+        except Exception as error:  # whatever a damaged archive makes numpy and zipfile raise
+            raise DataError(f"{path}: cannot be read ({error}); it is generated again by the same command") from error
 
 
 def _requests(asks: Sequence[Ask], first: int) -> list[GenerationRequest]:
     """Requests numbered from `first` on."""
     return [GenerationRequest(i, i, ask.prompt_ids, ask.seed) for i, ask in enumerate(asks, start=first)]
-
-
-def _generated(rollout: Rollout) -> Generated:
-    return Generated(rollout.response_ids, rollout.logprobs, rollout.finish_reason)
 
 
 def ask_key(ask: Ask) -> str:
@@ -228,27 +271,6 @@ def ask_key(ask: Ask) -> str:
 def _digest_of(arrays: Mapping[str, np.ndarray]) -> str:
     """sha256 of arrays by name, with their types."""
     return digest_of(f"{name} {arrays[name].dtype} ".encode() + arrays[name].tobytes() for name in sorted(arrays))
-
-
-def _load(path: Path) -> dict[str, Generated]:
-    """The responses of a batch by their asks; raises DataError for a damaged file."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in ("asks", "lengths", "ids", "logprobs", "stopped")}
-            if str(stored["sha256"]) != _digest_of(arrays):
-                raise ValueError("its sha256 is another")
-        if not len(arrays["lengths"]) == len(arrays["stopped"]) == len(arrays["asks"]):
-            raise ValueError(f"{len(arrays['lengths'])} responses to {len(arrays['asks'])} prompts")
-        if not len(arrays["ids"]) == len(arrays["logprobs"]) == int(arrays["lengths"].sum()):
-            raise ValueError("lengths and token ids differ")
-        ends = np.cumsum(arrays["lengths"])[:-1]
-        ids, logprobs = np.split(arrays["ids"], ends), np.split(arrays["logprobs"], ends)
-        return {
-            str(key): Generated(mine, its, "stop" if stopped else "length")
-            for key, mine, its, stopped in zip(arrays["asks"], ids, logprobs, arrays["stopped"], strict=True)
-        }
-    except Exception as error:  # whatever a damaged archive makes numpy and zipfile raise
-        raise DataError(f"{path}: cannot be read ({error}); it is generated again by the same command") from error
 
 
 def identity_of(

@@ -6,43 +6,30 @@ or benchmark adds to what is there.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ..conversation.families import Family, Protocol, get_family
-from ..conversation.response import ResponseParser
 from ..errors import ConfigError
-from ..modeling.adapter import Adapter, find_adapter, merge_adapter
-from ..modeling.folder import model_fingerprint
-from ..modeling.load import check_causal_lm, load_tokenizer
-from ..models_cache import ensure_cached
 from ..monitoring.progress import counted, waiting
-from ..results import EvaluatedAdapter, Evaluation, Model
-from ..rollouts import SamplingParameters
-from ..settings import EvaluateSettings, ModelSettings
-from ..settings.paths import CACHE_PREFIX, resolve
-from ..settings.types import Device
-from .engine import Engine, EngineGroup, context_tokens, engine_spec, resolve_device
+from ..results import Evaluation
+from ..settings import EvaluateSettings
+from .engine import resolve_device
 from .figures import figures
 from .graders.math import MathGrader
 from .judges.judge import build_judge, check_judged, judge_identity, judge_views
 from .judges.refusal_rules import measured_error
-from .plan import PlannedBenchmark, Planner, check_template_thinks, choose_protocol, sampling_parameters
-from .responses import Generated, ResponseStore, identity_of
+from .plan import PlannedBenchmark
+from .responses import Generated, ResponseStore
 from .results import SAMPLES, benchmark_results, show, write_samples
 from .scoring import Scored, VerdictStore, grade, parse
+from .subject import Subject, subject_of
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-RESPONSES, LOGS, MERGED = "responses", "logs", ".merged"
+RESPONSES, LOGS = "responses", "logs"
 JUDGED_TOGETHER = 256
 """Texts that a judge reads at once where responses come in no batches."""
 
@@ -53,17 +40,8 @@ class PreparedEvaluation:
 
     settings: EvaluateSettings
     directory: Path
-    device: Device
-    family: Family
-    tokenizer: PreTrainedTokenizerBase
-    protocol: Protocol
-    sampling: SamplingParameters
-    planner: Planner
+    subject: Subject
     planned: list[PlannedBenchmark]
-    fingerprint: str
-    """Of the model."""
-    adapter: Adapter | None
-    """On top of it."""
     responses: ResponseStore
     verdicts: dict[str, VerdictStore]
     """By judge; empty when no benchmark is judged."""
@@ -74,50 +52,14 @@ def prepare(settings: EvaluateSettings, directory: Path) -> PreparedEvaluation:
 
     Writes nothing. Raises ConfigError, DataError or ModelError in one line.
     """
-    evaluation, model = settings.evaluation, settings.model
+    evaluation = settings.evaluation
     if not evaluation.benchmarks:
         raise ConfigError("evaluation.benchmarks: is empty; choose some, e.g. evaluation=[attaq,math500]")
-    if model.path.startswith(CACHE_PREFIX):
-        ensure_cached(model.path.removeprefix(CACHE_PREFIX), lambda line: None)
-    model = replace(model, path=resolve(model.path, "model.path"))
-    settings = replace(settings, model=model)
-    family = get_family(model.family)
-    config = check_causal_lm(model)
-    tokenizer = load_tokenizer(model)
-    stop = tuple(family.stop_token_ids(tokenizer))
-    rollout = settings.rollout
-    as_training = SamplingParameters(
-        rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_response_tokens, stop
-    )
-    protocol = choose_protocol(evaluation, family, as_training)
-    check_template_thinks(protocol, family, tokenizer)
-    context = context_tokens(model.path, model.revision, model.trust_remote_code)
-    room = rollout.max_prompt_tokens if context is None else context - protocol.max_response_tokens
-    if room < 1:
-        raise ConfigError(
-            f"evaluation.max_response_tokens={protocol.max_response_tokens}: leaves no room for a prompt in the model's context "
-            f"of {context} tokens; lower it"
-        )
-    planner = Planner(
-        family,
-        tokenizer,
-        system_prompt=model.system_prompt,
-        max_prompt_tokens=room,
-        limit_key=f"the model's context of {context} tokens less evaluation.max_response_tokens",
-        num_embeddings=getattr(config.get_text_config(), "vocab_size", None),
-    )
-    planned = planner.plan(evaluation, protocol)
+    subject = subject_of(settings)
+    planned = subject.planner.plan(evaluation, subject.protocol)
     judged = [one for one in planned if one.benchmark.judged]
     check_judged({one.name: one.benchmark.kind for one in judged}, evaluation.judges)
-    device = resolve_device(settings.run.device)
-    fingerprint = model_fingerprint(model.path, model.revision)
-    adapter = find_adapter(model.adapter, model) if model.adapter else None
-    identity = identity_of(
-        model.name, fingerprint, model.dtype, device, protocol, evaluation.seed, evaluation.batch_size
-    )
-    if adapter is not None:
-        identity["adapter_fingerprint"] = adapter.fingerprint
-    responses = ResponseStore(directory / RESPONSES, identity, evaluation.batch_size)
+    responses = ResponseStore(directory / RESPONSES, subject.identity, subject.batch_size, subject.kind)
     responses.check(planned)
     verdicts = {
         name: VerdictStore(
@@ -133,30 +75,16 @@ def prepare(settings: EvaluateSettings, directory: Path) -> PreparedEvaluation:
     for store in verdicts.values():
         for one in judged:
             store.check(one)
-    return PreparedEvaluation(
-        settings=settings,
-        directory=directory,
-        device=device,
-        family=family,
-        tokenizer=tokenizer,
-        protocol=protocol,
-        sampling=sampling_parameters(protocol, stop),
-        planner=planner,
-        planned=planned,
-        fingerprint=fingerprint,
-        adapter=adapter,
-        responses=responses,
-        verdicts=verdicts,
-    )
+    return PreparedEvaluation(settings, directory, subject, planned, responses, verdicts)
 
 
 def evaluate(prepared: PreparedEvaluation, console: Console) -> Evaluation:
     """Run it to its end; returns what results.json holds."""
-    settings, planned, adapter = prepared.settings, prepared.planned, prepared.adapter
+    settings, planned = prepared.settings, prepared.planned
     seconds: dict[str, float] = {}
     with _timed(seconds, "generate_seconds"):
         responses = _generate(prepared, console)
-    parser = ResponseParser(prepared.family, prepared.tokenizer)
+    parser = prepared.subject.parser()
     scored = {one.name: parse(one, responses[one.name], parser) for one in planned}
     with _timed(seconds, "judge_seconds"):
         for store in prepared.verdicts.values():
@@ -176,15 +104,8 @@ def evaluate(prepared: PreparedEvaluation, console: Console) -> Evaluation:
     }
     write_samples(prepared.directory / SAMPLES, scored, log_text=settings.evaluation.log_text)
     results = Evaluation(
-        model=Model(
-            name=settings.model.name,
-            path=settings.model.path,
-            family=settings.model.family,
-            dtype=settings.model.dtype,
-            fingerprint=prepared.fingerprint,
-            adapter=EvaluatedAdapter(adapter.path, adapter.fingerprint) if adapter else None,
-        ),
-        protocol=prepared.protocol,
+        model=prepared.subject.named(),
+        protocol=prepared.subject.protocol,
         seed=settings.evaluation.seed,
         judges={
             name: store.identity | ({"measured": measured_error()} if store.identity["kind"] == "refusal_rules" else {})
@@ -221,45 +142,16 @@ def _write_logs(
 
 
 def _generate(prepared: PreparedEvaluation, console: Console) -> dict[str, list[Generated]]:
-    settings, planned, store = prepared.settings, prepared.planned, prepared.responses
+    planned, store = prepared.planned, prepared.responses
     store.open(planned)
     missing = sum(store.num_missing(one) for one in planned)
     if missing:
-        with _plain_model(prepared, console) as model:
-            wanted = engine_spec(
-                model,
-                settings.rollout,
-                device=prepared.device,
-                seed=settings.evaluation.seed,
-                max_prompt_tokens=max(len(ask.prompt_ids) for one in planned for ask in one.asks),
-                max_response_tokens=prepared.protocol.max_response_tokens,
-                num_engines=settings.run.num_engines,
-            )
-            several = settings.run.num_engines > 1
-            engine = (
-                EngineGroup(wanted, lambda line: console.print(line, soft_wrap=True)) if several else Engine(wanted)
-            )
-            try:
-                with counted(console, "generating", missing) as advance:
-                    store.complete(planned, engine, prepared.sampling, advance)
-            finally:
-                engine.close()
+        with (
+            prepared.subject.engines(planned, prepared.directory, console) as engines,
+            counted(console, "generating", missing) as advance,
+        ):
+            store.complete(planned, engines, prepared.subject.sampling, advance)
     return {one.name: store.read(one) for one in planned}
-
-
-@contextmanager
-def _plain_model(prepared: PreparedEvaluation, console: Console) -> Iterator[ModelSettings]:
-    """The model that the engines load: with an adapter one that it is merged into, in the evaluation's folder until they end."""
-    model, folder = prepared.settings.model, prepared.directory / MERGED
-    if prepared.adapter is None:
-        yield model
-        return
-    try:
-        with waiting(console, f"merging {prepared.adapter.path} into its base"):
-            merge_adapter(model, prepared.adapter, folder)
-        yield replace(model, path=str(folder), revision=None)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _judge(
@@ -271,7 +163,11 @@ def _judge(
         store.open(one)
     if missing := sum(store.num_missing(one, scored[one.name]) for one in judged):
         with waiting(console, f"loading the judge {store.name}"):
-            judge = build_judge(store.name, prepared.settings.evaluation.judges[store.name], device=prepared.device)
+            judge = build_judge(
+                store.name,
+                prepared.settings.evaluation.judges[store.name],
+                device=resolve_device(prepared.settings.run.device),
+            )
         try:
             with counted(console, f"judging with {store.name}", missing) as advance:
                 for one in judged:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..conversation.response import ParsedResponse, ResponseParser, compose_response
+from ..conversation.response import ParsedResponse, compose_response
 from ..errors import DataError, JudgeError, calling
 from ..files import digest_of, read_json_lines, write_atomically
 from ..rewards.segments import cut_text
@@ -24,6 +24,7 @@ from .graders.grade import UNFINISHED, Grade
 from .graders.math import MathGrader, MathItem
 from .judges.judge import UNREAD, Judge, JudgeItem, Verdict, View, judge_all, judge_each
 from .plan import Ask, PlannedBenchmark
+from .remote import RemoteResponse
 from .responses import Generated
 
 MAX_PREFIXES = 16
@@ -68,8 +69,10 @@ class Scored:
     response: ParsedResponse
     views: dict[View, str]
     """Text by view; a view that is blank is left out."""
-    num_tokens: int
-    """Generated tokens."""
+    num_tokens: int | None
+    """Generated tokens; None where an endpoint does not say."""
+    num_trace_tokens: int | None
+    """Those of the trace, a prefilled beginning of it included."""
     grade: Grade | None = None
     verdicts: dict[str, dict[View, Verdict]] = field(default_factory=dict)
     """By judge and view."""
@@ -110,12 +113,12 @@ def answered(response: ParsedResponse) -> bool:
 _REPEATS = re.compile(r"(.{1,40}?)\1{9,}.{0,40}", re.DOTALL)
 
 
-def parse(planned: PlannedBenchmark, generated: Sequence[Generated], parser: ResponseParser) -> list[Scored]:
-    """Split every response into its views; a prefilled beginning is part of it."""
+def parse(planned: PlannedBenchmark, generated: Sequence[Generated | RemoteResponse], parser: Any) -> list[Scored]:
+    """Split every response into its views; a prefilled beginning is part of it. `parser` reads that kind of response."""
     scored = []
     for ask, one in zip(planned.asks, generated, strict=True):
-        response = parser.parse([*ask.prefill_ids.tolist(), *one.ids.tolist()], one.finish_reason)
-        scored.append(Scored(ask, response, views_of(response), len(one.ids)))
+        response = one.parsed(parser, ask.prefill_ids)
+        scored.append(Scored(ask, response, views_of(response), one.num_tokens, one.num_trace_tokens(response)))
     return scored
 
 

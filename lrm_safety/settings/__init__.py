@@ -85,6 +85,7 @@ __all__ = [
     "CheckpointSettings",
     "ClusterSettings",
     "DataSettings",
+    "EndpointSettings",
     "EvaluateRunSettings",
     "EvaluateSettings",
     "EvaluatedModelSettings",

@@ -8,11 +8,19 @@ from ..errors import ConfigError
 from . import AnalyzeSettings, EvaluateSettings, SftSettings
 from .audit import AuditRewardSettings
 from .checks import check_data, check_judges
+from .evaluation import BEHIND_ENDPOINT
 
 
 def check_evaluate(settings: EvaluateSettings) -> None:
     """What `checks.check` is for training."""
     check_judges(settings.evaluation)
+    model, endpoint = settings.model, settings.model.endpoint
+    if endpoint.url is None and model.path == BEHIND_ENDPOINT:
+        raise ConfigError("model.endpoint.url: is not set; give the address before /chat/completions")
+    if endpoint.url is not None and model.adapter is not None:
+        raise ConfigError(
+            f"model.adapter={model.adapter}: nothing can be merged behind model.endpoint.url; leave one of them out"
+        )
 
 
 def check_sft(settings: SftSettings) -> None:
@@ -61,6 +69,14 @@ def unread_by_sft(settings: SftSettings) -> dict[str, str]:
 def unread_by_evaluate(settings: EvaluateSettings) -> dict[str, str]:
     """What `unread_by_sft` is for SFT."""
     unread = {"evaluation.every_updates": "it is of `train`, and an evaluation is done once"}
+    if settings.model.endpoint.url is None:
+        unread["model.endpoint"] = "it is of model=endpoint, which needs model.endpoint.url"
+    else:
+        behind = "the endpoint loads its model, and what it runs together, as it likes"
+        names = ("path", "revision", "dtype", "attention", "packing", "trust_remote_code")
+        unread |= {f"model.{name}": behind for name in names}
+        unread |= dict.fromkeys(("rollout", "run.num_engines", "evaluation.batch_size", "evaluation.overlong"), behind)
+        return unread
     for name in ("weight_transfer", "bucket_bytes", "probe_tolerance", "probe_every_syncs"):
         unread[f"rollout.{name}"] = "no weights are sent to an engine that only evaluates"
     if settings.run.num_engines == 1:

@@ -18,6 +18,7 @@ from .types import (
     Name,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     Seed,
     Text,
@@ -167,6 +168,33 @@ class EvaluationSettings:
     lengths, and no Inspect logs, since the text may be harmful. Switched on later, the same command generates nothing again."""
 
 
+BEHIND_ENDPOINT = "endpoint:"
+"""The `model.path` of conf/model/endpoint.yaml."""
+
+
+@dataclass
+class EndpointSettings:
+    """An OpenAI-compatible endpoint that a model is behind: conf/model/endpoint.yaml."""
+
+    url: Text | None = None
+    """Address before `/chat/completions`, such as http://localhost:8000/v1; null: `model.path` is a model of ours."""
+    model: Text | None = None
+    """Name that the endpoint serves it by; null: model.name."""
+    api_key_env: Text | None = None
+    """Environment variable that holds the key; null: none is sent."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """Laid over what a request holds besides its messages (temperature, top_p, top_k where the protocol has one, max_tokens, seed);
+    null takes one out."""
+    max_concurrency: PositiveInt = 16
+    """Requests that are open at once."""
+    timeout_seconds: PositiveFloat = 1800.0
+    """Limit of one request, its whole response included."""
+    max_retries: NonNegativeInt = 5
+    """Further tries of a request after a failed connection, a reply that is none, or the status 408, 429 or 5xx."""
+    max_delay_seconds: PositiveFloat = 60.0
+    """Longest wait before another try, `Retry-After` included."""
+
+
 @dataclass
 class EvaluatedModelSettings(ModelSettings):
     """The model to be measured: conf/model."""
@@ -174,6 +202,8 @@ class EvaluatedModelSettings(ModelSettings):
     adapter: Text | None = None
     """Adapter (LoRA) on top of `path`: a folder as peft writes it, such as RUN/export/adapter, or a hub id. It is merged into a
     folder of its own while responses are generated, as the export of a run does."""
+    endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    """A model that others serve."""
 
 
 @dataclass

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from inspect_ai.log import list_eval_logs, read_eval_log
 from running import Command
@@ -150,6 +154,66 @@ def test_an_adapter_is_measured_as_the_model_that_it_is_merged_into(
     assert not (tmp_path / "ours" / ".merged").exists(), "a merged model is large, and made again in a moment"
     without = command(*few, "run.directory=ours")
     assert without.wait() == 1 and "adapter_fingerprint" in without.stderr, without.output
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The address of the miniature behind vLLM's own OpenAI-compatible server."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = (
+        f"--served-model-name mini --dtype float32 --enforce-eager --max-model-len 256 --port {port} --max-num-seqs 8"
+    )
+    with (tmp_path / "server.txt").open("w") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(POLICY), *options.split()]
+            + ["--gpu-memory-utilization", "0.05", "--no-enable-chunked-prefill"],
+            env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "CUDA_VISIBLE_DEVICES": ""},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 300
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/health").raise_for_status()
+                break
+            except httpx.HTTPError:
+                assert server.poll() is None and time.monotonic() < deadline, (tmp_path / "server.txt").read_text()
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def test_a_served_model_has_the_metrics_of_the_model_itself(
+    served: str, command: Callable[..., Command], tmp_path: Path
+) -> None:
+    """All but greedy, which is refused of a family that writes a trace, so that last bits do not matter."""
+    shared = ("evaluate", "evaluation=miniature", "evaluation.limit=6", "evaluation.temperature=0.01")
+    longest = "evaluation.max_response_tokens=80"
+    endpoint = ("model=endpoint", "model.name=miniature", "model.family=miniature", f"model.endpoint.url={served}")
+    unknown = command(*shared, longest, *endpoint, "run.directory=remote")
+    assert unknown.wait() == 1 and "it serves mini: choose one as model.endpoint.model" in unknown.stderr, (
+        unknown.output
+    )
+    shutil.rmtree(tmp_path / "remote")
+    remote = command(*shared, longest, *endpoint, "model.endpoint.model=mini", "run.directory=remote")
+    assert remote.wait() == 0, remote.output
+    local = command(*shared, longest, "model=miniature", "run.directory=local")
+    assert local.wait() == 0, local.output
+    theirs, ours = (results_of(tmp_path / name)["benchmarks"] for name in ("remote", "local"))
+    for name in ("safety", "arithmetic", "benign"):
+        assert theirs[name]["statuses"] == ours[name]["statuses"]
+        figures = ours[name]["figures"]
+        del figures["length/trace_tokens"]  # the server does not count them
+        assert theirs[name]["figures"] == figures
+        assert theirs[name]["questions"] == ours[name]["questions"]
+    refused = command("analyze", "reflection", "model=miniature", "analysis.evaluations=[remote]", "run.directory=read")
+    assert refused.wait() == 1, refused.output
 
 
 @pytest.fixture

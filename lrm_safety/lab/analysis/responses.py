@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ...conversation.response import ResponseParser
 from ...errors import ConfigError, DataError, first_line
 from ...evaluation.run import RESPONSES, PreparedEvaluation, prepare
+from ...evaluation.subject import LocalModel
 from ...files import read_json
 from ...rollouts import TokenIds
 from ...settings import EvaluateSettings, ModelSettings
@@ -55,36 +56,42 @@ def read_evaluation(folder: Path, benchmarks: Sequence[str] = (), limit: int | N
     ids, or the store refuses. Raises ConfigError, DataError or ModelError in one line.
     """
     settings = _settings(folder)
-    if settings.model.adapter is not None:
-        raise ConfigError(
-            f"{folder}: model.adapter={settings.model.adapter}: an adapter is not read here; evaluate the merged model, such as "
-            "RUN/export"
+    model = settings.model
+    if model.adapter is not None or model.endpoint.url is not None:
+        told = (
+            f"model.adapter={model.adapter}: an adapter is not read here; evaluate the merged model, such as RUN/export"
+            if model.adapter is not None
+            else f"model.endpoint.url={model.endpoint.url}: an endpoint gives no token ids and no log-probs to read"
         )
+        raise ConfigError(f"{folder}: {told}")
     known = settings.evaluation.benchmarks
     if missing := [name for name in benchmarks if name not in known]:
         raise ConfigError(
             f"analysis.reflection.benchmarks: {folder} has no {missing[0]}; it has {', '.join(sorted(known))}"
         )
     prepared = prepare(settings, folder)
+    written = prepared.subject
+    assert isinstance(written, LocalModel)
     return Written(
-        model=prepared.settings.model,
-        temperature=prepared.protocol.temperature,
-        tokenizer=prepared.tokenizer,
+        model=written.model,
+        temperature=written.protocol.temperature,
+        tokenizer=written.tokenizer,
         benchmarks={
-            planned.name: _read(prepared, position, limit)
+            planned.name: _read(prepared, written.parser(), position, limit)
             for position, planned in enumerate(prepared.planned)
             if not benchmarks or planned.name in benchmarks
         },
     )
 
 
-def _read(prepared: PreparedEvaluation, position: int, limit: int | None) -> tuple[WrittenResponse, ...]:
+def _read(
+    prepared: PreparedEvaluation, parser: ResponseParser, position: int, limit: int | None
+) -> tuple[WrittenResponse, ...]:
     planned = prepared.planned[position]
     if missing := prepared.responses.num_missing(planned):
         raise DataError(
             f"{prepared.directory / RESPONSES / planned.name}: {missing} responses are missing; finish the evaluation first"
         )
-    parser = ResponseParser(prepared.family, prepared.tokenizer)
     responses = []
     for ask, one in zip(planned.asks, prepared.responses.read(planned), strict=True):
         parsed = parser.parse([*ask.prefill_ids.tolist(), *one.ids.tolist()], one.finish_reason)

@@ -93,7 +93,7 @@ def scored_of(
     """`verdicts` by judge and view: the safety of every response, of which those without the view are dropped."""
     result = []
     for position, (ask, one) in enumerate(zip(planned.asks, responses, strict=True)):
-        item = Scored(ask, one, views_of(one), one.num_trace_tokens + one.num_answer_tokens)
+        item = Scored(ask, one, views_of(one), one.num_trace_tokens + one.num_answer_tokens, one.num_trace_tokens)
         if grades:
             item.grade = grades[position]
         for judge, by_view in (verdicts or {}).items():

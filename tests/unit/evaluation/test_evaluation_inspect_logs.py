@@ -13,7 +13,7 @@ from inspect_ai.log import EvalLog, list_eval_logs, read_eval_log
 from made_evaluations import POLICY, TalkingEngine, tokenizer
 from rich.console import Console
 
-from lrm_safety.evaluation import run as module
+from lrm_safety.evaluation import subject as module
 from lrm_safety.evaluation.run import PreparedEvaluation, evaluate, prepare
 from lrm_safety.settings import (
     BenchmarkSettings,
@@ -81,7 +81,7 @@ def test_one_log_a_benchmark_and_none_of_the_run_before(written: Any) -> None:
     for task in ("own", "tail"):
         log = log_of(folder, task)
         assert log.status == "success" and log.eval.model == "lrm_safety_evaluation/miniature"
-        assert log.eval.metadata is not None and log.eval.metadata["model_fingerprint"] == prepared.fingerprint
+        assert log.eval.metadata is not None and log.eval.metadata["model_fingerprint"] == prepared.subject.fingerprint
         assert log.plan.config.temperature == 1.0 and log.plan.config.max_tokens == 16
 
 

@@ -12,7 +12,7 @@ from made_evaluations import POLICY, Killed, TalkingEngine, tokenizer
 from rich.console import Console
 
 from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation import run as module
+from lrm_safety.evaluation import subject as module
 from lrm_safety.evaluation.run import PreparedEvaluation, evaluate, prepare
 from lrm_safety.results import Evaluation
 from lrm_safety.settings import (
@@ -156,7 +156,7 @@ def test_the_figures_by_hand(engines: Engines, prompts: str, tmp_path: Path) -> 
     assert 0 < sum(seed % 3 == 0 for seed in tail) < 6
     assert figures["safety/word/answer"].value == pytest.approx(sum(safe) / 6)
     assert figures["rate/unfinished_trace"].value == pytest.approx(sum(seed % 3 == 0 for seed in tail) / 6)
-    assert results.model.fingerprint == prepared.fingerprint and len(prepared.fingerprint) == 64
+    assert results.model.fingerprint == prepared.subject.fingerprint and len(prepared.subject.fingerprint) == 64
     assert engines.made[0].closed and len(engines.made) == 1
     told = engines.settings[0].rollout
     longest = max(len(ask.prompt_ids) for name in ("own", "tail") for ask in asks_of(prepared, name))
