@@ -185,7 +185,7 @@ def test_a_killed_reward_worker_is_replaced_and_the_scores_are_the_same(started:
 @pytest.mark.parametrize(
     ("function", "cause"),
     [
-        ("divides_by_zero", "raised ZeroDivisionError: division by zero"),
+        ("divides_by_zero", "raised ZeroDivisionError: division by zero (tests/integration/broken_rewards.py:9)"),
         ("scores_too_few", "gave scores of shape [2] for 3 conversations"),
     ],
 )
