@@ -1,4 +1,4 @@
-"""One line, with the nearest name that is right, out of Hydra's and OmegaConf's many."""
+"""One line, with the nearest name that is right, out of the many of Hydra, OmegaConf and pydantic."""
 
 from __future__ import annotations
 
@@ -99,10 +99,8 @@ class Mistakes:
             return f"{key}.{cause}"
         if isinstance(cause, Unfit) and isinstance(value, dict):
             return f"{key}: {cause}"
-        if cause is not None:
-            wanted = str(cause)
-        else:
-            text = WANTED.get(kind) or WANTED.get(kind.partition("_")[0], first["msg"])
+        wanted = first["msg"] if cause is None else str(cause)
+        if text := WANTED.get(kind) or WANTED.get(kind.partition("_")[0]):
             wanted = text.format(**{name: _listed(part) for name, part in context.items()})
         if kind.startswith(("greater", "less")) and key in HINTS:
             wanted = f"{wanted}; {HINTS[key]}"
