@@ -36,7 +36,7 @@ def load(year: int = 24, data: str | None = None, revision: str | None = None) -
         raise ConfigError(f"year={year}: must be one of {', '.join(map(str, HUB_IDS))}")
     hub_id = HUB_IDS[year]
     hub = hub_rows(hub_id, split="train", revision=revision or REVISIONS[year])
-    found, source = rows("aime", f"aime{year}.jsonl", data, {"problem": str}, hub, hub_id, prompt="problem")
+    found, source = rows("aime", f"aime{year}.jsonl", data, {"problem": str}, hub, prompt="problem")
     kept = []
     for number, row in enumerate(found):
         groups = {"part": "I" if number < PART_SIZE else "II"} if year == 25 and len(found) == 2 * PART_SIZE else {}

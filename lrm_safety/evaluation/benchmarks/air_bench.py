@@ -49,9 +49,7 @@ def load(l2: Sequence[str] | None = None, data: str | None = None, revision: str
     """
     fields = {name: str for name in ("cate-idx", "l2-name", "l3-name", "l4-name", "prompt")}
     hub = hub_rows(HUB_ID, "default", revision=revision)
-    found, source = rows(
-        "airbench2024", "air_bench_2024_subset_prompts.jsonl", data, fields, hub, HUB_ID, prompt="prompt"
-    )
+    found, source = rows("airbench2024", "air_bench_2024_subset_prompts.jsonl", data, fields, hub, prompt="prompt")
     names = {row["l2-name"] for row in found}
     for name in l2 or ():
         if name not in names:

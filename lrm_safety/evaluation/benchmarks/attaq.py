@@ -60,7 +60,6 @@ def load(
         data,
         {"input": str, "label": str},
         hub_rows("ibm-research/AttaQ", split="train", revision=revision),
-        "ibm-research/AttaQ",
         prompt="input",
     )
     in_star1 = star1_group(star1, required=subset == "clean")

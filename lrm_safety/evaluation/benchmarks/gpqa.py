@@ -97,7 +97,7 @@ def _rows(data: str | None, password: str, revision: str | None) -> tuple[list[M
             raise
         fields = {name: str for name in FIELDS}
         hub = hub_rows(HUB_ID, "gpqa_diamond", "train", revision=revision)
-        return rows("gpqa", "gpqa_diamond.zip", None, fields, hub, HUB_ID, prompt="Question")
+        return rows("gpqa", "gpqa_diamond.zip", None, fields, hub, prompt="Question")
     plain, _, source = unwrap(_unpack(path, password), "Question", str(path))
     return list(plain), source
 

@@ -30,15 +30,7 @@ def load(functional: str | None = None, data: str | None = None, star1: str | No
     if functional is not None and functional not in FUNCTIONAL:
         raise ConfigError(f"functional={functional}: must be one of {', '.join(FUNCTIONAL)}")
     fields = {name: str for name in ("Behavior", "FunctionalCategory", "SemanticCategory", "BehaviorID")}
-    found, source = rows(
-        "harmbench",
-        "harmbench_behaviors_text_all.csv",
-        data,
-        fields,
-        None,
-        "centerforaisafety/HarmBench",
-        prompt="Behavior",
-    )
+    found, source = rows("harmbench", "harmbench_behaviors_text_all.csv", data, fields, None, prompt="Behavior")
     in_star1 = star1_group(star1)
     kept = []
     for row in found:

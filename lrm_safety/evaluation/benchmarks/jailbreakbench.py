@@ -53,7 +53,6 @@ def load(
         data,
         {"Goal": str, "Category": str, "Source": str},
         hub_rows(HUB_ID, "behaviors", split=split, revision=revision),
-        HUB_ID,
         prompt="Goal",
     )
     in_star1 = star1_group(star1)

@@ -18,9 +18,7 @@ def load(data: str | None = None, revision: str | None = REVISION) -> Questions:
     """MATH500's problems. `data`: test.jsonl; default LRM_SAFETY_DATA, then the hub at `revision`. DataError when absent
     or wrong."""
     fields: dict[str, type | tuple[type, ...]] = {"problem": str, "answer": str, "subject": str, "level": (int, str)}
-    found, source = rows(
-        "math500", "test.jsonl", data, fields, hub_rows(HUB_ID, revision=revision), HUB_ID, prompt="problem"
-    )
+    found, source = rows("math500", "test.jsonl", data, fields, hub_rows(HUB_ID, revision=revision), prompt="problem")
     return questions(
         (
             Question(

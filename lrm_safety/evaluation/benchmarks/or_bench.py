@@ -53,7 +53,6 @@ def load(
         data,
         {"prompt": str, "category": str},
         hub_rows(HUB_ID, config, split="train", revision=revision),
-        HUB_ID,
         prompt="prompt",
     )
     in_star1 = star1_group(star1)

@@ -51,7 +51,6 @@ def load(
         data,
         {"question_id": (int, str), "category": (int, str), "prompt_style": str, "turns": (list, str)},
         hub_rows(hub_id, split="train", revision=revision or REVISIONS[version]),
-        hub_id,
     )
     in_star1 = star1_group(star1)
     kept = []

@@ -43,7 +43,6 @@ def rows(
     data: str | None,
     fields: Mapping[str, type | tuple[type, ...]],
     hub: Callable[[str], tuple[Iterable[Row], str]] | None,
-    hub_id: str,
     key: str = "data",
     prompt: str | None = None,
 ) -> tuple[list[Row], Source]:
@@ -90,7 +89,6 @@ def star1_questions(star1: str | None = None) -> frozenset[str]:
         star1,
         {"question": str},
         hub_rows("UCSC-VLAA/STAR-1", split="train", revision=None, key="star1"),
-        "UCSC-VLAA/STAR-1",
         key="star1",
         prompt="question",
     )

@@ -39,7 +39,6 @@ def load(data: str | None = None, star1: str | None = None, revision: str | None
         data,
         {"forbidden_prompt": str, "category": str, "source": str},
         hub,
-        HUB_ID,
         prompt="forbidden_prompt",
     )
     in_star1 = star1_group(star1)

@@ -53,7 +53,6 @@ def load(
         data,
         {"data_type": str, "adversarial": str},
         hub_rows(HUB_ID, "eval", split="train", revision=revision),
-        HUB_ID,
         prompt="adversarial",
     )
     in_star1 = star1_group(star1)

@@ -36,7 +36,6 @@ def load(half: str = "all", data: str | None = None, revision: str | None = REVI
         data,
         {"prompt": str, "type": str, "label": str},
         hub_rows("Paul/XSTest", split="train", revision=revision),
-        "Paul/XSTest",
         prompt="prompt",
     )
     for number, row in enumerate(found, start=1):

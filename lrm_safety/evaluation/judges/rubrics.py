@@ -120,7 +120,7 @@ def published_judge_prompts() -> dict[str, JudgePrompt]:
     """AIR-Bench's own judge prompts by cate-idx, from LRM_SAFETY_DATA or the hub. Raises DataError in one line."""
     fields = {"cate-idx": str, "judge_prompt": str}
     hub = hub_rows(HUB_ID, "judge_prompts", revision=REVISION)
-    found, source = rows("airbench2024", "judge_prompts_1isrefusal_314.csv", None, fields, hub, HUB_ID)
+    found, source = rows("airbench2024", "judge_prompts_1isrefusal_314.csv", None, fields, hub)
     return _by_category(found, str(source))
 
 

@@ -13,8 +13,8 @@ from typing import Any, cast
 import pytest
 
 from lrm_safety.checkpoints import CheckpointStore
-from lrm_safety.commands import attempts
-from lrm_safety.commands.attempts import export_policy, with_restarts
+from lrm_safety.commands import train
+from lrm_safety.commands.train import export_policy, with_restarts
 from lrm_safety.errors import ClusterError, ConfigError, WorkerError
 from lrm_safety.interruption import Interruption, StopRequested
 from lrm_safety.workers.group import HourlyBudget
@@ -80,7 +80,7 @@ class Attempts:
 @pytest.fixture
 def by_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Attempts], None]:
     return lambda made: monkeypatch.setattr(
-        attempts, "HourlyBudget", lambda limit: HourlyBudget(limit, lambda: made.now[0])
+        train, "HourlyBudget", lambda limit: HourlyBudget(limit, lambda: made.now[0])
     )
 
 
@@ -137,7 +137,7 @@ def test_an_export_that_fails_leaves_the_one_before_it(tmp_path: Path, monkeypat
     def fails(*_: object) -> None:
         raise ConfigError("export: no room")
 
-    monkeypatch.setattr(attempts, "write_export", fails)
+    monkeypatch.setattr(train, "write_export", fails)
     with pytest.raises(ConfigError):
         export_policy(run, cast(Any, None), cast(Any, FakeRecorder()), Interruption())
     assert (tmp_path / "export/model.safetensors").read_bytes() == b"of the start before"
@@ -152,7 +152,7 @@ def test_the_card_is_of_the_checkpoint_that_the_run_went_on_from(
     run.store.committed = None
     run.checkpoint = SimpleNamespace(update=3)
     carded: list[int] = []
-    monkeypatch.setattr(attempts, "write_model_card", lambda folder, checkpoint: carded.append(checkpoint.update))
+    monkeypatch.setattr(train, "write_model_card", lambda folder, checkpoint: carded.append(checkpoint.update))
     policy = SimpleNamespace(export=lambda folder: None)
     export_policy(run, cast(Any, policy), cast(Any, FakeRecorder()), Interruption())
     assert carded == [3]

@@ -41,14 +41,14 @@ def test_a_stated_file_comes_before_the_folder_and_the_hub(tmp_path, monkeypatch
     jsonl(tmp_path / "set" / "rows.jsonl", [{"text": "of the folder", "level": 0}])
     stated = jsonl(tmp_path / "mine.jsonl", GOOD)
     hub = hub_of([{"text": "of the hub", "level": 0}])
-    assert rows("set", "rows.jsonl", stated, FIELDS, hub, "o/n") == (GOOD, Source(stated))
-    found, source = rows("set", "rows.jsonl", None, FIELDS, hub, "o/n")
+    assert rows("set", "rows.jsonl", stated, FIELDS, hub) == (GOOD, Source(stated))
+    found, source = rows("set", "rows.jsonl", None, FIELDS, hub)
     assert found[0]["text"] == "of the folder" and source == Source(str(tmp_path / "set" / "rows.jsonl"))
     (tmp_path / "set" / "rows.jsonl").unlink()
-    found, source = rows("set", "rows.jsonl", None, FIELDS, hub, "o/n")
+    found, source = rows("set", "rows.jsonl", None, FIELDS, hub)
     assert found[0]["text"] == "of the hub" and source == Source("o/n@commit")
     monkeypatch.delenv(VARIABLE)
-    assert rows("set", "rows.jsonl", None, FIELDS, hub, "o/n")[1] == Source("o/n@commit")
+    assert rows("set", "rows.jsonl", None, FIELDS, hub)[1] == Source("o/n@commit")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_hub_that_fails_is_one_line_with_every_mend(failure, monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     monkeypatch.delenv(VARIABLE, raising=False)
     hub = hub_rows("owner/name", revision="0" * 40)
-    message = caught_line(lambda: rows("set", "rows.jsonl", None, FIELDS, hub, "owner/name"))
+    message = caught_line(lambda: rows("set", "rows.jsonl", None, FIELDS, hub))
     assert message.startswith("owner/name: cannot load split 'test' from the hub")
     for mend in ("hf auth login", f"{VARIABLE} to a folder with set/rows.jsonl", "data="):
         assert mend in message
@@ -117,7 +117,7 @@ def test_both_years_of_aime_are_pinned():
 
 def test_hub_rows_are_checked_too(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
-    message = caught_line(lambda: rows("s", "n", None, FIELDS, hub_of([{"text": "a"}]), "owner/name"))
+    message = caught_line(lambda: rows("s", "n", None, FIELDS, hub_of([{"text": "a"}])))
     assert message == "o/n@commit, row 1: has no field level"
 
 
@@ -142,7 +142,7 @@ def test_a_file_is_named_with_the_option_it_was_given_as(tmp_path, monkeypatch):
     def failing(mend):
         raise DataError(mend)
 
-    assert "or list= to the file" in caught_line(lambda: rows("s", "n", None, FIELDS, failing, "o/n", key="list"))
+    assert "or list= to the file" in caught_line(lambda: rows("s", "n", None, FIELDS, failing, key="list"))
     assert caught_line(lambda: star1_questions(absent)) == f"star1={absent}: no such file"
 
 
@@ -154,7 +154,7 @@ def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
 
 def test_a_set_that_is_not_on_the_hub_needs_a_file(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert VARIABLE in caught_line(lambda: rows("set", "rows.csv", None, FIELDS, None, "owner/name"))
+    assert VARIABLE in caught_line(lambda: rows("set", "rows.csv", None, FIELDS, None))
 
 
 @pytest.mark.parametrize(
@@ -171,14 +171,14 @@ def test_a_set_that_is_not_on_the_hub_needs_a_file(monkeypatch):
 )
 def test_rows_of_another_schema_are_named(found, said, tmp_path):
     path = jsonl(tmp_path / "a.jsonl", found)
-    message = caught_line(lambda: rows("set", "rows.jsonl", path, FIELDS, None, "owner/name"))
+    message = caught_line(lambda: rows("set", "rows.jsonl", path, FIELDS, None))
     assert message.startswith(path) and said in message
 
 
 def test_a_short_csv_row_is_named(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("text,level\na,1\nb\n")
-    assert "row 2, field level" in caught_line(lambda: rows("s", "n", str(path), FIELDS, None, "o/n"))
+    assert "row 2, field level" in caught_line(lambda: rows("s", "n", str(path), FIELDS, None))
 
 
 def test_a_prompt_that_is_the_text_of_a_message_list_is_unwrapped_and_its_repeat_left_out(tmp_path, caplog):
@@ -188,11 +188,11 @@ def test_a_prompt_that_is_the_text_of_a_message_list_is_unwrapped_and_its_repeat
         {"text": "[{'prompt': 'two'}]", "level": 2},
     ]
     path = jsonl(tmp_path / "a.jsonl", found)
-    kept, source = rows("s", "n", path, FIELDS, None, "o/n", prompt="text")
+    kept, source = rows("s", "n", path, FIELDS, None, prompt="text")
     assert source == Source(str(path), num_unwrapped=2, num_repeats=1)
     assert kept == [{"text": "one", "level": 1}, {"text": "two", "level": 2}]
     assert "2 of 3 rows hold the text of a message list in 'text' and were unwrapped; 1 of them repeat" in caplog.text
-    assert rows("s", "n", path, FIELDS, None, "o/n") == (found, Source(str(path)))  # no field of it is asked
+    assert rows("s", "n", path, FIELDS, None) == (found, Source(str(path)))  # no field of it is asked
 
 
 def test_prompts_are_the_same_whatever_their_case_and_white_space():
