@@ -129,35 +129,26 @@ def build(
             (output / name).mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(NUM_THREADS)
     held_out = [prompt.row() for prompt in held_out_prompts()]
-    write_json_lines(output / "prompts" / "train.jsonl", (prompt.row() for prompt in train_prompts()))
-    write_json_lines(
-        output / "prompts" / "forbidden.jsonl",
-        (prompt.row() for prompt in train_prompts() if prompt.kind == "forbidden"),
-    )
-    write_json_lines(output / "prompts" / "held_out.jsonl", held_out)
-    write_json_lines(output / "prompts" / "supervised.jsonl", supervised_rows())
+    train = [prompt.row() for prompt in train_prompts()]
+    for name, rows in {
+        "train": train,
+        "forbidden": [row for row in train if row["kind"] == "forbidden"],
+        "held_out": held_out,
+        "supervised": supervised_rows(),
+    }.items():
+        write_json_lines(output / "prompts" / f"{name}.jsonl", rows)
 
-    policy_losses: list[float] = []
-    reward_losses: list[float] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
-        policy_task = progress.add_task("policy, supervised", total=policy_steps)
-        reward_task = progress.add_task("reward model, ladders", total=reward_steps)
+        report_policy, policy_losses = _recorder(progress, "policy, supervised", policy_steps)
+        report_reward, reward_losses = _recorder(progress, "reward model, ladders", reward_steps)
         policy_tokenizer = train_policy_tokenizer(policy_texts(seed))
-        policy = train_policy(
-            policy_tokenizer,
-            replace(POLICY_RECIPE, num_steps=policy_steps),
-            seed=seed,
-            report=_recorder(policy_losses, progress, policy_task, "policy, supervised"),
-        )
+        recipe = replace(POLICY_RECIPE, num_steps=policy_steps)
+        policy = train_policy(policy_tokenizer, recipe, seed=seed, report=report_policy)
         _save(policy, policy_tokenizer, output / "policy")
         reward_tokenizer = train_reward_tokenizer(reward_texts(seed))
-        reward_model = train_reward_model(
-            reward_tokenizer,
-            replace(REWARD_RECIPE, num_steps=reward_steps),
-            seed=seed,
-            report=_recorder(reward_losses, progress, reward_task, "reward model, ladders"),
-        )
+        recipe = replace(REWARD_RECIPE, num_steps=reward_steps)
+        reward_model = train_reward_model(reward_tokenizer, recipe, seed=seed, report=report_reward)
         _save(reward_model, reward_tokenizer, output / "reward")
 
     record = {
@@ -190,12 +181,16 @@ def reward_texts(seed: int) -> list[str]:
     return [text for ladder in ladders for text in (ladder[0].question, ladder[0].text)]
 
 
-def _recorder(losses: list[float], progress: Progress, task: Any, name: str) -> ReportStep:
+def _recorder(progress: Progress, name: str, total: int) -> tuple[ReportStep, list[float]]:
+    """Whom a training tells of its steps, and the losses that it has told."""
+    losses: list[float] = []
+    task = progress.add_task(name, total=total)
+
     def report(step: int, loss: float) -> None:
         losses.append(loss)
         progress.update(task, completed=step + 1, description=f"{name}, loss {loss:.3f}")
 
-    return report
+    return report, losses
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
