@@ -41,7 +41,7 @@ def shown(block: Block) -> Iterator[str]:
 
 
 def run(line: str, folder: Path) -> Command:
-    command = Command(folder, shlex.split(line)[1:], COLUMNS="100")
+    command = Command(folder, shlex.split(line)[1:], COLUMNS="120")
     try:
         assert command.wait(600) == 0, command.output
     finally:
