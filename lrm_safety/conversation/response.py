@@ -65,7 +65,7 @@ class ResponseParser:
         tag_ids = {added[tag] for tag in (OPEN_TAG, CLOSE_TAG) if tag in added}
         special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
         # Control tokens never reach the text: a reward model's template may give them a meaning of their own.
-        self._control_ids = (special | set(tokenizer.all_special_ids)) - tag_ids
+        self._control_ids = frozenset((special | set(tokenizer.all_special_ids)) - tag_ids)
 
     @classmethod
     def of_text(cls, family: Family) -> ResponseParser:
