@@ -186,8 +186,8 @@ class VerdictStore:
         path = self._path_of_identity(planned)
         if path.is_file() and path.read_text(encoding="utf-8") != self._content:
             raise DataError(
-                f"{path.parent} holds verdicts of another configuration of evaluation.judges.{self.name}; give the judge "
-                "another name, or delete that folder to judge again"
+                f"{path.parent} holds verdicts of another configuration or version of evaluation.judges.{self.name}; give "
+                "the judge another name, or delete that folder to judge again"
             )
 
     def complete(
