@@ -32,6 +32,7 @@ AROUND = {
     "experiment": [],
 }
 SEVERAL = ("evaluation", "judge")  # groups of which several options are chosen at once
+NAMED = {"endpoint": ["model.name=endpoint"]}  # options that leave their name to the user
 # Engines and the layouts they are for.
 LAYOUTS = {"vllm_cpu": "laptop_cpu", "vllm_colocated": "node_8gpu_colocated", "vllm": "node_8gpu_split"}
 ENGINES = {layout: engine for engine, layout in LAYOUTS.items()}
@@ -42,7 +43,8 @@ def overrides_for(group: str, option: str) -> list[str]:
         return [*PARTS, f"cluster={option}", f"rollout={ENGINES.get(option, 'vllm')}"]
     if group == "rollout":
         return [*PARTS, f"rollout={option}", f"cluster={LAYOUTS[option]}"]
-    return [*AROUND[group], f"{group}=[{option}]" if group in SEVERAL else f"{group}={option}"]
+    chosen = f"{group}=[{option}]" if group in SEVERAL else f"{group}={option}"
+    return [*AROUND[group], chosen, *NAMED.get(option, [])]
 
 
 DEFAULTS = OmegaConf.load(CONF / "config.yaml").defaults
@@ -64,7 +66,8 @@ def test_every_file_composes(group: str, option: str) -> None:
         assert getattr(settings, group).name == option
     if group == "model":
         chosen = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{option}.yaml"))
-        assert isinstance(chosen, dict) and chosen.items() <= asdict(settings.model).items()
+        assert isinstance(chosen, dict)
+        assert {key: one for key, one in chosen.items() if one != "???"}.items() <= asdict(settings.model).items()
         assert settings.data.name == "star1", "the rest is the experiment's"
 
 

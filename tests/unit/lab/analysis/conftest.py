@@ -92,7 +92,7 @@ def write_evaluation(folder: Path, overrides: list[str]) -> Path:
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     prepared.responses.open(prepared.planned)
-    model = freeze(load_causal_lm(prepared.settings.model, "cpu"))
+    model = freeze(load_causal_lm(prepared.subject.model, "cpu"))
     prepared.responses.complete(prepared.planned, Sampler(model), prepared.subject.sampling, lambda *_: None)
     return folder
 
