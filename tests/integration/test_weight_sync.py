@@ -41,7 +41,8 @@ def qwen(*, tied: bool) -> PreTrainedModel:
 
 
 def granite() -> PreTrainedModel:
-    return tiny_granite(**SIZES)
+    # vLLM pads experts of another width on the CPU, and cannot load weights over them.
+    return tiny_granite(**SIZES, intermediate_size=64)
 
 
 MODELS = {"tied": lambda: qwen(tied=True), "untied": lambda: qwen(tied=False), "granite": granite}
