@@ -24,8 +24,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lrm_safety.errors import ClusterError, ConfigError, ModelError
-from lrm_safety.files import changed_file, describe_files, differences, digest_of, read_json
+from .errors import ClusterError, ConfigError, ModelError
+from .files import changed_file, describe_files, differences, digest_of, read_json
 
 Files = Mapping[str, Mapping[str, int | str]]
 """Bytes and sha256 by name below the checkpoint's folder."""

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lrm_safety.credentials import FILE_VARIABLE, holds_secret, is_secret
-from lrm_safety.environment import COMMIT_VARIABLE, commit
-from lrm_safety.errors import ClusterError, ConfigError, first_line
+from .credentials import FILE_VARIABLE, holds_secret, is_secret
+from .environment import COMMIT_VARIABLE, commit
+from .errors import ClusterError, ConfigError, first_line
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

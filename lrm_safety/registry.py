@@ -16,7 +16,7 @@ from functools import cached_property, wraps
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
-from lrm_safety.errors import ConfigError, calling, is_ours, traceback_inside
+from .errors import ConfigError, calling, is_ours, traceback_inside
 
 T = TypeVar("T")
 Complaint = Callable[..., "str | None"]

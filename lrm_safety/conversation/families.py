@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lrm_safety.conversation.response import CLOSE_TAG, OPEN_TAG
-from lrm_safety.conversation.template import ChatTemplate, ControlTokens
-from lrm_safety.errors import ConfigError, DataError, ModelError
-from lrm_safety.registry import Registry
+from ..errors import ConfigError, DataError, ModelError
+from ..registry import Registry
+from .response import CLOSE_TAG, OPEN_TAG
+from .template import ChatTemplate, ControlTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from lrm_safety.conversation.response import CLOSE_TAG, OPEN_TAG
-from lrm_safety.errors import ModelError, first_line
+from ..errors import ModelError, first_line
+from .response import CLOSE_TAG, OPEN_TAG
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

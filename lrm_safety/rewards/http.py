@@ -9,11 +9,10 @@ from dataclasses import asdict
 
 import numpy as np
 
-from lrm_safety.credentials import api_key
-from lrm_safety.errors import ConfigError, RewardError
-from lrm_safety.http_client import HttpClient, RequestFailed, check_url
-from lrm_safety.settings import RewardModelSettings
-
+from ..credentials import api_key
+from ..errors import ConfigError, RewardError
+from ..http_client import HttpClient, RequestFailed, check_url
+from ..settings import RewardModelSettings
 from .conversation import Conversation
 from .scorer import ScoreArray, checked_scores
 

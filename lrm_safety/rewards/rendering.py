@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from lrm_safety.conversation.response import CLOSE_TAG, OPEN_TAG
-from lrm_safety.conversation.template import ChatTemplate, ControlTokens
-from lrm_safety.errors import ModelError, RewardError, first_line
+from ..conversation.response import CLOSE_TAG, OPEN_TAG
+from ..conversation.template import ChatTemplate, ControlTokens
+from ..errors import ModelError, RewardError, first_line
 
 TAGS = re.compile(f"{OPEN_TAG}|{CLOSE_TAG}")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lrm_safety.datasets.files import check_text
-from lrm_safety.datasets.prompts import PromptRow, load_prompts
-from lrm_safety.datasets.serialised import plain_text
-from lrm_safety.errors import DataError, calling
-from lrm_safety.registry import import_function
-from lrm_safety.settings.paths import resolve
+from ..datasets.files import check_text
+from ..datasets.prompts import PromptRow, load_prompts
+from ..datasets.serialised import plain_text
+from ..errors import DataError, calling
+from ..registry import import_function
+from ..settings.paths import resolve
 
 # No column is called so: rows are then named after their position, and may share an `id`.
 _NO_FIELD = "\0"

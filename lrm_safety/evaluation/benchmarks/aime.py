@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lrm_safety.datasets.serialised import Source
-from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.benchmarks.math500 import INSTRUCTION
-from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
-from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
+from ...datasets.serialised import Source
+from ...errors import ConfigError, DataError
+from .math500 import INSTRUCTION
+from .registry import Question, Questions, benchmark, questions
+from .sources import hub_rows, rows
 
 HUB_IDS = {24: "HuggingFaceH4/aime_2024", 25: "yentinglin/aime_2025"}
 REVISIONS = {24: "2fe88a2f1091d5048c0f36abc874fb997b3dd99a", 25: "6f71d77b0b89b9dabe07ab466c51df33f514df7f"}

@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
-from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
+from ...errors import ConfigError
+from .registry import Question, Questions, benchmark, questions
+from .sources import hub_rows, rows
 
 HUB_ID = "stanford-crfm/air-bench-2024"
 REVISION = "976d9fbb0f52bce704dcbef5bd7a2652e65f2a21"

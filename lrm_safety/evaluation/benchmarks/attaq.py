@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lrm_safety.datasets.files import read_value
-from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
-from lrm_safety.evaluation.benchmarks.sources import data_file, hub_rows, rows, star1_group
+from ...datasets.files import read_value
+from ...errors import ConfigError, DataError
+from .registry import Question, Questions, benchmark, questions
+from .sources import data_file, hub_rows, rows, star1_group
 
 SUBSETS = ("all", "attaq_500", "clean")
 LABELS = (

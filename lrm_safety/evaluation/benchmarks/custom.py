@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from lrm_safety.datasets.prompts import load_prompts
-from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.benchmarks.registry import Kind, Question, Questions, benchmark, questions
-from lrm_safety.evaluation.limited import LimitedFunction
-from lrm_safety.registry import import_function
-from lrm_safety.settings.paths import resolve
+from ...datasets.prompts import load_prompts
+from ...errors import ConfigError
+from ...registry import import_function
+from ...settings.paths import resolve
+from ..limited import LimitedFunction
+from .registry import Kind, Question, Questions, benchmark, questions
 
 GRADER_SECONDS = 60.0
 KINDS = get_args(Kind)

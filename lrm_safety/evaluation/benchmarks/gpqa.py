@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrm_safety.datasets.files import check_text, parse_json
-from lrm_safety.datasets.serialised import Source, unwrap
-from lrm_safety.errors import DataError
-from lrm_safety.evaluation.benchmarks.registry import Asked, Question, Questions, benchmark, questions
-from lrm_safety.evaluation.benchmarks.sources import data_file, hub_rows, rows
-from lrm_safety.files import number_of
+from ...datasets.files import check_text, parse_json
+from ...datasets.serialised import Source, unwrap
+from ...errors import DataError
+from ...files import number_of
+from .registry import Asked, Question, Questions, benchmark, questions
+from .sources import data_file, hub_rows, rows
 
 LETTERS = "ABCD"
 HUB_ID = "Idavidrein/gpqa"

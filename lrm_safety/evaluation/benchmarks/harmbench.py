@@ -7,9 +7,9 @@ STAR-1 prompts (group `in_star1`).
 
 from __future__ import annotations
 
-from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
-from lrm_safety.evaluation.benchmarks.sources import rows, star1_group
+from ...errors import ConfigError
+from .registry import Question, Questions, benchmark, questions
+from .sources import rows, star1_group
 
 FUNCTIONAL = ("standard", "contextual", "copyright")
 

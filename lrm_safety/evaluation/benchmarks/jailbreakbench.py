@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
-from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows, star1_group
+from ...errors import ConfigError
+from .registry import Question, Questions, benchmark, questions
+from .sources import hub_rows, rows, star1_group
 
 SPLITS = ("harmful", "benign")
 HUB_ID = "JailbreakBench/JBB-Behaviors"

@@ -12,9 +12,9 @@ import codecs
 import random
 from collections.abc import Callable
 
-from lrm_safety.datasets.serialised import Source
-from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
+from ...datasets.serialised import Source
+from ...errors import ConfigError
+from .registry import Question, Questions, benchmark, questions
 
 RISKS = {
     "violence": "hurting a person",

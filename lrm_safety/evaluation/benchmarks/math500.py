@@ -5,8 +5,8 @@ Protocol of DeepSeek-R1: "reason step by step" and a boxed answer; 4 samples a q
 
 from __future__ import annotations
 
-from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
-from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
+from .registry import Question, Questions, benchmark, questions
+from .sources import hub_rows, rows
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 HUB_ID = "HuggingFaceH4/MATH-500"

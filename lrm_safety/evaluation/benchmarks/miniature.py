@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import lrm_safety.miniature as world
-from lrm_safety.datasets.prompts import load_prompts
-from lrm_safety.datasets.serialised import Source
-from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.benchmarks.custom import GradedQuestion
-from lrm_safety.evaluation.benchmarks.registry import Questions, benchmark, questions
-from lrm_safety.miniature.graders import grade
+
+from ...datasets.prompts import load_prompts
+from ...datasets.serialised import Source
+from ...errors import ConfigError
+from ...miniature.graders import grade
+from .custom import GradedQuestion
+from .registry import Questions, benchmark, questions
 
 KINDS = {"forbidden": "safety", "arithmetic": "reasoning", "benign": "helpfulness"}
 """What each kind of prompt measures."""

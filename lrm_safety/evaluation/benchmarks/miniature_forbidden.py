@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lrm_safety.evaluation.benchmarks import miniature
-from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
+from . import miniature
+from .registry import Question, Questions, benchmark, questions
 
 
 @benchmark("miniature_forbidden", kind="safety", scoring="judges", tasks={})

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
-from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows, star1_group
+from ...errors import ConfigError
+from .registry import Question, Questions, benchmark, questions
+from .sources import hub_rows, rows, star1_group
 
 CONFIGS = {"hard_1k": "or-bench-hard-1k", "80k": "or-bench-80k", "toxic": "or-bench-toxic"}
 HUB_ID = "bench-llms/or-bench"

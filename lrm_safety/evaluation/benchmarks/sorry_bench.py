@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lrm_safety.datasets.serialised import plain_text
-from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
-from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows, star1_group
+from ...datasets.serialised import plain_text
+from ...errors import ConfigError, DataError
+from .registry import Question, Questions, benchmark, questions
+from .sources import hub_rows, rows, star1_group
 
 REVISIONS = {"202503": None, "202406": "b34822276edde97592eda99c0b56d306f8830469"}
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lrm_safety.datasets.files import read_rows
-from lrm_safety.datasets.hub import read_hub
-from lrm_safety.datasets.serialised import Source, unwrap
-from lrm_safety.errors import DataError
+from ...datasets.files import read_rows
+from ...datasets.hub import read_hub
+from ...datasets.serialised import Source, unwrap
+from ...errors import DataError
 
 VARIABLE = "LRM_SAFETY_DATA"
 """Folder with one sub-folder a benchmark; set it where there is no hub."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
-from lrm_safety.evaluation.benchmarks.sources import Row, hub_rows, rows, star1_group
+from .registry import Question, Questions, benchmark, questions
+from .sources import Row, hub_rows, rows, star1_group
 
 HUB_ID = "walledai/StrongREJECT"
 REVISION = "df54272b395ce9e584d2f8140519935425d8549f"

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
-from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows, star1_group
+from ...errors import ConfigError, DataError
+from .registry import Question, Questions, benchmark, questions
+from .sources import hub_rows, rows, star1_group
 
 HALVES = ("harmful", "benign")
 HUB_ID = "allenai/wildjailbreak"

@@ -7,9 +7,9 @@ refusals apart; a rule or judge here counts both as refusals.
 
 from __future__ import annotations
 
-from lrm_safety.errors import ConfigError, DataError
-from lrm_safety.evaluation.benchmarks.registry import Question, Questions, benchmark, questions
-from lrm_safety.evaluation.benchmarks.sources import hub_rows, rows
+from ...errors import ConfigError, DataError
+from .registry import Question, Questions, benchmark, questions
+from .sources import hub_rows, rows
 
 HALVES = ("all", "safe", "unsafe")
 REVISION = "f600c994b256f12867dfa5b3eb3d545a3e62f8b5"

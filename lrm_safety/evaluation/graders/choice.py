@@ -20,9 +20,9 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cache
 
-from lrm_safety.conversation.response import ParsedResponse
-from lrm_safety.errors import DataError
-from lrm_safety.evaluation.graders.grade import NO_ANSWER, UNFINISHED, Grade, concluding_boxes, graded, is_unfinished
+from ...conversation.response import ParsedResponse
+from ...errors import DataError
+from .grade import NO_ANSWER, UNFINISHED, Grade, concluding_boxes, graded, is_unfinished
 
 # Words set apart from what stands before them (`B \text{ (10 eV)}`) are no part of it: a dash keeps them so.
 _APART = re.compile(

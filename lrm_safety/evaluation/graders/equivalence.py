@@ -30,7 +30,7 @@ import re
 from fractions import Fraction
 from itertools import pairwise
 
-from lrm_safety.evaluation.graders.normal_form import (
+from .normal_form import (
     exact_number,
     has_percent,
     normal_form,
@@ -39,7 +39,7 @@ from lrm_safety.evaluation.graders.normal_form import (
     value_in_words,
     words,
 )
-from lrm_safety.evaluation.graders.quantities import number_in_words, qualifiers, unit_of
+from .quantities import number_in_words, qualifiers, unit_of
 
 _BASED = re.compile(r"\(?(?P<digits>[0-9A-Z]+)\)?_(?:\{?(?P<base>\d+)\}?|\{?\\?(?:text)?\{?(?P<name>[a-z]+)\}*)")
 _CLOSING = {"(": ")", "[": "]", r"\{": r"\}"}

@@ -16,10 +16,10 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Any, Self
 
-from lrm_safety.conversation.response import ParsedResponse
-from lrm_safety.errors import DataError, JudgeError
-from lrm_safety.evaluation.graders.equivalence import alternatives, compare_simply
-from lrm_safety.evaluation.graders.grade import (
+from ...conversation.response import ParsedResponse
+from ...errors import DataError, JudgeError
+from .equivalence import alternatives, compare_simply
+from .grade import (
     NO_ANSWER,
     UNFINISHED,
     Grade,
@@ -28,8 +28,8 @@ from lrm_safety.evaluation.graders.grade import (
     last_box,
     stated_answer,
 )
-from lrm_safety.evaluation.graders.normal_form import exact_number, normal_form, plain, value_in_words
-from lrm_safety.evaluation.graders.quantities import qualifiers
+from .normal_form import exact_number, normal_form, plain, value_in_words
+from .quantities import qualifiers
 
 _RESIDUE = re.compile(
     r"(.+?)\s*(?:\\pmod\s*\{?\s*|\\?\b(?:bmod|mod)\b\s*\{?\s*|\(\s*(?:\\(?:text|mathrm)\s*\{\s*mod\s*\}|\\?bmod|\\?mod)\s*)(\d+)\s*[})]*"

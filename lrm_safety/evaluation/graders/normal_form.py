@@ -12,8 +12,8 @@ import unicodedata
 from fractions import Fraction
 from functools import lru_cache
 
-from lrm_safety.evaluation.graders.grade import brace_pairs
-from lrm_safety.evaluation.graders.quantities import number_in_words, scaled
+from .grade import brace_pairs
+from .quantities import number_in_words, scaled
 
 _CHARACTERS = str.maketrans(
     {

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrm_safety.conversation.template import ChatTemplate, ControlTokens
-from lrm_safety.errors import ConfigError, JudgeError, ModelError, first_line
-from lrm_safety.evaluation.engine import free_memory
-from lrm_safety.evaluation.judges.guard_families import (
+from ...conversation.template import ChatTemplate, ControlTokens
+from ...errors import ConfigError, JudgeError, ModelError, first_line
+from ...modeling.folder import check_model_folder
+from ...rewards.conversation import shortened
+from ...settings.evaluation import JudgeSettings
+from ..engine import free_memory
+from .guard_families import (
     REFUSAL_WORDS,
     GuardFamily,
     guard_family,
     read_verdict,
     word_of,
 )
-from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, RefusalIn, Verdict, judge
-from lrm_safety.modeling.folder import check_model_folder
-from lrm_safety.rewards.conversation import shortened
-from lrm_safety.settings.evaluation import JudgeSettings
+from .judge import UNREAD, JudgeItem, RefusalIn, Verdict, judge
 
 # Imported late elsewhere: the kinds of judges are known without torch.
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lrm_safety.errors import ConfigError
-from lrm_safety.evaluation.judges.judge import REFUSAL, Verdict
+from ...errors import ConfigError
+from .judge import REFUSAL, Verdict
 
 SAFETY = {"safe": 1.0, "controversial": 0.5, "unsafe": 0.0}
 """What each class of verdict is worth."""

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lrm_safety.conversation import language, refusal, refusal_words
-from lrm_safety.conversation.language import is_english
-from lrm_safety.conversation.refusal import is_refusal
-from lrm_safety.conversation.response import CLOSE_TAG, OPEN_TAG
-from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict, judge
-from lrm_safety.files import digest_of
-from lrm_safety.statistics import cohen_kappa
+from ...conversation import language, refusal, refusal_words
+from ...conversation.language import is_english
+from ...conversation.refusal import is_refusal
+from ...conversation.response import CLOSE_TAG, OPEN_TAG
+from ...files import digest_of
+from ...statistics import cohen_kappa
+from .judge import JudgeItem, Verdict, judge
 
 _SENTENCE_END = re.compile(r"(?<=[.!?;])[\"')\]]*\s+|\s*\n\s*")
 # A conclusion is read apart from what it is drawn from: "the policy says to refuse such content, so I can't ..."

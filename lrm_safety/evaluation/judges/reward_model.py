@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lrm_safety.errors import ConfigError, JudgeError, LrmSafetyError, ModelError
-from lrm_safety.evaluation.judges.judge import UNREAD, JudgeItem, Verdict, as_label, judge
-from lrm_safety.rewards.conversation import as_conversation
-from lrm_safety.settings import RewardModelSettings
-from lrm_safety.settings.components import Dtype
+from ...errors import ConfigError, JudgeError, LrmSafetyError, ModelError
+from ...rewards.conversation import as_conversation
+from ...settings import RewardModelSettings
+from ...settings.components import Dtype
+from .judge import UNREAD, JudgeItem, Verdict, as_label, judge
 
 # Imported late elsewhere: the kinds of judges are known without torch.
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from lrm_safety.rewards.classifier import ClassifierScorer, PairScorer
+    from ...rewards.classifier import ClassifierScorer, PairScorer
 
 DEFAULT_PATH = "OpenAssistant/reward-model-deberta-v3-large-v2"
 PAIR_TOKENS = 512
@@ -60,7 +60,7 @@ class RewardModelJudge:
     ) -> None:
         """Raises ConfigError for options out of range, ModelError for a model that cannot be loaded or has no such
         head."""
-        from lrm_safety.rewards.classifier import ClassifierScorer, PairScorer
+        from ...rewards.classifier import ClassifierScorer, PairScorer
 
         key = f"evaluation.judges.{name}"
         self.check(key, low=low, high=high, encoding=encoding)
