@@ -39,7 +39,8 @@ from lrm_safety.workers.rollout import RolloutWorker, engine_arguments
 from lrm_safety.workers.specs import EngineSpec
 
 CONF = Path(__file__).parents[2] / "conf"
-PRESETS = sorted(path.stem for path in CONF.glob("model/*.yaml") if path.stem not in ("miniature", "smollm2_135m"))
+NOT_ON_OUR_GPUS = {"miniature", "smollm2_135m", "endpoint"}
+PRESETS = sorted({path.stem for path in CONF.glob("model/*.yaml")} - NOT_ON_OUR_GPUS)
 LAYOUTS = {
     "split": (),
     "colocated": ("cluster=node_8gpu_colocated", "rollout=vllm_colocated"),
