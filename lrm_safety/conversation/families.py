@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError, DataError, ModelError
 from ..registry import Registry
-from .response import CLOSE_TAG, OPEN_TAG
-from .template import ChatTemplate, ControlTokens
+from .template import CLOSE_TAG, OPEN_TAG, ChatTemplate, ControlTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

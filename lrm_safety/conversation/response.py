@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import DataError
+from .template import CLOSE_TAG, OPEN_TAG
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from .families import Family
-
-OPEN_TAG = "<think>"
-CLOSE_TAG = "</think>"
 
 Status = Literal["complete", "unfinished_trace", "unfinished_answer", "no_trace", "malformed", "empty_answer"]
 

@@ -12,11 +12,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, first_line
-from .response import CLOSE_TAG, OPEN_TAG
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+OPEN_TAG = "<think>"
+CLOSE_TAG = "</think>"
 # Some templates (Llama 3.x, Granite 3.x) write today's date: the same prompt would be another one tomorrow.
 TEMPLATE_DATE = datetime(2024, 7, 26)
 DATE_STRING = TEMPLATE_DATE.strftime("%d %b %Y")

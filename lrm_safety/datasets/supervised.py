@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..conversation.families import Family, PromptRenderer
-from ..conversation.response import CLOSE_TAG, OPEN_TAG, ResponseParser, split_think_text
-from ..conversation.template import ControlTokens
+from ..conversation.response import ResponseParser, split_think_text
+from ..conversation.template import CLOSE_TAG, OPEN_TAG, ControlTokens
 from ..errors import DataError, ModelError
 from ..files import digest_of
 from ..rollouts import TokenIds

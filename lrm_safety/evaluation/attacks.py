@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..conversation.response import CLOSE_TAG, OPEN_TAG
+from ..conversation.template import CLOSE_TAG, OPEN_TAG
 from ..errors import ConfigError
 from ..files import number_of
 from .benchmarks.badchain import TRIGGER, load_demonstrations

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..conversation.families import PROTOCOLS, Family, PromptRenderer, Protocol
-from ..conversation.response import CLOSE_TAG, OPEN_TAG
-from ..conversation.template import DATE_STRING
+from ..conversation.template import CLOSE_TAG, DATE_STRING, OPEN_TAG
 from ..datasets.prompts import check_embedded
 from ..errors import ConfigError, DataError
 from ..files import number_of

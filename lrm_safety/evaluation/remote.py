@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..conversation.families import Family
-from ..conversation.response import OPEN_TAG, ParsedResponse, ResponseParser, Status
+from ..conversation.response import ParsedResponse, ResponseParser, Status
+from ..conversation.template import OPEN_TAG
 from ..credentials import api_key
 from ..errors import ConfigError, ModelError
 from ..http_client import HttpClient, RequestFailed, check_url

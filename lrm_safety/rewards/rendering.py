@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..conversation.response import CLOSE_TAG, OPEN_TAG
-from ..conversation.template import ChatTemplate, ControlTokens
+from ..conversation.template import CLOSE_TAG, OPEN_TAG, ChatTemplate, ControlTokens
 from ..errors import ModelError, RewardError, first_line
 
 TAGS = re.compile(f"{OPEN_TAG}|{CLOSE_TAG}")

@@ -29,7 +29,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..conversation.response import CLOSE_TAG, OPEN_TAG, ParsedResponse, ResponseParser, compose_response
+from ..conversation.response import ParsedResponse, ResponseParser, compose_response
+from ..conversation.template import CLOSE_TAG, OPEN_TAG
 from ..errors import RewardError
 from ..rollouts import Rollout
 from ..settings import SegmentSettings

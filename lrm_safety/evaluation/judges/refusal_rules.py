@@ -12,7 +12,7 @@ from typing import Any
 from ...conversation import language, refusal, refusal_words
 from ...conversation.language import is_english
 from ...conversation.refusal import is_refusal
-from ...conversation.response import CLOSE_TAG, OPEN_TAG
+from ...conversation.template import CLOSE_TAG, OPEN_TAG
 from ...files import digest_of
 from ...statistics import cohen_kappa
 from .judge import JudgeItem, Verdict, judge

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...conversation.response import CLOSE_TAG, OPEN_TAG, compose_response
+from ...conversation.response import compose_response
+from ...conversation.template import CLOSE_TAG, OPEN_TAG
 from ...datasets.prompts import PromptRow
 from ...datasets.serialised import plain_text
 from ...errors import DataError
