@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapp
 from dataclasses import replace
 from functools import cached_property, wraps
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from .errors import ConfigError, calling, is_ours, traceback_inside
+from .errors import ConfigError, calling, is_ours, raised, traceback_inside
 
 T = TypeVar("T")
 Complaint = Callable[..., "str | None"]
@@ -38,10 +38,9 @@ def import_object(path: str, key: str, what: str = "object") -> Any:
         found = importlib.import_module(module_name)
     # Whatever a user's module raises on import is the user's to mend, and is told as the cause.
     except Exception as error:
-        raise ConfigError(
-            f"{key}={path}: cannot import {module_name} ({type(error).__name__}: {error}); is its folder on PYTHONPATH?",
-            traceback_inside(error),
-        ) from error
+        absent = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
+        told = f" ({type(error).__name__}: {error}); is its folder on PYTHONPATH?" if absent else f": {raised(error)}"
+        raise ConfigError(f"{key}={path}: cannot import {module_name}{told}", traceback_inside(error)) from error
     for part in name.split("."):
         try:
             found = getattr(found, part)
@@ -59,19 +58,42 @@ def import_function(path: str, key: str) -> Callable[..., Any]:
     return found
 
 
+def check_choices(declared: Any) -> None:
+    """Raises ConfigError for a text in a field of a declaration, a dataclass with a `name`, that is none of the values of the
+    `Literal` in the field's type; a tuple is checked value by value."""
+    for field, hint in get_type_hints(type(declared)).items():
+        literals = [one for one in (hint, *get_args(hint)) if get_origin(one) is Literal]
+        choices = [choice for literal in literals for choice in get_args(literal)]
+        value = getattr(declared, field)
+        for one in value if isinstance(value, tuple) else (value,):
+            # What is no text is of another member of the type, such as a function that chooses, unless there is none.
+            if choices and one not in choices and (isinstance(one, str) or hint in literals):
+                name = f"{type(declared).__name__} {declared.name}"
+                raise ConfigError(f"{name}: {field}={one!r}: must be one of {', '.join(choices)}")
+
+
+def check_named(name: object, decorator: str) -> None:
+    """Raises ConfigError for a decorator that has to be given a name, and was given the thing below it."""
+    if not isinstance(name, str):
+        above = getattr(name, "__name__", name)
+        raise ConfigError(f"@{decorator} above {above} needs brackets and a name: @{decorator}({above!r}, ...)")
+
+
 class Registry(Collection[str], Generic[T]):
     """The things of one kind that are known by name.
 
     Attributes:
         kind: the plural that messages and the entry points' group use, such as `families`.
         expected: what an object that comes by entry point or import path must be.
+        mend: how a thing is made one that it must be, for messages.
     """
 
     def __init__(
         self,
         kind: str,
-        expected: type | tuple[type, ...] = object,
+        expected: type = object,
         *,
+        mend: str = "",
         ours: MutableMapping[str, T] | None = None,
         declared_in: str | None = None,
         calls: Mapping[str, Complaint | None] | None = None,
@@ -79,7 +101,8 @@ class Registry(Collection[str], Generic[T]):
         """`ours`: a dictionary that a package fills which imports nothing of ours. `declared_in`: the module, or the package
         with all its modules, that is imported when a name is first looked up. `calls`: attributes of a thing that are
         functions; those of others' things name key and object when they raise, or return what is complained of."""
-        self.kind, self.expected, self._declared_in, self._calls = kind, expected, declared_in, calls or {}
+        self.kind, self.expected, self.mend = kind, expected, mend
+        self._declared_in, self._calls = declared_in, calls or {}
         self._declared: MutableMapping[str, T] = {} if ours is None else ours
 
     def add(self, name: str, thing: T) -> T:
@@ -123,9 +146,9 @@ class Registry(Collection[str], Generic[T]):
             return self._ours[name]
         found: Any = import_object(self._theirs[name].value if name in self._theirs else name, key)
         if not isinstance(found, self.expected):
-            wanted = self.expected if isinstance(self.expected, tuple) else (self.expected,)
-            names = " or ".join(one.__name__ for one in wanted)
-            raise ConfigError(f"{key}={name}: is a {type(found).__name__}, and must be a {names}")
+            wanted = "class" if self.expected is type else self.expected.__name__
+            mend = self.mend and f"; {self.mend}"
+            raise ConfigError(f"{key}={name}: is a {type(found).__name__}, and must be a {wanted}{mend}")
         told = {
             attribute: _told(function, f"{key}={name}", complaint)
             for attribute, complaint in self._calls.items()

@@ -1,6 +1,6 @@
 """What is subtracted from a score: declared as one function each, which is all that a new one takes.
 
-    @baseline()
+    @baseline
     def group_mean(scores, groups):
         return scores - groups.mean(scores)
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +67,17 @@ def complaint(returned: Any, scores: Tensor, groups: Groups) -> str | None:
     return f"returned {bad} of {len(scores)} numbers that are NaN or infinite" if bad else None
 
 
-def baseline(*, min_samples: int = 2, rescales: bool = False) -> Callable[[Subtract], Baseline]:
+@overload
+def baseline(subtract: Subtract, /) -> Baseline: ...
+
+
+@overload
+def baseline(*, min_samples: int = 2, rescales: bool = False) -> Callable[[Subtract], Baseline]: ...
+
+
+def baseline(
+    subtract: Subtract | None = None, /, *, min_samples: int = 2, rescales: bool = False
+) -> Baseline | Callable[[Subtract], Baseline]:
     """Declare a baseline; it is known by its function's name where it is one of ours, by its import path elsewhere."""
 
     def declare(subtract: Subtract) -> Baseline:
@@ -76,7 +86,7 @@ def baseline(*, min_samples: int = 2, rescales: bool = False) -> Callable[[Subtr
             BASELINES[made.name] = made
         return made
 
-    return declare
+    return declare(subtract) if subtract else declare
 
 
 @baseline(min_samples=1)
@@ -85,13 +95,13 @@ def none(scores: Tensor, groups: Groups) -> Tensor:
     return scores
 
 
-@baseline()
+@baseline
 def group_mean(scores: Tensor, groups: Groups) -> Tensor:
     """R - mean, without the group's std (REINFORCE++ with baseline, arXiv 2501.03262)."""
     return scores - groups.mean(scores)
 
 
-@baseline()
+@baseline
 def leave_one_out(scores: Tensor, groups: Groups) -> Tensor:
     """R_i - mean of the others = n / (n - 1) * (R_i - mean) (RLOO, arXiv 2402.14740).
 

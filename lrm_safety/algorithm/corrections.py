@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,8 +44,18 @@ def complaint(returned: Any, ratio: Tensor, cap: float) -> str | None:
     return f"returned {bad} of {len(ratio)} weights that are NaN or infinite" if bad else None
 
 
-def correction(weigh: Weigh) -> Correction:
+@overload
+def correction(weigh: Weigh, /) -> Correction: ...
+
+
+@overload
+def correction() -> Callable[[Weigh], Correction]: ...
+
+
+def correction(weigh: Weigh | None = None, /) -> Correction | Callable[[Weigh], Correction]:
     """Declare a correction; it is known by its function's name where it is one of ours, by its import path elsewhere."""
+    if weigh is None:
+        return correction
     made = Correction(weigh.__name__, weigh)
     if weigh.__module__ == __name__:
         CORRECTIONS[made.name] = made

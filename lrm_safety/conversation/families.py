@@ -6,11 +6,11 @@ the trace, which tags wrap the answer, which tokens end a response) is stated he
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError, DataError, ModelError
-from ..registry import Registry
+from ..registry import Registry, check_choices
 from .template import CLOSE_TAG, OPEN_TAG, ChatTemplate, ControlTokens
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ class Family:
     """How one family of models converses.
 
     Attributes:
-        name: the value of `model.family`.
+        name: what it is called; as `get_family` gives it, the value of `model.family`.
         trace_opened_by: "prompt" when the chat template ends in `<think>`, "model" when the model writes the tag
             itself, "nobody" when responses hold no trace.
         sft_layout: everything a model writes after the generation prompt, end token excepted.
-        end_tokens: tokens that end a response, the one to train on first. The tokenizer's eos always counts too.
+        end_tokens: special tokens that end a response, the one to train on first. The tokenizer's eos always counts too.
         template_kwargs: arguments for the chat template.
         answer_tags: the optional pair of tags around the answer.
         takes_system_prompt: False where a system prompt would replace the template's own request to reason.
@@ -62,6 +62,7 @@ class Family:
     protocol: Protocol | None = None
 
     def __post_init__(self) -> None:
+        check_choices(self)
         try:
             self.sft_layout.format(trace="", answer="")
         except (LookupError, ValueError) as error:
@@ -82,12 +83,15 @@ class Family:
     def stop_token_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Ids that end a response; the first is the one that `sft_response_ids` writes.
 
-        Raises ModelError when the tokenizer lacks the family's end token, or has none at all.
+        Raises ModelError when the tokenizer lacks an end token of the family's, or has none at all.
         """
         added = tokenizer.get_added_vocab()
-        if self.end_tokens and self.end_tokens[0] not in added:
-            raise ModelError(f"model.family={self.name}: the tokenizer has no {self.end_tokens[0]}; check model.family")
-        ids = [added[token] for token in self.end_tokens if token in added]
+        if absent := [token for token in self.end_tokens if token not in added]:
+            raise ModelError(
+                f"model.family={self.name}: end_tokens names {absent[0]}, which the tokenizer of model.path does not have; "
+                f"its eos_token is {tokenizer.eos_token}; check model.family"
+            )
+        ids = [added[token] for token in self.end_tokens]
         if tokenizer.eos_token_id is not None:
             ids.append(tokenizer.eos_token_id)
         if not ids:
@@ -266,5 +270,6 @@ PROTOCOLS = {one.name: one for name in FAMILIES if (one := FAMILIES.get(name, "f
 
 
 def get_family(name: str, key: str = "model.family") -> Family:
-    """The family called `name`, or at an import path; raises ConfigError, naming `key`, with the known names."""
-    return FAMILIES.get(name, key)
+    """The family called `name`, or at an import path, which is then its name; raises ConfigError, naming `key`, with the known
+    names."""
+    return replace(FAMILIES.get(name, key), name=name)

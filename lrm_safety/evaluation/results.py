@@ -166,10 +166,11 @@ def incomparable(mine: Benchmark, base: Benchmark) -> str | None:
     return None if mine.primary == base.primary else f"one reports {mine.primary}, the other {base.primary}"
 
 
-def better(figure: str, value: float | None) -> str:
-    """`better` or `worse`; nothing where there is no difference."""
-    if not value:
-        return ""
+def direction(figure: str, value: float, low: float | None, high: float | None, p_value: float | None = None) -> str:
+    """`better` or `worse` of a difference whose 95% interval excludes 0 and whose test, where it has one, finds it too (p below
+    0.05): the interval of a handful of questions that all say the same has no width. Else `no clear difference`."""
+    if low is None or high is None or low <= 0.0 <= high or (p_value is not None and p_value >= 0.05):
+        return "no clear difference"
     return "better" if (value < 0) == lower_is_better(figure) else "worse"
 
 
@@ -185,12 +186,20 @@ def otherwise(mine: Evaluation, base: Evaluation) -> list[str]:
         # The primary figure is the first judge's.
         ("the first judge", *(next(iter(one.judges.items()), None) for one in (mine, base))),
     )
-    found = [f"differ in {what}" for what, one, other in told if one != other]
+    found = [
+        f"differ in {what}; still compared: the differences are of models and {what} together"
+        for what, one, other in told
+        if one != other
+    ]
+    consequences = {
+        "samples": "each question by the mean of its samples",
+        "attack": "the difference is of models and attack together",
+    }
     for name in shared(mine, base):
-        for what in ("samples", "attack"):
+        for what, consequence in consequences.items():
             one, other = (getattr(evaluation.benchmarks[name], what) for evaluation in (mine, base))
             if one != other:
-                found.append(f"differ in {what} of {name}: {one}, {other}")
+                found.append(f"differ in {what} of {name}: {one} and {other}; still compared: {consequence}")
     return found
 
 

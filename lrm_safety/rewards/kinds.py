@@ -20,8 +20,8 @@ from ..errors import ConfigError, RewardError, calling
 from ..files import digest
 from ..http_client import check_url
 from ..modeling.folder import model_fingerprint, tokenizer_fingerprint
-from ..registry import import_function
-from ..settings.components import REWARDS, RewardKind, RewardModelSettings
+from ..registry import check_named, import_function
+from ..settings.components import REWARDS, RewardKind, RewardModelSettings, Source
 from ..settings.paths import resolve
 from .conversation import Conversation
 from .scorer import ScoreArray, Scorer, checked_scores
@@ -63,12 +63,13 @@ Content = Callable[[RewardModelSettings, str], "dict[str, str | None]"]
 def reward(
     name: str,
     *,
-    reads: tuple[str, ...] = (),
+    reads: tuple[Source, ...] = (),
     check: Check = lambda model, key: None,
     content: Content = lambda model, key: {},
     reads_prefixes: bool = False,
 ) -> Callable[[Build], RewardKind]:
     """Declare a kind of reward (see `RewardKind`); options of its own stand in `settings.arguments`."""
+    check_named(name, "reward")
 
     def declare(build: Build) -> RewardKind:
         made = RewardKind(name, build, check, content, reads, reads_prefixes)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ..algorithm.options import ScoreNormalisation
 from ..conversation.families import FAMILIES
-from ..registry import Registry
+from ..registry import Registry, check_choices
 from .types import (
     Conflict,
     Float,
@@ -27,6 +27,8 @@ Dtype = Literal["bfloat16", "float32"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 View = Literal["full", "trace", "answer"]
 """What a reward model reads of a response."""
+Source = Literal["path", "function", "url"]
+"""Keys of a reward model that say what it scores by."""
 
 
 @dataclass
@@ -64,7 +66,7 @@ class RewardKind:
         build: `(name, settings, device) -> Scorer`, in the reward worker.
         check: `(settings, key)` raises for what cannot work, before any actor starts and without loading a model.
         content: `(settings, key)` what it scores by, by content: what a resume has to find unchanged.
-        reads: keys among path, function and url that it reads; the first must be set.
+        reads: which of these keys it reads; the first must be set.
         reads_prefixes: whether it scores beginnings of responses where `prefixes` does not say.
     """
 
@@ -72,13 +74,17 @@ class RewardKind:
     build: Callable[[str, Any, str], Any]
     check: Callable[[Any, str], None]
     content: Callable[[Any, str], dict[str, str | None]]
-    reads: tuple[str, ...]
+    reads: tuple[Source, ...]
     reads_prefixes: bool
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 REWARDS: Registry[RewardKind] = Registry(
     "rewards",
     RewardKind,
+    mend="write @reward(NAME) above it",
     declared_in="lrm_safety.rewards.kinds",
     calls={"build": None, "check": None, "content": None},
 )

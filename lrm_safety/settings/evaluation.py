@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from ..conversation.families import PROTOCOLS
 from ..errors import ConfigError
-from ..registry import Registry
+from ..registry import Registry, check_choices
 from .components import ModelSettings
 from .types import (
     DIRECTORY,
@@ -27,9 +27,18 @@ from .types import (
 )
 
 BENCHMARKS: Registry[Any] = Registry(
-    "benchmarks", declared_in="lrm_safety.evaluation.benchmarks", calls={"load": None, "by_arguments": None}
+    "benchmarks",
+    mend="write @benchmark(NAME, kind=..., scoring=...) above its loader",
+    declared_in="lrm_safety.evaluation.benchmarks",
+    calls={"load": None, "by_arguments": None},
 )
-JUDGES: Registry[type] = Registry("judges", type, declared_in="lrm_safety.evaluation.judges")
+"""What they are expected to be is said beside that class, which is imported with the first of them."""
+JUDGES: Registry[type] = Registry(
+    "judges",
+    type,
+    mend="write one with @judge(NAME) above it; for a function choose kind=python",
+    declared_in="lrm_safety.evaluation.judges",
+)
 RefusalIn = Literal["safety", "details", "nowhere"]
 """Where a judge's verdicts say whether a text declines: its safety is just that, a detail beside harm, or nowhere."""
 Needs = Literal["nothing", "weights", "engine"]
@@ -55,6 +64,9 @@ class JudgeKind:
     refusal_in: RefusalIn | TellsRefusals
     finds_beginnings: bool
 
+    def __post_init__(self) -> None:
+        check_choices(self)
+
 
 Kind = Literal["safety", "over_refusal", "helpfulness", "reasoning", "robustness"]
 """What a benchmark measures. robustness: reasoning under an attack."""
@@ -63,10 +75,6 @@ Kind = Literal["safety", "over_refusal", "helpfulness", "reasoning", "robustness
 def benchmark_kind(task: str, arguments: dict[str, Any], attack: str | None, key: str) -> Kind:
     """What a configured benchmark measures; raises ConfigError, naming `key`, for an unknown one."""
     found = BENCHMARKS.get(task, key)
-    if not hasattr(found, "configured"):
-        raise ConfigError(
-            f"{key}={task}: is a {type(found).__name__}, and must be a Benchmark: put @benchmark above its loader"
-        )
     kind: Kind = "robustness" if attack else found.configured(arguments).kind
     return kind
 
@@ -75,7 +83,7 @@ def judge_class(kind: str, key: str) -> Any:
     """The class of a kind of judge; raises ConfigError, naming `key`, for an unknown one or a class that declares none."""
     found = JUDGES.get(kind, key)
     if "declared" not in vars(found):
-        raise ConfigError(f"{key}={kind}: {found.__name__} is not declared a judge; put @judge(NAME) above it")
+        raise ConfigError(f"{key}={kind}: {found.__name__} is not declared a judge; write @judge(NAME) above it")
     return found
 
 

@@ -144,12 +144,13 @@ class Mistakes:
         return f"no file conf/{file}.yaml{hint} {known}"
 
     def _model_apart(self, group: str, name: str, options: Sequence[str]) -> str:
-        """`experiment=star1 model=qwen3_4b` for the experiment `qwen3_4b_star1`, `sft/star1` likewise; else empty."""
+        """`experiment=star1 model=qwen3_4b` for the experiment `qwen3_4b_star1`, `sft/star1` and studies likewise; else empty."""
         model, _, rest = name.rpartition("_")
         of_model = [option for option in self._options("model") if model and option.endswith(model)]
-        if group.partition("/")[0] != "experiment" or rest not in options or len(of_model) != 1:
+        key = {"experiment": "model", "study": "base"}.get(group.partition("/")[0])
+        if key is None or rest not in options or len(of_model) != 1:
             return ""
-        return f"{group.replace('/', '=', 1)}{'/' if '/' in group else '='}{rest} model={of_model[0]}"
+        return f"{group.replace('/', '=', 1)}{'/' if '/' in group else '='}{rest} {key}={of_model[0]}"
 
     def _unknown_group(self, group: str) -> str:
         """A group that the command does not compose; other commands may."""

@@ -23,9 +23,19 @@ from .types import (
     rule,
 )
 
-BASELINES = Registry("baselines", baselines.Baseline, ours=baselines.BASELINES, calls={"subtract": baselines.complaint})
+BASELINES = Registry(
+    "baselines",
+    baselines.Baseline,
+    mend="write @baseline above it",
+    ours=baselines.BASELINES,
+    calls={"subtract": baselines.complaint},
+)
 CORRECTIONS = Registry(
-    "corrections", corrections.Correction, ours=corrections.CORRECTIONS, calls={"weigh": corrections.complaint}
+    "corrections",
+    corrections.Correction,
+    mend="write @correction above it",
+    ours=corrections.CORRECTIONS,
+    calls={"weigh": corrections.complaint},
 )
 
 

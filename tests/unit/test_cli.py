@@ -134,6 +134,10 @@ def test_what_a_command_was_called_before_names_the_word_of_today(
         # one file for every model, as it was until 0.1
         (["train", "experiment=r1_distill_qwen_7b_star1"], "mean experiment=star1 model=deepseek_r1_distill_qwen_7b?"),
         (["sft", "experiment=sft/qwen3_4b_star1"], "did you mean experiment=sft/star1 model=qwen3_4b?"),
+        (
+            ["study", "study=qwen3_4b_star1"],
+            "no file conf/study/qwen3_4b_star1.yaml; did you mean study=star1 base=qwen3_4b?",
+        ),
         (["sft", "model=miniature", "sft.targets=chat"], "sft.targets=chat: must be one of family, raw"),
         (["sft", "-m", "model=miniature", "seed=1,2", "sft.batch_size=8,1"], "sft.batch_size=1: must be at least"),
         (["demo", "algorithm.gamma=2"], "algorithm.gamma=2: must be at most 1"),

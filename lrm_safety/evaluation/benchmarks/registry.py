@@ -18,6 +18,7 @@ from ...conversation.response import ParsedResponse
 from ...datasets.serialised import Source
 from ...errors import ConfigError, DataError
 from ...files import digest_of, number_of
+from ...registry import check_choices
 from ...settings.evaluation import BENCHMARKS, Kind
 
 
@@ -159,6 +160,9 @@ class Benchmark(Generic[Options]):
     by_arguments: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     tasks: Mapping[str, Mapping[str, Any]] | None = None
 
+    def __post_init__(self) -> None:
+        check_choices(self)
+
     def __call__(self, *args: Options.args, **kwargs: Options.kwargs) -> Questions:
         return self.load(*args, **kwargs)
 
@@ -194,6 +198,9 @@ class Benchmark(Generic[Options]):
         return loaded
 
 
+BENCHMARKS.expected = Benchmark
+
+
 def benchmark(
     name: str,
     *,
@@ -217,9 +224,5 @@ def benchmark(
 def get_benchmark(name: str, key: str = "task", arguments: Mapping[str, Any] | None = None) -> Benchmark[Any]:
     """The benchmark called `name`, or at an import path, as `arguments` configure it; raises ConfigError, naming `key`, with
     the known names."""
-    found = BENCHMARKS.get(name, key)
-    if not isinstance(found, Benchmark):
-        raise ConfigError(
-            f"{key}={name}: is a {type(found).__name__}, and must be a Benchmark: put @benchmark above its loader"
-        )
+    found: Benchmark[Any] = BENCHMARKS.get(name, key)
     return found.configured(arguments or {})

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from ...errors import ConfigError, JudgeError, calling, traceback_inside
 from ...modeling.folder import model_fingerprint, tokenizer_fingerprint
-from ...registry import import_function
+from ...registry import check_named, import_function
 from ...rewards.kinds import function_fingerprint
 from ...settings.evaluation import (
     JUDGES,
@@ -147,6 +147,7 @@ def judge(
     """Declare a class a kind of judge: known by `name` where it is one of ours, by its import path elsewhere. The options of
     its constructor are the keys of `evaluation.judges.NAME.arguments`; it is given `name`, and `path` and `device` where it
     takes them. One that needs more than nothing has a static method `check(key, **options)`."""
+    check_named(name, "judge")
 
     def declare(made: J) -> J:
         declared = JudgeKind(name, needs, of_harm, refusal_in, finds_beginnings)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ...evaluation.figures import lower_is_better
-from ...evaluation.results import better, compared_figures, headlines, judge_notes, shared
+from ...evaluation.results import compared_figures, direction, headlines, judge_notes, shared
 from ...results import Difference
 from . import figures
 from .album import AT_START, Album, Fold, Part, Picture, Pictures, Text, slug
@@ -250,7 +250,7 @@ def difference_table(study: Study) -> Table:
             rows.append([f"{subject.name} less {other.name}", *cells])
     caption = (
         "Differences over the questions that both models of a seed answered, with 95% intervals. "
-        "p: McNemar's or the sign-flip test."
+        "p: McNemar's or the sign-flip test. Better or worse: the interval excludes 0, and p is below 0.05 where there is one."
     )
     return Table("differences", caption, ["models", *(_heading(*one, study) for one in columns)], rows)
 
@@ -264,9 +264,10 @@ def _heading(benchmark: str, figure: str, study: Study) -> str | tuple[str, str]
 
 
 def _difference(found: Sequence[Difference], figure: str) -> Cell:
-    """Difference, interval, which way it is; of one seed its test and number of questions."""
+    """Difference, interval, which way it clearly is; of one seed its test and number of questions."""
     told = cell(combined := combine(found), signed=True)
-    notes = [verdict] if combined is not None and (verdict := better(figure, combined.value)) else []
+    p_value = found[0].p_value if len(found) == 1 else None
+    notes = [] if combined is None else [direction(figure, combined.value, combined.low, combined.high, p_value)]
     if len(found) == 1:
         (one,) = found
         notes += [] if one.p_value is None else ["p < 0.001" if one.p_value < 0.0005 else f"p = {one.p_value:.3f}"]

@@ -1,4 +1,6 @@
 import pickle
+import re
+from dataclasses import replace
 
 import pytest
 from family_tokenizers import build_tokenizer
@@ -110,8 +112,20 @@ def test_stop_tokens(tokenizer_of):
 
 
 def test_tokenizer_of_another_family_is_an_error(tokenizer_of):
-    with pytest.raises(ModelError, match=r"check model\.family"):
-        get_family("qwen3").stop_token_ids(tokenizer_of("granite_4_tiny_preview"))
+    granite = tokenizer_of("granite_4_tiny_preview")
+    told = (
+        "end_tokens names {}, which the tokenizer of model.path does not have; its eos_token is {}; check model.family"
+    )
+    with pytest.raises(
+        ModelError, match=f"^model.family=qwen3: {re.escape(told.format('<|im_end|>', granite.eos_token))}$"
+    ):
+        get_family("qwen3").stop_token_ids(granite)
+    qwen = tokenizer_of("qwen3")
+    second = replace(get_family("qwen3"), name="mine:FAMILY", end_tokens=("<|im_end|>", "<|absent|>"))
+    with pytest.raises(
+        ModelError, match=f"^model.family=mine:FAMILY: {re.escape(told.format('<|absent|>', qwen.eos_token))}$"
+    ):
+        second.stop_token_ids(qwen)
     endless = build_tokenizer("plain")
     endless.eos_token = None
     with pytest.raises(ModelError, match="no eos token"):

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from lrm_safety.conversation.families import Protocol
-from lrm_safety.evaluation.results import better, compared_figures, difference, incomparable, otherwise
+from lrm_safety.evaluation.results import compared_figures, difference, direction, incomparable, otherwise
 from lrm_safety.lab.reports.combine import remarks
 from lrm_safety.lab.reports.evaluations import difference_table
 from lrm_safety.lab.reports.folders import EvaluationRun, Study, Subject
@@ -86,7 +86,9 @@ def test_paired_differences_of_zeros_and_ones() -> None:
     assert found.p_value == pytest.approx(14 / 64) and found.test == "mcnemar_exact"
     assert found.low is not None and found.high is not None and found.low < 0.5 < found.high
     text = shown(base, mine)
-    assert "after less before" in text and "+0.500 [" in text and "(better, p = 0.219, 8 questions)" in text
+    assert (
+        "after less before" in text and "+0.500 [" in text and "(no clear difference, p = 0.219, 8 questions)" in text
+    )
 
 
 def test_paired_differences_of_shares() -> None:
@@ -112,9 +114,7 @@ def test_directions_and_the_unsafe_half_of_over_refusal() -> None:
     )
     figures = compared_figures(after.benchmarks["xstest"], before.benchmarks["xstest"])
     assert figures == ["over_refusal/a/answer", "safety/a/full"]
-    found = [less(after, before, "xstest", figure).value for figure in figures]
-    assert found == [-1.0, -1.0]
-    assert [better(figure, value) for figure, value in zip(figures, found, strict=True)] == ["better", "worse"]
+    assert [less(after, before, "xstest", figure).value for figure in figures] == [-1.0, -1.0]
     text = shown(before, after)
     assert "xstest (lower is better)" in text
     assert "xstest (safety/a/full)" in text
@@ -157,22 +157,46 @@ def test_what_was_done_otherwise_is_told() -> None:
     one = results(attaq={"a": 1.0, "b": 0.0}, math={"m": 1.0})
     assert otherwise(one, copy.deepcopy(one)) == []
     other = results("plain", attaq={"a": 0.0, "b": 0.0}, math={"m": 1.0})
-    assert remarks(study_of(one, other)) == ["after and before differ in protocol"]
+    assert remarks(study_of(one, other)) == [
+        "after and before differ in protocol; still compared: the differences are of models and protocol together"
+    ]
     other = replace(one, judges={"a": {"kind": "llm", "model": "larger"}})
-    assert otherwise(other, one) == ["differ in the first judge"]
+    assert otherwise(other, one) == [
+        "differ in the first judge; still compared: the differences are of models and the first judge together"
+    ]
     other = replace(one, judges={**one.judges, "second": {"kind": "python"}})
     assert otherwise(other, one) == [], "the primary figure is the first judge's"
     other = changed(changed(other, "attaq", attack="empty_trace"), "math", samples=4)
     assert otherwise(other, one) == [
-        "differ in attack of attaq: empty_trace, None",
-        "differ in samples of math: 4, 1",
+        "differ in attack of attaq: empty_trace and None; still compared: the difference is of models and attack together",
+        "differ in samples of math: 4 and 1; still compared: each question by the mean of its samples",
     ]
 
 
 def test_an_evaluation_with_itself() -> None:
     one = results(attaq={"a": 1.0, "b": 0.0})
     found = less(copy.deepcopy(one), one, "attaq")
-    assert found.value == 0.0 and found.p_value == 1.0 and better(FIGURE, found.value) == ""
+    assert found.value == 0.0 and found.p_value == 1.0
+    assert "(no clear difference, p = 1.000, 2 questions)" in shown(one, copy.deepcopy(one))
+
+
+@pytest.mark.parametrize(
+    ("figure", "difference", "expected"),
+    [
+        ("safety/a/full", (0.1, 0.02, 0.18), "better"),
+        ("safety/a/full", (-0.1, -0.18, -0.02), "worse"),
+        ("over_refusal/a/answer", (-0.1, -0.18, -0.02), "better"),
+        ("over_refusal/a/answer", (0.1, 0.02, 0.18), "worse"),
+        ("safety/a/full", (0.1, 0.02, 0.18, 0.049), "better"),
+        ("safety/a/full", (0.1, 0.02, 0.18, 0.05), "no clear difference"),
+        ("safety/a/full", (-0.056, -0.167, 0.0, 0.01), "no clear difference"),
+        ("safety/a/full", (0.1, -0.02, 0.22), "no clear difference"),
+        ("safety/a/full", (1.0, 1.0, 1.0, 0.5), "no clear difference"),
+        ("safety/a/full", (0.1, None, None), "no clear difference"),
+    ],
+)
+def test_better_or_worse_is_said_of_what_is_clear(figure: str, difference: Any, expected: str) -> None:
+    assert direction(figure, *difference) == expected
 
 
 def test_nothing_in_common() -> None:
