@@ -190,13 +190,16 @@ class RemoteEngine:
                 if not asked:
                     return
                 ended = wait(asked, timeout=TURN_SECONDS, return_when=FIRST_COMPLETED).done
-                failures = [one.exception() for one in ended]
+                failure = next(filter(None, (one.exception() for one in ended)), None)
+                if failure is not None:
+                    stop.set()
+                    pool.shutdown(cancel_futures=True)  # waits for what is under way, and what it gets is worth keeping
+                    ended = {one for one in asked if not one.cancelled()}
                 yield [Answer(asked[one], one.result()) for one in ended if one.exception() is None]
-                for failure in failures:
-                    if isinstance(failure, RequestFailed):
-                        raise ModelError(self._told(failure)) from failure
-                    if failure is not None:
-                        raise failure
+                if isinstance(failure, RequestFailed):
+                    raise ModelError(self._told(failure)) from failure
+                if failure is not None:
+                    raise failure
                 for one in ended:
                     del asked[one]
         finally:

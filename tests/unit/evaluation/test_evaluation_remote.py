@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -238,6 +239,33 @@ def test_what_was_answered_before_a_failure_is_not_lost(serve: Callable[..., End
         for one in engine(endpoint.url, max_concurrency=1).generate(requests("a", "b", "bad", "c"), SAMPLING):
             found += one
     assert {each.request_id for each in found} >= {0, 1}
+
+
+def test_what_is_under_way_at_a_failure_is_waited_for_and_not_lost(serve: Callable[..., Endpoint]) -> None:
+    """The refusal is there half a second before the other reply."""
+    sent = threading.Barrier(2)
+
+    def reply(body: dict[str, Any]) -> Reply:
+        return (400, {}, b"no") if body["messages"][0]["content"] == "bad" else (200, {}, completion("slow"))
+
+    one = engine(serve(reply).url, max_concurrency=2)
+    post = one._client.post
+
+    def slowly(body: bytes, *rest: Any) -> Any:
+        bad = b'"bad"' in body
+        found = None if bad else post(body, *rest)
+        sent.wait(30)
+        if bad:
+            return post(body, *rest)
+        time.sleep(0.5)
+        return found
+
+    one._client.post = slowly  # type: ignore[method-assign]
+    found: list[Any] = []
+    with pytest.raises(ModelError, match="status 400"):
+        for each in one.generate(requests("slow", "bad"), SAMPLING):
+            found += each
+    assert [each.request_id for each in found] == [0]
 
 
 @pytest.mark.parametrize(
