@@ -31,6 +31,8 @@ _logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 30.0
 """Without batches: what a kill loses at most."""
+OF_A_BENCHMARK = ("benchmark", "attack")
+"""Parts of an identity that differ between the benchmarks of one evaluation."""
 
 
 class Engines(Protocol):
@@ -126,7 +128,7 @@ class ResponseStore:
             folder = path.parent
             held = read_json(path, mend=f"delete {folder}, or choose another run.directory")
             if folder.name not in wanted:
-                held = {key: held.get(key) for key in self._identity}
+                held = {key: value for key, value in held.items() if key not in OF_A_BENCHMARK}
             if different := differences(held, wanted.get(folder.name, self._identity)):
                 raise DataError(
                     f"{folder} holds responses of another evaluation ({'; '.join(different)}); choose another run.directory"

@@ -211,6 +211,14 @@ def test_another_model_is_refused_under_any_benchmarks_name(whole: Path) -> None
         assert files_of(whole) == before, "nothing is claimed when something is refused"
 
 
+def test_what_only_the_earlier_evaluation_had_is_refused_under_any_name(whole: Path) -> None:
+    """An adapter: the identity of the model without one has no such key."""
+    path = whole / "made" / "identity.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"adapter_fingerprint": "cc33"}))
+    with pytest.raises(DataError, match=r'another evaluation \(adapter_fingerprint: "cc33" -> \(absent\)\)'):
+        store_at(whole).check([plan_of(QUESTIONS, name="new")])
+
+
 def test_what_one_benchmark_refuses_leaves_the_others_unclaimed(whole: Path) -> None:
     before = files_of(whole)
     with pytest.raises(DataError, match=r"made holds responses of another evaluation \(attack: "):
