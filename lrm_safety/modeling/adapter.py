@@ -104,7 +104,7 @@ def merge_adapter(base: ModelSettings, adapter: Adapter, folder: Path) -> None:
     parameters = _inject(model, adapter.folder, f"model.adapter={adapter.path}")
     with safe_open(adapter.folder / WEIGHTS, framework="pt") as file, torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.data = file.get_tensor(name).to(model.dtype)
+            parameter.data = file.get_tensor(name)  # in its own dtype: the sum is rounded once
     write_model(model, whole_state(model), load_tokenizer(base), base.path, folder)
 
 
@@ -164,6 +164,11 @@ def _inject(model: PreTrainedModel, folder: Path, told: str) -> dict[str, torch.
             shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dictionary
     except (ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{told}: does not fit model.path ({first_line(error)})") from error
+    if model.config.get_text_config().tie_word_embeddings and hasattr(model.get_output_embeddings(), "base_layer"):
+        raise ModelError(
+            f"{told}: adapts the head, in whose place engines read the embedding (tie_word_embeddings); merge it with peft into a "
+            "model whose weights are not tied, and give that folder"
+        )
     parameters = {
         f"{PREFIX}{name.replace(f'.{ADAPTER}.', '.')}": one for name, one in adapter_parameters(model).items()
     }

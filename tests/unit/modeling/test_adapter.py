@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import save_adapter
+from transformers import AutoConfig
 
 from lrm_safety.errors import ConfigError, ModelError
 from lrm_safety.miniature import POLICY_FOLDER
@@ -53,6 +55,27 @@ def test_the_merged_folder_is_what_peft_merges(made: Path, tmp_path: Path) -> No
         assert torch.equal(tensor, base[name]) != adapted
     assert (tmp_path / "plain" / "tokenizer.json").is_file()
     assert model_fingerprint(str(tmp_path / "plain")) != model_fingerprint(str(POLICY_FOLDER))
+
+
+def test_an_adapter_of_a_tied_head_is_refused(tmp_path: Path) -> None:
+    """An engine would read the embedding in its place, and what was measured would be the base."""
+    assert AutoConfig.from_pretrained(POLICY_FOLDER).tie_word_embeddings
+    save_adapter(POLICY_FOLDER, tmp_path, "lm_head")
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name: one for name, one in load_file(weights).items() if "lora_" in name}, weights)
+    with pytest.raises(ModelError, match=r"adapts the head, .*tie_word_embeddings"):
+        find_adapter(str(tmp_path / "adapter"), settings())
+
+
+def test_an_adapter_in_float32_is_rounded_with_its_sum_alone(made: Path, tmp_path: Path) -> None:
+    base = replace(settings(), dtype="bfloat16")
+    merge_adapter(base, find_adapter(str(made / "adapter"), base), tmp_path / "plain")
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path / "plain", POLICY_FOLDER))
+    adapter = load_file(made / "adapter" / "adapter_model.safetensors")
+    name = "model.layers.0.self_attn.q_proj"
+    down, up = (adapter[f"base_model.model.{name}.lora_{one}.weight"] for one in "AB")
+    wanted = (theirs[f"{name}.weight"].bfloat16().float() + 12 / 4 * up @ down).bfloat16()
+    assert torch.equal(ours[f"{name}.weight"], wanted)
 
 
 def test_the_fingerprint_is_of_the_content(made: Path, adapter: Path) -> None:
