@@ -47,6 +47,7 @@ NAMING = PLACES | {"experiment"}
 """Keys that name a run or its folder rather than say what it does."""
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """Hydra has no class of its own for some mistakes, such as a number for a group."""
+_SWITCH = TypeAdapter(bool)
 
 
 @cache
@@ -54,8 +55,18 @@ def _register(root: Root[Any]) -> None:
     """Once: make known to Hydra the schema, which its file lists first in its defaults, `${product:..}` and `${if:..}`."""
     version.setbase("1.3")
     OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
-    OmegaConf.register_new_resolver("if", lambda told, then, otherwise: then if told else otherwise, replace=True)
+    OmegaConf.register_new_resolver(
+        "if", lambda told, then, otherwise: then if _truth(told) else otherwise, replace=True
+    )
     ConfigStore.instance().store(name=f"{root.name}_schema", node=defaults_of(root.schema))
+
+
+def _truth(value: Any) -> bool:
+    """What a switch will be read as: `off` comes from the command line as text. What is no switch is refused later."""
+    try:
+        return _SWITCH.validate_python(value)
+    except ValidationError:
+        return False
 
 
 @cache

@@ -80,6 +80,13 @@ def test_an_override_beats_the_experiment_and_the_experiment_beats_the_group() -
     assert (algorithm.rollout_batch_size, algorithm.mini_batch_size) == (16, 16)
 
 
+@pytest.mark.parametrize(("packing", "tokens"), [("true", 16384), ("false", 8192), ("off", 8192), ("0", 8192)])
+def test_a_batch_that_is_padded_is_smaller(packing: str, tokens: int) -> None:
+    """`off` is text to Hydra, and a switch to the schema: `${if:..}` reads it as the schema does."""
+    settings, _ = compose_settings(["experiment=star1", f"model.packing={packing}"])
+    assert (settings.model.packing, settings.trainer.micro_batch_tokens) == (tokens == 16384, tokens)
+
+
 def test_settings_survive_pickle_and_json() -> None:
     settings, resolved = compose_settings(["experiment=miniature", "reward=skywork_views", "cluster.colocate=[]"])
     again = pickle.loads(pickle.dumps(settings))
