@@ -9,15 +9,17 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..conversation.families import FAMILIES, get_family
+from ..conversation.families import FAMILIES, Family, get_family
 from ..errors import ConfigError
 from ..evaluation.benchmarks.registry import BENCHMARKS, Benchmark, Scoring, get_benchmark
 from ..files import write_atomically
 from ..monitoring.registry import metrics_page
 from ..settings.paths import configuration_directory
+from ..settings.reference import field_docstrings
 from ..settings.reference import markdown as configuration_page
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -90,6 +92,18 @@ def protocols() -> str:
     return table(("protocol", "family", "temperature", "top_p", "top_k", "longest response", "from"), rows)
 
 
+def family_fields() -> str:
+    """What a family says of itself."""
+    said = field_docstrings(Family)
+    return table(
+        ("field", "type", "what"),
+        (
+            (f"`{one.name}`", str(one.type).replace("|", "or"), said[one.name].replace("\n", " "))
+            for one in fields(Family)
+        ),
+    )
+
+
 def benchmarks() -> str:
     """What every benchmark declares; where that depends on its options, what it is without any."""
     return table(
@@ -132,5 +146,10 @@ def _line(path: Path, indent: str, name: str) -> str:
     return f"{indent}{name:<{27 - len(indent)}} {said.splitlines()[0] if said else ''}".rstrip()
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"benchmarks": benchmarks, "protocols": protocols, "tree": tree}
+BLOCKS: dict[str, Callable[[], str]] = {
+    "benchmarks": benchmarks,
+    "family_fields": family_fields,
+    "protocols": protocols,
+    "tree": tree,
+}
 """The text of each generated block."""

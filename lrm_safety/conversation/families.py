@@ -38,28 +38,25 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Family:
-    """How one family of models converses.
-
-    Attributes:
-        name: what it is called; as `get_family` gives it, the value of `model.family`.
-        trace_opened_by: "prompt" when the chat template ends in `<think>`, "model" when the model writes the tag
-            itself, "nobody" when responses hold no trace.
-        sft_layout: everything a model writes after the generation prompt, end token excepted.
-        end_tokens: special tokens that end a response, the one to train on first. The tokenizer's eos always counts too.
-        template_kwargs: arguments for the chat template.
-        answer_tags: the optional pair of tags around the answer.
-        takes_system_prompt: False where a system prompt would replace the template's own request to reason.
-        protocol: how it is sampled when it is measured; None: as the run samples its rollouts.
-    """
+    """How one family of models converses."""
 
     name: str
+    """What it is called; as `get_family` gives it, the value of `model.family`."""
     trace_opened_by: Literal["prompt", "model", "nobody"]
+    """`prompt` when the chat template ends in `<think>`, `model` when the model writes the tag itself, `nobody` when responses
+    hold no trace."""
     sft_layout: str
+    """Everything a model writes after the generation prompt, end token excepted."""
     end_tokens: tuple[str, ...] = ()
+    """Special tokens that end a response, the one to train on first. The tokenizer's eos always counts too."""
     template_kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Arguments for the chat template."""
     answer_tags: tuple[str, str] | None = None
+    """The optional pair of tags around the answer."""
     takes_system_prompt: bool = True
+    """False where a system prompt would replace the template's own request to reason."""
     protocol: Protocol | None = None
+    """How it is sampled when it is measured; None: as the run samples its rollouts."""
 
     def __post_init__(self) -> None:
         check_choices(self)

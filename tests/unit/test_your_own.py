@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+from lrm_safety.algorithm.advantages import PromptGroups
+from lrm_safety.conversation.families import get_family
+from lrm_safety.errors import ModelError
 from lrm_safety.evaluation.benchmarks.registry import get_benchmark
 from lrm_safety.evaluation.judges.judge import JudgeItem
 from lrm_safety.registry import import_object
 from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.rewards.kinds import FunctionScorer
 from lrm_safety.settings.components import FAMILIES, REWARDS, RewardModelSettings
-from lrm_safety.settings.evaluation import judge_class
+from lrm_safety.settings.evaluation import JudgeSettings, judge_class
 from lrm_safety.settings.training import BASELINES, CORRECTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -120,11 +126,26 @@ def test_benchmarks_and_judges_do_what_the_page_says(importable: None) -> None:
 
 
 def test_algorithms_are_the_formulas_that_the_page_says(importable: None) -> None:
-    class Groups:
-        def mean(self, values: torch.Tensor) -> torch.Tensor:
-            return torch.full_like(values, 3.0)
-
+    groups = PromptGroups(member=torch.tensor([0, 1, 0, 1, 0]), counts=torch.tensor([3, 2]))
+    scores = torch.tensor([2.0, 5.0, 4.0, 7.0, 3.0])
+    assert groups.size.tolist() == [3, 2, 3, 2, 3] and groups.mean(scores).tolist() == [3.0, 6.0, 3.0, 6.0, 3.0]
     half = BASELINES.get("my_algorithm:half", "baseline")
-    assert half.subtract(torch.tensor([2.0, 4.0]), Groups()).tolist() == [0.5, 2.5]
+    assert half.subtract(scores, groups).tolist() == [0.5, 2.0, 2.5, 4.0, 1.5]
     weights, corrected = CORRECTIONS.get("my_algorithm:capped", "correction").weigh(torch.tensor([0.5, 3.0]), 2.0)
     assert (weights.tolist(), corrected.tolist()) == ([0.5, 2.0], [False, True])
+
+
+def test_the_end_token_is_where_the_page_says(importable: None) -> None:
+    folder = ROOT / "lrm_safety" / "miniature" / "assets" / "policy"
+    token = json.loads((folder / "tokenizer_config.json").read_text())["eos_token"]
+    family = get_family("my_family:FAMILY")
+    assert family.end_tokens == (token,) == ("<|end|>",)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    wrong = replace(family, end_tokens=("<|im_end|>",))
+    row = next(line for line in PAGE.splitlines() if line.startswith("| `end_tokens names"))
+    with pytest.raises(ModelError, match=re.escape(row.split("`")[1].replace("\\|", "|"))):
+        wrong.stop_token_ids(tokenizer)
+
+
+def test_a_judge_reads_all_three_views_unless_told_otherwise() -> None:
+    assert JudgeSettings("python").views == ["trace", "answer", "full"]
