@@ -34,7 +34,9 @@ def test_a_block_is_replaced_and_the_page_around_it_stays(tmp_path: Path) -> Non
     assert sum(line.startswith("| `") for line in lines) == len(PROTOCOLS) + 1
     assert all(f"`{name}`" in found[page] for name in FAMILIES)
     page.write_text("<!-- generated: nothing -->\n<!-- end -->\n")
-    with pytest.raises(ConfigError, match=r"^docs: no block is called nothing; known: benchmarks, protocols, tree"):
+    with pytest.raises(
+        ConfigError, match=r"^docs: no block is called nothing; known: benchmarks, family_fields, protocols, tree"
+    ):
         dict(docs.pages(tmp_path))
 
 
