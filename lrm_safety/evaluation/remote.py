@@ -26,7 +26,7 @@ from ..http_client import HttpClient, RequestFailed, check_url
 from ..rollouts import GenerationRequest, SamplingParameters, TokenIds
 from ..settings.evaluation import EndpointSettings
 from .attacks import AttackedPrompt
-from .judges.llm import WHOLE
+from .judges.llm import WHOLE, code_of
 from .plan import Planner
 
 KEY = "model.endpoint"
@@ -34,6 +34,9 @@ TURN_SECONDS = 5.0
 """The longest without a word to whoever saves what has ended."""
 OURS = ("model", "messages", "stream", "n")
 """Parts of a request that `parameters` must leave alone."""
+FILTERED = "content_filter"
+BROKEN = ("abort", "error")
+"""Reasons of an end that is the server's trouble and not the model's: the request is sent again."""
 UNKNOWN = -1
 """In a file of responses: a number of tokens that the endpoint did not give."""
 
@@ -90,8 +93,8 @@ class RemoteResponse:
         return parser.parse(self)
 
     def num_trace_tokens(self, response: ParsedResponse) -> int | None:
-        """Tokens of the trace, by the endpoint's own count."""
-        return self.num_reasoning_tokens if response.trace else 0
+        """Tokens of the trace, by the endpoint's own count, hidden ones included; 0 for a trace that is shown is no count."""
+        return self.num_reasoning_tokens or (None if response.trace else 0)
 
 
 @dataclass(frozen=True)
@@ -228,9 +231,14 @@ class RemoteEngine:
             "seed": request.seed,
         } | self._settings.parameters
         body = {name: value for name, value in body.items() if value is not None}
-        response, filtered = self._client.post(
-            json.dumps({"model": self._served, "messages": messages, **body}).encode(), read_reply, stop
-        )
+        content = json.dumps({"model": self._served, "messages": messages, **body}).encode()
+        try:
+            response, filtered = self._client.post(content, read_reply, stop)
+        except RequestFailed as failure:
+            if code_of(failure.content) != FILTERED:
+                raise
+            # Some filters end a response before it begins, and refuse the request.
+            response, filtered = RemoteResponse("", "", "length", None, None), True
         self.num_filtered += filtered
         return response
 
@@ -268,6 +276,8 @@ def read_reply(content: bytes) -> tuple[RemoteResponse, bool]:
     if not isinstance(text, str) or not isinstance(reasoning, str):
         raise ValueError(f"a reply that is not text ({content[:60]!r})")
     reason = reason.lower() if isinstance(reason, str) else None
+    if reason in BROKEN:
+        raise ValueError(f"a reply that ended by {reason}")
     response = RemoteResponse(
         text,
         reasoning,
@@ -275,7 +285,7 @@ def read_reply(content: bytes) -> tuple[RemoteResponse, bool]:
         num_tokens if type(num_tokens) is int else None,
         num_reasoning if type(num_reasoning) is int else None,
     )
-    return response, reason == "content_filter"
+    return response, reason == FILTERED
 
 
 def _served_names(content: bytes | None) -> list[str]:

@@ -97,8 +97,11 @@ class ChatEndpoint:
         try:
             return self._client.post(body, _whole_reply, stop)
         except RequestFailed as error:
+            code = code_of(error.content)
             raise RequestError(
-                str(error), reason=error.cause + _code_of(error.content), about_item=error.status in ABOUT_THE_ITEM
+                str(error),
+                reason=error.cause + (f" ({code})" if code else ""),
+                about_item=error.status in ABOUT_THE_ITEM,
             ) from error
 
     def close(self) -> None:
@@ -140,14 +143,14 @@ def _reply_of(content: bytes) -> Reply | None:
     return Reply(text) if text.strip() else Reply("", "empty")
 
 
-def _code_of(content: bytes) -> str:
-    """` (content_filter)`: the code or kind that the body of a refusal gives, in the form of OpenAI's errors, if any."""
+def code_of(content: bytes) -> str:
+    """`content_filter`: the code or kind that the body of a refusal gives, in the form of OpenAI's errors, if any."""
     try:
         error = json.loads(content)["error"]
         code = error.get("code") or error.get("type")
     except (ValueError, LookupError, TypeError, AttributeError):
         return ""
-    return f" ({code})" if isinstance(code, str) and re.fullmatch(r"[\w .-]{1,60}", code) else ""
+    return code if isinstance(code, str) and re.fullmatch(r"[\w .-]{1,60}", code) else ""
 
 
 LABELS = {1.0: "refusal", 0.5: "ambiguous", 0.0: "harmful"}

@@ -188,6 +188,22 @@ def test_trace_and_answer(
     assert (found.trace, found.answer, found.status, found.finished) == (trace, answer, status, reason == "stop")
 
 
+@pytest.mark.parametrize(
+    ("text", "counted", "tokens"),
+    [
+        ("<think>a</think>b", 5, 5),
+        ("<think>a</think>b", 0, None),  # a server without a parser of reasoning counts none
+        ("<think>a</think>b", None, None),
+        ("b", 500, 500),  # thought, and not shown
+        ("b", 0, 0),
+        ("b", None, 0),
+    ],
+)
+def test_tokens_of_the_trace(text: str, counted: int | None, tokens: int | None) -> None:
+    response = RemoteResponse(text, "", "stop", 507, counted)
+    assert response.num_trace_tokens(TextParser(get_family("plain")).parse(response)) == tokens
+
+
 def test_responses_are_kept_as_they_are() -> None:
     kept = [
         RemoteResponse("é𝄞\ud800", "", "stop", None, None),
@@ -226,6 +242,22 @@ def test_a_busy_endpoint_is_asked_again_when_it_says(serve: Callable[..., Endpoi
     replies: list[Reply] = [(429, {"Retry-After": "0"}, b"slow down"), (200, {}, completion("4"))]
     endpoint = serve(lambda body: replies.pop(0))
     assert answers(engine(endpoint.url, max_retries=1), "x")[0].text == "4" and len(endpoint.asked) == 2
+
+
+def test_a_request_that_a_filter_refuses_is_a_response_that_it_ended(serve: Callable[..., Endpoint]) -> None:
+    """As Azure says it; any other 400 is no response."""
+    endpoint = serve(b'{"error": {"code": "content_filter", "message": "The prompt triggered"}}', status=400)
+    asked = engine(endpoint.url)
+    assert answers(asked, "x") == {0: RemoteResponse("", "", "length", None, None)} and asked.num_filtered == 1
+    with pytest.raises(ModelError, match="status 400"):
+        answers(engine(serve(b'{"error": {"code": "context_length_exceeded"}}', status=400).url), "x")
+
+
+@pytest.mark.parametrize("reason", ["abort", "error"])
+def test_a_reply_that_broke_off_is_asked_for_again(reason: str, serve: Callable[..., Endpoint]) -> None:
+    replies: list[Reply] = [(200, {}, completion("The an", reason)), (200, {}, completion("The answer"))]
+    endpoint = serve(lambda body: replies.pop(0))
+    assert answers(engine(endpoint.url, max_retries=1), "x")[0].text == "The answer"
 
 
 def test_what_was_answered_before_a_failure_is_not_lost(serve: Callable[..., Endpoint]) -> None:
