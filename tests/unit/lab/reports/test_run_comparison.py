@@ -15,7 +15,7 @@ from lrm_safety import cli
 from lrm_safety.errors import ConfigError
 from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.record import Report
-from lrm_safety.lab.reports.sweep import Comparison, cell, changes, places_of
+from lrm_safety.lab.reports.sweep import Comparison, cell, changes, places_of, tables
 from lrm_safety.lab.reports.sweep import compare as compare_runs
 
 BASE = {
@@ -73,6 +73,17 @@ def test_seeds_are_one_row_and_the_unchanged_runs_the_reference(sweep: Path) -> 
     assert [dict(row.changed) for row in found.rows] == [{}, {"algorithm.kl.coef": 0.0}, {"algorithm.clip_high": 0.28}]
     assert [len(row.runs) for row in found.rows] == [3, 3, 3] and not found.left_out
     assert found.headings == ["safety", "KL, nats/token", "response tokens", "seconds"]
+
+
+def test_the_table_says_what_each_configuration_changed(sweep: Path, tmp_path: Path) -> None:
+    def changed(folder: Path) -> list[object]:
+        (table, *_) = tables([compare([folder])])
+        return [row[1] for row in table.rows]
+
+    kept = "the others are compared with it"
+    assert changed(sweep) == ["", kept, "algorithm.kl.coef=0.0", "algorithm.clip_high=0.28"], "before training first"
+    made_run(tmp_path / "alone", 0, [0.1, 0.9])
+    assert changed(tmp_path / "alone") == ["", "–"]
 
 
 def test_of_two_configurations_the_reference_is_the_one_that_is_no_ablation(tmp_path: Path) -> None:
