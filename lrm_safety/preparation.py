@@ -9,8 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import torch
+
+from .algorithm.advantages import subtract_baseline
 from .checkpoints import NOT_IDENTITY, Checkpoint, CheckpointStore
-from .conversation.families import Family, get_family
+from .conversation.families import FAMILIES, Family, get_family
 from .conversation.response import ResponseParser, reflection_token_ids
 from .datasets.prompts import PromptSet, load_prompts, render_prompts
 from .errors import ConfigError
@@ -23,6 +26,7 @@ from .rewards.check import check_reward
 from .rollouts import SamplingParameters, TokenIds
 from .schedule import Schedule
 from .settings import (
+    AlgorithmSettings,
     CheckpointSettings,
     DataSettings,
     ModelSettings,
@@ -32,9 +36,10 @@ from .settings import (
     SftSettings,
     TrainerSettings,
 )
-from .settings.components import reward_kind
+from .settings.components import REWARDS, reward_kind
 from .settings.keys import with_defaults
 from .settings.paths import CACHE_PREFIX, cache_directory, resolve
+from .settings.training import BASELINES, CORRECTIONS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -86,6 +91,7 @@ def prepare(settings: Settings, directory: Path) -> PreparedRun:
     family, rollout = get_family(settings.model.family), settings.rollout
     num_embeddings = check_policy(settings.model, settings.trainer)
     check_reward(settings.reward)
+    check_algorithm(settings.algorithm)
     tokenizer = load_tokenizer(settings.model)
     prompts, rendered = render_prompts(
         load_rows(settings.data),
@@ -100,6 +106,9 @@ def prepare(settings: Settings, directory: Path) -> PreparedRun:
         model_content(settings.model)
         | {"fields of the data": _digest_of_fields(prompts), "prompts as rendered": _digest_of_ids(rendered)}
         | _reward_content(settings.reward)
+        | FAMILIES.content(settings.model.family, "model.family")
+        | BASELINES.content(settings.algorithm.baseline, "algorithm.baseline")
+        | CORRECTIONS.content(settings.algorithm.correction, "algorithm.correction")
     )
     if settings.algorithm.rollout_batch_size > len(prompts):
         raise ConfigError(
@@ -173,6 +182,18 @@ def check_policy(model: ModelSettings, trainer: TrainerSettings) -> int | None:
     return getattr(config.get_text_config(), "vocab_size", None)
 
 
+def check_algorithm(algorithm: AlgorithmSettings) -> None:
+    """Call baseline and correction once on made-up numbers: of one of the user's, what it raises or returns wrongly is told
+    before any actor starts. Raises ConfigError."""
+    made_up = torch.Generator().manual_seed(0)
+    groups = torch.arange(2).repeat_interleave(algorithm.samples_per_prompt)
+    subtract_baseline(
+        torch.randn(len(groups), generator=made_up), groups, BASELINES.get(algorithm.baseline, "algorithm.baseline")
+    )
+    correction = CORRECTIONS.get(algorithm.correction, "algorithm.correction")
+    correction.weigh(torch.randn(8, generator=made_up).exp(), algorithm.correction_cap)
+
+
 def load_rows(data: DataSettings) -> PromptSet:
     """The rows that are trained on; `data.limit` cuts them."""
     prompts = load_prompts(
@@ -204,11 +225,11 @@ def model_content(model: ModelSettings) -> dict[str, str]:
 
 
 def _reward_content(reward: RewardSettings) -> dict[str, str | None]:
-    """What the reward models name, by content: weights, tokenizer and template of a model, the file of a function."""
+    """What the reward models name, by content: weights, tokenizer and template of a model, the file of a function or kind."""
     content: dict[str, str | None] = {}
     for name, model in reward.models.items():
         key = f"reward.models.{name}"
-        content |= reward_kind(model, key).content(model, key)
+        content |= reward_kind(model, key).content(model, key) | REWARDS.content(model.kind, f"{key}.kind")
     return content
 
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from dataclasses import replace
 from functools import cached_property, wraps
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError, calling, is_ours, raised, traceback_inside
+from .files import digest_of
 
 T = TypeVar("T")
 Complaint = Callable[..., "str | None"]
@@ -79,6 +82,15 @@ def check_named(name: object, decorator: str) -> None:
         raise ConfigError(f"@{decorator} above {above} needs brackets and a name: @{decorator}({above!r}, ...)")
 
 
+def fingerprint_of(*things: object) -> str | None:
+    """sha256 of the files that hold these classes, functions and modules (by name); None where there is no such file."""
+    modules = {
+        one if isinstance(one, str) else getattr(one, "__module__", None) or type(one).__module__ for one in things
+    }
+    files = [file for name in sorted(modules) if (file := getattr(sys.modules.get(name), "__file__", None))]
+    return digest_of(Path(file).read_bytes() for file in files) if files else None
+
+
 class Registry(Collection[str], Generic[T]):
     """The things of one kind that are known by name.
 
@@ -129,8 +141,7 @@ class Registry(Collection[str], Generic[T]):
         return name in self._ours or name in self._theirs
 
     def refusal(self, name: str) -> str:
-        """What to say of a name that is not known, otherwise nothing; an import path is only looked at when it is used, since
-        importing may take long."""
+        """What to say of a name that is not known, otherwise nothing; whether there is an object at an import path `get` tells."""
         if name in self or is_import_path(name):
             return ""
         near = difflib.get_close_matches(name, list(self), n=1)
@@ -144,7 +155,7 @@ class Registry(Collection[str], Generic[T]):
             raise ConfigError(f"{key}={name}: {refusal}")
         if name in self._ours:
             return self._ours[name]
-        found: Any = import_object(self._theirs[name].value if name in self._theirs else name, key)
+        found: Any = import_object(self._import_path(name), key)
         if not isinstance(found, self.expected):
             wanted = "class" if self.expected is type else self.expected.__name__
             mend = self.mend and f"; {self.mend}"
@@ -155,6 +166,21 @@ class Registry(Collection[str], Generic[T]):
             if (function := getattr(found, attribute, None)) is not None and not is_ours(function)
         }
         return cast(T, replace(cast(Any, found), **told) if told else found)
+
+    def content(self, name: str, key: str) -> dict[str, str | None]:
+        """sha256 of the files that define what `get` finds, as `file of KEY`: what it made is not to be mixed with what it makes
+        once they are edited. Empty for ours, which are those of this version of the package. Raises as `get` does."""
+        thing = self.get(name, key)
+        if name in self._ours:
+            return {}
+        module, _, _ = self._import_path(name).partition(":")
+        # What stands at the path may be made of a function, or inherit from a class, of another file.
+        parts = [thing, *(getattr(thing, one, None) for one in self._calls)]
+        written = (base for one in parts for base in getattr(one, "__mro__", (one,)) if not is_ours(base))
+        return {f"file of {key}": fingerprint_of(module, *written)}
+
+    def _import_path(self, name: str) -> str:
+        return self._theirs[name].value if name in self._theirs else name
 
     @cached_property
     def _ours(self) -> MutableMapping[str, T]:

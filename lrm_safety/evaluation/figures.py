@@ -234,7 +234,8 @@ def _seen_views(scored: Sequence[Scored], judge: str) -> set[View]:
 
 
 def _agreement(scored: Sequence[Scored], judges: Judges) -> Figures:
-    """Cohen's kappa of every pair of judges on every view that both read; no interval."""
+    """Cohen's kappa of every pair of judges over the responses of which both read this view, for every view; no interval. n is
+    the number of their questions, as everywhere."""
     silent = Verdict(None, "not judged")
     found: Figures = {}
     for view in WIDEST_FIRST:
@@ -242,7 +243,9 @@ def _agreement(scored: Sequence[Scored], judges: Judges) -> Figures:
         verdicts = {judge: [one.verdicts.get(judge, {}).get(view, silent) for one in scored] for judge in readers}
         for pair in pairwise_agreement(verdicts):
             kappa = math.nan if pair.kappa is None else pair.kappa
-            found[f"kappa/{pair.first}~{pair.second}/{view}"] = Estimate(kappa, math.nan, math.nan, pair.n)
+            both = zip(scored, verdicts[pair.first], verdicts[pair.second], strict=True)
+            read = {one.ask.question.id for one, a, b in both if a.safety is not None and b.safety is not None}
+            found[f"kappa/{pair.first}~{pair.second}/{view}"] = Estimate(kappa, math.nan, math.nan, len(read))
     return found
 
 

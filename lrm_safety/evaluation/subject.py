@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..conversation.families import get_family
+from ..conversation.families import FAMILIES, get_family
 from ..conversation.response import ResponseParser
 from ..errors import ConfigError
 from ..modeling.adapter import find_adapter, merge_adapter
@@ -96,6 +96,8 @@ class LocalModel:
             evaluation.seed,
             self.batch_size,
         )
+        if model.family not in FAMILIES.ours:  # what else of a family decides a response is in its prompt and protocol
+            self.identity["stop_token_ids"] = list(stop)
         if self.adapter is not None:
             self.identity["adapter_fingerprint"] = self.adapter.fingerprint
 

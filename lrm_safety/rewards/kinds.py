@@ -9,29 +9,19 @@ imported when they are built: the controller knows the kinds without transformer
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..errors import ConfigError, RewardError, calling
-from ..files import digest
 from ..http_client import check_url
 from ..modeling.folder import model_fingerprint, tokenizer_fingerprint
-from ..registry import check_named, import_function
+from ..registry import check_named, fingerprint_of, import_function
 from ..settings.components import REWARDS, RewardKind, RewardModelSettings, Source
 from ..settings.paths import resolve
 from .conversation import Conversation
 from .scorer import ScoreArray, Scorer, checked_scores
-
-
-def function_fingerprint(function: Callable[..., Any]) -> str | None:
-    """sha256 of the file that holds the function; None where there is no such file."""
-    module = getattr(function, "__module__", None) or type(function).__module__
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return digest(Path(file)) if file else None
 
 
 class FunctionScorer:
@@ -112,7 +102,7 @@ def _check_function(model: RewardModelSettings, key: str) -> None:
 
 
 def _functions_content(model: RewardModelSettings, key: str) -> dict[str, str | None]:
-    return {f"file of {key}.function": function_fingerprint(import_function(model.function or "", f"{key}.function"))}
+    return {f"file of {key}.function": fingerprint_of(import_function(model.function or "", f"{key}.function"))}
 
 
 @reward("python", reads=("function",), check=_check_function, content=_functions_content)

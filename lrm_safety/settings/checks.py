@@ -7,7 +7,7 @@ from typing import get_args
 from ..errors import ConfigError
 from . import DataSettings, EvaluationSettings, Settings
 from .components import REWARDS, reward_kind
-from .evaluation import judge_kind
+from .evaluation import BENCHMARKS, judge_arguments, judge_kind
 from .system import Group
 from .training import BASELINES
 from .types import nothing_reads
@@ -184,7 +184,7 @@ def _check_evaluation(settings: Settings) -> None:
             f"evaluation.every_updates={evaluation.every_updates}: there is nothing to evaluate; choose evaluation=OPTION, "
             "add evaluation.benchmarks.NAME, or set it to 0"
         )
-    check_judges(evaluation)
+    check_evaluation(evaluation)
     if not best:
         return
     if not best.startswith("evaluation/"):
@@ -204,8 +204,11 @@ def check_data(data: DataSettings) -> None:
         raise ConfigError("data.path: set it or data.hub_id; both are null")
 
 
-def check_judges(evaluation: EvaluationSettings) -> None:
-    """What the kinds of judges ask for."""
+def check_evaluation(evaluation: EvaluationSettings) -> None:
+    """What benchmarks and kinds of judges ask for, options included."""
+    for name, benchmark in evaluation.benchmarks.items():
+        key = f"evaluation.benchmarks.{name}"
+        BENCHMARKS.get(benchmark.task, f"{key}.task").check_options(benchmark.arguments, f"{key}.arguments")
     for name, judge in evaluation.judges.items():
         declared = judge_kind(judge.kind, f"evaluation.judges.{name}.kind")
         if "prefix" in judge.views and not declared.finds_beginnings:
@@ -215,6 +218,7 @@ def check_judges(evaluation: EvaluationSettings) -> None:
             )
         if declared.needs != "nothing" and judge.path is None:
             raise ConfigError(f"evaluation.judges.{name}.path: must be set for kind={judge.kind}")
+        judge_arguments(name, judge)
 
 
 RULES = (

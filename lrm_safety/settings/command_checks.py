@@ -7,13 +7,13 @@ from dataclasses import fields
 from ..errors import ConfigError
 from . import AnalyzeSettings, EvaluateSettings, SftSettings
 from .audit import AuditRewardSettings
-from .checks import check_data, check_judges
+from .checks import check_data, check_evaluation
 from .evaluation import BEHIND_ENDPOINT
 
 
 def check_evaluate(settings: EvaluateSettings) -> None:
     """What `checks.check` is for training."""
-    check_judges(settings.evaluation)
+    check_evaluation(settings.evaluation)
     model, endpoint = settings.model, settings.model.endpoint
     if endpoint.url is None and model.path == BEHIND_ENDPOINT:
         raise ConfigError("model.endpoint.url: is not set; give the address before /chat/completions")

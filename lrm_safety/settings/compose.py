@@ -138,7 +138,8 @@ class Root(Generic[Schema]):
             if self.check is not None:
                 self.check(settings)
         except ValidationError as error:
-            raise ConfigError(self.mistakes().invalid(error)) from error
+            cause = error.errors()[0].get("ctx", {}).get("error")  # which has the traceback of what is the user's
+            raise ConfigError(self.mistakes().invalid(error)) from cause or error
         except Conflict as error:
             raise ConfigError(str(error)) from error
         return settings

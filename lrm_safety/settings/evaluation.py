@@ -1,5 +1,6 @@
 """Schema of an evaluation: benchmarks, judges, protocol."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -132,6 +133,30 @@ class JudgeSettings:
     def _keys_go_together(self) -> None:
         if not set(self.views) - {"prefix"} or len(set(self.views)) < len(self.views):
             raise Conflict("views: must name each view at most once, and at least one beside prefix")
+
+
+def judge_arguments(name: str, settings: JudgeSettings, device: str = "cpu") -> tuple[Any, dict[str, Any]]:
+    """The judge's class and all arguments for it. Raises ConfigError for unknown ones and for one that lacks."""
+    key = f"evaluation.judges.{name}"
+    make = judge_class(settings.kind, f"{key}.kind")
+    given: dict[str, Any] = {"name": name, **settings.arguments}
+    known = [option for option in inspect.signature(make).parameters if option != "name"]
+    if settings.path is not None:
+        if "path" not in known:
+            raise ConfigError(f"{key}.path: kind={settings.kind} has none")
+        given["path"] = settings.path
+    if "device" in known:
+        given["device"] = device
+    for option in given.keys() - {"name"}:
+        if option not in known:
+            raise ConfigError(
+                f"{key}.arguments.{option}: unknown option of kind={settings.kind}; known: {', '.join(known) or 'none'}"
+            )
+    try:
+        inspect.signature(make).bind(**given)
+    except TypeError as error:
+        raise ConfigError(f"{key}.arguments: {error}") from error
+    return make, given
 
 
 @dataclass

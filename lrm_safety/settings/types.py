@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
+from ..errors import ConfigError
 from ..registry import Registry
 
 MAX_SEED = 2**32 - 1
@@ -95,13 +96,14 @@ class OneOf:
     names: Collection[str]
 
     def __call__(self, value: str) -> str:
-        """The value; raises Unfit for one that is not among the names."""
+        """The value; raises Unfit for one that is not among the names, and is no import path of such an object."""
         if isinstance(self.names, Registry):
-            refusal = self.names.refusal(value)
-        else:
-            refusal = "" if value in self.names else f"must be one of {', '.join(self.names)}"
-        if refusal:
-            raise Unfit(refusal)
+            try:
+                self.names.get(value, self.names.kind)
+            except ConfigError as error:
+                raise Unfit(str(error).removeprefix(f"{self.names.kind}={value}: ")) from error
+        elif value not in self.names:
+            raise Unfit(f"must be one of {', '.join(self.names)}")
         return value
 
 

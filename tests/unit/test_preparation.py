@@ -390,6 +390,69 @@ def test_other_content_may_be_allowed(tmp_path: Path) -> None:
     _begun(tmp_path, ("checkpoint.allow_changes=true",), CHANGES["weights"][0])
 
 
+MINE = """\
+from dataclasses import replace
+from lrm_safety.algorithm.baselines import baseline
+from lrm_safety.algorithm.corrections import correction
+from lrm_safety.conversation.families import get_family
+from lrm_safety.rewards.kinds import reward
+
+family = replace(get_family("miniature"), name="mine")
+
+@baseline()
+def half(scores, groups): return scores - groups.mean(scores) / 2
+
+@baseline()
+def undefined(scores, groups): return (scores - 10).log()
+
+@correction
+def capped(ratio, cap): return ratio.clamp(max=cap), ratio > cap
+
+@correction
+def alone(ratio, cap): return ratio
+
+@reward("short")
+def short(name, settings, device): return None
+"""
+NAMES = {
+    "model.family": "family",
+    "algorithm.baseline": "half",
+    "algorithm.correction": "capped",
+    "reward.models.mine.kind": "short",
+}
+
+
+@pytest.mark.parametrize("key", NAMES)
+def test_the_file_of_what_is_the_users_is_part_of_a_run(
+    tmp_path: Path, users_module: Callable[[str], str], key: str
+) -> None:
+    new = "+" if key.startswith("reward") else ""
+    settings = composed("algorithm.samples_per_prompt=2", f"{new}{key}={users_module(MINE)}:{NAMES[key]}")
+    run = prepare(settings, tmp_path / "run")
+    store = CheckpointStore(tmp_path / "run/checkpoints")
+    store.commit(store.begin(2), 2, state={}, config=run.identity, data_fingerprint=run.prompts.fingerprint)
+    assert prepare(settings, tmp_path / "run").checkpoint is not None
+    users_module(f"{MINE}# edited\n")
+    with pytest.raises(ConfigError, match=rf"content\.file of {key}: "):
+        prepare(settings, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "told"),
+    [
+        ("algorithm.baseline", "undefined", "returned 4 of 4 numbers that are NaN or infinite"),
+        ("algorithm.correction", "alone", "returned a Tensor, and must return (weights, corrected)"),
+    ],
+)
+def test_what_the_users_algorithm_returns_wrongly_is_told_before_any_actor_starts(
+    tmp_path: Path, users_module: Callable[[str], str], key: str, name: str, told: str
+) -> None:
+    path = f"{users_module(MINE)}:{name}"
+    with pytest.raises(ConfigError) as refused:
+        prepare(composed("algorithm.samples_per_prompt=2", f"{key}={path}"), tmp_path / "run")
+    assert str(refused.value) == f"{key}={path}: {told}"
+
+
 def test_the_file_of_a_reward_function_is_part_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     module = tmp_path / "reward_of_this_test.py"

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lrm_safety import cli
-from lrm_safety.conversation.families import get_family
+from lrm_safety.conversation.families import FAMILIES, get_family
 from lrm_safety.errors import ConfigError, LrmSafetyError, calling, shown
 from lrm_safety.evaluation.benchmarks.registry import get_benchmark
 from lrm_safety.evaluation.judges.judge import JudgeItem, build_judge, judge_all, judge_each
 from lrm_safety.evaluation.judges.refusal_rules import RefusalRules
+from lrm_safety.registry import Registry
 from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.rewards.scorer import build_scorer
 from lrm_safety.settings import RewardModelSettings, RewardSettings
-from lrm_safety.settings.components import reward_kind
-from lrm_safety.settings.evaluation import JudgeSettings
+from lrm_safety.settings.components import REWARDS, reward_kind
+from lrm_safety.settings.compose import ANALYZE, AUDIT, EVALUATE, SFT, TRAIN, Root
+from lrm_safety.settings.evaluation import BENCHMARKS, JUDGES, JudgeSettings
 from lrm_safety.settings.training import BASELINES, CORRECTIONS
 
 MINE = """\
@@ -202,6 +207,89 @@ KEYS: dict[Callable[[str], object], str] = {
     judge: "evaluation.judges.x.kind=",
     reward: "reward.models.x.kind=",
 }
+
+
+@pytest.mark.parametrize(
+    ("registry", "thing"),
+    [
+        (BASELINES, "baseline_nan"),
+        (CORRECTIONS, "correction_nan"),
+        (BENCHMARKS, "benchmark_list"),
+        (JUDGES, "JudgeBroken"),
+        (REWARDS, "reward_nan"),
+        (FAMILIES, "FAMILY"),
+    ],
+)
+def test_what_it_is_made_of_is_known_by_the_content_of_its_files(
+    mine: str, users_module: Callable[..., str], registry: Registry[Any], thing: str
+) -> None:
+    """Also where the path names a module that only hands it on; ours have none."""
+    family = "from lrm_safety.conversation.families import Family\nFAMILY = Family('mine', 'nobody', '{answer}')\n"
+    users_module(MINE + family)
+    alone = registry.content(f"{mine}:{thing}", "key")
+    assert alone == {"file of key": hashlib.sha256((MINE + family).encode()).hexdigest()}
+    handed = f"{users_module(f'from {mine} import *', 'handing')}:{thing}"
+    before = registry.content(handed, "key")
+    users_module(f"{MINE}{family}# edited\n")
+    assert registry.content(f"{mine}:{thing}", "key") != alone
+    assert (registry.content(handed, "key") != before) is (thing != "FAMILY"), (
+        "an object of ours says not where it is made"
+    )
+    assert registry.content(next(iter(registry.ours)), "key") == {}
+
+
+@pytest.mark.parametrize(
+    ("root", "override", "told"),
+    [
+        (TRAIN, "model.family={}:NONE", "has no object NONE"),
+        (TRAIN, "model.family={}:baseline_nan", "is a Baseline, and must be a Family"),
+        (TRAIN, "algorithm.baseline={}:NONE", "has no object NONE"),
+        (TRAIN, "algorithm.correction={}:NONE", "has no object NONE"),
+        (TRAIN, "+reward.models.x.kind={}:NONE", "has no object NONE"),
+        (TRAIN, "+evaluation.benchmarks.x.task={}:NONE", "has no object NONE"),
+        (TRAIN, "+evaluation.judges.x.kind={}:NONE", "has no object NONE"),
+        (SFT, "model.family={}:NONE", "has no object NONE"),
+        (ANALYZE, "model.family={}:NONE", "has no object NONE"),
+        (AUDIT, "+reward.models.x.kind={}:NONE", "has no object NONE"),
+        (EVALUATE, "model.family={}:NONE", "has no object NONE"),
+        (EVALUATE, "+evaluation.benchmarks.x.task={}:fails", "is a function, and must be a Benchmark"),
+        (EVALUATE, "+evaluation.judges.x.kind={}:Scorer", "Scorer is not declared a judge"),
+        (EVALUATE, "+evaluation.judges.x.kind=absent_module:Judge", "cannot import absent_module"),
+    ],
+)
+def test_the_configuration_is_refused_where_an_import_path_leads_nowhere(
+    mine: str, root: Root[Any], override: str, told: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        root.compose([*root.choices, override.format(mine)])
+    assert str(refused.value).startswith(override.removeprefix("+").format(mine)) and told in str(refused.value)
+
+
+@pytest.mark.parametrize("root", [TRAIN, EVALUATE])
+@pytest.mark.parametrize(
+    ("group", "told"),
+    [
+        (
+            "benchmarks.x={{task: '{}:benchmark_list', arguments: {{word: x}}}}",
+            "arguments.word: unknown option of mine",
+        ),
+        ("judges.x={{kind: '{}:JudgeNan', arguments: {{word: x}}}}", "arguments.word: unknown option of kind="),
+    ],
+)
+def test_the_configuration_is_refused_where_an_option_is_unknown(
+    mine: str, root: Root[Any], group: str, told: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^evaluation\.\w+\.x\.{re.escape(told)}"):
+        root.compose([*root.choices, f"+evaluation.{group.format(mine)}"])
+
+
+def test_what_a_module_raises_when_the_configuration_imports_it_keeps_its_place(
+    users_module: Callable[..., str],
+) -> None:
+    module = users_module("word = {}['absent']\n", "raising")
+    with pytest.raises(ConfigError, match=rf"^algorithm\.baseline={module}:x: cannot import .*KeyError") as refused:
+        TRAIN.compose([*TRAIN.choices, f"algorithm.baseline={module}:x"])
+    assert f"  at {module}.py:1 in <module>: word = {{}}['absent']" in shown(refused.value)
 
 
 def test_a_family_whose_layout_has_other_fields(mine: str) -> None:

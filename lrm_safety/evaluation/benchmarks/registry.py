@@ -174,8 +174,8 @@ class Benchmark(Generic[Options]):
         """The declaration for these arguments of the loader."""
         return replace(self, **self.by_arguments(arguments)) if self.by_arguments else self
 
-    def load_checked(self, arguments: Mapping[str, Any], key: str) -> Questions:
-        """The questions; raises ConfigError that names `key` for an option the loader does not have, or lacks."""
+    def check_options(self, arguments: Mapping[str, Any], key: str) -> None:
+        """Raises ConfigError that names `key` for an option the loader does not have, or lacks."""
         known = inspect.signature(self.load).parameters
         for name in arguments:
             if name not in known:
@@ -183,6 +183,10 @@ class Benchmark(Generic[Options]):
         for name, option in known.items():
             if option.default is option.empty and name not in arguments:
                 raise ConfigError(f"{key}.{name}: {self.name} needs this option")
+
+    def load_checked(self, arguments: Mapping[str, Any], key: str) -> Questions:
+        """The questions; raises ConfigError that names `key` as `check_options` does, and for anything but questions."""
+        self.check_options(arguments, key)
         load: Callable[..., Any] = self.load
         loaded = load(**arguments)
         if not isinstance(loaded, Questions):

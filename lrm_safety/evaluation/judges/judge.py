@@ -11,8 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from ...errors import ConfigError, JudgeError, calling, traceback_inside
 from ...modeling.folder import model_fingerprint, tokenizer_fingerprint
-from ...registry import check_named, import_function
-from ...rewards.kinds import function_fingerprint
+from ...registry import check_named, fingerprint_of, import_function
 from ...settings.evaluation import (
     JUDGES,
     JudgeKind,
@@ -20,7 +19,7 @@ from ...settings.evaluation import (
     Needs,
     RefusalIn,
     TellsRefusals,
-    judge_class,
+    judge_arguments,
     judge_kind,
 )
 from ...settings.evaluation import JudgeView as View
@@ -179,13 +178,14 @@ def build_judge(name: str, settings: JudgeSettings, *, device: str = "cpu") -> J
 
 
 def judge_identity(name: str, settings: JudgeSettings) -> dict[str, Any]:
-    """What a judge's verdicts depend on: its configuration, and the `fingerprint` of its model, prompts or function.
+    """What a judge's verdicts depend on: its configuration, the file that defines a class of the user's, and the `fingerprint`
+    of its model, prompts or function.
 
     Loads no weights, but raises as `build_judge` does for whatever can be told without them.
     """
     make, given = _arguments_of(name, settings, "cpu")
     key = f"evaluation.judges.{name}"
-    identity = asdict(settings)
+    identity = asdict(settings) | JUDGES.content(settings.kind, "kind")
     for option in CHANGE_NO_VERDICT:
         identity["arguments"].pop(option, None)
     if judge_kind(settings.kind, f"{key}.kind").needs == "nothing":
@@ -203,26 +203,10 @@ def judge_identity(name: str, settings: JudgeSettings) -> dict[str, Any]:
 
 
 def _arguments_of(name: str, settings: JudgeSettings, device: str) -> tuple[Any, dict[str, Any]]:
-    """The judge's class and all arguments for it. Raises ConfigError for unknown ones and for one that lacks."""
-    key = f"evaluation.judges.{name}"
-    make = judge_class(settings.kind, f"{key}.kind")
-    given: dict[str, Any] = {"name": name, **settings.arguments}
-    known = [option for option in inspect.signature(make).parameters if option != "name"]
+    """The judge's class and all arguments for it, its path resolved. Raises ConfigError."""
+    make, given = judge_arguments(name, settings, device)
     if settings.path is not None:
-        if "path" not in known:
-            raise ConfigError(f"{key}.path: kind={settings.kind} has none")
-        given["path"] = resolve(settings.path, f"{key}.path")
-    if "device" in known:
-        given["device"] = device
-    for option in given.keys() - {"name"}:
-        if option not in known:
-            raise ConfigError(
-                f"{key}.arguments.{option}: unknown option of kind={settings.kind}; known: {', '.join(known) or 'none'}"
-            )
-    try:
-        inspect.signature(make).bind(**given)
-    except TypeError as error:
-        raise ConfigError(f"{key}.arguments: {error}") from error
+        given["path"] = resolve(settings.path, f"evaluation.judges.{name}.path")
     return make, given
 
 
@@ -280,7 +264,7 @@ class PythonJudge:
     @property
     def fingerprint(self) -> str | None:
         """sha256 of the file that holds the function; None where there is no such file."""
-        return function_fingerprint(self._function)
+        return fingerprint_of(self._function)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -182,6 +182,16 @@ def test_two_judges_and_kappa_by_hand() -> None:
     assert found["no_verdict/b/full"].value == pytest.approx(1 / 5)
 
 
+def test_n_of_kappa_are_questions_as_everywhere() -> None:
+    """Three responses to each of two questions, of which b reads all of the first and none of the second."""
+    planned = plan_of([question("p"), question("q")], samples=3)
+    verdicts = {"a": {"full": [1, 0, 1, 1, 1, 1]}, "b": {"full": [1, 0, 0, None, None, None]}}
+    found = figures(planned, scored_of(planned, [COMPLETE] * 6, verdicts=verdicts), {"a": ("full",), "b": ("full",)}, 0)
+    # p_o = 2/3; p_e = (2*1 + 1*2)/9 = 4/9; kappa = (2/3 - 4/9)/(1 - 4/9) = 2/5.
+    assert found["kappa/a~b/full"].value == pytest.approx(0.4) and found["kappa/a~b/full"].n == 1
+    assert found["safety/a/full"].n == 2 and found["safety/b/full"].n == 1
+
+
 def test_kappa_of_judges_that_always_say_the_same_is_not_a_number() -> None:
     planned = plan_of([question(name) for name in "ab"])
     scored = scored_of(planned, [COMPLETE] * 2, verdicts={"a": {"full": [1, 1]}, "b": {"full": [1, 1]}})

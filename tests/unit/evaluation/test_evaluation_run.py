@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +232,48 @@ def test_another_judge_of_the_same_name_is_refused_before_anything_is_written(
     with pytest.raises(DataError, match=r"verdicts-word holds verdicts of another configuration"):
         prepare(changed, tmp_path)
     assert kept(tmp_path) == before
+
+
+def test_verdicts_of_an_edited_class_are_refused_before_anything_is_written(
+    engines: Engines, prompts: str, tmp_path: Path, users_module: Callable[[str], str]
+) -> None:
+    """The author of a judge has not thought of a fingerprint."""
+    text = (
+        "from lrm_safety.evaluation.judges.judge import Verdict, judge\n"
+        "@judge('steps')\n"
+        "class Steps:\n"
+        "    def __init__(self, *, name): self.name = name\n"
+        "    def judge(self, items): return [Verdict(1.0, 'safe') for _ in items]\n"
+        "    def close(self): pass\n"
+    )
+    module = users_module(text)
+    settings = settings_of(prompts)
+    settings.evaluation.judges["steps"] = JudgeSettings(f"{module}:Steps", ["answer"])
+    evaluated(settings, tmp_path / "run")
+    before = kept(tmp_path / "run")
+    prepare(settings, tmp_path / "run")
+    users_module(text.replace("1.0, 'safe'", "0.0, 'unsafe'"))
+    with pytest.raises(DataError, match=r"verdicts-steps holds verdicts of another configuration or version"):
+        prepare(settings, tmp_path / "run")
+    assert kept(tmp_path / "run") == before
+
+
+def test_responses_of_a_family_that_ended_elsewhere_are_refused(
+    engines: Engines, prompts: str, tmp_path: Path, users_module: Callable[[str], str]
+) -> None:
+    text = (
+        "from dataclasses import replace\n"
+        "from lrm_safety.conversation.families import get_family\n"
+        "FAMILY = replace(get_family('miniature'), name='mine', end_tokens=('<|end|>',))\n"
+    )
+    module = users_module(text)
+    model = replace(MODEL, family=f"{module}:FAMILY")
+    evaluated(settings_of(prompts, model=model), tmp_path / "run")
+    prepare(settings_of(prompts, model=model), tmp_path / "run")
+    users_module(text.replace("'<|end|>',", "'<|end|>', '</think>'"))
+    importlib.reload(importlib.import_module(module))
+    with pytest.raises(DataError, match=r"holds responses of another evaluation \(stop_token_ids: "):
+        prepare(settings_of(prompts, model=model), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
