@@ -285,7 +285,7 @@ def test_what_is_not_a_number_stays_out_of_metrics(tokenizer: Any) -> None:
 def test_a_template_that_cannot_think_is_refused_when_there_is_something_to_evaluate(tokenizer: Any, path: str) -> None:
     plain = copy.deepcopy(tokenizer)
     plain.chat_template = "{{ messages[0].content }}"
-    plain.add_tokens(["<|im_end|>"])
+    plain.add_tokens(["<|im_end|>", "<|endoftext|>"])
     with pytest.raises(ConfigError, match=r"^evaluation\.protocol=qwen3_thinking: .*enable_thinking"):
         evaluation(plain, {"all": custom(path)}, family="qwen3")
     assert evaluation(plain, {}, family="qwen3").requests == []

@@ -155,7 +155,7 @@ def test_a_benchmark_from_outside_the_package(tmp_path, monkeypatch):
     assert "mine" not in BENCHMARKS, "known by its import path, not by its name"
     with pytest.raises(
         ConfigError,
-        match=r"^task=benchmark_from_outside:undeclared: is a function, and must be a Benchmark: put @benchmark above",
+        match=r"^task=benchmark_from_outside:undeclared: is a function, and must be a Benchmark; write @benchmark\(",
     ):
         get_benchmark("benchmark_from_outside:undeclared")
     with pytest.raises(ConfigError, match=r"^key: listed returned a list, and must return Questions$"):
