@@ -207,7 +207,9 @@ class RemoteEngine:
                     del asked[one]
         finally:
             stop.set()
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(
+                wait=False, cancel_futures=True
+            )  # who is interrupted saves before a reply that may take half an hour
 
     def generate_batches(
         self, batches: Sequence[Sequence[GenerationRequest]], sampling: SamplingParameters

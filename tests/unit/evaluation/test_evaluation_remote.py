@@ -300,6 +300,26 @@ def test_what_is_under_way_at_a_failure_is_waited_for_and_not_lost(serve: Callab
     assert [each.request_id for each in found] == [0]
 
 
+def test_who_stops_waits_for_no_reply(serve: Callable[..., Endpoint]) -> None:
+    """Ctrl-C: what has ended is saved once the requests are given up, so that must not wait for the slowest."""
+    asked, answered = threading.Event(), threading.Event()
+
+    def reply(body: dict[str, Any]) -> Reply:
+        if body["messages"][0]["content"] == "slow":
+            asked.set()
+            answered.wait(20)
+        return 200, {}, completion("fine")
+
+    under_way = engine(serve(reply).url, max_concurrency=1).generate(requests("a", "slow"), SAMPLING)
+    assert [one.request_id for one in next(under_way)] == [0]
+    assert asked.wait(60)
+    begin = time.monotonic()
+    under_way.close()
+    took = time.monotonic() - begin
+    answered.set()
+    assert took < 10
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
