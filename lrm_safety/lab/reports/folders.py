@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,8 +47,10 @@ class TrainingRun:
 
     @property
     def planned_updates(self) -> int | None:
-        """How far it was to come, where its configuration says so."""
-        return (self.config.get("schedule") or {}).get("max_updates")
+        """How far it was to come, where its configuration says so: to the end of its passes, once they are done."""
+        schedule = self.config.get("schedule") or {}
+        passes = max((value for _, value in self.series.get("train/passes", ())), default=0.0)
+        return self.updates if passes >= (schedule.get("passes") or math.inf) else schedule.get("max_updates")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from made_study import training
 
 from lrm_safety import cli
 from lrm_safety.errors import ConfigError
+from lrm_safety.lab.reports.folders import TrainingRun
 from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.record import Report
 from lrm_safety.lab.reports.sweep import Comparison, cell, changes, places_of, tables
@@ -49,6 +50,14 @@ def made_run(folder: Path, seed: int, safety: list[float], name: str = "tiny", *
     ):
         series[metric] = [(update, float(update) if value is None else value) for update in updates]
     return training(folder, series, config)
+
+
+@pytest.mark.parametrize(("passes", "planned"), [(None, 500), (3.0, 500), (2.0, 96), (1.9, 96)])
+def test_a_run_that_made_its_passes_came_as_far_as_was_planned(passes: float | None, planned: int) -> None:
+    """96 updates were 2 passes over its rows, and of 500 updates."""
+    series = {"train/update": [(96, 96.0)], "train/passes": [(48, 1.0), (96, 2.0)]}
+    run = TrainingRun(Path("run"), series, {"schedule": {"max_updates": 500, "passes": passes}})
+    assert (run.updates, run.planned_updates) == (96, planned)
 
 
 def logit_ends(mean: float, error: float) -> tuple[float, float]:
