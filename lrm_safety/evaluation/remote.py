@@ -281,13 +281,18 @@ def read_reply(content: bytes) -> tuple[RemoteResponse, bool]:
     if reason in BROKEN:
         raise ValueError(f"a reply that ended by {reason}")
     response = RemoteResponse(
-        text,
-        reasoning,
+        _writable(text),
+        _writable(reasoning),
         "stop" if reason in WHOLE else "length",
         num_tokens if type(num_tokens) is int else None,
         num_reasoning if type(num_reasoning) is int else None,
     )
     return response, reason == FILTERED
+
+
+def _writable(text: str) -> str:
+    """With U+FFFD for half a surrogate pair, as a reply that was cut inside an emoji may hold: no file of text can."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _served_names(content: bytes | None) -> list[str]:

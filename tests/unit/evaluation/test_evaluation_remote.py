@@ -137,6 +137,8 @@ def test_top_k_is_sent_where_the_protocol_has_one(serve: Callable[..., Endpoint]
         (completion("done", reasoning_content="thought"), RemoteResponse("done", "thought", "stop", 7, None)),
         (completion("done", reasoning="thought"), RemoteResponse("done", "thought", "stop", 7, None)),
         (completion(None, "length", reasoning="thou"), RemoteResponse("", "thou", "length", 7, None)),
+        (completion("cut \ud83d", "length"), RemoteResponse("cut \ufffd", "", "length", 7, None)),
+        (completion("a whole \U0001f600"), RemoteResponse("a whole \U0001f600", "", "stop", 7, None)),
         (completion("no", "content_filter"), RemoteResponse("no", "", "length", 7, None)),
         (b'{"choices": [{"message": {"content": "x"}}], "usage": null}', RemoteResponse("x", "", "stop", None, None)),
         (
