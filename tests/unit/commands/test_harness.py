@@ -34,8 +34,14 @@ ADDED = {
         "+reward.models.mine.kind=python",
         "+reward.models.mine.function=a.b:c",
         "+evaluation.judges.j.kind=python",
+        "+evaluation.judges.j.arguments.function=a.b:c",
     ],
-    "evaluate": ["+evaluation.benchmarks.mine.task=custom", "+evaluation.judges.mine.kind=python"],
+    "evaluate": [
+        "+evaluation.benchmarks.mine.task=custom",
+        "+evaluation.benchmarks.mine.arguments.path=here",
+        "+evaluation.judges.mine.kind=python",
+        "+evaluation.judges.mine.arguments.function=a.b:c",
+    ],
     "audit-reward": ["+reward.models.mine.kind=python", "+reward.models.mine.function=a.b:c"],
     "analyze reflection": ["+analysis.models.mine.path=here"],
 }
