@@ -14,6 +14,7 @@ from .components import (
 )
 from .evaluation import (
     BenchmarkSettings,
+    EndpointSettings,
     EvaluatedModelSettings,
     EvaluateRunSettings,
     EvaluationSettings,

@@ -157,12 +157,13 @@ def title(process: psutil.Process) -> str:
 
 
 def is_forked(process: psutil.Process) -> bool:
-    """Whether it has its parent's name: a worker that starts a program is two of one name until the program runs."""
+    """Whether it has its parent's name: a worker or raylet that starts a program is two of one name until the program runs."""
     try:
         parent = process.parent()
     except psutil.NoSuchProcess:
         return False
-    return parent is not None and title(process) == title(parent) and title(process).startswith("ray::")
+    name = title(process)
+    return parent is not None and name == title(parent) and (name.startswith("ray::") or name.endswith("/raylet"))
 
 
 def checkpoints(run: Path) -> list[str]:

@@ -49,12 +49,12 @@ def test_figures_by_hand(data: Path) -> None:
     output = io.StringIO()
     judges = {"mine": JudgeSettings(kind="python", views=["answer"], arguments={"function": LENGTH})}
     (row,) = calibrate_against(judges, "xstest_gpt4", Console(file=output, width=150))
-    assert (row["judge"], row["data"]) == ("mine", "xstest_gpt4")
+    assert (row.judge, row.data) == ("mine", "xstest_gpt4")
     # Three verdicts: compliance called safe, two refusals called safe.
-    assert row["n"] == 3 and row["n_without_verdict"] == 1
-    assert row["labels"] == ["safe", "unsafe"] and row["confusion"] == [[2, 0], [1, 0]]
-    assert row["accuracy"] == pytest.approx(2 / 3)
-    assert row["kappa"] == pytest.approx(0.0), "p_o = p_e = 2/3"
+    assert row.n == 3 and row.n_without_verdict == 1
+    assert row.labels == ("safe", "unsafe") and row.confusion == ((2, 0), (1, 0))
+    assert row.accuracy == pytest.approx(2 / 3)
+    assert row.kappa == pytest.approx(0.0), "p_o = p_e = 2/3"
     text = output.getvalue()
     assert "mine" in text and "xstest_gpt4" in text and "0.667" in text and "0.000" in text
 
@@ -76,8 +76,8 @@ def test_several_judges_in_order_and_the_rules_among_them(data: Path) -> None:
         "mine": JudgeSettings(kind="python", arguments={"function": LENGTH}),
     }
     rows = calibrate_against(judges, "xstest_llama2", Console(file=io.StringIO()))
-    assert [row["judge"] for row in rows] == ["rules", "mine"]
-    assert rows[0]["n"] == 4 and rows[0]["confusion"] == [[2, 0], [0, 2]] and rows[0]["accuracy"] == 1.0
+    assert [row.judge for row in rows] == ["rules", "mine"]
+    assert rows[0].n == 4 and rows[0].confusion == ((2, 0), (0, 2)) and rows[0].accuracy == 1.0
 
 
 def test_unknown_sets(data: Path) -> None:
@@ -125,7 +125,7 @@ def test_judges_of_harm_are_held_against_unsafe_prompts_alone(
     monkeypatch.setattr("lrm_safety.evaluation.calibration.build_judge", lambda *_, **__: SilentJudge())
     output = io.StringIO()
     (row,) = calibrate_against({"mine": JudgeSettings(kind=kind)}, "xstest_gpt4", Console(file=output, width=150))
-    assert row["n"] == 0 and row["n_without_verdict"] == n
+    assert row.n == 0 and row.n_without_verdict == n
     (line,) = [line.split() for line in output.getvalue().splitlines() if line.strip().startswith("mine")]
     assert line[:5] == ["mine", "-", "-", "0", str(n)]
 

@@ -92,6 +92,7 @@ def test_a_method_without_overrides_is_left_out() -> None:
         *(
             ("study=star1", f"base={path.stem}")
             for path in sorted((configuration_directory() / "model").glob("*.yaml"))
+            if path.stem != "endpoint"  # which is not trained
         ),
     ],
 )
