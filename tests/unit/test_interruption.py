@@ -7,12 +7,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from lrm_safety.interruption import DeadlineReached, Interruption, StopRequested, kept_from_children
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+
+
+@pytest.fixture(autouse=True)
+def heard_hang_up() -> Iterator[None]:
+    """Under `nohup` a process that starts the tests leaves them SIGHUP ignored, which a run then ignores too."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
 
 
 def send(number: int) -> None:
