@@ -193,7 +193,7 @@ def tables(comparisons: Sequence[Comparison]) -> list[Table]:
 def _tables(comparison: Comparison, number: str) -> list[Table]:
     before, places = comparison.before(), _places(comparison)
     rows: list[list[str]] = [["before training", "", "", *_cells(before, places)]] if before else []
-    unchanged = "the others are compared with it" if len(comparison.rows) > 1 else ABSENT
+    unchanged = "(the reference)" if len(comparison.rows) > 1 else ABSENT
     for row in comparison.rows:
         changed = ", ".join(f"{key}={_shown(value)}" for key, value in row.changed.items()) or unchanged
         rows.append([row.name, changed, str(len(row.runs)), *_cells(row.cells(), places)])

@@ -89,7 +89,7 @@ def test_the_table_says_what_each_configuration_changed(sweep: Path, tmp_path: P
         (table, *_) = tables([compare([folder])])
         return [row[1] for row in table.rows]
 
-    kept = "the others are compared with it"
+    kept = "(the reference)"
     assert changed(sweep) == ["", kept, "algorithm.kl.coef=0.0", "algorithm.clip_high=0.28"], "before training first"
     made_run(tmp_path / "alone", 0, [0.1, 0.9])
     assert changed(tmp_path / "alone") == ["", "–"]
