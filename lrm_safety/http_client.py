@@ -55,6 +55,12 @@ def check_url(url: str, key: str) -> None:
         )
 
 
+def below(url: str, path: str) -> str:
+    """The address of `path` below `url`, whose query stays: some gateways want their version there on every request."""
+    parts = httpx.URL(url)
+    return str(parts.copy_with(path=f"{parts.path.rstrip('/')}/{path}"))
+
+
 class HttpClient:
     """POSTs JSON to one address; safe to call from several threads. `counters`: `requests`, `retries`.
 

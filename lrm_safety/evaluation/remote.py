@@ -22,7 +22,7 @@ from ..conversation.response import ParsedResponse, ResponseParser, Status
 from ..conversation.template import OPEN_TAG
 from ..credentials import api_key
 from ..errors import ConfigError, ModelError
-from ..http_client import HttpClient, RequestFailed, check_url
+from ..http_client import HttpClient, RequestFailed, below, check_url
 from ..rollouts import GenerationRequest, SamplingParameters, TokenIds
 from ..settings.evaluation import EndpointSettings
 from .attacks import AttackedPrompt
@@ -166,11 +166,11 @@ class RemoteEngine:
             raise ConfigError(f"{KEY}.parameters: cannot be sent as JSON ({error})") from error
         secret = None if settings.api_key_env is None else api_key(settings.api_key_env, f"{KEY}.api_key_env")
         self._settings, self._served, self._system_prompt = settings, served, system_prompt
-        self._url = settings.url.rstrip("/")
+        self._url = settings.url
         self.num_filtered = 0
         self._client = HttpClient(
             f"{KEY}.url={settings.url}",
-            f"{self._url}/chat/completions",
+            below(self._url, "chat/completions"),
             wanted="response",
             headers={} if secret is None else {"Authorization": f"Bearer {secret}"},
             timeout_seconds=settings.timeout_seconds,
@@ -249,7 +249,7 @@ class RemoteEngine:
         if failure.status in (401, 403):
             return f"{failure}; check the key in the variable that {KEY}.api_key_env={self._settings.api_key_env} names"
         if failure.status == 404:
-            names = _served_names(self._client.get(f"{self._url}/models"))
+            names = _served_names(self._client.get(below(self._url, "models")))
             mend = (
                 f"it serves {', '.join(names)}: choose one as {KEY}.model"
                 if names

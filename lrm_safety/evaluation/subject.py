@@ -175,8 +175,9 @@ class RemoteModel:
         self.planner = TextPlanner()
         served = endpoint.model or model.name
         self.fingerprint = f"{served} at {endpoint.url}"
+        # Without the address: the same model may be served from another one when an evaluation goes on.
         self.identity = identity_of(
-            model.name, self.fingerprint, "", "endpoint", self.protocol, evaluation.seed, self.batch_size
+            model.name, served, "", "endpoint", self.protocol, evaluation.seed, self.batch_size
         ) | {"parameters": endpoint.parameters, "system_prompt": model.system_prompt}
         self._engine = RemoteEngine(endpoint, served, model.system_prompt)
 

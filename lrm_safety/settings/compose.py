@@ -114,7 +114,14 @@ class Root(Generic[Schema]):
             del config["hydra"]
         settings, resolved = self.settings_of(config)
         unread = self.unread(settings) if self.unread is not None else {}
-        for key in (item.key_or_group for item in parsed(overrides, self)):
+        given = parsed(overrides, self)
+        for item in given:
+            if item.value() == {} and (held := OmegaConf.select(config, item.key_or_group)):
+                raise ConfigError(
+                    f"{item.input_line}: takes nothing out, as {{}} is merged; write ~{item.key_or_group}.{next(iter(held))} "
+                    "for each that is to go"
+                )
+        for key in (item.key_or_group for item in given):
             if instead := next((unread[name] for name in unread if f"{key}.".startswith(f"{name}.")), None):
                 raise ConfigError(f"{key}: `lrm-safety {self.command}` does not read it; {instead}")
         return settings, resolved

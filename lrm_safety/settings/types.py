@@ -77,6 +77,13 @@ def _no_switch(value: Any) -> Any:
     return value
 
 
+def _no_fraction(value: Any) -> Any:
+    """`1e3` has become 1000.0 before we see it, and a commit such as `12e4567` infinity: what was typed cannot be told."""
+    if isinstance(value, float):
+        raise Unfit("must be text, and this was read as a number; quote it twice, as in \"run.name='1e3'\"")
+    return value
+
+
 def _no_blank(value: str) -> str:
     if not value.strip():
         raise Unfit("is empty; give it a value, or leave the key out")
@@ -129,7 +136,7 @@ def shown(value: Any) -> str:
 
 Int = Annotated[int, BeforeValidator(_no_switch)]
 Float = Annotated[float, BeforeValidator(_no_switch)]
-Text = Annotated[str, AfterValidator(_no_blank)]
+Text = Annotated[str, BeforeValidator(_no_fraction), AfterValidator(_no_blank)]
 PositiveInt = Annotated[Int, Field(ge=1)]
 NonNegativeInt = Annotated[Int, Field(ge=0)]
 Seed = Annotated[Int, Field(ge=0, le=MAX_SEED)]

@@ -18,7 +18,7 @@ import pytest
 from loopback import Handler, serving
 
 from lrm_safety.errors import ConfigError
-from lrm_safety.http_client import HttpClient, RequestFailed, check_url, retry_after
+from lrm_safety.http_client import HttpClient, RequestFailed, below, check_url, retry_after
 
 
 def client_of(url: str = "http://127.0.0.1:1/", **options: float) -> HttpClient:
@@ -158,3 +158,19 @@ def test_credentials_do_not_reach_a_message() -> None:
         assert "hunter2" not in str(refused.value)
     check_url("https://host/score?max_tokens=3&monkey=1", "reward.models.far.url")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://one:8000/v1", "http://one:8000/v1/chat/completions"),
+        ("http://one:8000/v1/", "http://one:8000/v1/chat/completions"),
+        ("http://one", "http://one/chat/completions"),
+        (
+            "https://one/deployments/a%20b?api-version=2024-06-01",
+            "https://one/deployments/a%20b/chat/completions?api-version=2024-06-01",
+        ),
+    ],
+)
+def test_a_path_is_put_before_the_query(url: str, expected: str) -> None:
+    assert below(url, "chat/completions") == expected

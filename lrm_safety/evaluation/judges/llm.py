@@ -14,7 +14,7 @@ from typing import Any
 from ...credentials import api_key
 from ...errors import ConfigError, JudgeError
 from ...files import digest_of
-from ...http_client import HttpClient, RequestFailed, check_url
+from ...http_client import HttpClient, RequestFailed, below, check_url
 from ...settings.evaluation import JudgeSettings
 from .judge import JudgeItem, RefusalIn, Verdict, judge
 from .rubrics import (
@@ -81,7 +81,7 @@ class ChatEndpoint:
         check_url(base_url, config_key)
         self._client = HttpClient(
             f"{config_key}={base_url}",
-            base_url.rstrip("/") + "/chat/completions",
+            below(base_url, "chat/completions"),
             wanted="verdict",
             headers={} if api_key is None else {"Authorization": f"Bearer {api_key}"},
             timeout_seconds=timeout_seconds,

@@ -22,6 +22,7 @@ from lrm_safety.evaluation.remote import RemoteEngine, RemoteResponse, TextParse
 from lrm_safety.evaluation.run import evaluate, prepare
 from lrm_safety.results import Evaluation
 from lrm_safety.rollouts import GenerationRequest, SamplingParameters
+from lrm_safety.settings import EvaluateSettings
 from lrm_safety.settings.compose import compose_evaluation
 from lrm_safety.settings.evaluation import EndpointSettings
 
@@ -402,6 +403,14 @@ def test_an_evaluation_of_an_endpoint_resumes_and_counts_what_it_is_told(
     assert results.figures["safety/refusal_rules/answer"].value == 1.0
     assert results.figures["length/response_tokens"].value == 7.0 and "length/trace_tokens" not in results.figures
     assert not any(b"cannot help" in path.read_bytes() for path in folder.rglob("*") if path.is_file()), "it is text"
-    another = replace(settings, model=replace(settings.model, endpoint=replace(settings.model.endpoint, model="other")))
+
+    def elsewhere(**changes: str) -> EvaluateSettings:
+        return replace(settings, model=replace(settings.model, endpoint=replace(settings.model.endpoint, **changes)))
+
+    asked = len(endpoint.asked)
+    moved = elsewhere(url="http://127.0.0.1:9/v1")
+    evaluate(prepare(moved, folder), Console(quiet=True))
+    assert len(endpoint.asked) == asked, "the same model at another address, which is not even asked"
+    another = elsewhere(model="other")
     with pytest.raises(DataError, match=r"holds responses of another evaluation .*model_fingerprint"):
         prepare(another, folder)

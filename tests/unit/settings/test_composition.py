@@ -183,3 +183,22 @@ def test_mistakes_in_dictionaries_are_named(override: str, expected: str) -> Non
     with pytest.raises(ConfigError) as refused:
         compose_settings(["experiment=miniature", *override.split(",")])
     assert expected in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_an_empty_dictionary_that_would_take_nothing_out_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"evaluation.judges=\{\}: takes nothing out.* write ~evaluation.judges.refusal_rules "
+    ):
+        compose_settings(["experiment=miniature", "evaluation.judges={}"])
+
+
+@pytest.mark.parametrize("override", ["run.name=1e3", "model.revision=12e4567", "tracking.tags=[1e3]"])
+def test_text_that_hydra_has_read_as_a_number_is_refused(override: str) -> None:
+    key = override.partition("=")[0]
+    with pytest.raises(
+        ConfigError, match=rf"^{key}\S*=\S+: must be text, and this was read as a number; quote it twice"
+    ):
+        compose_settings(["experiment=miniature", override])
+    quoted = override.replace("1e3", "'1e3'").replace("12e4567", "'12e4567'")
+    settings, _ = compose_settings(["experiment=miniature", quoted])
+    assert settings.run.name == "1e3" or settings.model.revision == "12e4567" or settings.tracking.tags == ["1e3"]

@@ -289,6 +289,17 @@ def test_a_reader_is_told_of_runs_that_stopped_and_folders_given_twice(tmp_path:
     assert updates["rl"] == "8" and updates["other"] == "3 of 8"
 
 
+def test_a_run_that_ended_as_planned_stays_beside_a_longer_one(tmp_path: Path) -> None:
+    def run(name: str, updates: int, planned: int) -> Path:
+        series = {"train/update": [(updates, updates)], "evaluation/safety": [(updates, updates / 10)]}
+        return training(tmp_path / name, series, {"schedule": {"max_updates": planned}})
+
+    given = [run("long", 8, 8), run("short", 4, 4), run("stopped", 4, 5)]
+    study = gather([f"all={folder}" for folder in given])
+    assert [run.folder for run in study.subjects[0].runs] == given[:2]
+    assert study.notes == [f"all: the run in {given[2]} stopped at update 4 of 5 and is left out"]
+
+
 def test_a_page_does_not_say_where_on_this_machine_it_was_made(written: tuple[Path, Page, str]) -> None:
     folder, page, text = written
     assert str(folder.parent) not in text and str(Path.home()) + "/" not in text
