@@ -57,7 +57,9 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
         self.moments = RunningMoments()
         self.checks = SelfChecks(settings.run, recorder.note)
         self.skipped = SkippedSteps(settings.trainer.max_skipped_steps, recorder.note)
-        self.scorer = StreamScorer(run.prompts, run.parser, settings.reward, groups.reward, groups.reference)
+        self.scorer = StreamScorer(
+            run.prompts, run.parser, settings.reward, groups.reward, groups.reference, recorder.waiting
+        )
         self.iteration = 0
 
     @property
@@ -73,7 +75,7 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
         prompts = self.source.next_batch()
         requests = generation_requests(self.run.rendered, prompts, self.settings, self.iteration)
         with phases.phase("generate"):  # finished responses go to reward and reference while others still generate
-            pending = self.scorer.submit(groups.rollout.generate(requests, self.run.sampling))
+            pending = self.scorer.submit(groups.rollout.generate(requests, self.run.sampling), len(requests))
         with phases.phase("score_wait"):
             batch = self.collect(pending)
         with self.interruption.deferred():  # from here on weights change: the iteration is finished before a stop

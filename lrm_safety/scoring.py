@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,17 +47,23 @@ class StreamScorer:
         settings: RewardSettings,
         reward: RewardScorer,
         reference: ReferenceScorer | None,
+        waiting: Callable[[Mapping[str, float]], None] = lambda metrics: None,
     ) -> None:
+        """`waiting` is told, as metrics, how many responses the engines and then the reward still owe."""
+        self._waiting = waiting
         self._prompts = prompts
         self._parser = parser
         self._settings = settings
         self._reward = reward
         self._reference = reference
 
-    def submit(self, chunks: Iterable[list[Rollout]]) -> list[PendingChunk]:
-        """Consume the stream of finished responses, sending each chunk on as it comes."""
-        pending = []
+    def submit(self, chunks: Iterable[list[Rollout]], num_requests: int) -> list[PendingChunk]:
+        """Consume the stream of finished responses to `num_requests` requests, sending each chunk on as it comes."""
+        pending: list[PendingChunk] = []
+        self._waiting({"queue/rollout": num_requests})
         for rollouts in chunks:
+            num_requests -= len(rollouts)
+            self._waiting({"queue/rollout": num_requests})
             responses = [
                 self._parser.parse(rollout.response_ids.tolist(), rollout.finish_reason) for rollout in rollouts
             ]
@@ -79,7 +85,12 @@ class StreamScorer:
 
     def collect(self, pending: list[PendingChunk]) -> RolloutBatch:
         """Wait for the scores and put everything in the order of the requests."""
-        scores = [self._reward.result(chunk.reward) for chunk in pending]
+        scores, left = [], sum(len(chunk.rollouts) for chunk in pending)
+        for chunk in pending:
+            self._waiting({"queue/reward": left})
+            scores.append(self._reward.result(chunk.reward))
+            left -= len(chunk.rollouts)
+        self._waiting({"queue/reward": left})
         reference: dict[int, TokenScores] = {}
         for chunk in pending:
             if self._reference is not None and chunk.reference is not None:

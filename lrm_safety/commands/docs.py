@@ -17,6 +17,7 @@ from ..conversation.families import FAMILIES, Family, get_family
 from ..errors import ConfigError
 from ..evaluation.benchmarks.registry import BENCHMARKS, Benchmark, Scoring, get_benchmark
 from ..files import write_atomically
+from ..monitoring.grafana import dashboard
 from ..monitoring.registry import metrics_page
 from ..settings.paths import configuration_directory
 from ..settings.reference import field_docstrings
@@ -50,7 +51,11 @@ def docs(arguments: list[str]) -> int:
 
 def pages(folder: Path) -> Iterable[tuple[Path, str]]:
     """Every page of the documentation that is generated, in whole or in part, as it has to be."""
-    whole = {folder / "metrics.md": metrics_page, folder / "configuration.md": configuration_page}
+    whole = {
+        folder / "metrics.md": metrics_page,
+        folder / "configuration.md": configuration_page,
+        folder.parent / "launchers" / "grafana" / "dashboard.json": dashboard,
+    }
     for path, write in whole.items():
         yield path, write()
     for path in sorted(folder.glob("*.md")):

@@ -25,6 +25,7 @@ from ..sft import SftTrainer
 from ..sft_preparation import prepare_sft
 from ..workers.group import HourlyBudget
 from ..workers.groups import Groups, PolicyOnly, StartedGroups, join_ray
+from ..workers.prometheus import PrometheusView
 from ..workers.protocols import Trainer
 from ..workers.specs import PolicySpec
 from .export import write as write_export
@@ -76,6 +77,7 @@ def run_to_export(
             with recorder.phases.startup("join Ray"), kept_from_children():
                 # It sets a SIGTERM handler of its own, so ours comes after it.
                 join_ray(settings.cluster, worker_logs=settings.tracking.worker_logs)
+                recorder.watch = PrometheusView(settings.run.name).record
             groups = groups_of(interruption.check, on_replacement(run, recorder))
             with interruption.handled(), groups:
                 with recorder.phases.startup("start groups"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +71,8 @@ class Recorder:
         with kept_from_children():
             self._wandb = self._open_wandb(command, config)
         self._console = console or open_console(tracking, limits, update=resume_update or 0)
+        self.watch: Callable[[Mapping[str, float]], None] | None = None
+        """Told the metrics of every record; for a view that can be opened only once Ray runs."""
         self.phases = Phases(self._console)
         """The stopwatch of the controller's phases."""
 
@@ -90,6 +92,8 @@ class Recorder:
             self._tensorboard.record(entry)
         if self._wandb:
             self._wandb.record(update, values)
+        if self.watch:
+            self.watch(values)
         for alarm in self._alarms.fresh(update, values):
             self._console.note(f"update {update}: {alarm.text}")
             if self._wandb:
@@ -120,6 +124,11 @@ class Recorder:
         if self._wandb and self._unshown:
             self._wandb.rollout_table(*self._unshown)
             self._unshown = None
+
+    def waiting(self, metrics: Mapping[str, float]) -> None:
+        """Tell what waits at this moment to whoever watches; it belongs to no record."""
+        if self.watch:
+            self.watch(metrics)
 
     def note(self, text: str) -> None:
         """Show one line on the console."""

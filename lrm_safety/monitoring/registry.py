@@ -60,6 +60,7 @@ GROUPS = {
     "speed": "Throughput, over all workers of a group.",
     "memory": "Memory of each worker.",
     "evaluation": "Held-out prompts, graded during training.",
+    "queue": "What waits at a group of workers at this moment: for Prometheus alone, as it is over when a record is written.",
     "run": "What the run had to survive.",
 }
 
@@ -223,6 +224,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("memory/*_rss_peak_gib", "GiB", "Largest resident host memory of a worker so far."),
     Metric("memory/*_cuda_peak_gib", "GiB", "Peak CUDA memory of a worker."),
     Metric("evaluation/*", "grade", "Mean grade of an evaluation set, or a figure about it."),
+    Metric(
+        "queue/*", "responses", "Responses that a group, rollout or reward, still owes to the batch of this iteration."
+    ),
     Metric("run/restarts", "count", "Times the run restarted itself from a checkpoint."),
     Metric("run/worker_replacements", "count", "Dead engines and scoring workers that were replaced."),
 )

@@ -99,7 +99,9 @@ def test_an_iteration_with_segment_rewards(controller: Controller, started: Star
 
     prompts = by_segment.source.next_batch()
     batch = by_segment.collect(
-        by_segment.scorer.submit(started.groups.rollout.generate(requests(by_segment, prompts), run.sampling))
+        by_segment.scorer.submit(
+            started.groups.rollout.generate(requests(by_segment, prompts), run.sampling), len(prompts)
+        )
     )
     assert batch.segments is not None
     ends = [len(rollout.response_ids) for rollout in batch.rollouts]
@@ -141,7 +143,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_its_rollouts(controller:
     controller.begin()
     prompts = controller.source.next_batch()
     chunks = controller.groups.rollout.generate(requests(controller, prompts), controller.run.sampling)
-    batch = controller.collect(controller.scorer.submit(chunks))
+    batch = controller.collect(controller.scorer.submit(chunks, len(prompts)))
     spoiled = Update(loss=math.nan, gradient_norm=math.nan, lr=1e-4, scores={})
     controller.check(batch, [spoiled], [])
     assert not offending(controller), "one step is skipped"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -27,6 +29,7 @@ from lrm_safety.scoring import training_sequence
 from lrm_safety.settings import RewardModelSettings, RewardSettings
 from lrm_safety.workers.group import WorkerGroup
 from lrm_safety.workers.placement import Placement, release, reserve
+from lrm_safety.workers.prometheus import PrometheusView
 from lrm_safety.workers.rollout_group import RolloutGroup
 from lrm_safety.workers.scoring_group import RewardGroup
 from lrm_safety.workers.specs import RewardSpec
@@ -289,6 +292,24 @@ def test_a_silent_worker_is_named_after_the_limit(pair: WorkerGroup) -> None:
     pair.call("succeed", 1, timeout_seconds=60)
     with pytest.raises(WorkerError, match=r"^pair worker \[0\] did not finish `sleep` within 2 seconds$"):
         pair.call("sleep", timeout_seconds=2)
+
+
+def test_prometheus_reads_the_records_of_a_run_from_rays_agent(started: Started) -> None:
+    """The agent asks the processes of its node every ten seconds."""
+    PrometheusView("seven").record({"train/loss": 0.625, "reward/score/skywork/answer": -3.5, "kl/k1": math.nan})
+    (node,) = ray.nodes()
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    deadline, ours = time.monotonic() + 60, dict[str, str]()
+    while not ours and time.monotonic() < deadline:
+        time.sleep(1)
+        page = httpx.get(address).text
+        ours = dict(re.findall(r'^ray_(lrm_safety_\w+)\{.*run="seven".*\} (\S+)$', page, flags=re.MULTILINE))
+        labels = re.search(r'^ray_lrm_safety_reward_score\{.*member="skywork/answer".*\}', page, flags=re.MULTILINE)
+    assert {name: float(value) for name, value in ours.items()} == {
+        "lrm_safety_train_loss": 0.625,
+        "lrm_safety_reward_score": -3.5,
+    }
+    assert labels
 
 
 def test_resources_that_are_not_there_are_named_and_nothing_stays_reserved(started: Started) -> None:

@@ -82,10 +82,11 @@ def rollouts() -> list[Rollout]:
     ]
 
 
-def scorer(reward: Any, reference: Any, granularity: str = "response") -> StreamScorer:
+def scorer(reward: Any, reference: Any, granularity: str = "response", told: list[Any] | None = None) -> StreamScorer:
     family = get_family("miniature")
     settings = RewardSettings(granularity=granularity)
-    return StreamScorer(PROMPTS, ResponseParser(family, miniature_tokenizer()), settings, reward, reference)
+    parser, waiting = ResponseParser(family, miniature_tokenizer()), [] if told is None else told
+    return StreamScorer(PROMPTS, parser, settings, reward, reference, waiting.append)
 
 
 ORDERS = pytest.mark.parametrize(
@@ -97,7 +98,7 @@ ORDERS = pytest.mark.parametrize(
 def test_whatever_finishes_first_the_batch_is_in_the_order_of_the_requests(chunks: list[list[int]]) -> None:
     reward, reference, of = Reward(), Reference(), rollouts()
     one = scorer(reward, reference)
-    batch = one.collect(one.submit([of[i] for i in chunk] for chunk in chunks))
+    batch = one.collect(one.submit(([of[i] for i in chunk] for chunk in chunks), len(of)))
     assert [rollout.request_id for rollout in batch.rollouts] == [0, 1, 2, 3, 4]
     assert [response.answer for response in batch.responses] == ["yes.", "no.", "", "yes, yes.", "no, no, no."]
     assert batch.responses[2].status == "unfinished_trace"
@@ -119,7 +120,7 @@ def test_whatever_finishes_first_the_batch_is_in_the_order_of_the_requests(chunk
 @ORDERS
 def test_a_chunk_is_one_call(chunks: list[list[int]]) -> None:
     reward, reference, of = Reward(), Reference(), rollouts()
-    scorer(reward, reference).submit([of[i] for i in chunk] for chunk in chunks)
+    scorer(reward, reference).submit(([of[i] for i in chunk] for chunk in chunks), len(of))
     assert [[one.prompt for one in call] for call in reward.calls] == [
         [f"question {i + 3}?" for i in chunk] for chunk in chunks
     ]
@@ -138,13 +139,20 @@ def test_every_chunk_is_sent_before_the_next_one_is_awaited() -> None:
             assert len(reward.calls) == i, "the chunk before was not sent at once"
             yield [rollout]
 
-    pending = scorer(reward, None).submit(stream())
+    pending = scorer(reward, None).submit(stream(), len(of))
     assert len(pending) == len(of) and not reward.collected, "nothing is waited for while others generate"
+
+
+def test_what_still_waits_is_told() -> None:
+    told: list[dict[str, float]] = []
+    one, of = scorer(Reward(), None, told=told), rollouts()
+    one.collect(one.submit([of[:2], of[2:]], len(of)))
+    assert told == [{"queue/rollout": left} for left in (5, 3, 0)] + [{"queue/reward": left} for left in (5, 3, 0)]
 
 
 def test_what_a_reward_reads() -> None:
     reward = Reward()
-    scorer(reward, None).submit([rollouts()])
+    scorer(reward, None).submit([rollouts()], len(TEXTS))
     whole, cut = reward.calls[0][0], reward.calls[0][2]
     assert whole == Conversation(
         "question 3?",
@@ -169,7 +177,7 @@ STEPPED = [
 def test_steps_and_their_prefixes(chunks: list[list[int]]) -> None:
     reward, of = Reward(), [sampled(i, text, finish=FINISHES[i]) for i, text in enumerate(STEPPED)]
     one = scorer(reward, None, "segment")
-    batch = one.collect(one.submit([of[i] for i in chunk] for chunk in chunks))
+    batch = one.collect(one.submit(([of[i] for i in chunk] for chunk in chunks), len(of)))
     sent = {
         call[k].prompt: prefixes[k]
         for call, prefixes in zip(reward.calls, reward.prefixes, strict=True)
@@ -197,19 +205,19 @@ def test_steps_and_their_prefixes(chunks: list[list[int]]) -> None:
 def test_without_segment_rewards_nothing_is_cut() -> None:
     reward = Reward()
     one = scorer(reward, None)
-    batch = one.collect(one.submit([rollouts()]))
+    batch = one.collect(one.submit([rollouts()], 5))
     assert reward.prefixes == [None] and batch.segments is None and batch.scores.prefixes is None
 
 
 def test_without_a_reference_group() -> None:
     one = scorer(Reward(), None)
-    assert one.collect(one.submit([rollouts()])).reference == {}
+    assert one.collect(one.submit([rollouts()], 5)).reference == {}
 
 
 def test_an_unscored_batch_keeps_the_rollouts() -> None:
     reward, of = Reward(), rollouts()
     one = scorer(reward, Reference())
-    batch = one.unscored(one.submit([[of[3], of[1]], [of[0], of[4], of[2]]]))
+    batch = one.unscored(one.submit([[of[3], of[1]], [of[0], of[4], of[2]]], 5))
     assert [rollout.request_id for rollout in batch.rollouts] == [0, 1, 2, 3, 4]
     assert np.isnan(batch.scores.total).all() and len(batch.scores.total) == 5
     assert not reward.collected
