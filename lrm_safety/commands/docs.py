@@ -17,8 +17,13 @@ from ..conversation.families import FAMILIES, Family, get_family
 from ..errors import ConfigError
 from ..evaluation.benchmarks.registry import BENCHMARKS, Benchmark, Scoring, get_benchmark
 from ..files import write_atomically
+from ..lab.planning.assumptions import Assumptions
+from ..lab.planning.memory import GIB
+from ..lab.planning.plan import make_plan, refuse_what_cannot_fit
+from ..lab.planning.shapes import num_parameters
 from ..monitoring.grafana import dashboard
 from ..monitoring.registry import metrics_page
+from ..settings.compose import TRAIN
 from ..settings.paths import configuration_directory
 from ..settings.reference import field_docstrings
 from ..settings.reference import markdown as configuration_page
@@ -151,10 +156,41 @@ def _line(path: Path, indent: str, name: str) -> str:
     return f"{indent}{name:<{27 - len(indent)}} {said.splitlines()[0] if said else ''}".rstrip()
 
 
+LAYOUTS = {
+    "one node, split": ["cluster=node_8gpu_split"],
+    "one node, colocated": ["cluster=node_8gpu_colocated", "rollout=vllm_colocated"],
+    "four nodes": ["cluster=multinode_4x8gpu"],
+}
+"""Columns of the table of sizes."""
+
+
+def sizes() -> str:
+    """What the paper's run needs of each model on each layout of conf/cluster, smallest model first."""
+    rows = []
+    for path in (configuration_directory() / "model").glob("*.yaml"):
+        if path.stem in ("endpoint", "miniature", "smollm2_135m"):  # none of ours, and two for a CPU
+            continue
+        plans = []
+        for chosen in LAYOUTS.values():
+            settings, _ = TRAIN.compose(["experiment=star1", f"model={path.stem}", *chosen])
+            plans.append(make_plan(settings, Assumptions()))
+            refuse_what_cannot_fit(plans[-1], settings, 0)
+        parameters = num_parameters(plans[0].policy)
+        cells = (
+            f"{next(one.peak_bytes for one in plan.shares if 'policy' in one.groups) / GIB:.0f} GiB, {plan.duration.hours:.1f} h"
+            for plan in plans
+        )
+        rows.append(
+            (parameters, (f"`{path.stem}`", f"{parameters / 1e9:.1f} B", f"{14 * parameters / GIB:.0f} GiB", *cells))
+        )
+    return table(("`model=`", "size", "a checkpoint", *LAYOUTS), (row for _, row in sorted(rows)))
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "benchmarks": benchmarks,
     "family_fields": family_fields,
     "protocols": protocols,
+    "sizes": sizes,
     "tree": tree,
 }
 """The text of each generated block."""
