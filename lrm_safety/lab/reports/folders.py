@@ -35,6 +35,8 @@ class TrainingRun:
     """Its config.yaml; empty where there is none."""
     ended: str = ""
     """The day of its last record, empty where none says it."""
+    given: str = ""
+    """The name that the user gave it; empty: none."""
 
     @property
     def seed(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...errors import ConfigError
@@ -75,8 +76,12 @@ def _split(argument: str) -> tuple[str | None, Path]:
 
 def _members(name: str | None, folder: Path) -> Iterator[tuple[str, Path, list[Found]]]:
     """Name, folder and what it holds: of the folder itself, or of all below it."""
+
+    def named(found: list[Found]) -> list[Found]:
+        return [replace(one, given=name) if name and isinstance(one, TrainingRun) else one for one in found]
+
     if itself := read_folder(folder):
-        yield name or folder.absolute().name, folder, itself
+        yield name or folder.absolute().name, folder, named(itself)
         return
     if is_reward_training(folder):
         raise ConfigError(
@@ -101,7 +106,7 @@ def _members(name: str | None, folder: Path) -> Iterator[tuple[str, Path, list[F
         yield (
             name or method or configurations.get(place) or _without_seed(parts) or folder.absolute().name,
             place,
-            found,
+            named(found),
         )
 
 

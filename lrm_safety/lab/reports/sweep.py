@@ -248,8 +248,9 @@ def called(folder: Path, config: Mapping[str, Any]) -> str:
 
 
 def names_of(groups: Sequence[Sequence[TrainingRun]]) -> list[str]:
-    """The folder that each configuration asks for; where several ask for one, with a number."""
-    names = [called(runs[0].folder, runs[0].config) for runs in groups]
+    """What the user calls each configuration, or else the folder that it asks for; where several are called alike, with a
+    number."""
+    names = [runs[0].given or called(runs[0].folder, runs[0].config) for runs in groups]
     seen: Counter[str] = Counter()
     unique = []
     for name in names:

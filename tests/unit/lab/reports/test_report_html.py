@@ -300,6 +300,14 @@ def test_a_run_that_ended_as_planned_stays_beside_a_longer_one(tmp_path: Path) -
     assert study.notes == [f"all: the run in {given[2]} stopped at update 4 of 5 and is left out"]
 
 
+def test_the_runs_table_calls_a_run_as_its_user_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    series = {"train/update": [(8, 8)], "evaluation/safety": [(8, 0.8)]}
+    folder = training(tmp_path / "demo0", series, {"schedule": {"max_updates": 8}})
+    assert report([f"mine={folder}", "--no-page"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^\W*mine\b", told, flags=re.MULTILINE) and "demo0" not in told
+
+
 def test_a_page_does_not_say_where_on_this_machine_it_was_made(written: tuple[Path, Page, str]) -> None:
     folder, page, text = written
     assert str(folder.parent) not in text and str(Path.home()) + "/" not in text
