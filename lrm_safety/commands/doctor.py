@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import netrc
@@ -25,8 +26,9 @@ from rich.table import Table
 from ..errors import ConfigError
 from ..settings.paths import cache_directory, ray_temporary_folder
 
-Level = Literal["ok", "note", "fail"]
-STYLES = {"ok": "green", "note": "yellow", "fail": "bold red"}
+Level = Literal["ok", "note", "warn", "fail"]
+"""note: something that not every run needs; warn: runs work, slower or less safely."""
+STYLES = {"ok": "green", "note": "yellow", "warn": "bold yellow", "fail": "bold red"}
 GIB = 1024**3
 MINIMUM_SHM_BYTES = GIB
 MINIMUM_MEMORY_BYTES = 6 * GIB
@@ -48,23 +50,55 @@ class Row:
 
 
 def doctor(arguments: Sequence[str] = ()) -> int:
-    """Print the table, or with `--json` a list of rows; returns 1 if a row fails, else 0.
+    """Print the table, or with `--json` a list of rows: of this machine, or with `--cluster` of all nodes of a Ray cluster
+    (commands.cluster_doctor). Returns 1 if a row fails, else 0.
 
-    Raises ConfigError for any other argument.
+    Raises ConfigError for an unknown argument, ClusterError where no cluster can be joined.
     """
-    if arguments and list(arguments) != ["--json"]:
-        raise ConfigError(f"doctor: knows --json only, not {' '.join(arguments)}; it looks at this machine alone")
-    found = list(rows())
-    if arguments:
+    given = _parse(arguments)
+    found: list[Row]
+    if given.cluster:
+        from .cluster_doctor import cluster_rows
+
+        found = list(cluster_rows(given.address, given.directory))
+    else:
+        found = list(rows())
+    if given.json:
         print(json.dumps([asdict(row) for row in found], indent=2))
     else:
-        table = Table(title="lrm-safety doctor", show_lines=False)
-        for title in ("", "found", "state", "mend"):
-            table.add_column(title, overflow="fold", no_wrap=title in ("", "state"))
-        for row in found:
-            table.add_row(row.name, row.found, f"[{STYLES[row.level]}]{row.level}[/]", row.mend)
-        Console().print(table)
+        _print(found)
     return int(any(row.level == "fail" for row in found))
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--cluster", action="store_true")
+    parser.add_argument("--address")
+    parser.add_argument("--directory", type=lambda path: Path(path).absolute())
+    try:
+        given, unknown = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"doctor: {error}") from None
+    if unknown:
+        raise ConfigError(f"doctor: knows --json, --cluster, --address and --directory, not {' '.join(unknown)}")
+    for name in ("address", "directory"):
+        if getattr(given, name) is not None and not given.cluster:
+            raise ConfigError(f"doctor: --{name} belongs to --cluster; without it this machine alone is looked at")
+    return given
+
+
+def _print(found: Sequence[Row]) -> None:
+    nodes = [getattr(row, "nodes", None) for row in found]
+    table = Table(title="lrm-safety doctor", show_lines=False)
+    of_nodes = ["nodes"] if any(nodes) else []
+    for title in ("", *of_nodes, "found", "state", "mend"):
+        table.add_column(title, overflow="fold", no_wrap=title in ("", "state"))
+    every = max((len(one) for one in nodes if one), default=0)
+    for row, which in zip(found, nodes, strict=True):
+        cells = [] if not of_nodes else [f"all {every}" if which and len(which) == every else ", ".join(which or ())]
+        table.add_row(row.name, *cells, row.found, f"[{STYLES[row.level]}]{row.level}[/]", row.mend)
+    Console().print(table)
 
 
 def rows() -> Iterator[Row]:

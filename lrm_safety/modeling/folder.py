@@ -28,12 +28,22 @@ from ..settings.paths import cache_directory
 INDEX, SINGLE, ADAPTER = "model.safetensors.index.json", "model.safetensors", "adapter_config.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_TOKENIZER_PATTERNS = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+)
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
 HEADS = ("lm_head.weight", "embed_out.weight")
 _EMBEDDINGS = re.compile(r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|embeddings)\.weight$")
 _DIGEST_CHUNK_BYTES = 2**24
 _CACHED_FROM_BYTES = 2**26
 _RACE_SECONDS = 2.0
+_GLANCE_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -200,22 +210,41 @@ def tokenizer_fingerprint(path: str, revision: str | None = None, *, template: b
     if not folder.is_dir():
         return _hub_commit(path, revision, key)
     parts: list[bytes] = []
-    patterns = (
-        "tokenizer*",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab.*",
-        "merges.txt",
-        "*.model",
-        "*.tiktoken",
-    )
-    for file in _matching(folder, (*patterns, *(_TEMPLATE_FILES if template else ()))):
+    for file in _matching(folder, (*_TOKENIZER_PATTERNS, *(_TEMPLATE_FILES if template else ()))):
         content = file.read_bytes()
         if file.name == "tokenizer_config.json" and not template:
             settings = read_json(file, ModelError, "the tokenizer cannot be read")
             content = json.dumps({**settings, "chat_template": None}, sort_keys=True).encode()
         parts.append(f"{file.relative_to(folder)}:{len(content)}:".encode() + content)
     return digest_of(parts)
+
+
+def model_glance(path: str, revision: str | None = None) -> dict[str, str] | None:
+    """What tells copies of a model apart in a moment: by name of every file that is read, a digest of its size and its two ends.
+    None where it is absent.
+
+    Of a hub id it is the commit in the cache where the hub is not asked (HF_HUB_OFFLINE), and nothing where it is.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        patterns = ("*config.json", "*.safetensors", INDEX, *_TOKENIZER_PATTERNS, *_TEMPLATE_FILES)
+        return {str(file.relative_to(folder)): _ends_digest(file) for file in _matching(folder, patterns)}
+    if not is_hub_id(path):
+        return None
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if not constants.HF_HUB_OFFLINE:
+        return {}
+    held = try_to_load_from_cache(path, "config.json", revision=revision)
+    return {"commit": Path(held).parent.name} if isinstance(held, str) else None
+
+
+def _ends_digest(file: Path) -> str:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        begin = stream.read(_GLANCE_BYTES)
+        stream.seek(max(0, size - _GLANCE_BYTES))
+        return digest_of([f"{size}:", begin, stream.read(_GLANCE_BYTES)])
 
 
 def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:

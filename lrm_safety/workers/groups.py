@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -18,18 +17,17 @@ from ..errors import ClusterError
 from ..settings import ClusterSettings, Settings
 from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated
+from .address import check_address
 from .group import this_node_id
 from .placement import Placement, nodes_of, release, reserve
 from .policy_group import PolicyGroup
+from .preflight import check_nodes
 from .rollout_group import RolloutGroup
 from .scoring_group import ReferenceGroup, RewardGroup
 from .specs import EngineSpec, PolicySpec, ReferenceSpec, RewardSpec
 
-CONNECT_TIMEOUT_SECONDS = 10.0
-"""Ray itself tries for many minutes to join a cluster that is not there."""
-
 Group = PolicyGroup | RolloutGroup | RewardGroup | ReferenceGroup
-Told = TypeVar("Told")
+Told = TypeVar("Told", PolicySpec, EngineSpec, Settings)
 """What a set of groups is made from."""
 
 
@@ -37,7 +35,7 @@ def join_ray(cluster: ClusterSettings, *, worker_logs: bool = False) -> None:
     """Connect to the cluster that the configuration, a Ray job or RAY_ADDRESS names; otherwise start a local Ray. `worker_logs`:
     print what the workers print.
 
-    Raises ClusterError when nothing answers there within `CONNECT_TIMEOUT_SECONDS`, or Ray refuses.
+    Raises ClusterError when nothing answers there within `address.ANSWER_SECONDS`, or Ray refuses.
     """
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     named = f"cluster.address={address}" if cluster.address else f"RAY_ADDRESS={address}"
@@ -51,7 +49,7 @@ def join_ray(cluster: ClusterSettings, *, worker_logs: bool = False) -> None:
                 "RAY_TMPDIR=/tmp"
             )
     else:
-        _check_answers(address, named)
+        check_address(address, named)
     if address is None:
         # Ray listens on the machine's outward address: without a token whoever reaches it could run code. Ray 2.60 turns
         # tokens on by itself where RAY_AUTH_MODE is unset, but would leave one in the user's home. (Setting the mode here
@@ -69,42 +67,6 @@ def join_ray(cluster: ClusterSettings, *, worker_logs: bool = False) -> None:
         raise ClusterError(f"{named}: cannot join Ray: {line}") from error
 
 
-# What opens every gRPC connection (RFC 9113, 3.4), with no settings; a server says its own settings (frame type 4) at once.
-_HTTP2_OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-_SETTINGS_FRAME = 4
-
-
-def _check_answers(address: str, named: str) -> None:
-    """Raise ClusterError unless a gRPC server answers at `host:port` or `ray://host:port`; other forms are Ray's to read.
-
-    `ray.init` has no limit of its own: beside something that listens and never speaks gRPC it would wait for good.
-    """
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()):
-        return
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_SECONDS) as connection:
-            connection.sendall(_HTTP2_OPENING)
-            frame = connection.recv(9)
-    except TimeoutError:
-        problem = f"what listens there said nothing within {CONNECT_TIMEOUT_SECONDS:g} s"
-    except (OSError, OverflowError) as error:
-        problem = str(error)
-    else:
-        # Under TLS the answer is an alert, and Ray has its own certificates to check.
-        if os.environ.get("RAY_USE_TLS", "0") in ("1", "true") or frame[3:4] == bytes((_SETTINGS_FRAME,)):
-            return
-        problem = (
-            "what listens there does not speak gRPC; Ray's own port is 6379 unless `ray start --port` said otherwise"
-        )
-    mend = (
-        "start a cluster there with `ray start --head`, or name another"
-        if named.startswith("cluster.")
-        else "unset RAY_ADDRESS for a Ray of this machine's own, or set it to a cluster that runs"
-    )
-    raise ClusterError(f"{named}: no Ray cluster answers there ({problem}); {mend}")
-
-
 class StartedGroups(ABC, Generic[Told]):
     """Groups as a context manager: no actor and no reservation outlives it."""
 
@@ -116,7 +78,7 @@ class StartedGroups(ABC, Generic[Told]):
     ) -> None:
         """`on_wait` is called about once a second while the controller waits; it may raise to stop waiting. `on_replacement`
         is called with a line for every worker that is replaced."""
-        self._told = told
+        self._told: Told = told
         self._on_wait, self._on_replacement = on_wait, on_replacement
         self._placements: dict[str, Placement] = {}
         self._groups: dict[str, Group] = {}
@@ -130,7 +92,8 @@ class StartedGroups(ABC, Generic[Told]):
     def start(self, directory: Path | None = None) -> None:
         """Reserve everything, load every model; Ray has been joined. After a failure nothing is left behind.
 
-        `directory` is the run's folder: before any model is loaded, every trainer rank has to see it as the controller does.
+        `directory` is the run's folder, None where the workers write nothing: before any actor starts, every node has to see
+        it as the controller does.
         """
         try:
             self._start(directory)
@@ -141,6 +104,19 @@ class StartedGroups(ABC, Generic[Told]):
     @abstractmethod
     def _start(self, directory: Path | None) -> None:
         """Reserve and start this run's groups."""
+
+    def _check_nodes(self, directory: Path | None) -> None:
+        """Between the reservation and the first actor: see `preflight.check_nodes`."""
+        models: dict[str, dict[str, tuple[str, str | None]]] = {}
+        for group, place in self._placements.items():
+            for node in nodes_of(place):
+                models.setdefault(node, {}).update(self._models(group))
+        check_nodes(models, directory, self._on_wait)
+
+    def _models(self, group: str) -> dict[str, tuple[str, str | None]]:
+        """Path and revision of what the workers of a group load, by configuration key."""
+        model = self._told.model
+        return {"model.path": (model.path, model.revision)}
 
     def hosts(self) -> list[str]:
         """The names of the machines that the workers run on."""
@@ -180,10 +156,9 @@ class PolicyOnly(StartedGroups[PolicySpec]):
 
     def _start(self, directory: Path | None) -> None:
         self._placements = reserve(["policy"], self._told.cluster)
+        self._check_nodes(directory)
         self.policy = PolicyGroup(self._told, self._placements["policy"], self._on_wait)
         self._groups["policy"] = self.policy
-        if directory is not None:
-            self.policy.check_folder(directory)
         self.policy.start()
 
 
@@ -194,6 +169,7 @@ class RolloutOnly(StartedGroups[EngineSpec]):
 
     def _start(self, directory: Path | None) -> None:
         self._placements = reserve(["rollout"], self._told.cluster, self._told.rollout.tensor_parallel_size)
+        self._check_nodes(directory)
         self.rollout = RolloutGroup(self._told, self._placements["rollout"], self._on_wait, self._on_replacement)
         self._groups["rollout"] = self.rollout
         self.rollout.start()
@@ -214,6 +190,7 @@ class Groups(StartedGroups[Settings]):
         if settings.algorithm.kl.placement != "none":
             names.append("reference")
         place = self._placements = reserve(names, settings.cluster, settings.rollout.tensor_parallel_size)
+        self._check_nodes(directory)
         self.policy = PolicyGroup(PolicySpec.of(settings), place["policy"], on_wait)
         self._groups["policy"] = self.policy
         self.rollout = RolloutGroup(EngineSpec.of(settings), place["rollout"], on_wait, on_replacement)
@@ -224,8 +201,6 @@ class Groups(StartedGroups[Settings]):
         if "reference" in place:
             self.reference = ReferenceGroup(ReferenceSpec.of(settings), place["reference"], on_wait, on_replacement)
             self._groups["reference"] = self.reference
-        if directory is not None:
-            self.policy.check_folder(directory)
         if self._takes_turns:
             # One GPU: an engine counts whatever is taken while it starts as its own, so it starts last and alone, after
             # the trainer has moved out.
@@ -243,6 +218,14 @@ class Groups(StartedGroups[Settings]):
                 "rollout.weight_transfer=shm: policy, rollout and controller are on several nodes, which share no memory; "
                 "use cluster.strategy=STRICT_PACK, or cluster.device=cuda with nccl"
             )
+
+    def _models(self, group: str) -> dict[str, tuple[str, str | None]]:
+        if group != "reward":
+            return super()._models(group)
+        models = self._told.reward.models
+        return {
+            f"reward.models.{name}.path": (model.path, model.revision) for name, model in models.items() if model.path
+        }
 
     def _start_together(self, groups: list[Group]) -> None:
         with ThreadPoolExecutor(max_workers=len(groups)) as pool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import secrets
 import socket
 from pathlib import Path
 from pickle import UnpicklingError
@@ -26,7 +25,6 @@ from ..weight_sync.backends import is_colocated
 from .specs import PolicySpec
 
 STATE_TAG = "zero3"
-CONTROLLER_TOKEN = ".seen-by-controller"
 
 
 class PolicyWorker:
@@ -151,17 +149,6 @@ class PolicyWorker:
         if self._takes_turns:
             self.engine.empty_partition_cache()
 
-    def exchange_tokens(self, folder: str) -> tuple[str, str | None, str]:
-        """Prove that `folder` is the controller's: this node's name, what the controller wrote there (None: it is not to be
-        seen here), and what this rank wrote there itself."""
-        token = secrets.token_hex(8)
-        try:
-            read = (Path(folder) / CONTROLLER_TOKEN).read_text()
-            (Path(folder) / rank_token(self.rank)).write_text(token)
-        except OSError:
-            read = None
-        return socket.gethostname(), read, token
-
     def save(self, folder: str) -> dict[str, dict[str, int | str]]:
         """Write this rank's ZeRO-3 state (weights, optimiser) and random number generators into `folder`; returns bytes and
         sha256 of its files, by name.
@@ -259,11 +246,6 @@ class PolicyWorker:
     def memory(self) -> dict[str, float]:
         """`rss_gib`, `rss_peak_gib` and on CUDA `cuda_peak_gib` of this process."""
         return distributed.memory_usage()
-
-
-def rank_token(rank: int) -> str:
-    """Name of the file by which a rank shows where it writes."""
-    return f".seen-by-rank-{rank}"
 
 
 def _rank_of(name: str) -> int:

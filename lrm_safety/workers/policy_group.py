@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +14,9 @@ from ..errors import ClusterError
 from ..rollouts import MicroBatch, MiniBatch, TokenIds, TokenScores, TrainingSequence, Update, UpdateResult
 from ..weight_sync.shm import remove_abandoned, remove_folder, remove_run, run_name, version_folder
 from .environment import environment
-from .group import IMPORT_SECONDS, WorkerGroup
+from .group import WorkerGroup
 from .placement import Placement
-from .policy import CONTROLLER_TOKEN, PolicyWorker, rank_token
+from .policy import PolicyWorker
 from .rollout_group import RolloutGroup
 from .specs import PolicySpec
 
@@ -137,26 +135,6 @@ class PolicyGroup:
         ]
         scores = self.logprobs(wanted, temperature=1.0)
         return [scores[index].logprobs for index in range(len(sequences))]
-
-    def check_folder(self, folder: Path) -> None:
-        """Raise ClusterError, which names node and folder, unless every rank sees the controller's folder and the
-        controller what the ranks write there."""
-        token, written = secrets.token_hex(8), folder / CONTROLLER_TOKEN
-        written.write_text(token)
-        theirs = [folder / rank_token(rank) for rank in range(len(self._group))]
-        try:
-            answers: list[tuple[str, str | None, str]] = self._group.call(
-                "exchange_tokens", str(folder), timeout_seconds=IMPORT_SECONDS
-            )
-            for rank, ((node, read, wrote), file) in enumerate(zip(answers, theirs, strict=True)):
-                if read != token or not file.is_file() or file.read_text() != wrote:
-                    raise ClusterError(
-                        f"run.directory={folder}: on node {node} (trainer rank {rank}) it is not the folder that the "
-                        f"controller on {socket.gethostname()} writes to; put it on storage that every node sees"
-                    )
-        finally:
-            for file in (written, *theirs):
-                file.unlink(missing_ok=True)
 
     def save(self, folder: Path) -> dict[str, dict[str, int | str]]:
         """Every rank's ZeRO-3 and random-number state into `folder`; bytes and sha256 of the files, as their ranks saw them.

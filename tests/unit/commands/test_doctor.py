@@ -157,8 +157,14 @@ def test_tokens_are_found_and_not_shown(tmp_path: Path) -> None:
 
 def test_arguments_are_refused_or_answered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(subject, "rows", lambda: iter([Row("memory", "1 GiB free", "fail", "end other programs")]))
-    with pytest.raises(ConfigError, match="not --cluster"):
-        subject.doctor(["--cluster"])
+    for wrong, problem in {
+        ("--clutser",): "not --clutser",
+        ("now",): "not now",
+        ("--directory", "x"): "--directory belongs to --cluster",
+        ("--cluster", "--address"): "--address: expected one argument",
+    }.items():
+        with pytest.raises(ConfigError, match=problem):
+            subject.doctor(wrong)
     assert subject.doctor(["--json"]) == 1
     assert json.loads(capsys.readouterr().out) == [
         {"name": "memory", "found": "1 GiB free", "level": "fail", "mend": "end other programs"}

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import json
+import platform
 import socket
 import threading
 import time
+from typing import Any
 
+import grpc
 import pytest
+import ray
+from ray.core.generated import gcs_service_pb2
 
 from lrm_safety.errors import ClusterError
 from lrm_safety.settings.compose import compose_settings
@@ -27,17 +33,30 @@ def dead() -> str:
         return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_a_dead_address_of_the_environment_is_blamed_on_the_environment(
-    monkeypatch: pytest.MonkeyPatch, dead: str, scheme: str
+    monkeypatch: pytest.MonkeyPatch, dead: str
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", scheme + dead)
+    monkeypatch.setenv("RAY_ADDRESS", dead)
     began = time.monotonic()
-    with pytest.raises(
-        ClusterError, match=rf"^RAY_ADDRESS={scheme}{dead}: no Ray cluster answers there .*unset RAY_ADDRESS"
-    ):
+    with pytest.raises(ClusterError, match=rf"^RAY_ADDRESS={dead}: no Ray cluster answers there .*unset RAY_ADDRESS"):
         join_ray(cluster())
     assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        (
+            "ray://head:10001",
+            r"Ray Client .*; run on a node of the cluster with `cluster.address=HOST:6379`, or .* a job",
+        ),
+        ("http://head:8265", r"is the address of Ray's dashboard, which takes jobs; run on a node"),
+        ("grpc://head:6379", r"is no address of a Ray cluster; run on a node"),
+    ],
+)
+def test_an_address_of_another_kind_is_refused(address: str, problem: str) -> None:
+    with pytest.raises(ClusterError, match=rf"^cluster.address={address}: {problem}"):
+        join_ray(cluster(f"cluster.address='{address}'"))
 
 
 def test_a_dead_address_of_the_configuration_is_blamed_on_its_key(monkeypatch: pytest.MonkeyPatch, dead: str) -> None:
@@ -50,7 +69,7 @@ def test_a_dead_address_of_the_configuration_is_blamed_on_its_key(monkeypatch: p
     ("said", "problem"),
     [
         (b"", r"said nothing within 1 s"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"does not speak gRPC; Ray's own port is 6379"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"speaks HTTP, as Ray's dashboard does; Ray's own port is 6379"),
     ],
 )
 def test_an_address_where_something_else_listens(monkeypatch: pytest.MonkeyPatch, said: bytes, problem: str) -> None:
@@ -64,7 +83,7 @@ def test_an_address_where_something_else_listens(monkeypatch: pytest.MonkeyPatch
             with contextlib.suppress(ConnectionError):
                 connection.recv(1)  # until the other side has had enough
 
-    monkeypatch.setattr("lrm_safety.workers.groups.CONNECT_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr("lrm_safety.workers.address.ANSWER_SECONDS", 1.0)
     monkeypatch.delenv("RAY_USE_TLS", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"127.0.0.1:{listening.getsockname()[1]}"
@@ -77,20 +96,62 @@ def test_an_address_where_something_else_listens(monkeypatch: pytest.MonkeyPatch
     assert not thread.is_alive()
 
 
-def test_a_grpc_server_is_taken_for_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray's own GCS is one; what it is asked after that is Ray's to judge."""
-    grpc = pytest.importorskip("grpc")
+def control_store(written: bytes, status: grpc.StatusCode = grpc.StatusCode.OK) -> grpc.GenericRpcHandler:
+    """Answers what Ray's own is asked about its cluster, or fails."""
+
+    def answer(request: Any, context: grpc.ServicerContext) -> Any:
+        assert (request.namespace, request.key) == (b"cluster", b"CLUSTER_METADATA")
+        if status != grpc.StatusCode.OK:
+            context.abort(status, "as told")
+        return gcs_service_pb2.InternalKVGetReply(value=written)
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        answer,
+        request_deserializer=gcs_service_pb2.InternalKVGetRequest.FromString,
+        response_serializer=gcs_service_pb2.InternalKVGetReply.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler("ray.rpc.InternalKVGcsService", {"InternalKVGet": handler})
+
+
+def of_versions(ray_version: str, python: str) -> bytes:
+    return json.dumps({"ray_version": ray_version, "python_version": python}).encode()
+
+
+@pytest.mark.parametrize(
+    ("handlers", "problem"),
+    [
+        ([control_store(of_versions(ray.__version__, platform.python_version()))], None),
+        ([control_store(b"")], None),  # Ray says by itself what it misses
+        (
+            [control_store(of_versions("2.59.0", "3.12.1"))],
+            rf"the cluster there runs Ray 2\.59\.0 and Python 3\.12\.1, this process Ray {ray.__version__} and Python 3\.",
+        ),
+        (
+            [control_store(b"", grpc.StatusCode.UNAUTHENTICATED)],
+            r"wants its token, .* another or none: set RAY_AUTH_MODE=token",
+        ),
+        ([control_store(b"", grpc.StatusCode.INTERNAL)], r"does not answer as a Ray cluster \(INTERNAL: as told\)"),
+        ([], r"what listens there is no head of a Ray cluster, .* Ray Client \(10001\)"),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_says_why(
+    monkeypatch: pytest.MonkeyPatch, handlers: list[grpc.GenericRpcHandler], problem: str | None
+) -> None:
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
-    port = server.add_insecure_port("127.0.0.1:0")
+    server.add_generic_rpc_handlers(handlers)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     joined: list[object] = []
     monkeypatch.setattr("ray.init", lambda address, **_: joined.append(address))
-    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    began = time.monotonic()
     try:
-        join_ray(cluster())
+        with contextlib.nullcontext() if problem is None else pytest.raises(ClusterError, match=problem):
+            join_ray(cluster())
     finally:
         server.stop(None)
-    assert joined == [f"127.0.0.1:{port}"]
+    assert joined == ([address] if problem is None else [])
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])

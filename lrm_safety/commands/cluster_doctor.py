@@ -1,0 +1,172 @@
+"""`lrm-safety doctor --cluster`: the rows of every node, and those of the nodes together."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from ..files import amount
+from ..workers.cluster_survey import Survey, survey
+from ..workers.links import Link
+from ..workers.preflight import listed
+from .doctor import GIB, Row, rows
+
+SHM = Path("/dev/shm")
+SLOW_BITS_PER_SECOND = 1e9
+"""Below it weights and gradients take longer than what is computed between them."""
+SHOWN = 3
+"""Texts of one row, and pairs of nodes, that are shown."""
+
+
+@dataclass(frozen=True)
+class NodesRow(Row):
+    """A row of some nodes, or, where it names none, of the cluster."""
+
+    nodes: tuple[str, ...] = ()
+
+
+def cluster_rows(address: str | None, directory: Path | None) -> Iterator[NodesRow]:
+    """Every check, those of the cluster first. Raises ClusterError where no cluster can be joined."""
+    found = survey(address, directory, own_rows)
+    yield overview_row(found)
+    yield token_row(found.wants_token)
+    yield from silent_rows(found.silent)
+    for difference in found.differences:
+        yield NodesRow(difference.subject, difference.fault, "fail", difference.mend, difference.nodes)
+    if directory is None:
+        yield NodesRow(
+            "shared storage", "not looked at", "note", "--directory FOLDER of the runs, to see whether it is one on all"
+        )
+    elif not any(difference.subject.startswith("--directory") for difference in found.differences):
+        yield NodesRow("shared storage", f"{directory}, the same on all nodes")
+    yield from port_rows(found.closed)
+    yield from link_rows(found.links)
+    yield from together(found.own)
+
+
+def own_rows(store_bytes: int) -> list[Row]:
+    """Called on every node: what doctor says there, and its object store."""
+    return [*rows(), store_row(store_bytes, shutil.disk_usage(SHM).total if SHM.is_dir() else 0)]
+
+
+def overview_row(found: Survey) -> NodesRow:
+    """How large the cluster is, and which nodes have left."""
+    size = (
+        f"{len(found.nodes)} nodes, {found.resources['CPU']:g} CPUs, {found.resources['GPU']:g} GPUs at {found.address}"
+    )
+    if not found.lost:
+        return NodesRow("cluster", size)
+    return NodesRow(
+        "cluster", f"{size}; left: {listed(found.lost)}", "warn", "`ray start` there again, where they are missed"
+    )
+
+
+def token_row(wanted: bool) -> NodesRow:
+    """Whether everybody who reaches the cluster can run code on it."""
+    if wanted:
+        return NodesRow("ray authentication", "the cluster wants its token")
+    mend = (
+        "start Ray with RAY_AUTH_MODE=token and one RAY_AUTH_TOKEN on all nodes (docs/runbook.md), or close its ports"
+    )
+    return NodesRow("ray authentication", "none: whoever reaches the cluster runs code on it", "warn", mend)
+
+
+def silent_rows(silent: Mapping[str, str]) -> Iterator[NodesRow]:
+    """Nodes on which nothing of ours could be called."""
+    for node, why in silent.items():
+        yield NodesRow(
+            "lrm_safety", f"cannot be called: {why}", "fail", "install the same packages on every node", (node,)
+        )
+
+
+def store_row(store_bytes: int, shm_bytes: int) -> Row:
+    """Ray keeps its objects in /dev/shm, and where they do not fit on the disk."""
+    text = f"{store_bytes / GIB:.1f} GiB"
+    if store_bytes <= shm_bytes:
+        return Row("object store", text)
+    text += f", and /dev/shm has {shm_bytes / GIB:.1f}"
+    return Row(
+        "object store",
+        text,
+        "warn",
+        "Ray uses the disk then: docker run --shm-size, or ray start --object-store-memory",
+    )
+
+
+def port_rows(closed: Mapping[str, list[str]]) -> Iterator[NodesRow]:
+    """Ports of Ray that some node cannot open."""
+    if not closed:
+        yield NodesRow("ports of Ray", "open between all nodes")
+    for node, places in closed.items():
+        found = f"cannot open {listed(places)}"
+        yield NodesRow("ports of Ray", found, "fail", "open all TCP ports between the nodes of the cluster", (node,))
+
+
+def link_rows(links: Mapping[tuple[str, str], Link | str]) -> Iterator[NodesRow]:
+    """Bandwidth and round trip between each two nodes: the usual ones, and those that stand out."""
+    broken: dict[str, list[str]] = {}
+    for (one, other), link in links.items():
+        if isinstance(link, str):
+            broken.setdefault(link, []).extend((one, other))
+    for why, nodes in broken.items():
+        mend = "open all TCP ports between the nodes of the cluster"
+        yield NodesRow("between nodes", f"no connection: {why}", "fail", mend, tuple(nodes))
+    measured = {pair: link for pair, link in links.items() if isinstance(link, Link)}
+    if not measured:
+        if not links:
+            yield NodesRow("between nodes", "one node, nothing to measure")
+        return
+    usual = median(link.bytes_per_second for link in measured.values())
+    latency = median(link.round_trip_seconds for link in measured.values())
+    longest = max(link.round_trip_seconds for link in measured.values())
+    text = (
+        f"{_bits(usual)} in one TCP stream, {latency * 1e3:.2f} ms there and back (longest {longest * 1e3:.2f}); "
+        f"medians of {len(measured)} pairs"
+    )
+    mend = "start Ray on the faster network: `ray start --node-ip-address`"
+    yield NodesRow("between nodes", text, *(("warn", mend) if usual * 8 < SLOW_BITS_PER_SECOND else ("ok", "")))
+    slow = sorted(
+        (link.bytes_per_second, *pair) for pair, link in measured.items() if link.bytes_per_second < usual / 2
+    )
+    if slow:
+        pairs = ", ".join(f"{one} - {other} {_bits(rate)}" for rate, one, other in slow[:SHOWN])
+        more = f" and {len(slow) - SHOWN} more pairs" if len(slow) > SHOWN else ""
+        worst = _common(slow)
+        mend = f"look at the interface, the cable and the switch port{worst and f' of {worst}'}"
+        yield NodesRow("slow pairs", f"{pairs}{more}, less than half of the usual", "warn", mend)
+
+
+def _common(slow: list[tuple[float, str, str]]) -> str:
+    """The node that is in all slow pairs, if there is one and they are several."""
+    shared = set.intersection(*({one, other} for _, one, other in slow))
+    return shared.pop() if len(shared) == 1 else ""
+
+
+def _bits(bytes_per_second: float) -> str:
+    return f"{amount(bytes_per_second * 8).removesuffix('bytes').replace('B', 'bit')}/s"
+
+
+def together(own: Mapping[str, list[Row]]) -> Iterator[NodesRow]:
+    """The nodes' own rows: one for all nodes that say the same of one thing, in the order of the first node."""
+    names = list(dict.fromkeys(row.name for rows_of_node in own.values() for row in rows_of_node))
+    for name in names:
+        kinds: dict[tuple[str, str], dict[str, list[str]]] = {}
+        for node, rows_of_node in own.items():
+            for row in rows_of_node:
+                if row.name == name:
+                    kinds.setdefault((row.level, row.mend), {}).setdefault(row.found, []).append(node)
+        for (level, mend), texts in kinds.items():
+            nodes = [node for holders in texts.values() for node in holders]
+            yield NodesRow(name, _texts(texts), level, mend, tuple(nodes))  # type: ignore[arg-type]
+
+
+def _texts(texts: Mapping[str, list[str]]) -> str:
+    """What nodes have found, each text once; with the nodes where there are several."""
+    if len(texts) == 1:
+        return next(iter(texts))
+    shown = [f"{text} ({listed(nodes)})" for text, nodes in list(texts.items())[:SHOWN]]
+    more = len(texts) - len(shown)
+    return "; ".join([*shown, *([f"{more} others"] if more else [])])
