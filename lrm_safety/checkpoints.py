@@ -33,6 +33,8 @@ Files = Mapping[str, Mapping[str, int | str]]
 _logger = logging.getLogger(__name__)
 _MANIFEST, _STATE = "manifest.json", "state.json"
 _TORN = "the checkpoint is torn: resume from another one"
+GENERATORS = "generators_rank"
+"""How the name of the file begins that every trainer rank writes of its random number generators."""
 _PARTIAL, _REPLACED, _DELETED = ".partial-", ".replaced-", ".deleted-"
 
 NOT_IDENTITY = frozenset(
@@ -54,12 +56,14 @@ NOT_IDENTITY = frozenset(
         "cluster.address",
         "cluster.local_num_cpus",
         "cluster.strategy",
+        "cluster.policy.num_workers",
         "cluster.placement_timeout_seconds",
         "cluster.start_timeout_seconds",
         "cluster.call_timeout_seconds",
     }
 )
-"""Settings that may change between a checkpoint and its resume without changing what is learned."""
+"""Settings that may change between a checkpoint and its resume without changing what is learned, but for the rounding of sums
+where the number of trainer ranks changes."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,11 @@ class Checkpoint:
     metric_name: str | None
     files: Files
     """What was written."""
+
+    @property
+    def num_ranks(self) -> int:
+        """Trainer ranks that wrote it."""
+        return sum(Path(name).name.startswith(GENERATORS) for name in self.files)
 
     def differences(
         self, config: Mapping[str, Any], data_fingerprint: str, ignore: Set[str] = NOT_IDENTITY

@@ -107,6 +107,11 @@ class TrainingRun(ABC, Generic[Run, GroupsOf]):
                 self.load_state(checkpoint.state)
                 self.saved_update = self.update
             self.recorder.note(f"resumed from update {self.update} ({checkpoint.path})")
+            if (ranks := self.groups.policy.num_ranks) != checkpoint.num_ranks:
+                self.recorder.note(
+                    f"{checkpoint.num_ranks} trainer ranks wrote it and {ranks} go on: weights and optimiser are the same to the "
+                    "bit, what follows agrees to float32 rounding"
+                )
         self.restored()
         self.evaluate_if_due()  # update 0, or one that was stopped between its step and its evaluation
         if checkpoint is not None:

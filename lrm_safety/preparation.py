@@ -272,13 +272,6 @@ def find_checkpoint(
         ignore = ignore | {"content"}
     known = replace(checkpoint, config=with_defaults(checkpoint.config, type(settings)))
     differences = known.differences(identity, fingerprint, ignore=ignore)
-    ranks = checkpoint.config["cluster"]["policy"]["num_workers"]
-    if ranks != settings.cluster.policy.num_workers:
-        raise ConfigError(
-            f"cluster.policy.num_workers={settings.cluster.policy.num_workers}: {checkpoint.path} holds the state of {ranks} "
-            "trainer ranks, and ZeRO-3 state belongs to its number of ranks; resume with as many, or begin anew from the "
-            "model (model.path=EXPORT run.name=OTHER)"
-        )
     if differences and not settings.checkpoint.allow_changes:
         shown = "; ".join(differences[:8]) + (f"; and {len(differences) - 8} more" if len(differences) > 8 else "")
         raise ConfigError(

@@ -196,8 +196,7 @@ def write(checkpoint: Checkpoint, target: Path, model_path: str | None = None) -
         target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        ranks = int(config["cluster"]["policy"]["num_workers"])
-        export_checkpoint(model, lora, int(config["seed"]), checkpoint.path / "zero3", ranks, unfinished)
+        export_checkpoint(model, lora, int(config["seed"]), checkpoint.path / "zero3", checkpoint.num_ranks, unfinished)
         write_model_card(unfinished, checkpoint)
         put_in_place(unfinished, target)
     except Exception as error:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checkpoints import GENERATORS
 from ..errors import ClusterError, DataError
 from ..files import changed_file, describe_files, storage_problem
 from ..modeling import distributed
@@ -182,35 +183,42 @@ class PolicyWorker:
         return masters * (12 + (4 if self.spec.model.dtype == "float32" else 2))
 
     def load(self, folder: str, files: dict[str, dict[str, int | str]] | None = None) -> None:
-        """Continue exactly where `save` stood; `files` is what the checkpoint's manifest says of all ranks' files, of which
-        this rank reads its own first (None: they are taken as they are).
+        """Continue where `save` stood; `files` is what the checkpoint's manifest says of all ranks' files, of which this rank
+        first reads those that it needs (None: they are taken as they are).
+
+        Exactly with as many ranks as wrote it. Of another number each takes over its part of weights and optimiser, to the bit;
+        generators of a rank that was not there before stay as they are.
 
         Raises:
-            DataError: the folder is not such a checkpoint, is incomplete or changed, or was written by another number of ranks.
+            DataError: the folder is not such a checkpoint, or is incomplete or changed.
         """
-        root = Path(folder)
-        ranks = len(list(root.glob("generators_rank*.pt")))
-        if ranks != self.world_size:
-            raise DataError(
-                f"{folder} holds the state of {ranks} trainer ranks but cluster.policy.num_workers is "
-                f"{self.world_size}: resume with as many ranks as wrote it"
-            )
-        if changed := changed_file(
-            root, {name: wrote for name, wrote in (files or {}).items() if _rank_of(name) == self.rank}
-        ):
-            raise DataError(f"checkpoint {folder} is torn, as seen from {socket.gethostname()}: {changed}")
+        from ..modeling.resharding import load_from_other_ranks, sources, trained_sizes
         from ..modeling.zero import weights_only
 
+        root = Path(folder)
+        written_by = len(list(root.glob(f"{GENERATORS}*.pt")))
+        if written_by == 0:
+            raise DataError(f"{folder} holds no trainer state")
+        needed = sources(trained_sizes(self.engine), written_by, self.rank, self.world_size)
+        if changed := changed_file(
+            root, {name: wrote for name, wrote in (files or {}).items() if _rank_of(name) in needed}
+        ):
+            raise DataError(f"checkpoint {folder} is torn, as seen from {socket.gethostname()}: {changed}")
         try:
             with weights_only():
-                loaded, _ = self.engine.load_checkpoint(
-                    folder, tag=STATE_TAG, load_module_strict=not self.spec.trainer.lora.rank
-                )
+                if written_by == self.world_size:
+                    loaded, _ = self.engine.load_checkpoint(
+                        folder, tag=STATE_TAG, load_module_strict=not self.spec.trainer.lora.rank
+                    )
+                else:
+                    load_from_other_ranks(self.engine, root / STATE_TAG, written_by)
+                    loaded = folder
         except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
             raise DataError(f"the trainer state in {folder} cannot be read: {error}") from error
         if loaded is None:
             raise DataError(f"{folder} has no complete trainer state: resume from an earlier checkpoint")
-        load_generators(_generator_file(folder, self.rank))
+        if self.rank < written_by:
+            load_generators(_generator_file(folder, self.rank))
 
     def export(self, folder: str) -> None:
         """Rank 0 writes the policy as a Hugging Face folder."""
@@ -255,4 +263,4 @@ def _rank_of(name: str) -> int:
 
 
 def _generator_file(folder: str, rank: int) -> Path:
-    return Path(folder) / f"generators_rank{rank:05d}.pt"
+    return Path(folder) / f"{GENERATORS}{rank:05d}.pt"

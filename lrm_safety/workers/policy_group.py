@@ -42,6 +42,11 @@ class PolicyGroup:
         self._sync_folder: Path | None = None
         self.weights_version = 0
 
+    @property
+    def num_ranks(self) -> int:
+        """Trainer ranks."""
+        return len(self._group)
+
     def start(self) -> None:
         """Join the ranks and load the model."""
         limit = self._spec.cluster.start_timeout_seconds

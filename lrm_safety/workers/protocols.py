@@ -65,12 +65,17 @@ class Trainer(Protocol):
         """What `Engine.probe` gives, of one engine, as the trainer computes it."""
         ...
 
+    @property
+    def num_ranks(self) -> int:
+        """Trainer ranks."""
+        ...
+
     def save(self, folder: Path) -> Files:
         """Write weights, optimiser and random number generators; returns bytes and sha256 of the files, by name."""
         ...
 
     def load(self, folder: Path, files: Files) -> None:
-        """Continue exactly where `save` stood; `files` is what it returned."""
+        """Continue where `save` stood, exactly with as many ranks; `files` is what it returned."""
         ...
 
     def export(self, folder: Path) -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from test_policy_worker import plain_update
 from test_sft_worker import rows
 from trainer_ranks import (
+    RANKS,
     Ranks,
     assert_exported_alike,
     build_folder,
@@ -43,11 +44,11 @@ class InspectedWorker(PolicyWorker):
         return trained, held, sum(map(torch.numel, frozen)), whole, [float(p.sum()) for p in frozen]
 
 
-def start(folder, flavour, lora, dtype="float32", **changes):
+def start(folder, flavour, lora, dtype="float32", count=RANKS, **changes):
     if not (folder / "model").exists():
         build_folder(folder / "model", flavour)
     spec = build_spec(folder / "model", flavour, dtype=dtype, lora=lora)
-    return Ranks(folder, InspectedWorker, replace(spec, **changes))
+    return Ranks(folder, InspectedWorker, replace(spec, **changes), count)
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +124,12 @@ def test_streamed_weights_equal_the_export_and_load_as_a_plain_model(ranks):
 
 
 def test_saved_state_continues_bit_for_bit_with_dropout(tmp_path):
-    """Supervised, bfloat16, a tied head, padded rows; the checkpoint holds adapters alone."""
+    """Supervised, bfloat16, a tied head, padded rows; the checkpoint holds adapters alone, and one rank takes them over."""
     batches = [mini_batches_of(rows(6), 3e-2) for _ in range(4)]
     with start(tmp_path, "tied-padded", NOISY, dtype="bfloat16", algorithm=None, engines=None) as ranks:
         losses = [sum(result[0].loss for result in run_updates(ranks, batch)) for batch in batches[:2]]
         ranks.call("save", str(tmp_path / "middle"))
-        exported(ranks, "stopped")
+        stopped = exported(ranks, "stopped")
         assert_exported_alike(ranks.spec, tmp_path / "middle", ranks.folder / "stopped")
         losses += [sum(result[0].loss for result in run_updates(ranks, batch)) for batch in batches[2:]]
         through = exported(ranks, "through")
@@ -138,6 +139,11 @@ def test_saved_state_continues_bit_for_bit_with_dropout(tmp_path):
     assert losses[-1] < losses[0]
     assert again == losses[2:]
     assert all(torch.equal(through[name], resumed[name]) for name in through)
+    with start(tmp_path, "tied-padded", NOISY, "bfloat16", 1, algorithm=None, engines=None) as alone:
+        alone.call("load", str(tmp_path / "middle"))
+        same = exported(alone, "stopped-1")
+        assert all(torch.equal(stopped[name], same[name]) for name in stopped)
+        assert len(run_updates(alone, mini_batches_of(rows(6), 3e-2, count=1))) == 1
     model = load_file(tmp_path / "model" / "model.safetensors")
     assert any(not torch.equal(through[name].float(), model[name].bfloat16().float()) for name in through)
 

@@ -32,9 +32,9 @@ TAKE_TURNS = ("tied-padded", "granite-padded-whole")
 class Ranks:
     """Processes of one worker class that are called together; `folder` is where they write."""
 
-    def __init__(self, folder, worker_class, spec):
+    def __init__(self, folder, worker_class, spec, count=RANKS):
         self.folder, self.spec = folder, spec
-        self._ranks = [Isolated(worker_class, spec, rank, RANKS, environment={}) for rank in range(RANKS)]
+        self._ranks = [Isolated(worker_class, spec, rank, count, environment={}) for rank in range(count)]
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -48,11 +48,11 @@ class Ranks:
             rank.__exit__(*error)
 
     def call(self, method, *arguments):
-        return self.call_each(method, [arguments] * RANKS)
+        return self.call_each(method, [arguments] * len(self._ranks))
 
     def call_each(self, method, arguments):
         # Every rank is heard before one's error is raised: an answer left in a pipe would be taken for the next call's.
-        with ThreadPoolExecutor(RANKS) as together:
+        with ThreadPoolExecutor(len(self._ranks)) as together:
             calls = [together.submit(rank.call, method, *one) for rank, one in zip(self._ranks, arguments, strict=True)]
         return [call.result() for call in calls]
 
@@ -90,6 +90,8 @@ def build_spec(folder, flavour, dtype="float32", **trainer):
                 "zero_optimization": {
                     "stage3_param_persistence_threshold": 100_000 if flavour.endswith("whole") else 0,
                     "reduce_bucket_size": 3000,
+                    # Flat tensors of a bounded size, which another number of ranks cuts elsewhere.
+                    "sub_group_size": 4000,
                 }
             },
             **trainer,
@@ -112,14 +114,14 @@ def make_sequences(count=7, seed=0):
     return sequences
 
 
-def micro_batches_of(sequences, budget=30):
-    plan = plan_micro_batches([s.num_tokens for s in sequences], RANKS, budget, packing=True)
+def micro_batches_of(sequences, budget=30, count=RANKS):
+    plan = plan_micro_batches([s.num_tokens for s in sequences], count, budget, packing=True)
     return [[[sequences[p] for p in micro_batch] for micro_batch in rank] for rank in plan]
 
 
-def mini_batches_of(sequences, lr, kl_coef=0.0, budget=30):
+def mini_batches_of(sequences, lr, kl_coef=0.0, budget=30, count=RANKS):
     tokens = sum(len(s.response_ids) for s in sequences)
-    shares = micro_batches_of(sequences, budget)
+    shares = micro_batches_of(sequences, budget, count)
     return [MiniBatch(share, tokens, len(sequences), lr=lr, kl_coef=kl_coef) for share in shares]
 
 
@@ -137,12 +139,12 @@ def exported(ranks, name):
     return load_file(ranks.folder / name / "model.safetensors")
 
 
-def assert_exported_alike(spec, state, folder):
+def assert_exported_alike(spec, state, folder, count=RANKS):
     """The checkpoint's files give what the ranks exported into `folder`, to the last byte of every file."""
     from lrm_safety.modeling.export import export_checkpoint
 
     offline = folder.parent / f"{folder.name}-offline"
-    export_checkpoint(spec.model, spec.trainer.lora, spec.seed, state / "zero3", RANKS, offline)
+    export_checkpoint(spec.model, spec.trainer.lora, spec.seed, state / "zero3", count, offline)
     files = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
     assert files == {file.relative_to(offline) for file in offline.rglob("*") if file.is_file()}
     assert all((folder / name).read_bytes() == (offline / name).read_bytes() for name in files)

@@ -36,7 +36,8 @@ SAME = ("time", "speed/", "memory/")
 class Policy:
     """Its weights are the list of updates; a token's log-prob is minus its position, its entropy is 2."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_ranks: int = 2) -> None:
+        self.num_ranks = num_ranks
         self.weights: list[tuple[list[int], float]] = []
         self.validations: list[int] = []
         self.loss = 1.5
@@ -66,7 +67,9 @@ class Policy:
 
     def save(self, folder: Path) -> Files:
         (folder / "weights.json").write_text(json.dumps(self.weights))
-        return describe_files(folder, [folder / "weights.json"])
+        for rank in range(self.num_ranks):
+            (folder / f"generators_rank{rank:05d}.pt").touch()
+        return describe_files(folder, folder.iterdir())
 
     def load(self, folder: Path, files: Files) -> None:
         assert changed_file(folder, files) is None
@@ -87,7 +90,7 @@ def data(folder: Path) -> Path:
 class Attempt:
     """One process's worth of a run."""
 
-    def __init__(self, folder: Path, *overrides: str) -> None:
+    def __init__(self, folder: Path, *overrides: str, num_ranks: int = 2) -> None:
         settings, _ = compose_sft(
             [
                 "model=miniature",
@@ -100,7 +103,7 @@ class Attempt:
             ]
         )
         self.run: PreparedSft = prepare_sft(settings, folder / "run")
-        self.policy, self.interruption = Policy(), Interruption()
+        self.policy, self.interruption = Policy(num_ranks), Interruption()
         checkpoint = self.run.checkpoint
         self.recorder = Recorder(
             self.run.directory,
@@ -191,6 +194,14 @@ def test_held_out_rows_are_scored_before_after_every_pass_and_at_the_end(tmp_pat
     assert kept == {5: values[5], 9: values[9]}
     best = done.run.store.best()
     assert best is not None and best.update == 9
+
+
+def test_another_number_of_ranks_is_said_at_the_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Attempt(tmp_path, "schedule.stop_after_updates=3").train()
+    Attempt(tmp_path, "tracking.console=plain", "schedule.stop_after_updates=4").train()
+    assert "go on: weights" not in capsys.readouterr().out
+    Attempt(tmp_path, "tracking.console=plain", num_ranks=3).train()
+    assert "2 trainer ranks wrote it and 3 go on: weights" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_checkpoint_saved_before_its_validation_gets_the_figure_on_resume(tmp_path: Path) -> None:

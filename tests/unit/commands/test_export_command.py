@@ -27,6 +27,14 @@ def config(*overrides: str) -> dict[str, Any]:
     return asdict(settings) | {"content": model_content(with_paths(settings).model)}
 
 
+def begin(store: CheckpointStore, update: int) -> Path:
+    """With what tells how many trainer ranks wrote it: two, whatever the configuration says."""
+    folder = store.begin(update)
+    for rank in range(2):
+        (folder / f"generators_rank{rank:05d}.pt").touch()
+    return folder
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """Checkpoints of updates 2, 4 and 6; the second is the best. Their trainer state is absent."""
@@ -35,7 +43,7 @@ def run(tmp_path: Path) -> Path:
     for update, metric in ((2, 0.5), (4, 0.9), (6, 0.7)):
         state = {"last_evaluation": {"update": float(update), METRIC: metric}}
         store.commit(
-            store.begin(update),
+            begin(store, update),
             update,
             state=state,
             config=config(f"run.name=mine{update}"),
@@ -97,9 +105,9 @@ def test_what_cannot_be_exported_is_one_line(run: Path, tmp_path: Path) -> None:
 
 def test_adapters_need_the_weights_that_they_were_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ASSETS / "policy", tmp_path / "model")
-    options = (f"model.path={tmp_path}/model", "trainer=zero3_lora")
+    options = (f"model.path={tmp_path}/model", "trainer=zero3_lora", "cluster.policy.num_workers=3")
     store = CheckpointStore(tmp_path / "run/checkpoints")
-    store.commit(store.begin(2), 2, state={}, config=config(*options), data_fingerprint="x")
+    store.commit(begin(store, 2), 2, state={}, config=config(*options), data_fingerprint="x")
     written: list[Any] = []
     monkeypatch.setattr(
         "lrm_safety.modeling.export.export_checkpoint", lambda *given: (written.append(given), given[-1].mkdir())
