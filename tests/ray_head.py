@@ -28,6 +28,8 @@ class Head:
     """A running head node, started by `ray start`."""
 
     process: subprocess.Popen[bytes]
+    address: str
+    """Of the control store: for `ray start` of further nodes, and for drivers."""
     dashboard: str
     environment: dict[str, str]
     """What its processes were started with: clients need its RAY_AUTH_* too."""
@@ -59,7 +61,7 @@ def ray_head(variables: Mapping[str, str], num_cpus: int) -> Iterator[Head]:
     command += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats"]
     with (folder / "start.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    head = Head(process, f"http://127.0.0.1:{dashboard}", environment, authentication, folder)
+    head = Head(process, f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment, authentication, folder)
     try:
         deadline = time.monotonic() + START_SECONDS
         ready = [RAY, "job", "list", "--address", head.dashboard]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from ..files import amount
-from ..workers.cluster_survey import Survey, survey
+from ..workers.cluster_survey import SHARED, Survey, survey
 from ..workers.links import Link
 from ..workers.preflight import listed
 from .doctor import GIB, Row, rows
@@ -35,16 +35,30 @@ def cluster_rows(address: str | None, directory: Path | None) -> Iterator[NodesR
     yield token_row(found.wants_token)
     yield from silent_rows(found.silent)
     for difference in found.differences:
-        yield NodesRow(difference.subject, difference.fault, "fail", difference.mend, difference.nodes)
+        name, _, value = difference.subject.partition("=")
+        fault = f"{value}: {difference.fault}" if value else difference.fault
+        yield NodesRow(name, fault, "fail", difference.mend, difference.nodes)
     if directory is None:
-        yield NodesRow(
-            "shared storage", "not looked at", "note", "--directory FOLDER of the runs, to see whether it is one on all"
-        )
-    elif not any(difference.subject.startswith("--directory") for difference in found.differences):
-        yield NodesRow("shared storage", f"{directory}, the same on all nodes")
+        mend = "--directory FOLDER, where runs are to be written, to see whether it is one on all nodes"
+        yield NodesRow(SHARED, "not looked at", "note", mend)
+    elif not any(difference.subject.startswith(SHARED) for difference in found.differences):
+        yield NodesRow(SHARED, f"{directory}, the same on all nodes")
     yield from port_rows(found.closed)
     yield from link_rows(found.links)
     yield from together(found.own)
+
+
+def places(found: Sequence[NodesRow]) -> list[str]:
+    """For each row where it holds, in few words; the first, of the cluster, names all nodes."""
+    every = found[0].nodes
+
+    def place(nodes: tuple[str, ...]) -> str:
+        if others := [node for node in every if node not in nodes]:
+            few = len(others) <= SHOWN and len(others) < len(nodes)
+            return f"all but {listed(others)}" if few else listed(nodes)
+        return f"all {len(every)}"
+
+    return [place(row.nodes) if row.nodes else "" for row in found]
 
 
 def own_rows(store_bytes: int) -> list[Row]:
@@ -58,10 +72,9 @@ def overview_row(found: Survey) -> NodesRow:
         f"{len(found.nodes)} nodes, {found.resources['CPU']:g} CPUs, {found.resources['GPU']:g} GPUs at {found.address}"
     )
     if not found.lost:
-        return NodesRow("cluster", size)
-    return NodesRow(
-        "cluster", f"{size}; left: {listed(found.lost)}", "warn", "`ray start` there again, where they are missed"
-    )
+        return NodesRow("cluster", size, nodes=tuple(found.nodes))
+    mend = "`ray start` there again, where they are missed"
+    return NodesRow("cluster", f"{size}; left: {listed(found.lost)}", "warn", mend, tuple(found.nodes))
 
 
 def token_row(wanted: bool) -> NodesRow:

@@ -56,17 +56,18 @@ def doctor(arguments: Sequence[str] = ()) -> int:
     Raises ConfigError for an unknown argument, ClusterError where no cluster can be joined.
     """
     given = _parse(arguments)
-    found: list[Row]
+    found: Sequence[Row]
     if given.cluster:
-        from .cluster_doctor import cluster_rows
+        from .cluster_doctor import cluster_rows, places
 
-        found = list(cluster_rows(given.address, given.directory))
+        of_nodes = list(cluster_rows(given.address, given.directory))
+        found, where = of_nodes, places(of_nodes)
     else:
-        found = list(rows())
+        found, where = list(rows()), []
     if given.json:
         print(json.dumps([asdict(row) for row in found], indent=2))
     else:
-        _print(found)
+        _print(found, where)
     return int(any(row.level == "fail" for row in found))
 
 
@@ -88,16 +89,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return given
 
 
-def _print(found: Sequence[Row]) -> None:
-    nodes = [getattr(row, "nodes", None) for row in found]
+def _print(found: Sequence[Row], where: Sequence[str]) -> None:
+    """`where`: for each row the nodes that it is of; none for one machine."""
     table = Table(title="lrm-safety doctor", show_lines=False)
-    of_nodes = ["nodes"] if any(nodes) else []
-    for title in ("", *of_nodes, "found", "state", "mend"):
+    for title in ("", *(["nodes"] if where else []), "found", "state", "mend"):
         table.add_column(title, overflow="fold", no_wrap=title in ("", "state"))
-    every = max((len(one) for one in nodes if one), default=0)
-    for row, which in zip(found, nodes, strict=True):
-        cells = [] if not of_nodes else [f"all {every}" if which and len(which) == every else ", ".join(which or ())]
-        table.add_row(row.name, *cells, row.found, f"[{STYLES[row.level]}]{row.level}[/]", row.mend)
+    for row, *nodes in zip(found, *([where] if where else []), strict=True):
+        table.add_row(row.name, *nodes, row.found, f"[{STYLES[row.level]}]{row.level}[/]", row.mend)
     Console().print(table)
 
 

@@ -18,6 +18,7 @@ from .groups import join_ray
 from .links import Link, measure_links, unreachable
 from .preflight import Difference, compare
 
+SHARED = "shared storage"
 ANSWER_SECONDS = 300.0
 """Limit of a node's own rows, of which one imports vLLM."""
 
@@ -66,7 +67,7 @@ def survey(address: str | None, directory: Path | None, own: Callable[[int], Any
             links = measure_links(nodes)
         others = [node for node in told if node != this_node_id()]
         with EveryNode(others) as nodes:
-            differences = compare(nodes, {node: {} for node in others}, directory, f"--directory={directory}")
+            differences = compare(nodes, {node: {} for node in others}, directory, f"{SHARED}={directory}")
         return Survey(
             address=control,
             resources={kind: ray.cluster_resources().get(kind, 0.0) for kind in ("CPU", "GPU")},

@@ -74,10 +74,14 @@ class EveryNode:
 
 
 def node_names() -> dict[str, str]:
-    """Living nodes by Ray's id: the name of the machine, with the beginning of the id where several have that name."""
-    nodes = {node["NodeID"]: str(node["NodeManagerHostname"]) for node in ray.nodes() if node["Alive"]}
-    hosts = list(nodes.values())
-    return {node: host if hosts.count(host) == 1 else f"{host} ({node[:6]})" for node, host in nodes.items()}
+    """Living nodes by Ray's id: the name of the machine; where several have it with the address or, if need be, part of the id."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    hosts, places = ([str(node[key]) for node in nodes] for key in ("NodeManagerHostname", "NodeManagerAddress"))
+    names = {}
+    for node, host, place in zip(nodes, hosts, places, strict=True):
+        known = "" if hosts.count(host) == 1 else f" ({place if places.count(place) == 1 else node['NodeID'][:6]})"
+        names[node["NodeID"]] = f"{host}{known}"
+    return names
 
 
 def _reason(error: RayError) -> str:

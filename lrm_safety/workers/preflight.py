@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -101,7 +100,7 @@ def compare(
     nodes: EveryNode, models: Mapping[str, ModelPaths], directory: Path | None, folder: str
 ) -> list[Difference]:
     """In what `nodes` differ from this process's node; `folder` is what lines call the directory."""
-    names, host = node_names(), socket.gethostname()
+    names = node_names()
     wanted = {key: model for paths in models.values() for key, model in paths.items()}
     token = secrets.token_hex(8)
     meeting = None if directory is None else directory / MEETING
@@ -127,9 +126,8 @@ def compare(
         for node, why in failures.items()
     ]
     here = report(wanted, None, "")
-    return silent + differences(
-        host, here, {names.get(node, node): told for node, told in reports.items()}, wanted, folder
-    )
+    others = {names.get(node, node): told for node, told in reports.items()}
+    return silent + differences(names[this_node_id()], here, others, wanted, folder)
 
 
 def report(models: ModelPaths, meeting: str | None, name: str) -> NodeReport:

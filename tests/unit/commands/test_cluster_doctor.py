@@ -1,0 +1,104 @@
+"""What doctor says of a cluster out of what was found on its nodes."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from lrm_safety.commands import cluster_doctor as subject
+from lrm_safety.commands.cluster_doctor import NodesRow
+from lrm_safety.commands.doctor import Row
+from lrm_safety.workers.cluster_survey import Survey
+from lrm_safety.workers.links import Link, measure, rounds
+
+GIB = 1024**3
+FAST, SLOW = Link(1e-4, 1.25e9), Link(2e-3, 1.25e8)  # 10 and 1 Gbit/s
+
+
+def survey(**changed: object) -> Survey:
+    found: dict[str, object] = {
+        "address": "head:6379",
+        "resources": {"CPU": 12.0, "GPU": 0.0},
+        "wants_token": True,
+        "nodes": ["a", "b", "c"],
+        "lost": [],
+        "own": {},
+        "silent": {},
+        "differences": [],
+        "links": {},
+        "closed": {},
+    }
+    return Survey(**(found | changed))  # type: ignore[arg-type]
+
+
+def test_nodes_that_say_the_same_share_a_row() -> None:
+    own = {f"node{i}": [Row("g++", "/usr/bin/g++"), Row("memory", f"{i} GiB free")] for i in range(64)}
+    own["node7"] = [Row("g++", "absent", "fail", "install it"), Row("memory", "7 GiB free")]
+    rows = list(subject.together(own))
+    assert [(row.name, row.level, len(row.nodes)) for row in rows] == [
+        ("g++", "ok", 63),
+        ("g++", "fail", 1),
+        ("memory", "ok", 64),
+    ]
+    assert rows[1].nodes == ("node7",) and rows[1].mend == "install it"
+    assert rows[2].found == "0 GiB free (node0); 1 GiB free (node1); 2 GiB free (node2); 61 others"
+    places = subject.places([NodesRow("cluster", "", nodes=tuple(own)), *rows, NodesRow("links", "")])
+    assert places == ["all 64", "all but node7", "node7", "all 64", ""]
+
+
+def test_a_node_that_left_is_named() -> None:
+    row = subject.overview_row(survey(lost=["d"]))
+    assert row.found == "3 nodes, 12 CPUs, 0 GPUs at head:6379; left: d" and row.level == "warn"
+    assert subject.overview_row(survey()).level == "ok"
+
+
+def test_a_cluster_without_a_token_is_warned_of() -> None:
+    assert (subject.token_row(True).level, subject.token_row(False).level) == ("ok", "warn")
+    assert "RAY_AUTH_MODE=token" in subject.token_row(False).mend
+
+
+def test_an_object_store_larger_than_shared_memory_is_warned_of() -> None:
+    assert subject.store_row(2 * GIB, 2 * GIB) == Row("object store", "2.0 GiB")
+    small = subject.store_row(2 * GIB, GIB // 2)
+    assert small.level == "warn" and small.found == "2.0 GiB, and /dev/shm has 0.5" and "--shm-size" in small.mend
+
+
+def test_closed_ports_fail() -> None:
+    (row,) = subject.port_rows({"a": ["b:6379 (Connection refused)"]})
+    assert (row.level, row.nodes, row.found) == ("fail", ("a",), "cannot open b:6379 (Connection refused)")
+    assert [row.level for row in subject.port_rows({})] == ["ok"]
+
+
+def test_links_tell_the_usual_and_what_stands_out() -> None:
+    links = {pair: SLOW if "d" in pair else FAST for pair in combinations("abcdefg", 2)}  # 6 of 21 are slow
+    usual, slow = subject.link_rows(links)
+    assert usual.found == "10.0 Gbit/s in one TCP stream, 0.10 ms there and back (longest 2.00); medians of 21 pairs"
+    assert usual.level == "ok"
+    assert slow.level == "warn" and slow.mend.endswith("switch port of d")
+    assert slow.found == (
+        "a - d 1.0 Gbit/s, b - d 1.0 Gbit/s, c - d 1.0 Gbit/s and 3 more pairs, less than half of the usual"
+    )
+
+
+def test_a_slow_network_and_a_broken_link() -> None:
+    (usual,) = subject.link_rows({("a", "b"): Link(1e-3, 1.2e7)})
+    assert usual.level == "warn" and usual.found.startswith("96.0 Mbit/s") and "--node-ip-address" in usual.mend
+    broken, rest = subject.link_rows({("a", "b"): "b:41: timed out", ("a", "c"): FAST})
+    assert (broken.level, broken.nodes, broken.found) == ("fail", ("a", "b"), "no connection: b:41: timed out")
+    assert rest.level == "ok"
+    assert [row.found for row in subject.link_rows({})] == ["one node, nothing to measure"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
+def test_each_two_nodes_meet_once_and_nobody_is_in_two_pairs_at_a_time(count: int) -> None:
+    names = [f"node{i}" for i in range(count)]
+    schedule = list(rounds(names))
+    met = [frozenset(pair) for pairs in schedule for pair in pairs]
+    assert sorted(map(sorted, met)) == sorted(map(sorted, combinations(names, 2)))
+    assert all(len({node for pair in pairs for node in pair}) == 2 * len(pairs) for pairs in schedule)
+    assert len(schedule) == count - 1 + count % 2
+
+
+def test_nobody_at_the_other_end_is_a_reason() -> None:
+    assert measure("127.0.0.1", 1) == "127.0.0.1:1: Connection refused"
