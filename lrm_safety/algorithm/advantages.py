@@ -26,8 +26,8 @@ class AdvantageResult:
     """What the policy update needs of a rollout batch.
 
     advantages: float32 `[total_tokens]`. returns: float32 `[total_tokens]`, before normalisation.
-    stats: `kl_penalty_mean` over responses, `uninformative_group_fraction` over groups of two or more, the rest over
-    tokens.
+    stats: `kl_penalty_mean` over responses, `uninformative_group_fraction` over groups of two or more where the baseline
+    compares them, the rest over tokens.
     """
 
     advantages: Tensor
@@ -172,7 +172,7 @@ def compute_advantages(
         "advantage_std": float(advantages.double().std(correction=0)),
         "advantage_max_abs": float(advantages.abs().max()),
     }
-    if group_ids is not None:
+    if group_ids is not None and baseline.within_prompt:
         stats.update(_group_summary(scores, group_ids))
     return AdvantageResult(advantages, returns, stats)
 

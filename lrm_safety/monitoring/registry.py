@@ -147,7 +147,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "advantage/uninformative_group_fraction",
         "fraction",
-        "Prompts whose samples all scored alike: a group baseline learns nothing from them.",
+        "Prompts whose samples all scored alike, from which a group baseline learns nothing; with such a baseline alone.",
         0.0,
         0.8,
     ),

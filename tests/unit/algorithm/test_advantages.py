@@ -286,10 +286,12 @@ def test_stats_by_hand():
 def test_single_samples_have_no_group_statistic():
     result = compute_advantages(torch.tensor([1.0, 2.0]), torch.tensor([1, 1]), group_ids=torch.tensor([0, 1]))
     assert "uninformative_group_fraction" not in result.stats
-    mixed = compute_advantages(
-        torch.tensor([1.0, 2.0, 5.0]), torch.tensor([1, 1, 1]), group_ids=torch.tensor([0, 0, 1])
-    )
-    assert mixed.stats["uninformative_group_fraction"] == 0.0
+    alike = torch.tensor([2.0, 2.0, 5.0, 4.0]), torch.tensor([1, 1, 1, 1])
+    groups = torch.tensor([0, 0, 1, 1])
+    compared = compute_advantages(*alike, group_ids=groups, baseline=BASELINES["rloo"])
+    assert compared.stats["uninformative_group_fraction"] == 0.5
+    plain = compute_advantages(*alike, group_ids=groups)
+    assert "uninformative_group_fraction" not in plain.stats, "without a baseline of the group they teach as others do"
 
 
 def test_shapes_must_agree():
