@@ -6,8 +6,8 @@
 
 An owner on this machine is alive while its process is. Of an owner elsewhere (another machine, another container, this
 machine before it was started anew) only the heartbeat can be seen, the time stamp of `.owner`, renewed every
-`BEAT_SECONDS`: it is gone once that has not moved for `GONE_SECONDS`. No clocks are compared: who comes second watches the
-file, unless it is older than `LONG_AGO_SECONDS`. An owner that is gone is replaced.
+`BEAT_SECONDS`: it is gone once that has not moved for `GONE_SECONDS`. No clocks of machines are compared: who comes second
+watches the file, unless it is older than `LONG_AGO_SECONDS` by the clock of the storage. An owner that is gone is replaced.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import secrets
 import shlex
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -280,7 +281,7 @@ def _refuse_if_alive(directory: Path, place: Path, content: bytes) -> None:
         return
     described = str(owner or "a process that is just writing its name")
     first = _heartbeat(place)
-    if first is None or time.time() - first > LONG_AGO_SECONDS:
+    if first is None or _storage_time(directory) - first > LONG_AGO_SECONDS:
         return
     _logger.warning(
         "run.directory=%s: watching for a heartbeat of its owner (%s), up to %g s", directory, described, GONE_SECONDS
@@ -314,6 +315,12 @@ def _refusal(directory: Path, owner: str) -> str:
         f"run.directory={directory}: is in use by {owner}; nothing was changed: wait for it or stop it, "
         "or choose another run.name"
     )
+
+
+def _storage_time(directory: Path) -> float:
+    """The time by the clock that stamps a folder's files: on a network file system the server's."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        return os.fstat(file.fileno()).st_mtime
 
 
 def _heartbeat(place: Path) -> float | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -145,6 +146,48 @@ def test_an_owner_elsewhere_lives_while_its_heart_beats(tmp_path: Path, quick: N
     finally:
         stopped.set()
         thread.join()
+
+
+def test_an_owner_elsewhere_lives_though_this_clock_is_wrong(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without NTP is hours ahead, which makes every heartbeat look like one of long ago."""
+    record, stopped, right = elsewhere(tmp_path), threading.Event(), time.time
+    thread = threading.Thread(target=lambda: [os.utime(record) for _ in range(20) if not stopped.wait(0.2)])
+    monkeypatch.setattr(time, "time", lambda: right() + 7200.0)
+    thread.start()
+    try:
+        with pytest.raises(ConfigError, match=r"is in use by node7, process \d+, since "), owned(tmp_path, COMMAND):
+            pytest.fail("two owners")
+    finally:
+        stopped.set()
+        thread.join()
+    assert [path.name for path in tmp_path.iterdir()] == [".owner"]
+
+
+def test_another_machine_is_refused_while_the_first_works(tmp_path: Path) -> None:
+    """A real one, as far as Linux can be two: another name, and another space of process numbers."""
+    apart = ["unshare", "--uts", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*apart, "true"], capture_output=True).returncode:
+        pytest.skip("this user may not make namespaces")
+    often = "from lrm_safety import run_folder\nrun_folder.BEAT_SECONDS = 0.5\n"
+    hold = [sys.executable, "-c", often + HOLD, str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [*apart, "sh", "-c", 'hostname node7; exec "$@"', "sh", *hold], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "mine\n"
+        began = time.monotonic()
+        with (
+            pytest.raises(ConfigError, match=r"is in use by node7, process 1, since "),
+            owned(tmp_path / "run", COMMAND),
+        ):
+            pytest.fail("two owners")
+        assert time.monotonic() - began < 10
+    finally:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.wait(30)
 
 
 def test_an_owner_elsewhere_without_a_heartbeat_is_replaced(tmp_path: Path, quick: None) -> None:
