@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -30,7 +31,7 @@ class NodesRow(Row):
 
 def cluster_rows(address: str | None, directory: Path | None) -> Iterator[NodesRow]:
     """Every check, those of the cluster first. Raises ClusterError where no cluster can be joined."""
-    found = survey(address, directory, own_rows)
+    found = survey(address, directory, partial(own_rows, directory))
     yield overview_row(found)
     yield token_row(found.wants_token)
     yield from silent_rows(found.silent)
@@ -61,9 +62,9 @@ def places(found: Sequence[NodesRow]) -> list[str]:
     return [place(row.nodes) if row.nodes else "" for row in found]
 
 
-def own_rows(store_bytes: int) -> list[Row]:
+def own_rows(directory: Path | None, store_bytes: int) -> list[Row]:
     """Called on every node: what doctor says there, and its object store."""
-    return [*rows(), store_row(store_bytes, shutil.disk_usage(SHM).total if SHM.is_dir() else 0)]
+    return [*rows(directory), store_row(store_bytes, shutil.disk_usage(SHM).total if SHM.is_dir() else 0)]
 
 
 def overview_row(found: Survey) -> NodesRow:
@@ -80,11 +81,11 @@ def overview_row(found: Survey) -> NodesRow:
 def token_row(wanted: bool) -> NodesRow:
     """Whether everybody who reaches the cluster can run code on it."""
     if wanted:
-        return NodesRow("ray authentication", "the cluster wants its token")
+        return NodesRow("token mode", "the cluster wants its token")
     mend = (
         "start Ray with RAY_AUTH_MODE=token and one RAY_AUTH_TOKEN on all nodes (docs/runbook.md), or close its ports"
     )
-    return NodesRow("ray authentication", "none: whoever reaches the cluster runs code on it", "warn", mend)
+    return NodesRow("token mode", "none: whoever reaches the cluster runs code on it", "warn", mend)
 
 
 def silent_rows(silent: Mapping[str, str]) -> Iterator[NodesRow]:

@@ -99,8 +99,8 @@ def _print(found: Sequence[Row], where: Sequence[str]) -> None:
     Console().print(table)
 
 
-def rows() -> Iterator[Row]:
-    """Every check, in the order in which one would mend them."""
+def rows(runs: Path | None = None) -> Iterator[Row]:
+    """Every check, in the order in which one would mend them. `runs`: where runs are written; None: outputs/ in this folder."""
     yield system_row(platform.system(), platform.machine())
     yield python_row(sys.version_info[:2])
     yield from version_rows()
@@ -111,7 +111,7 @@ def rows() -> Iterator[Row]:
     yield from driver_rows()
     yield shm_row(Path("/dev/shm"))
     yield memory_row(psutil.virtual_memory().available)
-    yield disk_row(Path.cwd())
+    yield disk_row(runs or Path("outputs"))
     yield temporary_row(os.environ)
     home = Path(os.path.expanduser("~"))  # stays "~" for a user without a home
     yield ray_row(os.environ, home)
@@ -274,10 +274,10 @@ def memory_row(available_bytes: int) -> Row:
     return Row("memory", text)
 
 
-def disk_row(folder: Path) -> Row:
-    """Where runs are written unless `run.directory` says otherwise."""
-    free = shutil.disk_usage(folder).free
-    text = f"{free / GIB:.1f} GiB free for outputs/"
+def disk_row(runs: Path) -> Row:
+    """The disk under the folder in which runs are written, which need not be there yet."""
+    free = shutil.disk_usage(next(path for path in (runs, *runs.absolute().parents) if path.is_dir())).free
+    text = f"{free / GIB:.1f} GiB free for {runs}"
     if free < MINIMUM_DISK_BYTES:
         return Row("disk", text, "fail", "make room, or set run.directory to another disk")
     return Row("disk", f"{text}; a checkpoint takes 14 bytes a parameter (7B: 106 GB)")
