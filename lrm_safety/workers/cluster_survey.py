@@ -12,8 +12,7 @@ import ray
 
 from ..settings import ClusterSettings
 from .address import wants_token
-from .every_node import EveryNode, node_names
-from .group import this_node_id
+from .every_node import EveryNode, node_names, this_node_id
 from .groups import join_ray
 from .links import Link, measure_links, unreachable
 from .preflight import Difference, compare

@@ -84,6 +84,11 @@ def node_names() -> dict[str, str]:
     return names
 
 
+def this_node_id(worker: Any = None) -> str:
+    """The node this runs on: the controller's, or through `__ray_call__` a worker's."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
 def _reason(error: RayError) -> str:
     """Why a call failed, in a few words."""
     if missing := _MISSING_MODULE.search(str(error)):

@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ..errors import LrmSafetyError, WorkerError
 from ..modeling.distributed import LOOPBACK
+from .every_node import this_node_id
 from .placement import Placement
 
 DEATHS = (RayActorError, OutOfMemoryError, NodeDiedError, RuntimeEnvSetupError, ActorUnschedulableError)
@@ -207,11 +208,6 @@ def free_address(worker: Any, loopback: bool) -> tuple[str, int]:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind((host, 0))
         return host, listener.getsockname()[1]
-
-
-def this_node_id(worker: Any = None) -> str:
-    """The node this runs on: the controller's, or through `__ray_call__` a worker's."""
-    return str(ray.get_runtime_context().get_node_id())
 
 
 def describe(group: str, index: int, method: str, error: Exception) -> Exception:

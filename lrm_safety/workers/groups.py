@@ -18,7 +18,7 @@ from ..settings import ClusterSettings, Settings
 from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated
 from .address import check_address
-from .group import this_node_id
+from .every_node import this_node_id
 from .placement import Placement, nodes_of, release, reserve
 from .policy_group import PolicyGroup
 from .preflight import check_nodes

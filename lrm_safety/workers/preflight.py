@@ -14,8 +14,7 @@ from pathlib import Path
 from ..environment import DEVICE_PACKAGES, source_digest
 from ..errors import ClusterError
 from ..modeling.folder import model_glance
-from .every_node import EveryNode, node_names
-from .group import this_node_id
+from .every_node import EveryNode, node_names, this_node_id
 
 ANSWER_SECONDS = 60.0
 """Limit of one question; a node's first process has to start for it."""
