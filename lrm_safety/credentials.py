@@ -17,6 +17,12 @@ FILE_VARIABLE = "LRM_SAFETY_SECRETS"
 """Names the file, on every node."""
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 HIDDEN = "***"
+_SECRET_KEY = re.compile(
+    r"(?i)(?:.*[._])?(?:(?:api|access|secret|private)_?key|(?:api|access|auth|hub|hf|bearer)_?token|token|secret|password|passwd"
+    r"|passphrase|credentials?|authorization)"
+)
+"""In keys of a configuration: `api_key`, but neither `api_key_env`, which names a variable, nor `max_tokens`."""
+_VARIABLE = re.compile(r"\$\{oc\.env:([A-Za-z_][A-Za-z0-9_]*)")
 _SECRET_NAME = re.compile(
     r"(?i)(?:key|token|secret|passwd|password|passphrase|credential|authorization|bearer|(?<![a-z])pat)s?(?![a-z])"
     r"(?!.*_(?:path|file|dir|home|folder)$)"
@@ -82,6 +88,15 @@ def is_secret(name: str, value: str) -> bool:
 def holds_secret(text: str) -> bool:
     """Whether `text` holds an address with a user or a password in it, or what has the form of a well-known service's key."""
     return bool(_IN_ADDRESS.search(text) or _KNOWN.search(text))
+
+
+def holds_secret_override(override: str) -> bool:
+    """Whether `key=value` looks as if nobody should read it: what `holds_secret`, a value for a key named like a secret, or
+    ${oc.env:NAME} of a variable named like one, which would be written into the resolved configuration."""
+    key, _, value = override.partition("=")
+    if any(_SECRET_NAME.search(name) for name in _VARIABLE.findall(value)):
+        return True
+    return holds_secret(override) or bool(_SECRET_KEY.fullmatch(key.lstrip("+~")) and value not in ("", "null"))
 
 
 def without_secrets(argument: str) -> str:

@@ -11,15 +11,23 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+
+from .run_folder import RAY_JOB_VARIABLE
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AT_ONCE_SECONDS = 15.0
 """After a second signal, how long the process may take to end its actors before it leaves without."""
 TRY_AGAIN = 75
 """Exit status of a run that leaves at its deadline: EX_TEMPFAIL of sysexits.h, the same command goes on."""
+STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
+"""How long Ray waits between SIGTERM and SIGKILL where a job is stopped: a variable of the job's, or of the cluster's nodes."""
+RAYS_STOP_WAIT_SECONDS = 3
+"""Ray's default, in its job_supervisor.py."""
+SHORT_STOP_WAIT_SECONDS = 60
+"""An iteration and a checkpoint of the smallest models take about that."""
 
 
 class StopRequested(BaseException):
@@ -130,6 +138,18 @@ def kept_from_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def stop_caution(environment: Mapping[str, str]) -> str | None:
+    """What a run says that is a Ray job and would be killed by `ray job stop` before it has saved; None for any other."""
+    told = environment.get(STOP_WAIT_VARIABLE, "")
+    seconds = int(told) if told.isdecimal() else RAYS_STOP_WAIT_SECONDS
+    if RAY_JOB_VARIABLE not in environment or seconds >= SHORT_STOP_WAIT_SECONDS:
+        return None
+    return (
+        f"caution: whoever stops this job kills it after {seconds} s, before it can save; `lrm-safety submit` gives it half an "
+        f"hour, and so does {STOP_WAIT_VARIABLE}=1800 among the job's variables"
+    )
 
 
 def _is_rays(frame: FrameType | None) -> bool:

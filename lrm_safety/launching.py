@@ -1,44 +1,50 @@
-"""Hand a command of ours to a running Ray cluster as a job, follow its log, and return its exit code.
+"""Hand a command of ours to a running Ray cluster as a job, follow its log, find and stop it.
 
-The whole checkout travels as the job's working directory, less what `.gitignore` and `.rayignore` name, so the cluster
-runs the code and the configuration that lie here. The cluster's image has to hold the dependencies (docker/).
+A folder travels as the job's working directory (upload.py). A checkout brings its code and configuration along; from any other
+folder, which may hold configuration of the user's, the lrm_safety runs that is installed on the cluster. The cluster's image
+has to hold the dependencies (docker/).
 """
 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import logging
 import os
 import shlex
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .credentials import FILE_VARIABLE, holds_secret, is_secret
+from .credentials import FILE_VARIABLE, holds_secret, holds_secret_override, is_secret
 from .environment import COMMIT_VARIABLE, commit
 from .errors import ClusterError, ConfigError, first_line
+from .interruption import RAYS_STOP_WAIT_SECONDS, STOP_WAIT_VARIABLE
+from .settings.loader import FOLDERS_VARIABLE
+from .upload import patterns
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
+    from ray.job_submission import JobDetails, JobSubmissionClient
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-NOT_PASSED_ON = ("WANDB_API_KEY", "HF_TOKEN")
-"""Secrets that a submitter often has, and that travel in a file of the nodes alone (credentials.py)."""
-STOP_WAIT_VARIABLE, STOP_WAIT_SECONDS = "RAY_JOB_STOP_WAIT_TIME_S", "1800"
-"""How long `ray job stop` waits before it kills; Ray's own 3 s are over before an iteration has ended and is saved."""
+ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
+STOP_WAIT_SECONDS = 1800
+"""How long a job of ours has to save once it is told to stop; Ray's own 3 s are over before an iteration has ended."""
 CONNECT_TIMEOUT_SECONDS = 10.0
 AGENT_TIMEOUT_SECONDS = 60.0
 NO_AGENT = "No available agent"
 """What Ray's job server answers, after ten seconds of its own, while its node's agent is not up."""
 FINAL_STATUS_TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.5
-STOPPED_EXIT_CODE = 130
+STOPPED_EXIT_CODE = 143
+"""128 + SIGTERM, which the job got: Ray does not keep the exit code of a job that was stopped."""
 NOT_FOUND_EXIT_CODE = 127
+NAME_KEY = "job_name"
+"""Ray's own key in a job's metadata, shown by its dashboard."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +54,18 @@ class Job:
     entrypoint: str
     working_dir: Path
     environment: Mapping[str, str]
+    name: str | None = None
+    """What people call it; several jobs may share one."""
     num_cpus: float | None = None
     """CPUs that Ray reserves for the command itself, besides those of its workers; None: as the cluster does by default."""
     num_gpus: float | None = None
     """GPUs that Ray reserves for, and shows to, the command itself: `evaluate` and `analyze` run their models there."""
+    excludes: Sequence[str] = field(default=())
+    """Patterns of what stays behind of `working_dir`, besides its .gitignore and .rayignore."""
 
     def runtime_env(self) -> dict[str, Any]:
-        variables = {STOP_WAIT_VARIABLE: STOP_WAIT_SECONDS, **self.environment}
-        if (sent := commit()["commit"]) is not None:
-            variables[COMMIT_VARIABLE] = sent  # the repository itself stays behind
-        return {"working_dir": str(self.working_dir), "env_vars": variables}
+        variables = {STOP_WAIT_VARIABLE: str(STOP_WAIT_SECONDS), **self.environment}
+        return {"working_dir": str(self.working_dir), "excludes": list(self.excludes), "env_vars": variables}
 
     def __repr__(self) -> str:
         """Names of the variables only: their values may be secrets, and a repr ends in logs and tracebacks."""
@@ -71,77 +79,129 @@ def plan_job(
     working_dir: Path,
     passed: Sequence[str] = (),
     secrets_file: str | None = None,
+    *,
+    name: str | None = None,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
 ) -> Job:
-    """Put together `lrm-safety COMMAND OVERRIDES` as a job of the checkout `working_dir`.
+    """Put together `lrm-safety COMMAND OVERRIDES` as a job of the folder `working_dir`.
 
     Args:
         command: a subcommand, such as `train`.
         overrides: Hydra overrides; each is quoted for the shell, so lists and spaces arrive whole.
-        environment: the submitter's variables.
+        environment: the submitter's variables, of which LRM_SAFETY_CONF alone travels unasked.
         passed: variables that go with the job, NAME (of `environment`) or NAME=VALUE.
         secrets_file: path on the nodes of a file with the secrets of the job.
+        name, num_cpus, num_gpus: see `Job`.
 
     Raises:
-        ConfigError: `working_dir` is not a checkout, so the job would arrive without code or configuration; a variable is not
-            set; or a variable or an override looks like a secret, which Ray would show.
+        ConfigError: there is no such folder; a folder of configuration would not arrive; a variable is not set; or the name, a
+            variable or an override looks like a secret, which Ray would show.
     """
-    for needed in ("lrm_safety", "conf"):
-        if not (working_dir / needed).is_dir():
-            raise ConfigError(
-                f"{working_dir} holds no {needed}/: submit from a checkout, or name one with --working-dir"
-            )
+    if not working_dir.is_dir():
+        raise ConfigError(f"--working-dir {working_dir}: no such folder")
+    folder = working_dir.resolve()
+    if name is not None and (not name.strip() or not name.isprintable() or holds_secret(name)):
+        raise ConfigError("--name: must be words that everybody may read, on one line")
     variables: dict[str, str] = {} if secrets_file is None else {FILE_VARIABLE: secrets_file}
+    if named := [one for one in environment.get(FOLDERS_VARIABLE, "").split(os.pathsep) if one]:
+        variables[FOLDERS_VARIABLE] = os.pathsep.join(_on_the_nodes(one, folder, FOLDERS_VARIABLE) for one in named)
     for item in passed:
-        name, given, value = item.partition("=")
-        if not given and name not in environment:
-            raise ConfigError(f"--env {name}: is not set here; give --env {name}=VALUE")
-        variables[name] = value if given else environment[name]
-        if is_secret(name, variables[name]):
+        variable, given, value = item.partition("=")
+        if not given and variable not in environment:
+            raise ConfigError(f"--env {variable}: is not set here; give --env {variable}=VALUE")
+        variables[variable] = value if given else environment[variable]
+        if is_secret(variable, variables[variable]):
             raise ConfigError(
-                f"--env {name}: looks like a secret, and Ray shows a job's variables in its dashboard and its logs; put it into "
-                "a file on the nodes (--secrets PATH)"
+                f"--env {variable}: looks like a secret, and Ray shows a job's variables in its dashboard and its logs; put it "
+                "into a file on the nodes (--secrets PATH)"
             )
     for item in overrides:
-        if holds_secret(item):
+        if holds_secret_override(item):
             raise ConfigError(
-                f"{item.partition('=')[0]}: holds a user name, a password or a key, and Ray shows a job's command line; "
+                f"{item.partition('=')[0]}: looks like a user name, a password or a key, and Ray shows a job's command line; "
                 "put it into a file on the nodes (--secrets PATH)"
             )
-    return Job(shlex.join(["lrm-safety", command, *overrides]), working_dir.resolve(), variables)
+    words = list(overrides)
+    for i, word in enumerate(words[1:], start=1):
+        if words[i - 1] == "--config-dir":
+            words[i] = _on_the_nodes(word, folder, "--config-dir")
+    if (folder / "lrm_safety").resolve() == Path(__file__).resolve().parent and (
+        sent := commit()["commit"]
+    ) is not None:
+        variables[COMMIT_VARIABLE] = sent  # the repository itself stays behind
+    return Job(
+        shlex.join(["lrm-safety", command, *words]), folder, variables, name, num_cpus, num_gpus, patterns(folder)
+    )
 
 
-def connect(address: str) -> JobSubmissionClient:
-    """Open the job server of a cluster.
+def _on_the_nodes(named: str, working_dir: Path, key: str) -> str:
+    """What a folder of configuration is called in the job, which runs in a copy of `working_dir`. An absolute path elsewhere
+    stays: it may be on storage that the nodes see."""
+    path = Path(named)
+    if path.resolve().is_relative_to(working_dir):
+        return str(path.resolve().relative_to(working_dir))
+    if not path.is_absolute():
+        raise ConfigError(f"{key}: {named} lies outside {working_dir}, which is sent, and would be absent in the job")
+    return named
+
+
+def connect(address: str | None) -> JobSubmissionClient:
+    """Open the job server of a cluster; None takes RAY_API_SERVER_ADDRESS, then this machine's.
 
     Raises:
         ConfigError: `address` is not an http(s) address.
-        ClusterError: nothing listens there, or it refuses us (token authentication).
+        ClusterError: nothing listens there, or something else, or it refuses us (token authentication).
     """
-    parts = urlsplit(address)
+    address = address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+    _look_for_http(address)
+
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    for chatty in ("ray", "ray.dashboard.modules.dashboard_sdk"):  # of ignore files, folders left out, packages
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError:
+        held = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+        raise ClusterError(
+            f"the Ray cluster at {address} wants its token{', and not the one that is set here' * held}: set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's, which `ray get-auth-token` "
+            "prints on its head"
+        ) from None
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"what answers at {address} is not a Ray job server: {first_line(error)}") from None
+
+
+def _look_for_http(address: str) -> None:
+    """Raise where no HTTP server answers in ten seconds: Ray's own client waits without a limit for one that is silent."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:  # a port that is no number
+        parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"--address must look like http://HOST:8265 (Ray dashboard), not {address!r}")
-    try:  # Ray's own client waits without a limit where packets are dropped
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT_SECONDS).close()
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname, port, timeout=CONNECT_TIMEOUT_SECONDS)
+    try:
+        connection.connect()
     except OSError as error:
         raise ClusterError(
             f"no Ray cluster answers at {address} ({error}): start one with `ray start --head`, forward the dashboard's "
             "port, or name another with --address"
         ) from None
-
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
-
-    logging.getLogger("ray").setLevel(logging.WARNING)  # a line for every ignore file it reads
     try:
-        return JobSubmissionClient(address)
-    except AuthenticationError:
+        connection.request("GET", "/api/version")
+        connection.getresponse()
+    except (OSError, http.client.HTTPException):
         raise ClusterError(
-            f"the Ray cluster at {address} wants its token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
-            "RAY_AUTH_TOKEN_PATH) to the cluster's, which `ray get-auth-token` prints on its head"
+            f"what answers at {address} is not a Ray dashboard, whose port is 8265 unless `ray start --dashboard-port` says "
+            "another; 6379 is that of the cluster's nodes and 10001 that of Ray's client"
         ) from None
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"what answers at {address} is not a Ray job server: {first_line(error)}") from None
+    finally:
+        connection.close()
 
 
 def submit(client: JobSubmissionClient, job: Job) -> str:
@@ -158,6 +218,7 @@ def submit(client: JobSubmissionClient, job: Job) -> str:
             return client.submit_job(
                 entrypoint=job.entrypoint,
                 runtime_env=job.runtime_env(),
+                metadata={NAME_KEY: job.name} if job.name else None,
                 entrypoint_num_cpus=job.num_cpus,
                 entrypoint_num_gpus=job.num_gpus,
             )
@@ -177,7 +238,7 @@ def submit(client: JobSubmissionClient, job: Job) -> str:
 
 
 def follow(client: JobSubmissionClient, submission_id: str) -> int:
-    """Print the job's log as it grows; return the exit code of its entrypoint (130 if somebody stopped it).
+    """Print the job's log as it grows; return the exit code of its entrypoint (143 if somebody stopped it).
 
     Raises:
         ClusterError: the connection broke; the job itself goes on.
@@ -185,9 +246,11 @@ def follow(client: JobSubmissionClient, submission_id: str) -> int:
     try:
         asyncio.run(_print_log(client, submission_id))
         return _final_exit_code(client, submission_id)
+    except BrokenPipeError:
+        raise  # whoever reads our output has closed it
     except (RuntimeError, OSError) as error:
         raise ClusterError(
-            f"lost the log of {submission_id} ({first_line(error)}); the job goes on: ray job logs -f {submission_id}"
+            f"lost the log of {submission_id} ({first_line(error)}); the job goes on: lrm-safety jobs logs --follow {submission_id}"
         ) from None
 
 
@@ -204,12 +267,13 @@ def _final_exit_code(client: JobSubmissionClient, submission_id: str) -> int:
     while not (info := client.get_job_info(submission_id)).status.is_terminal():
         if time.monotonic() > deadline:  # the log ends before the status turns, but not by this much
             raise ClusterError(
-                f"job {submission_id} is {info.status} though its log has ended: ray job status {submission_id}"
+                f"job {submission_id} is {info.status} though its log has ended: lrm-safety jobs status {submission_id}"
             )
         time.sleep(POLL_SECONDS)
     if info.status == JobStatus.SUCCEEDED:
         return 0
     if info.status == JobStatus.STOPPED:
+        print(f"job {submission_id} was stopped", file=sys.stderr)
         return STOPPED_EXIT_CODE
     code = info.driver_exit_code or 1
     hint = "; is lrm-safety on the PATH of the cluster's nodes?" if code == NOT_FOUND_EXIT_CODE else ""
@@ -217,48 +281,53 @@ def _final_exit_code(client: JobSubmissionClient, submission_id: str) -> int:
     return code
 
 
-def run_job(
-    command: str,
-    overrides: Sequence[str],
-    *,
-    address: str | None,
-    working_dir: Path,
-    wait: bool,
-    passed: Sequence[str] = (),
-    secrets_file: str | None = None,
-    num_cpus: float | None = None,
-    num_gpus: float | None = None,
-) -> int:
-    """Submit and, if `wait`, follow to the end. Interrupting the wait leaves the job running.
+def jobs_of(client: JobSubmissionClient) -> list[JobDetails]:
+    """The jobs that were submitted to the cluster since it started, the newest last."""
+    # What a driver is that somebody started by hand has no submission id.
+    return sorted((job for job in client.list_jobs() if job.submission_id), key=lambda job: job.start_time or 0)
 
-    Args:
-        address: the dashboard; None takes RAY_API_SERVER_ADDRESS, then this machine's.
-        passed, secrets_file: see `plan_job`.
-        num_cpus, num_gpus: see `Job`.
 
-    Returns:
-        The job's exit code; 0 without `wait`; 130 if interrupted.
+def name_of(job: JobDetails) -> str:
+    """What `--name` called it; empty for a job without a name."""
+    name = (job.metadata or {}).get(NAME_KEY, "")
+    return "" if name == job.submission_id else name
+
+
+def find_job(client: JobSubmissionClient, called: str) -> JobDetails:
+    """The job of this submission id, or of this name: of several, the one that is not over.
+
+    Raises:
+        ClusterError: there is none, or there are several of this name.
     """
-    job = replace(
-        plan_job(command, overrides, os.environ, working_dir, passed, secrets_file),
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
-    )
-    if secrets_file is None and (held := [name for name in NOT_PASSED_ON if os.environ.get(name)]):
-        print(
-            f"{' and '.join(held)} set here and not passed on, since Ray shows a job's variables: the nodes need their own, or "
-            "--secrets PATH of a file on them",
-            file=sys.stderr,
+    jobs = jobs_of(client)
+    found = [job for job in jobs if job.submission_id == called] or [job for job in jobs if name_of(job) == called]
+    if len(found) > 1:
+        found = [job for job in found if not job.status.is_terminal()] or found
+    if not found:
+        known = ", ".join(name_of(job) or str(job.submission_id) for job in jobs[-5:])
+        raise ClusterError(
+            f"the cluster knows no job {called} ({f'the last ones: {known}' if known else 'it had none yet'})"
         )
-    target = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
-    client = connect(target)
-    submission_id = submit(client, job)
-    print(f"submitted {submission_id}: {job.entrypoint}", flush=True)
-    if not wait:
-        print(f"follow it: ray job logs -f --address {target} {submission_id}")
-        return 0
-    try:
-        return follow(client, submission_id)
-    except KeyboardInterrupt:
-        print(f"\nthe job goes on; stop it: ray job stop --address {target} {submission_id}", file=sys.stderr)
-        return STOPPED_EXIT_CODE
+    if len(found) > 1:
+        raise ClusterError(f"{called}: several jobs have this name; give an id of {_ids(found)}")
+    return found[0]
+
+
+def _ids(jobs: Sequence[JobDetails]) -> str:
+    return ", ".join(str(job.submission_id) for job in jobs)
+
+
+def stop_wait_seconds(job: JobDetails) -> int:
+    """How long Ray waits for this job after SIGTERM, unless the cluster's nodes have a variable of their own."""
+    told = (job.runtime_env or {}).get("env_vars", {}).get(STOP_WAIT_VARIABLE, "")
+    return int(told) if told.isdecimal() else RAYS_STOP_WAIT_SECONDS
+
+
+def stop(client: JobSubmissionClient, job: JobDetails) -> None:
+    """Ask Ray to stop a job: SIGTERM, and SIGKILL where the job has not ended after `stop_wait_seconds`.
+
+    Raises:
+        ClusterError: it is over already.
+    """
+    if job.status.is_terminal() or not client.stop_job(str(job.submission_id)):
+        raise ClusterError(f"job {job.submission_id} is over already ({job.status})")

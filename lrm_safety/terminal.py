@@ -1,4 +1,4 @@
-"""Tables for a terminal of any width."""
+"""Tables for a terminal of any width, and sizes as people read them."""
 
 from __future__ import annotations
 
@@ -43,3 +43,12 @@ def print_whole(console: Console, table: Table) -> None:
             line += f"{'   ' if line else '  '}{pair}"
         lines += [line] if line else []
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def told_bytes(size: float) -> str:
+    """`8 MiB`: a number of bytes in the unit that keeps it below 1024."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

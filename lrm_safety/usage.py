@@ -25,6 +25,7 @@ class Later:
 
 
 NO_TRAINING = "training had not begun, nothing was lost"
+DASHBOARD = "the cluster's dashboard; RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265"
 STATUS = (
     "Exit status: 0 done, 1 a run or a configuration failed, 128 + signal after Ctrl-C or SIGTERM (with a checkpoint)."
 )
@@ -51,6 +52,8 @@ class Command:
     """It does nothing but run what is configured."""
     interrupted: str = "nothing was lost"
     """What becomes of the work after Ctrl-C, where training, if any, does not catch the signal itself."""
+    words: tuple[str, ...] = ()
+    """What may follow the name first, for the shell's completion."""
 
 
 _COMMANDS = (
@@ -187,6 +190,41 @@ _COMMANDS = (
         ),
         "Steps, folders and keys: docs/study.md. The same command goes on after the last finished step.",
         root="study",
+    ),
+    Command(
+        "submit",
+        "run a command as a job of a running Ray cluster, and follow it",
+        "commands.jobs:submit",
+        "[OPTION ...] -- COMMAND [overrides]",
+        (
+            "--address http://HEAD:8265 -- train experiment=star1 run.directory=/shared/runs/mine",
+            "--no-wait --name qwen --env HF_HOME=/shared/hf -- train experiment=star1 model=qwen3_4b",
+            "--entrypoint-num-gpus 1 -- evaluate model=qwen3_4b evaluation=attaq",
+        ),
+        f"""  --address URL             {DASHBOARD}
+  --no-wait                 return once the job is submitted
+  --name NAME               what `lrm-safety jobs` calls it, besides its id
+  --env NAME[=VALUE]        a variable for the job, such as LRM_SAFETY_DATA; may be repeated; secrets are refused
+  --secrets PATH            a file on every node, readable by its owner alone, with lines such as WANDB_API_KEY=...
+  --entrypoint-num-cpus N   reserve for the command itself so many CPUs
+  --entrypoint-num-gpus N   and GPUs, which evaluate and analyze need for their models
+  --working-dir FOLDER      what is sent, the current folder by default: a checkout, or one with groups of your own
+  --max-upload MIB          refuse to send more than so much; 64 by default
+
+Exit status: that of the job; 143 where it was stopped. Ctrl-C leaves the job running: docs/clusters.md.""",
+        interrupted="the job, where it was submitted, goes on",
+    ),
+    Command(
+        "jobs",
+        "the jobs of a Ray cluster: list them, ask after one, follow its log, stop it",
+        "commands.jobs:jobs",
+        "[list [--json] | status JOB | logs [--follow] JOB | stop [--no-wait] JOB] [--address URL]",
+        ("logs --follow qwen  to its end, with its exit status", "stop raysubmit_x7Ym9QTk3bGv2LwE"),
+        f"""JOB is an id or a name. --address: {DASHBOARD}.
+`stop` sends SIGTERM, upon which a run saves and ends, and waits. Ray sends SIGKILL after RAY_JOB_STOP_WAIT_TIME_S of the job's
+variables: 1800 s for what `lrm-safety submit` sent, 3 s otherwise.""",
+        interrupted="the jobs go on as they did",
+        words=("list", "status", "logs", "stop"),
     ),
     Command(
         "runs",

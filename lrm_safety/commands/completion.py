@@ -38,6 +38,8 @@ def _query(request: str) -> None:
         if name.split()[: len(words)] == words and len(name.split()) > len(words):
             print(name.split()[len(words)])
     chosen = next((name for n in (2, 1) if (name := " ".join(words[:n])) in COMMANDS), None)
+    if chosen is not None and len(words) == len(chosen.split()):
+        print("\n".join(COMMANDS[chosen].words))
     if chosen is None or (root := COMMANDS[chosen].root) is None:
         return
     overrides = [word for word in words[len(chosen.split()) :] if not word.startswith("-")]

@@ -21,7 +21,7 @@ from ..lab.reports.folders import read_run
 from ..results import Evaluation
 from ..run_folder import ENVIRONMENT, ERROR, OWNER, at_work
 from ..settings.types import RUNS_VARIABLE
-from ..terminal import print_table
+from ..terminal import print_table, told_bytes
 
 HEAD = ["run", "command", "state", "updates", "safety", "size", "last"]
 State = Literal["running", "finished", "stopped", "failed"]
@@ -168,12 +168,4 @@ def _row(run: Run) -> list[str]:
         updates = f"{updates}/{run.planned_updates}"
     safety = "" if run.safety is None else f"{run.benchmark} {run.safety:.3f}"
     last = (run.ended or run.started)[len("2026-") : len("2026-11-28 22:14")]  # day and minute, UTC
-    return [run.name, run.command, run.state, updates, safety, _told(run.bytes), last]
-
-
-def _told(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+    return [run.name, run.command, run.state, updates, safety, told_bytes(run.bytes), last]

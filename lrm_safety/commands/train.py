@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -13,7 +14,7 @@ from ..diagnosis.evidence import Evidence
 from ..errors import ClusterError, ConfigError, LrmSafetyError, WorkerError
 from ..evaluation.in_loop import InLoopEvaluation
 from ..files import storage_problem
-from ..interruption import Interruption, kept_from_children
+from ..interruption import Interruption, kept_from_children, stop_caution
 from ..lab.planning.plan import cautions
 from ..lab.planning.shapes import adapter_parameters, num_parameters, shape_of
 from ..lifecycle import TrainingRun
@@ -67,7 +68,7 @@ def run_to_export(
         resume_state=checkpoint.state["recorder"] if checkpoint else None,
         resume_update=checkpoint.update if checkpoint else None,
     ) as recorder:
-        for line in cautions:
+        for line in (*cautions, *filter(None, [stop_caution(os.environ)])):
             recorder.note(line)
         interruption = Interruption()  # one for all attempts: a signal may reach the workers before the controller
         if checkpoint is not None:

@@ -31,10 +31,10 @@ def run_in(cluster: Head, arguments: list[str], folder: Path) -> subprocess.Comp
 def test_jobs_on_a_cluster_are_the_run_of_one_machine(
     cluster: Head, repository_root: Path, tmp_path: Path, uninterrupted: Path
 ) -> None:
-    """The first job, by our launcher, stops after two updates; the second, by Ray's own, finishes the run."""
+    """The first job, by `lrm-safety submit`, stops after two updates; the second, by Ray's own, finishes the run."""
     run = tmp_path / "run"
     overrides = ["train", *REPEATED, "seed=0", f"run.directory={run}"]
-    launcher = [sys.executable, "launchers/ray_job.py", "--address", cluster.dashboard]
+    launcher = [sys.executable, "-m", "lrm_safety", "submit", "--address", cluster.dashboard, "--"]
     first = run_in(cluster, [*launcher, *overrides, "schedule.stop_after_updates=2"], repository_root)
     assert first.returncode == 0, first.stdout + first.stderr
     assert checkpoints(run) == ["update-000002"]

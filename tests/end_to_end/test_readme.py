@@ -23,7 +23,7 @@ RUN_ELSEWHERE = {
     "lrm-safety fetch smollm2_135m": ("end_to_end/test_runs.py", "test_a_real_model_on_real_prompts"),
     "lrm-safety samples": ("unit/commands/test_samples.py", "test_text_is_shown_after_consent_alone"),
     "lrm-safety export": ("unit/commands/test_export_command.py", "test_what_is_exported_and_where"),
-    "python launchers/ray_job.py": ("end_to_end/test_cluster.py", "test_jobs_on_a_cluster_are_the_run_of_one_machine"),
+    "lrm-safety submit": ("end_to_end/test_cluster.py", "test_jobs_on_a_cluster_are_the_run_of_one_machine"),
 }
 """Beginnings of commands that cannot be composed, with the test that runs the same."""
 

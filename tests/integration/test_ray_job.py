@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -22,26 +23,66 @@ def head() -> Iterator[Head]:
         yield head
 
 
-def launch(root: Path, head: Head, variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "launchers/ray_job.py", "--address", head.dashboard, *arguments]
-    environment = os.environ | head.authentication | variables
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=180)
+def launch(head: Head, folder: Path, variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`lrm-safety ARGUMENTS` of this checkout, in a folder."""
+    root = Path(__file__).parents[2]
+    environment = os.environ | head.authentication | {"RAY_API_SERVER_ADDRESS": head.dashboard, "PYTHONPATH": str(root)}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "lrm_safety", *arguments],
+        cwd=folder,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
 
 
-def test_jobs_print_their_log_and_return_their_exit_code(repository_root: Path, head: Head) -> None:
-    done = launch(repository_root, head, {}, "help")
+def test_jobs_print_their_log_return_their_exit_code_and_are_found_again(repository_root: Path, head: Head) -> None:
+    done = launch(head, repository_root, {}, "submit", "--name", "first", "--", "help")
     assert done.returncode == 0, done.stderr
     assert "usage: lrm-safety COMMAND" in done.stdout
+    assert re.match(rf"sending {re.escape(str(repository_root))}: \d+ files, \d+ MiB unpacked\n", done.stdout)
 
-    failed = launch(repository_root, head, {}, "train", "experiment=no such experiment")
+    failed = launch(head, repository_root, {}, "submit", "train", "experiment=no such experiment")
     assert failed.returncode == 1
     assert "no such experiment" in failed.stdout
-
     assert re.fullmatch(r"job raysubmit_\w+ failed with exit code 1", failed.stderr.splitlines()[-1])
 
-    left = launch(repository_root, head, {}, "--no-wait", "help")
-    assert left.returncode == 0
+    listed = json.loads(launch(head, repository_root, {}, "jobs", "list", "--json").stdout)
+    assert [(job["name"], job["status"], job["exit code"]) for job in listed] == [
+        ("first", "SUCCEEDED", 0),
+        ("", "FAILED", 1),
+    ]
+    again = launch(head, repository_root, {}, "jobs", "logs", "--follow", listed[1]["id"])
+    assert again.returncode == 1 and "no such experiment" in again.stdout
+    known = launch(head, repository_root, {}, "jobs", "status", "first")
+    assert known.returncode == 0 and f"id         {listed[0]['id']}\n" in known.stdout
+    for words, message in (
+        (("stop", "first"), "is over already (SUCCEEDED)"),
+        (("status", "nothing"), "the cluster knows no job nothing (the last ones: first, raysubmit_"),
+    ):
+        refused = launch(head, repository_root, {}, "jobs", *words)
+        assert refused.returncode == 1 and message in refused.stderr and len(refused.stderr.splitlines()) == 1
+
+    launcher = [sys.executable, "launchers/ray_job.py", "--address", head.dashboard, "--no-wait", "help"]
+    environment = os.environ | head.authentication
+    left = subprocess.run(launcher, cwd=repository_root, env=environment, capture_output=True, text=True, timeout=60)
+    assert left.returncode == 0, left.stderr
     assert re.search(r"submitted raysubmit_\w+: lrm-safety help", left.stdout)
+
+
+def test_a_folder_of_the_users_brings_its_groups_to_the_lrm_safety_of_the_cluster(head: Head, tmp_path: Path) -> None:
+    (tmp_path / "conf/model").mkdir(parents=True)
+    (tmp_path / "conf/model/mine.yaml").write_text("defaults: [miniature]\n")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/rows.jsonl").write_text("{}\n")
+    ran = launch(
+        head, tmp_path, {"LRM_SAFETY_CONF": str(tmp_path / "conf")},
+        "submit", "--", "train", "experiment=miniature", "model=mine", "--cfg", "job",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "2 files" not in ran.stdout and "1 files, 24 B unpacked; not a checkout" in ran.stdout
+    assert "miniature" in ran.stdout.partition("model:\n")[2]
 
 
 def test_secrets_arrive_and_stand_in_no_file_of_ray(repository_root: Path, head: Head, tmp_path: Path) -> None:
@@ -60,8 +101,9 @@ def test_secrets_arrive_and_stand_in_no_file_of_ray(repository_root: Path, head:
         f"    for name in {sorted(planted)}:\n"
         "        print(name, hashlib.sha256(os.environ[name].encode()).hexdigest(), os.environ['LRM_SAFETY_DATA'])\n"
     )
-    options = ("--working-dir", str(checkout), "--secrets", str(file), "--env", "LRM_SAFETY_DATA=/some/where")
-    ran = launch(repository_root, head, planted, *options, "train")
+    options = ("submit", "--secrets", str(file), "--env", "LRM_SAFETY_DATA=/some/where")
+    # Of the sender there is the checkout in PYTHONPATH; of the job there is what was sent.
+    ran = launch(head, checkout, planted, *options, "train")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     for name, value in planted.items():
         assert f"{name} {hashlib.sha256(value.encode()).hexdigest()} /some/where" in ran.stdout
@@ -86,12 +128,16 @@ def test_the_code_of_the_checkout_runs_not_the_installed_one(repository_root: Pa
     (tmp_path / "lrm_safety").mkdir()
     (tmp_path / "lrm_safety/__init__.py").touch()
     (tmp_path / "lrm_safety/cli.py").write_text("def main():\n    print('other code')\n    return 7\n")
-    ran = launch(repository_root, head, {}, "--working-dir", str(tmp_path), "train")
+    ran = launch(head, repository_root, {}, "submit", "--working-dir", str(tmp_path), "train")
     assert "other code" in ran.stdout
     assert ran.returncode == 7
 
 
-def test_a_missing_token_is_one_line(repository_root: Path, head: Head) -> None:
-    refused = launch(repository_root, head, {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}, "help")
-    assert refused.returncode == 1
-    assert "wants its token" in refused.stderr and len(refused.stderr.splitlines()) == 1
+def test_a_missing_or_another_token_is_one_line(repository_root: Path, head: Head) -> None:
+    for variables, told in (
+        ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}, "wants its token: set"),
+        ({"RAY_AUTH_TOKEN": "a" * 64}, "wants its token, and not the one that is set here: set"),
+    ):
+        refused = launch(head, repository_root, variables, "submit", "help")
+        assert refused.returncode == 1
+        assert told in refused.stderr and len(refused.stderr.splitlines()) == 1

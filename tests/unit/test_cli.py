@@ -21,7 +21,8 @@ from lrm_safety.interruption import StopRequested
 
 COMMANDS = (
     "train", "sft", "evaluate", "evaluate calibrate", "analyze reflection", "analyze memorization", "export",
-    "reward", "audit-reward", "study", "runs", "report", "samples", "tensorboard", "plan", "demo", "fetch", "doctor",
+    "reward", "audit-reward", "study", "submit", "jobs", "runs", "report",
+    "samples", "tensorboard", "plan", "demo", "fetch", "doctor",
     "build-miniature", "docs",
 )  # fmt: skip
 

@@ -5,6 +5,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,10 +22,34 @@ def test_overrides_reach_the_job_as_they_were_given(repository_root: Path) -> No
     job = plan_job("train", overrides, {}, repository_root)
     assert shlex.split(job.entrypoint) == ["lrm-safety", "train", *overrides]
     sent = job.runtime_env()
-    assert sent["working_dir"] == str(repository_root) and sent.keys() == {"working_dir", "env_vars"}
+    assert sent["working_dir"] == str(repository_root) and sent.keys() == {"working_dir", "excludes", "env_vars"}
     # Ray gives a job 3 seconds to save unless told otherwise.
     assert int(sent["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) >= 600
     assert sent["env_vars"].keys() <= {"RAY_JOB_STOP_WAIT_TIME_S", "LRM_SAFETY_COMMIT"}
+
+
+def test_the_commit_travels_with_the_code_and_not_with_another_folder(repository_root: Path, tmp_path: Path) -> None:
+    """What runs from another folder is the lrm_safety of the cluster, whose commit nobody here knows."""
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=repository_root, capture_output=True, text=True
+    ).stdout.strip()
+    assert plan_job("train", [], {}, repository_root).environment == ({"LRM_SAFETY_COMMIT": head} if head else {})
+    assert plan_job("train", [], {}, tmp_path).environment == {}
+
+
+def test_folders_of_configuration_are_called_as_the_job_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine/conf").mkdir(parents=True)
+    given = {"LRM_SAFETY_CONF": f"{tmp_path}/mine/conf:/shared/conf"}
+    job = plan_job("train", ["--config-dir", "mine/conf", "model=x"], given, tmp_path / "mine")
+    assert job.environment["LRM_SAFETY_CONF"] == "conf:/shared/conf"
+    assert shlex.split(job.entrypoint) == ["lrm-safety", "train", "--config-dir", "conf", "model=x"]
+    with pytest.raises(ConfigError, match=r"--config-dir: conf lies outside .*mine, which is sent"):
+        plan_job("train", ["--config-dir", "conf"], {}, tmp_path / "mine")
+    with pytest.raises(ConfigError, match=r"LRM_SAFETY_CONF: \.\./conf lies outside"):
+        plan_job("train", [], {"LRM_SAFETY_CONF": "../conf"}, tmp_path / "mine")
 
 
 def test_only_named_variables_travel_and_of_secrets_the_file_alone(repository_root: Path) -> None:
@@ -47,8 +72,10 @@ def test_only_named_variables_travel_and_of_secrets_the_file_alone(repository_ro
         ([], ["OPENAI_API_KEY=k-123"], "--env OPENAI_API_KEY: looks like a secret"),
         ([], ["PROXY=http://me:k-123@host"], "--env PROXY: looks like a secret"),
         ([], ["HF_HOME"], "--env HF_HOME: is not set here"),
-        (["data.hub_id=https://me:k-123@host/x"], [], "data.hub_id: holds a user name, a password or a key"),
-        (["run.name=hf_abcdefghijklmnopqrst"], [], "run.name: holds a user name, a password or a key"),
+        (["data.hub_id=https://me:k-123@host/x"], [], "data.hub_id: looks like a user name, a password or a key"),
+        (["run.name=hf_abcdefghijklmnopqrst"], [], "run.name: looks like"),
+        (["+reward.models.x.args.api_key=k-123"], [], "reward.models.x.args.api_key: looks like"),
+        (["run.name=${oc.env:WANDB_API_KEY}"], [], "run.name: looks like"),
     ],
 )
 def test_secrets_are_refused_where_ray_would_show_them(
@@ -59,12 +86,31 @@ def test_secrets_are_refused_where_ray_would_show_them(
     assert "k-123" not in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_a_folder_without_code_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--working-dir"):
-        plan_job("train", [], {}, tmp_path)
+@pytest.mark.parametrize(
+    "override",
+    [
+        "evaluation.judges.mine.api_key_env=JUDGE_KEY",
+        "recipe.max_tokens=8",
+        "run.directory=${oc.env:HOME}/x",
+        "a.token=null",
+    ],
+)
+def test_overrides_that_hold_no_secret_travel(tmp_path: Path, override: str) -> None:
+    assert override in shlex.split(plan_job("train", [override], {}, tmp_path).entrypoint)
 
 
-@pytest.mark.parametrize("address", ["head:8265", "ray://head:10001", "http://", ""])
+def test_a_folder_that_is_absent_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--working-dir .*no such folder"):
+        plan_job("train", [], {}, tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", ["", " ", "two\nlines", "hf_abcdefghijklmnopqrst"])
+def test_a_name_that_cannot_be_shown_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="--name"):
+        plan_job("train", [], {}, tmp_path, name=name)
+
+
+@pytest.mark.parametrize("address", ["head:8265", "ray://head:10001", "http://", "http://head:port"])
 def test_an_address_that_is_no_dashboard_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="--address"):
         connect(address)
@@ -81,6 +127,24 @@ def test_no_cluster_is_one_line(repository_root: Path) -> None:
     assert ended.returncode == 1
     assert ended.stdout == "" and len(ended.stderr.splitlines()) == 1
     assert ended.stderr.startswith("error: no Ray cluster answers at")
+
+
+@pytest.mark.parametrize("answer", [b"\x00\x00\x12\x04\x00\x00\x00\x00\x00", b""], ids=["gRPC", "nothing"])
+def test_a_port_of_something_else_is_one_line(answer: bytes) -> None:
+    """The GCS answers with frames of HTTP/2, of which HTTP/1 can read nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            connection.sendall(answer)
+            connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ClusterError, match="is not a Ray dashboard, whose port is 8265") as refused:
+            connect(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread.join()
+    assert "\n" not in str(refused.value)
 
 
 class Server:
@@ -121,7 +185,8 @@ def test_a_refused_job_names_the_mend_at_once(tmp_path: Path) -> None:
 def test_a_command_gets_the_gpus_that_its_own_process_needs(tmp_path: Path) -> None:
     """An evaluation runs its engine in the job's own process, which sees no GPU unless it reserves one."""
     server = Server("raysubmit_1")
-    submit(cast(Any, server), Job("lrm-safety evaluate", tmp_path, {}, num_gpus=1.0))
+    submit(cast(Any, server), Job("lrm-safety evaluate", tmp_path, {}, "mine", num_gpus=1.0))
     # The names of Ray's JobSubmissionClient.submit_job.
+    assert server.request["metadata"] == {"job_name": "mine"}
     assert server.request["entrypoint_num_gpus"] == 1.0 and server.request["entrypoint_num_cpus"] is None
     assert set(server.request) <= set(inspect.signature(JobSubmissionClient.submit_job).parameters)

@@ -1,0 +1,224 @@
+"""`lrm-safety submit` and `lrm-safety jobs`: commands of ours as jobs of a running Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from rich.console import Console
+
+from ..errors import ClusterError, ConfigError
+from ..interruption import STOP_WAIT_VARIABLE
+from ..launching import (
+    POLL_SECONDS,
+    connect,
+    find_job,
+    follow,
+    jobs_of,
+    name_of,
+    plan_job,
+    stop,
+    stop_wait_seconds,
+)
+from ..launching import submit as submit_job
+from ..terminal import print_table
+from ..upload import DEFAULT_LIMIT_MIB, RAY_LIMIT_MIB, look_at
+from ..usage import COMMANDS
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+NOT_PASSED_ON = ("WANDB_API_KEY", "HF_TOKEN")
+"""Secrets that a submitter often has, and that travel in a file of the nodes alone (credentials.py)."""
+INTERRUPTED_EXIT_CODE = 130
+STOP_GRACE_SECONDS = 60.0
+"""After Ray's own limit, for its SIGKILL and its bookkeeping."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Arguments of one command; what is wrong with them is one line."""
+
+    def __init__(self, command: str, *, of_a_job: bool = False) -> None:
+        super().__init__(command, add_help=False, allow_abbrev=False)
+        self.add_argument("--address")
+        if of_a_job:
+            self.add_argument("job")
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {message}; `lrm-safety {self.prog.split()[0]} --help` lists what it knows")
+
+
+def submit(arguments: Sequence[str]) -> int:
+    """Send the working folder, start a command of ours as a job and, unless --no-wait is given, follow it to its end.
+
+    Interrupting the wait leaves the job running. Returns the job's exit code: 143 where it was stopped, 130 where the wait was
+    interrupted; 0 with --no-wait. Raises ConfigError before anything is sent, ClusterError for what the cluster refuses.
+    """
+    given = _submit_options(arguments)
+    job = plan_job(
+        given.command,
+        given.overrides,
+        os.environ,
+        given.working_dir,
+        given.env,
+        given.secrets,
+        name=given.name,
+        num_cpus=given.entrypoint_num_cpus,
+        num_gpus=given.entrypoint_num_gpus,
+    )
+    upload = look_at(job.working_dir, given.max_upload)
+    if given.secrets is None and (held := _secrets_here(given.overrides)):
+        print(
+            f"{' and '.join(held)} set here and not passed on, since Ray shows a job's variables: the nodes need their own, or "
+            "--secrets PATH of a file on them",
+            file=sys.stderr,
+        )
+    client = connect(given.address)
+    print(upload, flush=True)
+    submission_id = submit_job(client, job)
+    print(f"submitted {submission_id}: {job.entrypoint}", flush=True)
+    at = f"--address {given.address} " if given.address else ""
+    if not given.wait:
+        print(f"follow it: lrm-safety jobs logs {at}--follow {submission_id}")
+        return 0
+    return _follow(client, submission_id, f"lrm-safety jobs stop {at}{submission_id}")
+
+
+def _submit_options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser("submit")
+    parser.add_argument("--working-dir", type=Path, default=Path())
+    parser.add_argument("--wait", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--name")
+    parser.add_argument("--env", action="append", default=[])
+    parser.add_argument("--secrets")
+    parser.add_argument("--max-upload", type=int, default=DEFAULT_LIMIT_MIB)
+    parser.add_argument("--entrypoint-num-cpus", type=float)
+    parser.add_argument("--entrypoint-num-gpus", type=float)
+    parser.add_argument("words", nargs=argparse.REMAINDER)
+    given = parser.parse_args(arguments)
+    words = given.words[1:] if given.words[:1] == ["--"] else given.words
+    if not words:
+        parser.error("give a command after the options, such as `-- train experiment=miniature`")
+    given.command, given.overrides = words[0], words[1:]
+    known = {name.split()[0] for name in COMMANDS} | {"help"}
+    if given.command not in known:
+        near = difflib.get_close_matches(given.command, known, n=1)
+        raise ConfigError(
+            f"submit: {given.command} is no command of ours" + (f"; did you mean {near[0]}?" if near else "")
+        )
+    if not 0 < given.max_upload <= RAY_LIMIT_MIB:
+        raise ConfigError(f"--max-upload {given.max_upload}: must be 1 to {RAY_LIMIT_MIB} MiB, the most that Ray takes")
+    return given
+
+
+def _secrets_here(overrides: Sequence[str]) -> list[str]:
+    """Names of the secrets that are set here and that the job may want."""
+    named = [item.partition("=")[2] for item in overrides if item.partition("=")[0].endswith("api_key_env")]
+    return [name for name in dict.fromkeys((*NOT_PASSED_ON, *named)) if os.environ.get(name)]
+
+
+def jobs(arguments: Sequence[str]) -> int:
+    """Run `jobs [list | status JOB | logs JOB | stop JOB]`; returns the exit status, that of the job for `logs --follow`.
+
+    Raises ConfigError for other arguments, ClusterError for an unknown job and for one that is over where it is to be stopped.
+    """
+    parts = {"list": _list, "status": _status, "logs": _logs, "stop": _stop}
+    first, *rest = arguments or ["list"]
+    if first.startswith("-"):
+        first, rest = "list", list(arguments)
+    if first not in parts:
+        raise ConfigError(f"jobs: knows {', '.join(parts)}, not {first}")
+    return parts[first](rest)
+
+
+def _list(arguments: Sequence[str]) -> int:
+    parser = _Parser("jobs list")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args(arguments)
+    found = [_facts(job) for job in jobs_of(connect(given.address))]
+    if given.json:
+        print(json.dumps(found, indent=2))
+    elif not found:
+        print("the cluster had no job yet")
+    else:
+        head = ["id", "name", "status", "started", "took", "command"]
+        rows = [[str(one[column] or "") for column in head] for one in found]
+        print_table(Console(), "jobs of the cluster, the newest last", head, rows, left=len(head))
+    return 0
+
+
+def _status(arguments: Sequence[str]) -> int:
+    parser = _Parser("jobs status", of_a_job=True)
+    given = parser.parse_args(arguments)
+    for name, value in _facts(find_job(connect(given.address), given.job)).items():
+        if value not in (None, ""):
+            print(f"{name:<10} {value}")
+    return 0
+
+
+def _logs(arguments: Sequence[str]) -> int:
+    parser = _Parser("jobs logs", of_a_job=True)
+    parser.add_argument("--follow", "-f", action="store_true")
+    given = parser.parse_args(arguments)
+    client = connect(given.address)
+    submission_id = str(find_job(client, given.job).submission_id)
+    if given.follow:
+        return _follow(client, submission_id, f"lrm-safety jobs stop {given.job}")
+    sys.stdout.write(client.get_job_logs(submission_id))
+    return 0
+
+
+def _stop(arguments: Sequence[str]) -> int:
+    parser = _Parser("jobs stop", of_a_job=True)
+    parser.add_argument("--wait", action=argparse.BooleanOptionalAction, default=True)
+    given = parser.parse_args(arguments)
+    client = connect(given.address)
+    job = find_job(client, given.job)
+    stop(client, job)
+    seconds, began = stop_wait_seconds(job), time.monotonic()
+    print(
+        f"{job.submission_id} was sent SIGTERM: a run saves a checkpoint and ends; Ray kills it after {seconds} s "
+        f"({STOP_WAIT_VARIABLE} of the job)",
+        flush=True,
+    )
+    if not given.wait:
+        return 0
+    while not client.get_job_status(str(job.submission_id)).is_terminal():
+        if (waited := time.monotonic() - began) > seconds + STOP_GRACE_SECONDS:
+            raise ClusterError(f"job {job.submission_id} has not ended {waited:.0f} s after it was stopped")
+        time.sleep(POLL_SECONDS)
+    print(f"it ended after {time.monotonic() - began:.0f} s")
+    return 0
+
+
+def _follow(client: JobSubmissionClient, submission_id: str, how_to_stop: str) -> int:
+    """The exit code of the job; 130 after Ctrl-C, which leaves it running."""
+    try:
+        return follow(client, submission_id)
+    except KeyboardInterrupt:
+        print(f"\nthe job goes on; stop it: {how_to_stop}", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+
+
+def _facts(job: JobDetails) -> dict[str, str | int | None]:
+    """What is shown of a job, by the names under which it is shown. Its variables are not."""
+    started = None if job.start_time is None else datetime.fromtimestamp(job.start_time / 1000, UTC)
+    ended = datetime.fromtimestamp(job.end_time / 1000, UTC) if job.end_time else datetime.now(UTC)
+    return {
+        "id": job.submission_id,
+        "name": name_of(job),
+        "status": str(job.status),
+        "exit code": job.driver_exit_code,
+        "started": f"{started:%m-%d %H:%M:%S} UTC" if started else None,
+        "took": str(ended - started).partition(".")[0] if started else None,
+        "command": job.entrypoint,
+        "message": next(iter((job.message or "").splitlines()), ""),
+    }
