@@ -45,16 +45,18 @@ REPEATED = (
 
 
 class Command:
-    """`lrm-safety ARGUMENTS` in its own process group, with stdout and stderr in files."""
+    """`lrm-safety ARGUMENTS` in its own process group, with stdout and stderr in files; `prefix` is a command that starts it."""
 
-    def __init__(self, folder: Path, arguments: Sequence[str], **environment: str) -> None:
+    def __init__(
+        self, folder: Path, arguments: Sequence[str], *, prefix: Sequence[str] = (), **environment: str
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("*.stdout")))
         self._files = (folder / f"{number}.stdout", folder / f"{number}.stderr")
         self.began = time.monotonic()
         with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "lrm_safety", *arguments],
+                [*prefix, sys.executable, "-m", "lrm_safety", *arguments],
                 cwd=folder,
                 env={**child_environment(), **environment},
                 stdout=out,

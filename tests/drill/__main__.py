@@ -1,0 +1,196 @@
+"""`make drill`: do harm to runs in every way at random moments, and see whether they survive or end with one line of cause.
+
+    python tests/drill [--seed 0] [--patience 1] [--out outputs/drill] [FAULT ...]
+
+Each fault has a run of its own. One that ended is started again by the same command and compared with an undisturbed run. At the
+end stands a table, also in OUT/drill.md and OUT/drill.json. Exit status 1 where a fault neither was survived nor ended with one
+line of cause, where something was left behind, or where a result is not what was promised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent), str(HERE.parent / "end_to_end")]
+# The runs are started in folders of their own.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parents[1]), os.environ.get("PYTHONPATH")]))
+
+import psutil  # noqa: E402
+import pytest  # noqa: E402
+import supervised_faults  # noqa: E402, F401
+from declared import FAULTS, Fault  # noqa: E402
+from scene import GRACE_SECONDS, ROUNDING, NotRun, Row, Scene, difference, last_lines  # noqa: E402
+
+COLUMNS = (
+    "fault",
+    "harm",
+    "outcome",
+    "noticed after",
+    "what was said",
+    "the same command again",
+    "left behind",
+    "wrong",
+)
+CAUSE_LENGTH = 160
+
+
+class Drill:
+    """Faults one after the other, and the undisturbed runs that they are compared with."""
+
+    def __init__(self, root: Path, seed: int, patience: float) -> None:
+        self._root, self._seed, self._patience = root, seed, patience
+        self._undisturbed: dict[tuple[str, ...], Path] = {}
+        self._living: list[tuple[Row, float, psutil.Process]] = []
+        """Processes of runs that have ended, and when: some of Ray's need a minute."""
+
+    def undisturbed(self, base: str, lasting: tuple[str, ...]) -> Path:
+        """A finished run without harm."""
+        key = (base, *lasting)
+        if key not in self._undisturbed:
+            scene = Scene("undisturbed", base, self._root / f"undisturbed-{len(self._undisturbed)}", 0, self._patience)
+            scene.lasting = lasting
+            try:
+                scene.start()
+                assert scene.finish() == 0, scene.subject.output
+            finally:
+                scene.close()
+            self._undisturbed[key] = scene.run
+        return self._undisturbed[key]
+
+    def play(self, fault: Fault) -> Row:
+        """Make one fault and judge what became of it."""
+        scene = Scene(fault.name, fault.base, self._root / fault.name, self._seed, self._patience)
+        began = time.monotonic()
+        try:
+            fault.make(scene)
+            self._judge(fault, scene, scene.watch(fault.says, fault.limit))
+        except NotRun as reason:
+            scene.row.outcome = f"not run: {reason}"
+        except (Exception, pytest.fail.Exception) as error:
+            scene.row.outcome = scene.row.outcome or "the drill failed"
+            scene.row.wrong.append(f"{type(error).__name__}: {' '.join(str(error).split())[:600]}")
+        finally:
+            hung = scene.row.outcome == "HUNG"
+            ended = time.monotonic()
+            if not hung:
+                self._living += [(scene.row, ended, one) for subject in scene.subjects for one in subject.living()]
+            if hung or scene.row.wrong:
+                scene.close()
+            else:
+                scene.clean_up()
+        scene.row.seconds = time.monotonic() - began
+        return scene.row
+
+    def _judge(self, fault: Fault, scene: Scene, status: int | None) -> None:
+        row, said = scene.row, scene.subject.output
+        if status is None:
+            row.outcome = "HUNG"
+            row.wrong.append(
+                f"neither ended nor through after {fault.limit * self._patience:g} s: {last_lines(scene.subject)}"
+            )
+            return
+        restarted = "restart 1 of" in said
+        row.outcome = "ended" if status else "restarted" if restarted else "survived"
+        if fault.says is not None and row.noticed is None:
+            row.wrong.append(f"nothing was said of it: {last_lines(scene.subject)}")
+        if "Traceback" in said:
+            row.wrong.append("a traceback was shown")
+        killed = status == -9
+        if status and not killed:
+            told = [line for line in said.splitlines() if line.startswith(("error:", "stopped by"))]
+            if len(told) != 1:
+                row.wrong.append(f"status {status} with {len(told)} lines of cause: {last_lines(scene.subject)}")
+        if status:
+            scene.before_again()
+            scene.start()
+            status = scene.finish()
+            if status:
+                row.again = f"status {status}"
+                row.wrong.append(f"started again: {last_lines(scene.subject)}")
+                return
+        if fault.promise == "finished":
+            row.again = "finished"
+        else:
+            off = difference(scene.run, self.undisturbed(fault.base, scene.lasting))
+            row.again = "equal" if off == 0 else "within rounding" if off <= ROUNDING else f"differs by {off:.1e}"
+            if off > (0.0 if fault.promise == "equal" else ROUNDING):
+                row.wrong.append("the result is not that of the undisturbed run")
+        row.orphans += scene.leftovers()
+
+    def look_for_orphans(self) -> None:
+        """Name what is left of runs that ended, once each had its time."""
+        for row, ended, process in self._living:
+            while process.is_running() and time.monotonic() < ended + GRACE_SECONDS:
+                time.sleep(1)
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                row.orphans.append(f"process {process.pid} {process.name()}")
+                process.kill()
+        self._living.clear()
+
+
+def table(rows: list[Row]) -> str:
+    """The rows in Markdown."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    for row in rows:
+        noticed = "" if row.noticed is None else f"{row.noticed:.1f} s"
+        told = row.cause[:CAUSE_LENGTH].replace("|", "\\|")
+        cells = (row.fault, row.harm, row.outcome, noticed, told, row.again, "; ".join(row.orphans) or "nothing")
+        lines.append("| " + " | ".join((*cells, "; ".join(row.wrong).replace("|", "\\|"))) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make drill", description="Faults: " + ", ".join(FAULTS))
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help="those to make; none: all")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--patience", type=float, default=1.0, help="stretches every limit, on a busy machine")
+    parser.add_argument("--out", type=Path, default=Path("outputs/drill"))
+    given = parser.parse_args()
+    if unknown := [name for name in given.faults if name not in FAULTS]:
+        parser.error(f"no fault is called {', '.join(unknown)}; there are {', '.join(FAULTS)}")
+    # Short, and not below the checkout: sockets and mounts are made there.
+    root = Path(tempfile.mkdtemp(prefix="drill-"))
+    drill, rows, began = Drill(root, given.seed, given.patience), [], time.monotonic()
+    for name in given.faults or FAULTS:
+        row = drill.play(FAULTS[name])
+        rows.append(row)
+        print(
+            f"{name}: {row.outcome}; {row.harm}; {'; '.join(row.wrong) or 'as promised'} ({row.seconds:.0f} s)",
+            flush=True,
+        )
+    drill.look_for_orphans()
+    minutes = (time.monotonic() - began) / 60
+    failed = [row for row in rows if row.wrong or row.orphans]
+    outcomes = ("survived", "restarted", "ended", "not run")
+    summary = (
+        f"{len(rows)} faults with seed {given.seed} in {minutes:.1f} minutes: "
+        + ", ".join(
+            f"{sum(row.outcome.startswith(one) for row in rows)} {one}"
+            for one in ("survived", "restarted", "ended", "not run")
+        )
+        + f"; {len(failed)} not as promised"
+    )
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "drill.md").write_text(f"# Fault drill\n\n{summary}.\n\n{table(rows)}\n")
+    (given.out / "drill.json").write_text(
+        json.dumps({"seed": given.seed, "minutes": minutes, "faults": [asdict(row) for row in rows]}, indent=1)
+    )
+    print(f"\n{table(rows)}\n\n{summary}")
+    if failed:
+        print(f"what the runs left: {root}")
+    else:
+        shutil.rmtree(root, ignore_errors=True)
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
