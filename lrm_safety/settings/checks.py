@@ -58,6 +58,11 @@ def _check_micro_batches(settings: Settings) -> None:
     """The mean over a micro-batch is an objective only where the cut is stated: under a token budget it would follow the
     lengths of the responses and the number of ranks."""
     size, ranks = settings.trainer.micro_batch_sequences, settings.cluster.policy.num_workers
+    if settings.cluster.policy.min_workers not in (None, ranks):
+        raise ConfigError(
+            f"cluster.policy.min_workers={settings.cluster.policy.min_workers}: with algorithm.aggregation=micro_batch_mean the "
+            "objective depends on the number of ranks; leave it out"
+        )
     if size is None:
         raise ConfigError(
             "algorithm.aggregation=micro_batch_mean: needs trainer.micro_batch_sequences (OpenRLHF 0.9: 4); under a token "
@@ -120,6 +125,9 @@ def _check_cluster(settings: Settings) -> None:
         sizes = {name: getattr(cluster, name).num_workers for name in names}
         if len(set(sizes.values())) > 1:
             raise ConfigError(f"cluster.colocate: groups that share bundles need equal num_workers, not {sizes}")
+        least = {name: getattr(cluster, name).min_workers for name in names}
+        if len(set(least.values())) > 1:
+            raise ConfigError(f"cluster.colocate: groups that share bundles need equal min_workers, not {least}")
         if settings.rollout.tensor_parallel_size > 1 and "rollout" in names:
             raise ConfigError(
                 "cluster.colocate: a tensor-parallel rollout engine cannot share a single bundle; use split"

@@ -34,12 +34,20 @@ class GroupSettings:
 
     num_workers: PositiveInt = 1
     """Actors in the group: ZeRO-3 ranks, vLLM engines, copies of a model."""
+    min_workers: PositiveInt | None = None
+    """Fewest actors to start with where not all of them get their resources within cluster.placement_timeout_seconds, as after
+    the loss of a node; null: all."""
     cpus_per_worker: NonNegativeFloat = 1.0
     """CPUs each actor reserves in Ray; fractions are fine."""
     gpus_per_worker: NonNegativeFloat = 0.0
     """GPUs each actor reserves; a rollout worker reserves this times tensor_parallel_size."""
     threads_per_worker: PositiveInt = 1
     """OpenMP threads of each actor."""
+
+    @rule
+    def _keys_go_together(self) -> None:
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise Conflict(f"min_workers={self.min_workers}: is above num_workers={self.num_workers}; lower it")
 
 
 @dataclass

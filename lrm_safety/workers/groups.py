@@ -8,6 +8,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -18,8 +19,13 @@ from ..settings import ClusterSettings, Settings
 from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated
 from .address import check_address
+<<<<<<< HEAD
 from .every_node import this_node_id
 from .placement import Placement, nodes_of, release, reserve
+=======
+from .group import this_node_id
+from .placement import Placement, granted, nodes_of, release, reserve
+>>>>>>> df865ad (Fewer workers than asked may start where the others have no place)
 from .policy_group import PolicyGroup
 from .preflight import check_nodes
 from .rollout_group import RolloutGroup
@@ -155,9 +161,10 @@ class PolicyOnly(StartedGroups[PolicySpec]):
     policy: PolicyGroup
 
     def _start(self, directory: Path | None) -> None:
-        self._placements = reserve(["policy"], self._told.cluster)
+        place = self._placements = reserve(["policy"], self._told.cluster, on_wait=self._on_wait)
         self._check_nodes(directory)
-        self.policy = PolicyGroup(self._told, self._placements["policy"], self._on_wait)
+        spec = replace(self._told, cluster=granted(self._told.cluster, place))
+        self.policy = PolicyGroup(spec, place["policy"], self._on_wait)
         self._groups["policy"] = self.policy
         self.policy.start()
 
@@ -168,9 +175,10 @@ class RolloutOnly(StartedGroups[EngineSpec]):
     rollout: RolloutGroup
 
     def _start(self, directory: Path | None) -> None:
-        self._placements = reserve(["rollout"], self._told.cluster, self._told.rollout.tensor_parallel_size)
+        size, on_wait = self._told.rollout.tensor_parallel_size, self._on_wait
+        place = self._placements = reserve(["rollout"], self._told.cluster, size, on_wait)
         self._check_nodes(directory)
-        self.rollout = RolloutGroup(self._told, self._placements["rollout"], self._on_wait, self._on_replacement)
+        self.rollout = RolloutGroup(self._told, place["rollout"], on_wait, self._on_replacement)
         self._groups["rollout"] = self.rollout
         self.rollout.start()
 
@@ -189,8 +197,9 @@ class Groups(StartedGroups[Settings]):
         names = ["policy", "rollout", "reward"]
         if settings.algorithm.kl.placement != "none":
             names.append("reference")
-        place = self._placements = reserve(names, settings.cluster, settings.rollout.tensor_parallel_size)
+        place = self._placements = reserve(names, settings.cluster, settings.rollout.tensor_parallel_size, on_wait)
         self._check_nodes(directory)
+        settings = replace(settings, cluster=granted(settings.cluster, place))
         self.policy = PolicyGroup(PolicySpec.of(settings), place["policy"], on_wait)
         self._groups["policy"] = self.policy
         self.rollout = RolloutGroup(EngineSpec.of(settings), place["rollout"], on_wait, on_replacement)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from ..errors import ClusterError
 from ..settings import ClusterSettings, GroupSettings
+
+SMALLER_SECONDS = 3.0
+"""How long a smaller layout may take: what it needs is there or not, but for what the larger one has just given back."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,8 @@ class Placement:
     placement_group: PlacementGroup
     cpus_per_worker: float
     gpus_per_worker: float
+    num_workers: int
+    """Workers that there is room for."""
 
 
 def nodes_of(placement: Placement) -> set[str]:
@@ -50,38 +60,91 @@ def bundle_sets(
     return result
 
 
-def reserve(names: list[str], cluster: ClusterSettings, tensor_parallel_size: int = 1) -> dict[str, Placement]:
-    """Placement of every named group.
+def fewer_workers(sizes: Sequence[int], least: Sequence[int], short: Collection[int]) -> list[int] | None:
+    """The next smaller layout to try: of the sets that lacked resources (`short`, by position) each has a worker less. Where these
+    are as small as they may be, one of those that had theirs, the one with most to spare, makes room. None: nothing can be smaller.
+    """
+    can = [position for position in short if sizes[position] > least[position]]
+    if not can:
+        position = max(range(len(sizes)), key=lambda position: sizes[position] - least[position])
+        can = [position] if sizes[position] > least[position] else []
+    return [size - (position in can) for position, size in enumerate(sizes)] if can else None
 
-    Raises ClusterError with what was asked for and what the cluster has when the resources are not there within
-    `cluster.placement_timeout_seconds`; nothing stays reserved then.
+
+def reserve(
+    names: list[str],
+    cluster: ClusterSettings,
+    tensor_parallel_size: int = 1,
+    on_wait: Callable[[], None] = lambda: None,
+) -> dict[str, Placement]:
+    """Placement of every named group; `on_wait` is called about once a second meanwhile and may raise.
+
+    Where the whole layout is not granted within `cluster.placement_timeout_seconds`, smaller ones are tried, down to each group's
+    `min_workers`. Raises ClusterError with what was asked for and what the cluster has when these are not granted either;
+    nothing stays reserved then.
     """
     wanted = bundle_sets(names, cluster, tensor_parallel_size)
+    least = [getattr(cluster, together[0]).min_workers or len(bundles) for together, bundles in wanted]
+    sizes: list[int] | None = [len(bundles) for _, bundles in wanted]
+    limit = cluster.placement_timeout_seconds
+    while sizes is not None:
+        asked = [(together, bundles[:size]) for (together, bundles), size in zip(wanted, sizes, strict=True)]
+        reserved, short = _reserve(asked, cluster.strategy, limit, on_wait)
+        if not short:
+            if asked != wanted:
+                _logger.warning("not all workers have a place: %s", _fewer(wanted, asked))
+            return {
+                name: Placement(group, *worker_resources(name, cluster, tensor_parallel_size), len(bundles))
+                for group, (together, bundles) in zip(reserved, asked, strict=True)
+                for name in together
+            }
+        release(reserved)
+        sizes, limit = fewer_workers(sizes, least, short), SMALLER_SECONDS
+    raise ClusterError(_shortage(wanted, cluster))
+
+
+def _reserve(
+    asked: list[tuple[list[str], list[dict[str, float]]]], strategy: str, limit: float, on_wait: Callable[[], None]
+) -> tuple[list[PlacementGroup], list[int]]:
+    """A placement group of each set, and the positions of those that were not granted within the limit."""
     reserved: list[PlacementGroup] = []
-    deadline = time.monotonic() + cluster.placement_timeout_seconds
+    deadline = time.monotonic() + limit
     try:
-        for together, bundles in wanted:
+        for together, bundles in asked:
             # Unique: a name may be given once in a Ray session.
-            name = f"{'+'.join(together)}-{time.time_ns()}"
-            group = placement_group(bundles, strategy=cluster.strategy, name=name)
-            reserved.append(group)
-        for group in reserved:
-            if not group.wait(timeout_seconds=max(0.1, deadline - time.monotonic())):
-                raise ClusterError(_shortage(wanted, cluster))
+            reserved.append(placement_group(bundles, strategy=strategy, name=f"{'+'.join(together)}-{time.time_ns()}"))
+        short = list(range(len(reserved)))
+        while short and (time.monotonic() < deadline):
+            on_wait()
+            turn = min(1.0, max(0.1, deadline - time.monotonic()))
+            short = [position for position in short if not reserved[position].wait(timeout_seconds=turn)]
     except BaseException:
         release(reserved)
         raise
-    placements = {}
-    for group, (together, _) in zip(reserved, wanted, strict=True):
-        for name in together:
-            placements[name] = Placement(group, *worker_resources(name, cluster, tensor_parallel_size))
-    return placements
+    return reserved, short
+
+
+def granted(cluster: ClusterSettings, placements: Mapping[str, Placement]) -> ClusterSettings:
+    """The layout with as many workers of each group as have a place."""
+    return replace(
+        cluster,
+        **{name: replace(getattr(cluster, name), num_workers=place.num_workers) for name, place in placements.items()},
+    )
 
 
 def release(groups: list[PlacementGroup]) -> None:
     """Give the resources back."""
     for group in groups:
         remove_placement_group(group)
+
+
+def _fewer(wanted: list[tuple[list[str], list[dict[str, float]]]], asked: list[tuple[list[str], list[Any]]]) -> str:
+    """The sets that are smaller than they were wanted."""
+    return ", ".join(
+        f"{len(few)} of {len(all_of)} of {'+'.join(names)} start (cluster.{names[0]}.min_workers)"
+        for (names, all_of), (_, few) in zip(wanted, asked, strict=True)
+        if len(few) < len(all_of)
+    )
 
 
 def _shortage(wanted: list[tuple[list[str], list[dict[str, float]]]], cluster: ClusterSettings) -> str:

@@ -171,13 +171,9 @@ def main() -> int:
     minutes = (time.monotonic() - began) / 60
     failed = [row for row in rows if row.wrong or row.orphans]
     outcomes = ("survived", "restarted", "ended", "not run")
+    counted = ", ".join(f"{sum(row.outcome.startswith(one) for row in rows)} {one}" for one in outcomes)
     summary = (
-        f"{len(rows)} faults with seed {given.seed} in {minutes:.1f} minutes: "
-        + ", ".join(
-            f"{sum(row.outcome.startswith(one) for row in rows)} {one}"
-            for one in ("survived", "restarted", "ended", "not run")
-        )
-        + f"; {len(failed)} not as promised"
+        f"{len(rows)} faults with seed {given.seed} in {minutes:.1f} minutes: {counted}; {len(failed)} not as promised"
     )
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "drill.md").write_text(f"# Fault drill\n\n{summary}.\n\n{table(rows)}\n")

@@ -70,7 +70,7 @@ def stop_gcs(scene: Scene) -> None:
     scene.signal("gcs", signal.SIGSTOP)
 
 
-@fault(says=None)
+@fault(says=r"restart \d of")
 def kill_agent(scene: Scene) -> None:
     scene.start(*RESTARTS)
     scene.moment()

@@ -28,7 +28,7 @@ from lrm_safety.rollouts import Rollout
 from lrm_safety.scoring import training_sequence
 from lrm_safety.settings import RewardModelSettings, RewardSettings
 from lrm_safety.workers.group import WorkerGroup
-from lrm_safety.workers.placement import Placement, release, reserve
+from lrm_safety.workers.placement import Placement, granted, release, reserve
 from lrm_safety.workers.prometheus import PrometheusView
 from lrm_safety.workers.rollout_group import RolloutGroup
 from lrm_safety.workers.scoring_group import RewardGroup
@@ -310,6 +310,25 @@ def test_prometheus_reads_the_records_of_a_run_from_rays_agent(started: Started)
         "lrm_safety_reward_score": -3.5,
     }
     assert labels
+
+
+def test_fewer_workers_start_where_not_all_have_a_place(started: Started, caplog: pytest.LogCaptureFixture) -> None:
+    """Of 8 CPUs 6 are free, which three ranks would fill; two engines at least are wanted, so that one rank makes room."""
+    ask = {"policy": (3, 1, 2.0), "rollout": (3, 2, 1.0)}
+    groups = {
+        name: replace(
+            getattr(started.run.settings.cluster, name), num_workers=n, min_workers=least, cpus_per_worker=cpus
+        )
+        for name, (n, least, cpus) in ask.items()
+    }
+    cluster = replace(started.run.settings.cluster, placement_timeout_seconds=2.0, **groups)
+    place = reserve(["policy", "rollout"], cluster)
+    try:
+        few = granted(cluster, place)
+        assert (few.policy.num_workers, few.rollout.num_workers) == (2, 2)
+        assert "2 of 3 of policy start (cluster.policy.min_workers), 2 of 3 of rollout" in caplog.text
+    finally:
+        release([one.placement_group for one in place.values()])
 
 
 def test_resources_that_are_not_there_are_named_and_nothing_stays_reserved(started: Started) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from lrm_safety.settings import ClusterSettings, GroupSettings
 from lrm_safety.settings.compose import compose_settings
-from lrm_safety.workers.placement import bundle_sets, worker_resources
+from lrm_safety.workers.placement import bundle_sets, fewer_workers, worker_resources
 
 ALL = ["policy", "rollout", "reference", "reward"]
 
@@ -67,6 +67,19 @@ def test_a_tensor_parallel_engine_takes_all_its_gpus_in_one_bundle() -> None:
     assert worker_resources("rollout", cluster, 4) == (3, 4)
     assert worker_resources("policy", cluster, 4) == (2, 1), "only the engines are tensor parallel"
     assert bundle_sets(["rollout"], cluster, 4) == [(["rollout"], [{"CPU": 3, "GPU": 4}] * 2)]
+
+
+def test_the_next_smaller_layout() -> None:
+    """Sets that lack resources shrink together; one that has its own makes room only where they cannot."""
+    assert fewer_workers([8, 4, 1], [4, 1, 1], short=[0, 1]) == [7, 3, 1]
+    assert fewer_workers([4, 4, 1], [4, 1, 1], short=[0, 1]) == [4, 3, 1]
+    assert fewer_workers([8, 2, 1], [4, 2, 1], short=[1]) == [7, 2, 1], "two engines need a place that ranks hold"
+    assert fewer_workers([4, 2, 1], [4, 2, 1], short=[2]) is None
+    tried, sizes = [], [3, 2]
+    while sizes is not None:
+        tried.append(sizes)
+        sizes = fewer_workers(sizes, [1, 1], short=[0])
+    assert tried == [[3, 2], [2, 2], [1, 2], [1, 1]]
 
 
 def test_bundles_are_not_one_object() -> None:
