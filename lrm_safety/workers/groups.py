@@ -19,13 +19,8 @@ from ..settings import ClusterSettings, Settings
 from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated
 from .address import check_address
-<<<<<<< HEAD
 from .every_node import this_node_id
-from .placement import Placement, nodes_of, release, reserve
-=======
-from .group import this_node_id
 from .placement import Placement, granted, nodes_of, release, reserve
->>>>>>> df865ad (Fewer workers than asked may start where the others have no place)
 from .policy_group import PolicyGroup
 from .preflight import check_nodes
 from .rollout_group import RolloutGroup
