@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 10.0
 """Ray itself tries for many minutes to join a cluster that is not there."""
+NODE_SECONDS = 5.0
+"""How long a node of this machine may take to appear in its cluster."""
 
 # What opens every gRPC connection (RFC 9113, 3.4), with no settings; a server says its own settings (frame type 4) at once.
 _HTTP2_OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -86,7 +89,7 @@ def _refusal(place: str) -> str | None:
 
     try:
         with init_grpc_channel(place) as channel:  # with this process's token
-            return other_versions(_written_down(channel))
+            return other_versions(_written_down(channel)) or _elsewhere(channel, place)
     except grpc.RpcError as error:
         code = error.code()
         if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
@@ -122,6 +125,33 @@ def _written_down(channel: grpc.Channel) -> bytes:
     request = messages.InternalKVGetRequest(key=b"CLUSTER_METADATA", namespace=b"cluster")
     reply = gcs_service_pb2_grpc.InternalKVGcsServiceStub(channel).InternalKVGet(request, timeout=ANSWER_SECONDS)
     return bytes(reply.value)
+
+
+def _elsewhere(channel: grpc.Channel, place: str) -> str | None:
+    """Why a process of this machine cannot take part; None where a living node of the cluster is on it.
+
+    Ray finds a machine's nodes among its processes, and waits a minute for one; one that is just starting gets some seconds.
+    """
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    messages: Any = gcs_service_pb2
+    stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+    deadline = time.monotonic() + NODE_SECONDS
+    while True:
+        reply = stub.GetAllNodeInfo(messages.GetAllNodeInfoRequest(), timeout=ANSWER_SECONDS)
+        living = {node.node_id.hex() for node in reply.node_info_list if node.state == _ALIVE}
+        if living & services.find_node_ids():
+            return None
+        if time.monotonic() > deadline:
+            return (
+                f"this machine is no node of the cluster there: `ray start --address={place}` makes it one; or start the run "
+                "from here as a job (`lrm-safety submit`)"
+            )
+        time.sleep(0.5)
+
+
+_ALIVE = 0
+"""`GcsNodeInfo.GcsNodeState` of Ray."""
 
 
 def other_versions(written: bytes) -> str | None:

@@ -20,6 +20,8 @@ from lrm_safety.errors import ClusterError
 from lrm_safety.settings.compose import compose_settings
 from lrm_safety.workers.groups import join_ray
 
+messages: Any = gcs_service_pb2  # made by protobuf, without types
+
 
 def cluster(*overrides: str):
     return compose_settings(["experiment=miniature", *overrides])[0].cluster
@@ -96,42 +98,66 @@ def test_an_address_where_something_else_listens(monkeypatch: pytest.MonkeyPatch
     assert not thread.is_alive()
 
 
-def control_store(written: bytes, status: grpc.StatusCode = grpc.StatusCode.OK) -> grpc.GenericRpcHandler:
-    """Answers what Ray's own is asked about its cluster, or fails."""
+NODE = "ab" * 28
 
-    def answer(request: Any, context: grpc.ServicerContext) -> Any:
+
+def control_store(
+    written: bytes, status: grpc.StatusCode = grpc.StatusCode.OK, *, alive: bool = True
+) -> list[grpc.GenericRpcHandler]:
+    """Answers what Ray's own is asked about its cluster of one node, or fails."""
+
+    def metadata(request: Any, context: grpc.ServicerContext) -> Any:
         assert (request.namespace, request.key) == (b"cluster", b"CLUSTER_METADATA")
         if status != grpc.StatusCode.OK:
             context.abort(status, "as told")
-        return gcs_service_pb2.InternalKVGetReply(value=written)
+        return messages.InternalKVGetReply(value=written)
 
-    handler = grpc.unary_unary_rpc_method_handler(
-        answer,
-        request_deserializer=gcs_service_pb2.InternalKVGetRequest.FromString,
-        response_serializer=gcs_service_pb2.InternalKVGetReply.SerializeToString,
-    )
-    return grpc.method_handlers_generic_handler("ray.rpc.InternalKVGcsService", {"InternalKVGet": handler})
+    def nodes(request: Any, context: grpc.ServicerContext) -> Any:
+        reply = messages.GetAllNodeInfoReply()
+        reply.node_info_list.add(node_id=bytes.fromhex(NODE), state=0 if alive else 1)
+        return reply
+
+    return [
+        grpc.method_handlers_generic_handler(
+            f"ray.rpc.{service}",
+            {
+                method: grpc.unary_unary_rpc_method_handler(
+                    answer,
+                    request_deserializer=getattr(messages, f"{method}Request").FromString,
+                    response_serializer=getattr(messages, f"{method}Reply").SerializeToString,
+                )
+            },
+        )
+        for service, method, answer in (
+            ("InternalKVGcsService", "InternalKVGet", metadata),
+            ("NodeInfoGcsService", "GetAllNodeInfo", nodes),
+        )
+    ]
 
 
 def of_versions(ray_version: str, python: str) -> bytes:
     return json.dumps({"ray_version": ray_version, "python_version": python}).encode()
 
 
+OURS = of_versions(ray.__version__, platform.python_version())
+
+
 @pytest.mark.parametrize(
     ("handlers", "problem"),
     [
-        ([control_store(of_versions(ray.__version__, platform.python_version()))], None),
-        ([control_store(b"")], None),  # Ray says by itself what it misses
+        (control_store(OURS), None),
+        (control_store(b""), None),  # Ray says by itself what it misses
         (
-            [control_store(of_versions("2.59.0", "3.12.1"))],
+            control_store(of_versions("2.59.0", "3.12.1")),
             rf"the cluster there runs Ray 2\.59\.0 and Python 3\.12\.1, this process Ray {ray.__version__} and Python 3\.",
         ),
         (
-            [control_store(b"", grpc.StatusCode.UNAUTHENTICATED)],
+            control_store(b"", grpc.StatusCode.UNAUTHENTICATED),
             r"wants its token, .* another or none: set RAY_AUTH_MODE=token",
         ),
-        ([control_store(b"", grpc.StatusCode.INTERNAL)], r"does not answer as a Ray cluster \(INTERNAL: as told\)"),
+        (control_store(b"", grpc.StatusCode.INTERNAL), r"does not answer as a Ray cluster \(INTERNAL: as told\)"),
         ([], r"what listens there is no head of a Ray cluster, .* Ray Client \(10001\)"),
+        (control_store(OURS, alive=False), r"this machine is no node of the cluster there: `ray start --address="),
     ],
 )
 def test_a_cluster_that_cannot_be_joined_says_why(
@@ -143,6 +169,9 @@ def test_a_cluster_that_cannot_be_joined_says_why(
     server.start()
     joined: list[object] = []
     monkeypatch.setattr("ray.init", lambda address, **_: joined.append(address))
+    # As if a raylet of that number ran here, which is what Ray looks for.
+    monkeypatch.setattr("ray._private.services.find_node_ids", lambda: {NODE})
+    monkeypatch.setattr("lrm_safety.workers.address.NODE_SECONDS", 1.0)
     monkeypatch.setenv("RAY_ADDRESS", address)
     began = time.monotonic()
     try:
