@@ -171,7 +171,10 @@ def connect(address: str | None) -> JobSubmissionClient:
             "prints on its head"
         ) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"what answers at {address} is not a Ray job server: {first_line(error)}") from None
+        raise ClusterError(
+            f"what answers at {address} is not a Ray job server ({first_line(error)}); jobs go to the dashboard, port 8265 unless "
+            "`ray start --dashboard-port` said otherwise"
+        ) from None
 
 
 def _look_for_http(address: str) -> None:

@@ -46,7 +46,7 @@ def check_address(address: str, named: str) -> None:
     if problem := _silence(host.strip("[]"), int(port)):
         mend = (
             "start a cluster there with `ray start --head`, or name another"
-            if key == "cluster.address"
+            if key != "RAY_ADDRESS"
             else f"unset {key} for a Ray of this machine's own, or set it to a cluster that runs"
         )
         raise ClusterError(f"{named}: no Ray cluster answers there ({problem}); {mend}")

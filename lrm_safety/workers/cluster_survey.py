@@ -52,7 +52,7 @@ def survey(address: str | None, directory: Path | None, own: Callable[[int], Any
 
     Raises ClusterError where no cluster can be joined.
     """
-    join_ray(ClusterSettings(address=address or (None if "RAY_ADDRESS" in os.environ else "auto")))
+    join_ray(ClusterSettings(address=address or (None if "RAY_ADDRESS" in os.environ else "auto")), key="--address")
     try:
         names, present = node_names(), [node for node in ray.nodes() if node["Alive"]]
         stores = {node["NodeID"]: int(node["Resources"].get("object_store_memory", 0)) for node in present}

@@ -32,14 +32,14 @@ Told = TypeVar("Told", PolicySpec, EngineSpec, Settings)
 """What a set of groups is made from."""
 
 
-def join_ray(cluster: ClusterSettings, *, worker_logs: bool = False) -> None:
+def join_ray(cluster: ClusterSettings, *, worker_logs: bool = False, key: str = "cluster.address") -> None:
     """Connect to the cluster that the configuration, a Ray job or RAY_ADDRESS names; otherwise start a local Ray. `worker_logs`:
-    print what the workers print.
+    print what the workers print; `key`: where the address was given.
 
-    Raises ClusterError when nothing answers there within `address.ANSWER_SECONDS`, or Ray refuses.
+    Raises ClusterError when no cluster that can be joined answers there within `address.ANSWER_SECONDS`.
     """
     address = cluster.address or os.environ.get("RAY_ADDRESS")
-    named = f"cluster.address={address}" if cluster.address else f"RAY_ADDRESS={address}"
+    named = f"{key}={address}" if cluster.address else f"RAY_ADDRESS={address}"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local: dict[str, Any] = {}
     if address in (None, "local"):

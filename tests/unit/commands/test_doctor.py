@@ -7,7 +7,7 @@ import pytest
 
 from lrm_safety.commands import doctor as subject
 from lrm_safety.commands.doctor import Row
-from lrm_safety.errors import ConfigError
+from lrm_safety.errors import ClusterError, ConfigError
 from lrm_safety.settings.paths import RAY_SOCKET
 
 GIB = 1024**3
@@ -169,3 +169,13 @@ def test_arguments_are_refused_or_answered(monkeypatch: pytest.MonkeyPatch, caps
     assert json.loads(capsys.readouterr().out) == [
         {"name": "memory", "found": "1 GiB free", "level": "fail", "mend": "end other programs"}
     ]
+
+
+def test_a_cluster_that_is_not_there_is_blamed_on_the_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    with pytest.raises(
+        ClusterError, match=r"^--address=127\.0\.0\.1:1: no Ray cluster answers there .*ray start --head"
+    ):
+        subject.doctor(["--cluster", "--address", "127.0.0.1:1"])
+    with pytest.raises(ClusterError, match=r"^--address=ray://head:10001: Ray Client "):
+        subject.doctor(["--cluster", "--address", "ray://head:10001"])
