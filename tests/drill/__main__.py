@@ -24,9 +24,9 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent), str(HERE.parent / "end_t
 # The runs are started in folders of their own.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parents[1]), os.environ.get("PYTHONPATH")]))
 
+import learning_faults  # noqa: E402, F401
 import psutil  # noqa: E402
 import pytest  # noqa: E402
-import supervised_faults  # noqa: E402, F401
 from declared import FAULTS, Fault  # noqa: E402
 from scene import GRACE_SECONDS, ROUNDING, NotRun, Row, Scene, difference, last_lines  # noqa: E402
 

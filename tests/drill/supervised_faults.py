@@ -157,7 +157,7 @@ def small_disk(scene: Scene, megabytes: int) -> Path:
         raise NotRun("mounting a file system needs root")
     scene.run = scene.folder / "disk" / "run"
     disk = scene.run.parent
-    disk.mkdir()
+    disk.mkdir(parents=True)
     mount("-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(disk))
     scene.cleanups.append(lambda: subprocess.run(["umount", "-l", str(disk)], check=False))
     return disk
