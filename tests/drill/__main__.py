@@ -24,6 +24,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent), str(HERE.parent / "end_t
 # The runs are started in folders of their own.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parents[1]), os.environ.get("PYTHONPATH")]))
 
+import cluster_faults  # noqa: E402, F401
 import learning_faults  # noqa: E402, F401
 import psutil  # noqa: E402
 import pytest  # noqa: E402

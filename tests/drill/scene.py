@@ -119,9 +119,14 @@ class Scene:
         self.run = folder / "run"
         self.subjects: list[Subject] = []
         self.lasting: tuple[str, ...] = ()
-        """Overrides that every start has."""
+        """Overrides that every start has, and the undisturbed run too."""
+        self.layout: tuple[str, ...] = ()
+        """Overrides that every start has and that change nothing of what is learned."""
+        self.environment: dict[str, str] = {}
         self.before_again: Callable[[], None] = lambda: None
         """Mends what the harm broke outside the run."""
+        self.look_besides: Callable[[], list[str]] = list
+        """What a run left behind elsewhere."""
         self.cleanups: list[Callable[[], None]] = []
         self.row = Row(name)
         self._harmed_at = 0.0
@@ -131,10 +136,10 @@ class Scene:
     def subject(self) -> Subject:
         return self.subjects[-1]
 
-    def start(self, *overrides: str, prefix: tuple[str, ...] = (), **environment: str) -> Subject:
+    def start(self, *overrides: str, prefix: tuple[str, ...] = ()) -> Subject:
         """Start the run, or start it again."""
-        arguments = (*BASES[self.base], f"run.directory={self.run}", *self.lasting, *overrides)
-        self.subjects.append(Subject(self.folder, arguments, prefix=prefix, **environment))
+        arguments = (*BASES[self.base], f"run.directory={self.run}", *self.lasting, *self.layout, *overrides)
+        self.subjects.append(Subject(self.folder, arguments, prefix=prefix, **self.environment))
         return self.subject
 
     def finish(self, seconds: float = 300.0) -> int:
@@ -220,7 +225,7 @@ class Scene:
         pids = {str(subject.process.pid) for subject in self.subjects}
         left = [str(path) for path in SHARED_MEMORY.glob("lrm_safety-*") if path.name.rpartition("-")[2] in pids]
         left += [str(path) for path in self.run.glob("checkpoints/.*")]
-        return left + [str(path) for path in self.run.glob(".owner*")]
+        return left + [str(path) for path in self.run.glob(".owner*")] + self.look_besides()
 
     def close(self) -> None:
         """End whatever is left, and clean up."""
