@@ -24,7 +24,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export RAY_USAGE_STATS_ENABLED ?= 0
 export VLLM_NO_USAGE_STATS ?= 1
 
-.PHONY: help setup browser doctor demo study test test-unit lint format bench docs build-miniature clean
+.PHONY: help setup browser doctor demo study test test-unit lint format bench drill docs build-miniature clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -85,6 +85,9 @@ format: setup ## rewrite the code in the project's style
 
 bench: setup ## measure speed and memory into outputs/bench/bench.json
 	@$(BIN)/python -m benchmarks
+
+drill: setup ## do harm to runs in every way and see what becomes of them (half an hour; some as root); ONLY="stop_engine ..." SEED=0
+	@$(BIN)/python tests/drill --seed $(or $(SEED),0) $(ONLY)
 
 # mkdocs counts no warnings under --quiet, and --strict would pass them.
 docs: setup ## write what the pages generate from declarations (keys, metrics, tables), and build the site into site/

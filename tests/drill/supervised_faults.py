@@ -183,18 +183,19 @@ def disk_full(scene: Scene) -> None:
 
 @fault(says=r"error: .*(ead-only|cannot be written)")
 def disk_read_only(scene: Scene) -> None:
-    disk = small_disk(scene, 200)
+    """A file that is open stays writable."""
+    if not is_root():
+        raise NotRun("mounting a file system needs root")
     scene.start()
     scene.moment()
 
     def protect() -> None:
-        for _ in range(200):  # busy while somebody writes
-            if subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True).returncode == 0:
-                return
-        raise NotRun("the file system stayed busy")
+        mount("--bind", str(scene.run), str(scene.run))
+        scene.before_again = lambda: subprocess.run(["umount", str(scene.run)], check=True)
+        mount("-o", "remount,bind,ro", str(scene.run))
 
-    scene.harm("the disk turns read-only", protect)
-    scene.before_again = lambda: mount("-o", "remount,rw", str(disk))
+    scene.harm("run.directory turns read-only", protect)
+    scene.cleanups.append(lambda: subprocess.run(["umount", "-q", str(scene.run)], check=False))
 
 
 @fault(says=r"error: .*(removed|gone|is not there|vanished)", promise="finished")
