@@ -45,7 +45,7 @@ def cluster_rows(address: str | None, directory: Path | None) -> Iterator[NodesR
     elif not any(difference.subject.startswith(SHARED) for difference in found.differences):
         yield NodesRow(SHARED, f"{directory}, the same on all nodes")
     yield from port_rows(found.closed)
-    yield from link_rows(found.links)
+    yield from link_rows(found.links, len(found.nodes))
     yield from together(found.own)
 
 
@@ -119,8 +119,8 @@ def port_rows(closed: Mapping[str, list[str]]) -> Iterator[NodesRow]:
         yield NodesRow("ports of Ray", found, "fail", "open all TCP ports between the nodes of the cluster", (node,))
 
 
-def link_rows(links: Mapping[tuple[str, str], Link | str]) -> Iterator[NodesRow]:
-    """Bandwidth and round trip between each two nodes: the usual ones, and those that stand out."""
+def link_rows(links: Mapping[tuple[str, str], Link | str], num_nodes: int) -> Iterator[NodesRow]:
+    """Bandwidth and round trip between each two of the nodes: the usual ones, and those that stand out."""
     broken: dict[str, list[str]] = {}
     for (one, other), link in links.items():
         if isinstance(link, str):
@@ -138,7 +138,7 @@ def link_rows(links: Mapping[tuple[str, str], Link | str]) -> Iterator[NodesRow]
     longest = max(link.round_trip_seconds for link in measured.values())
     text = (
         f"{_bits(usual)} in one TCP stream, {latency * 1e3:.2f} ms there and back (longest {longest * 1e3:.2f}); "
-        f"medians of {len(measured)} pairs"
+        f"medians of {len(measured)} pairs of {num_nodes * (num_nodes - 1) // 2}"
     )
     mend = "start Ray on the faster network: `ray start --node-ip-address`"
     yield NodesRow("between nodes", text, *(("warn", mend) if usual * 8 < SLOW_BITS_PER_SECOND else ("ok", "")))

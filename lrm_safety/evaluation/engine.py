@@ -142,7 +142,8 @@ class EngineGroup:
                 groups.start()
             except ClusterError as error:
                 number = self._spec.cluster.rollout.num_workers
-                raise ClusterError(f"run.num_engines={number}: {error}") from error
+                error.add_note(f"run.num_engines={number} asked for these engines")
+                raise
             self._groups = groups
         return self._groups.rollout
 

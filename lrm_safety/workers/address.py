@@ -70,9 +70,12 @@ def _silence(host: str, port: int) -> str | None:
     try:
         with socket.create_connection((host, port), ANSWER_SECONDS) as connection:
             connection.sendall(_HTTP2_OPENING)
-            frame = connection.recv(9)
+            try:
+                frame = connection.recv(9)
+            except TimeoutError:
+                return f"what listens there said nothing within {ANSWER_SECONDS:g} s"
     except TimeoutError:
-        return f"what listens there said nothing within {ANSWER_SECONDS:g} s"
+        return f"no connection within {ANSWER_SECONDS:g} s"
     except (OSError, OverflowError) as error:
         return str(error)
     # Under TLS the answer is an alert, and Ray has its own certificates to check.

@@ -1,6 +1,7 @@
 """How nodes reach each other: one TCP stream between the Ray addresses of each two, and the ports of Ray itself.
 
-Every node is in one pair at a time, so that n nodes take n - 1 rounds of about half a second.
+Every node is in one pair at a time, so that n nodes take n - 1 rounds of about half a second; where time is over before, each
+has been measured with as many others.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from statistics import median
 
 import ray
@@ -25,6 +27,8 @@ STREAM_SECONDS = 0.2
 SOCKET_SECONDS = 5.0
 """Limit of one step on a socket."""
 ANSWER_SECONDS = 60.0
+ALL_SECONDS = 60.0
+"""After it no further round is begun."""
 _CHUNK = bytes(1 << 18)
 _MORE, _END = b"\x01", b"\x00"
 
@@ -40,10 +44,11 @@ class Link:
 
 
 def measure_links(nodes: EveryNode) -> dict[tuple[str, str], Link | str]:
-    """The link of each two nodes by their ids, or why there is none."""
+    """The link of each two nodes by their ids, or why there is none; those of the rounds that `ALL_SECONDS` had room for."""
     places = nodes.ask(listen, {node: () for node in nodes}, ANSWER_SECONDS)[0]
     links: dict[tuple[str, str], Link | str] = {}
-    for pairs in rounds(sorted(places)):
+    deadline = time.monotonic() + ALL_SECONDS
+    for pairs in takewhile(lambda _: time.monotonic() < deadline, rounds(sorted(places))):
         asked = {one: places[other] for one, other in pairs}
         measured, failures = nodes.ask(measure, asked, ANSWER_SECONDS)
         links |= {(one, other): measured.get(one, failures.get(one, "")) for one, other in pairs}

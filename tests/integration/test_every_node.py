@@ -139,4 +139,4 @@ def test_doctor_asks_every_node(cluster: Head, disk: Path) -> None:
     assert levels["token mode"] == levels["ports of Ray"] == levels["between nodes"] == levels["vllm"] == "ok"
     assert [row["nodes"] for row in rows if row["name"] in ("object store", "import of vllm")] == [[head, "node2"]] * 2
     (link,) = (row["found"] for row in rows if row["name"] == "between nodes")
-    assert re.match(r"\d+\.\d [GM]bit/s in one TCP stream, .* medians of 1 pairs", link), link
+    assert re.match(r"\d+\.\d [GM]bit/s in one TCP stream, .* medians of 1 pairs of 3", link), link

@@ -72,8 +72,10 @@ def test_closed_ports_fail() -> None:
 
 def test_links_tell_the_usual_and_what_stands_out() -> None:
     links = {pair: SLOW if "d" in pair else FAST for pair in combinations("abcdefg", 2)}  # 6 of 21 are slow
-    usual, slow = subject.link_rows(links)
-    assert usual.found == "10.0 Gbit/s in one TCP stream, 0.10 ms there and back (longest 2.00); medians of 21 pairs"
+    usual, slow = subject.link_rows(links, 7)
+    assert (
+        usual.found == "10.0 Gbit/s in one TCP stream, 0.10 ms there and back (longest 2.00); medians of 21 pairs of 21"
+    )
     assert usual.level == "ok"
     assert slow.level == "warn" and slow.mend.endswith("switch port of d")
     assert slow.found == (
@@ -82,12 +84,12 @@ def test_links_tell_the_usual_and_what_stands_out() -> None:
 
 
 def test_a_slow_network_and_a_broken_link() -> None:
-    (usual,) = subject.link_rows({("a", "b"): Link(1e-3, 1.2e7)})
+    (usual,) = subject.link_rows({("a", "b"): Link(1e-3, 1.2e7)}, 2)
     assert usual.level == "warn" and usual.found.startswith("96.0 Mbit/s") and "--node-ip-address" in usual.mend
-    broken, rest = subject.link_rows({("a", "b"): "b:41: timed out", ("a", "c"): FAST})
+    broken, rest = subject.link_rows({("a", "b"): "b:41: timed out", ("a", "c"): FAST}, 3)
     assert (broken.level, broken.nodes, broken.found) == ("fail", ("a", "b"), "no connection: b:41: timed out")
     assert rest.level == "ok"
-    assert [row.found for row in subject.link_rows({})] == ["one node, nothing to measure"]
+    assert [row.found for row in subject.link_rows({}, 1)] == ["one node, nothing to measure"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
