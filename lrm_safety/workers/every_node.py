@@ -92,7 +92,7 @@ def this_node_id(worker: Any = None) -> str:
 def _reason(error: RayError) -> str:
     """Why a call failed, in a few words."""
     if missing := _MISSING_MODULE.search(str(error)):
-        return f"there is no Python package {missing[1].partition('.')[0]}"
+        return f"there is no Python module {missing[1]}"
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {first_line(error.cause)}"
     if isinstance(error, RayActorError):

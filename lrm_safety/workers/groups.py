@@ -115,7 +115,7 @@ class StartedGroups(ABC, Generic[Told]):
         check_nodes(models, directory, self._on_wait)
 
     def _models(self, group: str) -> dict[str, tuple[str, str | None]]:
-        """Path and revision of what the workers of a group load, by configuration key."""
+        """What the workers of a group load: see `preflight.Loaded`."""
         model = self._told.model
         return {"model.path": (model.path, model.revision)}
 
@@ -226,10 +226,13 @@ class Groups(StartedGroups[Settings]):
     def _models(self, group: str) -> dict[str, tuple[str, str | None]]:
         if group != "reward":
             return super()._models(group)
-        models = self._told.reward.models
-        return {
-            f"reward.models.{name}.path": (model.path, model.revision) for name, model in models.items() if model.path
-        }
+        found: dict[str, tuple[str, str | None]] = {}
+        for name, model in self._told.reward.models.items():
+            if model.path:
+                found[f"reward.models.{name}.path"] = (model.path, model.revision)
+            if model.function:
+                found[f"reward.models.{name}.function"] = (model.function, None)
+        return found
 
     def _start_together(self, groups: list[Group]) -> None:
         with ThreadPoolExecutor(max_workers=len(groups)) as pool:

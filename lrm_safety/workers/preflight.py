@@ -12,8 +12,9 @@ from importlib import metadata
 from pathlib import Path
 
 from ..environment import DEVICE_PACKAGES, source_digest
-from ..errors import ClusterError
+from ..errors import ClusterError, ConfigError
 from ..modeling.folder import model_glance
+from ..registry import fingerprint_of, import_function
 from .every_node import EveryNode, node_names, this_node_id
 
 ANSWER_SECONDS = 60.0
@@ -27,8 +28,8 @@ MEETING = ".nodes"
 SHOWN_NODES = 3
 SHOWN_LINES = 8
 
-ModelPaths = Mapping[str, tuple[str, str | None]]
-"""By configuration key the path and the revision of a model."""
+Loaded = Mapping[str, tuple[str, str | None]]
+"""By configuration key what workers load: path and revision of a model, or import path of a function (`....function`)."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class NodeReport:
     code: str
     """Digest of the sources of this package."""
     models: Mapping[str, Mapping[str, str] | None]
-    """By key what tells copies of a model apart; None: it is not there."""
+    """By key what tells copies of a model, or of a function's file, apart; None: it is not there."""
     read: str | None = None
     """What the controller wrote for the nodes into the shared folder; None: it is not to be seen."""
     wrote: str | None = None
@@ -68,7 +69,7 @@ class Difference:
 
 
 def check_nodes(
-    models: Mapping[str, ModelPaths], directory: Path | None, on_wait: Callable[[], None] = lambda: None
+    models: Mapping[str, Loaded], directory: Path | None, on_wait: Callable[[], None] = lambda: None
 ) -> None:
     """Compare the nodes of a run with the controller's; nothing is asked where that is the only one.
 
@@ -95,9 +96,7 @@ def check_nodes(
         raise error
 
 
-def compare(
-    nodes: EveryNode, models: Mapping[str, ModelPaths], directory: Path | None, folder: str
-) -> list[Difference]:
+def compare(nodes: EveryNode, models: Mapping[str, Loaded], directory: Path | None, folder: str) -> list[Difference]:
     """In what `nodes` differ from this process's node; `folder` is what lines call the directory."""
     names = node_names()
     wanted = {key: model for paths in models.values() for key, model in paths.items()}
@@ -129,7 +128,7 @@ def compare(
     return silent + differences(names[this_node_id()], here, others, wanted, folder)
 
 
-def report(models: ModelPaths, meeting: str | None, name: str) -> NodeReport:
+def report(models: Loaded, meeting: str | None, name: str) -> NodeReport:
     """What the node has on which this is called; in the folder `meeting` it leaves a file of its name."""
     read = wrote = refused = None
     if meeting is not None:
@@ -143,11 +142,20 @@ def report(models: ModelPaths, meeting: str | None, name: str) -> NodeReport:
     return NodeReport(
         versions=versions(),
         code=source_digest(),
-        models={key: model_glance(*model) for key, model in models.items()},
+        models={key: _glance(key, *model) for key, model in models.items()},
         read=read,
         wrote=wrote,
         refused=refused,
     )
+
+
+def _glance(key: str, path: str, revision: str | None) -> Mapping[str, str] | None:
+    if not key.endswith(".function"):
+        return model_glance(path, revision)
+    try:
+        return {"its file": fingerprint_of(import_function(path, key)) or ""}
+    except ConfigError:
+        return None
 
 
 def versions() -> dict[str, str]:
@@ -162,7 +170,7 @@ def versions() -> dict[str, str]:
 
 
 def differences(
-    controller: str, here: NodeReport, others: Mapping[str, NodeReport], models: ModelPaths, folder: str
+    controller: str, here: NodeReport, others: Mapping[str, NodeReport], models: Loaded, folder: str
 ) -> list[Difference]:
     """In what the nodes differ from the controller's (`here`), nodes with the same fault together.
 
@@ -184,7 +192,7 @@ _SAME_PACKAGES = "install the same packages on every node (`make setup`, or one 
 
 
 def _faults(
-    controller: str, here: NodeReport, there: NodeReport, models: ModelPaths, folder: str
+    controller: str, here: NodeReport, there: NodeReport, models: Loaded, folder: str
 ) -> Iterator[tuple[str, str, str]]:
     """(subject, fault, mend) of one node."""
     if there.shares is False:

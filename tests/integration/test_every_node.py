@@ -110,7 +110,7 @@ def test_a_run_names_what_its_nodes_lack_before_it_starts_an_actor(
     for line, expected in zip(
         lines,
         (
-            r"error: lrm_safety: on .*\(127\.0\.0\.3\) nothing of ours can be called: there is no Python package lrm_safety; ",
+            r"error: lrm_safety: on .*\(127\.0\.0\.3\) nothing of ours can be called: there is no Python module lrm_safety; ",
             rf"error: run.directory={disk}/run: on node2 it is not the folder that the controller on .* writes to; ",
             rf"error: model.path={disk}/model: on node2 it is absent; copy it there",
             r"error: clock: on node2 it is 7\.0 s ahead of that of .*; let all nodes keep the time",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,20 @@ def test_a_report_leaves_its_file_beside_the_controllers(tmp_path: Path) -> None
     assert (elsewhere.read, elsewhere.wrote) == (None, None) and not (tmp_path / "absent").exists()
     assert {"python", "torch", "ray", "deepspeed", "vllm"} <= told.versions.keys()
     assert told.code == elsewhere.code and len(told.code) == 64
+
+
+def test_a_reward_function_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes may have another file of the same name, or none."""
+    key, function = "reward.models.mine.function", ("reward_of_mine:score", None)
+    assert report({key: function}, None, "").models == {key: None}
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "reward_of_mine.py").write_text("def score(conversations): ...\n")
+    here = report({key: function}, None, "")
+    digest = hashlib.sha256((tmp_path / "reward_of_mine.py").read_bytes()).hexdigest()
+    assert here.models == {key: {"its file": digest}}
+    other = replace(here, models={key: {"its file": "x"}})
+    (line,) = map(str, differences("head", here, {"a": other}, {key: function}, ""))
+    assert line.startswith(f"{key}=reward_of_mine:score: on a its file is another, compared with head; copy it anew")
 
 
 def test_a_glance_tells_copies_of_a_model_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
