@@ -7,14 +7,17 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 from ..environment import DEVICE_PACKAGES, source_digest
 from ..errors import ClusterError, ConfigError
+from ..files import writing
 from ..modeling.folder import model_glance
 from ..registry import fingerprint_of, import_function
+from ..run_folder import absent_folders, remove_empty
 from .every_node import EveryNode, node_names, this_node_id
 
 ANSWER_SECONDS = 60.0
@@ -101,12 +104,7 @@ def compare(nodes: EveryNode, models: Mapping[str, Loaded], directory: Path | No
     names = node_names()
     wanted = {key: model for paths in models.values() for key, model in paths.items()}
     token = secrets.token_hex(8)
-    meeting = None if directory is None else directory / MEETING
-    try:
-        if meeting is not None:
-            shutil.rmtree(meeting, ignore_errors=True)  # of a controller that was killed
-            meeting.mkdir(parents=True)
-            (meeting / "controller").write_text(token)
+    with _meeting(directory, folder, token) as meeting:
         asked = {node: (dict(models[node]), meeting and str(meeting), node) for node in nodes}
         reports, failures = nodes.ask(report, asked, ANSWER_SECONDS)
         if meeting is not None:
@@ -114,9 +112,6 @@ def compare(nodes: EveryNode, models: Mapping[str, Loaded], directory: Path | No
                 node: replace(told, shares=told.read == token and told.wrote == _content(meeting / node))
                 for node, told in reports.items()
             }
-    finally:
-        if meeting is not None:
-            shutil.rmtree(meeting, ignore_errors=True)
     for node, told in reports.items():
         reports[node] = replace(told, clock=clock_ahead(_clock_rounds(nodes, node)))
     silent = [
@@ -126,6 +121,24 @@ def compare(nodes: EveryNode, models: Mapping[str, Loaded], directory: Path | No
     here = report(wanted, None, "")
     others = {names.get(node, node): told for node, told in reports.items()}
     return silent + differences(names[this_node_id()], here, others, wanted, folder)
+
+
+@contextmanager
+def _meeting(directory: Path | None, folder: str, token: str) -> Iterator[Path | None]:
+    """A folder in which controller and nodes look for each other, with what the controller wrote; nothing of it stays."""
+    if directory is None:
+        yield None
+        return
+    meeting, made = directory / MEETING, absent_folders(directory)
+    try:
+        with writing(folder):
+            shutil.rmtree(meeting, ignore_errors=True)  # of a controller that was killed
+            meeting.mkdir(parents=True)
+            (meeting / "controller").write_text(token)
+        yield meeting
+    finally:
+        shutil.rmtree(meeting, ignore_errors=True)
+        remove_empty(made)
 
 
 def report(models: Loaded, meeting: str | None, name: str) -> NodeReport:

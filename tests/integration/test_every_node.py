@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
-from ray_head import RAY, Head, ray_head
+from ray_head import RAY, START_SECONDS, Head, ray_head
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -75,7 +75,7 @@ def node(head: Head, number: int, folder: Path, command: list[str]) -> Iterator[
         environment = head.environment | {"PYTHONPATH": f"{folder}:{head.environment.get('PYTHONPATH', '')}"}
         process = subprocess.Popen([*command, *start], env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + START_SECONDS
         while "runtime started" not in (folder / "start.log").read_text():
             assert process.poll() is None and time.monotonic() < deadline, (folder / "start.log").read_text()
             time.sleep(0.2)
@@ -122,9 +122,10 @@ def test_a_run_names_what_its_nodes_lack_before_it_starts_an_actor(
 
 
 def test_doctor_asks_every_node(cluster: Head, disk: Path) -> None:
-    arguments = ["doctor", "--cluster", "--json", "--address", cluster.address, "--directory", str(disk)]
+    arguments = ["doctor", "--cluster", "--json", "--address", cluster.address, "--directory", str(disk / "runs")]
     done = lrm_safety(cluster, *arguments, folder=disk)
     assert done.returncode == 1, done.stderr
+    assert not (disk / "runs").exists()
     rows: list[dict[str, Any]] = json.loads(done.stdout)
     levels = {row["name"]: row["level"] for row in rows}
     faults = {row["name"]: row for row in rows if row["level"] == "fail"}
