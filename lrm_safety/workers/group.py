@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from ..errors import LrmSafetyError, WorkerError
 from ..modeling.distributed import LOOPBACK
 from .every_node import this_node_id
-from .placement import Placement
+from .placement import Placement, hosts_of
 
 DEATHS = (RayActorError, OutOfMemoryError, NodeDiedError, RuntimeEnvSetupError, ActorUnschedulableError)
 """A worker is gone, whatever took it: Ray has no common class for a kill by its memory monitor and the others."""
@@ -82,6 +82,7 @@ class WorkerGroup:
         self._arguments = constructor_arguments
         self._on_wait = on_wait
         self.workers = [self._spawn(index) for index in range(num_workers)]
+        self._hosts = hosts_of(placement)
 
     def __len__(self) -> int:
         return len(self.workers)
@@ -170,12 +171,13 @@ class WorkerGroup:
                     continue
         dead = [i for i, cause in causes.items() if isinstance(cause, DEATHS)]
         first = dead[0] if dead else index
-        return describe(self.name, first, method, causes[first])
+        return describe(self.name, first, method, causes[first], self._hosts.get(first))
 
     def replace(self, index: int) -> None:
         """End worker `index` and spawn a new one in its place (not started yet)."""
         ray.kill(self.workers[index])
         self.workers[index] = self._spawn(index)
+        self._hosts = hosts_of(self._placement)  # its place may have moved to another node
 
     def is_alive(self, index: int, timeout_seconds: float) -> bool:
         """Whether the actor's process still exists; a busy worker is alive."""
@@ -210,11 +212,12 @@ def free_address(worker: Any, loopback: bool) -> tuple[str, int]:
         return host, listener.getsockname()[1]
 
 
-def describe(group: str, index: int, method: str, error: Exception) -> Exception:
-    """A failure inside an actor as one line; our own errors come through as they are."""
+def describe(group: str, index: int, method: str, error: Exception, host: str | None = None) -> Exception:
+    """A failure inside an actor, on a node of this name, as one line; our own errors come through as they are."""
     if isinstance(error, DEATHS):
         reason = " ".join(str(error).split())
-        return WorkerError(f"{group} worker {index} died during `{method}`: {reason[:400]}")
+        place = f" on node {host}" if host else ""
+        return WorkerError(f"{group} worker {index}{place} died during `{method}`: {reason[:400]}")
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, LrmSafetyError):
         return cause

@@ -36,6 +36,15 @@ def nodes_of(placement: Placement) -> set[str]:
     return set(placement_group_table(placement.placement_group)["bundles_to_node_id"].values())
 
 
+def hosts_of(placement: Placement) -> dict[int, str]:
+    """Name and address of each worker's node, by index; nothing where there is one node only."""
+    nodes = {one["NodeID"]: f"{one['NodeManagerHostname']} ({one['NodeManagerAddress']})" for one in ray.nodes()}
+    if len(nodes) < 2:
+        return {}
+    bundles = placement_group_table(placement.placement_group)["bundles_to_node_id"]
+    return {index: nodes.get(node, node) for index, node in bundles.items()}
+
+
 def worker_resources(name: str, cluster: ClusterSettings, tensor_parallel_size: int = 1) -> tuple[float, float]:
     """(CPUs, GPUs) that one worker of a group reserves; a tensor-parallel engine takes all its GPUs in one actor."""
     group: GroupSettings = getattr(cluster, name)

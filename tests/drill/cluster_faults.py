@@ -84,7 +84,7 @@ class Nodes:
         return left
 
 
-@fault(says=r"127\.0\.0\.2", promise="rounding", limit=240)
+@fault(says=r"policy worker \d on node .*127\.0\.0\.2.* died", promise="rounding", limit=240)
 def lose_a_node(scene: Scene) -> None:
     """It does not come back: the rank that is left goes on alone."""
     nodes = Nodes(scene)
@@ -94,7 +94,7 @@ def lose_a_node(scene: Scene) -> None:
     scene.harm("a node vanishes", nodes.second.vanish)
 
 
-@fault(says=r"127\.0\.0\.2", limit=240)
+@fault(says=r"policy worker \d on node .*127\.0\.0\.2.* died", limit=240)
 def lose_a_node_that_is_replaced(scene: Scene) -> None:
     """The run waits for it."""
     nodes = Nodes(scene)

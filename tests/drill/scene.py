@@ -35,7 +35,7 @@ BASES: dict[str, tuple[str, ...]] = {
         "tracking.wandb=disabled",
         "tracking.console=plain",
     ),
-    "train": ("train", *TINY, "schedule.max_updates=10", "tracking.wandb=disabled"),
+    "train": ("train", *TINY, "schedule.max_updates=24", "checkpoint.every_updates=4", "tracking.wandb=disabled"),
 }
 """The runs that are harmed, and that an undisturbed one of each is compared with: cheap supervised ones where that is enough."""
 
@@ -166,10 +166,10 @@ class Scene:
     def moment(self, first: int | None = None, last: int | None = None) -> None:
         """Wait for a random moment between two updates: of the middle half of the run, unless they are given."""
         if first is None or last is None:
-            first, last = (9, 30) if self.base == "sft" else (3, 7)
+            first, last = (9, 30) if self.base == "sft" else (5, 14)
         update = self.random.randint(first, last)
         self.until(lambda: self.update() >= update)
-        time.sleep(self.random.random() * (0.5 if self.base == "sft" else 3.0))
+        time.sleep(self.random.random() * (0.3 if self.base == "sft" else 1.0))
 
     def harm(self, what: str, action: Callable[[], object]) -> None:
         """Do it, and remember when."""

@@ -22,6 +22,11 @@ def failed(cause: Exception) -> Exception:
     return error.as_instanceof_cause()
 
 
+def test_a_death_on_one_of_several_nodes_names_the_node() -> None:
+    found = str(describe("policy", 1, "update", ActorDiedError(), "gpu3 (10.0.0.3)"))
+    assert found.startswith("policy worker 1 on node gpu3 (10.0.0.3) died during `update`: ")
+
+
 @pytest.mark.parametrize("kind", [ConfigError, DataError, ModelError, RewardError])
 def test_our_own_errors_pass_through(kind: type[Exception]) -> None:
     found = describe("reward", 2, "score", failed(kind("reward.models.x.url: is down")))
