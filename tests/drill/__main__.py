@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -70,35 +71,34 @@ class Drill:
     def play(self, fault: Fault) -> Row:
         """Make one fault and judge what became of it."""
         scene = Scene(fault.name, fault.base, self._root / fault.name, self._seed, self._patience)
-        began = time.monotonic()
+        began, judged = time.monotonic(), False
         try:
             fault.make(scene)
-            self._judge(fault, scene, scene.watch(fault.says, fault.limit))
+            judged = self._judge(fault, scene, scene.watch(fault.says, fault.limit))
         except NotRun as reason:
             scene.row.outcome = f"not run: {reason}"
         except (Exception, pytest.fail.Exception) as error:
             scene.row.outcome = scene.row.outcome or "the drill failed"
             scene.row.wrong.append(f"{type(error).__name__}: {' '.join(str(error).split())[:600]}")
         finally:
-            hung = scene.row.outcome == "HUNG"
-            ended = time.monotonic()
-            if not hung:
+            if judged:
+                ended = time.monotonic()
                 self._living += [(scene.row, ended, one) for subject in scene.subjects for one in subject.living()]
-            if hung or scene.row.wrong:
-                scene.close()
-            else:
                 scene.clean_up()
+            else:
+                scene.close()
         scene.row.seconds = time.monotonic() - began
         return scene.row
 
-    def _judge(self, fault: Fault, scene: Scene, status: int | None) -> None:
+    def _judge(self, fault: Fault, scene: Scene, status: int | None) -> bool:
+        """Whether it came to an end, so that whatever is left was left behind."""
         row, said = scene.row, scene.subject.output
         if status is None:
             row.outcome = "HUNG"
             row.wrong.append(
                 f"neither ended nor through after {fault.limit * self._patience:g} s: {last_lines(scene.subject)}"
             )
-            return
+            return False
         restarted = "restart 1 of" in said
         row.outcome = "ended" if status else "restarted" if restarted else "survived"
         if fault.says is not None and row.noticed is None:
@@ -117,7 +117,7 @@ class Drill:
             if status:
                 row.again = f"status {status}"
                 row.wrong.append(f"started again: {last_lines(scene.subject)}")
-                return
+                return True
         if fault.promise == "finished":
             row.again = "finished"
         else:
@@ -126,6 +126,7 @@ class Drill:
             if off > (0.0 if fault.promise == "equal" else ROUNDING):
                 row.wrong.append("the result is not that of the undisturbed run")
         row.orphans += scene.leftovers()
+        return True
 
     def look_for_orphans(self) -> None:
         """Name what is left of runs that ended, once each had its time."""
@@ -156,6 +157,7 @@ def main() -> int:
     parser.add_argument("--patience", type=float, default=1.0, help="stretches every limit, on a busy machine")
     parser.add_argument("--out", type=Path, default=Path("outputs/drill"))
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the run in progress is ended, too
     if unknown := [name for name in given.faults if name not in FAULTS]:
         parser.error(f"no fault is called {', '.join(unknown)}; there are {', '.join(FAULTS)}")
     # Short, and not below the checkout: sockets and mounts are made there.

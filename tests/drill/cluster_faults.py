@@ -12,12 +12,16 @@ from pathlib import Path
 
 import psutil
 from declared import fault
+from hosts import Hosts, why_not
+from hosts import Node as Offer
 from ray_head import RAY, Head, ray_head
-from scene import Scene
-from supervised_faults import RESTARTS
+from scene import NotRun, Scene
+from supervised_faults import RESTARTS, WATCHED
 
 CPUS = 1
 JOIN_SECONDS = 120
+SPREAD = ("cluster.policy.cpus_per_worker=1", "cluster.strategy=STRICT_SPREAD")
+ALONE = ("cluster.policy.min_workers=1", "cluster.placement_timeout_seconds=10")
 
 
 class Node:
@@ -60,11 +64,7 @@ class Nodes:
         self.head = stack.enter_context(ray_head({}, num_cpus=CPUS))
         self.second = self.join(2)
         scene.environment = self.head.authentication
-        scene.layout = (
-            f"cluster.address={self.head.address}",
-            "cluster.policy.cpus_per_worker=1",
-            "cluster.strategy=STRICT_SPREAD",
-        )
+        scene.layout = (f"cluster.address={self.head.address}", *SPREAD)
         scene.look_besides = self.left_behind
 
     def join(self, number: int) -> Node:
@@ -88,7 +88,7 @@ class Nodes:
 def lose_a_node(scene: Scene) -> None:
     """It does not come back: the rank that is left goes on alone."""
     nodes = Nodes(scene)
-    scene.layout += ("cluster.policy.min_workers=1", "cluster.placement_timeout_seconds=10")
+    scene.layout += ALONE
     scene.start(*RESTARTS)
     scene.moment()
     scene.harm("a node vanishes", nodes.second.vanish)
@@ -111,3 +111,20 @@ def kill_controller_on_a_cluster(scene: Scene) -> None:
     scene.start()
     scene.moment()
     scene.signal("controller", signal.SIGKILL)
+
+
+@fault(says=r"policy worker \d .*node", promise="rounding", limit=240)
+def cut_the_link_of_a_node(scene: Scene) -> None:
+    """Nothing says good-bye: the processes there live on, and nobody hears of them."""
+    if reason := why_not():
+        raise NotRun(reason)
+    stack = contextlib.ExitStack()
+    scene.cleanups.append(stack.close)
+    hosts = stack.enter_context(Hosts(2, subnet="10.91.7"))
+    hosts.start_ray([Offer(CPUS), Offer(CPUS)])
+    scene.run = hosts.shared / "run"
+    scene.environment, scene.prefix = hosts.environment, tuple(hosts[0].command([]))
+    scene.layout = (f"cluster.address={hosts.ray_address}", *SPREAD, *ALONE)
+    scene.start(*RESTARTS, *WATCHED)
+    scene.moment()
+    scene.harm("the link of a node is cut", hosts[1].cut)

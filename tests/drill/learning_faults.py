@@ -101,7 +101,8 @@ def tiny_shared_memory(scene: Scene) -> None:
     if not is_root():
         raise NotRun("mounting a file system needs root")
     shell = 'mount -t tmpfs -o size=16m tmpfs /dev/shm && exec "$@"'
-    scene.start(prefix=("unshare", "--mount", "sh", "-c", shell, "drill"))
+    scene.prefix = ("unshare", "--mount", "sh", "-c", shell, "drill")
+    scene.start()
     scene.harm("16 MB of /dev/shm from the start", lambda: None)
 
 

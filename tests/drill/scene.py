@@ -123,6 +123,8 @@ class Scene:
         self.layout: tuple[str, ...] = ()
         """Overrides that every start has and that change nothing of what is learned."""
         self.environment: dict[str, str] = {}
+        self.prefix: tuple[str, ...] = ()
+        """The command that starts the run's."""
         self.before_again: Callable[[], None] = lambda: None
         """Mends what the harm broke outside the run."""
         self.look_besides: Callable[[], list[str]] = list
@@ -136,10 +138,10 @@ class Scene:
     def subject(self) -> Subject:
         return self.subjects[-1]
 
-    def start(self, *overrides: str, prefix: tuple[str, ...] = ()) -> Subject:
+    def start(self, *overrides: str) -> Subject:
         """Start the run, or start it again."""
         arguments = (*BASES[self.base], f"run.directory={self.run}", *self.lasting, *self.layout, *overrides)
-        self.subjects.append(Subject(self.folder, arguments, prefix=prefix, **self.environment))
+        self.subjects.append(Subject(self.folder, arguments, prefix=self.prefix, **self.environment))
         return self.subject
 
     def finish(self, seconds: float = 300.0) -> int:
