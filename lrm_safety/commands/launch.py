@@ -18,7 +18,6 @@ from typing import Any
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -26,17 +25,26 @@ from omegaconf.errors import OmegaConfBaseException
 from ..errors import ConfigError, LrmSafetyError, shown
 from ..evaluation.plan import check_early
 from ..files import disk_says
+from ..monitoring.registry import find
 from ..run_folder import RunFolder, absent_folders, owned, remove_empty
-from ..settings import EvaluateSettings, Settings
+from ..settings import EvaluateSettings, Settings, SftSettings
 from ..settings.compose import Root, differences, parsed, sweep
 from ..settings.loader import is_searchpath
 from ..settings.types import RUNS_VARIABLE
+from ..sweeping import Point, finished, objective_of
 
 SUBDIRECTORY_EXCLUDES = "hydra.job.config.override_dirname.exclude_keys"
 """A run of a sweep has a folder named after its overrides; all of them would be over a file name's length."""
 
 SWEEP_DIRECTORY = f"{os.environ.get(RUNS_VARIABLE, 'outputs')}/sweep"
 """Where the runs of a sweep go whose own folders differ, each below in a folder named after its overrides."""
+
+SWEEP_KEY = "hydra.sweep.dir="
+REPORTED = (Settings, SftSettings, EvaluateSettings)
+"""Schemas of the commands whose runs `lrm-safety report` compares."""
+
+LONGEST_TAG = 64
+"""W&B refuses longer ones."""
 
 MAXIMUM_NAME_BYTES = 255
 """Of a file or folder, on every usual file system."""
@@ -45,30 +53,89 @@ Run = Callable[[Any, dict[str, Any], RunFolder], int | None]
 """One run of settings, resolved configuration and folder; returns its exit status, or None for 0."""
 
 
+class RunFailed(Exception):
+    """A run of a sweep failed. Its error has been told where it happened."""
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """How a run of a multirun is called in the tracker."""
+
+    name: str
+    group: str
+    tags: tuple[str, ...]
+    """Its overrides."""
+
+
 @dataclass(frozen=True)
 class Task:
-    """What Hydra, its sweepers and its launchers call for each run. It returns 1 for a run that failed, so that the others of
-    a sweep go on."""
+    """What Hydra, its sweepers and its launchers call for each run.
+
+    The one run of a command returns its exit status. A run of a sweep returns its objective (`run.objective`), which sweepers
+    choose the next values by, or raises RunFailed once it has told its error: the others go on, and whatever launcher runs
+    them, Hydra hands the exception on.
+    """
 
     root: Root[Any]
     run: Run
     command: tuple[str, ...]
     """What the user typed after `lrm-safety`."""
-    names: tuple[tuple[str, str], ...]
-    """Name and group in the tracker of every run of a multirun."""
+    sweeps: bool = False
+    called: tuple[str, ...] = ()
+    """The command itself and the folders of the user's groups: what stands before the overrides of a run."""
+    names: tuple[Tracked, ...] = ()
+    """Of every run of a multirun; empty where a sweeper chooses values of its own."""
 
-    def __call__(self, config: DictConfig) -> int:
+    def __call__(self, config: DictConfig) -> float | None:
+        settings, resolved = self.root.settings_of(config)
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if self.sweeps:
+            number = HydraConfig.get().job.num
+            name = self.names[number].name if self.names else str(folder)
+            print(f"run {number + 1}{f' of {len(self.names)}' if self.names else ''}: {name}", flush=True)
+            if finished(folder, resolved):
+                print(f"it is finished; remove {folder} to have it again", flush=True)
+                return objective_of(folder, settings_objective(settings))
+            self._tracked(settings, number)
+        status = self._status(settings, resolved, folder)
+        if not self.sweeps:
+            return status
+        if status:
+            print(f"failed: {name}", file=sys.stderr, flush=True)
+            raise RunFailed(name)
+        return objective_of(folder, settings_objective(settings))
+
+    def point(self, config: DictConfig, number: int, overrides: Sequence[str], folder: Path) -> tuple[Point, Any]:
+        """A run of a sweep for a launcher that starts commands of its own, and its settings."""
+        settings, resolved = self.root.settings_of(config)
+        self._tracked(settings, number)
+        words = [*self.called, *overrides, f"run.directory={_quoted(str(folder))}"]
+        if (tracking := getattr(settings, "tracking", None)) is not None and self.names:
+            tags = ",".join(map(_quoted, tracking.tags))
+            words += [f"tracking.name={_quoted(tracking.name)}", f"tracking.group={_quoted(tracking.group)}"]
+            words.append(f"tracking.tags=[{tags}]")
+        point = Point(self.names[number].name if self.names else folder.name, tuple(words), folder)
+        if finished(folder, resolved):
+            point.state = "done before"
+        return point, settings
+
+    def failed(self, point: Point) -> RunFailed:
+        """What a sweeper is given of a point that failed."""
+        return RunFailed(point.name)
+
+    def _tracked(self, settings: Any, number: int) -> None:
+        if (
+            self.names and (tracking := getattr(settings, "tracking", None)) is not None
+        ):  # a study's runs have their own
+            own = self.names[number]
+            tracking.name, tracking.group = tracking.name or own.name, tracking.group or own.group
+            tracking.tags = list(dict.fromkeys([*tracking.tags, *(tag for tag in own.tags if len(tag) <= LONGEST_TAG)]))
+
+    def _status(self, settings: Any, resolved: dict[str, Any], folder: Path) -> int:
+        """Exit status of the run, whose error has been told where it failed."""
         try:
-            settings, resolved = self.root.settings_of(config)
-            folder = Path(HydraConfig.get().runtime.output_dir)
             if folder != Path(settings.run.directory).absolute():  # of a sweep: one of its own for each run
                 settings.run.directory = resolved["run"]["directory"] = str(folder)
-            if self.names:
-                number = HydraConfig.get().job.num
-                name, group = self.names[number]
-                print(f"run {number + 1} of {len(self.names)}: {name}", flush=True)
-                if (tracking := getattr(settings, "tracking", None)) is not None:  # a study's runs have their own
-                    tracking.name, tracking.group = tracking.name or name, tracking.group or group
             if getattr(getattr(settings, "tracking", None), "console", "off") != "off":
                 # The imports that follow take their time, and so do the checks of what the configuration names.
                 print("checking configuration, model files and prompts ...", flush=True)
@@ -95,6 +162,7 @@ def launch(root: Root[Any], run: Run, arguments: Sequence[str], name: str | None
     """
     given = parse(arguments, root)
     hydra = root.hydra(given.overrides, given.folders)
+    called = tuple((name or root.command).split())
     try:
         if given.hydra_help:
             given.overrides = [item for item in given.overrides if item.lstrip("+~").startswith(("hydra.", "hydra/"))]
@@ -102,13 +170,21 @@ def launch(root: Root[Any], run: Run, arguments: Sequence[str], name: str | None
         elif given.info == "plugins":
             _show_info(hydra, root, given)
         else:
-            return _checked(root, run, (*(name or root.command).split(), *arguments), given, hydra)
+            return _checked(root, run, called, arguments, given, hydra)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(root.mistakes(hydra, given.overrides).explain(error)) from error
     return 0
 
 
-def _checked(root: Root[Any], run: Run, command: tuple[str, ...], given: argparse.Namespace, hydra: Hydra) -> int:
+def _checked(
+    root: Root[Any],
+    run: Run,
+    called: tuple[str, ...],
+    arguments: Sequence[str],
+    given: argparse.Namespace,
+    hydra: Hydra,
+) -> int:
+    command = (*called, *arguments)
     overrides, is_sweep = given.overrides, given.multirun or "hydra.mode=MULTIRUN" in given.overrides
     if is_sweep and (given.cfg or given.info):
         raise ConfigError(
@@ -127,6 +203,8 @@ def _checked(root: Root[Any], run: Run, command: tuple[str, ...], given: argpars
         return 0
     for settings in composed:
         _look_early(settings)
+        if (objective := settings_objective(settings)) is not None:
+            check_objective(objective)
     absent = [absent_folders(Path(settings.run.directory)) for settings in composed]
     for settings in composed:
         with owned(Path(settings.run.directory), command):
@@ -135,15 +213,22 @@ def _checked(root: Root[Any], run: Run, command: tuple[str, ...], given: argpars
         for folders in absent:
             leaving.callback(remove_empty, folders)  # Hydra makes a folder for a run that is then refused
         if not is_sweep:
-            task = Task(root, run, command, ())
-            return int(hydra.run(root.name, task, overrides).return_value)
+            return int(hydra.run(root.name, Task(root, run, command), overrides).return_value)
         swept = {item.get_key_element() for item in parsed(overrides, root) if item.is_sweep_override()}
         _check_folder_names(combinations, swept)
         names = _tracker_names(combinations, swept, composed)
         if any(item.lstrip("+").startswith("hydra/sweeper") for item in overrides):
             names = []  # another sweeper picks values of its own
-        task = Task(root, run, command, tuple(names))
-        return _worst(hydra.multirun(root.name, task, [*_places(overrides, root, composed), *overrides]))
+        task = Task(root, run, command, True, (*called, *own_groups(given)), tuple(names))
+        arguments = [*_places(overrides, root, composed), *overrides]
+        status = 0
+        try:
+            hydra.multirun(root.name, task, arguments)
+        except RunFailed:
+            status = 1
+        if root.schema in REPORTED:
+            _report_sweep(next(one for one in arguments if one.lstrip("+").startswith(SWEEP_KEY)))
+        return status
 
 
 def _show_info(hydra: Hydra, root: Root[Any], given: argparse.Namespace) -> None:
@@ -157,11 +242,39 @@ def _show_info(hydra: Hydra, root: Root[Any], given: argparse.Namespace) -> None
         log.setLevel(level)
 
 
-def _worst(returned: object) -> int:
-    """1 where a run of a sweep failed: Hydra's basic sweeper returns the jobs of every batch."""
-    if isinstance(returned, JobReturn):
-        return int(bool(returned.return_value))
-    return max(map(_worst, returned), default=0) if isinstance(returned, Sequence) else 0
+def _report_sweep(place: str) -> None:
+    """One table of what a sweep came to, and its page, below `hydra.sweep.dir=FOLDER`."""
+    folder = Path(place.partition("=")[2])
+    if not folder.is_dir():  # named by something that Hydra alone resolves
+        return
+    from .report import report  # draws, and takes its time to import
+
+    try:
+        report([str(folder), f"output={folder}/report"])
+    except ConfigError as error:  # no run has a record
+        print(f"no report of the sweep: {error}", file=sys.stderr)
+
+
+def settings_objective(settings: Any) -> str | None:
+    """`run.objective`, where the command has the key."""
+    named: str | None = getattr(settings.run, "objective", None)
+    return named
+
+
+def check_objective(name: str) -> None:
+    """Raise ConfigError for what is no metric of a run."""
+    try:
+        find(name)
+    except AssertionError:
+        raise ConfigError(
+            f"run.objective={name}: is no metric; docs/metrics.md lists them, such as evaluation/safety"
+        ) from None
+
+
+def _quoted(value: str) -> str:
+    """As Hydra reads it on the command line, whatever stands in it."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _look_early(settings: object) -> None:
@@ -221,10 +334,10 @@ def _places(overrides: Sequence[str], root: Root[Any], composed: Sequence[Any]) 
     places = [f"{SUBDIRECTORY_EXCLUDES}=[{','.join(fixed)}]"]
     if not any(item.startswith("hydra.mode=") for item in overrides):
         places.append("hydra.mode=MULTIRUN")
-    if not any(item.lstrip("+").startswith("hydra.sweep.dir=") for item in overrides):
+    if not any(item.lstrip("+").startswith(SWEEP_KEY) for item in overrides):
         # Stated here: Hydra resolves it without the swept groups, of which the run's name is made.
         directories = {settings.run.directory for settings in composed}
-        places.append(f"hydra.sweep.dir={directories.pop() if len(directories) == 1 else SWEEP_DIRECTORY}")
+        places.append(f"{SWEEP_KEY}{directories.pop() if len(directories) == 1 else SWEEP_DIRECTORY}")
     return places
 
 
@@ -242,14 +355,13 @@ def _check_folder_names(combinations: Sequence[Sequence[str]], swept: set[str]) 
                 )
 
 
-def _tracker_names(
-    combinations: Sequence[Sequence[str]], swept: set[str], composed: Sequence[Any]
-) -> list[tuple[str, str]]:
-    """Name and group that each run of a multirun has in W&B. Seeds of one configuration make a group; where no seed is
+def _tracker_names(combinations: Sequence[Sequence[str]], swept: set[str], composed: Sequence[Any]) -> list[Tracked]:
+    """How each run of a multirun is called in W&B. Seeds of one configuration make a group; where no seed is
     swept, the runs of one run.name do."""
     names = [settings.run.name for settings in composed]
     found = []
     for name, told in zip(names, differences(combinations, swept, names), strict=True):
         shared = [item for item in told if not item.startswith("seed=")]
-        found.append((" ".join((name, *told)), " ".join((name, *shared)) if len(shared) < len(told) else name))
+        group = " ".join((name, *shared)) if len(shared) < len(told) else name
+        found.append(Tracked(" ".join((name, *told)), group, told))
     return found

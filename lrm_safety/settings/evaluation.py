@@ -247,6 +247,9 @@ class EvaluateRunSettings:
     """Name of the evaluation; its folder is outputs/NAME unless `directory` says otherwise."""
     directory: Text = DIRECTORY
     """Folder of responses, verdicts, Inspect logs, results.json and samples.jsonl."""
+    objective: Text | None = None
+    """Metric whose last value a run of -m gives to a sweeper that searches, such as hydra-optuna-sweeper; null: none. Example:
+    evaluation/attaq."""
     device: AutoDevice = "auto"
     """Where engine and judge models run; auto: cuda where there is one."""
     num_engines: PositiveInt = 1

@@ -22,6 +22,9 @@ class SftRunSettings:
     """Name of the run; its folder is outputs/NAME unless `directory` says otherwise."""
     directory: Text = DIRECTORY
     """Folder of the run: configuration, metrics, checkpoints, export. Absolute on a cluster with shared storage."""
+    objective: Text | None = None
+    """Metric whose last value a run of -m gives to a sweeper that searches, such as hydra-optuna-sweeper; null: none. Example:
+    sft/validation_loss."""
 
 
 @dataclass

@@ -179,6 +179,9 @@ class RunSettings:
     """Name of the run; its folder is outputs/NAME unless `directory` says otherwise."""
     directory: Text = DIRECTORY
     """Folder of the run: configuration, metrics, checkpoints, export. Absolute on a cluster with shared storage."""
+    objective: Text | None = None
+    """Metric whose last value a run of -m gives to a sweeper that searches, such as hydra-optuna-sweeper; null: none. Example:
+    evaluation/safety."""
     invariants: Literal["strict", "warn"] = "strict"
     """What a failed self-check does: stop the run, or warn."""
     invariant_tolerance: NonNegativeFloat | None = None

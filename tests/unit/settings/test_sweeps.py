@@ -86,9 +86,10 @@ def test_names_in_the_tracker_tell_the_runs_of_a_multirun_apart(case: str) -> No
     overrides, expected, (num_names, num_groups) = TOLD[case]
     swept = {item.get_key_element() for item in parsed(overrides) if item.is_sweep_override()}
     found = _tracker_names(list(sweep(overrides)), swept, [compose_settings(run)[0] for run in sweep(overrides)])
-    assert expected in found
-    assert len({name for name, _ in found}) == len(found) == num_names
-    assert len({group for _, group in found}) == num_groups
+    assert expected in [(one.name, one.group) for one in found]
+    assert len({one.name for one in found}) == len(found) == num_names
+    assert len({one.group for one in found}) == num_groups
+    assert all(set(one.tags) <= set(one.name.split()) for one in found), "tags are the overrides that tell it apart"
 
 
 def test_a_pattern_stands_for_options_of_its_group() -> None:

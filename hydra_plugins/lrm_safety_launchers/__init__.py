@@ -1,0 +1,145 @@
+"""Hydra's launchers `local_processes` and `ray_jobs`: the points of `-m` side by side, here or on a Ray cluster.
+
+Hydra finds this package by itself and imports it with every command, so that what it works with is imported when it is used.
+It does so before the module is known to Python, wherefore annotations are no strings here.
+"""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, List, Optional  # noqa: UP035 - OmegaConf reads these
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+if TYPE_CHECKING:
+    from lrm_safety.sweeping import Place
+
+PACKAGE = "hydra_plugins.lrm_safety_launchers"
+
+
+@dataclass
+class LocalProcessesConf:
+    """`hydra/launcher=local_processes`: processes of this machine."""
+
+    _target_: str = f"{PACKAGE}.LocalProcessesLauncher"
+    concurrency: int | None = None
+    """Points at once; null: as many as the machine's GPUs, or on a CPU its cores, can serve."""
+    retries: int = 1
+    """How often a point that failed is started again; it goes on from its checkpoint."""
+    on_interrupt: str = "ask"
+    """What becomes of running points after Ctrl-C or SIGTERM: ask, leave, stop. Without a terminal `ask` stops them."""
+
+
+@dataclass
+class RayJobsConf:
+    """`hydra/launcher=ray_jobs`: jobs of a running Ray cluster."""
+
+    _target_: str = f"{PACKAGE}.RayJobsLauncher"
+    concurrency: int | None = None
+    """Points at once; null: as many as the cluster's CPUs and GPUs have room for."""
+    retries: int = 1
+    """How often a point that failed is started again; it goes on from its checkpoint."""
+    on_interrupt: str = "ask"
+    """What becomes of running points after Ctrl-C or SIGTERM: ask, leave, stop. Without a terminal `ask` leaves them."""
+    address: Optional[str] = None  # noqa: UP045
+    """The cluster's dashboard; null: RAY_API_SERVER_ADDRESS, else this machine's."""
+    working_dir: str = "."
+    """Folder that is sent."""
+    env: List[str] = field(default_factory=list)  # noqa: UP006
+    """Variables for the jobs, NAME or NAME=VALUE."""
+    secrets: Optional[str] = None  # noqa: UP045
+    """A file on every node with lines such as WANDB_API_KEY=..., which its owner alone can read."""
+    entrypoint_num_cpus: Optional[float] = None  # noqa: UP045
+    """CPUs that the command itself reserves."""
+    entrypoint_num_gpus: Optional[float] = None  # noqa: UP045
+    """GPUs that the command itself reserves, which `evaluate` needs."""
+
+
+for _name, _node in (("local_processes", LocalProcessesConf), ("ray_jobs", RayJobsConf)):
+    ConfigStore.instance().store(group="hydra/launcher", name=_name, node=_node, provider="lrm_safety")
+
+
+class SideBySide(Launcher):
+    """What both launchers do; `options` are those of their configuration."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.config: DictConfig
+        self.task: Any
+        self.context: HydraContext
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.task, self.config = hydra_context, task_function, config
+
+    @abstractmethod
+    def place(self, settings: Any, sweep_dir: Path) -> "Place":
+        """Where the points run; `settings` are those of the first one."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Bring all points to their ends; a failed one's JobReturn holds the error, which Hydra's sweepers raise."""
+        from lrm_safety.commands.sweep import check_options, tell
+        from lrm_safety.sweeping import objective_of, run_points
+
+        setup_globals()
+        check_options(self.options)
+        configs = [self._config(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
+        sweep_dir = Path(str(self.config.hydra.sweep.dir))
+        planned = [self.task.point(*one) for one in configs]
+        points = [point for point, _ in planned]
+        try:
+            run_points(
+                points,
+                self.place(planned[0][1], sweep_dir.absolute()),
+                retries=self.options["retries"],
+                on_interrupt=self.options["on_interrupt"],
+            )
+        finally:
+            tell(points)
+        returned = []
+        for point, settings in planned:
+            job = JobReturn()
+            job.overrides, job.working_dir = list(point.words), str(point.folder)
+            job.status = JobStatus.COMPLETED
+            if point.state == "failed":
+                job.status, job.return_value = JobStatus.FAILED, self.task.failed(point)
+            else:
+                job.return_value = objective_of(point.folder, getattr(settings.run, "objective", None))
+            returned.append(job)
+        return returned
+
+    def _config(self, overrides: Sequence[str], number: int) -> tuple[DictConfig, int, Sequence[str], Path]:
+        """The configuration of one point, its number and overrides, and its folder."""
+        config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        HydraConfig.instance().set_config(config)  # hydra.sweep.subdir refers to it
+        folder = Path(str(config.hydra.sweep.dir)) / str(OmegaConf.select(config, "hydra.sweep.subdir"))
+        own = copy.deepcopy(config)
+        with open_dict(own):
+            del own["hydra"]
+        return own, number, overrides, folder.absolute()
+
+
+class LocalProcessesLauncher(SideBySide):
+    """Points as processes of this machine."""
+
+    def place(self, settings: Any, sweep_dir: Path) -> "Place":
+        from lrm_safety.commands.sweep import local_place
+
+        return local_place(settings, sweep_dir, self.options["concurrency"])
+
+
+class RayJobsLauncher(SideBySide):
+    """Points as jobs of a Ray cluster."""
+
+    def place(self, settings: Any, sweep_dir: Path) -> "Place":
+        from lrm_safety.commands.sweep import cluster_place
+
+        return cluster_place(settings, sweep_dir, self.options)
