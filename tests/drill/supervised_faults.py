@@ -16,6 +16,8 @@ from scene import NotRun, Scene, is_root
 RESTARTS = ("trainer.max_restarts=2", "trainer.restart_pause_seconds=0")
 WATCHED = ("cluster.silent_seconds=10",)
 """A process that was stopped is noticed sooner than by default, so that the drill ends in time."""
+LONG = ("schedule.max_updates=160",)
+"""Workers go on for a while without Ray's own processes: a run that ends before anybody needs these would show nothing."""
 
 
 # --- processes
@@ -44,6 +46,7 @@ def stop_policy(scene: Scene) -> None:
 
 @fault(says=r"error:|restart \d of")
 def kill_raylet(scene: Scene) -> None:
+    scene.lasting = LONG
     scene.start(*RESTARTS, *WATCHED)
     scene.moment()
     scene.signal("raylet", signal.SIGKILL)
@@ -51,6 +54,7 @@ def kill_raylet(scene: Scene) -> None:
 
 @fault(says=r"error:|restart \d of", limit=150)
 def stop_raylet(scene: Scene) -> None:
+    scene.lasting = LONG
     scene.start(*RESTARTS, *WATCHED)
     scene.moment()
     scene.signal("raylet", signal.SIGSTOP)
@@ -58,6 +62,7 @@ def stop_raylet(scene: Scene) -> None:
 
 @fault(says=r"error:|restart \d of", limit=150)
 def kill_gcs(scene: Scene) -> None:
+    scene.lasting = LONG
     scene.start(*RESTARTS, *WATCHED)
     scene.moment()
     scene.signal("gcs", signal.SIGKILL)
@@ -65,6 +70,7 @@ def kill_gcs(scene: Scene) -> None:
 
 @fault(says=r"error:|restart \d of", limit=150)
 def stop_gcs(scene: Scene) -> None:
+    scene.lasting = LONG
     scene.start(*RESTARTS, *WATCHED)
     scene.moment()
     scene.signal("gcs", signal.SIGSTOP)
