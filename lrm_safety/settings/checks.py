@@ -96,13 +96,13 @@ def _check_rollout(settings: Settings) -> None:
                 f"rollout.max_num_batched_tokens={rollout.max_num_batched_tokens}: must be at least "
                 f"rollout.max_prompt_tokens + max_response_tokens={longest}; null leaves it to vLLM"
             )
-        if rollout.weight_transfer not in ("auto", "shm"):
-            raise ConfigError(
-                f"rollout.weight_transfer={rollout.weight_transfer}: needs cluster.device=cuda; use auto or shm"
-            )
+        if rollout.weight_transfer not in ("auto", "shm", "object_store"):
+            raise ConfigError(f"rollout.weight_transfer={rollout.weight_transfer}: needs cluster.device=cuda; use auto")
         return
-    if rollout.weight_transfer == "shm":
-        raise ConfigError("rollout.weight_transfer=shm: is the CPU's; use auto, nccl or ipc on cluster.device=cuda")
+    if rollout.weight_transfer in ("shm", "object_store"):
+        raise ConfigError(
+            f"rollout.weight_transfer={rollout.weight_transfer}: is the CPU's; use auto, nccl or ipc on cluster.device=cuda"
+        )
     together = any({"policy", "rollout"} <= set(names) for names in settings.cluster.colocate)
     if rollout.weight_transfer == ("nccl" if together else "ipc"):
         reason = "trainer and engine share a GPU, which cannot be two NCCL ranks" if together else "they share no GPU"

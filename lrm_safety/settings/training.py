@@ -291,8 +291,9 @@ class RolloutSettings:
     """Skip CUDA graphs and compilation; on the CPU compiling costs more than it saves."""
     enable_prefix_caching: bool = True
     """Share the KV cache of common prompt prefixes."""
-    weight_transfer: Literal["auto", "shm", "nccl", "ipc"] = "auto"
-    """vLLM weight-transfer backend; auto: shm on the CPU, ipc when colocated on CUDA, nccl otherwise."""
+    weight_transfer: Literal["auto", "shm", "object_store", "nccl", "ipc"] = "auto"
+    """How weights reach the engines; auto: on the CPU shm on one node and object_store (Ray's) on several, on CUDA ipc when
+    colocated and nccl otherwise."""
     bucket_bytes: PositiveInt = 512 * 1024**2
     """Bytes gathered and sent together in a weight sync. A layer or a tensor that is larger goes alone."""
     probe_tolerance: NonNegativeFloat | None = None

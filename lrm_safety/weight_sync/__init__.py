@@ -1,4 +1,5 @@
 """From the trainer's ZeRO-3 shards to the rollout engines, through vLLM's weight-transfer interface.
 
-`backends` chooses the way, `source` gathers, `shm` and `engine` are the CPU's two ends, `cuda` drives vLLM's own.
+`backends` chooses the way and `source` gathers. On the CPU buckets travel as files of one node's memory (`shm`) or as objects
+of Ray's store (`object_store`), and `engine` loads either; `cuda` drives vLLM's own transfers.
 """

@@ -6,9 +6,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from typing import Protocol
+from typing import Literal, Protocol
 
+from ..errors import ClusterError
 from ..settings import ClusterSettings, RolloutSettings
+
+Backend = Literal["shm", "object_store", "nccl", "ipc"]
 
 
 class SyncSettings(Protocol):
@@ -25,16 +28,39 @@ def is_colocated(cluster: ClusterSettings) -> bool:
     return any({"policy", "rollout"} <= set(names) for names in cluster.colocate)
 
 
-def transfer_backend(settings: SyncSettings) -> str:
-    """`shm`, `nccl` or `ipc`: what `rollout.weight_transfer` names, or what its `auto` stands for on this cluster.
+def transfer_backend(settings: SyncSettings, num_nodes: int = 1) -> Backend:
+    """`shm`, `object_store`, `nccl` or `ipc`: what `rollout.weight_transfer` names, or what its `auto` stands for.
 
     A trainer rank and an engine on one GPU cannot be two members of one NCCL communicator, hence `ipc` when they share.
+
+    Args:
+        num_nodes: how many nodes trainer ranks, engines and controller are on. The groups of a run count them and replace
+            `auto` by the answer, so that a worker need not know.
+
+    Raises:
+        ClusterError: `shm` on several nodes, which share no memory.
     """
-    if settings.rollout.weight_transfer != "auto":
-        return settings.rollout.weight_transfer
+    named = settings.rollout.weight_transfer
+    if named == "shm" and num_nodes > 1:
+        raise ClusterError(
+            f"rollout.weight_transfer=shm: policy, rollout and controller are on {num_nodes} nodes, which share no memory; "
+            "use auto or object_store"
+        )
+    if named != "auto":
+        return named
     if settings.cluster.device == "cpu":
-        return "shm"
+        return "shm" if num_nodes == 1 else "object_store"
     return "ipc" if is_colocated(settings.cluster) else "nccl"
+
+
+HOST_TENSORS = "host_tensors"
+"""What vLLM calls the engine's end of `shm` and `object_store` (weight_sync/engine.py)."""
+
+
+def engine_backend(settings: SyncSettings) -> str:
+    """The backend's name in vLLM."""
+    backend = transfer_backend(settings)
+    return backend if backend in ("nccl", "ipc") else HOST_TENSORS
 
 
 ENDS_WITH_WORKER = "LRM_SAFETY_ENGINE_ENDS_WITH_WORKER"

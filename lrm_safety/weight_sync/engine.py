@@ -1,10 +1,10 @@
-"""The engine's end of the `shm` backend: a weight-transfer engine for vLLM on the CPU, which has none of its own."""
+"""The engine's end of `shm` and `object_store`: a weight-transfer engine for vLLM on the CPU, which has none of its own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safetensors import safe_open
+import torch
 from torch import nn
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
@@ -15,9 +15,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from .backends import end_with_parent
-
-BACKEND = "shm"
+from .backends import HOST_TENSORS, end_with_parent
 
 
 def register() -> None:
@@ -27,25 +25,27 @@ def register() -> None:
     Entry point of the group `vllm.general_plugins`, which vLLM runs in every process it starts.
     """
     end_with_parent()
-    if BACKEND not in WeightTransferEngineFactory._registry:
-        WeightTransferEngineFactory.register_engine(BACKEND, SharedMemoryEngine)
+    if HOST_TENSORS not in WeightTransferEngineFactory._registry:
+        WeightTransferEngineFactory.register_engine(HOST_TENSORS, HostTensorsEngine)
 
 
 @dataclass
-class SharedMemoryInitInfo(WeightTransferInitInfo):
-    """Nothing to agree on beforehand: each update names its file."""
+class HostTensorsInitInfo(WeightTransferInitInfo):
+    """Nothing to agree on beforehand: each update brings its tensors."""
 
 
 @dataclass
-class SharedMemoryUpdateInfo(WeightTransferUpdateInfo):
+class HostTensorsUpdateInfo(WeightTransferUpdateInfo):
     """One bucket."""
 
-    path: str
-    """Safetensors file of whole tensors under checkpoint names."""
+    tensors: dict[str, torch.Tensor]
+    """Whole tensors under checkpoint names; read only, since they may lie in memory that engines share."""
 
 
-class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemoryUpdateInfo]):
-    """Loads weights from safetensors files through vLLM's layerwise reload.
+class HostTensorsEngine(WeightTransferEngine[HostTensorsInitInfo, HostTensorsUpdateInfo]):
+    """Loads tensors through vLLM's layerwise reload, without a copy before a layer is whole.
+
+    They are got by the worker whose process this is (on the CPU an engine has no other), which Ray and files can reach.
 
     On the CPU the layers hold packed copies of their weights, so `load_weights` alone would write into the wrong place;
     the layerwise reload unpacks, loads and packs again. vLLM 0.32 forgets two packed copies there, without an error:
@@ -53,19 +53,17 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
     both. Experts whose intermediate size vLLM has to pad (48, for instance) cannot be reloaded there at all: it raises.
     """
 
-    init_info_cls = SharedMemoryInitInfo
-    update_info_cls = SharedMemoryUpdateInfo
+    init_info_cls = HostTensorsInitInfo
+    update_info_cls = HostTensorsUpdateInfo
 
-    def init_transfer_engine(self, init_info: SharedMemoryInitInfo) -> None:
-        """Files need no rendezvous."""
+    def init_transfer_engine(self, init_info: HostTensorsInitInfo) -> None:
+        """Tensors in memory need no rendezvous."""
 
     def start_weight_update(self) -> None:
         initialize_layerwise_reload(self.model)
 
-    def receive_weights(self, update_info: SharedMemoryUpdateInfo) -> None:
-        # The tensors are views of the mapped file: no copy is made until a layer is whole; the map outlives the file.
-        with safe_open(update_info.path, framework="pt") as file:
-            self.model.load_weights((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
+    def receive_weights(self, update_info: HostTensorsUpdateInfo) -> None:
+        self.model.load_weights(update_info.tensors.items())
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)

@@ -1,7 +1,6 @@
-"""The trainer's end of the `shm` backend: safetensors files in shared memory, one a bucket.
+"""The `shm` backend: safetensors files in shared memory, one a bucket.
 
-A file needs no process group, survives a restart of the engine that reads it, and is read by every engine of the node
-without another copy.
+A file needs no process group and is read by every engine of the node without another copy.
 """
 
 from __future__ import annotations
@@ -11,11 +10,13 @@ import re
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .source import ZeroThreeSource
+from .source import Tensors, ZeroThreeSource
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -30,17 +31,16 @@ def version_folder(name: str, version: int) -> Path:
     return SHARED_MEMORY / f"lrm_safety-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}" / f"version-{version:08d}"
 
 
-def write_buckets(source: ZeroThreeSource, folder: str | Path, rank: int) -> list[str]:
-    """Write every bucket of the source; call on every rank, since the source gathers.
+def write_buckets(source: ZeroThreeSource, folder: str | Path, rank: int) -> Iterator[str]:
+    """Write every bucket of the source; iterate on every rank, since the source gathers.
 
     The files go into `folder`, or into a folder of the same name on disk when `folder`'s file system lacks the room (a
     container's /dev/shm is 64 MiB unless asked for more). They are readable by this user alone.
 
-    Returns:
-        On rank 0 the files' paths in the order of the buckets, on the other ranks an empty list. A path exists only
-        once its file is whole: it is written under another name and renamed.
+    Yields:
+        On rank 0 each file's path, on the other ranks nothing. A path exists only once its file is whole: it is written
+        under another name and renamed.
     """
-    paths: list[str] = []
     if rank == 0:
         folder = _with_room(Path(folder), source.num_bytes)
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -51,11 +51,15 @@ def write_buckets(source: ZeroThreeSource, folder: str | Path, rank: int) -> lis
         path = Path(folder) / f"bucket-{position:05d}.safetensors"
         unfinished = path.with_suffix(".unfinished")
         save_file({name: tensor.cpu() for name, tensor in bucket}, unfinished)
-        unfinished.rename(
-            path
-        )  # not files.write_atomically: memory is not flushed, and the bucket not copied once more
-        paths.append(str(path))
-    return paths
+        # Not files.write_atomically: memory is not flushed, and the bucket not copied once more.
+        unfinished.rename(path)
+        yield str(path)
+
+
+def read_bucket(path: str) -> Tensors:
+    """The tensors of one file: views of the mapped file, whose map outlives it."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def remove_folder(folder: Path) -> None:

@@ -104,6 +104,14 @@ class WorkerGroup:
         """Start one call on one worker; returns Ray's reference to its result."""
         return getattr(self.workers[index], method).remote(*arguments)
 
+    def stream(self, index: int, method: str, *arguments: Any) -> Any:
+        """Start a generator method on one worker; returns Ray's generator of references. The worker waits while what it
+        yielded last is not asked for, and runs on when the generator is let go."""
+        method_of_worker = getattr(self.workers[index], method)
+        return method_of_worker.options(num_returns="streaming", _generator_backpressure_num_objects=1).remote(
+            *arguments
+        )
+
     def call(self, method: str, *arguments: Any, timeout_seconds: float) -> list[Any]:
         """Call every worker with the same arguments and gather the results in order of rank."""
         return self.call_each(method, [arguments] * len(self.workers), timeout_seconds=timeout_seconds)
@@ -172,6 +180,20 @@ class WorkerGroup:
         dead = [i for i, cause in causes.items() if isinstance(cause, DEATHS)]
         first = dead[0] if dead else index
         return describe(self.name, first, method, causes[first], self._hosts.get(first))
+
+    def raise_failure(self, method: str, references: Sequence[Any], seconds: float) -> None:
+        """Raise the first cause when one of these references, of which the i-th belongs to worker i, fails within `seconds`."""
+        deadline = time.monotonic() + seconds
+        waiting = list(references)
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
+            if not ready:
+                return
+            for reference in ready:
+                try:
+                    ray.get(reference)
+                except (*DEATHS, RayTaskError) as error:
+                    raise self.first_cause(method, references, references.index(reference), error) from error
 
     def replace(self, index: int) -> None:
         """End worker `index` and spawn a new one in its place (not started yet)."""

@@ -17,7 +17,7 @@ import ray
 from ..errors import ClusterError
 from ..settings import ClusterSettings, Settings
 from ..settings.paths import ray_temporary_folder
-from ..weight_sync.backends import is_colocated
+from ..weight_sync.backends import is_colocated, transfer_backend
 from .address import check_address
 from .every_node import this_node_id
 from .placement import Placement, granted, nodes_of, release, reserve
@@ -187,12 +187,15 @@ class Groups(StartedGroups[Settings]):
     reference: ReferenceGroup | None
 
     def _start(self, directory: Path | None) -> None:
-        self._takes_turns = is_colocated(self._told.cluster)
         settings, on_wait, on_replacement = self._told, self._on_wait, self._on_replacement
+        self._takes_turns = is_colocated(settings.cluster)
         names = ["policy", "rollout", "reward"]
         if settings.algorithm.kl.placement != "none":
             names.append("reference")
         place = self._placements = reserve(names, settings.cluster, settings.rollout.tensor_parallel_size, on_wait)
+        nodes = nodes_of(place["policy"]) | nodes_of(place["rollout"]) | {this_node_id()}
+        transfer = transfer_backend(settings, len(nodes))
+        settings = replace(settings, rollout=replace(settings.rollout, weight_transfer=transfer))
         self._check_nodes(directory)
         settings = replace(settings, cluster=granted(settings.cluster, place))
         self.policy = PolicyGroup(PolicySpec.of(settings), place["policy"], on_wait)
@@ -214,14 +217,6 @@ class Groups(StartedGroups[Settings]):
             self.rollout.start()
         else:
             self._start_together(list(self._groups.values()))
-        if (
-            self.rollout.backend == "shm"
-            and len(self.policy.node_ids() | self.rollout.node_ids() | {this_node_id()}) > 1
-        ):
-            raise ClusterError(
-                "rollout.weight_transfer=shm: policy, rollout and controller are on several nodes, which share no memory; "
-                "use cluster.strategy=STRICT_PACK, or cluster.device=cuda with nccl"
-            )
 
     def _models(self, group: str) -> dict[str, tuple[str, str | None]]:
         if group != "reward":

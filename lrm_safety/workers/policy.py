@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,8 +23,11 @@ from ..modeling.lora import without_dropout
 from ..modeling.loss import policy_loss, supervised_loss
 from ..modeling.packing import pack_sequences, score_micro_batches, split_scores
 from ..rollouts import MicroBatch, MiniBatch, TokenScores, UpdateResult
-from ..weight_sync.backends import is_colocated
+from ..weight_sync.backends import is_colocated, transfer_backend
 from .specs import PolicySpec
+
+if TYPE_CHECKING:
+    from ..weight_sync.object_store import PackedBucket
 
 STATE_TAG = "zero3"
 
@@ -119,14 +123,20 @@ class PolicyWorker:
         norm = float(self.engine.get_global_grad_norm())
         return norm if math.isfinite(norm) else math.nan
 
-    def publish(self, folder: str) -> list[str]:
-        """Write the weights as bucket files into `folder`; rank 0 returns their paths in order, the others nothing."""
-        from ..weight_sync.shm import write_buckets
+    def publish(self, folder: str) -> Iterator[str | PackedBucket]:
+        """`shm` and `object_store`: gather the weights a bucket at a time, and on rank 0 yield each as engines take it: the
+        path of a file in `folder`, or the bucket itself, which Ray puts into its store; the other ranks yield nothing."""
+        from ..weight_sync import object_store, shm
         from ..weight_sync.source import ZeroThreeSource
 
         assert self.spec.engines is not None
         source = ZeroThreeSource(self.model, self.spec.engines.rollout.bucket_bytes, self.rank)
-        return write_buckets(source, folder, self.rank)
+        if transfer_backend(self.spec.engines) == "shm":
+            yield from shm.write_buckets(source, folder, self.rank)
+        else:
+            for bucket in source.buckets():
+                if self.rank == 0:
+                    yield object_store.pack(bucket)
 
     def connect_engines(self, info: dict[str, Any]) -> None:
         """CUDA: open the channel over which `send_weights` reaches the rollout engines, or open it anew."""

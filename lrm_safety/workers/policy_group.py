@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import ray
 
 from ..batching import plan_counted, plan_micro_batches
 from ..checkpoints import Files
-from ..errors import ClusterError
+from ..errors import ClusterError, WorkerError
 from ..rollouts import MicroBatch, MiniBatch, TokenIds, TokenScores, TrainingSequence, Update, UpdateResult
 from ..weight_sync.shm import remove_abandoned, remove_folder, remove_run, run_name, version_folder
 from .environment import environment
-from .group import WorkerGroup
+from .group import CAUSE_GRACE_SECONDS, WorkerGroup
 from .placement import Placement
 from .policy import PolicyWorker
 from .rollout_group import RolloutGroup
@@ -27,6 +31,7 @@ class PolicyGroup:
     def __init__(self, spec: PolicySpec, placement: Placement, on_wait: Callable[[], None]) -> None:
         num_ranks = spec.cluster.policy.num_workers
         self._spec = spec
+        self._on_wait = on_wait
         self._limit = spec.cluster.call_timeout_seconds
         self._group = WorkerGroup(
             "policy",
@@ -39,7 +44,6 @@ class PolicyGroup:
         )
         remove_abandoned()
         self._run_name = run_name()
-        self._sync_folder: Path | None = None
         self.weights_version = 0
 
     @property
@@ -103,22 +107,49 @@ class PolicyGroup:
     def publish_weights(self, rollout_group: RolloutGroup) -> int:
         """Give the present weights to every engine under the next version; returns that version.
 
-        The ranks gather a bucket of ZeRO-3 shards at a time, and an engine takes all buckets in one call (`shm`) or one
-        call a bucket: nothing is ever sent parameter by parameter.
+        The ranks gather a bucket of ZeRO-3 shards at a time, and an engine takes a bucket in one call: nothing is ever sent
+        parameter by parameter.
         """
         self.weights_version += 1
         rollout_group.wake_weights()
-        if rollout_group.backend == "shm":
-            folder = version_folder(self._run_name, self.weights_version)
-            paths: list[list[str]] = self._group.call("publish", str(folder), timeout_seconds=self._limit)
-            rollout_group.load_weights(self.weights_version, paths[0])
-            if self._sync_folder is not None:
-                remove_folder(self._sync_folder)
-            self._sync_folder = folder
-        else:
+        if rollout_group.backend in ("nccl", "ipc"):
             self._send(rollout_group)
+        else:
+            rollout_group.load_weights(self.weights_version, self._publish)
         rollout_group.wake_kv_cache()
         return self.weights_version
+
+    @contextmanager
+    def _publish(self) -> Iterator[Iterator[Any]]:
+        """One pass over the present weights: see `rollout_group.Publish`. With the context Ray's objects lose their last
+        reference, and files are removed, however it ends."""
+        folder = version_folder(self._run_name, self.weights_version)
+        streams = [self._group.stream(rank, "publish", str(folder)) for rank in range(len(self._group))]
+        passes = [stream.completed() for stream in streams]
+        try:
+            yield self._buckets(streams[0], passes)
+        except WorkerError:
+            # An engine cannot read what a failing rank yields: the rank is the cause then, not the engine.
+            self._group.raise_failure("publish", passes, CAUSE_GRACE_SECONDS)
+            raise
+        finally:
+            remove_folder(folder)
+
+    def _buckets(self, stream: Any, passes: list[Any]) -> Iterator[Any]:
+        """References to what rank 0 yields; `passes` are those to the end of every rank's pass."""
+        deadline = time.monotonic() + self._limit
+        while True:
+            self._on_wait()
+            if ray.wait([stream], timeout=1.0, fetch_local=False)[0]:
+                try:
+                    yield next(stream)
+                except StopIteration:
+                    break
+            else:
+                self._group.raise_failure("publish", passes, 0.0)
+                if time.monotonic() > deadline:
+                    raise self._group.silent(0, "publish", self._limit)
+        self._group.gather(passes, "publish", self._limit)
 
     def _send(self, rollout_group: RolloutGroup) -> None:
         """CUDA: the ranks send through vLLM's own transfer, of which rank 0 speaks to the engines. Not run on a GPU yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,11 @@ from ..errors import ConfigError, InvariantError, LrmSafetyError, WorkerError
 from ..modeling.distributed import memory_usage
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds, TokenValues
 from ..settings import RolloutSettings
-from ..weight_sync.backends import is_colocated, transfer_backend
+from ..weight_sync.backends import HOST_TENSORS, engine_backend, is_colocated
 from .specs import EngineSpec
+
+if TYPE_CHECKING:
+    from ..weight_sync.object_store import PackedBucket
 
 TURN_SECONDS, FREE_TURN_SECONDS = 5.0, 0.05
 """The longest turn of a queue in which nothing ends: who waits for it may have something to save. And where a place is free, to
@@ -50,7 +53,7 @@ class RolloutWorker:
         from vllm import LLM
         from vllm.exceptions import VLLMClientError
 
-        if transfer_backend(self._spec) == "shm":
+        if engine_backend(self._spec) == HOST_TENSORS:
             from ..weight_sync.engine import register
 
             register()
@@ -139,16 +142,6 @@ class RolloutWorker:
             self._clear(list(open_ids.values()))
         return [results[str(position)] for position in range(len(sequences))]
 
-    def load_weights(self, version: int, paths: list[str]) -> None:
-        """`shm`: take the weights of these bucket files in one update session.
-
-        After a failure the engine is half-written: it must be replaced, not used.
-        """
-        self.start_weight_update()
-        for path in paths:
-            self.update_weights({"path": path})
-        self.finish_weight_update(version)
-
     def init_weight_transfer(self, info: dict[str, Any]) -> None:
         """`nccl` and `ipc`: agree on the transfer with the trainer's sender; the dictionary is the backend's own."""
         self._llm.init_weight_transfer_engine({"init_info": info})
@@ -161,6 +154,16 @@ class RolloutWorker:
     def update_weights(self, info: dict[str, Any]) -> None:
         """Take one piece of an update; the dictionary is the backend's own."""
         self._llm.update_weights({"update_info": info})
+
+    def load_bucket(self, bucket: str | PackedBucket) -> None:
+        """`shm` and `object_store`: take one bucket, as trainer rank 0 publishes it.
+
+        After a failure the engine is half-written: it must be replaced, not used.
+        """
+        from ..weight_sync import object_store, shm
+
+        tensors = shm.read_bucket(bucket) if isinstance(bucket, str) else object_store.unpack(bucket)
+        self.update_weights({"tensors": tensors})
 
     def finish_weight_update(self, version: int) -> None:
         """Close the session: from here on rollouts carry `version`, and nothing cached under older weights is read."""
@@ -289,7 +292,7 @@ def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
         "tensor_parallel_size": rollout.tensor_parallel_size,
         "enforce_eager": rollout.enforce_eager,
         "enable_prefix_caching": rollout.enable_prefix_caching,
-        "weight_transfer_config": WeightTransferConfig(backend=transfer_backend(spec)),
+        "weight_transfer_config": WeightTransferConfig(backend=engine_backend(spec)),
     }
     if rollout.tensor_parallel_size > 1:
         # Inside a placement group vLLM would choose Ray, whose bundles must hold one GPU each.

@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,14 @@ TURNS = 2
 """Of each engine of a queue that are asked for at once: one is begun while the controller reads the one before."""
 WAITING_SHARE = 8
 """An engine of a queue holds an eighth more requests than run at once: a place that falls free is taken without a round trip."""
+
+
+BUCKETS_AHEAD = 2
+"""Buckets of a weight sync that engines may hold besides the one that the trainer gathers: one is loaded while the next comes."""
+
+Publish = Callable[[], AbstractContextManager[Iterator[Any]]]
+"""Begins one pass over the trainer's weights: buckets in order, as `RolloutWorker.load_bucket` takes them or as Ray's references
+to them. The context's end lets them go."""
 
 
 class EngineCalls:
@@ -66,7 +75,7 @@ class RolloutGroup:
             lambda index: (spec, index),
             on_wait,
         )
-        self._loaded: tuple[int, list[str]] | None = None
+        self._published: tuple[int, Publish] | None = None
         self.replacements = HourlyBudget(spec.rollout.max_restarts)
         self.connected = False
 
@@ -222,7 +231,7 @@ class RolloutGroup:
     def _revive(self, engine: int, error: Exception) -> None:
         """Replace a dead engine and give it the published weights."""
         reason = " ".join(str(error).split())[:300]
-        if self.backend != "shm" and self.connected:
+        if self.connected:
             # The sender's channel holds all engines: another one can only join by opening it anew on every side.
             raise WorkerError(
                 f"rollout engine {engine} died; with rollout.weight_transfer={self.backend} the run goes on from its last "
@@ -236,8 +245,8 @@ class RolloutGroup:
         self._group.replace(engine)
         start = self._group.submit(engine, "start")
         self._group.gather([start], "start", self._spec.cluster.start_timeout_seconds)
-        if self._loaded is not None:
-            self._group.gather([self._group.submit(engine, "load_weights", *self._loaded)], "load_weights", self._limit)
+        if self._published is not None:
+            self._update([engine], *self._published)
 
     def revive_dead(self) -> None:
         """Replace engines that died between two rollout batches."""
@@ -249,11 +258,28 @@ class RolloutGroup:
             except GetTimeoutError as error:
                 raise self._group.silent(engine, "weights_version", ANSWER_SECONDS) from error
 
-    def load_weights(self, version: int, paths: list[str]) -> None:
-        """One update session on every engine, at the same time."""
+    def load_weights(self, version: int, publish: Publish) -> None:
+        """One update session on every engine, at the same time; an engine that is replaced later has one of its own, for
+        which the trainer must still hold the same weights."""
+        self._published = None  # engines replaced now take the new weights with the others
         self.revive_dead()
-        self._group.call("load_weights", version, paths, timeout_seconds=self._limit)
-        self._loaded = (version, paths)
+        self._update(range(len(self._group)), version, publish)
+        self._published = (version, publish)
+
+    def _update(self, engines: Sequence[int], version: int, publish: Publish) -> None:
+        def call(method: str, *arguments: Any) -> tuple[str, list[Any]]:
+            return method, [self._group.submit(engine, method, *arguments) for engine in engines]
+
+        with publish() as buckets:
+            calls = deque([call("start_weight_update")])
+            for bucket in buckets:
+                calls.append(call("load_bucket", bucket))
+                while len(calls) > BUCKETS_AHEAD:
+                    method, references = calls.popleft()
+                    self._group.gather(references, method, self._limit)
+            calls.append(call("finish_weight_update", version))
+            for method, references in calls:
+                self._group.gather(references, method, self._limit)
 
     def calls(self) -> EngineCalls:
         """What the trainer needs to reach the engines."""

@@ -84,7 +84,10 @@ def probe(worker: Any) -> list[np.ndarray]:
 
 
 def load(worker: Any, version: int, paths: list[str]) -> int:
-    worker.load_weights(version, paths)
+    worker.start_weight_update()
+    for path in paths:
+        worker.load_bucket(path)
+    worker.finish_weight_update(version)
     return worker.weights_version()
 
 
@@ -113,7 +116,7 @@ def test_engine_holds_what_the_trainer_holds(
     perturb(model, seed=2)
     expected = trainer_logprobs(model)
     assert largest_difference(engine.run(probe), expected) > 1e-2
-    paths = write_buckets(ZeroThreeSource(model, BUCKET_BYTES, 0), tmp_path / "run" / "7", 0)
+    paths = list(write_buckets(ZeroThreeSource(model, BUCKET_BYTES, 0), tmp_path / "run" / "7", 0))
     assert len(paths) > 1
     assert engine.run(load, 7, paths) == 7
     assert largest_difference(engine.run(probe), expected) < 1e-4
@@ -129,7 +132,7 @@ def test_engine_holds_what_the_trainer_holds(
         np.testing.assert_allclose(rollout.logprobs, mine, atol=1e-4, rtol=0)
 
     model.load_state_dict(first)
-    back = write_buckets(ZeroThreeSource(model, 2**30, 0), tmp_path / "run" / "8", 0)
+    back = list(write_buckets(ZeroThreeSource(model, 2**30, 0), tmp_path / "run" / "8", 0))
     assert engine.run(load, 8, back) == 8
     again = engine.run(probe)
     assert largest_difference(again, probe_first) < 1e-6
@@ -183,7 +186,7 @@ def publish_shards(rank: int, port: int, folder: Path) -> None:
     engine, *_ = deepspeed.initialize(model=model, config=config)
     assert all(parameter.ds_tensor.numel() < parameter.ds_numel for parameter in engine.module.parameters())
     source = ZeroThreeSource(engine.module, BUCKET_BYTES, rank)
-    paths = write_buckets(source, folder / "run" / "1", rank)
+    paths = list(write_buckets(source, folder / "run" / "1", rank))
     assert bool(paths) == (rank == 0)
     described = [(item.name, item.dtype, item.shape) for item in source.metadata()]
     assert described == [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in source]

@@ -92,6 +92,7 @@ BROKEN = {
     "no cache size on the CPU": (["rollout.kv_cache_bytes=null"], ["rollout.kv_cache_bytes", "cpu"]),
     "CUDA's transfer on the CPU": (["rollout.weight_transfer=nccl"], ["rollout.weight_transfer=nccl", "cuda"]),
     "the CPU's transfer on CUDA": ([*CUDA, "rollout.weight_transfer=shm"], ["rollout.weight_transfer=shm", "cuda"]),
+    "Ray's store for CUDA": ([*CUDA, "rollout.weight_transfer=object_store"], ["weight_transfer=object_store", "nccl"]),
     "unknown group colocated": (["cluster.colocate=[[policy,judge]]"], ["cluster.colocate", "judge"]),
     "group colocated twice": (
         ["cluster.colocate=[[reward,reference],[reward,rollout]]"],

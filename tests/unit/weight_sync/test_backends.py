@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lrm_safety.errors import ClusterError
 from lrm_safety.settings import ClusterSettings, Settings
 from lrm_safety.weight_sync.backends import is_colocated, transfer_backend
 
@@ -13,6 +14,7 @@ from lrm_safety.weight_sync.backends import is_colocated, transfer_backend
     [
         ("cpu", [], "auto", "shm"),
         ("cpu", [["policy", "rollout"]], "auto", "shm"),
+        ("cpu", [], "object_store", "object_store"),
         ("cuda", [], "auto", "nccl"),
         ("cuda", [["reference", "reward"]], "auto", "nccl"),
         ("cuda", [["reward"], ["rollout", "reference", "policy"]], "auto", "ipc"),
@@ -24,6 +26,18 @@ def test_choice(device: str, colocate: list[list[str]], stated: str, expected: s
     settings.cluster.device, settings.cluster.colocate = device, colocate
     settings.rollout.weight_transfer = stated
     assert transfer_backend(settings) == expected
+
+
+def test_several_nodes_share_no_memory() -> None:
+    settings = Settings()
+    settings.cluster.device = "cpu"
+    assert transfer_backend(settings, num_nodes=2) == "object_store"
+    settings.rollout.weight_transfer = "shm"
+    assert transfer_backend(settings, num_nodes=1) == "shm"
+    with pytest.raises(ClusterError, match=r"weight_transfer=shm: .* 2 nodes, which share no memory; use auto"):
+        transfer_backend(settings, num_nodes=2)
+    settings.cluster.device, settings.rollout.weight_transfer = "cuda", "auto"
+    assert transfer_backend(settings, num_nodes=2) == "nccl"
 
 
 def test_colocated_means_one_set_holds_both() -> None:

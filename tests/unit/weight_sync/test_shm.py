@@ -34,7 +34,7 @@ def source() -> ZeroThreeSource:
 
 
 def test_one_readable_file_per_bucket(source: ZeroThreeSource, tmp_path: Path) -> None:
-    paths = shm.write_buckets(source, tmp_path / "run" / "version", rank=0)
+    paths = list(shm.write_buckets(source, tmp_path / "run" / "version", rank=0))
     assert len(paths) == 2
     assert sorted(paths) == paths
     loaded = [load_file(path) for path in paths]
@@ -49,7 +49,7 @@ def test_one_readable_file_per_bucket(source: ZeroThreeSource, tmp_path: Path) -
 
 
 def test_only_whole_files_remain_and_only_for_this_user(source: ZeroThreeSource, tmp_path: Path) -> None:
-    paths = shm.write_buckets(source, tmp_path / "run" / "version", rank=0)
+    paths = list(shm.write_buckets(source, tmp_path / "run" / "version", rank=0))
     assert sorted(map(str, (tmp_path / "run" / "version").iterdir())) == paths
     for folder in (tmp_path / "run", tmp_path / "run" / "version"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -64,7 +64,7 @@ def test_other_ranks_take_part_and_write_nothing(tmp_path: Path) -> None:
                 passes.append(len(bucket))
                 yield bucket
 
-    assert shm.write_buckets(Counting(TwoLayers(), 160, rank=1), tmp_path / "none", rank=1) == []
+    assert list(shm.write_buckets(Counting(TwoLayers(), 160, rank=1), tmp_path / "none", rank=1)) == []
     assert passes == [2, 2]
     assert not (tmp_path / "none").exists()
 
@@ -74,7 +74,7 @@ def test_falls_back_to_disk_without_room(source: ZeroThreeSource, tmp_path: Path
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(disk))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=source.num_bytes))
     folder = tmp_path / "memory" / "run" / "version"
-    paths = shm.write_buckets(source, folder, rank=0)
+    paths = list(shm.write_buckets(source, folder, rank=0))
     assert all(Path(path).is_relative_to(disk) for path in paths)
     assert load_file(paths[0])
     assert not folder.exists()
@@ -88,8 +88,8 @@ def test_versions_live_side_by_side_and_go_one_by_one(source: ZeroThreeSource, t
     assert first.parent == second.parent
     assert first.parent.parent == tmp_path
     assert first != second
-    shm.write_buckets(source, first, rank=0)
-    paths = shm.write_buckets(source, second, rank=0)
+    list(shm.write_buckets(source, first, rank=0))
+    paths = list(shm.write_buckets(source, second, rank=0))
     shm.remove_folder(first)
     assert not first.exists()
     assert load_file(paths[0])
