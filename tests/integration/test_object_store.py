@@ -26,6 +26,7 @@ from lrm_safety.scoring import training_sequence
 from lrm_safety.settings.compose import compose_settings
 from lrm_safety.weight_sync.source import ZeroThreeSource
 from lrm_safety.workers.groups import Groups, join_ray
+from lrm_safety.workers.placement import nodes_of
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -74,7 +75,7 @@ def apart(run: PreparedRun) -> Iterator[Started]:
 def stores(groups: Groups) -> list[Any]:
     """What the object stores of the trainer's node and of the engines' node say of themselves."""
     addresses = {node["NodeID"]: (node["NodeManagerAddress"], node["NodeManagerPort"]) for node in ray.nodes()}
-    (trainer,), (engines,) = groups.policy.node_ids(), groups.rollout.node_ids()
+    (trainer,), (engines,) = (nodes_of(groups._placements[group]) for group in ("policy", "rollout"))
     assert trainer != engines
     return [node_stats(*addresses[node], include_memory_info=False).store_stats for node in (trainer, engines)]
 
