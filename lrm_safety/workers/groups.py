@@ -14,7 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import ray
 
-from ..errors import ClusterError
+from ..errors import ClusterError, ConfigError
 from ..settings import ClusterSettings, Settings
 from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated, transfer_backend
@@ -25,9 +25,10 @@ from .policy_group import PolicyGroup
 from .preflight import check_nodes
 from .rollout_group import RolloutGroup
 from .scoring_group import ReferenceGroup, RewardGroup
+from .shared_reward import SharedRewardGroup
 from .specs import EngineSpec, PolicySpec, ReferenceSpec, RewardSpec
 
-Group = PolicyGroup | RolloutGroup | RewardGroup | ReferenceGroup
+Group = PolicyGroup | RolloutGroup | RewardGroup | SharedRewardGroup | ReferenceGroup
 Told = TypeVar("Told", PolicySpec, EngineSpec, Settings)
 """What a set of groups is made from."""
 
@@ -178,18 +179,32 @@ class RolloutOnly(StartedGroups[EngineSpec]):
         self.rollout.start()
 
 
+def _check_shared(name: str, cluster: ClusterSettings) -> None:
+    if (cluster.address or os.environ.get("RAY_ADDRESS")) in (None, "local"):
+        raise ConfigError(
+            f"reward.shared={name}: nobody could share it in a Ray of this run's own; set cluster.address"
+        )
+    if any("reward" in together for together in cluster.colocate):
+        raise ConfigError(
+            f"reward.shared={name}: a shared group has a place of its own; take reward out of cluster.colocate"
+        )
+
+
 class Groups(StartedGroups[Settings]):
     """The four groups."""
 
     policy: PolicyGroup
     rollout: RolloutGroup
-    reward: RewardGroup
+    reward: RewardGroup | SharedRewardGroup
     reference: ReferenceGroup | None
 
     def _start(self, directory: Path | None) -> None:
         settings, on_wait, on_replacement = self._told, self._on_wait, self._on_replacement
         self._takes_turns = is_colocated(settings.cluster)
-        names = ["policy", "rollout", "reward"]
+        shared = settings.reward.shared
+        if shared:
+            _check_shared(shared, settings.cluster)
+        names = ["policy", "rollout", *([] if shared else ["reward"])]
         if settings.algorithm.kl.placement != "none":
             names.append("reference")
         place = self._placements = reserve(names, settings.cluster, settings.rollout.tensor_parallel_size, on_wait)
@@ -202,7 +217,10 @@ class Groups(StartedGroups[Settings]):
         self._groups["policy"] = self.policy
         self.rollout = RolloutGroup(EngineSpec.of(settings), place["rollout"], on_wait, on_replacement)
         self._groups["rollout"] = self.rollout
-        self.reward = RewardGroup(RewardSpec.of(settings), place["reward"], on_wait, on_replacement)
+        if shared:
+            self.reward = SharedRewardGroup(shared, RewardSpec.of(self._told), on_wait)
+        else:
+            self.reward = RewardGroup(RewardSpec.of(settings), place["reward"], on_wait, on_replacement)
         self._groups["reward"] = self.reward
         self.reference = None
         if "reference" in place:

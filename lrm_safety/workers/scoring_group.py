@@ -63,10 +63,11 @@ class ScoringGroup:
         self._start_arguments = arguments
         self._group.call_each("start", arguments, timeout_seconds=self._start_limit)
 
-    def _submit(self, method: str, *arguments: Any) -> Ticket:
-        """Give a call to the next worker in turn."""
-        worker = self._next
-        self._next = (self._next + 1) % len(self._group)
+    def _submit(self, method: str, *arguments: Any, worker: int | None = None) -> Ticket:
+        """Give a call to this worker, or to the next in turn."""
+        if worker is None:
+            worker = self._next
+            self._next = (self._next + 1) % len(self._group)
         return Ticket(worker, method, arguments, self._group.submit(worker, method, *arguments))
 
     def _result(self, ticket: Ticket) -> Any:
@@ -150,10 +151,15 @@ class RewardGroup(ScoringGroup):
         """Load the models."""
         self._start([()] * len(self._group))
 
-    def submit(self, conversations: list[Conversation], prefixes: list[list[Conversation]] | None = None) -> Ticket:
+    def submit(
+        self,
+        conversations: list[Conversation],
+        prefixes: list[list[Conversation]] | None = None,
+        worker: int | None = None,
+    ) -> Ticket:
         """Begin to score, each conversation's prefixes too if given; the composition of the call decides the numbers, not
-        the worker or the moment."""
-        return self._submit("score", conversations, prefixes)
+        the worker or the moment. `worker`: to this one instead of the next in turn."""
+        return self._submit("score", conversations, prefixes, worker=worker)
 
     def result(self, ticket: Ticket) -> Scores:
         """Scores in the order of the submitted conversations."""
