@@ -303,7 +303,7 @@ class SharedRewardGroup:
 
 def services() -> dict[str, dict[str, Any]]:
     """The shared groups of the cluster that was joined, by name: leases, age in seconds, configuration."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for one in ray.util.list_named_actors(all_namespaces=True):
         if one["namespace"] == NAMESPACE:
             try:

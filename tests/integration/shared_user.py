@@ -1,0 +1,58 @@
+"""A process that uses a shared reward group until its standard input says to leave: `shared_user.py NAME [OVERRIDE ...]`."""
+
+from __future__ import annotations
+
+import sys
+
+import ray
+
+from lrm_safety.errors import ConfigError
+from lrm_safety.rewards.conversation import Conversation
+from lrm_safety.settings.compose import compose_settings
+from lrm_safety.workers.groups import join_ray
+from lrm_safety.workers.placement import release, reserve
+from lrm_safety.workers.scoring_group import RewardGroup
+from lrm_safety.workers.shared_reward import SharedRewardGroup, services
+from lrm_safety.workers.specs import RewardSpec
+
+LEASE_SECONDS = 6.0
+CONVERSATIONS = [
+    Conversation(question, "", answer, answer, "complete")
+    for question, answer in (("how ?", "so ."), ("why ?", "i cannot help with that ."))
+]
+
+
+def main(name: str, *overrides: str) -> None:
+    settings = compose_settings(["experiment=miniature", *overrides])[0]
+    join_ray(settings.cluster)
+    spec = RewardSpec.of(settings)
+    if name == "own":
+        placement = reserve(["reward"], spec.cluster)["reward"]
+        own = RewardGroup(spec, placement, lambda: None)
+        own.start()
+        print(own.result(own.submit(CONVERSATIONS)).total.tolist(), flush=True)
+        own.end()
+        release([placement.placement_group])
+        return
+    group = SharedRewardGroup(name, spec, lambda: None, LEASE_SECONDS)
+    try:
+        group.start()
+    except ConfigError as error:
+        print(error, flush=True)
+        return
+    print("joined", services()[f"reward-{name}"]["leases"], flush=True)
+    for line in sys.stdin:
+        if line.strip() == "score":
+            print(group.result(group.submit(CONVERSATIONS)).total.tolist(), flush=True)
+        elif line.strip() == "count":
+            workers = [
+                one for one in ray.util.list_named_actors(all_namespaces=True) if one["name"].startswith("reward-0-")
+            ]
+            print(len(services()), len(workers), flush=True)
+        else:
+            break
+    group.end()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,81 @@
+"""One reward group for several drivers of a real cluster: loaded once, outliving its first user, ended with its last."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray_head import Head, ray_head
+
+USER = Path(__file__).with_name("shared_user.py")
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    with ray_head({}, num_cpus=4) as started:
+        yield started
+
+
+def user(head: Head, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(USER), *arguments, f"cluster.address={head.address}"],
+        env=head.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ask(process: subprocess.Popen[str], question: str) -> str:
+    assert process.stdin and process.stdout
+    process.stdin.write(f"{question}\n")
+    process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def test_a_group_is_loaded_once_outlives_a_killed_user_and_ends_with_the_last(head: Head) -> None:
+    first, second = user(head, "one"), user(head, "one")  # at one moment
+    users = [first, second]
+    try:
+        assert {heard(one)[:6] for one in users} == {"joined"}
+        scores = {ask(one, "score") for one in users}
+        assert ask(second, "count") == "1 1"  # one service, one worker
+
+        refused = user(head, "one", "reward.models.miniature.weight=2.0")
+        users.append(refused)
+        line = heard(refused)
+        assert line.startswith("reward.shared=one: the group that runs under this name differs: reward.models.")
+        assert "weight is 1.0 there, 2.0 here" in line
+
+        first.kill()
+        first.wait(30)
+        watcher = user(head, "two")
+        users.append(watcher)
+        assert heard(watcher) == "joined 1"
+        time.sleep(8)  # longer than a lease: the killed user's is over, the second's is not
+        scores.add(ask(second, "score"))
+        assert ask(watcher, "count") == "2 2"
+
+        own = user(head, "own")
+        users.append(own)
+        scores.add(heard(own))
+        assert len(scores) == 1 and scores != {""}
+
+        second.kill()
+        deadline = time.monotonic() + 30
+        while ask(watcher, "count") != "1 1":
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    finally:
+        for one in users:
+            one.kill()
+            one.wait(30)
