@@ -159,7 +159,8 @@ def connect(address: str | None) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    for chatty in ("ray", "ray.dashboard.modules.dashboard_sdk"):  # of ignore files, folders left out, packages
+    # Of ignore files, folders left out, packages, closed connections; two of these set a level of their own.
+    for chatty in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
         return JobSubmissionClient(address)

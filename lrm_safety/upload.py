@@ -42,7 +42,8 @@ class Upload:
 
     def __str__(self) -> str:
         code = "" if self.is_checkout else "; not a checkout, so that the lrm_safety that the cluster has runs"
-        return f"sending {self.folder}: {len(self.files)} files, {told_bytes(self.bytes)} unpacked{code}"
+        count = f"{len(self.files)} file{'s' * (len(self.files) != 1)}"
+        return f"sending {self.folder}: {count}, {told_bytes(self.bytes)} unpacked{code}"
 
 
 def patterns(folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -209,6 +210,11 @@ class WandbView:
     def _fail(self, what: str, error: Exception) -> None:
         self._run = None
         _logger.warning("W&B failed to %s (%s): metrics.jsonl alone goes on", what, first_line(error))
+        if isinstance(error, ConnectionError):
+            # Its process is gone: who stops a Ray job ends the processes below the job's as well. Without this W&B would try to
+            # end it once more when the interpreter exits, and print a traceback.
+            with suppress(Exception):
+                wandb.teardown()
 
 
 def is_key(name: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lrm_safety.interruption import DeadlineReached, Interruption, StopRequested, kept_from_children
+from lrm_safety.interruption import DeadlineReached, Interruption, StopRequested, kept_from_children, stop_caution
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 
@@ -186,3 +186,10 @@ def test_processes_started_meanwhile_do_not_see_a_hang_up() -> None:
             child.wait()
         with pytest.raises(StopRequested):
             interruption.check()  # what came in between is not lost
+
+
+def test_a_job_says_that_it_has_no_time_to_save() -> None:
+    job = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+    assert "kills it after 3 s" in (stop_caution(job) or "")
+    assert "kills it after 10 s" in (stop_caution(job | {"RAY_JOB_STOP_WAIT_TIME_S": "10"}) or "")
+    assert stop_caution(job | {"RAY_JOB_STOP_WAIT_TIME_S": "1800"}) is None and stop_caution({}) is None

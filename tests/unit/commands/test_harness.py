@@ -420,6 +420,8 @@ COMPLETED = {
     "lrm-safety analyze reflection model=minia": ["model=miniature"],
     "lrm-safety train experiment=miniature algorithm.kl.co": ["algorithm.kl.coef="],
     "lrm-safety export ": [],
+    "lrm-safety jobs ": ["list", "status", "logs", "stop"],
+    "lrm-safety jobs logs ": [],
 }
 
 
