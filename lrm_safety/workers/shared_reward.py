@@ -307,7 +307,8 @@ def services() -> dict[str, dict[str, Any]]:
     for one in ray.util.list_named_actors(all_namespaces=True):
         if one["namespace"] == NAMESPACE:
             try:
-                found[one["name"]] = ray.get(ray.get_actor(**one).describe.remote(), timeout=10.0)
+                service: Any = ray.get_actor(**one)
+                found[one["name"]] = ray.get(service.describe.remote(), timeout=10.0)
             except (*DEATHS, ValueError):
                 continue  # it has ended meanwhile
             except GetTimeoutError:
