@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import multiprocessing
 import os
 import traceback
@@ -45,7 +46,7 @@ class Isolated:
             self._ready = True
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """The result of one method."""
+        """The result of one method; of a generator, all that it yields."""
         self.wait()
         self._connection.send((method, arguments))
         return self._answer()
@@ -76,7 +77,8 @@ def _serve(connection: Connection, factory: Callable[..., Any], arguments: tuple
         except (EOFError, OSError):  # the other side is done with us, in order or not
             return
         try:
-            answer = (getattr(subject, method)(*arguments), None)
+            result = getattr(subject, method)(*arguments)
+            answer = (list(result) if inspect.isgenerator(result) else result, None)
         except Exception:
             answer = (None, traceback.format_exc())
         connection.send(answer)

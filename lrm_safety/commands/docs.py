@@ -48,6 +48,7 @@ def docs(arguments: list[str]) -> int:
         raise ConfigError(f"docs: {folder} is absent; run it from a checkout")
     for path, text in pages(folder):
         if not arguments:
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text)
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
             raise ConfigError(f"{path}: is not current; run `make docs`")
