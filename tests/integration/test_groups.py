@@ -269,6 +269,8 @@ def test_a_failure_does_not_wait_for_the_others(pair: WorkerGroup) -> None:
 def test_a_dead_worker_has_no_memory_and_hinders_nobody(pair: WorkerGroup) -> None:
     pair.call("succeed", 1, timeout_seconds=60)
     ray.kill(pair.workers[0])
+    while pair.is_alive(0, timeout_seconds=5.0):  # Ray kills in the background
+        time.sleep(0.1)
     assert pair.call_living("pid").keys() == {1}
 
 

@@ -41,8 +41,12 @@ def test_no_two_test_files_have_one_name(repository_root: Path) -> None:
     assert sorted(names) == sorted(set(names))
 
 
+CODE = ("lrm_safety/", "hydra_plugins/")
+"""What is installed: the package, and the plugins of it that Hydra looks for under a name of its own."""
+
+
 def test_every_folder_of_code_is_a_declared_package(repository_root: Path, pyproject: dict) -> None:
-    folders = {path.parent for path in (repository_root / "lrm_safety").rglob("*.py")}
+    folders = {path.parent for top in CODE for path in (repository_root / top).rglob("*.py")}
     found = {".".join(folder.relative_to(repository_root).parts) for folder in folders} | {"lrm_safety.conf"}
     assert set(pyproject["tool"]["setuptools"]["packages"]) == found
 
@@ -58,7 +62,7 @@ def test_the_wheel_carries_configuration_and_miniature(repository_root: Path, tm
     )
     if listed.returncode:
         pytest.skip("not a git checkout")
-    wanted = ("lrm_safety/", "conf/", "pyproject.toml", "README.md", "LICENSE")
+    wanted = (*CODE, "conf/", "pyproject.toml", "README.md", "LICENSE")
     names = [name for name in listed.stdout.splitlines() if name.startswith(wanted)]
     for name in names:
         if (repository_root / name).is_file():
@@ -80,7 +84,7 @@ def test_the_wheel_carries_configuration_and_miniature(repository_root: Path, tm
     assert built.returncode == 0, built.stderr
     packed = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
     for name in names:
-        if name.startswith("lrm_safety/") and not name.endswith(".md"):
+        if name.startswith(CODE) and not name.endswith(".md"):
             assert name in packed
         elif name.startswith("conf/"):
             assert f"lrm_safety/{name}" in packed
