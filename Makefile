@@ -14,7 +14,7 @@ DEVICE ?= cpu
 BIN := $(VENV)/bin
 SITE := $(VENV)/site-builder
 STAMP := $(VENV)/.installed
-CODE := $(wildcard lrm_safety launchers tests benchmarks)
+CODE := $(wildcard lrm_safety hydra_plugins launchers tests benchmarks)
 
 # What an environment was made from; a changed pin or dependency makes `setup` run again, a changed mtime does not.
 FINGERPRINT = $$(cat pyproject.toml constraints/$(DEVICE).txt | sha256sum | cut -d ' ' -f 1)-$(DEVICE)
