@@ -35,7 +35,8 @@ def test_a_block_is_replaced_and_the_page_around_it_stays(tmp_path: Path) -> Non
     assert all(f"`{name}`" in found[page] for name in FAMILIES)
     page.write_text("<!-- generated: nothing -->\n<!-- end -->\n")
     with pytest.raises(
-        ConfigError, match=r"^docs: no block is called nothing; known: benchmarks, family_fields, protocols, tree"
+        ConfigError,
+        match=r"^docs: no block is called nothing; known: benchmarks, family_fields, protocols, sizes, tree",
     ):
         dict(docs.pages(tmp_path))
 
@@ -66,3 +67,16 @@ def test_the_table_of_benchmarks_says_what_they_declare() -> None:
         "`or_bench`, `or_bench_toxic` (safety)",
     ]
     assert by_name["`miniature_forbidden`"][3:] == ["none", "none"]
+
+
+def test_the_table_of_sizes_has_the_models_of_the_paper_smallest_first() -> None:
+    """Qwen3-8B has 8,190,735,360 parameters by its model card; a checkpoint has 14 bytes of each."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in docs.sizes().splitlines()[2:]]
+    names = [row[0].strip("`") for row in rows]
+    assert set(names) == {path.stem for path in (FOLDER.parent / "conf/model").glob("*.yaml")} - {
+        "endpoint",
+        "miniature",
+        "smollm2_135m",
+    }
+    assert names[0] == "qwen3_1_7b" and names[-1] == "qwen3_8b"
+    assert rows[-1][1:3] == ["8.2 B", f"{8_190_735_360 * 14 / 2**30:.0f} GiB"]
