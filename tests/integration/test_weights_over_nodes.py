@@ -54,7 +54,8 @@ OVERRIDES = [
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PreparedRun]:
     """Prepared for a cluster of two nodes, which runs."""
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # For good, as a run does it: Ray reads it once in a process, and tests before and after this one are in the same.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         environment.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
         try:
