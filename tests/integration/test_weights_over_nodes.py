@@ -205,7 +205,10 @@ def fatal(groups: Groups, group: str, index: int, after: int) -> Any:
 
             def until_death() -> Iterator[Any]:
                 yield from itertools.islice(buckets, after)
-                ray.kill(getattr(groups, group)._group.workers[index])
+                workers = getattr(groups, group)._group
+                ray.kill(workers.workers[index])
+                while workers.is_alive(index, timeout_seconds=1.0):  # Ray kills in the background
+                    time.sleep(0.1)
                 yield from buckets
 
             yield until_death()
