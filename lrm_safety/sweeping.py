@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 SAY_SECONDS = 60.0
 """How often something is said while nothing changes."""
+SIZE_SECONDS = 30.0
 STOP_SECONDS = 1800.0
 """How long a point that was asked to stop may take to save."""
 OF_A_PLACE = {"tracking", "run"}
@@ -331,12 +332,21 @@ def room(total: Mapping[str, float], needs: Mapping[str, float], what: str) -> i
 
 
 def cluster_resources(client: JobSubmissionClient) -> dict[str, float]:
-    """CPUs and GPUs of a cluster, by its dashboard."""
-    answer = client._do_request("GET", "/api/cluster_status")
-    try:
-        usage = answer.json()["data"]["clusterStatus"]["loadMetricsReport"]["usage"]
-        return {kind: float(usage[kind][1]) for kind in ("CPU", "GPU") if kind in usage}
-    except (ValueError, LookupError, TypeError) as error:
-        raise ClusterError(
-            "hydra.launcher.concurrency: the cluster does not say how large it is; give how many points run at once"
-        ) from error
+    """CPUs and GPUs of a cluster, by its dashboard, which knows none in the first seconds after its start.
+
+    Raises ClusterError where it tells nothing within `SIZE_SECONDS`.
+    """
+    deadline = time.monotonic() + SIZE_SECONDS
+    while True:
+        try:
+            status = client._do_request("GET", "/api/cluster_status").json()["data"]["clusterStatus"]
+            usage = status["loadMetricsReport"]["usage"]
+            if found := {kind: float(usage[kind][1]) for kind in ("CPU", "GPU") if kind in usage}:
+                return found
+        except (ValueError, LookupError, TypeError):
+            pass  # nothing was reported yet, or a Ray that reports otherwise
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                "hydra.launcher.concurrency: the cluster does not say how large it is; give how many points run at once"
+            )
+        time.sleep(POLL_SECONDS)

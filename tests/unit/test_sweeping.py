@@ -9,6 +9,8 @@ import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +19,16 @@ from hypothesis import strategies as st
 
 from lrm_safety.errors import ClusterError, ConfigError
 from lrm_safety.interruption import StopRequested
-from lrm_safety.sweeping import LocalProcesses, Point, finished, last_error, objective_of, room, run_points
+from lrm_safety.sweeping import (
+    LocalProcesses,
+    Point,
+    cluster_resources,
+    finished,
+    last_error,
+    objective_of,
+    room,
+    run_points,
+)
 
 
 class Scripted:
@@ -148,6 +159,20 @@ def test_as_many_points_as_the_scarcest_resource_allows() -> None:
     assert room({"CPU": 0.3}, {"CPU": 0.1}, "a point") == 3, "not 2 by a rounding"
     with pytest.raises(ClusterError, match="a point needs 1 CPU, 1 GPU, and the cluster has 8 CPU; choose a smaller"):
         room({"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}, "a point")
+
+
+def test_a_cluster_that_has_just_started_does_not_know_its_size_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(usage: dict[str, list[float]]) -> SimpleNamespace:
+        told = {"data": {"clusterStatus": {"loadMetricsReport": {"usage": usage}}}}
+        return SimpleNamespace(json=lambda: told)
+
+    answers = [answer({}), answer({}), answer({"CPU": [1.0, 8.0], "memory": [0.0, 5.0]})]
+    client: Any = SimpleNamespace(_do_request=lambda method, path: answers.pop(0) if len(answers) > 1 else answers[0])
+    assert cluster_resources(client) == {"CPU": 8.0}
+    answers[:] = [SimpleNamespace(json=lambda: {"data": None})]
+    monkeypatch.setattr("lrm_safety.sweeping.SIZE_SECONDS", 0.0)
+    with pytest.raises(ClusterError, match="concurrency: the cluster does not say how large it is"):
+        cluster_resources(client)
 
 
 def test_the_error_of_a_log() -> None:
