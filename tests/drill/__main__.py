@@ -1,10 +1,11 @@
 """`make drill`: do harm to runs in every way at random moments, and see whether they survive or end with one line of cause.
 
-    python tests/drill [--seed 0] [--patience 1] [--out outputs/drill] [FAULT ...]
+    python tests/drill [--seed 0] [--at-once 2] [--patience 1] [--out outputs/drill] [FAULT ...]
 
-Each fault has a run of its own. One that ended is started again by the same command and compared with an undisturbed run. At the
-end stands a table, also in OUT/drill.md and OUT/drill.json. Exit status 1 where a fault neither was survived nor ended with one
-line of cause, where something was left behind, or where a result is not what was promised.
+Each fault has a run of its own. One that ended is started again by the same command and compared with an undisturbed run. The
+table in OUT/drill.md and OUT/drill.json is written anew after each fault, and printed at the end. Exit status 1 where a fault
+neither was survived nor ended with one line of cause, was noticed too late, left something behind, or where a result is not what
+was promised.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,36 +44,55 @@ COLUMNS = (
     "the same command again",
     "left behind",
     "wrong",
+    "took",
 )
 CAUSE_LENGTH = 160
 
 
 class Drill:
-    """Faults one after the other, and the undisturbed runs that they are compared with."""
+    """Faults, several at once, and the undisturbed runs that they are compared with."""
 
     def __init__(self, root: Path, seed: int, patience: float) -> None:
         self._root, self._seed, self._patience = root, seed, patience
         self._undisturbed: dict[tuple[str, ...], Path] = {}
+        self._one_at_a_time = threading.Lock()
+        self._scenes: list[Scene] = []
+        self._stopped = False
         self._living: list[tuple[Row, float, psutil.Process]] = []
         """Processes of runs that have ended, and when: some of Ray's need a minute."""
 
     def undisturbed(self, base: str, lasting: tuple[str, ...]) -> Path:
         """A finished run without harm."""
         key = (base, *lasting)
-        if key not in self._undisturbed:
-            scene = Scene("undisturbed", base, self._root / f"undisturbed-{len(self._undisturbed)}", 0, self._patience)
-            scene.lasting = lasting
-            try:
-                scene.start()
-                assert scene.finish() == 0, scene.subject.output
-            finally:
-                scene.close()
-            self._undisturbed[key] = scene.run
-        return self._undisturbed[key]
+        with self._one_at_a_time:
+            if key not in self._undisturbed:
+                folder = self._root / f"undisturbed-{len(self._undisturbed)}"
+                scene = self._scene("undisturbed", base, folder)
+                scene.lasting = lasting
+                try:
+                    scene.start()
+                    assert scene.finish() == 0, scene.subject.output
+                finally:
+                    scene.close()
+                self._undisturbed[key] = scene.run
+            return self._undisturbed[key]
+
+    def _scene(self, name: str, base: str, folder: Path) -> Scene:
+        scene = Scene(name, base, folder, self._seed, self._patience)
+        self._scenes.append(scene)
+        if self._stopped:
+            scene.stop()
+        return scene
+
+    def stop(self) -> None:
+        """End the runs in progress, and let no other begin."""
+        self._stopped = True
+        for scene in self._scenes:
+            scene.stop()
 
     def play(self, fault: Fault) -> Row:
         """Make one fault and judge what became of it."""
-        scene = Scene(fault.name, fault.base, self._root / fault.name, self._seed, self._patience)
+        scene = self._scene(fault.name, fault.base, self._root / fault.name)
         began, judged = time.monotonic(), False
         try:
             fault.make(scene)
@@ -103,6 +125,8 @@ class Drill:
         row.outcome = "ended" if status else "restarted" if restarted else "survived"
         if fault.says is not None and row.noticed is None:
             row.wrong.append(f"nothing was said of it: {last_lines(scene.subject)}")
+        if row.noticed is not None and row.noticed > fault.within * self._patience:
+            row.wrong.append(f"noticed after {row.noticed:.0f} s instead of {fault.within * self._patience:g} s")
         if "Traceback" in said:
             row.wrong.append("a traceback was shown")
         killed = status == -9
@@ -128,15 +152,18 @@ class Drill:
         row.orphans += scene.leftovers()
         return True
 
-    def look_for_orphans(self) -> None:
+    def look_for_orphans(self, *, wait: bool = False) -> None:
         """Name what is left of runs that ended, once each had its time."""
-        for row, ended, process in self._living:
-            while process.is_running() and time.monotonic() < ended + GRACE_SECONDS:
+        for entry in list(self._living):
+            row, ended, process = entry
+            while wait and process.is_running() and time.monotonic() < ended + GRACE_SECONDS:
                 time.sleep(1)
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            gone = not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+            if gone or time.monotonic() >= ended + GRACE_SECONDS:
+                self._living.remove(entry)
+            if not gone and time.monotonic() >= ended + GRACE_SECONDS:
                 row.orphans.append(f"process {process.pid} {process.name()}")
                 process.kill()
-        self._living.clear()
 
 
 def table(rows: list[Row]) -> str:
@@ -146,49 +173,71 @@ def table(rows: list[Row]) -> str:
         noticed = "" if row.noticed is None else f"{row.noticed:.1f} s"
         told = row.cause[:CAUSE_LENGTH].replace("|", "\\|")
         cells = (row.fault, row.harm, row.outcome, noticed, told, row.again, "; ".join(row.orphans) or "nothing")
-        lines.append("| " + " | ".join((*cells, "; ".join(row.wrong).replace("|", "\\|"))) + " |")
+        wrong = "; ".join(row.wrong).replace("|", "\\|")
+        lines.append("| " + " | ".join((*cells, wrong, f"{row.seconds:.0f} s")) + " |")
     return "\n".join(lines)
+
+
+def summary(rows: list[Row], declared: int, seed: int, minutes: float) -> str:
+    """How many came to what, on one line."""
+    outcomes = ("survived", "restarted", "ended", "not run")
+    counted = ", ".join(f"{sum(row.outcome.startswith(one) for row in rows)} {one}" for one in outcomes)
+    failed = sum(not row.as_promised for row in rows)
+    number = f"{len(rows)}" if len(rows) == declared else f"{len(rows)} of {declared}"
+    return f"{number} faults with seed {seed} in {minutes:.1f} minutes: {counted}; {failed} not as promised"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make drill", description="Faults: " + ", ".join(FAULTS))
     parser.add_argument("faults", nargs="*", metavar="FAULT", help="those to make; none: all")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--at-once", type=int, default=2, help="faults in progress at a time, each in a run of its own")
     parser.add_argument("--patience", type=float, default=1.0, help="stretches every limit, on a busy machine")
     parser.add_argument("--out", type=Path, default=Path("outputs/drill"))
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the run in progress is ended, too
     if unknown := [name for name in given.faults if name not in FAULTS]:
         parser.error(f"no fault is called {', '.join(unknown)}; there are {', '.join(FAULTS)}")
+    if given.at_once < 1:
+        parser.error("--at-once: at least 1")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the runs in progress are ended, too
     # Short, and not below the checkout: sockets and mounts are made there.
     root = Path(tempfile.mkdtemp(prefix="drill-"))
-    drill, rows, began = Drill(root, given.seed, given.patience), [], time.monotonic()
-    for name in given.faults or FAULTS:
-        row = drill.play(FAULTS[name])
-        rows.append(row)
-        print(
-            f"{name}: {row.outcome}; {row.harm}; {'; '.join(row.wrong) or 'as promised'} ({row.seconds:.0f} s)",
-            flush=True,
-        )
-    drill.look_for_orphans()
-    minutes = (time.monotonic() - began) / 60
-    failed = [row for row in rows if row.wrong or row.orphans]
-    outcomes = ("survived", "restarted", "ended", "not run")
-    counted = ", ".join(f"{sum(row.outcome.startswith(one) for row in rows)} {one}" for one in outcomes)
-    summary = (
-        f"{len(rows)} faults with seed {given.seed} in {minutes:.1f} minutes: {counted}; {len(failed)} not as promised"
-    )
+    drill, began = Drill(root, given.seed, given.patience), time.monotonic()
+    rows: list[Row] = []
+    # The longest first, so that no core waits for it at the end.
+    faults = sorted((FAULTS[name] for name in given.faults or FAULTS), key=lambda one: -one.limit)
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "drill.md").write_text(f"# Fault drill\n\n{summary}.\n\n{table(rows)}\n")
-    (given.out / "drill.json").write_text(
-        json.dumps({"seed": given.seed, "minutes": minutes, "faults": [asdict(row) for row in rows]}, indent=1)
-    )
-    print(f"\n{table(rows)}\n\n{summary}")
+
+    def write() -> str:
+        minutes = (time.monotonic() - began) / 60
+        said = summary(rows, len(faults), given.seed, minutes)
+        (given.out / "drill.md").write_text(f"# Fault drill\n\n{said}.\n\n{table(rows)}\n")
+        (given.out / "drill.json").write_text(
+            json.dumps({"seed": given.seed, "minutes": minutes, "faults": [asdict(row) for row in rows]}, indent=1)
+        )
+        return said
+
+    with ThreadPoolExecutor(given.at_once) as pool:
+        try:
+            for played in as_completed([pool.submit(drill.play, fault) for fault in faults]):
+                rows.append(row := played.result())
+                told = "; ".join(filter(None, (row.outcome, row.harm, *row.wrong)))
+                print(f"{row.fault}: {told} ({row.seconds:.0f} s)", flush=True)
+                drill.look_for_orphans()
+                write()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            drill.stop()
+            raise
+    drill.look_for_orphans(wait=True)
+    said = write()
+    print(f"\n{table(rows)}\n\n{said}")
+    failed = not all(row.as_promised for row in rows)
     if failed:
         print(f"what the runs left: {root}")
     else:
         shutil.rmtree(root, ignore_errors=True)
-    return int(bool(failed))
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -25,20 +25,22 @@ class Fault:
     """What the run, started again by the same command where it ended, comes to: equal, rounding, or finished."""
     limit: float
     """Seconds after which a run that neither ended nor was through hangs."""
+    within: float
+    """Seconds within which the line about it comes."""
 
 
 FAULTS: dict[str, Fault] = {}
 
 
 def fault(
-    base: str = "sft", *, says: str | None, promise: str = "equal", limit: float = 120.0
+    base: str = "sft", *, says: str | None, promise: str = "equal", limit: float = 120.0, within: float = 60.0
 ) -> Callable[[Make], Make]:
     """Declare what the function makes, under its name."""
 
     def declare(make: Make) -> Make:
         name = getattr(make, "__name__", "")
         assert name not in FAULTS, name
-        FAULTS[name] = Fault(name, make, base, says, promise, limit)
+        FAULTS[name] = Fault(name, make, base, says, promise, limit, within)
         return make
 
     return declare

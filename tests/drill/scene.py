@@ -79,6 +79,10 @@ class Row:
     """What breaks the promise; empty: nothing."""
     seconds: float = 0.0
 
+    @property
+    def as_promised(self) -> bool:
+        return not self.wrong and not self.orphans
+
 
 class Subject(Command):
     """A run that is harmed."""
@@ -133,13 +137,16 @@ class Scene:
         self.row = Row(name)
         self._harmed_at = 0.0
         self._said = ("", "")
+        self._stopped = False
 
     @property
     def subject(self) -> Subject:
         return self.subjects[-1]
 
     def start(self, *overrides: str) -> Subject:
-        """Start the run, or start it again."""
+        """Start the run, or start it again. Raises NotRun once the drill was stopped."""
+        if self._stopped:
+            raise NotRun("the drill was stopped")
         arguments = (*BASES[self.base], f"run.directory={self.run}", *self.lasting, *self.layout, *overrides)
         self.subjects.append(Subject(self.folder, arguments, prefix=self.prefix, **self.environment))
         return self.subject
@@ -228,6 +235,13 @@ class Scene:
         left = [str(path) for path in SHARED_MEMORY.glob("lrm_safety-*") if path.name.rpartition("-")[2] in pids]
         left += [str(path) for path in self.run.glob("checkpoints/.*")]
         return left + [str(path) for path in self.run.glob(".owner*")] + self.look_besides()
+
+    def stop(self) -> None:
+        """End the run in progress, and start no other: called from another thread than the one that makes the fault."""
+        self._stopped = True
+        for subject in self.subjects:
+            if subject.process.poll() is None:
+                subject.process.kill()
 
     def close(self) -> None:
         """End whatever is left, and clean up."""
