@@ -22,10 +22,11 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from .errors import ClusterError, ConfigError, ModelError
 from .files import changed_file, describe_files, differences, digest_of, read_json
+from .settings.system import Group
 
 Files = Mapping[str, Mapping[str, int | str]]
 """Bytes and sha256 by name below the checkpoint's folder."""
@@ -56,6 +57,8 @@ NOT_IDENTITY = frozenset(
         "cluster.address",
         "cluster.local_num_cpus",
         "cluster.strategy",
+        "cluster.expected_nodes",
+        "cluster.network_interface",
         "cluster.policy.num_workers",
         "cluster.policy.min_workers",
         "cluster.rollout.min_workers",
@@ -64,6 +67,7 @@ NOT_IDENTITY = frozenset(
         "cluster.placement_timeout_seconds",
         "cluster.start_timeout_seconds",
         "cluster.call_timeout_seconds",
+        *(f"cluster.{group}.{key}" for group in get_args(Group) for key in ("strategy", "node_labels", "resources")),
     }
 )
 """Settings that may change between a checkpoint and its resume without changing what is learned, but for the rounding of sums

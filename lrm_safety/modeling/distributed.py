@@ -10,13 +10,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 from .. import credentials
+from ..errors import ClusterError
 from ..settings import ClusterSettings
 
 GIB = 1024**3
 LOOPBACK = "127.0.0.1"
+INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""The variables in which gloo and NCCL look for the interface to talk over."""
 
 
 def prepare_process(settings: ClusterSettings, seed: int) -> torch.device:
@@ -49,6 +53,10 @@ def join(settings: ClusterSettings, address: str, port: int, rank: int, world_si
     timeout = timedelta(seconds=max(settings.start_timeout_seconds, settings.call_timeout_seconds))
     if address == LOOPBACK:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    else:
+        # Left alone, gloo asks what the host's name stands for, which on many machines is loopback.
+        for variable in INTERFACE_VARIABLES:
+            os.environ.setdefault(variable, interface_towards(address, port))
     store = meeting_store(address, port, rank, world_size, timeout)
     # Before DeepSpeed does it, which would bind the group to a device: torch then splits NCCL's communicator for every
     # later group, and a second communicator of the process, the weight transfer's, has been seen to hang beside that.
@@ -58,6 +66,26 @@ def join(settings: ClusterSettings, address: str, port: int, rank: int, world_si
     # This extension would be compiled on first use and serves only inference kernels that are not used here.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)
+
+
+def interface_towards(address: str, port: int) -> str:
+    """The interface of this machine from which packets to `address` leave: on the machine of that address, its own."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        datagrams.connect((address, port))
+        mine = datagrams.getsockname()[0]
+    return next(name for name, all_of in psutil.net_if_addrs().items() if mine in [one.address for one in all_of])
+
+
+def address_of(interface: str) -> str:
+    """This machine's IPv4 address on an interface. Raises ClusterError where it has none."""
+    interfaces = psutil.net_if_addrs()
+    for one in interfaces.get(interface, []):
+        if one.family == socket.AF_INET:
+            return str(one.address)
+    raise ClusterError(
+        f"cluster.network_interface={interface}: node {socket.gethostname()} has no such interface with an IPv4 address, but "
+        f"{', '.join(sorted(interfaces))}"
+    )
 
 
 def meeting_store(

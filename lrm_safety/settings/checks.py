@@ -125,9 +125,10 @@ def _check_cluster(settings: Settings) -> None:
         sizes = {name: getattr(cluster, name).num_workers for name in names}
         if len(set(sizes.values())) > 1:
             raise ConfigError(f"cluster.colocate: groups that share bundles need equal num_workers, not {sizes}")
-        least = {name: getattr(cluster, name).min_workers for name in names}
-        if len(set(least.values())) > 1:
-            raise ConfigError(f"cluster.colocate: groups that share bundles need equal min_workers, not {least}")
+        for key in ("min_workers", "strategy", "node_labels"):
+            values = {name: getattr(getattr(cluster, name), key) for name in names}
+            if any(value != values[names[0]] for value in values.values()):
+                raise ConfigError(f"cluster.colocate: groups that share bundles need equal {key}, not {values}")
         if settings.rollout.tensor_parallel_size > 1 and "rollout" in names:
             raise ConfigError(
                 "cluster.colocate: a tensor-parallel rollout engine cannot share a single bundle; use split"

@@ -21,6 +21,8 @@ from .types import (
 
 Group = Literal["policy", "rollout", "reference", "reward"]
 """A group of workers."""
+Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
+"""How the workers of a group lie on the nodes, in Ray's words."""
 
 
 def _export_of_old(value: Any) -> Any:
@@ -43,9 +45,17 @@ class GroupSettings:
     """GPUs each actor reserves; a rollout worker reserves this times tensor_parallel_size."""
     threads_per_worker: PositiveInt = 1
     """OpenMP threads of each actor."""
+    strategy: Strategy | None = None
+    """How the group's workers lie on the nodes; null: cluster.strategy."""
+    node_labels: dict[Text, Text] = field(default_factory=dict)
+    """Labels (`ray start --labels`) of the nodes that the group may lie on. Example: {role: train}."""
+    resources: dict[Text, Annotated[Float, Field(gt=0)]] = field(default_factory=dict)
+    """Custom resources (`ray start --resources`) that each actor reserves besides. Example: {trainer: 0.01}."""
 
     @rule
     def _keys_go_together(self) -> None:
+        for resource in {"CPU", "GPU"} & set(self.resources):
+            raise Conflict(f"resources={resource}: is Ray's own; use {resource.lower()}s_per_worker")
         if self.min_workers is not None and self.min_workers > self.num_workers:
             raise Conflict(f"min_workers={self.min_workers}: is above num_workers={self.num_workers}; lower it")
 
@@ -72,8 +82,15 @@ class ClusterSettings:
     """Reward scorers."""
     colocate: list[list[Group]] = field(default_factory=list)
     """Sets of groups whose i-th workers share one bundle (and its GPU); vLLM sleeps while the policy trains."""
-    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
-    """Ray placement strategy of each group's bundles."""
+    strategy: Strategy = "PACK"
+    """How each group's workers lie on the nodes: on as few as possible (PACK), on one (STRICT_PACK), on as many as possible
+    (SPREAD), on one each (STRICT_SPREAD)."""
+    expected_nodes: PositiveInt | None = None
+    """Nodes that the cluster will have: until so many have joined, a layout that does not fit is waited for; null: those that
+    are there, and what they can never hold is refused at once."""
+    network_interface: Text | None = None
+    """Interface over which workers on several nodes meet and talk (gloo, NCCL), e.g. eth0; null: the one of the address by which
+    Ray knows each node."""
     placement_timeout_seconds: Annotated[Float, Field(ge=0.1)] = 45.0
     """Limit for getting the resources; the error prints what was asked for and what the cluster has."""
     start_timeout_seconds: Annotated[Float, Field(ge=0.1)] = 900.0

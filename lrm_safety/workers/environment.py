@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..modeling.distributed import INTERFACE_VARIABLES
 from ..settings import ClusterSettings
 from ..settings.checks import GROUPS
 from ..weight_sync.backends import ENDS_WITH_WORKER, transfer_backend
@@ -25,6 +26,8 @@ def environment(group: str, cluster: ClusterSettings) -> dict[str, str]:
         # Stated, because the automatic choice takes the GPU of a node whenever it sees one.
         "DS_ACCELERATOR": "cuda" if on_gpu else "cpu",
     }
+    if cluster.network_interface:
+        variables |= dict.fromkeys(INTERFACE_VARIABLES, cluster.network_interface)
     if not on_gpu:
         # Ray no longer hides the node's GPUs from an actor that reserved none.
         variables["CUDA_VISIBLE_DEVICES"] = ""

@@ -20,9 +20,9 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ..errors import LrmSafetyError, WorkerError
-from ..modeling.distributed import LOOPBACK
+from ..modeling.distributed import INTERFACE_VARIABLES, LOOPBACK, address_of
 from .every_node import this_node_id
-from .placement import Placement, hosts_of
+from .placement import Placement, hosts_of, is_lost
 
 DEATHS = (RayActorError, OutOfMemoryError, NodeDiedError, RuntimeEnvSetupError, ActorUnschedulableError)
 """A worker is gone, whatever took it: Ray has no common class for a kill by its memory monitor and the others."""
@@ -94,7 +94,7 @@ class WorkerGroup:
             max_restarts=0,
             name=f"{self.name}-{index}-{time.time_ns()}",
             scheduling_strategy=PlacementGroupSchedulingStrategy(
-                self._placement.placement_group, placement_group_bundle_index=index
+                self._placement.placement_group, placement_group_bundle_index=self._placement.first_bundle + index
             ),
             runtime_env={"env_vars": self._environment},
         )
@@ -140,9 +140,10 @@ class WorkerGroup:
 
     def meeting_point(self, other_nodes: Set[str] = frozenset()) -> tuple[str, int]:
         """Address and free port of worker 0 for the group (and workers on `other_nodes`) to meet at: loopback where all
-        are on one node, otherwise the address by which Ray reaches that node."""
+        are on one node, otherwise the address of `cluster.network_interface`, or the one by which Ray reaches that node."""
         one_node = len(self.node_ids() | other_nodes) == 1
-        asked = [self.workers[0].__ray_call__.remote(free_address, one_node)]
+        interface = self._environment.get(INTERFACE_VARIABLES[-1])  # `cluster.network_interface`
+        asked = [self.workers[0].__ray_call__.remote(free_address, one_node, interface)]
         address: tuple[str, int] = self.gather(asked, "free_address", IMPORT_SECONDS)[0]
         return address
 
@@ -196,10 +197,14 @@ class WorkerGroup:
                     raise self.first_cause(method, references, references.index(reference), error) from error
 
     def replace(self, index: int) -> None:
-        """End worker `index` and spawn a new one in its place (not started yet)."""
+        """End worker `index` and spawn a new one in its place (not started yet).
+
+        Raises WorkerError where its node is lost, on which alone it has a reservation.
+        """
+        if is_lost(self._placement.nodes[index]):
+            raise WorkerError(f"{self.name} worker {index}: its node {self._hosts.get(index, '')} is lost")
         ray.kill(self.workers[index])
         self.workers[index] = self._spawn(index)
-        self._hosts = hosts_of(self._placement)  # its place may have moved to another node
 
     def is_alive(self, index: int, timeout_seconds: float) -> bool:
         """Whether the actor's process still exists; a busy worker is alive."""
@@ -226,9 +231,12 @@ class WorkerGroup:
             ray.kill(worker)
 
 
-def free_address(worker: Any, loopback: bool) -> tuple[str, int]:
-    """An address of the node this runs on and a port that is free now; sent to a worker through `__ray_call__`."""
-    host = LOOPBACK if loopback else str(ray.util.get_node_ip_address())
+def free_address(worker: Any, loopback: bool, interface: str | None) -> tuple[str, int]:
+    """An address of the node this runs on and a port that is free now; sent to a worker through `__ray_call__`.
+
+    The address is that of `interface`, or where none is named the one by which Ray knows the node.
+    """
+    host = LOOPBACK if loopback else address_of(interface) if interface else str(ray.util.get_node_ip_address())
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind((host, 0))
         return host, listener.getsockname()[1]

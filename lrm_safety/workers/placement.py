@@ -1,39 +1,53 @@
-"""Reserve the cluster's resources before any actor starts: one placement group per set of colocated groups."""
+"""Reserve the cluster's resources before any actor starts: one reservation for all groups, which Ray grants as a whole or not."""
 
 from __future__ import annotations
 
 import logging
+import random
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray._private.state import available_resources_per_node
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from ..errors import ClusterError
 from ..settings import ClusterSettings, GroupSettings
+from .every_node import this_node_id
+from .layout import BundleSet, Node, fewer_workers, lay_out, never, resized
 
-SMALLER_SECONDS = 3.0
-"""How long a smaller layout may take: what it needs is there or not, but for what the larger one has just given back."""
+GRANT_SECONDS = 5.0
+"""What the nodes have free is granted at once; what another run has just taken is not."""
+QUIET_SECONDS = 3.0
+"""How long is waited before it is said: what an ended run held comes back in a moment."""
+SAY_AGAIN_SECONDS = 60.0
 
+_NODE_ID = "ray.io/node-id"
+"""The label by which Ray knows a node."""
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the workers of one group go: worker i in bundle i."""
+    """Where the workers of one group go: worker i in bundle `first_bundle` + i, on node `nodes[i]`."""
 
     placement_group: PlacementGroup
     cpus_per_worker: float
     gpus_per_worker: float
-    num_workers: int
-    """Workers that there is room for."""
+    nodes: tuple[str, ...]
+    """Ray's ids of the nodes, one for each worker that there is room for, in the cluster's order of nodes."""
+    first_bundle: int = 0
+
+    @property
+    def num_workers(self) -> int:
+        """Workers that there is room for."""
+        return len(self.nodes)
 
 
 def nodes_of(placement: Placement) -> set[str]:
     """Ray's ids of the nodes on which the bundles are reserved."""
-    return set(placement_group_table(placement.placement_group)["bundles_to_node_id"].values())
+    return set(placement.nodes)
 
 
 def hosts_of(placement: Placement) -> dict[int, str]:
@@ -41,8 +55,12 @@ def hosts_of(placement: Placement) -> dict[int, str]:
     nodes = {one["NodeID"]: f"{one['NodeManagerHostname']} ({one['NodeManagerAddress']})" for one in ray.nodes()}
     if len(nodes) < 2:
         return {}
-    bundles = placement_group_table(placement.placement_group)["bundles_to_node_id"]
-    return {index: nodes.get(node, node) for index, node in bundles.items()}
+    return {index: nodes.get(node, node) for index, node in enumerate(placement.nodes)}
+
+
+def is_lost(node: str) -> bool:
+    """Whether Ray has given a node up."""
+    return not any(one["NodeID"] == node and one["Alive"] for one in ray.nodes())
 
 
 def worker_resources(name: str, cluster: ClusterSettings, tensor_parallel_size: int = 1) -> tuple[float, float]:
@@ -52,32 +70,26 @@ def worker_resources(name: str, cluster: ClusterSettings, tensor_parallel_size: 
     return group.cpus_per_worker, num_gpus
 
 
-def bundle_sets(
-    names: list[str], cluster: ClusterSettings, tensor_parallel_size: int = 1
-) -> list[tuple[list[str], list[dict[str, float]]]]:
-    """The groups that share bundles, with those bundles: colocated groups add up, worker i of each in bundle i."""
+def bundle_sets(names: list[str], cluster: ClusterSettings, tensor_parallel_size: int = 1) -> list[BundleSet]:
+    """What is reserved for the named groups; what colocated groups reserve adds up."""
     sets: list[list[str]] = [[name for name in together if name in names] for together in cluster.colocate]
     colocated = {name for together in sets for name in together}
     sets += [[name] for name in names if name not in colocated]
     result = []
     for together in filter(None, sets):
-        num_bundles = getattr(cluster, together[0]).num_workers
-        resources = [worker_resources(name, cluster, tensor_parallel_size) for name in together]
-        cpus, gpus = sum(cpus for cpus, _ in resources), sum(gpus for _, gpus in resources)
-        bundle = {key: value for key, value in (("CPU", cpus), ("GPU", gpus)) if value > 0}
-        result.append((together, [dict(bundle) for _ in range(num_bundles)]))
+        bundle: dict[str, float] = {}
+        for name in together:
+            cpus, gpus = worker_resources(name, cluster, tensor_parallel_size)
+            for resource, amount in {"CPU": cpus, "GPU": gpus, **getattr(cluster, name).resources}.items():
+                if amount > 0:  # Ray refuses a resource of 0
+                    bundle[resource] = bundle.get(resource, 0.0) + amount
+        if not bundle:
+            raise ClusterError(f"cluster.{together[0]}: its workers reserve nothing; set cpus_per_worker above 0")
+        group: GroupSettings = getattr(cluster, together[0])
+        least = group.min_workers or group.num_workers
+        strategy = group.strategy or cluster.strategy
+        result.append(BundleSet(tuple(together), bundle, group.num_workers, strategy, group.node_labels, least))
     return result
-
-
-def fewer_workers(sizes: Sequence[int], least: Sequence[int], short: Collection[int]) -> list[int] | None:
-    """The next smaller layout to try: of the sets that lacked resources (`short`, by position) each has a worker less. Where these
-    are as small as they may be, one of those that had theirs, the one with most to spare, makes room. None: nothing can be smaller.
-    """
-    can = [position for position in short if sizes[position] > least[position]]
-    if not can:
-        position = max(range(len(sizes)), key=lambda position: sizes[position] - least[position])
-        can = [position] if sizes[position] > least[position] else []
-    return [size - (position in can) for position, size in enumerate(sizes)] if can else None
 
 
 def reserve(
@@ -86,51 +98,100 @@ def reserve(
     tensor_parallel_size: int = 1,
     on_wait: Callable[[], None] = lambda: None,
 ) -> dict[str, Placement]:
-    """Placement of every named group; `on_wait` is called about once a second meanwhile and may raise.
+    """Placement of every named group, reserved together; `on_wait` is called about once a second meanwhile and may raise.
 
-    Where the whole layout is not granted within `cluster.placement_timeout_seconds`, smaller ones are tried, down to each group's
-    `min_workers`. Raises ClusterError with what was asked for and what the cluster has when these are not granted either;
-    nothing stays reserved then.
+    A layout that the cluster's nodes can never hold is refused at once, unless nodes are still to come
+    (`cluster.expected_nodes`, or one that was lost and may return). What is only busy is waited for; where it is not free
+    within `cluster.placement_timeout_seconds`, smaller layouts are tried, down to each group's `min_workers`. Raises ClusterError
+    with what was asked for and what the cluster has; nothing stays reserved then, nor while waiting: of two runs that cannot both
+    have their resources one has them all.
     """
-    wanted = bundle_sets(names, cluster, tensor_parallel_size)
-    least = [getattr(cluster, together[0]).min_workers or len(bundles) for together, bundles in wanted]
-    sizes: list[int] | None = [len(bundles) for _, bundles in wanted]
-    limit = cluster.placement_timeout_seconds
+    sets = bundle_sets(names, cluster, tensor_parallel_size)
+    began = time.monotonic()
+    say_at = began + QUIET_SECONDS
+    sizes: list[int] | None = [one.count for one in sets]
     while sizes is not None:
-        asked = [(together, bundles[:size]) for (together, bundles), size in zip(wanted, sizes, strict=True)]
-        reserved, short = _reserve(asked, cluster.strategy, limit, on_wait)
-        if not short:
-            if asked != wanted:
-                _logger.warning("not all workers have a place: %s", _fewer(wanted, asked))
-            return {
-                name: Placement(group, *worker_resources(name, cluster, tensor_parallel_size), len(bundles))
-                for group, (together, bundles) in zip(reserved, asked, strict=True)
-                for name in together
-            }
-        release(reserved)
-        sizes, limit = fewer_workers(sizes, least, short), SMALLER_SECONDS
-    raise ClusterError(_shortage(wanted, cluster))
+        on_wait()
+        asked = resized(sets, sizes)
+        nodes, are_all = _nodes(cluster)
+        if are_all and (reason := never(sets, nodes)):
+            raise ClusterError(f"cluster={cluster.name}: {reason}")
+        places, short = lay_out(asked, nodes, home=this_node_id())
+        if places and (group := _granted(asked, places, on_wait)):
+            if asked != sets:
+                _logger.warning("not all workers have a place: %s", _fewer(sets, asked))
+            return _placements(group, asked, places, cluster, tensor_parallel_size)
+        now = time.monotonic()
+        if now > began + cluster.placement_timeout_seconds:
+            # What had a place and was not granted has been taken by another run: none is to blame, so all lack it.
+            sizes = fewer_workers(sizes, [one.least for one in sets], short or range(len(sets)))
+            continue
+        if now > say_at:
+            lacking = "; ".join(str(sets[position]) for position in short) or "another run took what was free"
+            _logger.warning(
+                "waiting for resources, %.0f of at most %g seconds (cluster.placement_timeout_seconds): %s; %s",
+                now - began,
+                cluster.placement_timeout_seconds,
+                lacking,
+                _state(nodes, cluster),
+            )
+            say_at = now + SAY_AGAIN_SECONDS
+        # Runs that ask for the same do so at different moments.
+        time.sleep(min(random.uniform(0.5, 1.0), max(0.05, began + cluster.placement_timeout_seconds - now)))
+    raise ClusterError(
+        f"cluster={cluster.name}: resources not free within cluster.placement_timeout_seconds="
+        f"{cluster.placement_timeout_seconds:g}; asked for {'; '.join(map(str, sets))}; {_state(nodes, cluster)}; lower "
+        "num_workers, cpus_per_worker or gpus_per_worker, or wait for other jobs"
+    )
 
 
-def _reserve(
-    asked: list[tuple[list[str], list[dict[str, float]]]], strategy: str, limit: float, on_wait: Callable[[], None]
-) -> tuple[list[PlacementGroup], list[int]]:
-    """A placement group of each set, and the positions of those that were not granted within the limit."""
-    reserved: list[PlacementGroup] = []
-    deadline = time.monotonic() + limit
+def _nodes(cluster: ClusterSettings) -> tuple[list[Node], bool]:
+    """The living nodes, and whether these are all: none was lost, and as many as are expected have joined."""
+    everyone, free = ray.nodes(), available_resources_per_node()
+    living = [
+        Node(one["NodeID"], one["NodeManagerHostname"], one["Labels"], one["Resources"], free.get(one["NodeID"], {}))
+        for one in everyone
+        if one["Alive"]
+    ]
+    return living, len(living) == len(everyone) and len(living) >= (cluster.expected_nodes or 0)
+
+
+def _granted(
+    sets: Sequence[BundleSet], places: Sequence[Sequence[str]], on_wait: Callable[[], None]
+) -> PlacementGroup | None:
+    """The reservation of all sets on these nodes; None where Ray does not grant it at once, and nothing is reserved then."""
+    bundles = [dict(one.bundle) for one, nodes in zip(sets, places, strict=True) for _ in nodes]
+    pins = [{_NODE_ID: node} for nodes in places for node in nodes]
+    # Unique: a name may be given once in a Ray session.
+    name = f"{'+'.join(name for one in sets for name in one.names)}-{time.time_ns()}"
+    group = placement_group(bundles, strategy="PACK", bundle_label_selector=pins, name=name)
+    deadline = time.monotonic() + GRANT_SECONDS
     try:
-        for together, bundles in asked:
-            # Unique: a name may be given once in a Ray session.
-            reserved.append(placement_group(bundles, strategy=strategy, name=f"{'+'.join(together)}-{time.time_ns()}"))
-        short = list(range(len(reserved)))
-        while short and (time.monotonic() < deadline):
+        while not group.wait(timeout_seconds=1):
             on_wait()
-            turn = min(1.0, max(0.1, deadline - time.monotonic()))
-            short = [position for position in short if not reserved[position].wait(timeout_seconds=turn)]
+            if time.monotonic() > deadline:
+                release([group])
+                return None
     except BaseException:
-        release(reserved)
+        release([group])
         raise
-    return reserved, short
+    return group
+
+
+def _placements(
+    group: PlacementGroup,
+    sets: Sequence[BundleSet],
+    places: Sequence[Sequence[str]],
+    cluster: ClusterSettings,
+    tensor_parallel_size: int,
+) -> dict[str, Placement]:
+    found, first = {}, 0
+    for one, nodes in zip(sets, places, strict=True):
+        for name in one.names:
+            resources = worker_resources(name, cluster, tensor_parallel_size)
+            found[name] = Placement(group, *resources, nodes=tuple(nodes), first_bundle=first)
+        first += one.count
+    return found
 
 
 def granted(cluster: ClusterSettings, placements: Mapping[str, Placement]) -> ClusterSettings:
@@ -147,22 +208,20 @@ def release(groups: list[PlacementGroup]) -> None:
         remove_placement_group(group)
 
 
-def _fewer(wanted: list[tuple[list[str], list[dict[str, float]]]], asked: list[tuple[list[str], list[Any]]]) -> str:
+def _fewer(wanted: Sequence[BundleSet], asked: Sequence[BundleSet]) -> str:
     """The sets that are smaller than they were wanted."""
     return ", ".join(
-        f"{len(few)} of {len(all_of)} of {'+'.join(names)} start (cluster.{names[0]}.min_workers)"
-        for (names, all_of), (_, few) in zip(wanted, asked, strict=True)
-        if len(few) < len(all_of)
+        f"{few.count} of {all_of.count} of {'+'.join(few.names)} start (cluster.{few.names[0]}.min_workers)"
+        for all_of, few in zip(wanted, asked, strict=True)
+        if few.count < all_of.count
     )
 
 
-def _shortage(wanted: list[tuple[list[str], list[dict[str, float]]]], cluster: ClusterSettings) -> str:
-    asked = "; ".join(f"{'+'.join(names)} {len(bundles)} x {bundles[0]}" for names, bundles in wanted)
-    kinds = ("CPU", "GPU")
-    total = {kind: ray.cluster_resources().get(kind, 0.0) for kind in kinds}
-    free = {kind: ray.available_resources().get(kind, 0.0) for kind in kinds}
-    return (
-        f"cluster={cluster.name}: resources not free within cluster.placement_timeout_seconds="
-        f"{cluster.placement_timeout_seconds:g}; asked for {asked} ({cluster.strategy}); the cluster has {total}, free "
-        f"{free}; lower num_workers, cpus_per_worker or gpus_per_worker, or wait for other jobs"
+def _state(nodes: Sequence[Node], cluster: ClusterSettings) -> str:
+    """What the cluster has, and what is free of it."""
+    total, free = (
+        {kind: sum(room.get(kind, 0.0) for room in rooms) for kind in ("CPU", "GPU")}
+        for rooms in ([node.total for node in nodes], [node.free for node in nodes])
     )
+    joined = f"{len(nodes)} of {cluster.expected_nodes} nodes have joined; " if cluster.expected_nodes else ""
+    return f"{joined}the cluster has {total}, free {free}"

@@ -8,7 +8,7 @@ import pytest
 
 from lrm_safety.settings import ClusterSettings, GroupSettings
 from lrm_safety.settings.compose import compose_settings
-from lrm_safety.workers.placement import bundle_sets, fewer_workers, worker_resources
+from lrm_safety.workers.placement import bundle_sets, worker_resources
 
 ALL = ["policy", "rollout", "reference", "reward"]
 
@@ -22,11 +22,16 @@ def layout(colocate: list[list[str]] | None = None, **groups: Any) -> ClusterSet
     return ClusterSettings(colocate=colocate or [], **made)
 
 
+def bundles_of(*arguments: Any) -> list[tuple[list[str], list[dict[str, float]]]]:
+    """Every set's groups and bundles."""
+    return [(list(one.names), [dict(one.bundle)] * one.count) for one in bundle_sets(*arguments)]
+
+
 SPLIT = {"policy": (4, 2, 1), "rollout": (2, 3, 1), "reference": (1, 1, 0.5), "reward": (1, 1, 0.5)}
 
 
 def test_split_groups_have_bundles_of_their_own() -> None:
-    assert bundle_sets(ALL, layout(**SPLIT)) == [
+    assert bundles_of(ALL, layout(**SPLIT)) == [
         (["policy"], [{"CPU": 2, "GPU": 1}] * 4),
         (["rollout"], [{"CPU": 3, "GPU": 1}] * 2),
         (["reference"], [{"CPU": 1, "GPU": 0.5}]),
@@ -36,7 +41,7 @@ def test_split_groups_have_bundles_of_their_own() -> None:
 
 def test_colocated_groups_add_up() -> None:
     groups = {"policy": (2, 2, 0.5), "rollout": (2, 1, 0.25), "reference": (2, 0.5, 0.25), "reward": (3, 1, 1)}
-    assert bundle_sets(ALL, layout(colocate=[["policy", "rollout", "reference"]], **groups)) == [
+    assert bundles_of(ALL, layout(colocate=[["policy", "rollout", "reference"]], **groups)) == [
         (["policy", "rollout", "reference"], [{"CPU": 3.5, "GPU": 1.0}] * 2),
         (["reward"], [{"CPU": 1, "GPU": 1}] * 3),
     ]
@@ -44,7 +49,7 @@ def test_colocated_groups_add_up() -> None:
 
 def test_two_sets() -> None:
     groups = {"policy": (2, 1, 0.5), "rollout": (2, 1, 0.5), "reference": (1, 1, 0.5), "reward": (1, 1, 0.25)}
-    found = bundle_sets(ALL, layout(colocate=[["rollout", "policy"], ["reward", "reference"]], **groups))
+    found = bundles_of(ALL, layout(colocate=[["rollout", "policy"], ["reward", "reference"]], **groups))
     assert found == [
         (["rollout", "policy"], [{"CPU": 2, "GPU": 1.0}] * 2),
         (["reward", "reference"], [{"CPU": 2, "GPU": 0.75}]),
@@ -54,38 +59,19 @@ def test_two_sets() -> None:
 def test_a_group_that_is_not_started_takes_nothing() -> None:
     groups = {"policy": (2, 2, 0.5), "rollout": (2, 1, 0.25), "reference": (2, 1, 0.25), "reward": (1, 1, 0.0)}
     names = ["policy", "rollout", "reward"]
-    assert bundle_sets(names, layout(colocate=[["policy", "reference"], ["rollout"]], **groups)) == [
+    assert bundles_of(names, layout(colocate=[["policy", "reference"], ["rollout"]], **groups)) == [
         (["policy"], [{"CPU": 2, "GPU": 0.5}] * 2),
         (["rollout"], [{"CPU": 1, "GPU": 0.25}] * 2),
         (["reward"], [{"CPU": 1}]),  # a resource of 0 is not asked for: Ray refuses it
     ]
-    assert [n for n, _ in bundle_sets(["reward"], layout(colocate=[["policy", "reference"]], **groups))] == [["reward"]]
+    assert [n for n, _ in bundles_of(["reward"], layout(colocate=[["policy", "reference"]], **groups))] == [["reward"]]
 
 
 def test_a_tensor_parallel_engine_takes_all_its_gpus_in_one_bundle() -> None:
     cluster = layout(**SPLIT)
     assert worker_resources("rollout", cluster, 4) == (3, 4)
     assert worker_resources("policy", cluster, 4) == (2, 1), "only the engines are tensor parallel"
-    assert bundle_sets(["rollout"], cluster, 4) == [(["rollout"], [{"CPU": 3, "GPU": 4}] * 2)]
-
-
-def test_the_next_smaller_layout() -> None:
-    """Sets that lack resources shrink together; one that has its own makes room only where they cannot."""
-    assert fewer_workers([8, 4, 1], [4, 1, 1], short=[0, 1]) == [7, 3, 1]
-    assert fewer_workers([4, 4, 1], [4, 1, 1], short=[0, 1]) == [4, 3, 1]
-    assert fewer_workers([8, 2, 1], [4, 2, 1], short=[1]) == [7, 2, 1], "two engines need a place that ranks hold"
-    assert fewer_workers([4, 2, 1], [4, 2, 1], short=[2]) is None
-    tried, sizes = [], [3, 2]
-    while sizes is not None:
-        tried.append(sizes)
-        sizes = fewer_workers(sizes, [1, 1], short=[0])
-    assert tried == [[3, 2], [2, 2], [1, 2], [1, 1]]
-
-
-def test_bundles_are_not_one_object() -> None:
-    _, bundles = bundle_sets(["policy"], layout(**SPLIT))[0]
-    bundles[0]["CPU"] = 99.0
-    assert bundles[1]["CPU"] == 2
+    assert bundles_of(["rollout"], cluster, 4) == [(["rollout"], [{"CPU": 3, "GPU": 4}] * 2)]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +87,7 @@ def test_bundles_are_not_one_object() -> None:
 def test_layouts_of_the_configuration_fit_their_machines(cluster: str, rollout: str, gpus: float, cpus: float) -> None:
     parts = ["model=miniature", "reward=miniature", "data=miniature"]
     settings, _ = compose_settings([*parts, f"cluster={cluster}", *f"rollout={rollout}".split()])
-    sets = bundle_sets(ALL, settings.cluster, settings.rollout.tensor_parallel_size)
+    sets = bundles_of(ALL, settings.cluster, settings.rollout.tensor_parallel_size)
     bundles = [bundle for _, bundles in sets for bundle in bundles]
     assert sum(bundle.get("GPU", 0) for bundle in bundles) == pytest.approx(gpus)
     assert sum(bundle["CPU"] for bundle in bundles) == pytest.approx(cpus)
