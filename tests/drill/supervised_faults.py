@@ -132,7 +132,12 @@ def term_while_it_starts(scene: Scene) -> None:
 
 @fault(says="stopped by SIGTERM")
 def term_while_it_waits_for_placement(scene: Scene) -> None:
-    scene.start("cluster.policy.cpus_per_worker=1", "cluster.local_num_cpus=1", "cluster.placement_timeout_seconds=300")
+    scene.start(
+        "cluster.policy.cpus_per_worker=1",
+        "cluster.local_num_cpus=1",
+        "cluster.expected_nodes=2",
+        "cluster.placement_timeout_seconds=300",
+    )
     scene.until(lambda: "start groups" in scene.subject.stdout and scene.subject.processes("raylet"))
     time.sleep(scene.random.uniform(2, 5))
     scene.signal("controller", signal.SIGTERM)

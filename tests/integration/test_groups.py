@@ -34,6 +34,9 @@ from lrm_safety.workers.rollout_group import RolloutGroup
 from lrm_safety.workers.scoring_group import RewardGroup
 from lrm_safety.workers.specs import RewardSpec
 
+FREE = 8.0 - 2 * 0.5 - 0.4 - 0.3 - 0.3
+"""CPUs that the run leaves."""
+
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -333,23 +336,60 @@ def test_fewer_workers_start_where_not_all_have_a_place(started: Started, caplog
         release([one.placement_group for one in place.values()])
 
 
-def test_resources_that_are_not_there_are_named_and_nothing_stays_reserved(started: Started) -> None:
+def test_resources_that_no_node_has_are_refused_at_once(started: Started) -> None:
+    settings = started.run.settings
+    began = time.monotonic()
+    for policy, line in (
+        ({"cpus_per_worker": 64.0}, r"a worker of policy reserves \{'CPU': 64.0\}, which no node has \(.*: 8 CPU\)"),
+        (
+            {"num_workers": 9, "cpus_per_worker": 1.0},
+            r"there is room for 8 \(.*this would fit: cluster.policy.num_workers=7",
+        ),
+        ({"node_labels": {"role": "train"}}, r"no node has policy's node_labels role=train \(.*: none\)"),
+    ):
+        cluster = replace(settings.cluster, policy=replace(settings.cluster.policy, **policy))
+        with pytest.raises(ClusterError, match=line):
+            reserve(["reward", "policy"], cluster)
+    assert time.monotonic() - began < 10 < settings.cluster.placement_timeout_seconds
+
+
+def test_who_waits_for_resources_can_be_stopped_and_holds_none(
+    started: Started, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One more rank would fit the machine, but not beside the run."""
+    policy = replace(started.run.settings.cluster.policy, num_workers=1, cpus_per_worker=7.0)
+    began = time.monotonic()
+
+    def stop() -> None:
+        assert ray.available_resources()["CPU"] == pytest.approx(FREE)
+        if time.monotonic() > began + 5:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        reserve(["policy"], replace(started.run.settings.cluster, policy=policy), on_wait=stop)
+    assert time.monotonic() - began < 8
+    assert re.search(
+        r"waiting for resources, \d of at most 45 seconds .*: policy 1 x \{'CPU': 7.0\} \(PACK\); the cluster has .*'CPU': 8.0",
+        caplog.text,
+    )
+
+
+def test_resources_that_are_not_free_are_named_and_nothing_stays_reserved(started: Started) -> None:
     settings = started.run.settings
     cluster = replace(
-        settings.cluster, placement_timeout_seconds=2.0, policy=replace(settings.cluster.policy, cpus_per_worker=64.0)
+        settings.cluster, placement_timeout_seconds=2.0, policy=replace(settings.cluster.policy, cpus_per_worker=3.5)
     )
     began = time.monotonic()
     with pytest.raises(ClusterError) as error:
         reserve(["reward", "policy"], cluster)
     assert time.monotonic() - began < 20
     line = str(error.value)
-    assert "policy 2 x {'CPU': 64.0}" in line and "'CPU': 8.0" in line and re.search(r"free \{'CPU': [\d.]+", line)
+    assert "policy 2 x {'CPU': 3.5}" in line and "'CPU': 8.0" in line and re.search(r"free \{'CPU': [\d.]+", line)
     assert "placement_timeout_seconds=2" in line
     states: dict[str, Any] = placement_group_table()
     left = [one["state"] for one in states.values() if one["bundles"] and one["state"] not in ("REMOVED",)]
-    assert left == ["CREATED"] * 4, "the four groups of the run, and no other"
-    free = 8.0 - 2 * 0.5 - 0.4 - 0.3 - 0.3
+    assert left == ["CREATED"], "that of the run, and no other"
     deadline = time.monotonic() + 30
-    while (now := ray.available_resources()["CPU"]) != pytest.approx(free) and time.monotonic() < deadline:
+    while (now := ray.available_resources()["CPU"]) != pytest.approx(FREE) and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert now == pytest.approx(free)
+    assert now == pytest.approx(FREE)
