@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from ..errors import LrmSafetyError, WorkerError
 from ..modeling.distributed import INTERFACE_VARIABLES, LOOPBACK, address_of
 from .every_node import this_node_id
-from .placement import Placement, hosts_of, is_lost
+from .placement import Placement, elsewhere, hosts_of, is_lost, release
 
 DEATHS = (RayActorError, OutOfMemoryError, NodeDiedError, RuntimeEnvSetupError, ActorUnschedulableError)
 """A worker is gone, whatever took it: Ray has no common class for a kill by its memory monitor and the others."""
@@ -77,24 +77,27 @@ class WorkerGroup:
     ) -> None:
         self.name = name
         self._class = worker_class
-        self._placement = placement
+        # Each worker's placement and its index in it: one whose node was lost has a placement of its own.
+        self._places = [(placement, index) for index in range(num_workers)]
+        self._elsewhere: list[Placement] = []
         self._environment = environment
         self._arguments = constructor_arguments
         self._on_wait = on_wait
         self.workers = [self._spawn(index) for index in range(num_workers)]
-        self._hosts = hosts_of(placement)
+        self._hosts = hosts_of(placement.nodes)
 
     def __len__(self) -> int:
         return len(self.workers)
 
     def _spawn(self, index: int) -> Any:
+        placement, position = self._places[index]
         actor: Any = ray.remote(self._class).options(
-            num_cpus=self._placement.cpus_per_worker,
-            num_gpus=self._placement.gpus_per_worker,
+            num_cpus=placement.cpus_per_worker,
+            num_gpus=placement.gpus_per_worker,
             max_restarts=0,
             name=f"{self.name}-{index}-{time.time_ns()}",
             scheduling_strategy=PlacementGroupSchedulingStrategy(
-                self._placement.placement_group, placement_group_bundle_index=self._placement.first_bundle + index
+                placement.placement_group, placement_group_bundle_index=placement.first_bundle + position
             ),
             runtime_env={"env_vars": self._environment},
         )
@@ -197,12 +200,15 @@ class WorkerGroup:
                     raise self.first_cause(method, references, references.index(reference), error) from error
 
     def replace(self, index: int) -> None:
-        """End worker `index` and spawn a new one in its place (not started yet).
+        """End worker `index` and spawn a new one in its place (not started yet); elsewhere where its node is lost.
 
-        Raises WorkerError where its node is lost, on which alone it has a reservation.
+        Raises ClusterError where no other node has room for it.
         """
-        if is_lost(self._placement.nodes[index]):
-            raise WorkerError(f"{self.name} worker {index}: its node {self._hosts.get(index, '')} is lost")
+        placement, position = self._places[index]
+        if is_lost(placement.nodes[position]):
+            self._elsewhere.append(elsewhere(placement, self.name, self._on_wait))
+            self._places[index] = (self._elsewhere[-1], 0)
+            self._hosts = hosts_of([place.nodes[position] for place, position in self._places])
         ray.kill(self.workers[index])
         self.workers[index] = self._spawn(index)
 
@@ -226,9 +232,10 @@ class WorkerGroup:
         return set(self.gather(asked, "this_node_id", IMPORT_SECONDS))
 
     def end(self) -> None:
-        """Kill every worker."""
+        """Kill every worker, and give back what was reserved for those of lost nodes."""
         for worker in self.workers:
             ray.kill(worker)
+        release([placement.placement_group for placement in self._elsewhere])
 
 
 def free_address(worker: Any, loopback: bool, interface: str | None) -> tuple[str, int]:

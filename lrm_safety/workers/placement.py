@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import ray
 from ray._private.state import available_resources_per_node
@@ -19,6 +19,8 @@ from .layout import BundleSet, Node, fewer_workers, lay_out, never, resized
 
 GRANT_SECONDS = 5.0
 """What the nodes have free is granted at once; what another run has just taken is not."""
+ELSEWHERE_SECONDS = 60.0
+"""How long a place is looked for in a run that goes on; one that is started again waits as long as its configuration says."""
 QUIET_SECONDS = 3.0
 """How long is waited before it is said: what an ended run held comes back in a moment."""
 SAY_AGAIN_SECONDS = 60.0
@@ -38,6 +40,10 @@ class Placement:
     nodes: tuple[str, ...]
     """Ray's ids of the nodes, one for each worker that there is room for, in the cluster's order of nodes."""
     first_bundle: int = 0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Custom resources that each worker reserves besides."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Those that a node must have."""
 
     @property
     def num_workers(self) -> int:
@@ -50,12 +56,10 @@ def nodes_of(placement: Placement) -> set[str]:
     return set(placement.nodes)
 
 
-def hosts_of(placement: Placement) -> dict[int, str]:
-    """Name and address of each worker's node, by index; nothing where there is one node only."""
-    nodes = {one["NodeID"]: f"{one['NodeManagerHostname']} ({one['NodeManagerAddress']})" for one in ray.nodes()}
-    if len(nodes) < 2:
-        return {}
-    return {index: nodes.get(node, node) for index, node in enumerate(placement.nodes)}
+def hosts_of(nodes: Sequence[str]) -> dict[int, str]:
+    """Name and address of each node, by index; nothing where the cluster has one node only."""
+    hosts = {one["NodeID"]: f"{one['NodeManagerHostname']} ({one['NodeManagerAddress']})" for one in ray.nodes()}
+    return {index: hosts.get(node, node) for index, node in enumerate(nodes)} if len(hosts) > 1 else {}
 
 
 def is_lost(node: str) -> bool:
@@ -80,9 +84,8 @@ def bundle_sets(names: list[str], cluster: ClusterSettings, tensor_parallel_size
         bundle: dict[str, float] = {}
         for name in together:
             cpus, gpus = worker_resources(name, cluster, tensor_parallel_size)
-            for resource, amount in {"CPU": cpus, "GPU": gpus, **getattr(cluster, name).resources}.items():
-                if amount > 0:  # Ray refuses a resource of 0
-                    bundle[resource] = bundle.get(resource, 0.0) + amount
+            for resource, amount in _bundle(cpus, gpus, getattr(cluster, name).resources).items():
+                bundle[resource] = bundle.get(resource, 0.0) + amount
         if not bundle:
             raise ClusterError(f"cluster.{together[0]}: its workers reserve nothing; set cpus_per_worker above 0")
         group: GroupSettings = getattr(cluster, together[0])
@@ -90,6 +93,11 @@ def bundle_sets(names: list[str], cluster: ClusterSettings, tensor_parallel_size
         strategy = group.strategy or cluster.strategy
         result.append(BundleSet(tuple(together), bundle, group.num_workers, strategy, group.node_labels, least))
     return result
+
+
+def _bundle(cpus: float, gpus: float, resources: Mapping[str, float]) -> dict[str, float]:
+    """Without what is 0, which Ray refuses."""
+    return {resource: amount for resource, amount in {"CPU": cpus, "GPU": gpus, **resources}.items() if amount > 0}
 
 
 def reserve(
@@ -113,7 +121,9 @@ def reserve(
     while sizes is not None:
         on_wait()
         asked = resized(sets, sizes)
-        nodes, are_all = _nodes(cluster)
+        nodes = _nodes()
+        # None was lost, which may return, and as many as are expected have joined.
+        are_all = len(nodes) == len(ray.nodes()) and len(nodes) >= (cluster.expected_nodes or 0)
         if are_all and (reason := never(sets, nodes)):
             raise ClusterError(f"cluster={cluster.name}: {reason}")
         places, short = lay_out(asked, nodes, home=this_node_id())
@@ -145,15 +155,14 @@ def reserve(
     )
 
 
-def _nodes(cluster: ClusterSettings) -> tuple[list[Node], bool]:
-    """The living nodes, and whether these are all: none was lost, and as many as are expected have joined."""
-    everyone, free = ray.nodes(), available_resources_per_node()
-    living = [
+def _nodes() -> list[Node]:
+    """The living nodes."""
+    free = available_resources_per_node()
+    return [
         Node(one["NodeID"], one["NodeManagerHostname"], one["Labels"], one["Resources"], free.get(one["NodeID"], {}))
-        for one in everyone
+        for one in ray.nodes()
         if one["Alive"]
     ]
-    return living, len(living) == len(everyone) and len(living) >= (cluster.expected_nodes or 0)
 
 
 def _granted(
@@ -189,9 +198,27 @@ def _placements(
     for one, nodes in zip(sets, places, strict=True):
         for name in one.names:
             resources = worker_resources(name, cluster, tensor_parallel_size)
-            found[name] = Placement(group, *resources, nodes=tuple(nodes), first_bundle=first)
+            settings: GroupSettings = getattr(cluster, name)
+            found[name] = Placement(group, *resources, tuple(nodes), first, settings.resources, settings.node_labels)
         first += one.count
     return found
+
+
+def elsewhere(placement: Placement, name: str, on_wait: Callable[[], None]) -> Placement:
+    """A place for one worker of a group, reserved apart, since its node is lost.
+
+    Raises ClusterError where there is none within `ELSEWHERE_SECONDS`.
+    """
+    bundle = _bundle(placement.cpus_per_worker, placement.gpus_per_worker, placement.resources)
+    wanted = [BundleSet((name,), bundle, 1, labels=placement.labels)]
+    deadline = time.monotonic() + ELSEWHERE_SECONDS
+    while time.monotonic() < deadline:
+        on_wait()
+        places, _ = lay_out(wanted, _nodes(), home=this_node_id())
+        if places and (group := _granted(wanted, places, on_wait)):
+            return replace(placement, placement_group=group, nodes=tuple(places[0]), first_bundle=0)
+        time.sleep(1)
+    raise ClusterError(f"{name}: no other node has room for a worker whose node is lost: {wanted[0]}")
 
 
 def granted(cluster: ClusterSettings, placements: Mapping[str, Placement]) -> ClusterSettings:
