@@ -205,12 +205,24 @@ class WorkerGroup:
         Raises ClusterError where no other node has room for it.
         """
         placement, position = self._places[index]
-        if is_lost(placement.nodes[position]):
-            self._elsewhere.append(elsewhere(placement, self.name, self._on_wait))
-            self._places[index] = (self._elsewhere[-1], 0)
-            self._hosts = hosts_of([place.nodes[position] for place, position in self._places])
         ray.kill(self.workers[index])
+        if not is_lost(placement.nodes[position]):
+            self.workers[index] = self._spawn(index)
+            # Ray gives a node up some seconds after its workers are gone: what is sent there until then never begins.
+            if self._begins(index) or not is_lost(placement.nodes[position]):
+                return
+        self._elsewhere.append(elsewhere(placement, self.name, self._on_wait))
+        self._places[index] = (self._elsewhere[-1], 0)
+        self._hosts = hosts_of([place.nodes[position] for place, position in self._places])
         self.workers[index] = self._spawn(index)
+
+    def _begins(self, index: int) -> bool:
+        """Whether the process of a worker that was just spawned comes up, or has not said anything within `IMPORT_SECONDS`."""
+        ready = self.workers[index].__ray_ready__.remote()
+        deadline = time.monotonic() + IMPORT_SECONDS
+        while time.monotonic() < deadline and not ray.wait([ready], timeout=1.0)[0]:
+            self._on_wait()
+        return self.is_alive(index, 1.0)
 
     def is_alive(self, index: int, timeout_seconds: float) -> bool:
         """Whether the actor's process still exists; a busy worker is alive."""
