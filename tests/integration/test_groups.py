@@ -317,6 +317,14 @@ def test_prometheus_reads_the_records_of_a_run_from_rays_agent(started: Started)
     assert labels
 
 
+def wait_until_free() -> None:
+    """What the run leaves is free: Ray says so a moment after it was given back."""
+    deadline = time.monotonic() + 30
+    while (now := ray.available_resources().get("CPU", 0.0)) != pytest.approx(FREE) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert now == pytest.approx(FREE)
+
+
 def test_fewer_workers_start_where_not_all_have_a_place(started: Started, caplog: pytest.LogCaptureFixture) -> None:
     """Of 8 CPUs 6 are free, which three ranks would fill; two engines at least are wanted, so that one rank makes room."""
     ask = {"policy": (3, 1, 2.0), "rollout": (3, 2, 1.0)}
@@ -358,6 +366,7 @@ def test_who_waits_for_resources_can_be_stopped_and_holds_none(
 ) -> None:
     """One more rank would fit the machine, but not beside the run."""
     policy = replace(started.run.settings.cluster.policy, num_workers=1, cpus_per_worker=7.0)
+    wait_until_free()
     began = time.monotonic()
 
     def stop() -> None:
@@ -389,7 +398,4 @@ def test_resources_that_are_not_free_are_named_and_nothing_stays_reserved(starte
     states: dict[str, Any] = placement_group_table()
     left = [one["state"] for one in states.values() if one["bundles"] and one["state"] not in ("REMOVED",)]
     assert left == ["CREATED"], "that of the run, and no other"
-    deadline = time.monotonic() + 30
-    while (now := ray.available_resources()["CPU"]) != pytest.approx(FREE) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert now == pytest.approx(FREE)
+    wait_until_free()
