@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 from ..controller import Controller
@@ -83,7 +84,10 @@ def run_to_export(
             with interruption.handled(), groups:
                 with recorder.phases.startup("start groups"):
                     groups.start(run.directory)
-                folder.tell(hosts=groups.hosts())
+                hosts = groups.hosts()
+                folder.tell(hosts=hosts)
+                if len(set(chain(*hosts.values()))) > 1:
+                    recorder.note("; ".join(f"{group} on {', '.join(names)}" for group, names in hosts.items()))
                 trainer = trainer_of(run, groups, recorder, interruption)
                 trainer.train()
                 export_policy(run, trainer.groups.policy, recorder, interruption)

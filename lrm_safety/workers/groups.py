@@ -120,10 +120,10 @@ class StartedGroups(ABC, Generic[Told]):
         model = self._told.model
         return {"model.path": (model.path, model.revision)}
 
-    def hosts(self) -> list[str]:
-        """The names of the machines that the workers run on."""
+    def hosts(self) -> dict[str, list[str]]:
+        """The names of the machines that the workers were placed on: of each group one for every worker."""
         names = {node["NodeID"]: str(node["NodeManagerHostname"]) for node in ray.nodes()}
-        return sorted({names.get(node, node) for place in self._placements.values() for node in nodes_of(place)})
+        return {group: [names.get(node, node) for node in place.nodes] for group, place in self._placements.items()}
 
     def memory(self) -> dict[str, float]:
         """Host and, on CUDA, peak device memory of every worker, as metrics `memory/GROUP_INDEX_...`."""

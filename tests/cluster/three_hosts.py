@@ -10,6 +10,7 @@ workers were; exit status 1 where a metric differs by more than the rounding of 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import subprocess
 import sys
@@ -113,6 +114,8 @@ def main() -> int:
         together = on_one_machine(hosts, [*RUN, updates], "together")
         found = differences(apart, together)
     print(table(found))
+    (start,) = json.loads((apart / "environment.json").read_text())["starts"]
+    print(f"{len(metric_lines(apart))} records each; on hosts: {start['hosts']}")
     largest = max(share for *_, share in found.values())
     print(f"largest difference {largest:.2e}, of {ROUNDING:g} allowed")
     return int(not largest <= ROUNDING)

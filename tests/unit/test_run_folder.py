@@ -256,8 +256,8 @@ def test_environment_tells_every_start_and_how_it_ended(tmp_path: Path) -> None:
     with owned(run, COMMAND) as folder:
         folder.begin({"seed": 1})
         assert starts(run)[0]["exit_status"] is None
-        folder.tell(hosts=["node1", "node2"])
-        assert starts(run)[0]["hosts"] == ["node1", "node2"]
+        folder.tell(hosts={"policy": ["node1", "node2"]})
+        assert starts(run)[0]["hosts"] == {"policy": ["node1", "node2"]}
         folder.exit_status = 3
     with pytest.raises(StopRequested), owned(run, [*COMMAND, "x=a b"]) as folder:
         folder.begin({"seed": 2})
