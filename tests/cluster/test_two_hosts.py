@@ -12,12 +12,12 @@ from three_hosts import CHECKOUT, ROUNDING, RUN, differences, metric_lines, on_h
 pytestmark = [pytest.mark.skipif(bool(why_not()), reason=str(why_not())), pytest.mark.timeout(900)]
 
 PLACES = (
-    "+cluster.policy.node_labels.role=head",
+    "cluster.policy.strategy=STRICT_SPREAD",
     "+cluster.rollout.node_labels.role=serve",
     "+cluster.reward.node_labels.role=serve",
     "+cluster.reference.node_labels.role=serve",
 )
-"""The weights have to go from one host to the other, and the scores back."""
+"""Gradients, weights and scores go from host to host."""
 
 
 def test_rl_over_two_hosts_is_that_of_one_machine() -> None:
@@ -29,6 +29,6 @@ def test_rl_over_two_hosts_is_that_of_one_machine() -> None:
         together = alone.result()
         assert [row["update"] for row in metric_lines(apart)] == [2, 4]
         (start,) = json.loads((apart / "environment.json").read_text())["starts"]
-        assert start["hosts"] == {name: ["node1"] if name == "policy" else ["node2"] for name in start["hosts"]}
+        assert start["hosts"] == {name: ["node2"] for name in start["hosts"]} | {"policy": ["node1", "node2"]}
         largest = max(share for *_, share in differences(apart, together).values())
         assert largest <= ROUNDING

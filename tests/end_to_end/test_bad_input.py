@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -227,8 +228,5 @@ def test_a_reward_function_that_raises_is_told_with_its_file_and_line(
     assert lines[-1] == "the whole traceback: run/error.txt" and "Traceback" not in started.output
     assert 'mine.py", line 2, in length' in (tmp_path / "run" / "error.txt").read_text()
     (start,) = json.loads((tmp_path / "run" / "environment.json").read_text())["starts"]
-    assert (
-        start["exit_status"] == 1
-        and start["ended"] >= start["started"]
-        and set(sum(start["hosts"].values(), [])) == {os.uname().nodename}
-    )
+    assert start["exit_status"] == 1 and start["ended"] >= start["started"]
+    assert {*chain(*start["hosts"].values())} == {os.uname().nodename}
