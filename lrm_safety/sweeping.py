@@ -23,10 +23,9 @@ import yaml
 from .errors import ClusterError, ConfigError, DataError
 from .files import read_json, read_json_lines
 from .interruption import Interruption, StopRequested
-from .launching import find_job, jobs_of, name_of, plan_job, submit
+from .launching import Job, find_job, jobs_of, name_of, submit
 from .results import Evaluation
 from .run_folder import ENVIRONMENT
-from .upload import look_at
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -252,42 +251,17 @@ class ClusterJobs:
 
     leaves = True
 
-    def __init__(
-        self,
-        client: JobSubmissionClient,
-        concurrency: int,
-        working_dir: Path,
-        *,
-        environment: Sequence[str] = (),
-        secrets: str | None = None,
-        num_cpus: float | None = None,
-        num_gpus: float | None = None,
-    ) -> None:
-        """What follows `working_dir` is as `launching.plan_job` has it."""
-        look_at(working_dir)
-        self._client, self.concurrency, self._working_dir = client, concurrency, working_dir
-        self._passed, self._secrets, self._reserved = environment, secrets, (num_cpus, num_gpus)
+    def __init__(self, client: JobSubmissionClient, concurrency: int, jobs: Mapping[str, Job]) -> None:
+        """`jobs`: what is submitted, by the names of the points; each has a name that the same point has next time."""
+        self._client, self.concurrency, self._jobs = client, concurrency, jobs
         self._ids: dict[str, str] = {}
 
     def start(self, point: Point) -> str:
-        called = str(point.folder)  # the same for the same point of the same sweep
-        living = [job for job in jobs_of(self._client) if name_of(job) == called and not job.status.is_terminal()]
+        job = self._jobs[point.name]
+        living = [one for one in jobs_of(self._client) if name_of(one) == job.name and not one.status.is_terminal()]
         if living:
             self._ids[point.name] = str(living[-1].submission_id)
             return f"runs already, as job {self._ids[point.name]}"
-        command, *words = point.words
-        num_cpus, num_gpus = self._reserved
-        job = plan_job(
-            command,
-            words,
-            os.environ,
-            self._working_dir,
-            self._passed,
-            self._secrets,
-            name=called,
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-        )
         self._ids[point.name] = submit(self._client, job)
         return f"submitted as job {self._ids[point.name]}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def look_at(folder: Path, limit_mib: int = DEFAULT_LIMIT_MIB) -> Upload:
     def count(path: Path) -> None:
         if path.is_dir():
             return
-        files[str(path.relative_to(folder))] = path.lstat().st_size
+        with suppress(FileNotFoundError):  # gone since it was listed: a lock, a temporary file
+            files[str(path.relative_to(folder))] = path.lstat().st_size
         if len(files) > MOST_FILES:
             raise ConfigError(
                 f"{folder}: holds over {MOST_FILES} files, all of which would be sent; submit from the folder of your "

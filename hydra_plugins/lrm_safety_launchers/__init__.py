@@ -19,7 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
-    from lrm_safety.sweeping import Place
+    from lrm_safety.sweeping import Place, Point
 
 PACKAGE = "hydra_plugins.lrm_safety_launchers"
 
@@ -52,6 +52,8 @@ class RayJobsConf:
     """The cluster's dashboard; null: RAY_API_SERVER_ADDRESS, else this machine's."""
     working_dir: str = "."
     """Folder that is sent."""
+    max_upload: int = 64
+    """MiB of it at most."""
     env: List[str] = field(default_factory=list)  # noqa: UP006
     """Variables for the jobs, NAME or NAME=VALUE."""
     secrets: Optional[str] = None  # noqa: UP045
@@ -69,6 +71,9 @@ for _name, _node in (("local_processes", LocalProcessesConf), ("ray_jobs", RayJo
 class SideBySide(Launcher):
     """What both launchers do; `options` are those of their configuration."""
 
+    schema: Any
+    """The configuration."""
+
     def __init__(self, **options: Any) -> None:
         self.options = options
         self.config: DictConfig
@@ -79,27 +84,28 @@ class SideBySide(Launcher):
         self.context, self.task, self.config = hydra_context, task_function, config
 
     @abstractmethod
-    def place(self, settings: Any, sweep_dir: Path) -> "Place":
+    def place(self, settings: Any, points: Sequence["Point"]) -> "Place":
         """Where the points run; `settings` are those of the first one."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Bring all points to their ends; a failed one's JobReturn holds the error, which Hydra's sweepers raise."""
         from lrm_safety.commands.sweep import check_options, tell
+        from lrm_safety.errors import LrmSafetyError
         from lrm_safety.sweeping import objective_of, run_points
 
         setup_globals()
-        check_options(self.options)
-        configs = [self._config(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
-        sweep_dir = Path(str(self.config.hydra.sweep.dir))
-        planned = [self.task.point(*one) for one in configs]
-        points = [point for point, _ in planned]
+        sweep_dir = Path(str(self.config.hydra.sweep.dir)).absolute()
         try:
-            run_points(
-                points,
-                self.place(planned[0][1], sweep_dir.absolute()),
-                retries=self.options["retries"],
-                on_interrupt=self.options["on_interrupt"],
-            )
+            check_options(self.options, self.schema.__dataclass_fields__)
+            configs = [self._config(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
+            planned = [self.task.point(*one) for one in configs]
+            points = [point for point, _ in planned]
+            place = self.place(planned[0][1], points)
+        except LrmSafetyError:
+            (sweep_dir / "multirun.yaml").unlink(missing_ok=True)  # Hydra's, of a sweep that does not begin
+            raise
+        try:
+            run_points(points, place, retries=self.options["retries"], on_interrupt=self.options["on_interrupt"])
         finally:
             tell(points)
         returned = []
@@ -130,16 +136,21 @@ class SideBySide(Launcher):
 class LocalProcessesLauncher(SideBySide):
     """Points as processes of this machine."""
 
-    def place(self, settings: Any, sweep_dir: Path) -> "Place":
+    schema = LocalProcessesConf
+
+    def place(self, settings: Any, points: Sequence["Point"]) -> "Place":
         from lrm_safety.commands.sweep import local_place
 
-        return local_place(settings, sweep_dir, self.options["concurrency"])
+        logs = Path(str(self.config.hydra.sweep.dir)).absolute() / "logs"
+        return local_place(settings, logs, self.options["concurrency"])
 
 
 class RayJobsLauncher(SideBySide):
     """Points as jobs of a Ray cluster."""
 
-    def place(self, settings: Any, sweep_dir: Path) -> "Place":
+    schema = RayJobsConf
+
+    def place(self, settings: Any, points: Sequence["Point"]) -> "Place":
         from lrm_safety.commands.sweep import cluster_place
 
-        return cluster_place(settings, sweep_dir, self.options)
+        return cluster_place(settings, points, self.options)

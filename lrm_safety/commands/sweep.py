@@ -3,49 +3,69 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ..errors import ConfigError
+from ..errors import ConfigError, LrmSafetyError
 from ..lab.planning.memory import num_gpus
-from ..launching import connect
+from ..launching import Job, connect, plan_job
 from ..sweeping import ClusterJobs, LocalProcesses, Point, cluster_resources, room
 from ..terminal import print_table
+from ..upload import RAY_LIMIT_MIB, look_at
 
-GROUPS = ("policy", "rollout", "reference", "reward")
 KEY = "hydra.launcher"
+WAITING = ("not run", "to be run again")
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an option of a launcher that cannot be."""
+def check_options(options: Mapping[str, Any], known: Container[str]) -> None:
+    """Raise ConfigError for an option that the launcher does not know, and for a value that cannot be."""
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"{KEY}.{name}: the chosen hydra/launcher has no such option")
     for name, least in (("concurrency", 1), ("retries", 0)):
         if (value := options[name]) is not None and value < least:
             raise ConfigError(f"{KEY}.{name}={value}: must be at least {least}")
+    if not 0 < (value := options.get("max_upload", 1)) <= RAY_LIMIT_MIB:
+        raise ConfigError(f"{KEY}.max_upload={value}: must be 1 to {RAY_LIMIT_MIB} MiB, the most that Ray takes")
     if (value := options["on_interrupt"]) not in ("ask", "leave", "stop"):
         raise ConfigError(f"{KEY}.on_interrupt={value}: must be one of ask, leave, stop")
 
 
 def needs_of(settings: Any) -> dict[str, float]:
-    """CPUs and GPUs that the workers of one point reserve."""
-    cluster = getattr(settings, "cluster", None)
-    if cluster is None:  # evaluate, reward: in their own process
+    """CPUs and GPUs that the workers of one point reserve, without what all points share."""
+    if getattr(settings, "cluster", None) is None:  # evaluate, reward: in their own process
         return {"CPU": 1.0}
-    names: tuple[str, ...] = GROUPS if hasattr(settings, "algorithm") else GROUPS[:1]
-    if hasattr(settings, "algorithm") and settings.algorithm.kl.placement == "none":
-        names = tuple(name for name in names if name != "reference")
+    names = ["policy"]
+    if hasattr(settings, "algorithm"):
+        names += ["rollout"]
+        names += ["reference"] * (settings.algorithm.kl.placement != "none")
+        names += ["reward"] * (settings.reward.shared is None)
+    return _reserved(settings, names)
+
+
+def shared_by_all(settings: Any) -> dict[str, float]:
+    """CPUs and GPUs of the reward group that the points share (`reward.shared`)."""
+    shared = hasattr(settings, "algorithm") and settings.reward.shared is not None
+    return _reserved(settings, ["reward"]) if shared else {}
+
+
+def _reserved(settings: Any, names: Sequence[str]) -> dict[str, float]:
+    cluster = settings.cluster
     parallel = settings.rollout.tensor_parallel_size if hasattr(settings, "rollout") else 1
     cpus = sum(getattr(cluster, name).num_workers * getattr(cluster, name).cpus_per_worker for name in names)
-    gpus = num_gpus(cluster, parallel, names) if cluster.device == "cuda" else 0.0
+    gpus = num_gpus(cluster, parallel, tuple(names)) if cluster.device == "cuda" else 0.0
     return {kind: value for kind, value in (("CPU", cpus), ("GPU", gpus)) if value > 0}
 
 
-def local_place(settings: Any, sweep_dir: Path, concurrency: int | None) -> LocalProcesses:
+def local_place(settings: Any, logs: Path, concurrency: int | None) -> LocalProcesses:
     """Processes of this machine: on a CPU one point a core, since its groups take turns; else by its GPUs."""
-    logs, each = sweep_dir / "logs", -(-needs_of(settings).get("GPU", 0.0) // 1)
+    each = -(-needs_of(settings).get("GPU", 0.0) // 1)
     if not each:
         return LocalProcesses(concurrency or len(os.sched_getaffinity(0)), logs)
     devices = visible_devices()
@@ -68,28 +88,62 @@ def visible_devices() -> list[str]:
     return [str(i) for i, _ in enumerate(listed.stdout.splitlines())]
 
 
-def cluster_place(settings: Any, sweep_dir: Path, options: Mapping[str, Any]) -> ClusterJobs:
+def cluster_place(settings: Any, points: Sequence[Point], options: Mapping[str, Any]) -> ClusterJobs:
     """Jobs of the cluster that `options` name, as many at once as it has CPUs and GPUs for."""
-    client = connect(options["address"])
-    reserved = {"CPU": options["entrypoint_num_cpus"] or 0.0, "GPU": options["entrypoint_num_gpus"] or 0.0}
-    own = needs_of(settings)
-    needs = {kind: total for kind in ("CPU", "GPU") if (total := own.get(kind, 0.0) + reserved[kind]) > 0}
-    concurrency = options["concurrency"] or room(cluster_resources(client), needs, "a point of this sweep")
-    return ClusterJobs(
-        client,
-        concurrency,
+    with _named_as_here():
+        jobs = {point.name: _job(point, options) for point in points}
+        upload = look_at(Path(options["working_dir"]).absolute(), options["max_upload"])
+        client = connect(options["address"])
+    print(upload, flush=True)
+    concurrency = options["concurrency"]
+    if concurrency is None:
+        reserved = {"CPU": options["entrypoint_num_cpus"] or 0.0, "GPU": options["entrypoint_num_gpus"] or 0.0}
+        own, shared, total = needs_of(settings), shared_by_all(settings), cluster_resources(client)
+        needs = {kind: value for kind in reserved if (value := own.get(kind, 0.0) + reserved[kind]) > 0}
+        left = {kind: value - shared.get(kind, 0.0) for kind, value in total.items()}
+        concurrency = room(left, needs, "a point of this sweep")
+    return ClusterJobs(client, concurrency, jobs)
+
+
+def _job(point: Point, options: Mapping[str, Any]) -> Job:
+    """The point as a job, called by its folder: the same point of the same sweep has the same one again."""
+    command, *words = point.words
+    return plan_job(
+        command,
+        words,
+        os.environ,
         Path(options["working_dir"]).absolute(),
-        environment=list(options["env"]),
-        secrets=options["secrets"],
+        options["env"],
+        options["secrets"],
+        name=str(point.folder),
         num_cpus=options["entrypoint_num_cpus"],
         num_gpus=options["entrypoint_num_gpus"],
     )
 
 
+@contextmanager
+def _named_as_here() -> Iterator[None]:
+    """What `submit` calls --NAME is hydra.launcher.NAME here, also in what is said of it."""
+    try:
+        yield
+    except LrmSafetyError as error:
+        line = re.sub(r"--(address|env|max-upload|secrets|working-dir)\b", _key, str(error))
+        raise type(error)(line) from None
+
+
+def _key(flag: re.Match[str]) -> str:
+    return f"{KEY}.{flag[1].replace('-', '_')}"
+
+
 def tell(points: Sequence[Point]) -> None:
     """What became of every point."""
     rows = [
-        [point.name, {"waiting": "not run"}.get(point.state, point.state), str(point.starts), point.why]
+        [
+            point.name,
+            WAITING[point.starts > 0] if point.state == "waiting" else point.state,
+            str(point.starts),
+            point.why,
+        ]
         for point in points
     ]
     print_table(Console(), "points of the sweep", ["point", "state", "starts", "why"], rows, left=2)

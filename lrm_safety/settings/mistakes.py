@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException, OverrideParseException
 from pydantic import ValidationError
@@ -108,6 +109,8 @@ class Mistakes:
 
     def unknown(self, key: str) -> str:
         """What to say about a key that the schema lacks: `learning_rate` is found by its initials, others by likeness."""
+        if key.startswith("hydra.launcher."):
+            return self._unknown_option(key)
         keys = known_keys(self.schema)
         parent, dot, name = key.rpartition(".")
         short = f"{parent}{dot}{''.join(word[:1] for word in name.split('_'))}"
@@ -116,6 +119,18 @@ class Mistakes:
         near = [short] if short in keys else difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
         listing = f"`lrm-safety {self.example} --cfg job` lists all keys"
         return f"unknown key {key}; {f'did you mean {near[0]}?' if near else listing}"
+
+    def _unknown_option(self, key: str) -> str:
+        """What to say about an option that the chosen launcher lacks; another may have it."""
+        words = [item.partition("=") for item in self.overrides]
+        chosen = next((value for name, _, value in reversed(words) if name.lstrip("+") == "hydra/launcher"), "basic")
+        store, name = ConfigStore.instance(), key.removeprefix("hydra.launcher.").partition(".")[0]
+        nodes = {one: store.load(f"hydra/launcher/{one}.yaml").node for one in self._options("hydra/launcher")}
+        others = [one for one, node in nodes.items() if name in node]
+        if others:
+            return f"{key}: is an option of hydra/launcher={' and '.join(others)}, and not of {chosen}"
+        known = ", ".join(str(option) for option in nodes.get(chosen, {}) if option != "_target_")
+        return f"{key}: hydra/launcher={chosen} has no such option{f', only {known}' if known else ''}"
 
     def unset(self, key: str) -> str:
         """What to say about a key without a value."""

@@ -26,6 +26,8 @@ COMMANDS = (
     "build-miniature", "docs",
 )  # fmt: skip
 
+SWEPT = ("train", "-m", "experiment=miniature", "seed=1,2")
+
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     status = cli.main(list(arguments))
@@ -141,6 +143,51 @@ def test_what_a_command_was_called_before_names_the_word_of_today(
         ),
         (["sft", "model=miniature", "sft.targets=chat"], "sft.targets=chat: must be one of family, raw"),
         (["sft", "-m", "model=miniature", "seed=1,2", "sft.batch_size=8,1"], "sft.batch_size=1: must be at least"),
+        (
+            [*SWEPT, "hydra/launcher=local_processes", "hydra.launcher.address=http://h:1"],
+            "hydra.launcher.address: is an option of hydra/launcher=ray_jobs, and not of local_processes\n",
+        ),
+        (
+            [*SWEPT, "hydra.launcher.retries=2"],
+            "hydra.launcher.retries: is an option of hydra/launcher=local_processes and ray_jobs, and not of basic\n",
+        ),
+        (
+            [*SWEPT, "hydra/launcher=local_processes", "hydra.launcher.jobs=3"],
+            "hydra/launcher=local_processes has no such option, only concurrency, retries, on_interrupt\n",
+        ),
+        (
+            [*SWEPT, "hydra/launcher=ray_jobs", "+hydra.launcher.jobs=3"],
+            "hydra.launcher.jobs: the chosen hydra/launcher has no such option\n",
+        ),
+        (
+            [*SWEPT, "hydra/launcher=joblib"],
+            "no plugin of Hydra's has it (available: basic, local_processes, ray_jobs)",
+        ),
+        ([*SWEPT, "hydra/launcher=ray_jobs", "trainer.warmth=1,2"], "unknown key trainer.warmth"),
+        (
+            [*SWEPT, "hydra/launcher=local_processes", "hydra.launcher.concurrency=0"],
+            "hydra.launcher.concurrency=0: must be at least 1\n",
+        ),
+        (
+            [*SWEPT, "hydra/launcher=ray_jobs", "hydra.launcher.max_upload=600"],
+            "hydra.launcher.max_upload=600: must be 1 to 512 MiB",
+        ),
+        (
+            [*SWEPT, "hydra/launcher=ray_jobs", "hydra.launcher.working_dir=absent"],
+            "absent: no such folder\n",
+        ),
+        (
+            [*SWEPT, "hydra/launcher=ray_jobs", "hydra.launcher.env=[NOT_SET_HERE]"],
+            "hydra.launcher.env NOT_SET_HERE: is not set here",
+        ),
+        (
+            [*SWEPT, "hydra/launcher=ray_jobs", "hydra.launcher.address=127.0.0.1:1"],
+            "hydra.launcher.address must look like http://HOST:8265",
+        ),
+        (
+            [*SWEPT, "hydra/launcher=ray_jobs", "hydra.launcher.address=http://127.0.0.1:1"],
+            "no Ray cluster answers at http://127.0.0.1:1 (",
+        ),
         (["demo", "algorithm.gamma=2"], "algorithm.gamma=2: must be at most 1"),
         (["fetch"], "fetch: give one name"),
         (["fetch", "gpt5"], "fetch gpt5: nothing of this name; known: "),
