@@ -50,6 +50,20 @@ FIGURES = (
     ),
     Figure("sync_seconds_smollm2", "one weight sync, SmolLM2-135M", 2.5, "<=", sync.measure("smollm2")),
     Figure(
+        "sync_object_store_seconds",
+        "one weight sync between two raylets, SmolLM2-135M",
+        None,
+        "<=",
+        sync.object_store_seconds,
+    ),
+    Figure(
+        "sync_object_store_ratio",
+        "bytes/s of that sync / of one plain put and get between the same raylets",
+        0.5,
+        ">=",
+        sync.object_store_ratio,
+    ),
+    Figure(
         "packing_speedup",
         "tokens/s packed / padded, STAR-1 lengths, 8,192 tokens a micro-batch",
         1.5,
