@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +12,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import pytest
 import ray
 from ray.cluster_utils import Cluster
 
 from lrm_safety.settings import Settings
+from lrm_safety.weight_sync.source import ZeroThreeSource
 
 from .figures import Context, Measurement, NotMeasured
 from .system import System
@@ -80,28 +81,26 @@ def _between_two_nodes(context: Context) -> dict[str, Any]:
 @contextmanager
 def _two_nodes(settings: Settings) -> Iterator[Settings]:
     """The settings for a cluster of two raylets, of which the trainer fills one and the engine then takes the other."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        node = {"object_store_memory": STORE_BYTES}
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, **node})
-        try:
-            nodes.add_node(num_cpus=1, **node)
-            cluster = replace(
-                settings.cluster,
-                address=nodes.address,
-                policy=replace(settings.cluster.policy, cpus_per_worker=2),
-                rollout=replace(settings.cluster.rollout, cpus_per_worker=1),
-            )
-            rollout = replace(settings.rollout, weight_transfer="object_store")
-            yield replace(settings, cluster=cluster, rollout=rollout)
-        finally:
-            nodes.shutdown()
+    # Ray reads a token once in a process: another one later would not be believed.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    node = {"object_store_memory": STORE_BYTES}
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, **node})
+    try:
+        nodes.add_node(num_cpus=1, **node)
+        cluster = replace(
+            settings.cluster,
+            address=nodes.address,
+            policy=replace(settings.cluster.policy, cpus_per_worker=2),
+            rollout=replace(settings.cluster.rollout, cpus_per_worker=1),
+        )
+        rollout = replace(settings.rollout, weight_transfer="object_store")
+        yield replace(settings, cluster=cluster, rollout=rollout)
+    finally:
+        nodes.shutdown()
 
 
 def _prepare(worker: Any) -> list[int]:
     """Runs in the trainer: as many bytes as its buckets have, in pieces of their sizes; returns those."""
-    from lrm_safety.weight_sync.source import ZeroThreeSource
-
     source = ZeroThreeSource(worker.model, worker.spec.engines.rollout.bucket_bytes, worker.rank)
     sizes = [sum(tensor.nbytes for _, tensor in bucket) for bucket in source.buckets()]
     worker.pieces = [np.ones(size, dtype=np.uint8) for size in sizes]
