@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ IMPORTS = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
+    # For good, as a run does it: Ray reads it once in a process, and tests before and after these are in the same.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     for role in ("train", "train", "serve"):
         made.add_node(num_cpus=2, labels={"role": role})
