@@ -31,6 +31,8 @@ class Head:
     address: str
     """Of the control store: for `ray start` of further nodes, and for drivers."""
     dashboard: str
+    agent: str
+    """Of the node's own agent, whom Kubernetes asks for the node's health."""
     environment: dict[str, str]
     """What its processes were started with: clients need its RAY_AUTH_* too."""
     authentication: dict[str, str]
@@ -61,7 +63,8 @@ def ray_head(variables: Mapping[str, str], num_cpus: int) -> Iterator[Head]:
     command += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats"]
     with (folder / "start.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    head = Head(process, f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", environment, authentication, folder)
+    addresses = (f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{agent}")
+    head = Head(process, *addresses, environment, authentication, folder)
     try:
         deadline = time.monotonic() + START_SECONDS
         ready = [RAY, "job", "list", "--address", head.dashboard]

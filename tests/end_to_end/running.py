@@ -19,6 +19,8 @@ import torch
 from child_environment import child_environment
 from safetensors.torch import load_file
 
+from lrm_safety.settings.paths import configuration_directory
+
 COMMAND_SECONDS = 300
 """Limit of one command; generous, since a loaded machine starts Ray and vLLM several times slower."""
 TINY = (
@@ -210,3 +212,14 @@ def assert_same_run(run: Path, other: Path) -> None:
     assert metric_lines(run) == metric_lines(other)
     assert (run / "findings.jsonl").read_text() == (other / "findings.jsonl").read_text()
     assert rollout_hashes(run) == rollout_hashes(other) != {}
+
+
+def write_traces(folder: Path) -> Path:
+    """The miniature's forbidden prompts, each with a trace that plans to refuse and an answer that does."""
+    prompts = configuration_directory().parent / "lrm_safety" / "miniature" / "assets" / "prompts" / "train.jsonl"
+    rows = [row for row in map(json.loads, prompts.read_text().splitlines()) if row["kind"] == "forbidden"][:64]
+    for row in rows:
+        row["response"] = "<think>\nThe rules forbid it.\nPlan: refuse.\n</think>\n\nI can not help with that."
+    path = folder / "traces.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import Command, all_metric_lines, assert_same_weights, checkpoints, metric_lines
+from running import Command, all_metric_lines, assert_same_weights, checkpoints, metric_lines, write_traces
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from lrm_safety.settings.paths import configuration_directory
 
 pytestmark = pytest.mark.timeout(900)
 
 UPDATES = 6
-
-
-def write_traces(folder: Path) -> Path:
-    """The miniature's forbidden prompts, each with a trace that plans to refuse and an answer that does."""
-    prompts = configuration_directory().parent / "lrm_safety" / "miniature" / "assets" / "prompts" / "train.jsonl"
-    rows = [row for row in map(json.loads, prompts.read_text().splitlines()) if row["kind"] == "forbidden"][:64]
-    for row in rows:
-        row["response"] = "<think>\nThe rules forbid it.\nPlan: refuse.\n</think>\n\nI can not help with that."
-    path = folder / "traces.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def arguments(folder: Path, run: str) -> tuple[str, ...]:

@@ -13,7 +13,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+import yaml
 from ray_head import RAY, Head, ray_head
 
 
@@ -141,3 +143,16 @@ def test_a_missing_or_another_token_is_one_line(repository_root: Path, head: Hea
         refused = launch(head, repository_root, variables, "submit", "help")
         assert refused.returncode == 1
         assert told in refused.stderr and len(refused.stderr.splitlines()) == 1
+
+
+def test_probes_of_kubernetes_are_answered_without_the_token(repository_root: Path, head: Head) -> None:
+    cluster = yaml.safe_load((repository_root / "launchers/kuberay/ray_cluster.yaml").read_text())["spec"]
+    for pod, port, asked in (
+        (cluster["headGroupSpec"], 8265, head.dashboard),
+        (cluster["workerGroupSpecs"][0], 52365, head.agent),
+    ):
+        (container,) = pod["template"]["spec"]["containers"]
+        for probe in ("readinessProbe", "livenessProbe"):
+            told = container[probe]["httpGet"]
+            assert told["port"] == port
+            assert httpx.get(asked + told["path"], timeout=30).status_code == 200
