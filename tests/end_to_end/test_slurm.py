@@ -43,9 +43,10 @@ class Batch:
         copy = self.folder / "slurm_script"
         copy.write_bytes(self._script.read_bytes())
         with self.output.open("ab") as log:
-            return subprocess.Popen(
+            self.process = subprocess.Popen(
                 ["bash", str(copy), *arguments], env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
+        return self.process
 
     @property
     def output(self) -> Path:
@@ -65,6 +66,9 @@ class Batch:
 def batch(repository_root: Path, tmp_path: Path) -> Iterator[Batch]:
     batch = Batch(repository_root, tmp_path)
     yield batch
+    if batch.process.poll() is None:
+        batch.process.terminate()
+        batch.process.wait(COMMAND_SECONDS)
     deadline = time.monotonic() + 60
     while left := batch.left_behind():
         assert time.monotonic() < deadline, left

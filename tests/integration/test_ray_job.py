@@ -10,6 +10,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,4 +156,15 @@ def test_probes_of_kubernetes_are_answered_without_the_token(repository_root: Pa
         for probe in ("readinessProbe", "livenessProbe"):
             told = container[probe]["httpGet"]
             assert told["port"] == port
-            assert httpx.get(asked + told["path"], timeout=30).status_code == 200
+            assert status_of(asked + told["path"]) == 200
+
+
+def status_of(url: str) -> int:
+    """Once somebody listens there: the agent comes after the dashboard."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return httpx.get(url, timeout=30).status_code
+        except httpx.ConnectError:
+            assert time.monotonic() < deadline, url
+            time.sleep(0.5)
