@@ -13,6 +13,7 @@ from ..files import amount
 from ..workers.cluster_survey import SHARED, Survey, survey
 from ..workers.links import Link
 from ..workers.preflight import listed
+from ..workers.shared_reward import DESCRIBE_SECONDS, how_to_end
 from .doctor import GIB, Row, rows
 
 SHM = Path("/dev/shm")
@@ -46,6 +47,7 @@ def cluster_rows(address: str | None, directory: Path | None) -> Iterator[NodesR
         yield NodesRow(SHARED, f"{directory}, the same on all nodes")
     yield from port_rows(found.closed)
     yield from link_rows(found.links, len(found.nodes))
+    yield from shared_reward_rows(found.shared_rewards)
     yield from together(found.own)
 
 
@@ -117,6 +119,16 @@ def port_rows(closed: Mapping[str, list[str]]) -> Iterator[NodesRow]:
     for node, places in closed.items():
         found = f"cannot open {listed(places)}"
         yield NodesRow("ports of Ray", found, "fail", "open all TCP ports between the nodes of the cluster", (node,))
+
+
+def shared_reward_rows(groups: Mapping[str, str | None]) -> Iterator[NodesRow]:
+    """Reward groups that runs share: who uses them, and which one hangs."""
+    for name, told in groups.items():
+        if told is not None:
+            yield NodesRow(f"reward.shared={name}", told)
+        else:
+            mend = f"stop its runs, then: {how_to_end(name)}"
+            yield NodesRow(f"reward.shared={name}", f"no answer within {DESCRIBE_SECONDS:g} s", "warn", mend)
 
 
 def link_rows(links: Mapping[tuple[str, str], Link | str], num_nodes: int) -> Iterator[NodesRow]:

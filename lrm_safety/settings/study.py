@@ -6,7 +6,7 @@ from typing import Annotated
 from omegaconf import MISSING
 from pydantic import AfterValidator, Field
 
-from .types import DIRECTORY, Conflict, Float, NonNegativeInt, Seed, Text, Unfit, Whole, rule
+from .types import DIRECTORY, Conflict, Float, NonNegativeInt, PositiveInt, Seed, Text, Unfit, Whole, rule
 
 
 def _different(seeds: list[int]) -> list[int]:
@@ -76,6 +76,9 @@ class StudySettings(Whole):
     """The commands."""
     summary: SummarySettings = field(default_factory=SummarySettings)
     """What the summary tells."""
+    concurrency: PositiveInt = 1
+    """Steps at once, of those that need nothing of one another. On GPUs they share what they see: leave it at 1 there, unless
+    `overrides` send every step to GPUs of its own."""
     step_timeout_seconds: Annotated[Float, Field(ge=0.001)] = 86_400.0
     """Limit of one step."""
     retries: NonNegativeInt = 0

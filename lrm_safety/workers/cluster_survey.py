@@ -16,6 +16,7 @@ from .every_node import EveryNode, node_names, this_node_id
 from .groups import join_ray
 from .links import Link, measure_links, unreachable
 from .preflight import Difference, compare
+from .shared_reward import shared_rewards
 
 SHARED = "shared storage"
 ANSWER_SECONDS = 300.0
@@ -44,6 +45,8 @@ class Survey:
     """How each two nodes reach each other, or why not."""
     closed: dict[str, list[str]]
     """Ray's ports on other nodes that a node cannot open."""
+    shared_rewards: dict[str, str | None]
+    """Groups that runs share (`reward.shared`), and what each says of itself; None: it does not answer."""
 
 
 def survey(address: str | None, directory: Path | None, own: Callable[[int], Any]) -> Survey:
@@ -78,6 +81,7 @@ def survey(address: str | None, directory: Path | None, own: Callable[[int], Any
             differences=differences,
             links={(names[one], names[other]): link for (one, other), link in links.items()},
             closed={names[node]: ports for node, ports in closed.items() if ports},
+            shared_rewards=shared_rewards(),
         )
     finally:
         ray.shutdown()

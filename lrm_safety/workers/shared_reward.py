@@ -27,9 +27,12 @@ from .specs import RewardSpec
 
 NAMESPACE = "lrm_safety"
 """Fixed, because a job's own namespace is anonymous and no other job looks into it."""
+PREFIX = "reward-"
+"""Of the names of these actors; what follows is the user's."""
 BEAT_SECONDS = 5.0
 LEASE_SECONDS = 60.0
 """A user that has not beaten for so long is gone: killed, or cut off."""
+DESCRIBE_SECONDS = 10.0
 CONCURRENT_CALLS = 100_000
 """Calls wait in the service's queue, where they are served in turn, and not in Ray's, where they would be in order of arrival."""
 
@@ -164,9 +167,10 @@ class SharedRewards:
             self._idle.append(worker)
             self._give_turns()
 
-    async def describe(self) -> dict[str, Any]:
-        """Leases, age in seconds, and configuration."""
-        return {"leases": len(self._leases), "seconds": time.time() - self._began, **identity(self._spec)}
+    async def describe(self) -> str:
+        """Who uses it, what, and since when, in a few words."""
+        models = ", ".join(self._spec.reward.models)
+        return f"{models}, {len(self._leases)} run{'s' * (len(self._leases) != 1)}, for {(time.time() - self._began) / 60:.0f} min"
 
     def _start(self) -> RewardGroup:
         # Owned by this actor, so that the end of the first run takes neither reservation nor workers along.
@@ -236,7 +240,7 @@ class SharedRewardGroup:
         self._service = (
             ray.remote(SharedRewards)
             .options(
-                name=f"reward-{self._name}",
+                name=f"{PREFIX}{self._name}",
                 namespace=NAMESPACE,
                 lifetime="detached",
                 get_if_exists=True,
@@ -251,7 +255,7 @@ class SharedRewardGroup:
             return None
         except GetTimeoutError as error:
             raise ClusterError(
-                f"reward.shared={self._name}: no answer within {IMPORT_SECONDS:g} s; free it with ray.kill"
+                f"reward.shared={self._name}: no answer within {IMPORT_SECONDS:g} s; end it on a node: {how_to_end(self._name)}"
             ) from error
         return joined
 
@@ -274,7 +278,10 @@ class SharedRewardGroup:
                 raise WorkerError(f"reward.shared={self._name}: `{method}` was not answered in {now - begin:.0f} s")
         try:
             return ray.get(reference)
-        except (*DEATHS, RayTaskError) as error:
+        except DEATHS as error:
+            reason = " ".join(str(error).split())[:300]
+            raise WorkerError(f"reward.shared={self._name}: the group is gone, during `{method}`: {reason}") from error
+        except RayTaskError as error:
             raise describe(f"shared reward {self._name}", 0, method, error) from error
 
     def _beat(self) -> None:
@@ -301,16 +308,22 @@ class SharedRewardGroup:
                 return
 
 
-def services() -> dict[str, dict[str, Any]]:
-    """The shared groups of the cluster that was joined, by name: leases, age in seconds, configuration."""
-    found: dict[str, dict[str, Any]] = {}
+def shared_rewards() -> dict[str, str | None]:
+    """The shared groups of the cluster that was joined, by name, and what each says of itself; None: it does not answer."""
+    found: dict[str, str | None] = {}
     for one in ray.util.list_named_actors(all_namespaces=True):
-        if one["namespace"] == NAMESPACE:
+        if one["namespace"] == NAMESPACE and one["name"].startswith(PREFIX):
+            name = one["name"].removeprefix(PREFIX)
             try:
                 service: Any = ray.get_actor(**one)
-                found[one["name"]] = ray.get(service.describe.remote(), timeout=10.0)
+                found[name] = ray.get(service.describe.remote(), timeout=DESCRIBE_SECONDS)
             except (*DEATHS, ValueError):
                 continue  # it has ended meanwhile
             except GetTimeoutError:
-                found[one["name"]] = {}
+                found[name] = None
     return found
+
+
+def how_to_end(name: str) -> str:
+    """What a user types on a node to end a group that does not end by itself."""
+    return f"""python -c 'import ray; ray.init("auto"); ray.kill(ray.get_actor("{PREFIX}{name}", "{NAMESPACE}"))'"""

@@ -6,13 +6,13 @@ import sys
 
 import ray
 
-from lrm_safety.errors import ConfigError
+from lrm_safety.errors import ConfigError, WorkerError
 from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.settings.compose import compose_settings
 from lrm_safety.workers.groups import join_ray
 from lrm_safety.workers.placement import release, reserve
 from lrm_safety.workers.scoring_group import RewardGroup
-from lrm_safety.workers.shared_reward import SharedRewardGroup, services
+from lrm_safety.workers.shared_reward import SharedRewardGroup, shared_rewards
 from lrm_safety.workers.specs import RewardSpec
 
 LEASE_SECONDS = 6.0
@@ -40,15 +40,19 @@ def main(name: str, *overrides: str) -> None:
     except ConfigError as error:
         print(error, flush=True)
         return
-    print("joined", services()[f"reward-{name}"]["leases"], flush=True)
+    print("joined:", shared_rewards()[name], flush=True)
     for line in sys.stdin:
         if line.strip() == "score":
-            print(group.result(group.submit(CONVERSATIONS)).total.tolist(), flush=True)
+            try:
+                print(group.result(group.submit(CONVERSATIONS)).total.tolist(), flush=True)
+            except WorkerError as error:
+                print(error, flush=True)
         elif line.strip() == "count":
             workers = [
                 one for one in ray.util.list_named_actors(all_namespaces=True) if one["name"].startswith("reward-0-")
             ]
-            print(len(services()), len(workers), flush=True)
+            reserved = [one for one in ray.util.placement_group_table().values() if one["state"] != "REMOVED"]
+            print(len(shared_rewards()), len(workers), len(reserved), flush=True)
         else:
             break
     group.end()

@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from ray_head import Head, ray_head
 
+pytestmark = pytest.mark.timeout(900)
 USER = Path(__file__).with_name("shared_user.py")
 
 
@@ -30,11 +32,22 @@ def user(head: Head, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def ask(process: subprocess.Popen[str], question: str) -> str:
-    assert process.stdin and process.stdout
+def say(process: subprocess.Popen[str], question: str) -> None:
+    assert process.stdin
     process.stdin.write(f"{question}\n")
     process.stdin.flush()
-    return process.stdout.readline().strip()
+
+
+def ask(process: subprocess.Popen[str], question: str) -> str:
+    say(process, question)
+    return heard(process)
+
+
+def actor(head: Head, kind: str) -> psutil.Process:
+    """The process of the one living actor of this class."""
+    titles = {one: " ".join(one.cmdline()) for one in head.children() if one.status() != psutil.STATUS_ZOMBIE}
+    (found,) = (one for one, title in titles.items() if title.startswith(f"ray::{kind}"))
+    return found
 
 
 def heard(process: subprocess.Popen[str]) -> str:
@@ -46,9 +59,18 @@ def test_a_group_is_loaded_once_outlives_a_killed_user_and_ends_with_the_last(he
     first, second = user(head, "one"), user(head, "one")  # at one moment
     users = [first, second]
     try:
-        assert {heard(one)[:6] for one in users} == {"joined"}
+        assert all(heard(one).startswith("joined: miniature, ") for one in users)
         scores = {ask(one, "score") for one in users}
-        assert ask(second, "count") == "1 1"  # one service, one worker
+        assert ask(second, "count") == "1 1 1"  # one service, one worker, one reservation
+
+        worker = actor(head, "RewardWorker")
+        worker.suspend()
+        for one in users:
+            say(one, "score")
+        time.sleep(1)  # one of the two is with the worker, the other in the queue
+        worker.kill()
+        scores |= {heard(one) for one in users}
+        assert ask(second, "count") == "1 1 1" and actor(head, "RewardWorker").pid != worker.pid
 
         refused = user(head, "one", "reward.models.miniature.weight=2.0")
         users.append(refused)
@@ -60,10 +82,10 @@ def test_a_group_is_loaded_once_outlives_a_killed_user_and_ends_with_the_last(he
         first.wait(30)
         watcher = user(head, "two")
         users.append(watcher)
-        assert heard(watcher) == "joined 1"
+        assert heard(watcher) == "joined: miniature, 1 run, for 0 min"
         time.sleep(8)  # longer than a lease: the killed user's is over, the second's is not
         scores.add(ask(second, "score"))
-        assert ask(watcher, "count") == "2 2"
+        assert ask(watcher, "count") == "2 2 2"
 
         own = user(head, "own")
         users.append(own)
@@ -72,8 +94,14 @@ def test_a_group_is_loaded_once_outlives_a_killed_user_and_ends_with_the_last(he
 
         second.kill()
         deadline = time.monotonic() + 30
-        while ask(watcher, "count") != "1 1":
+        while ask(watcher, "count") != "1 1 1":
             assert time.monotonic() < deadline
+            time.sleep(0.5)
+
+        actor(head, "SharedRewards").kill()
+        assert ask(watcher, "score").startswith("reward.shared=two: the group is gone, during `score`: ")
+        while ask(watcher, "count") != "0 0 0":
+            assert time.monotonic() < deadline + 30
             time.sleep(0.5)
     finally:
         for one in users:

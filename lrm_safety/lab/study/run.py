@@ -1,4 +1,4 @@
-"""Run the steps of a study one after the other, each in a process of its own; what is done is not done again.
+"""Run the steps of a study, each in a process of its own and after those that it needs; what is done is not done again.
 
 steps.json says which steps are done, and by which configuration.
 """
@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -72,52 +73,64 @@ GRACE_SECONDS = 300.0
 POLL_SECONDS = 0.5
 
 
-def run_step(step: Step, log: Path, seconds: float, interruption: Interruption, lock: int) -> str | None:
-    """Run the step's command, its output at the end of `log`; None once it is done, else why it failed, in a line.
+class StepProcess:
+    """The command of a step in a process of its own, its output at the end of `log`.
 
-    `lock` is a file descriptor that the step inherits. Raises StopRequested after a signal, which is handed on to the step
-    first: it saves what it has. Raises DeadlineReached where the step left at its own (checkpoint.stop_after_minutes).
+    `lock` is a file descriptor that it inherits.
     """
-    begin = log.stat().st_size if log.exists() else 0
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lrm_safety", *step.arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            pass_fds=(lock,),
-            # Out of the terminal's group: Ctrl-C reaches it once, from here.
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + seconds
+
+    def __init__(self, step: Step, log: Path, lock: int) -> None:
+        self.step, self._log = step, log
+        self._begin = log.stat().st_size if log.exists() else 0
+        self._began = time.monotonic()
+        with log.open("ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "lrm_safety", *step.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                pass_fds=(lock,),
+                # Out of the terminal's group: Ctrl-C reaches it once, from here.
+                start_new_session=True,
+            )
+
+    @property
+    def seconds(self) -> float:
+        """Since its start."""
+        return time.monotonic() - self._began
+
+    def outcome(self, limit: float) -> str | None:
+        """None while it runs, "" once it is done, else why it failed, in a line; it is ended after `limit` seconds.
+
+        Raises DeadlineReached where the step left at its own (checkpoint.stop_after_minutes).
+        """
+        status = self.process.poll()
+        if status is None:
+            if self.seconds < limit:
+                return None
+            _end([self])
+            return f"it took over step_timeout_seconds={limit:g}"
+        if status == TRY_AGAIN:
+            raise DeadlineReached(f"the deadline of step `{self.step.name}`")
+        if status:
+            return _last_error(self._log, self._begin) or f"exit status {status}"
+        return "" if self.step.produces.exists() else f"it made no {self.step.produces.name}"
+
+
+def _end(steps: Sequence[StepProcess]) -> None:
+    """Ask steps that still run to save and end; kill the group of one that does not, or when a second signal comes."""
+    processes = [step.process for step in steps if step.process.poll() is None]
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in processes:
         try:
-            while time.monotonic() < deadline:
-                interruption.check()
-                try:
-                    status = process.wait(POLL_SECONDS)
-                except subprocess.TimeoutExpired:
-                    continue
-                if status == TRY_AGAIN:
-                    raise DeadlineReached(f"the deadline of step `{step.name}`")
-                if status:
-                    return _last_error(log, begin) or f"exit status {status}"
-                return None if step.produces.exists() else f"it made no {step.produces.name}"
-            return f"it took over step_timeout_seconds={seconds:g}"
-        finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process that still runs to save and end; kill its group if it does not, or if a second signal comes."""
-    if process.poll() is not None:
-        return
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(GRACE_SECONDS)
-    except (subprocess.TimeoutExpired, StopRequested):
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except (subprocess.TimeoutExpired, StopRequested):
+            deadline = 0.0
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _last_error(log: Path, begin: int) -> str | None:
@@ -137,37 +150,69 @@ def run_steps(
     console: Console,
     lock: int,
 ) -> None:
-    """Every step in a process of its own, so that Ray, vLLM and DeepSpeed begin clean.
+    """Every step in a process of its own, so that Ray, vLLM and DeepSpeed begin clean; up to `concurrency` of them at once,
+    each after those that it needs.
 
     A step that is recorded as done and whose product is there is skipped. Raises WorkerError with the step's own error line
-    when it fails for the last time, StopRequested after a signal.
+    when it fails for the last time, StopRequested after a signal; what else runs is asked to save and to end first.
     """
     logs = Path(settings.run.directory) / "logs"
     logs.mkdir(exist_ok=True)
+    heads = {step.name: f"[{number}/{len(steps)}] {step.name}" for number, step in enumerate(steps, start=1)}
+    waiting, running = list[Step](), list[StepProcess]()
+    for step in steps:
+        if step.name in record.done and step.produces.exists():
+            console.print(f"{heads[step.name]}: done before", markup=False, highlight=False)
+        else:
+            waiting.append(step)
+    failures: Counter[str] = Counter()
     durations: dict[str, list[float]] = {}
     interruption = Interruption()
+
+    def start(step: Step) -> None:
+        running.append(StepProcess(step, _log(logs, step), lock))
+
     with interruption.handled():
-        for number, step in enumerate(steps, start=1):
-            head = f"[{number}/{len(steps)}] {step.name}"
-            if step.name in record.done and step.produces.exists():
-                console.print(f"{head}: done before", markup=False, highlight=False)
-                continue
-            console.print(f"{head}{_minutes_left(steps[number - 1 :], durations)}", markup=False, highlight=False)
-            began = time.monotonic()
-            log = logs / f"{step.name.replace(', ', '-').replace(' ', '-')}.log"
-            for attempt in range(settings.retries + 1):
-                cause = run_step(step, log, settings.step_timeout_seconds, interruption, lock)
-                if cause is None:
-                    break
-                if attempt == settings.retries:
-                    raise WorkerError(f"study: step `{step.name}` failed ({cause}); its log is {log}")
-            durations.setdefault(step.kind, []).append(time.monotonic() - began)
-            record.add(step.name, fingerprints[step.name])
+        try:
+            while waiting or running:
+                interruption.check()
+                for step in _ready(waiting, [one.step for one in running])[: settings.concurrency - len(running)]:
+                    left = _minutes_left(waiting, durations, settings.concurrency)
+                    console.print(f"{heads[step.name]}{left}", markup=False, highlight=False)
+                    waiting.remove(step)
+                    start(step)
+                with suppress(subprocess.TimeoutExpired):
+                    running[0].process.wait(POLL_SECONDS)
+                for one in list(running):
+                    if (cause := one.outcome(settings.step_timeout_seconds)) is None:
+                        continue
+                    running.remove(one)
+                    name = one.step.name
+                    if not cause:
+                        durations.setdefault(one.step.kind, []).append(one.seconds)
+                        record.add(name, fingerprints[name])
+                        continue
+                    failures[name] += 1
+                    if failures[name] > settings.retries:
+                        raise WorkerError(f"study: step `{name}` failed ({cause}); its log is {_log(logs, one.step)}")
+                    start(one.step)
+        finally:
+            _end(running)
 
 
-def _minutes_left(steps: list[Step], durations: Mapping[str, list[float]]) -> str:
+def _log(logs: Path, step: Step) -> Path:
+    return logs / f"{step.name.replace(', ', '-').replace(' ', '-')}.log"
+
+
+def _ready(waiting: Sequence[Step], running: Sequence[Step]) -> list[Step]:
+    """The steps that can begin, in order: nothing that they need is still to be done."""
+    ahead = {step.name for step in (*waiting, *running)}
+    return [step for step in waiting if ahead.isdisjoint(step.needs)]
+
+
+def _minutes_left(steps: Sequence[Step], durations: Mapping[str, list[float]], concurrency: int) -> str:
     """What steps of each kind took, once every kind that is left has been seen."""
     if any(step.kind not in durations for step in steps):
         return ""
     seconds = sum(sum(durations[step.kind]) / len(durations[step.kind]) for step in steps)
-    return f", about {seconds / 60:.0f} min left"
+    return f", about {seconds / concurrency / 60:.0f} min left"

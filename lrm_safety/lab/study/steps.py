@@ -26,6 +26,8 @@ class Step:
     arguments: tuple[str, ...]
     produces: Path
     """There once the step is done."""
+    needs: tuple[str, ...] = ()
+    """Names of the steps that make what this one reads."""
 
     @property
     def kind(self) -> str:
@@ -97,7 +99,7 @@ def _training(settings: StudySettings, model: Model) -> Iterator[Step]:
     )
     command, own = ("sft", settings.overrides.sft) if model.method == "sft" else ("train", settings.overrides.rl)
     arguments = (command, *settings.overrides.model, *own, *place)
-    yield Step(f"train {model.name}", arguments, model.run / "export" / "config.json")
+    yield Step(_training_of(model), arguments, model.run / "export" / "config.json")
 
 
 def _evaluation(settings: StudySettings, model: Model) -> Step:
@@ -108,7 +110,12 @@ def _evaluation(settings: StudySettings, model: Model) -> Step:
         f"run.directory={model.evaluation}",
     )
     arguments = ("evaluate", *settings.overrides.model, *settings.overrides.evaluate, *weights, *place)
-    return Step(f"evaluate {model.name}", arguments, model.evaluation / "results.json")
+    needs = () if model.run is None else (_training_of(model),)
+    return Step(f"evaluate {model.name}", arguments, model.evaluation / "results.json", needs)
+
+
+def _training_of(model: Model) -> str:
+    return f"train {model.name}"
 
 
 def _analyses(settings: StudySettings, models: list[Model], seed: int) -> Iterator[Step]:
@@ -116,14 +123,17 @@ def _analyses(settings: StudySettings, models: list[Model], seed: int) -> Iterat
     shared = (*settings.overrides.model, *settings.overrides.analyze, f"seed={seed}", f"run.directory={folder}")
     if settings.overrides.analyze:
         read = [f"+analysis.models.{one.method}.evaluation={one.evaluation}" for one in models]
-        yield Step(f"reflection, seed {seed}", ("analyze", "reflection", *shared, *read), folder / "reflection.json")
+        arguments = ("analyze", "reflection", *shared, *read)
+        evaluated = tuple(_evaluation(settings, one).name for one in models)
+        yield Step(f"reflection, seed {seed}", arguments, folder / "reflection.json", evaluated)
     if settings.overrides.memorization:
         paths = [
             f"+analysis.models.{one.method}.path={'${model.path}' if one.run is None else one.run / 'export'}"
             for one in models
         ]
         arguments = ("analyze", "memorization", *shared, *settings.overrides.memorization, *paths)
-        yield Step(f"memorization, seed {seed}", arguments, folder / "memorization.json")
+        trained = tuple(_training_of(one) for one in models if one.run is not None)
+        yield Step(f"memorization, seed {seed}", arguments, folder / "memorization.json", trained)
 
 
 def check_steps(steps: list[Step], settings: StudySettings) -> dict[str, str]:

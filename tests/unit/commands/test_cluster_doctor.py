@@ -28,6 +28,7 @@ def survey(**changed: object) -> Survey:
         "differences": [],
         "links": {},
         "closed": {},
+        "shared_rewards": {},
     }
     return Survey(**(found | changed))  # type: ignore[arg-type]
 
@@ -62,6 +63,12 @@ def test_an_object_store_larger_than_shared_memory_is_warned_of() -> None:
     assert subject.store_row(2 * GIB, 2 * GIB) == Row("object store", "2.0 GiB")
     small = subject.store_row(2 * GIB, GIB // 2)
     assert small.level == "warn" and small.found == "2.0 GiB, and /dev/shm has 0.5" and "--shm-size" in small.mend
+
+
+def test_a_shared_reward_group_that_hangs_can_be_ended_by_what_is_said() -> None:
+    living, hung = subject.shared_reward_rows({"one": "miniature, 3 runs, for 7 min", "two": None})
+    assert (living.name, living.found, living.level) == ("reward.shared=one", "miniature, 3 runs, for 7 min", "ok")
+    assert hung.level == "warn" and 'ray.get_actor("reward-two", "lrm_safety")' in hung.mend
 
 
 def test_closed_ports_fail() -> None:

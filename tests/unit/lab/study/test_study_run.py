@@ -116,6 +116,30 @@ def test_a_step_that_leaves_at_its_deadline_ends_the_study_so_too(
     assert left.value.exit_code == 75 and calls.read_text() == "x\n"
 
 
+@pytest.mark.parametrize(("concurrency", "ends"), [(1, ["a", "b", "c"]), (2, ["b", "a", "c"])])
+def test_a_step_waits_for_what_it_needs_and_for_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concurrency: int, ends: list[str]
+) -> None:
+    """Step a ends after b has, where b runs beside it; where it does not, a gives up waiting. c needs both."""
+    program, told = tmp_path / "python", tmp_path / "told"
+    program.write_text(
+        f"""#!/bin/sh
+name=$3; echo "<$name" >> {told}
+if [ $name = a ]; then for _ in $(seq {100 if concurrency > 1 else 1}); do grep -q ">b" {told} && break; sleep 0.1; done; fi
+touch {tmp_path}/$name.made; echo ">$name" >> {told}
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    needed = {"a": (), "b": (), "c": ("a", "b")}
+    steps = [Step(name, (name,), tmp_path / f"{name}.made", needs) for name, needs in needed.items()]
+    shown = run(tmp_path, steps, concurrency=concurrency)
+    assert [line[1] for line in told.read_text().splitlines() if line[0] == ">"] == ends
+    assert told.read_text().endswith("<c\n>c\n")
+    assert [line[:7] for line in shown.splitlines()] == ["[1/3] a", "[2/3] b", "[3/3] c"]
+    assert set(StepRecord(tmp_path).done) == set(needed)
+
+
 def test_a_folder_has_one_owner(tmp_path: Path) -> None:
     with inherited_lock(tmp_path), pytest.raises(ConfigError, match="is still running there"), inherited_lock(tmp_path):
         pass

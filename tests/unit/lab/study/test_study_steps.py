@@ -48,17 +48,21 @@ def test_every_evaluation_is_the_same_but_for_weights_seed_and_place() -> None:
     assert all("seed=3" in one for one in evaluations)
 
 
-def test_each_step_reads_what_an_earlier_one_makes() -> None:
-    made: set[Path] = set()
+def test_each_step_reads_what_earlier_ones_make_and_needs_those_alone() -> None:
+    made: dict[str, Path] = {}
     for step in steps("seeds=[0,1]"):
         read = {
             Path(value)
             for value in (item.partition("=")[2] for item in step.arguments if not item.startswith("run."))
             if value.startswith("made/")
         }
-        assert all(any(path == product or path in product.parents for product in made) for path in read), step
-        made.add(step.produces)
-    assert len(made) == 14
+        makers = {
+            path: {name for name, product in made.items() if path == product or path in product.parents}
+            for path in read
+        }
+        assert all(len(names) == 1 for names in makers.values()), step
+        assert set(step.needs) == set().union(*makers.values()), step
+        made[step.name] = step.produces
 
 
 def test_an_evaluation_of_a_study_on_a_node_has_an_engine_for_each_of_its_gpus() -> None:
