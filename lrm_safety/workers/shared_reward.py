@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import ray
@@ -20,6 +21,7 @@ from ..environment import source_digest
 from ..errors import ClusterError, ConfigError, WorkerError
 from ..rewards.conversation import Conversation
 from ..rewards.scorer import Scores
+from ..settings.paths import PACKAGE_PREFIX
 from .group import DEATHS, IMPORT_SECONDS, describe
 from .placement import granted, release, reserve
 from .scoring_group import RewardGroup
@@ -27,6 +29,7 @@ from .specs import RewardSpec
 
 NAMESPACE = "lrm_safety"
 """Fixed, because a job's own namespace is anonymous and no other job looks into it."""
+CODE = Path(__file__).resolve().parents[1]
 PREFIX = "reward-"
 """Of the names of these actors; what follows is the user's."""
 BEAT_SECONDS = 5.0
@@ -94,8 +97,10 @@ class Leases:
 def identity(spec: RewardSpec) -> dict[str, str]:
     """What users of one group have to agree in, by dotted key."""
     cluster = spec.cluster
-    told = {"reward.models": asdict(spec.reward)["models"], "cluster.reward": asdict(cluster.reward)}
-    return {**_flat(told), "cluster.device": cluster.device, "the code of lrm_safety": source_digest()[:12]}
+    told = _flat({"reward.models": asdict(spec.reward)["models"], "cluster.reward": asdict(cluster.reward)})
+    # The copy of the checkout that a job runs in has a place of its own, though the code is the same.
+    told = {key: value.replace(f"{CODE}/", f"{PACKAGE_PREFIX}{CODE.name}/") for key, value in told.items()}
+    return {**told, "cluster.device": cluster.device, "the code of lrm_safety": source_digest()[:12]}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

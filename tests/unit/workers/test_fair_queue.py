@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrm_safety.workers.shared_reward import FairQueue, Leases, refusal
+from lrm_safety.settings.compose import compose_settings
+from lrm_safety.workers.shared_reward import FairQueue, Leases, identity, refusal
+from lrm_safety.workers.specs import RewardSpec
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=60))
@@ -49,6 +51,12 @@ def test_a_lease_runs_out_without_beats() -> None:
     assert len(leases) == 1
     leases.end("alive")
     assert len(leases) == 0
+
+
+def test_what_comes_with_the_code_is_the_same_in_every_copy_of_the_checkout() -> None:
+    told = identity(RewardSpec.of(compose_settings(["experiment=miniature"])[0]))
+    assert told["reward.models.miniature.path"] == "package:lrm_safety/miniature/assets/reward"
+    assert told["cluster.device"] == "cpu" and len(told["the code of lrm_safety"]) == 12
 
 
 def test_another_configuration_is_refused_by_its_key() -> None:
