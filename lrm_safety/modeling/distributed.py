@@ -38,7 +38,10 @@ def prepare_process(settings: ClusterSettings, seed: int) -> torch.device:
 
 def join(settings: ClusterSettings, address: str, port: int, rank: int, world_size: int) -> None:
     """Join the process group; every rank calls. For the meeting and for each later collective it waits as
-    long as the longer of `cluster.start_timeout_seconds` and `cluster.call_timeout_seconds`."""
+    long as the longer of `cluster.start_timeout_seconds` and `cluster.call_timeout_seconds`.
+
+    Raises ClusterError where this node lacks `cluster.network_interface`.
+    """
     os.environ.update(
         DS_ACCELERATOR=settings.device,
         MASTER_ADDR=address,
@@ -51,8 +54,11 @@ def join(settings: ClusterSettings, address: str, port: int, rank: int, world_si
     )
     backend = "nccl" if settings.device == "cuda" else "gloo"
     timeout = timedelta(seconds=max(settings.start_timeout_seconds, settings.call_timeout_seconds))
+    if settings.network_interface:
+        address_of(settings.network_interface)
     if address == LOOPBACK:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        # Whatever `cluster.network_interface` says, which is about several nodes.
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     else:
         # Left alone, gloo asks what the host's name stands for, which on many machines is loopback.
         for variable in INTERFACE_VARIABLES:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from ..errors import first_line
 from . import Settings
-from .keys import dictionaries, known_keys
+from .keys import dictionaries, group_of, known_keys
 from .types import Conflict, Unfit, shown
 
 PLUGINS = {"hydra/launcher": "hydra-submitit-launcher", "hydra/sweeper": "hydra-optuna-sweeper"}
@@ -114,7 +114,9 @@ class Mistakes:
         keys = known_keys(self.schema)
         parent, dot, name = key.rpartition(".")
         short = f"{parent}{dot}{''.join(word[:1] for word in name.split('_'))}"
-        if any(fnmatch.fnmatchcase(parent, name) for name, kind in dictionaries(self.schema).items() if kind is Any):
+        if any(
+            fnmatch.fnmatchcase(parent, name) for name, kind in dictionaries(self.schema).items() if not group_of(kind)
+        ):
             return f"{key} is new there: add it with a plus, +{key}=..."
         near = [short] if short in keys else difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
         listing = f"`lrm-safety {self.example} --cfg job` lists all keys"

@@ -250,7 +250,7 @@ class WorkerGroup:
         release([placement.placement_group for placement in self._elsewhere])
 
 
-def free_address(worker: Any, loopback: bool, interface: str | None) -> tuple[str, int]:
+def free_address(worker: Any, loopback: bool, interface: str | None = None) -> tuple[str, int]:
     """An address of the node this runs on and a port that is free now; sent to a worker through `__ray_call__`.
 
     The address is that of `interface`, or where none is named the one by which Ray knows the node.

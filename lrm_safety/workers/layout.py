@@ -131,7 +131,7 @@ def never(sets: Sequence[BundleSet], nodes: Sequence[Node]) -> str | None:
             ]
             return f"{reason}; this would fit: {' '.join(keys)}"
         sizes = fewer_workers(sizes, [1] * len(sets), short)
-    return f"{reason}; no number of workers would fit: lower what each of them reserves, or start such a node"
+    return f"{reason}; no number of workers would fit: start such a node, or ask for what the nodes have"
 
 
 def _reason(sets: Sequence[BundleSet], nodes: Sequence[Node]) -> str | None:

@@ -6,8 +6,10 @@ import threading
 from datetime import timedelta
 
 import psutil
+import pytest
 
-from lrm_safety.modeling.distributed import LOOPBACK, meeting_store
+from lrm_safety.errors import ClusterError
+from lrm_safety.modeling.distributed import LOOPBACK, address_of, interface_towards, meeting_store
 from lrm_safety.workers.group import free_address
 
 
@@ -28,3 +30,11 @@ def test_the_store_is_served_on_its_address_alone() -> None:
         one.laddr.ip for one in psutil.Process().net_connections() if one.status == "LISTEN" and one.laddr.port == port
     }
     assert address == LOOPBACK and listening == {LOOPBACK}
+
+
+def test_an_interface_has_its_address_and_packets_to_this_machine_leave_by_its_own() -> None:
+    assert address_of("lo") == "127.0.0.1" and interface_towards("127.0.0.1", 9) == "lo"
+    with pytest.raises(
+        ClusterError, match=r"^cluster.network_interface=nope: node .* has no such interface .* but .*\blo\b"
+    ):
+        address_of("nope")

@@ -166,6 +166,7 @@ def test_members_of_dictionaries_are_added_on_the_command_line() -> None:
             "evaluation.benchmarks.safety.arguments.size=3",
             "add it with a plus, +evaluation.benchmarks.safety.arguments",
         ),
+        ("cluster.policy.node_labels.role=train", "add it with a plus, +cluster.policy.node_labels.role"),
         ("evaluation.judges.mine.kind=python", "unknown key evaluation.judges.mine"),
         (
             "+evaluation.benchmarks.tail.task=long_tail,+evaluation.benchmarks.tail.limit=nine",

@@ -106,12 +106,12 @@ def test_what_is_busy_now_is_not_what_can_never_be() -> None:
         (
             [gpus("rollout", 1, each=16)],
             "a worker of rollout reserves {'GPU': 16}, which no node has (a: 8 GPU; b: 8 GPU); no number of workers would fit: "
-            "lower what each of them reserves, or start such a node",
+            "start such a node, or ask for what the nodes have",
         ),
         (
             [gpus("policy", 1, role="test")],
-            "no node has policy's node_labels role=test (a: role=train; b: none); no number of workers would fit: lower what "
-            "each of them reserves, or start such a node",
+            "no node has policy's node_labels role=test (a: role=train; b: none); no number of workers would fit: start such "
+            "a node, or ask for what the nodes have",
         ),
     ],
 )
