@@ -67,6 +67,8 @@ NOT_IDENTITY = frozenset(
         "cluster.placement_timeout_seconds",
         "cluster.start_timeout_seconds",
         "cluster.call_timeout_seconds",
+        "cluster.silent_seconds",
+        "cluster.stall_seconds",
         *(f"cluster.{group}.{key}" for group in get_args(Group) for key in ("strategy", "node_labels", "resources")),
     }
 )

@@ -161,6 +161,12 @@ class HttpClient:
             _cause(failure),
         )
 
+    @property
+    def longest_seconds(self) -> float:
+        """How long `post` may take by its own limits, about."""
+        pause = self._max_delay_seconds * (1 + JITTER)
+        return (self._max_retries + 1) * (self._timeout_seconds + pause)
+
     def get(self, url: str) -> bytes | None:
         """What stands at another address of the same server, asked for once; None where that is nothing."""
         try:

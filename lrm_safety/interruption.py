@@ -101,6 +101,11 @@ class Interruption:
         if self._received is not None and not self._deferred:
             raise StopRequested(self._received)
 
+    @property
+    def requested(self) -> bool:
+        """Whether a signal to stop came."""
+        return self._received is not None
+
     def check_deadline(self, minutes: float | None, next_seconds: float) -> None:
         """Raise DeadlineReached if `next_seconds` more would pass the limit (None: there is none), counted from the start."""
         if minutes is not None and time.monotonic() - self._began + next_seconds > 60 * minutes:

@@ -44,15 +44,15 @@ def run_to_export(
     resolved: dict[str, object],
     folder: RunFolder,
     *,
-    groups_of: Callable[[Callable[[], None], Callable[[str], None]], GroupsOf],
+    groups_of: Callable[[Callable[[], None], Callable[[str], None], Callable[[], bool]], GroupsOf],
     trainer_of: Callable[[Run, GroupsOf, Recorder, Interruption], TrainingRun[Run, Any]],
     evidence: Evidence | None = None,
     cautions: Sequence[str] = (),
 ) -> None:
     """Start the groups, train to the end of the schedule and export; again from the last checkpoint when a worker dies.
 
-    `given` are the settings as the user gave them. `groups_of` makes the groups, told what to call while they wait and with a
-    line for each worker that they replace; `trainer_of` makes what trains, with the groups started. Raises LrmSafetyError with
+    `given` are the settings as the user gave them. `groups_of` makes the groups, told what to call while they wait, what with a
+    line for each worker that they replace, and what says whether the run is to stop; `trainer_of` makes what trains, with the groups started. Raises LrmSafetyError with
     the one line to show, or StopRequested after a signal (a checkpoint has been written).
     """
     check_room(run)
@@ -80,7 +80,7 @@ def run_to_export(
                 # It sets a SIGTERM handler of its own, so ours comes after it.
                 join_ray(settings.cluster, worker_logs=settings.tracking.worker_logs)
                 recorder.watch = PrometheusView(settings.run.name).record
-            groups = groups_of(interruption.check, on_replacement(run, recorder))
+            groups = groups_of(interruption.check, on_replacement(run, recorder), lambda: interruption.requested)
             with interruption.handled(), groups:
                 with recorder.phases.startup("start groups"):
                     groups.start(run.directory)

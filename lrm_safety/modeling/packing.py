@@ -14,6 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ..progress import PROGRESS
 from ..rollouts import MicroBatch, TokenIds, TokenScores, TrainingSequence
 
 
@@ -155,6 +156,11 @@ def pack_sequences(sequences: Sequence[TrainingSequence], *, packing: bool, devi
     return pack(pairs, packing=packing).to(device)
 
 
+def num_tokens(sequences: MicroBatch) -> int:
+    """Prompt and response tokens of a micro-batch."""
+    return sum(sequence.num_tokens for sequence in sequences)
+
+
 def split_scores(sequences: Sequence[TrainingSequence], logprobs: Tensor, entropy: Tensor) -> list[TokenScores]:
     """Cut the flat results of one micro-batch into float32 numpy arrays per sequence."""
     lengths = [len(sequence.response_ids) for sequence in sequences]
@@ -174,7 +180,7 @@ def score_micro_batches(
     """
     scores = []
     with torch.no_grad():
-        for sequences in micro_batches:
+        for sequences in PROGRESS.pieces(micro_batches, "tokens", num_tokens):
             logprobs, entropy = forward(pack_sequences(sequences, packing=packing, device=device))
             scores += split_scores(sequences, logprobs, entropy)
     return scores

@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from ..errors import ConfigError, ModelError, RewardError, first_line
 from ..modeling.folder import check_model_folder
 from ..modeling.load import attention_implementation, one_attention_kernel
+from ..progress import PROGRESS
 from ..settings import RewardModelSettings
 from .check import check_head, refuse_unread
 from .conversation import Conversation, drop_trace_middle, shortened
@@ -70,7 +71,8 @@ class ClassifierScorer:
                 readable.append(position)
                 sequences.append(ids)
         logits = np.empty(len(sequences), dtype=np.float32)
-        for micro_batch in plan_padded([len(ids) for ids in sequences], self._settings.micro_batch_tokens):
+        planned = plan_padded([len(ids) for ids in sequences], self._settings.micro_batch_tokens)
+        for micro_batch in PROGRESS.pieces(planned, "texts", len):
             logits[micro_batch] = self._forward([sequences[i] for i in micro_batch])
         scores[readable] = logits
         return checked_scores(scores, len(conversations), f"{self._key} (view {view})")
@@ -256,7 +258,7 @@ class PairScorer:
                 pairs.append((prompt, kept))
         logits = np.empty(len(pairs), dtype=np.float32)
         lengths = [self._num_tokens(*pair) for pair in pairs]
-        for micro_batch in plan_padded(lengths, self._settings.micro_batch_tokens):
+        for micro_batch in PROGRESS.pieces(plan_padded(lengths, self._settings.micro_batch_tokens), "texts", len):
             logits[micro_batch] = self._forward([pairs[i] for i in micro_batch])
         scores[readable] = logits
         return checked_scores(scores, len(conversations), f"{self._key} (view {view})")

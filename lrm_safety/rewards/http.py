@@ -12,6 +12,7 @@ import numpy as np
 from ..credentials import api_key
 from ..errors import ConfigError, RewardError
 from ..http_client import HttpClient, RequestFailed, check_url
+from ..progress import PROGRESS
 from ..settings import RewardModelSettings
 from .conversation import Conversation
 from .scorer import ScoreArray, checked_scores
@@ -58,7 +59,8 @@ class HttpScorer:
         """Scores, float32 [n]. Raises RewardError when the endpoint stays down, refuses, or answers nonsense."""
         size = self._batch_size
         batches = [conversations[start : start + size] for start in range(0, len(conversations), size)]
-        scores = [self._score_batch(batch, view) for batch in batches]
+        pieces = PROGRESS.pieces(batches, "conversations", len, allowed=self._client.longest_seconds)
+        scores = [self._score_batch(batch, view) for batch in pieces]
         return np.concatenate(scores) if scores else np.zeros(0, dtype=np.float32)
 
     def _score_batch(self, batch: Sequence[Conversation], view: str) -> ScoreArray:

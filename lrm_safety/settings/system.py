@@ -97,6 +97,12 @@ class ClusterSettings:
     """Limit for loading the models."""
     call_timeout_seconds: Annotated[Float, Field(ge=0.1)] = 1800.0
     """Limit of any other call to a worker."""
+    silent_seconds: Annotated[Float, Field(ge=5)] = 30.0
+    """Seconds without a heartbeat after which a worker counts as hung (stopped, its node unreachable) and is killed; four times
+    as long while it starts. An engine, a reward or a whole reference is replaced, a trainer rank ends or restarts the run."""
+    stall_seconds: Annotated[Float, Field(ge=1)] = 300.0
+    """The same for a worker that beats and makes no progress: at least so long, at least ten times its longest micro-batch, engine
+    step or call of the kind so far (scaled to larger sizes), and start_timeout_seconds for the first of a kind."""
 
 
 @dataclass

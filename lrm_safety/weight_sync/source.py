@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..modeling.lora import merged, plain_name, scaling
+from ..progress import PROGRESS
 
 Tensors = dict[str, torch.Tensor]
 
@@ -75,7 +76,7 @@ class ZeroThreeSource:
         for bucket, described in zip(self._buckets, self._described, strict=True):
             # vLLM's packed broadcast reads the last bucket on side streams; its memory may be reused only after that.
             _synchronize(bucket)
-            with torch.no_grad(), _gathered(list(bucket.values())):
+            with PROGRESS.piece("buckets"), torch.no_grad(), _gathered(list(bucket.values())):
                 if self._keep:
                     whole = {name: tensor.detach() for name, tensor in bucket.items()}
                     tensors = [

@@ -43,7 +43,7 @@ def check_address(address: str, named: str) -> None:
     host, colon, port = place.rpartition(":")
     if not colon or not (port.isascii() and port.isdigit()):
         return
-    if problem := _silence(host.strip("[]"), int(port)):
+    if problem := silence(host.strip("[]"), int(port)):
         mend = (
             "start a cluster there with `ray start --head`, or name another"
             if key != "RAY_ADDRESS"
@@ -62,20 +62,20 @@ _SCHEMES = {
 _UNKNOWN = "is no address of a Ray cluster"
 
 
-def _silence(host: str, port: int) -> str | None:
+def silence(host: str, port: int, seconds: float = ANSWER_SECONDS) -> str | None:
     """Why there is no gRPC server at the other end; None where there is one.
 
     Asked by hand: a gRPC client would try again and again what will never answer.
     """
     try:
-        with socket.create_connection((host, port), ANSWER_SECONDS) as connection:
+        with socket.create_connection((host, port), seconds) as connection:
             connection.sendall(_HTTP2_OPENING)
             try:
                 frame = connection.recv(9)
             except TimeoutError:
-                return f"what listens there said nothing within {ANSWER_SECONDS:g} s"
+                return f"what listens there said nothing within {seconds:g} s"
     except TimeoutError:
-        return f"no connection within {ANSWER_SECONDS:g} s"
+        return f"no connection within {seconds:g} s"
     except (OSError, OverflowError) as error:
         return str(error)
     # Under TLS the answer is an alert, and Ray has its own certificates to check.

@@ -23,6 +23,7 @@ from ..errors import LrmSafetyError, WorkerError
 from ..modeling.distributed import INTERFACE_VARIABLES, LOOPBACK, address_of
 from .every_node import this_node_id
 from .placement import Placement, elsewhere, hosts_of, is_lost, release
+from .watchdog import Watchdog
 
 DEATHS = (RayActorError, OutOfMemoryError, NodeDiedError, RuntimeEnvSetupError, ActorUnschedulableError)
 """A worker is gone, whatever took it: Ray has no common class for a kill by its memory monitor and the others."""
@@ -74,8 +75,13 @@ class WorkerGroup:
         environment: dict[str, str],
         constructor_arguments: Callable[[int], tuple[Any, ...]],
         on_wait: Callable[[], None] = lambda: None,
+        watchdog: Watchdog | None = None,
+        *,
+        replaceable: bool = False,
     ) -> None:
+        """`replaceable`: one that is killed because it hangs can be replaced; otherwise the wait in progress fails at once."""
         self.name = name
+        self.replaceable = replaceable
         self._class = worker_class
         # Each worker's placement and its index in it: one whose node was lost has a placement of its own.
         self._places = [(placement, index) for index in range(num_workers)]
@@ -83,6 +89,8 @@ class WorkerGroup:
         self._environment = environment
         self._arguments = constructor_arguments
         self._on_wait = on_wait
+        self._watchdog = watchdog
+        self._killed: dict[int, str] = {}
         self.workers = [self._spawn(index) for index in range(num_workers)]
         self._hosts = hosts_of(placement.nodes)
 
@@ -91,17 +99,21 @@ class WorkerGroup:
 
     def _spawn(self, index: int) -> Any:
         placement, position = self._places[index]
+        name = f"{self.name}-{index}-{time.time_ns()}"
         actor: Any = ray.remote(self._class).options(
             num_cpus=placement.cpus_per_worker,
             num_gpus=placement.gpus_per_worker,
             max_restarts=0,
-            name=f"{self.name}-{index}-{time.time_ns()}",
+            name=name,
             scheduling_strategy=PlacementGroupSchedulingStrategy(
                 placement.placement_group, placement_group_bundle_index=placement.first_bundle + position
             ),
             runtime_env={"env_vars": self._environment},
         )
-        return actor.remote(*self._arguments(index))
+        worker = actor.remote(*self._arguments(index))
+        if self._watchdog is not None:
+            self._watchdog.watch(self, index, worker, name)
+        return worker
 
     def submit(self, index: int, method: str, *arguments: Any) -> Any:
         """Start one call on one worker; returns Ray's reference to its result."""
@@ -134,12 +146,20 @@ class WorkerGroup:
         found = {}
         for index, reference in enumerate(references):
             try:
-                found[index] = ray.get(reference, timeout=ANSWER_SECONDS)
+                found[index] = self.answer(index, method, reference)
             except DEATHS:
                 continue
-            except GetTimeoutError as error:
-                raise self.silent(index, method, ANSWER_SECONDS) from error
         return found
+
+    def answer(self, index: int, method: str, reference: Any) -> Any:
+        """The result of a call that an idle worker answers at once. Raises one of `DEATHS`, or WorkerError after
+        `ANSWER_SECONDS`."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not ray.wait([reference], timeout=1.0)[0]:
+            self._on_wait()
+            if time.monotonic() > deadline:
+                raise self.silent(index, method, ANSWER_SECONDS)
+        return ray.get(reference)
 
     def meeting_point(self, other_nodes: Set[str] = frozenset()) -> tuple[str, int]:
         """Address and free port of worker 0 for the group (and workers on `other_nodes`) to meet at: loopback where all
@@ -183,7 +203,13 @@ class WorkerGroup:
                     continue
         dead = [i for i, cause in causes.items() if isinstance(cause, DEATHS)]
         first = dead[0] if dead else index
-        return describe(self.name, first, method, causes[first], self._hosts.get(first))
+        return self.failure(first, method, causes[first])
+
+    def failure(self, index: int, method: str, error: Exception) -> Exception:
+        """What to raise for a worker's failed call: see `describe`."""
+        if isinstance(error, DEATHS) and index in self._killed:
+            return WorkerError(f"{self.name} worker {index} hung: {self._killed[index]}")
+        return describe(self.name, index, method, error, self._hosts.get(index))
 
     def raise_failure(self, method: str, references: Sequence[Any], seconds: float) -> None:
         """Raise the first cause when one of these references, of which the i-th belongs to worker i, fails within `seconds`."""
@@ -199,6 +225,17 @@ class WorkerGroup:
                 except (*DEATHS, RayTaskError) as error:
                     raise self.first_cause(method, references, references.index(reference), error) from error
 
+    def kill(self, index: int, why: str) -> None:
+        """End worker `index`, which hangs: its calls fail at once, and `why` is what they say."""
+        self._killed[index] = why
+        ray.kill(self.workers[index])
+
+    def fate(self, index: int, error: Exception) -> tuple[str, str]:
+        """What became of a dead worker, `died` or `hung`, and why."""
+        if why := self._killed.get(index):
+            return "hung", why
+        return "died", " ".join(str(error).split())[:300]
+
     def replace(self, index: int) -> None:
         """End worker `index` and spawn a new one in its place (not started yet); elsewhere where its node is lost.
 
@@ -206,6 +243,7 @@ class WorkerGroup:
         """
         placement, position = self._places[index]
         ray.kill(self.workers[index])
+        self._killed.pop(index, None)
         if not is_lost(placement.nodes[position]):
             self.workers[index] = self._spawn(index)
             # Ray gives a node up some seconds after its workers are gone: what is sent there until then never begins.

@@ -15,10 +15,12 @@ from typing import Any, Generic, Self, TypeVar
 import ray
 
 from ..errors import ClusterError, ConfigError
+from ..modeling.distributed import LOOPBACK
 from ..settings import ClusterSettings, Settings
 from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated, transfer_backend
 from .address import check_address
+from .control_store import ControlStore
 from .every_node import this_node_id
 from .placement import Placement, granted, nodes_of, release, reserve
 from .policy_group import PolicyGroup
@@ -27,6 +29,7 @@ from .rollout_group import RolloutGroup
 from .scoring_group import ReferenceGroup, RewardGroup
 from .shared_reward import SharedRewardGroup
 from .specs import EngineSpec, PolicySpec, ReferenceSpec, RewardSpec
+from .watchdog import Limits, Watchdog
 
 Group = PolicyGroup | RolloutGroup | RewardGroup | SharedRewardGroup | ReferenceGroup
 Told = TypeVar("Told", PolicySpec, EngineSpec, Settings)
@@ -39,8 +42,8 @@ def join_ray(cluster: ClusterSettings, *, worker_logs: bool = False, key: str = 
 
     Raises ClusterError when no cluster that can be joined answers there within `address.ANSWER_SECONDS`.
     """
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
-    named = f"{key}={address}" if cluster.address else f"RAY_ADDRESS={address}"
+    key, address = named_address(cluster, key)
+    named = f"{key}={address}"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local: dict[str, Any] = {}
     if address in (None, "local"):
@@ -69,6 +72,11 @@ def join_ray(cluster: ClusterSettings, *, worker_logs: bool = False, key: str = 
         raise ClusterError(f"{named}: cannot join Ray: {line}") from error
 
 
+def named_address(cluster: ClusterSettings, key: str = "cluster.address") -> tuple[str, str | None]:
+    """Where a cluster to join is named, and its address; None or `local`: a Ray of this run's own."""
+    return (key, cluster.address) if cluster.address else ("RAY_ADDRESS", os.environ.get("RAY_ADDRESS"))
+
+
 class StartedGroups(ABC, Generic[Told]):
     """Groups as a context manager: no actor and no reservation outlives it."""
 
@@ -77,11 +85,15 @@ class StartedGroups(ABC, Generic[Told]):
         told: Told,
         on_wait: Callable[[], None] = lambda: None,
         on_replacement: Callable[[str], None] = lambda line: None,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """`on_wait` is called about once a second while the controller waits; it may raise to stop waiting. `on_replacement`
-        is called with a line for every worker that is replaced."""
+        is called with a line for every worker that is replaced. `is_stopping`: whether the run has been asked to stop, which
+        shortens the watchdog's patience."""
         self._told: Told = told
-        self._on_wait, self._on_replacement = on_wait, on_replacement
+        self._asked_to_wait, self._on_replacement, self._is_stopping = on_wait, on_replacement, is_stopping
+        self._watchdog: Watchdog | None = None
+        self._store: ControlStore | None = None
         self._placements: dict[str, Placement] = {}
         self._groups: dict[str, Group] = {}
 
@@ -106,6 +118,30 @@ class StartedGroups(ABC, Generic[Told]):
     @abstractmethod
     def _start(self, directory: Path | None) -> None:
         """Reserve and start this run's groups."""
+
+    def _on_wait(self) -> None:
+        """What is done about once a second of every wait."""
+        self._asked_to_wait()
+        if self._store is not None:
+            self._store.check()
+        if self._watchdog is not None:
+            self._watchdog.check()
+
+    def _watch(self, directory: Path | None) -> Watchdog:
+        """Between the reservation and the first actor: look from now on whether Ray answers, and workers that will beat."""
+        cluster = self._told.cluster
+        key, address = named_address(cluster)
+        here, nodes = this_node_id(), {node for place in self._placements.values() for node in nodes_of(place)}
+        self._store = ControlStore(
+            ray.get_runtime_context().gcs_address, None if address in (None, "local") else key
+        )
+        self._watchdog = Watchdog(
+            Limits.of(cluster),
+            None if directory is None else directory / "hang",
+            LOOPBACK if nodes == {here} else ray.util.get_node_ip_address(),
+            self._is_stopping,
+        )
+        return self._watchdog
 
     def _check_nodes(self, directory: Path | None) -> None:
         """Between the reservation and the first actor: see `preflight.check_nodes`."""
@@ -144,10 +180,14 @@ class StartedGroups(ABC, Generic[Told]):
         if not ray.is_initialized():
             return
         self._kill()
-        release(
-            list({id(place.placement_group): place.placement_group for place in self._placements.values()}.values())
-        )
+        if self._store is None or not self._store.is_away:
+            release(
+                list({id(place.placement_group): place.placement_group for place in self._placements.values()}.values())
+            )
         self._placements = {}
+        if self._watchdog is not None:
+            self._watchdog.close()
+        self._watchdog = self._store = None
         ray.shutdown()
 
 
@@ -160,7 +200,7 @@ class PolicyOnly(StartedGroups[PolicySpec]):
         place = self._placements = reserve(["policy"], self._told.cluster, on_wait=self._on_wait)
         self._check_nodes(directory)
         spec = replace(self._told, cluster=granted(self._told.cluster, place))
-        self.policy = PolicyGroup(spec, place["policy"], self._on_wait)
+        self.policy = PolicyGroup(spec, place["policy"], self._on_wait, self._watch(directory))
         self._groups["policy"] = self.policy
         self.policy.start()
 
@@ -174,7 +214,9 @@ class RolloutOnly(StartedGroups[EngineSpec]):
         size, on_wait = self._told.rollout.tensor_parallel_size, self._on_wait
         place = self._placements = reserve(["rollout"], self._told.cluster, size, on_wait)
         self._check_nodes(directory)
-        self.rollout = RolloutGroup(self._told, place["rollout"], on_wait, self._on_replacement)
+        self.rollout = RolloutGroup(
+            self._told, place["rollout"], on_wait, self._on_replacement, self._watch(directory)
+        )
         self._groups["rollout"] = self.rollout
         self.rollout.start()
 
@@ -213,18 +255,21 @@ class Groups(StartedGroups[Settings]):
         settings = replace(settings, rollout=replace(settings.rollout, weight_transfer=transfer))
         self._check_nodes(directory)
         settings = replace(settings, cluster=granted(settings.cluster, place))
-        self.policy = PolicyGroup(PolicySpec.of(settings), place["policy"], on_wait)
+        watchdog = self._watch(directory)
+        self.policy = PolicyGroup(PolicySpec.of(settings), place["policy"], on_wait, watchdog)
         self._groups["policy"] = self.policy
-        self.rollout = RolloutGroup(EngineSpec.of(settings), place["rollout"], on_wait, on_replacement)
+        self.rollout = RolloutGroup(EngineSpec.of(settings), place["rollout"], on_wait, on_replacement, watchdog)
         self._groups["rollout"] = self.rollout
         if shared:
             self.reward = SharedRewardGroup(shared, RewardSpec.of(self._told), on_wait)
         else:
-            self.reward = RewardGroup(RewardSpec.of(settings), place["reward"], on_wait, on_replacement)
+            self.reward = RewardGroup(RewardSpec.of(settings), place["reward"], on_wait, on_replacement, watchdog)
         self._groups["reward"] = self.reward
         self.reference = None
         if "reference" in place:
-            self.reference = ReferenceGroup(ReferenceSpec.of(settings), place["reference"], on_wait, on_replacement)
+            self.reference = ReferenceGroup(
+                ReferenceSpec.of(settings), place["reference"], on_wait, on_replacement, watchdog
+            )
             self._groups["reference"] = self.reference
         if self._takes_turns:
             # One GPU: an engine counts whatever is taken while it starts as its own, so it starts last and alone, after

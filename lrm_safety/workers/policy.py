@@ -21,7 +21,8 @@ from ..modeling.distributed import load_generators, save_generators
 from ..modeling.load import load_tokenizer
 from ..modeling.lora import without_dropout
 from ..modeling.loss import policy_loss, supervised_loss
-from ..modeling.packing import pack_sequences, score_micro_batches, split_scores
+from ..modeling.packing import num_tokens, pack_sequences, score_micro_batches, split_scores
+from ..progress import PROGRESS, tells_phases
 from ..rollouts import MicroBatch, MiniBatch, TokenScores, UpdateResult
 from ..weight_sync.backends import is_colocated, transfer_backend
 from .specs import PolicySpec
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 STATE_TAG = "zero3"
 
 
+@tells_phases
 class PolicyWorker:
     """Every method except `memory` is collective: all ranks call it, with equally many micro-batches."""
 
@@ -87,7 +89,7 @@ class PolicyWorker:
         num_micro_batches = distributed.all_reduce_sum(num_real, self.device) / self.world_size
         scores: list[TokenScores] = []
         total, kl_total = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        for sequences in mini_batch.micro_batches:
+        for sequences in PROGRESS.pieces(mini_batch.micro_batches, "tokens", num_tokens):
             batch = pack_sequences(sequences, packing=self.spec.model.packing, device=self.device)
             logprobs, entropy = self.engine(batch)
             if self.spec.algorithm is None:
@@ -119,7 +121,8 @@ class PolicyWorker:
             return math.nan
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.engine.step()
+        with PROGRESS.piece("steps"):
+            self.engine.step()
         norm = float(self.engine.get_global_grad_norm())
         return norm if math.isfinite(norm) else math.nan
 

@@ -23,12 +23,15 @@ from .placement import Placement
 from .policy import PolicyWorker
 from .rollout_group import RolloutGroup
 from .specs import PolicySpec
+from .watchdog import Watchdog
 
 
 class PolicyGroup:
     """DeepSpeed ZeRO-3 ranks that hold and train the policy."""
 
-    def __init__(self, spec: PolicySpec, placement: Placement, on_wait: Callable[[], None]) -> None:
+    def __init__(
+        self, spec: PolicySpec, placement: Placement, on_wait: Callable[[], None], watchdog: Watchdog | None = None
+    ) -> None:
         num_ranks = spec.cluster.policy.num_workers
         self._spec = spec
         self._on_wait = on_wait
@@ -41,6 +44,7 @@ class PolicyGroup:
             environment("policy", spec.cluster),
             lambda rank: (spec, rank, num_ranks),
             on_wait,
+            watchdog,
         )
         remove_abandoned()
         self._run_name = run_name()

@@ -8,10 +8,12 @@ from ..modeling import distributed
 from ..modeling.load import freeze, load_causal_lm
 from ..modeling.packing import Forward, score_micro_batches
 from ..modeling.token_logprobs import TokenLogprobs
+from ..progress import tells_phases
 from ..rollouts import MicroBatch, TokenScores
 from .specs import ReferenceSpec
 
 
+@tells_phases
 class ReferenceWorker:
     """`trainer.reference_sharding=plain`: a whole copy, independent of the other workers. `zero3`: one rank of a
     sharded copy; then `start` and `logprobs` are collective and every rank gets equally many micro-batches."""

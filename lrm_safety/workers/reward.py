@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .. import credentials
 from ..errors import RewardError
 from ..modeling import distributed
+from ..progress import tells_phases
 from ..rewards.conversation import Conversation
 from ..rewards.scorer import PrefixScores, Scores, build_scorer
 from .specs import RewardSpec
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..rewards.scorer import RewardMixture
 
 
+@tells_phases
 class RewardWorker:
     """Scores conversations. Equal batches give equal scores; which conversations form a batch is the caller's
     choice."""

@@ -11,6 +11,7 @@ import numpy as np
 from .. import credentials
 from ..errors import ConfigError, InvariantError, LrmSafetyError, WorkerError
 from ..modeling.distributed import memory_usage
+from ..progress import PROGRESS, tells_phases
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds, TokenValues
 from ..settings import RolloutSettings
 from ..weight_sync.backends import HOST_TENSORS, engine_backend, is_colocated
@@ -24,6 +25,7 @@ TURN_SECONDS, FREE_TURN_SECONDS = 5.0, 0.05
 which requests may be on their way."""
 
 
+@tells_phases
 class RolloutWorker:
     """A vLLM engine in this process, driven step by step so that finished responses leave while others still generate.
 
@@ -227,7 +229,9 @@ class RolloutWorker:
 
     def _step(self) -> list[Rollout]:
         """One step of the engine: what ended with it."""
-        return [_rollout(self._under_way.pop(output.request_id)[1], output) for output in self._llm.llm_engine.step()]
+        with PROGRESS.piece("responses", len(self._under_way)):
+            outputs = self._llm.llm_engine.step()
+        return [_rollout(self._under_way.pop(output.request_id)[1], output) for output in outputs]
 
     def _idle_engine(self) -> Any:
         engine = self._llm.llm_engine

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import GetTimeoutError, RayTaskError
+from ray.exceptions import RayTaskError
 
 from ..errors import InvariantError, WorkerError
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds
@@ -21,6 +21,7 @@ from .group import ANSWER_SECONDS, DEATHS, HourlyBudget, WorkerGroup, describe
 from .placement import Placement
 from .rollout import RolloutWorker
 from .specs import EngineSpec
+from .watchdog import Watchdog
 
 WAIT_SECONDS = 1.0
 TURNS = 2
@@ -59,6 +60,7 @@ class RolloutGroup:
         placement: Placement,
         on_wait: Callable[[], None],
         on_replacement: Callable[[str], None] = lambda line: None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self._spec = spec
         self._on_replacement = on_replacement
@@ -74,6 +76,8 @@ class RolloutGroup:
             engine_environment(spec),
             lambda index: (spec, index),
             on_wait,
+            watchdog,
+            replaceable=True,
         )
         self._published: tuple[int, Publish] | None = None
         self.replacements = HourlyBudget(spec.rollout.max_restarts)
@@ -230,18 +234,18 @@ class RolloutGroup:
 
     def _revive(self, engine: int, error: Exception) -> None:
         """Replace a dead engine and give it the published weights."""
-        reason = " ".join(str(error).split())[:300]
+        fate, reason = self._group.fate(engine, error)
         if self.connected:
             # The sender's channel holds all engines: another one can only join by opening it anew on every side.
             raise WorkerError(
-                f"rollout engine {engine} died; with rollout.weight_transfer={self.backend} the run goes on from its last "
+                f"rollout engine {engine} {fate}; with rollout.weight_transfer={self.backend} the run goes on from its last "
                 f"checkpoint (trainer.max_restarts), or by starting the same command again: {reason}"
             ) from error
         if not self.replacements.spend():
             raise WorkerError(
-                f"rollout engine {engine} died and rollout.max_restarts={self.replacements.limit} an hour is used up: {reason}"
+                f"rollout engine {engine} {fate} and rollout.max_restarts={self.replacements.limit} an hour is used up: {reason}"
             ) from error
-        self._on_replacement(f"rollout engine {engine} died and is replaced: {reason}")
+        self._on_replacement(f"rollout engine {engine} {fate} and is replaced: {reason}")
         self._group.replace(engine)
         start = self._group.submit(engine, "start")
         self._group.gather([start], "start", self._spec.cluster.start_timeout_seconds)
@@ -252,11 +256,9 @@ class RolloutGroup:
         """Replace engines that died between two rollout batches."""
         for engine in range(len(self._group)):
             try:
-                ray.get(self._group.submit(engine, "weights_version"), timeout=ANSWER_SECONDS)
+                self._group.answer(engine, "weights_version", self._group.submit(engine, "weights_version"))
             except DEATHS as error:
                 self._revive(engine, error)
-            except GetTimeoutError as error:
-                raise self._group.silent(engine, "weights_version", ANSWER_SECONDS) from error
 
     def load_weights(self, version: int, publish: Publish) -> None:
         """One update session on every engine, at the same time; an engine that is replaced later has one of its own, for

@@ -22,6 +22,7 @@ from .placement import Placement
 from .reference import ReferenceWorker
 from .reward import RewardWorker
 from .specs import ReferenceSpec, RewardSpec
+from .watchdog import Watchdog
 
 _logger = logging.getLogger(__name__)
 WAIT_LINE_SECONDS = 30.0
@@ -102,9 +103,9 @@ class ScoringGroup:
         worker = ticket.worker
         if not self._group.is_alive(worker, timeout_seconds=5.0):
             if not self.replacements.spend():
-                raise describe(self._group.name, worker, ticket.method, error) from error
-            reason = " ".join(str(error).split())[:300]
-            self._on_replacement(f"{self._group.name} worker {worker} died and is replaced: {reason}")
+                raise self._group.failure(worker, ticket.method, error) from error
+            fate, reason = self._group.fate(worker, error)
+            self._on_replacement(f"{self._group.name} worker {worker} {fate} and is replaced: {reason}")
             self._group.replace(worker)
             start = self._group.submit(worker, "start", *self._start_arguments[worker])
             self._group.gather([start], "start", self._start_limit)
@@ -128,6 +129,7 @@ class RewardGroup(ScoringGroup):
         placement: Placement,
         on_wait: Callable[[], None],
         on_replacement: Callable[[str], None] = lambda line: None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         group = WorkerGroup(
             "reward",
@@ -137,6 +139,8 @@ class RewardGroup(ScoringGroup):
             environment("reward", spec.cluster),
             lambda index: (spec,),
             on_wait,
+            watchdog,
+            replaceable=True,
         )
         super().__init__(group, spec.cluster, on_wait, on_replacement)
         self._models = spec.reward.models
@@ -176,6 +180,7 @@ class ReferenceGroup(ScoringGroup):
         placement: Placement,
         on_wait: Callable[[], None],
         on_replacement: Callable[[str], None] = lambda line: None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         num_workers = spec.cluster.reference.num_workers
         group = WorkerGroup(
@@ -186,6 +191,8 @@ class ReferenceGroup(ScoringGroup):
             environment("reference", spec.cluster),
             lambda rank: (spec, rank, num_workers),
             on_wait,
+            watchdog,
+            replaceable=spec.trainer.reference_sharding == "plain",
         )
         super().__init__(group, spec.cluster, on_wait, on_replacement)
         self._spec = spec

@@ -1,0 +1,70 @@
+"""Ray's control store (GCS), looked at while a run goes on: without it Ray ends the process after a minute, from C++.
+
+Workers go on without it for a while, so that nothing else notices.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from ..errors import ClusterError, LrmSafetyError, WorkerError
+from .address import silence
+
+LOOK_SECONDS = 5.0
+ANSWER_SECONDS = 1.0
+AWAY_SECONDS = 20.0
+"""A control store of our own that is gone does not come back."""
+RAYS_SHARE = 0.75
+"""That of a cluster may: so much of the time is waited after which Ray ends the process."""
+RAYS_SECONDS = "RAY_gcs_rpc_server_reconnect_timeout_s"
+
+
+class ControlStore:
+    """Whether the control store at `host:port` answers; `key` is the setting that named it, None where it is our own."""
+
+    def __init__(
+        self,
+        address: str,
+        key: str | None,
+        clock: Callable[[], float] = time.monotonic,
+        answers: Callable[[str], str | None] | None = None,
+    ) -> None:
+        self._address, self._key, self._clock = address, key, clock
+        self._silence = answers or _silence
+        self._looked = self._answered = clock()
+        limit = RAYS_SHARE * float(os.environ.get(RAYS_SECONDS, 60))
+        self._limit = limit if key else min(limit, AWAY_SECONDS)
+        self.is_away = False
+        """Whether it did not answer at the last look: a call that needs it may wait for ever."""
+
+    def check(self) -> None:
+        """Look every few seconds. Raises WorkerError for a control store of our own, which a restart of the run brings back, and
+        ClusterError for one that others have to bring back."""
+        now = self._clock()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        if now - self._looked > 2 * LOOK_SECONDS:
+            self._answered = now  # nobody looked for a while, perhaps since this process was stopped itself
+        self._looked = now
+        problem = self._silence(self._address)
+        self.is_away = problem is not None
+        if problem is None:
+            self._answered = now
+        elif now - self._answered > self._limit:
+            raise self._gone(problem, now - self._answered)
+
+    def _gone(self, problem: str, seconds: float) -> LrmSafetyError:
+        what = f"Ray's control store (GCS) has not answered for {seconds:.0f} s ({problem})"
+        if self._key is None:
+            return WorkerError(f"{what}; the same command goes on from the last checkpoint, trainer.max_restarts does so by itself")
+        return ClusterError(
+            f"{self._key}={self._address}: {what}: bring the cluster's head back, then the same command goes on from the last "
+            "checkpoint"
+        )
+
+
+def _silence(address: str) -> str | None:
+    host, _, port = address.rpartition(":")
+    return silence(host.strip("[]"), int(port), ANSWER_SECONDS)

@@ -1,0 +1,65 @@
+"""Where the threads of processes of this node are, as text: by py-spy where it may look, otherwise by their own faulthandler."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .heartbeat import DUMP_SIGNAL, STACKS
+
+SPY_SECONDS = 10.0
+ANSWER_SECONDS = 2.0
+
+
+def stacks(pids: list[int]) -> list[str]:
+    """The stacks of each process, or a line that says why there are none."""
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(_stacks_of, pids))
+
+
+def _stacks_of(pid: int) -> str:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+        if state in "Tt":
+            return (
+                f"process {pid} is stopped (SIGSTOP, or a debugger): it tells no stacks; `kill -CONT {pid}` lets it go on\n"
+            )
+        return _spied(pid) or _told(pid)
+    except OSError as error:
+        return f"process {pid}: no stacks ({error})\n"
+
+
+def _spied(pid: int) -> str:
+    """What py-spy sees; empty where it is absent or may not look."""
+    beside = Path(sys.executable).parent / "py-spy"
+    program = str(beside) if beside.is_file() else shutil.which("py-spy")
+    if program is None:
+        return ""
+    try:
+        seen = subprocess.run(
+            [program, "dump", "--pid", str(pid)], capture_output=True, text=True, timeout=SPY_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return ""
+    return seen.stdout if seen.returncode == 0 else ""
+
+
+def _told(pid: int) -> str:
+    """What faulthandler writes on our signal: a handler in C, which needs neither the main thread nor the interpreter's lock."""
+    memory = next((fd for fd in Path(f"/proc/{pid}/fd").iterdir() if STACKS in os.readlink(fd)), None)
+    if memory is None:
+        return f"process {pid}: no stacks (it does not beat)\n"
+    before = memory.stat().st_size
+    os.kill(pid, DUMP_SIGNAL)
+    deadline, size = time.monotonic() + ANSWER_SECONDS, before
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        last, size = size, memory.stat().st_size
+        if size == last > before:
+            return memory.read_bytes()[before:].decode(errors="replace")
+    return f"process {pid}: no stacks (no answer within {ANSWER_SECONDS:g} s)\n"

@@ -1,0 +1,227 @@
+"""The controller's side of the heartbeats: which actor hangs, what its threads do, and its end.
+
+An actor that hangs is killed, and from there on goes the way of one that died: an engine, a reward or a reference is replaced,
+and a policy rank ends or restarts the run.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ..errors import WorkerError
+from ..progress import Reading
+from ..settings import ClusterSettings
+from .heartbeat import Address, Beat, begin
+from .stacks import stacks
+
+if TYPE_CHECKING:
+    from .group import WorkerGroup
+
+CHECK_SECONDS = 0.5
+LONGEST_LOOK_SECONDS = 5.0
+"""Of the time between two checks so much counts: while nobody looked, or the controller was stopped itself, nobody was silent."""
+STARTING_SHARE = 4.0
+"""How much longer the first call of an actor may be silent: loading a library from slow storage holds the interpreter's lock."""
+PACE_FACTOR = 10.0
+"""A piece of work may take as many times the longest of its kind so far, the sizes considered."""
+STOPPING_SILENT_SECONDS, STOPPING_STALL_SECONDS, STOPPING_FACTOR = 10.0, 60.0, 3.0
+"""The same limits once somebody wants the run to stop, at most."""
+STACKS_SECONDS = 20.0
+DATAGRAM_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long an actor may say nothing, and how long it may make no progress."""
+
+    silent_seconds: float
+    stall_seconds: float
+    first_seconds: float
+    """Without progress, in a phase that has made none yet: compilation and loading are in it."""
+
+    @classmethod
+    def of(cls, cluster: ClusterSettings) -> Limits:
+        """The limits of a configuration."""
+        return cls(cluster.silent_seconds, cluster.stall_seconds, cluster.start_timeout_seconds)
+
+    def silence(self, reading: Reading, *, stopping: bool) -> float:
+        """Seconds without a beat after which an actor with this last reading counts as hung."""
+        limit = min(self.silent_seconds, STOPPING_SILENT_SECONDS) if stopping else self.silent_seconds
+        return limit * STARTING_SHARE if reading.calls <= 1 and reading.phase else limit
+
+    def stall(self, reading: Reading, *, stopping: bool) -> float:
+        """Seconds that the present piece may take: grows with its size, at the slowest pace of those before it."""
+        floor, factor = self.stall_seconds, PACE_FACTOR
+        if stopping:
+            floor, factor = min(floor, STOPPING_STALL_SECONDS), STOPPING_FACTOR
+        if reading.longest is None:
+            limit = max(floor, self.first_seconds)
+        else:
+            limit = max(floor, factor * reading.longest * max(1.0, reading.size / max(1.0, reading.largest)))
+        return max(limit, reading.allowed)
+
+    def complaint(self, reading: Reading, silent: float, *, stopping: bool) -> str:
+        """Why an actor counts as hung, with the limit; empty: it does not. `silent`: seconds since its last beat."""
+        if silent > (limit := self.silence(reading, stopping=stopping)):
+            return f"no heartbeat for {silent:.0f} s (limit {limit:.0f} s, cluster.silent_seconds={self.silent_seconds:g})"
+        stalled = reading.seconds + silent
+        if reading.phase and stalled > (limit := self.stall(reading, stopping=stopping)):
+            return (
+                f"no progress for {stalled:.0f} s (limit {limit:.0f} s {_of(reading)}, "
+                f"cluster.stall_seconds={self.stall_seconds:g})"
+            )
+        return ""
+
+
+def _of(reading: Reading) -> str:
+    """What a limit of progress was made from."""
+    size = f"for {reading.size:,.0f} {reading.unit}" if reading.unit else "between two pieces"
+    if reading.longest is None:
+        return f"{size}, the first of this process"
+    return f"{size}, the longest so far {reading.longest:.1f} s"
+
+
+@dataclass
+class _Watched:
+    group: WorkerGroup
+    index: int
+    beat: Beat | None = None
+    """The last one; None: it has not begun, and other limits of time hold."""
+    seen: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.group.name} worker {self.index}"
+
+    def where(self) -> str:
+        """Node, process, phase and progress."""
+        if self.beat is None:
+            return "has not beaten yet"
+        reading = self.beat.reading
+        phase = f"in `{reading.phase}`, {reading.done} pieces done" if reading.phase else "idle"
+        return f"node {self.beat.host}, pid {self.beat.pid}, {phase}"
+
+
+class Watchdog:
+    """Listens to the actors of a run; `check` is called about once a second while the controller waits for any of them."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        folder: Path | None,
+        host: str,
+        is_stopping: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`folder` takes the stacks of hung runs; None: they are not kept. `host`: this machine's address for all actors."""
+        self._limits, self._folder, self._is_stopping, self._clock = limits, folder, is_stopping, clock
+        self._token = secrets.token_hex(16)
+        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((host, 0))
+        self._socket.setblocking(False)
+        self._watched: dict[str, _Watched] = {}
+        self._checked, self._looked = clock(), 0.0
+        self._lock = threading.Lock()  # groups start in threads of their own
+
+    def watch(self, group: WorkerGroup, index: int, actor: Any, name: str) -> None:
+        """Have a new actor beat, in place of the one of this index before it."""
+        for former in [key for key, one in self._watched.items() if (one.group, one.index) == (group, index)]:
+            del self._watched[former]
+        self._watched[name] = _Watched(group, index)
+        address: Address = self._socket.getsockname()[:2]
+        actor.__ray_call__.remote(begin, name, address, self._token)
+
+    def check(self) -> None:
+        """Kill what hangs. Raises WorkerError where nobody can replace it."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            now = self._clock()
+            if now - self._checked < CHECK_SECONDS:
+                return
+            self._looked += min(now - self._checked, LONGEST_LOOK_SECONDS)
+            self._checked = now
+            self._listen()
+            complaints = self._complaints()
+            if complaints:
+                self._end(complaints)
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._socket.close()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                datagram = self._socket.recv(DATAGRAM_BYTES)
+            except BlockingIOError:
+                return
+            beat = Beat.unpack(datagram, self._token)
+            if beat is not None and (one := self._watched.get(beat.actor)) is not None:
+                one.beat, one.seen = beat, self._looked
+
+    def _complaints(self) -> list[tuple[str, str]]:
+        """Names of the actors that hang, each with the reason, the slowest first."""
+        stopping = self._is_stopping()
+        found = []
+        for name, one in self._watched.items():
+            if one.beat is None:
+                continue
+            reading, silent = one.beat.reading, self._looked - one.seen
+            if reason := self._limits.complaint(reading, silent, stopping=stopping):
+                found.append(((reading.calls, reading.done, -reading.seconds - silent), name, reason))
+        return [(name, reason) for _, name, reason in sorted(found)]
+
+    def _end(self, complaints: Sequence[tuple[str, str]]) -> None:
+        kept = self._keep_stacks()
+        fatal = None
+        for name, reason in complaints:
+            one = self._watched.pop(name)
+            line = f"hung and was killed: {reason}; {one.where()}{kept}"
+            one.group.kill(one.index, line)
+            if not one.group.replaceable:
+                fatal = fatal or f"{one.name} {line}"
+        if fatal is not None:
+            raise WorkerError(fatal)
+
+    def _keep_stacks(self) -> str:
+        """Write what every actor was at; returns where, as the end of a line."""
+        if self._folder is None:
+            return ""
+        folder = self._folder / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        texts = self._stacks()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = [f"{one.name}: {one.where()}, {self._looked - one.seen:.0f} s ago" for one in self._watched.values()]
+            (folder / "workers.txt").write_text("\n".join(lines) + "\n")
+            for name, text in texts.items():
+                one = self._watched[name]
+                (folder / f"{one.group.name}-{one.index}.txt").write_text(text)
+            with (folder / "controller.txt").open("w") as file:
+                faulthandler.dump_traceback(file, all_threads=True)
+        except OSError as error:
+            return f"; the stacks cannot be written ({error})"
+        return f"; stacks of all workers in {folder}"
+
+    def _stacks(self) -> dict[str, str]:
+        """Text by actor's name; each node looks at its own."""
+        nodes: dict[str, list[tuple[str, int]]] = {}
+        for name, one in self._watched.items():
+            if one.beat is not None:
+                nodes.setdefault(one.beat.node_id, []).append((name, one.beat.pid))
+        here = this_node_id()
+        found = dict(zip(*_columns(nodes.get(here, []), stacks)))
