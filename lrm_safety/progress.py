@@ -113,7 +113,9 @@ def tells_phases(worker_class: Class) -> Class:
     """A class whose public methods are the phases of its process."""
     for name, method in list(vars(worker_class).items()):
         if inspect.isfunction(method) and not name.startswith("_"):
-            setattr(worker_class, name, _generating(method) if inspect.isgeneratorfunction(method) else _calling(method))
+            setattr(
+                worker_class, name, _generating(method) if inspect.isgeneratorfunction(method) else _calling(method)
+            )
     return worker_class
 
 

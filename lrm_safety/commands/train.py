@@ -51,9 +51,9 @@ def run_to_export(
 ) -> None:
     """Start the groups, train to the end of the schedule and export; again from the last checkpoint when a worker dies.
 
-    `given` are the settings as the user gave them. `groups_of` makes the groups, told what to call while they wait, what with a
-    line for each worker that they replace, and what says whether the run is to stop; `trainer_of` makes what trains, with the groups started. Raises LrmSafetyError with
-    the one line to show, or StopRequested after a signal (a checkpoint has been written).
+    `given` are the settings as the user gave them. `groups_of` makes the groups, told what to call while they wait, what with
+    a line for each worker that they replace, and what says whether the run is to stop; `trainer_of` makes what trains, with
+    the groups started. Raises LrmSafetyError with the one line to show, or StopRequested after a signal (a checkpoint has been written).
     """
     check_room(run)
     folder.begin(resolved)

@@ -58,7 +58,9 @@ class ControlStore:
     def _gone(self, problem: str, seconds: float) -> LrmSafetyError:
         what = f"Ray's control store (GCS) has not answered for {seconds:.0f} s ({problem})"
         if self._key is None:
-            return WorkerError(f"{what}; the same command goes on from the last checkpoint, trainer.max_restarts does so by itself")
+            return WorkerError(
+                f"{what}; the same command goes on from the last checkpoint, trainer.max_restarts does so by itself"
+            )
         return ClusterError(
             f"{self._key}={self._address}: {what}: bring the cluster's head back, then the same command goes on from the last "
             "checkpoint"

@@ -132,9 +132,7 @@ class StartedGroups(ABC, Generic[Told]):
         cluster = self._told.cluster
         key, address = named_address(cluster)
         here, nodes = this_node_id(), {node for place in self._placements.values() for node in nodes_of(place)}
-        self._store = ControlStore(
-            ray.get_runtime_context().gcs_address, None if address in (None, "local") else key
-        )
+        self._store = ControlStore(ray.get_runtime_context().gcs_address, None if address in (None, "local") else key)
         self._watchdog = Watchdog(
             Limits.of(cluster),
             None if directory is None else directory / "hang",
@@ -214,9 +212,7 @@ class RolloutOnly(StartedGroups[EngineSpec]):
         size, on_wait = self._told.rollout.tensor_parallel_size, self._on_wait
         place = self._placements = reserve(["rollout"], self._told.cluster, size, on_wait)
         self._check_nodes(directory)
-        self.rollout = RolloutGroup(
-            self._told, place["rollout"], on_wait, self._on_replacement, self._watch(directory)
-        )
+        self.rollout = RolloutGroup(self._told, place["rollout"], on_wait, self._on_replacement, self._watch(directory))
         self._groups["rollout"] = self.rollout
         self.rollout.start()
 

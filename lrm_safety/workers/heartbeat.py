@@ -7,6 +7,7 @@ main thread, and a push to a monitor actor costs ten times as much.)
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -68,8 +69,8 @@ def _beat(actor: str, node_id: str, address: Address, token: str) -> None:
     with socket.socket(family, socket.SOCK_DGRAM) as controller:
         while True:
             beat = Beat(actor, os.getpid(), host, node_id, PROGRESS.read())
-            try:
+            with contextlib.suppress(
+                OSError
+            ):  # no way there at present: what the controller makes of the silence is its own
                 controller.sendto(beat.pack(token), address)
-            except OSError:  # no way there at present: what the controller makes of the silence is its own
-                pass
             time.sleep(BEAT_SECONDS)

@@ -2,6 +2,10 @@
 
 An actor that hangs is killed, and from there on goes the way of one that died: an engine, a reward or a reference is replaced,
 and a policy rank ends or restarts the run.
+
+Silence alone is no hang. A beat needs the interpreter's lock, which a library may hold for minutes, and a processor, which a
+loaded machine gives late. So a silent process is looked at from outside, and only one that is stopped or out of reach counts as
+hung after `silent_seconds`; any other has the time that its work may take without progress.
 """
 
 from __future__ import annotations
@@ -16,15 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
-from ray.exceptions import GetTimeoutError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 from ..errors import WorkerError
 from ..progress import Reading
 from ..settings import ClusterSettings
+from .every_node import EveryNode, this_node_id
 from .heartbeat import Address, Beat, begin
-from .stacks import stacks
+from .processes import lifeless, stacks
 
 if TYPE_CHECKING:
     from .group import WorkerGroup
@@ -32,14 +33,16 @@ if TYPE_CHECKING:
 CHECK_SECONDS = 0.5
 LONGEST_LOOK_SECONDS = 5.0
 """Of the time between two checks so much counts: while nobody looked, or the controller was stopped itself, nobody was silent."""
-STARTING_SHARE = 4.0
-"""How much longer the first call of an actor may be silent: loading a library from slow storage holds the interpreter's lock."""
+LOOK_AGAIN_SECONDS = 5.0
+"""How long a silent process that was seen to run is not looked at again."""
 PACE_FACTOR = 10.0
 """A piece of work may take as many times the longest of its kind so far, the sizes considered."""
 STOPPING_SILENT_SECONDS, STOPPING_STALL_SECONDS, STOPPING_FACTOR = 10.0, 60.0, 3.0
 """The same limits once somebody wants the run to stop, at most."""
-STACKS_SECONDS = 20.0
+NODE_SECONDS = 20.0
+"""Within which another node has to say what it sees of its processes: a process has to start there first."""
 DATAGRAM_BYTES = 4096
+OUT_OF_REACH = "its node gives no answer"
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,16 @@ class Limits:
     silent_seconds: float
     stall_seconds: float
     first_seconds: float
-    """Without progress, in a phase that has made none yet: compilation and loading are in it."""
+    """Without progress in a piece of a kind that has not ended yet: loading and compiling are in it."""
 
     @classmethod
     def of(cls, cluster: ClusterSettings) -> Limits:
         """The limits of a configuration."""
         return cls(cluster.silent_seconds, cluster.stall_seconds, cluster.start_timeout_seconds)
 
-    def silence(self, reading: Reading, *, stopping: bool) -> float:
-        """Seconds without a beat after which an actor with this last reading counts as hung."""
-        limit = min(self.silent_seconds, STOPPING_SILENT_SECONDS) if stopping else self.silent_seconds
-        return limit * STARTING_SHARE if reading.calls <= 1 and reading.phase else limit
+    def silence(self, *, stopping: bool) -> float:
+        """Seconds without a beat after which a process is looked at."""
+        return min(self.silent_seconds, STOPPING_SILENT_SECONDS) if stopping else self.silent_seconds
 
     def stall(self, reading: Reading, *, stopping: bool) -> float:
         """Seconds that the present piece may take: grows with its size, at the slowest pace of those before it."""
@@ -72,12 +74,20 @@ class Limits:
             limit = max(floor, factor * reading.longest * max(1.0, reading.size / max(1.0, reading.largest)))
         return max(limit, reading.allowed)
 
-    def complaint(self, reading: Reading, silent: float, *, stopping: bool) -> str:
-        """Why an actor counts as hung, with the limit; empty: it does not. `silent`: seconds since its last beat."""
-        if silent > (limit := self.silence(reading, stopping=stopping)):
-            return f"no heartbeat for {silent:.0f} s (limit {limit:.0f} s, cluster.silent_seconds={self.silent_seconds:g})"
-        stalled = reading.seconds + silent
-        if reading.phase and stalled > (limit := self.stall(reading, stopping=stopping)):
+    def complaint(self, reading: Reading, silent: float, lifeless: str, *, stopping: bool) -> str:
+        """Why an actor counts as hung, with the limit; empty: it does not.
+
+        `silent`: seconds since its last beat; `lifeless`: why its process cannot go on, empty where it can or was not looked at.
+        """
+        limit = self.silence(stopping=stopping)
+        if lifeless and silent > limit:
+            return (
+                f"no heartbeat for {silent:.0f} s (limit {limit:.0f} s, cluster.silent_seconds={self.silent_seconds:g}), "
+                f"{lifeless}"
+            )
+        # What an idle process that is silent has begun since its last beat nobody knows.
+        stalled = silent + (reading.seconds if reading.phase else 0.0)
+        if (reading.phase or silent > limit) and stalled > (limit := self.stall(reading, stopping=stopping)):
             return (
                 f"no progress for {stalled:.0f} s (limit {limit:.0f} s {_of(reading)}, "
                 f"cluster.stall_seconds={self.stall_seconds:g})"
@@ -100,6 +110,9 @@ class _Watched:
     beat: Beat | None = None
     """The last one; None: it has not begun, and other limits of time hold."""
     seen: float = 0.0
+    """When the last one came."""
+    runs_until: float = 0.0
+    """Until then a silent process counts as one that runs."""
 
     @property
     def name(self) -> str:
@@ -137,9 +150,10 @@ class Watchdog:
 
     def watch(self, group: WorkerGroup, index: int, actor: Any, name: str) -> None:
         """Have a new actor beat, in place of the one of this index before it."""
-        for former in [key for key, one in self._watched.items() if (one.group, one.index) == (group, index)]:
-            del self._watched[former]
-        self._watched[name] = _Watched(group, index)
+        with self._lock:
+            for former in [key for key, one in self._watched.items() if (one.group, one.index) == (group, index)]:
+                del self._watched[former]
+            self._watched[name] = _Watched(group, index)
         address: Address = self._socket.getsockname()[:2]
         actor.__ray_call__.remote(begin, name, address, self._token)
 
@@ -177,13 +191,17 @@ class Watchdog:
     def _complaints(self) -> list[tuple[str, str]]:
         """Names of the actors that hang, each with the reason, the slowest first."""
         stopping = self._is_stopping()
+        limit = self._limits.silence(stopping=stopping)
+        beating = {name: (one, one.beat.reading) for name, one in self._watched.items() if one.beat is not None}
+        silent = [name for name, (one, _) in beating.items() if self._looked > max(one.seen + limit, one.runs_until)]
+        seen = self._ask(lifeless, silent, OUT_OF_REACH)
         found = []
-        for name, one in self._watched.items():
-            if one.beat is None:
-                continue
-            reading, silent = one.beat.reading, self._looked - one.seen
-            if reason := self._limits.complaint(reading, silent, stopping=stopping):
-                found.append(((reading.calls, reading.done, -reading.seconds - silent), name, reason))
+        for name, (one, reading) in beating.items():
+            since, why = self._looked - one.seen, seen.get(name, "")
+            if reason := self._limits.complaint(reading, since, why, stopping=stopping):
+                found.append(((not why, reading.calls, reading.done, -reading.seconds - since), name, reason))
+            elif name in seen:
+                one.runs_until = self._looked + LOOK_AGAIN_SECONDS
         return [(name, reason) for _, name, reason in sorted(found)]
 
     def _end(self, complaints: Sequence[tuple[str, str]]) -> None:
@@ -191,10 +209,10 @@ class Watchdog:
         fatal = None
         for name, reason in complaints:
             one = self._watched.pop(name)
-            line = f"hung and was killed: {reason}; {one.where()}{kept}"
+            line = f"{reason}; {one.where()}{kept}"
             one.group.kill(one.index, line)
             if not one.group.replaceable:
-                fatal = fatal or f"{one.name} {line}"
+                fatal = fatal or f"{one.name} hung and was killed: {line}"
         if fatal is not None:
             raise WorkerError(fatal)
 
@@ -203,10 +221,14 @@ class Watchdog:
         if self._folder is None:
             return ""
         folder = self._folder / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        texts = self._stacks()
+        beating = [name for name, one in self._watched.items() if one.beat is not None]
+        texts = self._ask(stacks, beating, f"no stacks: {OUT_OF_REACH}\n")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lines = [f"{one.name}: {one.where()}, {self._looked - one.seen:.0f} s ago" for one in self._watched.values()]
+            lines = [
+                f"{one.name}: {one.where()}; last beat {self._looked - one.seen:.0f} s ago"
+                for one in self._watched.values()
+            ]
             (folder / "workers.txt").write_text("\n".join(lines) + "\n")
             for name, text in texts.items():
                 one = self._watched[name]
@@ -217,11 +239,21 @@ class Watchdog:
             return f"; the stacks cannot be written ({error})"
         return f"; stacks of all workers in {folder}"
 
-    def _stacks(self) -> dict[str, str]:
-        """Text by actor's name; each node looks at its own."""
-        nodes: dict[str, list[tuple[str, int]]] = {}
-        for name, one in self._watched.items():
-            if one.beat is not None:
-                nodes.setdefault(one.beat.node_id, []).append((name, one.beat.pid))
-        here = this_node_id()
-        found = dict(zip(*_columns(nodes.get(here, []), stacks)))
+    def _ask(self, function: Callable[[list[int]], list[str]], names: Sequence[str], absent: str) -> dict[str, str]:
+        """What `function` says of the processes of these actors, by name, each asked on its node; `absent` for a node that does
+        not answer."""
+        nodes: dict[str, dict[str, int]] = {}
+        for name in names:
+            if (beat := self._watched[name].beat) is not None:
+                nodes.setdefault(beat.node_id, {})[name] = beat.pid
+        answers: dict[str, str] = dict.fromkeys(names, absent)
+        if here := nodes.pop(this_node_id(), None) if nodes else None:
+            answers |= zip(here, function(list(here.values())), strict=True)
+        if nodes:
+            with EveryNode(nodes) as others:
+                told, _ = others.ask(
+                    function, {node: (list(pids.values()),) for node, pids in nodes.items()}, NODE_SECONDS
+                )
+            for node, texts in told.items():
+                answers |= zip(nodes[node], texts, strict=True)
+        return answers

@@ -1,4 +1,7 @@
-"""Where the threads of processes of this node are, as text: by py-spy where it may look, otherwise by their own faulthandler."""
+"""Processes of this node, seen from outside: whether they run at all, and where their threads are.
+
+Stacks come from py-spy where it may look, otherwise from the processes' own faulthandler.
+"""
 
 from __future__ import annotations
 
@@ -16,34 +19,45 @@ SPY_SECONDS = 10.0
 ANSWER_SECONDS = 2.0
 
 
+def lifeless(pids: list[int]) -> list[str]:
+    """Why a process cannot go on by itself; empty where nothing is seen that keeps it from it."""
+    return [_lifeless(pid) for pid in pids]
+
+
+def _lifeless(pid: int) -> str:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except OSError:
+        return "its process is gone"
+    if state in "Tt":
+        return f"its process is stopped (SIGSTOP, or a debugger; `kill -CONT {pid}` lets it go on)"
+    return "its process has ended" if state in "ZX" else ""
+
+
 def stacks(pids: list[int]) -> list[str]:
     """The stacks of each process, or a line that says why there are none."""
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(_stacks_of, pids))
+        return list(pool.map(_stacks, pids))
 
 
-def _stacks_of(pid: int) -> str:
+def _stacks(pid: int) -> str:
+    if why := _lifeless(pid):
+        return f"process {pid}: no stacks ({why})\n"
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-        if state in "Tt":
-            return (
-                f"process {pid} is stopped (SIGSTOP, or a debugger): it tells no stacks; `kill -CONT {pid}` lets it go on\n"
-            )
         return _spied(pid) or _told(pid)
     except OSError as error:
         return f"process {pid}: no stacks ({error})\n"
 
 
 def _spied(pid: int) -> str:
-    """What py-spy sees; empty where it is absent or may not look."""
+    """What py-spy sees, of child processes too; empty where it is absent or may not look."""
     beside = Path(sys.executable).parent / "py-spy"
     program = str(beside) if beside.is_file() else shutil.which("py-spy")
     if program is None:
         return ""
+    command = [program, "dump", "--subprocesses", "--pid", str(pid)]
     try:
-        seen = subprocess.run(
-            [program, "dump", "--pid", str(pid)], capture_output=True, text=True, timeout=SPY_SECONDS, check=False
-        )
+        seen = subprocess.run(command, capture_output=True, text=True, timeout=SPY_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return ""
     return seen.stdout if seen.returncode == 0 else ""
