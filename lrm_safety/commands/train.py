@@ -53,7 +53,8 @@ def run_to_export(
 
     `given` are the settings as the user gave them. `groups_of` makes the groups, told what to call while they wait, what with
     a line for each worker that they replace, and what says whether the run is to stop; `trainer_of` makes what trains, with
-    the groups started. Raises LrmSafetyError with the one line to show, or StopRequested after a signal (a checkpoint has been written).
+    the groups started. Raises LrmSafetyError with the one line to show, or StopRequested after a signal (a checkpoint has been
+    written).
     """
     check_room(run)
     folder.begin(resolved)
