@@ -5,6 +5,7 @@ Stacks come from py-spy where it may look, otherwise from the processes' own fau
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -65,7 +66,7 @@ def _spied(pid: int) -> str:
 
 def _told(pid: int) -> str:
     """What faulthandler writes on our signal: a handler in C, which needs neither the main thread nor the interpreter's lock."""
-    memory = next((fd for fd in Path(f"/proc/{pid}/fd").iterdir() if STACKS in os.readlink(fd)), None)
+    memory = _memory(pid)
     if memory is None:
         return f"process {pid}: no stacks (it does not beat)\n"
     before = memory.stat().st_size
@@ -77,3 +78,12 @@ def _told(pid: int) -> str:
         if size == last > before:
             return memory.read_bytes()[before:].decode(errors="replace")
     return f"process {pid}: no stacks (no answer within {ANSWER_SECONDS:g} s)\n"
+
+
+def _memory(pid: int) -> Path | None:
+    """The file that faulthandler of a process writes into."""
+    for opened in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if STACKS in os.readlink(opened):
+                return opened
+    return None
