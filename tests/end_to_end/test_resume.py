@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ def published_folders() -> dict[str, bool]:
 def test_whatever_interrupts_a_run_changes_nothing(
     command: Callable[..., Command], tmp_path: Path, uninterrupted: Path
 ) -> None:
-    """One run through every interruption: it loses a trainer, gets SIGTERM, gets SIGKILL, restarts itself.
+    """One run through every interruption: it loses a trainer, gets SIGTERM, gets SIGKILL, restarts itself after a trainer hung.
 
     A stop at a chosen update and its resume are part of test_cluster.py.
     """
@@ -73,11 +74,20 @@ def test_whatever_interrupts_a_run_changes_nothing(
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert alive == [], f"killed {delay:.2f} s after the resume"
 
-    restarted = command(*TRAIN, "trainer.max_restarts=1", "trainer.restart_pause_seconds=1")
+    once = ("trainer.max_restarts=1", "trainer.restart_pause_seconds=1", "cluster.silent_seconds=5")
+    restarted = command(*TRAIN, *once)
     restarted.wait_until(lambda: "resumed from update" in restarted.stdout)
-    kill_a_rank(restarted)
+    stop_a_rank(restarted)
     assert restarted.wait() == 0, restarted.output
-    assert "restart 1 of 1" in restarted.stdout
+    said = re.search(
+        r"policy worker (\d) hung and was killed: no heartbeat .*; stacks of all workers in (\S+); restart 1 of 1",
+        restarted.stdout,
+    )
+    assert said, restarted.stdout
+    stacks = {file.name: file.read_text() for file in Path(said[2]).iterdir()}
+    groups = {"policy-0", "policy-1", "rollout-0", "reward-0", "reference-0", "workers", "controller"}
+    assert stacks.keys() == {f"{name}.txt" for name in groups}
+    assert "is stopped" in stacks[f"policy-{said[1]}.txt"]
     assert restarted.survivors() == []
     assert_same_run(run, uninterrupted)
     assert not any(run.glob("checkpoints/.*"))
@@ -106,3 +116,9 @@ def kill_a_rank(started: Command) -> None:
     rank = started.wait_until(lambda: started.worker("PolicyWorker"), 30)
     started.children()
     os.kill(rank.pid, signal.SIGKILL)
+
+
+def stop_a_rank(started: Command) -> None:
+    rank = started.wait_until(lambda: started.worker("PolicyWorker"), 30)
+    started.children()
+    os.kill(rank.pid, signal.SIGSTOP)

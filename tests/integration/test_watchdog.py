@@ -1,0 +1,144 @@
+"""The watchdog over real actors, which need no model for it: who hangs is named and ended, who works is left alone."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from lrm_safety.errors import WorkerError
+from lrm_safety.progress import PROGRESS, tells_phases
+from lrm_safety.settings import ClusterSettings, GroupSettings
+from lrm_safety.workers.group import DEATHS, WorkerGroup
+from lrm_safety.workers.groups import join_ray
+from lrm_safety.workers.placement import Placement, release, reserve
+from lrm_safety.workers.watchdog import Limits, Watchdog
+
+pytestmark = pytest.mark.timeout(300)
+SILENT_SECONDS = 2.0
+
+
+@tells_phases
+class Worker:
+    """What actors do when they hang, and when they only look as if."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def wait_for_ever(self) -> None:
+        time.sleep(3600)
+
+    def hold_the_lock(self, seconds: int) -> str:
+        """As a library may: no other thread of this process runs meanwhile."""
+        ctypes.PyDLL(None).sleep(seconds)
+        return "done"
+
+    def work(self, pieces: int, seconds: float) -> str:
+        for _ in PROGRESS.pieces(range(pieces), "steps"):
+            time.sleep(seconds)
+        return "done"
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Placement]:
+    cluster = ClusterSettings(policy=GroupSettings(num_workers=2), local_num_cpus=2)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # actors import this file
+        join_ray(cluster)
+    placement = reserve(["policy"], cluster)["policy"]
+    yield placement
+    release([placement.placement_group])
+    ray.shutdown()
+
+
+Make = Callable[..., WorkerGroup]
+
+
+@pytest.fixture
+def pair(place: Placement, tmp_path: Path) -> Iterator[Make]:
+    """Two watched workers, with limits of progress of one's own."""
+    made: list[tuple[WorkerGroup, Watchdog]] = []
+
+    def make(stall: float = 300.0, first: float = 900.0, *, replaceable: bool = False) -> WorkerGroup:
+        watchdog = Watchdog(Limits(SILENT_SECONDS, stall, first), tmp_path / "hang", "127.0.0.1")
+        group = WorkerGroup(
+            "pair", Worker, 2, place, {}, lambda index: (), watchdog.check, watchdog, replaceable=replaceable
+        )
+        made.append((group, watchdog))
+        group.call("pid", timeout_seconds=120)
+        return group
+
+    yield make
+    for group, watchdog in made:
+        group.end()
+        watchdog.close()
+
+
+def stop(group: WorkerGroup, index: int) -> int:
+    """SIGSTOP to a worker that is in a call: its process."""
+    (pid,) = group.gather([group.submit(index, "pid")], "pid", 60)
+    threading.Timer(0.5, os.kill, (pid, signal.SIGSTOP)).start()
+    return int(pid)
+
+
+def test_a_stopped_worker_is_named_with_the_stacks_of_all(pair: Make, tmp_path: Path) -> None:
+    group = pair()
+    pid = stop(group, 1)
+    began = time.monotonic()
+    with pytest.raises(WorkerError) as error:
+        group.call("wait_for_ever", timeout_seconds=3000)
+    assert time.monotonic() - began < 60
+    line = str(error.value)
+    assert line.startswith("pair worker 1 hung and was killed: no heartbeat for ")
+    assert (
+        f"(limit 2 s, cluster.silent_seconds=2), its process is stopped (SIGSTOP, or a debugger; `kill -CONT {pid}`"
+        in line
+    )
+    assert f"pid {pid}, in `wait_for_ever`, 0 pieces done; stacks of all workers in {tmp_path}/hang/" in line
+    (folder,) = (tmp_path / "hang").iterdir()
+    texts = {file.name: file.read_text() for file in folder.iterdir()}
+    assert texts.keys() == {"workers.txt", "controller.txt", "pair-0.txt", "pair-1.txt"}
+    assert "wait_for_ever" in texts["pair-0.txt"] and "is stopped" in texts["pair-1.txt"]
+    assert "test_a_stopped_worker_is_named" in texts["controller.txt"]
+    assert "pair worker 0: " in texts["workers.txt"] and "pair worker 1: " in texts["workers.txt"]
+    while os.path.exists(f"/proc/{pid}"):  # killed, although it is stopped
+        assert time.monotonic() - began < 90
+        time.sleep(0.1)
+    assert group.is_alive(0, 5.0)
+
+
+def test_the_calls_of_a_stopped_worker_that_can_be_replaced_fail_as_those_of_a_dead_one(pair: Make) -> None:
+    group = pair(replaceable=True)
+    stop(group, 1)
+    waiting = [group.submit(index, "work", 1, 1.0 if index == 0 else 3600.0) for index in (0, 1)]
+    assert group.gather(waiting[:1], "work", 60) == ["done"]
+    with pytest.raises(DEATHS) as death:
+        group.answer(1, "work", waiting[1])
+    fate, why = group.fate(1, death.value)
+    assert fate == "hung" and why.startswith("no heartbeat for ")
+    group.replace(1)
+    assert group.fate(1, death.value)[0] == "died"
+    assert len(set(group.call("pid", timeout_seconds=60))) == 2
+
+
+def test_a_worker_that_holds_the_interpreters_lock_is_left_alone(pair: Make) -> None:
+    group = pair()
+    assert group.call("hold_the_lock", int(3 * SILENT_SECONDS), timeout_seconds=60) == ["done", "done"]
+
+
+def test_one_that_beats_and_gets_nowhere_is_ended_and_one_that_gets_on_is_not(pair: Make) -> None:
+    """Pieces of half a second: ten times that, and two seconds at least, is their limit; the first has four seconds."""
+    group = pair(stall=2.0, first=4.0)
+    assert group.call("work", 12, 0.5, timeout_seconds=60) == ["done", "done"]
+    with pytest.raises(
+        WorkerError, match=r"^pair worker 1 hung and was killed: no progress for . s \(limit 4 s "
+    ) as error:
+        group.gather([group.submit(0, "work", 20, 0.5), group.submit(1, "wait_for_ever")], "work", 3000)
+    assert "between two pieces, the first of this process, cluster.stall_seconds=2)" in str(error.value)
