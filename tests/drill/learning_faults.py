@@ -43,21 +43,21 @@ def kill_reference(scene: Scene) -> None:
     scene.signal("reference", signal.SIGKILL)
 
 
-@fault("train", says=r"rollout (worker|engine).*(heartbeat|did not)|responses were not finished", limit=200)
+@fault("train", says=r"rollout (worker|engine).*no heartbeat", limit=200)
 def stop_engine(scene: Scene) -> None:
     scene.start(*RESTARTS, *WATCHED, "rollout.timeout_seconds=60")
     scene.moment()
     scene.signal("engine", signal.SIGSTOP)
 
 
-@fault("train", says=r"reward worker .*(heartbeat|did not)", limit=200)
+@fault("train", says=r"reward worker .*no heartbeat", limit=200)
 def stop_reward(scene: Scene) -> None:
     scene.start(*RESTARTS, *WATCHED)
     scene.moment()
     scene.signal("reward", signal.SIGSTOP)
 
 
-@fault("train", says=r"reference worker .*(heartbeat|did not)", limit=200)
+@fault("train", says=r"reference worker .*no heartbeat", limit=200)
 def stop_reference(scene: Scene) -> None:
     scene.start(*RESTARTS, *WATCHED)
     scene.moment()
