@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,8 +28,18 @@ SILENT_SECONDS = 2.0
 class Worker:
     """What actors do when they hang, and when they only look as if."""
 
+    def __init__(self, index: int) -> None:
+        self.index = index
+
     def pid(self) -> int:
         return os.getpid()
+
+    def stop_the_second(self) -> None:
+        """Worker 1 is stopped once it has beaten within this call, and worker 0 waits."""
+        time.sleep(2.5)
+        if self.index == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(3600)
 
     def wait_for_ever(self) -> None:
         time.sleep(3600)
@@ -69,7 +78,7 @@ def pair(place: Placement, tmp_path: Path) -> Iterator[Make]:
     def make(stall: float = 300.0, first: float = 900.0, *, replaceable: bool = False) -> WorkerGroup:
         watchdog = Watchdog(Limits(SILENT_SECONDS, stall, first), tmp_path / "hang", "127.0.0.1")
         group = WorkerGroup(
-            "pair", Worker, 2, place, {}, lambda index: (), watchdog.check, watchdog, replaceable=replaceable
+            "pair", Worker, 2, place, {}, lambda index: (index,), watchdog.check, watchdog, replaceable=replaceable
         )
         made.append((group, watchdog))
         group.call("pid", timeout_seconds=120)
@@ -81,19 +90,12 @@ def pair(place: Placement, tmp_path: Path) -> Iterator[Make]:
         watchdog.close()
 
 
-def stop(group: WorkerGroup, index: int) -> int:
-    """SIGSTOP to a worker that is in a call: its process."""
-    (pid,) = group.gather([group.submit(index, "pid")], "pid", 60)
-    threading.Timer(0.5, os.kill, (pid, signal.SIGSTOP)).start()
-    return int(pid)
-
-
 def test_a_stopped_worker_is_named_with_the_stacks_of_all(pair: Make, tmp_path: Path) -> None:
     group = pair()
-    pid = stop(group, 1)
+    pid = group.call("pid", timeout_seconds=60)[1]
     began = time.monotonic()
     with pytest.raises(WorkerError) as error:
-        group.call("wait_for_ever", timeout_seconds=3000)
+        group.call("stop_the_second", timeout_seconds=3000)
     assert time.monotonic() - began < 60
     line = str(error.value)
     assert line.startswith("pair worker 1 hung and was killed: no heartbeat for ")
@@ -101,11 +103,11 @@ def test_a_stopped_worker_is_named_with_the_stacks_of_all(pair: Make, tmp_path: 
         f"(limit 2 s, cluster.silent_seconds=2), its process is stopped (SIGSTOP, or a debugger; `kill -CONT {pid}`"
         in line
     )
-    assert f"pid {pid}, in `wait_for_ever`, 0 pieces done; stacks of all workers in {tmp_path}/hang/" in line
+    assert f"pid {pid}, in `stop_the_second`, 0 pieces done; stacks of all workers in {tmp_path}/hang/" in line
     (folder,) = (tmp_path / "hang").iterdir()
     texts = {file.name: file.read_text() for file in folder.iterdir()}
     assert texts.keys() == {"workers.txt", "controller.txt", "pair-0.txt", "pair-1.txt"}
-    assert "wait_for_ever" in texts["pair-0.txt"] and "is stopped" in texts["pair-1.txt"]
+    assert "stop_the_second" in texts["pair-0.txt"] and "is stopped" in texts["pair-1.txt"]
     assert "test_a_stopped_worker_is_named" in texts["controller.txt"]
     assert "pair worker 0: " in texts["workers.txt"] and "pair worker 1: " in texts["workers.txt"]
     while os.path.exists(f"/proc/{pid}"):  # killed, although it is stopped
@@ -116,11 +118,10 @@ def test_a_stopped_worker_is_named_with_the_stacks_of_all(pair: Make, tmp_path: 
 
 def test_the_calls_of_a_stopped_worker_that_can_be_replaced_fail_as_those_of_a_dead_one(pair: Make) -> None:
     group = pair(replaceable=True)
-    stop(group, 1)
-    waiting = [group.submit(index, "work", 1, 1.0 if index == 0 else 3600.0) for index in (0, 1)]
-    assert group.gather(waiting[:1], "work", 60) == ["done"]
+    waiting = group.submit(1, "stop_the_second")
+    assert group.gather([group.submit(0, "work", 12, 0.5)], "work", 60) == ["done"]
     with pytest.raises(DEATHS) as death:
-        group.answer(1, "work", waiting[1])
+        group.answer(1, "stop_the_second", waiting)
     fate, why = group.fate(1, death.value)
     assert fate == "hung" and why.startswith("no heartbeat for ")
     group.replace(1)
