@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import controller, demo, evaluation, generation, logprob_memory, packing, sync, update
+from . import controller, demo, evaluation, generation, logprob_memory, observation, packing, sync, update
 from .figures import Context, Figure, NotMeasured
 from .report import Outcome, exit_status, show, write
 from .system import Systems
@@ -83,6 +83,20 @@ FIGURES = (
         0.03,
         "<=",
         controller.measure,
+    ),
+    Figure(
+        "heartbeat_overhead",
+        "processor seconds a second that the heartbeats of all workers take, miniature",
+        0.01,
+        "<=",
+        observation.heartbeat_overhead,
+    ),
+    Figure(
+        "prometheus_overhead",
+        "seconds of a record's gauges / seconds of an iteration, miniature",
+        0.01,
+        "<=",
+        observation.prometheus_overhead,
     ),
     Figure(
         "evaluation_generation_ratio",

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from statistics import median
 
 from lrm_safety.lab.reports.folders import read_series
@@ -30,8 +31,9 @@ def controller_fraction(series: Mapping[str, Sequence[tuple[int, float]]]) -> tu
     return median(fractions), fractions
 
 
-def measure(context: Context) -> Measurement:
-    """Train the miniature for a few iterations with the ordinary command."""
+@cache
+def run_of_miniature(context: Context) -> Mapping[str, Sequence[tuple[int, float]]]:
+    """Metrics of the miniature, trained for a few iterations with the ordinary command."""
     directory = context.directory / "controller"
     shutil.rmtree(directory, ignore_errors=True)
     command = [
@@ -51,7 +53,12 @@ def measure(context: Context) -> Measurement:
         raise NotMeasured(f"the run of the miniature took over {LIMIT_SECONDS} seconds") from None
     if finished.returncode:
         raise NotMeasured(f"the run of the miniature failed: {finished.stderr.strip()[-300:]}")
-    series = read_series(directory / "metrics.jsonl")
+    return read_series(directory / "metrics.jsonl")
+
+
+def measure(context: Context) -> Measurement:
+    """What `controller_fraction` says of the run of the miniature."""
+    series = run_of_miniature(context)
     value, fractions = controller_fraction(series)
     phases = {
         name: median(seconds for _, seconds in values[SKIPPED:])
