@@ -36,8 +36,10 @@ class ControlStore:
         self._looked = self._answered = clock()
         limit = RAYS_SHARE * float(os.environ.get(RAYS_SECONDS, 60))
         self._limit = limit if key else min(limit, AWAY_SECONDS)
-        self.is_away = False
-        """Whether it did not answer at the last look: a call that needs it may wait for ever."""
+
+    def answers(self) -> bool:
+        """Whether it answers now: a call that needs it may otherwise wait for ever."""
+        return self._silence(self._address) is None
 
     def check(self) -> None:
         """Look every few seconds. Raises WorkerError for a control store of our own, which a restart of the run brings back, and
@@ -49,7 +51,6 @@ class ControlStore:
             self._answered = now  # nobody looked for a while, perhaps since this process was stopped itself
         self._looked = now
         problem = self._silence(self._address)
-        self.is_away = problem is not None
         if problem is None:
             self._answered = now
         elif now - self._answered > self._limit:

@@ -178,7 +178,7 @@ class StartedGroups(ABC, Generic[Told]):
         if not ray.is_initialized():
             return
         self._kill()
-        if self._store is None or not self._store.is_away:
+        if self._store is None or self._store.answers():
             release(
                 list({id(place.placement_group): place.placement_group for place in self._placements.values()}.values())
             )
