@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import ray
+from hanging_workers import Worker
 
 from lrm_safety.errors import WorkerError
-from lrm_safety.progress import PROGRESS, tells_phases
 from lrm_safety.settings import ClusterSettings, GroupSettings
 from lrm_safety.workers.group import DEATHS, WorkerGroup
 from lrm_safety.workers.groups import join_ray
@@ -22,37 +20,6 @@ from lrm_safety.workers.watchdog import Limits, Watchdog
 
 pytestmark = pytest.mark.timeout(300)
 SILENT_SECONDS = 2.0
-
-
-@tells_phases
-class Worker:
-    """What actors do when they hang, and when they only look as if."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def stop_the_second(self) -> None:
-        """Worker 1 is stopped once it has beaten within this call, and worker 0 waits."""
-        time.sleep(2.5)
-        if self.index == 1:
-            os.kill(os.getpid(), signal.SIGSTOP)
-        time.sleep(3600)
-
-    def wait_for_ever(self) -> None:
-        time.sleep(3600)
-
-    def hold_the_lock(self, seconds: int) -> str:
-        """As a library may: no other thread of this process runs meanwhile."""
-        ctypes.PyDLL(None).sleep(seconds)
-        return "done"
-
-    def work(self, pieces: int, seconds: float) -> str:
-        for _ in PROGRESS.pieces(range(pieces), "steps"):
-            time.sleep(seconds)
-        return "done"
 
 
 @pytest.fixture(scope="module")
