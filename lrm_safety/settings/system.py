@@ -98,8 +98,8 @@ class ClusterSettings:
     call_timeout_seconds: Annotated[Float, Field(ge=0.1)] = 1800.0
     """Limit of any other call to a worker."""
     silent_seconds: Annotated[Float, Field(ge=5)] = 30.0
-    """Seconds without a heartbeat after which a worker whose process is stopped, or whose node gives no answer, counts as hung and
-    is killed. An engine, a reward or a whole reference is replaced; a trainer rank ends or restarts the run."""
+    """Seconds without a heartbeat after which a worker whose process is stopped (SIGSTOP, a debugger) counts as hung and is
+    killed. An engine, a reward or a whole reference is replaced; a trainer rank ends or restarts the run."""
     stall_seconds: Annotated[Float, Field(ge=1)] = 300.0
     """The same for a worker that makes no progress, whether it beats or not: so long at least, ten times its longest micro-batch,
     engine step or call of the kind so far (scaled to larger sizes), and start_timeout_seconds for the first of a kind."""

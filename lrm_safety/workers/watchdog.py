@@ -4,8 +4,8 @@ An actor that hangs is killed, and from there on goes the way of one that died: 
 and a policy rank ends or restarts the run.
 
 Silence alone is no hang. A beat needs the interpreter's lock, which a library may hold for minutes, and a processor, which a
-loaded machine gives late. So a silent process is looked at from outside, and only one that is stopped or out of reach counts as
-hung after `silent_seconds`; any other has the time that its work may take without progress.
+loaded machine gives late. So a silent process is looked at from outside, and only one that is stopped or gone counts as hung
+after `silent_seconds`; any other has the time that its work may take without progress. A node that is lost Ray notices itself.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ STOPPING_SILENT_SECONDS, STOPPING_STALL_SECONDS, STOPPING_FACTOR = 10.0, 60.0, 3
 NODE_SECONDS = 20.0
 """Within which another node has to say what it sees of its processes: a process has to start there first."""
 DATAGRAM_BYTES = 4096
-OUT_OF_REACH = "its node gives no answer"
 
 
 @dataclass(frozen=True)
@@ -119,9 +118,8 @@ class _Watched:
         return f"{self.group.name} worker {self.index}"
 
     def where(self) -> str:
-        """Node, process, phase and progress."""
-        if self.beat is None:
-            return "has not beaten yet"
+        """Node, process, phase and progress of one that has beaten."""
+        assert self.beat is not None
         reading = self.beat.reading
         phase = f"in `{reading.phase}`, {reading.done} pieces done" if reading.phase else "idle"
         return f"node {self.beat.host}, pid {self.beat.pid}, {phase}"
@@ -194,7 +192,7 @@ class Watchdog:
         limit = self._limits.silence(stopping=stopping)
         beating = {name: (one, one.beat.reading) for name, one in self._watched.items() if one.beat is not None}
         silent = [name for name, (one, _) in beating.items() if self._looked > max(one.seen + limit, one.runs_until)]
-        seen = self._ask(lifeless, silent, OUT_OF_REACH)
+        seen = self._ask(lifeless, silent, "")
         found = []
         for name, (one, reading) in beating.items():
             since, why = self._looked - one.seen, seen.get(name, "")
@@ -222,13 +220,10 @@ class Watchdog:
             return ""
         folder = self._folder / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         beating = [name for name, one in self._watched.items() if one.beat is not None]
-        texts = self._ask(stacks, beating, f"no stacks: {OUT_OF_REACH}\n")
+        texts = self._ask(stacks, beating, f"no stacks: its node gave no answer within {NODE_SECONDS:g} s\n")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lines = [
-                f"{one.name}: {one.where()}; last beat {self._looked - one.seen:.0f} s ago"
-                for one in self._watched.values()
-            ]
+            lines = [self._described(one) for one in self._watched.values()]
             (folder / "workers.txt").write_text("\n".join(lines) + "\n")
             for name, text in texts.items():
                 one = self._watched[name]
@@ -238,6 +233,16 @@ class Watchdog:
         except OSError as error:
             return f"; the stacks cannot be written ({error})"
         return f"; stacks of all workers in {folder}"
+
+    def _described(self, one: _Watched) -> str:
+        if one.beat is None:
+            return f"{one.name}: has not beaten yet"
+        reading = one.beat.reading
+        limit = self._limits.stall(reading, stopping=self._is_stopping())
+        return (
+            f"{one.name}: {one.where()}; last beat {self._looked - one.seen:.0f} s ago, {reading.seconds:.0f} s since progress "
+            f"(limit {limit:.0f} s {_of(reading)})"
+        )
 
     def _ask(self, function: Callable[[list[int]], list[str]], names: Sequence[str], absent: str) -> dict[str, str]:
         """What `function` says of the processes of these actors, by name, each asked on its node; `absent` for a node that does
