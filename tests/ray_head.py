@@ -51,7 +51,7 @@ def ray_head(variables: Mapping[str, str], num_cpus: int) -> Iterator[Head]:
     It listens on the machine's outward address too, so it has a token of its own: without one whoever reaches the machine
     could run code while the tests do.
     """
-    port, dashboard, client, agent = _free_ports(4)
+    port, dashboard, client, agent = free_ports(4)
     # Ray puts sockets there, and the path of a socket must be short.
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     # Jobs find `lrm-safety` where the cluster's processes do.
@@ -83,7 +83,7 @@ def ray_head(variables: Mapping[str, str], num_cpus: int) -> Iterator[Head]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     listeners = [socket.socket() for _ in range(count)]
     for listener in listeners:
         listener.bind(("127.0.0.1", 0))

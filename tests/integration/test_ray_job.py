@@ -168,3 +168,14 @@ def status_of(url: str) -> int:
         except httpx.ConnectError:
             assert time.monotonic() < deadline, url
             time.sleep(0.5)
+
+
+def test_a_container_is_healthy_while_its_node_of_ray_answers(repository_root: Path, head: Head) -> None:
+    def health(port: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "docker/health.py", port]
+        return subprocess.run(command, cwd=repository_root, capture_output=True, text=True, timeout=60)
+
+    assert status_of(f"{head.agent}/api/local_raylet_healthz") == 200
+    assert health(head.agent.rpartition(":")[2]).returncode == 0
+    silent = health("9")
+    assert silent.returncode == 1 and "does not answer on port 9" in silent.stderr

@@ -132,6 +132,33 @@ def test_the_build_is_taken_from_the_first_place_that_has_it(checkout: Path, ind
     assert installed(checkout)["torch"] == "2.13.0+cpu"
 
 
+def test_the_images_script_installs_and_leaves_no_download(
+    checkout: Path, indexes: tuple[Path, str], repository_root: Path
+) -> None:
+    """docker/install.sh in a folder of its own, with the Makefile that it asks."""
+    root, address = indexes
+    for name in ("needed", "torch"):
+        write_wheel(root / "default", name, {"needed": "1.0", "torch": "2.13.0+cpu"}[name])
+    (checkout / "docker").mkdir()
+    for name in ("Makefile", "docker/install.sh"):
+        shutil.copy(repository_root / name, checkout / name)
+    home = checkout / "home"
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTORCH_"))}
+    done = subprocess.run(
+        [str(checkout / "docker/install.sh"), "cpu"],
+        cwd="/",
+        env=bare
+        | {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": f"{address}/default", "HOME": str(home), "VENV": "venv"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = installed(checkout)
+    assert (found["torch"], found["needed"], found["project"]) == ("2.13.0+cpu", "1.0", "1")
+    assert not (home / ".cache/pip").exists()
+
+
 def test_an_index_without_a_pin_is_named_with_pips_own_words(checkout: Path, indexes: tuple[Path, str]) -> None:
     root, address = indexes
     write_wheel(root / "default", "torch", "2.13.0")

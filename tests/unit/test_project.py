@@ -242,18 +242,25 @@ def test_images_are_pinned_small_and_unprivileged(repository_root: Path, name: s
         if "apt-get install" in step:
             assert "--no-install-recommends" in step and step.rstrip().endswith("rm -rf /var/lib/apt/lists/*")
     users = [step.split()[1] for step in steps if step.startswith("USER ")]
-    assert users and users[-1] != "root"
-    # Packages come through the Makefile alone, after the last change of user.
+    # By number: Kubernetes' runAsNonRoot cannot tell who a name is.
+    assert users == ["1000:1000"] and [step for step in steps if "useradd --uid 1000 --create-home" in step]
+    # Packages come through one script, after the last change of user.
     target = name.rsplit(".", 1)[1]
-    setups = [index for index, step in enumerate(steps) if f"make setup DEVICE={target}" in step]
-    assert len(setups) == 1 and setups[0] > steps.index(f"USER {users[-1]}")
-    assert "pip install" not in text
+    installs = [index for index, step in enumerate(steps) if step == f"RUN docker/install.sh {target}"]
+    assert len(installs) == 1 and installs[0] > steps.index(f"USER {users[-1]}")
+    assert "pip install" not in text and "make setup" not in text
     assert "RAY_AUTH_MODE" in text and "--shm-size" in text
+    (health,) = [step for step in steps if step.startswith("HEALTHCHECK ")]
+    assert health.endswith('CMD ["python", "docker/health.py"]')
+    assert 'org.opencontainers.image.licenses="Apache-2.0"' in text
+    # What an image is built with can be read in it.
+    given = [word.partition("=")[0] for step in steps if step.startswith(("ARG ", "ENV ")) for word in step.split()[1:]]
+    assert not [one for one in given if re.search(r"(KEY|SECRET|PASSWORD|TOKEN)$", one)], given
 
 
 def test_the_build_context_of_images_leaves_out_what_git_ignores(repository_root: Path) -> None:
     kept_out = set((repository_root / ".dockerignore").read_text().split())
-    assert {".git", ".venv", ".env", "outputs", "wandb"} <= kept_out
+    assert {".git", ".venv", ".env", "outputs", "wandb", "tests"} <= kept_out
 
 
 def test_make_lists_its_targets(repository_root: Path) -> None:
