@@ -123,10 +123,12 @@ class Drill:
             return False
         restarted = "restart 1 of" in said
         row.outcome = "ended" if status else "restarted" if restarted else "survived"
-        if fault.says is not None and row.noticed is None:
+        if fault.says is not None and row.noticed is None and not (fault.may_survive and row.outcome == "survived"):
             row.wrong.append(f"nothing was said of it: {last_lines(scene.subject)}")
         if row.noticed is not None and row.noticed > fault.within * self._patience:
             row.wrong.append(f"noticed after {row.noticed:.0f} s instead of {fault.within * self._patience:g} s")
+        if fault.leaves is not None and not any(scene.run.glob(fault.leaves)):
+            row.wrong.append(f"no {fault.leaves} in the run's folder")
         if "Traceback" in said:
             row.wrong.append("a traceback was shown")
         killed = status == -9

@@ -16,7 +16,7 @@ from hosts import Hosts, why_not
 from hosts import Node as Offer
 from ray_head import RAY, Head, ray_head
 from scene import NotRun, Scene
-from supervised_faults import RESTARTS, WATCHED
+from supervised_faults import RESTARTS
 
 CPUS = 1
 JOIN_SECONDS = 120
@@ -125,6 +125,6 @@ def cut_the_link_of_a_node(scene: Scene) -> None:
     scene.run = hosts.shared / "run"
     scene.environment, scene.prefix = hosts.environment, tuple(hosts[0].command([]))
     scene.layout = (f"cluster.address={hosts.ray_address}", *SPREAD, *ALONE)
-    scene.start(*RESTARTS, *WATCHED)
+    scene.start(*RESTARTS)
     scene.moment()
     scene.harm("the link of a node is cut", hosts[1].cut)

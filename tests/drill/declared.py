@@ -27,20 +27,33 @@ class Fault:
     """Seconds after which a run that neither ended nor was through hangs."""
     within: float
     """Seconds within which the line about it comes."""
+    may_survive: bool
+    """Whether a run may also come to its end without a word, because nothing needed what was harmed."""
+    leaves: str | None
+    """A pattern of files that tell more, below the run's folder."""
 
 
+STACKS = "hang/*/workers.txt"
+"""What the watchdog leaves of a hang, beside the stacks of every worker."""
 FAULTS: dict[str, Fault] = {}
 
 
 def fault(
-    base: str = "sft", *, says: str | None, promise: str = "equal", limit: float = 120.0, within: float = 60.0
+    base: str = "two ranks",
+    *,
+    says: str | None,
+    promise: str = "equal",
+    limit: float = 120.0,
+    within: float = 60.0,
+    may_survive: bool = False,
+    leaves: str | None = None,
 ) -> Callable[[Make], Make]:
     """Declare what the function makes, under its name."""
 
     def declare(make: Make) -> Make:
         name = getattr(make, "__name__", "")
         assert name not in FAULTS, name
-        FAULTS[name] = Fault(name, make, base, says, promise, limit, within)
+        FAULTS[name] = Fault(name, make, base, says, promise, limit, within, may_survive, leaves)
         return make
 
     return declare

@@ -10,9 +10,9 @@ import threading
 import time
 from typing import Any
 
-from declared import fault
+from declared import STACKS, fault
 from scene import NotRun, Scene, is_root
-from supervised_faults import RESTARTS, WATCHED
+from supervised_faults import RESTARTS
 
 from lrm_safety.weight_sync.shm import SHARED_MEMORY
 
@@ -43,23 +43,23 @@ def kill_reference(scene: Scene) -> None:
     scene.signal("reference", signal.SIGKILL)
 
 
-@fault("train", says=r"rollout (worker|engine).*no heartbeat", limit=200)
+@fault("train", says=r"rollout engine \d hung and is replaced", limit=200, leaves=STACKS)
 def stop_engine(scene: Scene) -> None:
-    scene.start(*RESTARTS, *WATCHED, "rollout.timeout_seconds=60")
+    scene.start(*RESTARTS)
     scene.moment()
     scene.signal("engine", signal.SIGSTOP)
 
 
-@fault("train", says=r"reward worker .*no heartbeat", limit=200)
+@fault("train", says=r"reward worker \d hung and is replaced", limit=200, leaves=STACKS)
 def stop_reward(scene: Scene) -> None:
-    scene.start(*RESTARTS, *WATCHED)
+    scene.start(*RESTARTS)
     scene.moment()
     scene.signal("reward", signal.SIGSTOP)
 
 
-@fault("train", says=r"reference worker .*no heartbeat", limit=200)
+@fault("train", says=r"reference worker \d hung and is replaced", limit=200, leaves=STACKS)
 def stop_reference(scene: Scene) -> None:
-    scene.start(*RESTARTS, *WATCHED)
+    scene.start(*RESTARTS)
     scene.moment()
     scene.signal("reference", signal.SIGSTOP)
 

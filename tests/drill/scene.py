@@ -21,23 +21,34 @@ from safetensors.torch import load_file
 
 from lrm_safety.weight_sync.shm import SHARED_MEMORY
 
+TWO_RANKS = (
+    "sft",
+    "model=miniature",
+    "data=miniature_supervised",
+    "sft=miniature",
+    "sft.batch_size=16",
+    "sft.validation_fraction=0.02",
+    "schedule.max_updates=40",
+    "checkpoint.every_updates=8",
+    "checkpoint.keep_last=3",
+    "tracking.wandb=disabled",
+    "tracking.console=plain",
+)
+ONE_RANK = "cluster.policy.num_workers=1"
 BASES: dict[str, tuple[str, ...]] = {
-    "sft": (
-        "sft",
-        "model=miniature",
-        "data=miniature_supervised",
-        "sft=miniature",
-        "sft.batch_size=16",
-        "sft.validation_fraction=0.02",
-        "schedule.max_updates=40",
-        "checkpoint.every_updates=8",
-        "checkpoint.keep_last=3",
+    "two ranks": TWO_RANKS,
+    "one rank": (*TWO_RANKS, ONE_RANK),
+    "train": (
+        "train",
+        *TINY,
+        ONE_RANK,
+        "schedule.max_updates=16",
+        "checkpoint.every_updates=4",
         "tracking.wandb=disabled",
-        "tracking.console=plain",
     ),
-    "train": ("train", *TINY, "schedule.max_updates=24", "checkpoint.every_updates=4", "tracking.wandb=disabled"),
 }
-"""The runs that are harmed, and that an undisturbed one of each is compared with: cheap supervised ones where that is enough."""
+"""The runs that are harmed, and that an undisturbed one of each is compared with: cheap supervised ones where that is enough,
+with two ranks where that makes a difference."""
 
 KINDS = {
     "policy": r"^ray::PolicyWorker",
@@ -175,10 +186,10 @@ class Scene:
     def moment(self, first: int | None = None, last: int | None = None) -> None:
         """Wait for a random moment between two updates: of the middle half of the run, unless they are given."""
         if first is None or last is None:
-            first, last = (9, 30) if self.base == "sft" else (5, 14)
+            first, last = (4, 9) if self.base == "train" else (9, 30)
         update = self.random.randint(first, last)
         self.until(lambda: self.update() >= update)
-        time.sleep(self.random.random() * (0.3 if self.base == "sft" else 1.0))
+        time.sleep(self.random.random() * (1.0 if self.base == "train" else 0.3))
 
     def harm(self, what: str, action: Callable[[], object]) -> None:
         """Do it, and remember when."""

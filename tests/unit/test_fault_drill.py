@@ -8,6 +8,7 @@ import runpy
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_a_fault_that_cannot_be_made_fails_the_drill_only_where_nobody_said_why(
     def make(scene: object) -> None:
         raise error("no right to")
 
-    fault = drill["Fault"]("one", make, "sft", says=None, promise="equal", limit=1.0, within=1.0)
+    fault = replace(drill["FAULTS"]["kill_controller"], name="one", make=make)
     monkeypatch.setitem(drill, "FAULTS", {"one": fault})
     monkeypatch.setattr(sys, "argv", ["drill", "--out", str(tmp_path / "out")])
     monkeypatch.setenv("TMPDIR", str(tmp_path))
