@@ -69,7 +69,7 @@ def test_a_group_is_loaded_once_outlives_a_killed_user_and_ends_with_the_last(he
             say(one, "score")
         time.sleep(1)  # one of the two is with the worker, the other in the queue
         worker.kill()
-        scores |= {heard(one) for one in users}
+        assert {heard(one) for one in users} == scores
         assert ask(second, "count") == "1 1 1" and actor(head, "RewardWorker").pid != worker.pid
 
         refused = user(head, "one", "reward.models.miniature.weight=2.0")
