@@ -157,7 +157,10 @@ def _stops(running: Sequence[Point], place: Place, on_interrupt: OnInterrupt, sa
     if not sys.stdin.isatty():
         return not place.leaves
     say(f"{len(running)} points run: l leaves them running, s stops them (they save first)")
-    return input("l or s? ").strip().lower().startswith("s")
+    try:
+        return input("l or s? ").strip().lower().startswith("s")
+    except (EOFError, StopRequested):  # Ctrl-D, or Ctrl-C once more
+        return not place.leaves
 
 
 def finished(folder: Path, resolved: Mapping[str, Any]) -> bool:
@@ -235,15 +238,23 @@ class LocalProcesses:
 
     def stop(self, points: Sequence[Point]) -> None:
         processes = [self._processes[point.name][0] for point in points if point.name in self._processes]
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+        _ask_to_end(processes)
         deadline = time.monotonic() + STOP_SECONDS
-        for process in processes:
-            process.wait(max(0.0, deadline - time.monotonic()))
+        try:
+            for process in processes:
+                process.wait(max(0.0, deadline - time.monotonic()))
+        except StopRequested:
+            _ask_to_end(processes)  # a second time, after which they do not save
+            raise
 
     def _log(self, point: Point) -> Path:
         return self._logs / f"{re.sub(r'[^A-Za-z0-9._=,-]+', '_', point.name)}.log"
+
+
+def _ask_to_end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
 
 
 class ClusterJobs:
