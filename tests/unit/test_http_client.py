@@ -54,6 +54,11 @@ def test_waits_double_up_to_the_limit_and_differ_by_chance() -> None:
     assert client.counters == {"requests": 5, "retries": 4}
 
 
+def test_the_longest_time_of_a_request_is_known_beforehand() -> None:
+    """Four tries of 5 s, each followed by at most 3 s and a quarter: 4 x (5 + 3.75)."""
+    assert client_of().longest_seconds == 35.0
+
+
 def test_what_the_endpoint_asks_for_is_waited_for_up_to_the_limit() -> None:
     clock, client = Clock(), client_of(max_retries=2)
     asked = iter(["2", "999"])

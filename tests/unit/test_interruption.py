@@ -46,8 +46,10 @@ def test_a_deferred_section_is_finished_first() -> None:
     reached = []
     with interruption.handled():
         with interruption.deferred():
+            assert not interruption.requested
             send(signal.SIGTERM)
             interruption.check()
+            assert interruption.requested
             with interruption.deferred():
                 interruption.check()
             interruption.check()  # still inside the outer one
