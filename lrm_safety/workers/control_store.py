@@ -5,9 +5,16 @@ Workers go on without it for a while, so that nothing else notices.
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
 import time
 from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray._private import worker
+from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER
 
 from ..errors import ClusterError, LrmSafetyError, WorkerError
 from .address import silence
@@ -18,6 +25,7 @@ AWAY_SECONDS = 20.0
 """A control store of our own that is gone does not come back."""
 RAYS_SHARE = 0.75
 """That of a cluster may: so much of the time is waited after which Ray ends the process."""
+LEAVE_SECONDS = 30.0
 RAYS_SECONDS = "RAY_gcs_rpc_server_reconnect_timeout_s"
 
 
@@ -71,3 +79,19 @@ class ControlStore:
 def _silence(address: str) -> str | None:
     host, _, port = address.rpartition(":")
     return silence(host.strip("[]"), int(port), ANSWER_SECONDS)
+
+
+def leave_without() -> None:
+    """`ray.shutdown` where the control store does not answer: it would wait for one that is stopped, not for one that is dead.
+
+    One of our own is killed. After one of a cluster that stays mute this process cannot join Ray again, and can only end.
+    """
+    node = worker._global_node
+    own: list[Any] = [] if node is None else node.all_processes.get(PROCESS_TYPE_GCS_SERVER, [])
+    for started in own:
+        started.process.kill()
+    leaving = threading.Thread(target=ray.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(None if own else LEAVE_SECONDS)
+    if leaving.is_alive():
+        atexit.unregister(ray.shutdown)  # it would wait once more

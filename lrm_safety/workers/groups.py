@@ -20,7 +20,7 @@ from ..settings import ClusterSettings, Settings
 from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated, transfer_backend
 from .address import check_address
-from .control_store import ControlStore
+from .control_store import ControlStore, leave_without
 from .every_node import this_node_id
 from .placement import Placement, granted, nodes_of, release, reserve
 from .policy_group import PolicyGroup
@@ -178,7 +178,8 @@ class StartedGroups(ABC, Generic[Told]):
         if not ray.is_initialized():
             return
         self._kill()
-        if self._store is None or self._store.answers():
+        answers = self._store is None or self._store.answers()
+        if answers:
             release(
                 list({id(place.placement_group): place.placement_group for place in self._placements.values()}.values())
             )
@@ -186,7 +187,10 @@ class StartedGroups(ABC, Generic[Told]):
         if self._watchdog is not None:
             self._watchdog.close()
         self._watchdog = self._store = None
-        ray.shutdown()
+        if answers:
+            ray.shutdown()
+        else:
+            leave_without()
 
 
 class PolicyOnly(StartedGroups[PolicySpec]):
