@@ -15,6 +15,7 @@ BIN := $(VENV)/bin
 SITE := $(VENV)/site-builder
 STAMP := $(VENV)/.installed
 CODE := $(wildcard lrm_safety hydra_plugins launchers tests benchmarks)
+SCRIPTS := .ci/run constraints/install_cpu.sh docker/install.sh launchers/slurm/run.sbatch tests/stand_in_slurm/scontrol
 
 # What an environment was made from; a changed pin or dependency makes `setup` run again, a changed mtime does not.
 FINGERPRINT = $$(cat pyproject.toml constraints/$(DEVICE).txt | sha256sum | cut -d ' ' -f 1)-$(DEVICE)
@@ -75,6 +76,8 @@ test-unit: setup ## the fast tests only
 lint: setup ## style, types, import contracts, generated pages up to date
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/shellcheck $(SCRIPTS)
+	@$(BIN)/hadolint docker/Dockerfile.*
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/lrm-safety docs --check

@@ -22,6 +22,7 @@ quietly() {
   "$@" >>"$log" 2>&1 &
   local pid=$!
   # A command in the background does not see Ctrl-C: pip would install on when this script is gone.
+  # shellcheck disable=SC2064  # this process, whatever the variable is by then
   trap "kill $pid 2>/dev/null || true" EXIT
   # Without `wait` in a condition a failing pip would end this script before it can try the next source.
   while kill -0 "$pid" 2>/dev/null; do
