@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import ray
@@ -18,6 +19,7 @@ from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER
 
 from ..errors import ClusterError, LrmSafetyError, WorkerError
 from .address import silence
+from .processes import lifeless
 
 LOOK_SECONDS = 5.0
 ANSWER_SECONDS = 1.0
@@ -79,6 +81,14 @@ class ControlStore:
 def _silence(address: str) -> str | None:
     host, _, port = address.rpartition(":")
     return silence(host.strip("[]"), int(port), ANSWER_SECONDS)
+
+
+def kill_stopped() -> None:
+    """Kill what is stopped (SIGSTOP) of a Ray of our own, before it is left: `ray.shutdown` waits for its raylet for ever."""
+    node = worker._global_node
+    for started in chain.from_iterable([] if node is None else node.all_processes.values()):
+        if any(lifeless([started.process.pid])):
+            started.process.kill()
 
 
 def leave_without() -> None:

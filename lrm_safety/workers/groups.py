@@ -20,7 +20,7 @@ from ..settings import ClusterSettings, Settings
 from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated, transfer_backend
 from .address import check_address
-from .control_store import ControlStore, leave_without
+from .control_store import ControlStore, kill_stopped, leave_without
 from .every_node import this_node_id
 from .placement import Placement, granted, nodes_of, release, reserve
 from .policy_group import PolicyGroup
@@ -187,6 +187,7 @@ class StartedGroups(ABC, Generic[Told]):
         if self._watchdog is not None:
             self._watchdog.close()
         self._watchdog = self._store = None
+        kill_stopped()
         if answers:
             ray.shutdown()
         else:
