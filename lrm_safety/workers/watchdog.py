@@ -237,12 +237,11 @@ class Watchdog:
     def _described(self, one: _Watched) -> str:
         if one.beat is None:
             return f"{one.name}: has not beaten yet"
-        reading = one.beat.reading
+        reading, told = one.beat.reading, f"{one.name}: {one.where()}; last beat {self._looked - one.seen:.0f} s ago"
+        if not reading.phase:
+            return told
         limit = self._limits.stall(reading, stopping=self._is_stopping())
-        return (
-            f"{one.name}: {one.where()}; last beat {self._looked - one.seen:.0f} s ago, {reading.seconds:.0f} s since progress "
-            f"(limit {limit:.0f} s {_of(reading)})"
-        )
+        return f"{told}, {reading.seconds:.0f} s since progress (limit {limit:.0f} s {_of(reading)})"
 
     def _ask(self, function: Callable[[list[int]], list[str]], names: Sequence[str], absent: str) -> dict[str, str]:
         """What `function` says of the processes of these actors, by name, each asked on its node; `absent` for a node that does
