@@ -43,7 +43,7 @@ def check_address(address: str, named: str) -> None:
     host, colon, port = place.rpartition(":")
     if not colon or not (port.isascii() and port.isdigit()):
         return
-    if problem := silence(host.strip("[]"), int(port)):
+    if problem := silence(host.strip("[]"), int(port), ANSWER_SECONDS):
         mend = (
             "start a cluster there with `ray start --head`, or name another"
             if key != "RAY_ADDRESS"
@@ -62,7 +62,7 @@ _SCHEMES = {
 _UNKNOWN = "is no address of a Ray cluster"
 
 
-def silence(host: str, port: int, seconds: float = ANSWER_SECONDS) -> str | None:
+def silence(host: str, port: int, seconds: float) -> str | None:
     """Why there is no gRPC server at the other end; None where there is one.
 
     Asked by hand: a gRPC client would try again and again what will never answer.
