@@ -49,7 +49,7 @@ class GroupSettings:
     """How the group's workers lie on the nodes; null: cluster.strategy."""
     node_labels: dict[Text, Text] = field(default_factory=dict)
     """Labels (`ray start --labels`) of the nodes that the group may lie on. Example: {role: train}."""
-    resources: dict[Text, Annotated[Float, Field(gt=0)]] = field(default_factory=dict)
+    resources: dict[Text, Annotated[Float, Field(ge=0.0001)]] = field(default_factory=dict)
     """Custom resources (`ray start --resources`) that each actor reserves besides. Example: {trainer: 0.01}."""
 
     @rule
@@ -86,8 +86,8 @@ class ClusterSettings:
     """How each group's workers lie on the nodes: on as few as possible (PACK), on one (STRICT_PACK), on as many as possible
     (SPREAD), on one each (STRICT_SPREAD)."""
     expected_nodes: PositiveInt | None = None
-    """Nodes that the cluster will have: until so many have joined, a layout that does not fit is waited for; null: those that
-    are there, and what they can never hold is refused at once."""
+    """Nodes that the cluster will have, its head among them: until so many have joined, a layout that does not fit is waited
+    for; null: those that are there, and what they can never hold is refused at once."""
     network_interface: Text | None = None
     """Interface over which workers on several nodes meet and talk (gloo, NCCL), e.g. eth0; null: the one of the address by which
     Ray knows each node."""

@@ -170,8 +170,11 @@ class WorkerGroup:
         address: tuple[str, int] = self.gather(asked, "free_address", IMPORT_SECONDS)[0]
         return address
 
-    def gather(self, references: Sequence[Any], method: str, timeout_seconds: float) -> list[Any]:
-        """Results of references of which the i-th belongs to worker i; fails as soon as one does."""
+    def gather(
+        self, references: Sequence[Any], method: str, timeout_seconds: float, workers: Sequence[int] | None = None
+    ) -> list[Any]:
+        """Results of references of which the i-th belongs to worker `workers[i]`, null: i; fails as soon as one does."""
+        workers = range(len(references)) if workers is None else workers
         deadline = time.monotonic() + timeout_seconds
         waiting = list(references)
         while waiting:
@@ -181,14 +184,24 @@ class WorkerGroup:
                 try:
                     ray.get(reference)
                 except (*DEATHS, RayTaskError) as error:
-                    raise self.first_cause(method, references, references.index(reference), error) from error
+                    raise self.first_cause(method, references, references.index(reference), error, workers) from error
             if not ready and time.monotonic() > deadline:
-                silent = [index for index, reference in enumerate(references) if reference in waiting]
+                silent = [index for index, reference in zip(workers, references, strict=True) if reference in waiting]
                 raise self.silent(silent, method, timeout_seconds)
         return list(ray.get(list(references)))
 
-    def first_cause(self, method: str, references: Sequence[Any], index: int, error: Exception) -> Exception:
-        """The failure that came first: a death outranks the communication errors it causes in its peers."""
+    def first_cause(
+        self,
+        method: str,
+        references: Sequence[Any],
+        index: int,
+        error: Exception,
+        workers: Sequence[int] | None = None,
+    ) -> Exception:
+        """The failure that came first: a death outranks the communication errors it causes in its peers.
+
+        `workers`: see `gather`.
+        """
         causes = {index: error}
         others = [reference for reference in references if reference is not references[index]]
         deadline = time.monotonic() + CAUSE_GRACE_SECONDS
@@ -203,7 +216,7 @@ class WorkerGroup:
                     continue
         dead = [i for i, cause in causes.items() if isinstance(cause, DEATHS)]
         first = dead[0] if dead else index
-        return self.failure(first, method, causes[first])
+        return self.failure(workers[first] if workers else first, method, causes[first])
 
     def failure(self, index: int, method: str, error: Exception) -> Exception:
         """What to raise for a worker's failed call: see `describe`."""
@@ -239,7 +252,7 @@ class WorkerGroup:
     def replace(self, index: int) -> None:
         """End worker `index` and spawn a new one in its place (not started yet); elsewhere where its node is lost.
 
-        Raises ClusterError where no other node has room for it.
+        Raises WorkerError where no other node has room for it.
         """
         placement, position = self._places[index]
         ray.kill(self.workers[index])
@@ -258,8 +271,11 @@ class WorkerGroup:
         """Whether the process of a worker that was just spawned comes up, or has not said anything within `IMPORT_SECONDS`."""
         ready = self.workers[index].__ray_ready__.remote()
         deadline = time.monotonic() + IMPORT_SECONDS
+        placement, position = self._places[index]
         while time.monotonic() < deadline and not ray.wait([ready], timeout=1.0)[0]:
             self._on_wait()
+            if is_lost(placement.nodes[position]):
+                return False
         return self.is_alive(index, 1.0)
 
     def is_alive(self, index: int, timeout_seconds: float) -> bool:

@@ -37,7 +37,7 @@ class BundleSet:
     """Fewest bundles to start with."""
 
     def __str__(self) -> str:
-        labels = f" on nodes with {_said(self.labels)}" if self.labels else ""
+        labels = f" on nodes with {_said(self.labels, self.labels)}" if self.labels else ""
         return f"{'+'.join(self.names)} {self.count} x {dict(self.bundle)} ({self.strategy}{labels})"
 
 
@@ -92,7 +92,7 @@ def _choose(
     for node, count in counts.items():
         for resource, amount in wanted.bundle.items():
             if count:
-                room[node][resource] -= count * amount
+                room[node][resource] = room[node].get(resource, 0.0) - count * amount
     return [node for node, count in counts.items() for _ in range(count)]
 
 
@@ -115,19 +115,24 @@ def resized(sets: Sequence[BundleSet], sizes: Sequence[int]) -> list[BundleSet]:
 def never(sets: Sequence[BundleSet], nodes: Sequence[Node]) -> str | None:
     """Why these nodes could not hold the smallest layout even if nothing of them was taken, with the layout that they would hold;
     None where that cannot be told."""
-    reason = _reason(resized(sets, [one.least for one in sets]), nodes)
-    if reason is None:
+    smallest = resized(sets, [one.least for one in sets])
+    reason = _reason(smallest, nodes)
+    if reason is None and lay_out(smallest, nodes, whole=True)[0]:
         return None
+    if reason is None:
+        have = "; ".join(f"{node.name}: {_amounts(node.total, sets[0].bundle)}" for node in nodes)
+        reason = f"{'; '.join(map(str, smallest))}: no nodes hold them together ({have})"
     sizes: list[int] | None = [one.count for one in sets]
     while sizes is not None:
         smaller = resized(sets, sizes)
         places, short = lay_out(smaller, nodes, whole=True)
         if places:
             keys = [
-                f"cluster.{name}.num_workers={one.count}"
+                f"cluster.{name}.{key}={one.count}"
                 for one, asked in zip(smaller, sets, strict=True)
                 for name in one.names
-                if one.count < asked.count
+                for key, given in (("num_workers", asked.count), ("min_workers", asked.least))
+                if one.count < given and (key == "num_workers" or asked.least < asked.count)
             ]
             return f"{reason}; this would fit: {' '.join(keys)}"
         sizes = fewer_workers(sizes, [1] * len(sets), short)
@@ -139,8 +144,8 @@ def _reason(sets: Sequence[BundleSet], nodes: Sequence[Node]) -> str | None:
         group = "+".join(one.names)
         eligible = [node for node in nodes if _has(node, one.labels)]
         if not eligible:
-            have = "; ".join(f"{node.name}: {_said(node.labels) or 'none'}" for node in nodes)
-            return f"no node has {group}'s node_labels {_said(one.labels)} ({have})"
+            have = "; ".join(f"{node.name}: {_said(node.labels, one.labels) or 'none'}" for node in nodes)
+            return f"no node has {group}'s node_labels {_said(one.labels, one.labels)} ({have})"
         most = [_capacity(one.bundle, node.total) for node in eligible]
         largest = "; ".join(f"{node.name}: {_amounts(node.total, one.bundle)}" for node in eligible)
         if max(most) == 0:
@@ -159,17 +164,22 @@ def _reason(sets: Sequence[BundleSet], nodes: Sequence[Node]) -> str | None:
 
 
 def _capacity(bundle: Mapping[str, float], room: Mapping[str, float]) -> int:
-    """How many such bundles there is room for."""
-    return min(int((room.get(resource, 0.0) + _ROUNDING) // amount) for resource, amount in bundle.items())
+    """How many such bundles there is room for; a part of a GPU lies on one GPU."""
+    most = []
+    for resource, amount in bundle.items():
+        there = room.get(resource, 0.0) + _ROUNDING
+        devices = int(there) if resource == "GPU" and amount < 1 else 0
+        most.append(devices * int((1 + _ROUNDING) // amount) + int((there - devices) // amount))
+    return min(most)
 
 
 def _has(node: Node, labels: Mapping[str, str]) -> bool:
     return all(node.labels.get(key) == value for key, value in labels.items())
 
 
-def _said(labels: Mapping[str, str]) -> str:
-    """Labels that a person gave, for a person."""
-    return ", ".join(f"{key}={value}" for key, value in labels.items() if not key.startswith("ray.io/"))
+def _said(labels: Mapping[str, str], asked: Collection[str]) -> str:
+    """Labels that a person gave or asks for, for a person: Ray gives each node some of its own."""
+    return ", ".join(f"{key}={value}" for key, value in labels.items() if key in asked or not key.startswith("ray.io/"))
 
 
 def _amounts(room: Mapping[str, float], bundle: Mapping[str, float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ import ray
 from ray._private.state import available_resources_per_node
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from ..errors import ClusterError
+from ..errors import ClusterError, WorkerError
 from ..settings import ClusterSettings, GroupSettings
 from .every_node import this_node_id
 from .layout import BundleSet, Node, fewer_workers, lay_out, never, resized
@@ -96,8 +97,10 @@ def bundle_sets(names: list[str], cluster: ClusterSettings, tensor_parallel_size
 
 
 def _bundle(cpus: float, gpus: float, resources: Mapping[str, float]) -> dict[str, float]:
-    """Without what is 0, which Ray refuses."""
-    return {resource: amount for resource, amount in {"CPU": cpus, "GPU": gpus, **resources}.items() if amount > 0}
+    """In Ray's ten-thousandths, of which it takes the whole ones; without what is 0, which it refuses."""
+    asked = {"CPU": cpus, "GPU": gpus, **resources}
+    whole = {resource: math.floor(amount * 1e4 + 1e-6) / 1e4 for resource, amount in asked.items()}
+    return {resource: amount for resource, amount in whole.items() if amount > 0}
 
 
 def reserve(
@@ -118,6 +121,7 @@ def reserve(
     began = time.monotonic()
     say_at = began + QUIET_SECONDS
     sizes: list[int] | None = [one.count for one in sets]
+    suspects: list[str] = []  # nodes of a layout that Ray did not grant, each left out of one of the next tries
     while sizes is not None:
         on_wait()
         asked = resized(sets, sizes)
@@ -126,12 +130,17 @@ def reserve(
         are_all = len(nodes) == len(ray.nodes()) and len(nodes) >= (cluster.expected_nodes or 0)
         if are_all and (reason := never(sets, nodes)):
             raise ClusterError(f"cluster={cluster.name}: {reason}")
-        places, short = lay_out(asked, nodes, home=this_node_id())
+        left_out = suspects.pop() if suspects else None
+        places, short = lay_out(asked, [node for node in nodes if node.id != left_out], home=this_node_id())
         if places and (group := _granted(asked, places, on_wait)):
             if asked != sets:
                 _logger.warning("not all workers have a place: %s", _fewer(sets, asked))
             return _placements(group, asked, places, cluster, tensor_parallel_size)
         now = time.monotonic()
+        if left_out is not None and now < began + cluster.placement_timeout_seconds:
+            continue
+        # It may be draining, or have its free GPUs in pieces; Ray does not tell which.
+        suspects = sorted({node for one in places for node in one})
         if now > began + cluster.placement_timeout_seconds:
             # What had a place and was not granted has been taken by another run: none is to blame, so all lack it.
             sizes = fewer_workers(sizes, [one.least for one in sets], short or range(len(sets)))
@@ -207,7 +216,7 @@ def _placements(
 def elsewhere(placement: Placement, name: str, on_wait: Callable[[], None]) -> Placement:
     """A place for one worker of a group, reserved apart, since its node is lost.
 
-    Raises ClusterError where there is none within `ELSEWHERE_SECONDS`.
+    Raises WorkerError where there is none within `ELSEWHERE_SECONDS`: a run that starts again may wait longer, or be smaller.
     """
     bundle = _bundle(placement.cpus_per_worker, placement.gpus_per_worker, placement.resources)
     wanted = [BundleSet((name,), bundle, 1, labels=placement.labels)]
@@ -218,7 +227,7 @@ def elsewhere(placement: Placement, name: str, on_wait: Callable[[], None]) -> P
         if places and (group := _granted(wanted, places, on_wait)):
             return replace(placement, placement_group=group, nodes=tuple(places[0]), first_bundle=0)
         time.sleep(1)
-    raise ClusterError(f"{name}: no other node has room for a worker whose node is lost: {wanted[0]}")
+    raise WorkerError(f"{name}: no other node has room for a worker whose node is lost: {wanted[0]}")
 
 
 def granted(cluster: ClusterSettings, placements: Mapping[str, Placement]) -> ClusterSettings:

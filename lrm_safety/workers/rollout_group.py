@@ -248,7 +248,7 @@ class RolloutGroup:
         self._on_replacement(f"rollout engine {engine} {fate} and is replaced: {reason}")
         self._group.replace(engine)
         start = self._group.submit(engine, "start")
-        self._group.gather([start], "start", self._spec.cluster.start_timeout_seconds)
+        self._group.gather([start], "start", self._spec.cluster.start_timeout_seconds, [engine])
         if self._published is not None:
             self._update([engine], *self._published)
 
@@ -278,10 +278,10 @@ class RolloutGroup:
                 calls.append(call("load_bucket", bucket))
                 while len(calls) > BUCKETS_AHEAD:
                     method, references = calls.popleft()
-                    self._group.gather(references, method, self._limit)
+                    self._group.gather(references, method, self._limit, engines)
             calls.append(call("finish_weight_update", version))
             for method, references in calls:
-                self._group.gather(references, method, self._limit)
+                self._group.gather(references, method, self._limit, engines)
 
     def calls(self) -> EngineCalls:
         """What the trainer needs to reach the engines."""

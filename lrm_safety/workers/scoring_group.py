@@ -108,7 +108,7 @@ class ScoringGroup:
             self._on_replacement(f"{self._group.name} worker {worker} {fate} and is replaced: {reason}")
             self._group.replace(worker)
             start = self._group.submit(worker, "start", *self._start_arguments[worker])
-            self._group.gather([start], "start", self._start_limit)
+            self._group.gather([start], "start", self._start_limit, [worker])
         ticket.reference = self._group.submit(worker, ticket.method, *ticket.arguments)
 
     def memory(self) -> dict[int, dict[str, float]]:

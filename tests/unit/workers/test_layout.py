@@ -134,3 +134,32 @@ def test_the_next_smaller_layout() -> None:
         tried.append(sizes)
         sizes = fewer_workers(sizes, [1, 1], short=[0])
     assert tried == [[3, 2], [2, 2], [1, 2], [1, 1]]
+
+
+def test_a_part_of_a_gpu_lies_on_one_gpu() -> None:
+    two = node("a", {"GPU": 2.0})
+    assert lay_out([gpus("reward", 2, each=0.6)], [two])[0] and not lay_out([gpus("reward", 3, each=0.6)], [two])[0]
+    assert lay_out([gpus("reward", 10, each=0.2)], [two])[0] and not lay_out([gpus("reward", 11, each=0.2)], [two])[0]
+
+
+def test_a_smaller_layout_names_the_smallest_that_is_asked_for_too() -> None:
+    line = never([gpus("policy", 40, least=20)], [node("a", EIGHT), node("b", EIGHT)])
+    assert line and line.endswith("this would fit: cluster.policy.num_workers=16 cluster.policy.min_workers=16")
+
+
+def test_groups_that_fit_one_by_one_and_not_together_are_refused() -> None:
+    """Two ranks of 5 GPUs take both nodes, of which each has 3 left."""
+    line = never([gpus("policy", 2, each=5), gpus("rollout", 1, each=5)], [node("a", EIGHT), node("b", EIGHT)])
+    assert line == (
+        "policy 2 x {'GPU': 5} (PACK); rollout 1 x {'GPU': 5} (PACK): no nodes hold them together (a: 8 GPU; b: 8 GPU); this "
+        "would fit: cluster.policy.num_workers=1"
+    )
+
+
+def test_a_label_of_rays_own_is_named_where_it_is_asked_for() -> None:
+    labels = {"ray.io/accelerator-type": "H100"}
+    there = Node("a", "a", {"ray.io/accelerator-type": "A100", "ray.io/node-id": "1"}, EIGHT, EIGHT)
+    line = never([BundleSet(("policy",), {"GPU": 1}, 1, "PACK", labels)], [there])
+    assert line and line.startswith(
+        "no node has policy's node_labels ray.io/accelerator-type=H100 (a: ray.io/accelerator-type=A100)"
+    )

@@ -8,7 +8,9 @@ import pytest
 
 from lrm_safety.settings import ClusterSettings, GroupSettings
 from lrm_safety.settings.compose import compose_settings
-from lrm_safety.workers.placement import bundle_sets, worker_resources
+from lrm_safety.workers import placement
+from lrm_safety.workers.layout import Node
+from lrm_safety.workers.placement import bundle_sets, reserve, worker_resources
 
 ALL = ["policy", "rollout", "reference", "reward"]
 
@@ -92,3 +94,25 @@ def test_layouts_of_the_configuration_fit_their_machines(cluster: str, rollout: 
     assert sum(bundle.get("GPU", 0) for bundle in bundles) == pytest.approx(gpus)
     assert sum(bundle["CPU"] for bundle in bundles) == pytest.approx(cpus)
     assert all(bundle.get("GPU", 0) <= 8 for bundle in bundles), "a bundle lies on one node"
+
+
+def test_six_sixths_are_as_much_as_ray_takes_them_for() -> None:
+    """Ray takes 0.166667 for 0.1666: six fit one GPU."""
+    assert bundles_of(["policy"], layout(policy=(6, 0, 0.166667))) == [(["policy"], [{"GPU": 0.1666}] * 6)]
+
+
+def test_a_node_that_grants_nothing_is_left_out_of_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is draining: it is there and free, and Ray places nothing on it."""
+    nodes = [Node(name, name, {}, {"CPU": 4.0}, {"CPU": 4.0}) for name in ("home", "other")]
+    tried = []
+
+    def grant(sets: Any, places: list[list[str]], on_wait: Any) -> object | None:
+        tried.append(places)
+        return None if "home" in places[0] else object()
+
+    monkeypatch.setattr(placement, "_nodes", lambda: nodes)
+    monkeypatch.setattr(placement, "_granted", grant)
+    monkeypatch.setattr(placement, "this_node_id", lambda: "home")
+    monkeypatch.setattr(placement.ray, "nodes", lambda: nodes)
+    place = reserve(["policy"], layout(policy=(2, 1, 0)))
+    assert tried == [[["home"] * 2], [["other"] * 2]] and place["policy"].nodes == ("other", "other")
