@@ -185,7 +185,7 @@ class RewardSettings:
     models: dict[str, RewardModelSettings] = field(default_factory=dict)
     """Reward models by name; the raw score is the weighted sum of their views."""
     shared: Text | None = None
-    """Runs of one cluster that say the same name here share one reward group, which the first starts and the last ends
+    """Runs of one cluster that say the same name here share one reward group, which the first starts and which ends after the last
     (docs/clusters.md); null: a group of the run's own."""
     granularity: Literal["response", "segment"] = "response"
     """response: the score is paid at the last token. segment: it is shared among the steps of the trace by the scores of

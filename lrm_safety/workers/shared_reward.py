@@ -1,4 +1,4 @@
-"""One reward group for several runs on a cluster (`reward.shared`): started by the first, ended with the last."""
+"""One reward group for several runs on a cluster (`reward.shared`): started by the first, ended some time after the last."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ PREFIX = "reward-"
 BEAT_SECONDS = 5.0
 LEASE_SECONDS = 60.0
 """A user that has not beaten for so long is gone: killed, or cut off."""
+LINGER_SECONDS = 120.0
+"""How long a loaded group waits for another run after its last: the next point of a sweep takes as long to come to it."""
 DESCRIBE_SECONDS = 10.0
 CONCURRENT_CALLS = 100_000
 """Calls wait in the service's queue, where they are served in turn, and not in Ray's, where they would be in order of arrival."""
@@ -122,9 +124,9 @@ def refusal(name: str, mine: Mapping[str, str], theirs: Mapping[str, str]) -> st
 class SharedRewards:
     """The service: an asynchronous actor that owns reservation and workers. Beats are answered while workers load and score."""
 
-    def __init__(self, spec: RewardSpec, lease_seconds: float) -> None:
+    def __init__(self, spec: RewardSpec, lease_seconds: float, linger_seconds: float) -> None:
         self._spec = spec
-        self._leases = Leases(lease_seconds)
+        self._leases, self._linger = Leases(lease_seconds), linger_seconds
         self._queue: FairQueue[asyncio.Future[int]] = FairQueue()
         self._idle: list[int] = []
         self._pool = ThreadPoolExecutor()
@@ -133,13 +135,17 @@ class SharedRewards:
         self._ending = False
         self._began = time.time()
 
-    async def join(self, user: str) -> dict[str, str] | None:
-        """Begin a lease. Returns what the group is, as `identity` has it; None: it is about to end."""
+    async def join(self, user: str, wanted: dict[str, str]) -> dict[str, str] | None:
+        """Begin a lease. Returns what the group is, as `identity` has it; None: it is about to end, as one does that nobody uses
+        when another is `wanted`."""
+        mine = identity(self._spec)
+        if self._watch is not None and not len(self._leases) and mine != wanted:
+            self._ending = True
         if self._ending:
             return None
         self._leases.beat(user)
         self._watch = self._watch or asyncio.ensure_future(self._end_with_the_last())
-        return identity(self._spec)
+        return mine
 
     async def loaded(self) -> None:
         """Return when the models are loaded, which the first call begins. Raises what keeps them from it."""
@@ -152,7 +158,7 @@ class SharedRewards:
             self._leases.beat(user)
 
     async def leave(self, user: str) -> None:
-        """End a lease, and the service with the last."""
+        """End a lease."""
         self._leases.end(user)
         self._forget(user)
 
@@ -195,12 +201,20 @@ class SharedRewards:
             if not turn.done():
                 turn.set_result(self._idle.pop())
 
+    def _is_loaded(self) -> bool:
+        return self._starting is not None and self._starting.done() and self._starting.exception() is None
+
     def _forget(self, user: str) -> None:
         for turn in self._queue.forget(user):
             turn.cancel()
 
     async def _end_with_the_last(self) -> None:
-        while len(self._leases):
+        used = time.monotonic()
+        while not self._ending and (
+            len(self._leases) or (self._is_loaded() and time.monotonic() - used < self._linger)
+        ):
+            if len(self._leases):
+                used = time.monotonic()
             await asyncio.sleep(0.2)
             for user in self._leases.expire():
                 self._forget(user)
@@ -214,9 +228,16 @@ class SharedRewardGroup:
     """A run's side of a shared group: what `RewardGroup` is to a run that has one of its own."""
 
     def __init__(
-        self, name: str, spec: RewardSpec, on_wait: Callable[[], None], lease_seconds: float = LEASE_SECONDS
+        self,
+        name: str,
+        spec: RewardSpec,
+        on_wait: Callable[[], None],
+        lease_seconds: float = LEASE_SECONDS,
+        linger_seconds: float = LINGER_SECONDS,
     ) -> None:
-        self._name, self._spec, self._on_wait, self._lease_seconds = name, spec, on_wait, lease_seconds
+        self._name, self._spec, self._on_wait = name, spec, on_wait
+        self._lease_seconds, self._linger_seconds = lease_seconds, linger_seconds
+        self._identity = identity(spec)
         self._user = uuid.uuid4().hex
         self._over = threading.Event()
         self._answered = time.monotonic()
@@ -230,7 +251,7 @@ class SharedRewardGroup:
             if time.monotonic() > deadline:
                 raise ClusterError(f"reward.shared={self._name}: the group of before did not end")
             time.sleep(0.5)
-        refused = refusal(self._name, identity(self._spec), theirs)
+        refused = refusal(self._name, self._identity, theirs)
         if refused:
             self.end()
             raise ConfigError(refused)
@@ -252,10 +273,11 @@ class SharedRewardGroup:
                 num_cpus=0,
                 max_concurrency=CONCURRENT_CALLS,
             )
-            .remote(self._spec, self._lease_seconds)
+            .remote(self._spec, self._lease_seconds, self._linger_seconds)
         )
         try:
-            joined: dict[str, str] | None = ray.get(self._service.join.remote(self._user), timeout=IMPORT_SECONDS)
+            asked = self._service.join.remote(self._user, self._identity)
+            joined: dict[str, str] | None = ray.get(asked, timeout=IMPORT_SECONDS)
         except DEATHS:
             return None
         except GetTimeoutError as error:
@@ -304,7 +326,7 @@ class SharedRewardGroup:
         return {}
 
     def end(self) -> None:
-        """Give the lease back; the group ends with its last."""
+        """Give the lease back."""
         self._over.set()
         if self._service is not None:
             try:

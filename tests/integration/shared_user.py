@@ -15,7 +15,7 @@ from lrm_safety.workers.scoring_group import RewardGroup
 from lrm_safety.workers.shared_reward import SharedRewardGroup, shared_rewards
 from lrm_safety.workers.specs import RewardSpec
 
-LEASE_SECONDS = 6.0
+LEASE_SECONDS, LINGER_SECONDS = 6.0, 3.0
 CONVERSATIONS = [
     Conversation(question, "", answer, answer, "complete")
     for question, answer in (("how ?", "so ."), ("why ?", "i cannot help with that ."))
@@ -34,7 +34,7 @@ def main(name: str, *overrides: str) -> None:
         own.end()
         release([placement.placement_group])
         return
-    group = SharedRewardGroup(name, spec, lambda: None, LEASE_SECONDS)
+    group = SharedRewardGroup(name, spec, lambda: None, LEASE_SECONDS, LINGER_SECONDS)
     try:
         group.start()
     except ConfigError as error:
@@ -42,7 +42,12 @@ def main(name: str, *overrides: str) -> None:
         return
     print("joined:", shared_rewards()[name], flush=True)
     for line in sys.stdin:
-        if line.strip() == "score":
+        if line.startswith("visit "):
+            visitor = SharedRewardGroup(line.split()[1], spec, lambda: None, LEASE_SECONDS, LINGER_SECONDS)
+            visitor.start()
+            print(visitor.result(visitor.submit(CONVERSATIONS)).total.tolist(), flush=True)
+            visitor.end()
+        elif line.strip() == "score":
             try:
                 print(group.result(group.submit(CONVERSATIONS)).total.tolist(), flush=True)
             except WorkerError as error:

@@ -74,7 +74,7 @@ class Command:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "lrm_safety", "evaluate", "-m", *overrides, *arguments],
                 cwd=Path(__file__).parents[2],
-                env={**child_environment(), **environment},
+                env={**child_environment(), "COLUMNS": "160", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
