@@ -15,7 +15,7 @@ from lrm_safety.workers.scoring_group import RewardGroup
 from lrm_safety.workers.shared_reward import SharedRewardGroup, shared_rewards
 from lrm_safety.workers.specs import RewardSpec
 
-LEASE_SECONDS, LINGER_SECONDS = 6.0, 3.0
+LEASE_SECONDS, LINGER_SECONDS = 6.0, 10.0
 CONVERSATIONS = [
     Conversation(question, "", answer, answer, "complete")
     for question, answer in (("how ?", "so ."), ("why ?", "i cannot help with that ."))

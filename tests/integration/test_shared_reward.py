@@ -101,8 +101,8 @@ def test_a_group_is_loaded_once_outlives_a_killed_user_and_ends_with_the_last(he
 
         workers = actors(head, "RewardWorker")
         say(second, "leave")
-        second.wait(30)
         assert {ask(watcher, "visit one")} == scores and actors(head, "RewardWorker") == workers  # it was still loaded
+        second.wait(30)
         deadline = time.monotonic() + 30
         while ask(watcher, "count") != "1 1 1":
             assert time.monotonic() < deadline
