@@ -86,7 +86,8 @@ def _silence(address: str) -> str | None:
 def kill_stopped() -> None:
     """Kill what is stopped (SIGSTOP) of a Ray of our own, before it is left: `ray.shutdown` waits for its raylet for ever."""
     node = worker._global_node
-    for started in chain.from_iterable([] if node is None else node.all_processes.values()):
+    own: Any = {} if node is None else node.all_processes
+    for started in chain.from_iterable(own.values()):
         if any(lifeless([started.process.pid])):
             started.process.kill()
 
