@@ -14,6 +14,8 @@ from omegaconf import MISSING
 from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
+from hydra_plugins.lrm_safety_launchers import LocalProcessesConf, RayJobsConf
+
 from ..registry import Registry
 from .compose import COMMANDS
 from .keys import group_of, walk
@@ -62,12 +64,13 @@ lrm-safety evaluate -m model=qwen3_1_7b,qwen3_4b evaluation=attaq
 lrm-safety train -m experiment=star1 'model=glob(qwen3_*)' 'seed=range(3)'
 ```
 
-All runs are composed and checked before the first starts. They run one after the other, each in a folder named after what
-differs (`seed-0`), below `run.directory`, or below `outputs/sweep` where that differs itself; a run that fails does not
-keep the others from running, and the exit status is 1 then. `hydra/launcher=NAME` and `hydra/sweeper=NAME` reach
-Hydra's plugins once they are installed: a launcher gets every run as a job. A sweeper that picks values by itself is
-given the exit status of a run, not a metric, so that it can sample but not optimise.
-
+All runs are composed and checked before the first starts. Each has a folder named after what differs (`seed-0`), below
+`run.directory`, or below `outputs/sweep` where that differs itself; a run that fails does not keep the others from running,
+finished ones are left as they are when the command is given again, and the exit status is 1 where one failed. They run one
+after the other, or side by side by a launcher: `hydra/launcher=local_processes`, `hydra/launcher=ray_jobs`
+([a sweep on a cluster](first_sweep.md#5-the-sweep)), or another plugin of Hydra's. A sweeper that searches
+(`hydra/sweeper=NAME`) is given the metric that `run.objective` names.
+LAUNCHERS
 ## Completion
 
 `eval "$(lrm-safety -sc install=bash)"` in `~/.bashrc` completes commands, groups, options and keys; zsh takes the same line
@@ -78,7 +81,13 @@ after `autoload -U bashcompinit && bashcompinit`, fish `lrm-safety -sc install=f
 def markdown() -> str:
     """The whole page."""
     contents = ", ".join(f"[`{command}`](#lrm-safety-{command})" for command in COMMANDS.values())
-    parts, told = [HEADER.replace("COMMANDS", contents)], set[tuple[str, type]]()
+    launchers = "".join(
+        f"\n{inspect.getdoc(node)}\n{_table('hydra.launcher.', node)}" for node in (LocalProcessesConf, RayJobsConf)
+    )
+    parts, told = (
+        [HEADER.replace("COMMANDS", contents).replace("LAUNCHERS\n", launchers + "\n")],
+        set[tuple[str, type]](),
+    )
     for schema, command in COMMANDS.items():
         nodes = list(_dataclasses("", schema))
         own = [node for node in nodes if node not in told]
@@ -115,24 +124,23 @@ def _dataclasses(prefix: str, node: type) -> Iterator[tuple[str, type]]:
 
 
 def _section(prefix: str, node: type) -> str:
+    title = f"`{prefix.removesuffix('.')}`" if prefix else "Top level"
+    return f"\n## {title}\n\n{inspect.getdoc(node) or ''}\n{_table(prefix, node)}"
+
+
+def _table(prefix: str, node: type) -> str:
+    """The keys of a group, without the groups in it; empty where it has no others."""
     hints = get_type_hints(node, include_extras=True)
     documented = field_docstrings(node)
-    title = f"`{prefix.removesuffix('.')}`" if prefix else "Top level"
-    lines = [
-        f"\n## {title}\n",
-        inspect.getdoc(node) or "",
-        "",
-        "| key | type | default | meaning |",
-        "|---|---|---|---|",
-    ]
+    lines = ["", "| key | type | default | meaning |", "|---|---|---|---|"]
     for item in fields(node):
         hint = hints[item.name]
-        if group_of(hint):
+        if group_of(hint) or item.name.startswith("_"):
             continue
         kind = _type_name(hint) + _limits(hint)
         meaning = documented[item.name].replace("\n", " ").replace("|", "\\|")
         lines.append(f"| `{prefix}{item.name}` | {kind} | {_default(item)} | {meaning} |")
-    return "\n".join(lines) + "\n" if len(lines) > 5 else f"\n## {title}\n\n{inspect.getdoc(node)}\n"
+    return "\n".join(lines) + "\n" if len(lines) > 3 else ""
 
 
 def _type_name(hint: Any) -> str:
