@@ -106,6 +106,13 @@ class Interruption:
         """Whether a signal to stop came."""
         return self._received is not None
 
+    def stay(self) -> None:
+        """Take the next signal for a second one again: what came was an answer, after which the process has work to do."""
+        self._at_once = None
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+
     def check_deadline(self, minutes: float | None, next_seconds: float) -> None:
         """Raise DeadlineReached if `next_seconds` more would pass the limit (None: there is none), counted from the start."""
         if minutes is not None and time.monotonic() - self._began + next_seconds > 60 * minutes:

@@ -102,7 +102,8 @@ class SideBySide(Launcher):
             points = [point for point, _ in planned]
             place = self.place(planned[0][1], points)
         except LrmSafetyError:
-            (sweep_dir / "multirun.yaml").unlink(missing_ok=True)  # Hydra's, of a sweep that does not begin
+            if initial_job_idx == 0:
+                (sweep_dir / "multirun.yaml").unlink(missing_ok=True)  # Hydra's, of a sweep that does not begin
             raise
         try:
             run_points(points, place, retries=self.options["retries"], on_interrupt=self.options["on_interrupt"])

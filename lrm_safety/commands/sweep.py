@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from rich.console import Console
 from ..errors import ConfigError, LrmSafetyError
 from ..lab.planning.memory import num_gpus
 from ..launching import Job, connect, plan_job
-from ..sweeping import ClusterJobs, LocalProcesses, Point, cluster_resources, room
+from ..places import ClusterJobs, LocalProcesses, cluster_resources, room
+from ..sweeping import Point
 from ..terminal import print_table
 from ..upload import RAY_LIMIT_MIB, look_at
 
@@ -38,7 +40,7 @@ def check_options(options: Mapping[str, Any], known: Container[str]) -> None:
 
 
 def needs_of(settings: Any) -> dict[str, float]:
-    """CPUs and GPUs that the workers of one point reserve, without what all points share."""
+    """CPUs, GPUs and custom resources that the workers of one point reserve, without what all points share."""
     if getattr(settings, "cluster", None) is None:  # evaluate, reward: in their own process
         return {"CPU": 1.0}
     names = ["policy"]
@@ -50,7 +52,7 @@ def needs_of(settings: Any) -> dict[str, float]:
 
 
 def shared_by_all(settings: Any) -> dict[str, float]:
-    """CPUs and GPUs of the reward group that the points share (`reward.shared`)."""
+    """CPUs, GPUs and custom resources of the reward group that the points share (`reward.shared`)."""
     shared = hasattr(settings, "algorithm") and settings.reward.shared is not None
     return _reserved(settings, ["reward"]) if shared else {}
 
@@ -60,7 +62,10 @@ def _reserved(settings: Any, names: Sequence[str]) -> dict[str, float]:
     parallel = settings.rollout.tensor_parallel_size if hasattr(settings, "rollout") else 1
     cpus = sum(getattr(cluster, name).num_workers * getattr(cluster, name).cpus_per_worker for name in names)
     gpus = num_gpus(cluster, parallel, tuple(names)) if cluster.device == "cuda" else 0.0
-    return {kind: value for kind, value in (("CPU", cpus), ("GPU", gpus)) if value > 0}
+    reserved = Counter({"CPU": cpus, "GPU": gpus})
+    for group in (getattr(cluster, name) for name in names):
+        reserved.update({kind: each * group.num_workers for kind, each in group.resources.items()})
+    return {kind: value for kind, value in reserved.items() if value > 0}
 
 
 def local_place(settings: Any, logs: Path, concurrency: int | None) -> LocalProcesses:
@@ -98,8 +103,12 @@ def cluster_place(settings: Any, points: Sequence[Point], options: Mapping[str, 
     concurrency = options["concurrency"]
     if concurrency is None:
         reserved = {"CPU": options["entrypoint_num_cpus"] or 0.0, "GPU": options["entrypoint_num_gpus"] or 0.0}
-        own, shared, total = needs_of(settings), shared_by_all(settings), cluster_resources(client)
-        needs = {kind: value for kind in reserved if (value := own.get(kind, 0.0) + reserved[kind]) > 0}
+        own, shared = needs_of(settings), shared_by_all(settings)
+        total = cluster_resources(client, own.keys() | shared.keys())
+        kinds = [
+            kind for kind in reserved | own if kind in reserved or kind in total
+        ]  # nodes may bring the others later
+        needs = {kind: value for kind in kinds if (value := own.get(kind, 0.0) + reserved.get(kind, 0.0)) > 0}
         left = {kind: value - shared.get(kind, 0.0) for kind, value in total.items()}
         concurrency = room(left, needs, "a point of this sweep")
     return ClusterJobs(client, concurrency, jobs)
@@ -127,11 +136,13 @@ def _named_as_here() -> Iterator[None]:
     try:
         yield
     except LrmSafetyError as error:
-        line = re.sub(r"--(address|env|max-upload|secrets|working-dir)\b", _key, str(error))
+        line = re.sub(r"--(address|env|max-upload|name|secrets|working-dir)\b", _key, str(error))
         raise type(error)(line) from None
 
 
 def _key(flag: re.Match[str]) -> str:
+    if flag[1] == "name":  # a job is called by its folder
+        return "run.directory"
     return f"{KEY}.{flag[1].replace('-', '_')}"
 
 
@@ -146,4 +157,5 @@ def tell(points: Sequence[Point]) -> None:
         ]
         for point in points
     ]
-    print_table(Console(), "points of the sweep", ["point", "state", "starts", "why"], rows, left=2)
+    with suppress(OSError):  # of a closed terminal
+        print_table(Console(), "points of the sweep", ["point", "state", "starts", "why"], rows, left=2)

@@ -127,7 +127,12 @@ class Mistakes:
         words = [item.partition("=") for item in self.overrides]
         chosen = next((value for name, _, value in reversed(words) if name.lstrip("+") == "hydra/launcher"), "basic")
         store, name = ConfigStore.instance(), key.removeprefix("hydra.launcher.").partition(".")[0]
-        nodes = {one: store.load(f"hydra/launcher/{one}.yaml").node for one in self._options("hydra/launcher")}
+        stored = store.list("hydra/launcher")  # not a launcher of the user's own, which is a file
+        nodes = {
+            one: store.load(f"hydra/launcher/{one}.yaml").node
+            for one in self._options("hydra/launcher")
+            if f"{one}.yaml" in stored
+        }
         others = [one for one, node in nodes.items() if name in node]
         if others:
             return f"{key}: is an option of hydra/launcher={' and '.join(others)}, and not of {chosen}"

@@ -78,6 +78,19 @@ def test_a_second_signal_stops_at_once_even_where_deferred() -> None:
     assert stopped.value.at_once and stopped.value.exit_code == 143
 
 
+def test_a_second_signal_that_was_an_answer_leaves_time_and_another_one_is_second_again() -> None:
+    interruption = Interruption()
+    with interruption.handled():
+        send(signal.SIGINT)
+        for _ in range(2):
+            with pytest.raises(StopRequested):
+                send(signal.SIGINT)
+            timer = interruption._leaving
+            assert timer is not None and not timer.finished.is_set()
+            interruption.stay()
+            assert timer.finished.is_set()
+
+
 def test_former_handlers_come_back() -> None:
     seen = []
     former = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))

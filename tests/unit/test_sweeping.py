@@ -7,28 +7,23 @@ import json
 import os
 import re
 import signal
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lrm_safety.errors import ClusterError, ConfigError
 from lrm_safety.interruption import StopRequested
-from lrm_safety.sweeping import (
-    LocalProcesses,
-    Point,
-    cluster_resources,
-    finished,
-    last_error,
-    objective_of,
-    room,
-    run_points,
-)
+from lrm_safety.launching import Job
+from lrm_safety.places import ClusterJobs, LocalProcesses, cluster_resources, last_error, room
+from lrm_safety.sweeping import Point, finished, objective_of, run_points
 
 
 class Scripted:
@@ -68,6 +63,7 @@ def points(*names: str) -> list[Point]:
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lrm_safety.sweeping.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("lrm_safety.places.POLL_SECONDS", 0.0)
 
 
 @given(st.integers(1, 5), st.integers(0, 3), st.lists(st.lists(st.integers(1, 3), max_size=5), min_size=1, max_size=8))
@@ -129,6 +125,145 @@ def test_an_interrupt_stops_or_leaves_what_runs_and_starts_nothing_more(
     assert ("b" in place.stopped) == (state == "stopped")
 
 
+class Interrupting(Scripted):
+    """Its points run until they are stopped; a signal comes at the first look at the first one."""
+
+    def status(self, point: Point) -> int | None:
+        if point.name == "a":
+            os.kill(os.getpid(), signal.SIGHUP)
+        return None
+
+
+@pytest.fixture
+def heard_hang_up() -> Iterator[None]:
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
+
+
+@pytest.mark.usefixtures("heard_hang_up")
+@pytest.mark.parametrize("gone", [OSError(5, "EIO"), BrokenPipeError()])
+def test_points_are_stopped_though_nobody_can_be_told(gone: OSError) -> None:
+    def say(line: str) -> None:
+        raise gone
+
+    made, place = points("a", "b"), Interrupting(2, {})
+    with pytest.raises(StopRequested):
+        run_points(made, place, retries=0, on_interrupt="stop", say=say)
+    assert place.stopped == ["a", "b"] and [point.state for point in made] == ["stopped", "stopped"]
+
+
+@pytest.mark.usefixtures("heard_hang_up")
+def test_after_a_second_signal_at_the_question_the_points_have_time_to_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(prompt: str) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the signal was not heard")
+
+    before, pending = threading.enumerate(), list[bool]()
+
+    class Looking(Interrupting):
+        def stop(self, points: Sequence[Point]) -> None:
+            new = [one for one in threading.enumerate() if isinstance(one, threading.Timer) and one not in before]
+            pending.extend(not one.finished.is_set() for one in new)
+            super().stop(points)
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("builtins.input", ask)
+    place = Looking(1, {})
+    with pytest.raises(StopRequested):
+        run_points(points("a"), place, retries=0, say=lambda line: None)
+    assert place.stopped == ["a"] and not any(pending)
+
+
+class Unsteady(Scripted):
+    """Refuses its first `refusals` requests for a status."""
+
+    refusals = 0
+
+    def status(self, point: Point) -> int | None:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise requests.ConnectionError("the dashboard is away")
+        return super().status(point)
+
+
+def test_a_place_that_refuses_for_a_while_loses_no_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, told, place = points("a", "b", "c"), list[str](), Unsteady(2, {"a": [1, 0]})
+    place.refusals = 3
+    run_points(made, place, retries=1, say=told.append)
+    assert [(point.state, point.starts) for point in made] == [("done", 2), ("done", 1), ("done", 1)]
+    assert told.count("[0/3] the dashboard is away; is asked again for 300 s") == 1
+
+    monkeypatch.setattr("lrm_safety.sweeping.TROUBLE_SECONDS", 0.0)
+    made, place = points("a", "b", "c"), Unsteady(2, {}, leaves=True)
+    place.refusals = 99
+    with pytest.raises(ClusterError, match="the dashboard is away; the same command goes on"):
+        run_points(made, place, retries=1, say=told.append)
+    assert [point.state for point in made] == ["left running", "left running", "waiting"]
+
+
+def test_a_failed_start_is_no_start() -> None:
+    class Refusing(Scripted):
+        def start(self, point: Point) -> str:
+            self.order.append(point.name)
+            if len(self.order) == 1:
+                raise ClusterError("the cluster did not take the job")
+            return super().start(point)
+
+    made, place = points("a"), Refusing(1, {})
+    run_points(made, place, retries=0, say=lambda line: None)
+    assert made[0].state == "done" and made[0].starts == 1 and len(place.order) == 3
+
+
+def test_a_point_that_leaves_at_its_deadline_goes_on_as_long_as_it_gets_further(tmp_path: Path) -> None:
+    class Writing(Scripted):
+        def start(self, point: Point) -> str:
+            if point.name == "further":
+                with (tmp_path / "metrics.jsonl").open("a") as file:
+                    file.write("{}\n")
+            return super().start(point)
+
+    further, stuck = Point("further", (), tmp_path), Point("stuck", (), tmp_path / "stuck")
+    told: list[str] = []
+    run_points(
+        [further, stuck], Writing(1, {"further": [75, 75, 75, 0], "stuck": [75] * 9}), retries=1, say=told.append
+    )
+    assert (further.state, further.starts) == ("done", 4) and (stuck.state, stuck.starts) == ("failed", 2)
+    assert "[0/2] further: left at its deadline; will be started again" in told
+
+
+def test_a_living_job_of_other_settings_is_named_and_not_taken_for_this_point(tmp_path: Path) -> None:
+    (point,) = points("a")
+    living = SimpleNamespace(
+        submission_id="raysubmit_1",
+        start_time=1,
+        metadata={"job_name": "nowhere/a"},
+        status=SimpleNamespace(is_terminal=lambda: False),
+        entrypoint="lrm-safety train schedule.max_updates=5 run.directory=/nowhere/a tracking.name='a b'",
+    )
+    client: Any = SimpleNamespace(list_jobs=lambda: [living])
+    same, other = (
+        ClusterJobs(client, 1, {"a": Job(f"lrm-safety train {words}", tmp_path, {}, "nowhere/a")})
+        for words in ("schedule.max_updates=5 run.directory=/nowhere/a tracking.name=a", "schedule.max_updates=9")
+    )
+    assert same.start(point) == "runs already, as job raysubmit_1"
+    with pytest.raises(ConfigError, match=r"^a: job raysubmit_1 .* other settings; .*lrm-safety jobs stop raysubmit_1"):
+        other.start(point)
+
+
+def test_a_job_that_its_cluster_forgot_has_failed() -> None:
+    (point,) = points("a")
+
+    def gone(job: str) -> None:
+        raise RuntimeError(f"Request failed with status code 404: Job {job} does not exist.")
+
+    client: Any = SimpleNamespace(get_job_info=gone, get_job_logs=gone, stop_job=gone)
+    place = ClusterJobs(client, 1, {})
+    place._ids["a"] = "raysubmit_1"
+    assert place.status(point) == 1 and "raysubmit_1 does not exist" in place.why(point)
+    place.stop([point])
+
+
 def record(folder: Path, status: int | None, config: dict[str, object]) -> None:
     folder.mkdir(parents=True)
     (folder / "environment.json").write_text(json.dumps({"starts": [{"exit_status": 1}, {"exit_status": status}]}))
@@ -174,8 +309,12 @@ def test_a_cluster_that_has_just_started_does_not_know_its_size_yet(monkeypatch:
     answers = [answer({}), answer({}), answer({"CPU": [1.0, 8.0], "memory": [0.0, 5.0]})]
     client: Any = SimpleNamespace(_do_request=lambda method, path: answers.pop(0) if len(answers) > 1 else answers[0])
     assert cluster_resources(client) == {"CPU": 8.0}
+    answers[:] = [
+        answer({"CPU": [1.0, 8.0], "bigNode": [0.0, 2.0], "other": [0.0, 1.0]})
+    ]  # as Ray's dashboard writes it
+    assert cluster_resources(client, ["big_node", "absent"]) == {"CPU": 8.0, "big_node": 2.0}
     answers[:] = [SimpleNamespace(json=lambda: {"data": None})]
-    monkeypatch.setattr("lrm_safety.sweeping.SIZE_SECONDS", 0.0)
+    monkeypatch.setattr("lrm_safety.places.SIZE_SECONDS", 0.0)
     with pytest.raises(ClusterError, match="concurrency: the cluster does not say how large it is"):
         cluster_resources(client)
 

@@ -1,0 +1,208 @@
+"""Where the points of a sweep run: as processes of this machine or as jobs of a Ray cluster, and how many fit there at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import ClusterError, ConfigError, first_line
+from .interruption import StopRequested
+from .launching import Job, jobs_of, name_of, submit
+from .sweeping import OF_A_PLACE, POLL_SECONDS, Point
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+SIZE_SECONDS = 30.0
+STOP_SECONDS = 1800.0
+"""How long a point that was asked to stop may take to save."""
+
+
+class LocalProcesses:
+    """Points as processes of this machine; what each prints goes into a file of its own."""
+
+    leaves = False
+
+    def __init__(self, concurrency: int, logs: Path, devices: Sequence[str] = (), devices_each: int = 0) -> None:
+        """`devices` are the GPUs of this machine, of which every point sees `devices_each` of its own."""
+        self.concurrency = concurrency
+        self._logs = logs
+        self._shares = [",".join(devices[i * devices_each : (i + 1) * devices_each]) for i in range(concurrency)]
+        self._processes: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
+
+    def start(self, point: Point) -> str:
+        taken = {slot for process, slot in self._processes.values() if process.poll() is None}
+        slot = next(one for one in range(self.concurrency) if one not in taken)
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        if self._shares[slot]:
+            environment["CUDA_VISIBLE_DEVICES"] = self._shares[slot]
+        log = self._log(point)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lrm_safety", *point.words],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is the sweep's, which asks what is to be done
+            )
+        self._processes[point.name] = (process, slot)
+        return f"started, its output is in {log}"
+
+    def status(self, point: Point) -> int | None:
+        return self._processes[point.name][0].poll()
+
+    def why(self, point: Point) -> str:
+        return last_error(self._log(point).read_text(encoding="utf-8", errors="replace"))
+
+    def stop(self, points: Sequence[Point]) -> None:
+        processes = [self._processes[point.name][0] for point in points if point.name in self._processes]
+        _ask_to_end(processes)
+        deadline = time.monotonic() + STOP_SECONDS
+        try:
+            for process in processes:
+                process.wait(max(0.0, deadline - time.monotonic()))
+        except StopRequested:
+            _ask_to_end(processes)  # a second time, after which they do not save
+            raise
+
+    def _log(self, point: Point) -> Path:
+        return self._logs / f"{re.sub(r'[^A-Za-z0-9._=,-]+', '_', point.name)}.log"
+
+
+def _ask_to_end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+
+
+NO_JOB = "does not exist"
+"""What Ray's job server says of a job that it does not know, as after a restart of its head."""
+
+
+class ClusterJobs:
+    """Points as jobs of a Ray cluster. One that runs there already, of a sweep that was left, is not started once more."""
+
+    leaves = True
+
+    def __init__(self, client: JobSubmissionClient, concurrency: int, jobs: Mapping[str, Job]) -> None:
+        """`jobs`: what is submitted, by the names of the points; each has a name that the same point has next time."""
+        self._client, self.concurrency, self._jobs = client, concurrency, jobs
+        self._ids: dict[str, str] = {}
+
+    def start(self, point: Point) -> str:
+        job = self._jobs[point.name]
+        living = [one for one in jobs_of(self._client) if name_of(one) == job.name and not one.status.is_terminal()]
+        if living:
+            self._ids[point.name] = str(living[-1].submission_id)
+            if _settings(living[-1].entrypoint) != _settings(job.entrypoint):
+                raise ConfigError(
+                    f"{point.name}: job {self._ids[point.name]} writes into {point.folder} already, with other settings; wait for "
+                    f"it, or stop it (lrm-safety jobs stop {self._ids[point.name]})"
+                )
+            return f"runs already, as job {self._ids[point.name]}"
+        self._ids[point.name] = submit(self._client, job)
+        return f"submitted as job {self._ids[point.name]}"
+
+    def status(self, point: Point) -> int | None:
+        from ray.job_submission import JobStatus
+
+        try:
+            job = self._client.get_job_info(self._ids[point.name])
+        except RuntimeError as error:
+            if NO_JOB in str(error):
+                return 1
+            raise
+        if not job.status.is_terminal():
+            return None
+        return 0 if job.status == JobStatus.SUCCEEDED else job.driver_exit_code or 1
+
+    def why(self, point: Point) -> str:
+        try:
+            return last_error(self._client.get_job_logs(self._ids[point.name]))
+        except (OSError, RuntimeError) as error:  # a job that was lost together with its node or its head
+            return f"job {self._ids[point.name]}: its log cannot be read ({first_line(error)})"
+
+    def stop(self, points: Sequence[Point]) -> None:
+        """Raises ClusterError where jobs may run on."""
+        living = [point for point in points if point.name in self._ids]
+        refusals = list(filter(None, map(self._refusal, living)))
+        deadline = time.monotonic() + STOP_SECONDS
+        while not refusals and time.monotonic() < deadline and any(map(self._runs, living)):
+            time.sleep(POLL_SECONDS)
+        if refusals:
+            raise ClusterError(f"these may run on: {', '.join(refusals)}; stop each with lrm-safety jobs stop ID")
+
+    def _refusal(self, point: Point) -> str:
+        """Ask for a job's stop; returns why it was refused."""
+        try:
+            self._client.stop_job(self._ids[point.name])
+        except (OSError, RuntimeError) as error:
+            if NO_JOB not in str(error):
+                return f"job {self._ids[point.name]} ({first_line(error)})"
+        return ""
+
+    def _runs(self, point: Point) -> bool:
+        try:
+            return self.status(point) is None
+        except (OSError, RuntimeError):
+            return True
+
+
+def _settings(entrypoint: str) -> list[str]:
+    """The words of a job's command that say what it does."""
+    return [word for word in shlex.split(entrypoint) if word.lstrip("+~").partition(".")[0] not in OF_A_PLACE]
+
+
+def last_error(log: str) -> str:
+    """The last line of a log that tells an error, or else its last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"(error: |[A-Za-z_.]*(Error|Exception)\b)", line)]
+    return (errors or lines or [""])[-1]
+
+
+def room(total: Mapping[str, float], needs: Mapping[str, float], what: str) -> int:
+    """How many points fit side by side; raises ClusterError where not one does."""
+    fits = min((int(total.get(kind, 0.0) / each + 1e-6) for kind, each in needs.items() if each > 0), default=0)
+    if fits < 1:
+        asked = ", ".join(f"{each:g} {kind}" for kind, each in needs.items())
+        has = ", ".join(f"{value:g} {kind}" for kind, value in total.items())
+        raise ClusterError(f"{what} needs {asked}, and the cluster has {has}; choose a smaller cluster=OPTION")
+    return fits
+
+
+def cluster_resources(client: JobSubmissionClient, custom: Iterable[str] = ()) -> dict[str, float]:
+    """CPUs, GPUs and these custom resources of a cluster, by its dashboard, which knows none in the first seconds after its start.
+
+    Raises ClusterError where it tells nothing within `SIZE_SECONDS`.
+    """
+    deadline = time.monotonic() + SIZE_SECONDS
+    while True:
+        try:
+            status = client._do_request("GET", "/api/cluster_status").json()["data"]["clusterStatus"]
+            usage = status["loadMetricsReport"]["usage"]
+            if "CPU" in usage or "GPU" in usage:
+                shown = {kind: _as_shown(kind) for kind in ("CPU", "GPU", *custom)}
+                return {kind: float(usage[name][1]) for kind, name in shown.items() if name in usage}
+        except (ValueError, LookupError, TypeError):
+            pass  # nothing was reported yet, or a Ray that reports otherwise
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                "hydra.launcher.concurrency: the cluster does not say how large it is; give how many points run at once"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _as_shown(resource: str) -> str:
+    """What Ray's dashboard calls a resource: it writes every key of its answers in camel case."""
+    first, *others = resource.split("_")
+    return first + "".join(word.title() for word in others)
