@@ -25,7 +25,7 @@ class Reading:
     phase: str
     """The method that runs; empty: none."""
     calls: int
-    """Calls that have begun, or gone on after they had yielded."""
+    """Calls that have begun."""
     done: int
     """Pieces of this call that are done."""
     unit: str
@@ -40,6 +40,8 @@ class Reading:
     """Size of the largest of them."""
     allowed: float
     """Seconds that the piece may take by a limit of its own, such as that of a request; 0: it has none."""
+    has_pieces: bool
+    """Whether calls of this phase are known to consist of pieces, so that what hangs in one is soon seen."""
 
 
 class _Present(NamedTuple):
@@ -60,15 +62,16 @@ class Progress:
         self._now = _Present(began=clock())  # replaced as a whole, so that a reader never sees half of a move
         self._ended: dict[tuple[str, str], tuple[float, float]] = {}
         """Longest seconds and largest size by phase and unit."""
+        self._phases_with_pieces: set[str] = set()
 
     @contextmanager
-    def call(self, phase: str, done: int = 0) -> Iterator[None]:
-        """Around one call, or what goes on of one of which `done` pieces are done. Inside another call nothing happens: the
-        outer one is the phase."""
+    def call(self, phase: str, done: int | None = None) -> Iterator[None]:
+        """Around one call, or what goes on after a yield of one of which `done` pieces are done. Inside another call nothing
+        happens: the outer one is the phase."""
         if self._now.phase:
             yield
             return
-        self._now = _Present(phase, self._now.calls + 1, done, began=self._clock())
+        self._now = _Present(phase, self._now.calls + (done is None), done or 0, began=self._clock())
         try:
             yield
             self._end()
@@ -79,6 +82,7 @@ class Progress:
     def piece(self, unit: str, size: float = 1.0, allowed: float = 0.0) -> Iterator[None]:
         """Around a piece of `size` units. One that fails is not counted, and says nothing about how long pieces take."""
         self._end()
+        self._phases_with_pieces.add(self._now.phase)
         self._now = self._now._replace(unit=unit, size=size, allowed=allowed, began=self._clock())
         yield
         self._end()
@@ -97,7 +101,18 @@ class Progress:
         now = self._now
         longest, largest = self._ended.get((now.phase, now.unit), (None, 0.0))
         seconds = self._clock() - now.began
-        return Reading(now.phase, now.calls, now.done, now.unit, now.size, seconds, longest, largest, now.allowed)
+        return Reading(
+            now.phase,
+            now.calls,
+            now.done,
+            now.unit,
+            now.size,
+            seconds,
+            longest,
+            largest,
+            now.allowed,
+            now.phase in self._phases_with_pieces,
+        )
 
     def _end(self) -> None:
         now = self._now
@@ -131,7 +146,7 @@ def _calling(method: Callable[..., Any]) -> Callable[..., Any]:
 def _generating(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def told(*arguments: Any, **options: Any) -> Iterator[Any]:
-        items, done = method(*arguments, **options), 0
+        items, done = method(*arguments, **options), None
         try:
             while True:
                 with PROGRESS.call(method.__name__, done):

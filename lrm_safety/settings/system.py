@@ -102,7 +102,8 @@ class ClusterSettings:
     killed. An engine, a reward or a whole reference is replaced; a trainer rank ends or restarts the run."""
     stall_seconds: Annotated[Float, Field(ge=1)] = 300.0
     """The same for a worker that makes no progress, whether it beats or not: so long at least, ten times its longest micro-batch,
-    engine step or call of the kind so far (scaled to larger sizes), and start_timeout_seconds for the first of a kind."""
+    engine step or call of the kind so far (scaled to larger sizes), and start_timeout_seconds for the first of a kind. A call
+    that tells no such pieces (a save, an export, a reward in Python) has call_timeout_seconds."""
 
 
 @dataclass

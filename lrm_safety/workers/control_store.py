@@ -103,6 +103,6 @@ def leave_without() -> None:
         started.process.kill()
     leaving = threading.Thread(target=ray.shutdown, daemon=True)
     leaving.start()
-    leaving.join(None if own else LEAVE_SECONDS)
+    leaving.join(LEAVE_SECONDS)
     if leaving.is_alive():
         atexit.unregister(ray.shutdown)  # it would wait once more

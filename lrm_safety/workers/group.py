@@ -298,10 +298,11 @@ class WorkerGroup:
         return set(self.gather(asked, "this_node_id", IMPORT_SECONDS))
 
     def end(self) -> None:
-        """Kill every worker, and give back what was reserved for those of lost nodes."""
+        """Kill every worker, and give back what was reserved for those of lost nodes where Ray's control store answers."""
         for worker in self.workers:
             ray.kill(worker)
-        release([placement.placement_group for placement in self._elsewhere])
+        if self._elsewhere and (self._watchdog is None or self._watchdog.store_answers()):
+            release([placement.placement_group for placement in self._elsewhere])
 
 
 def free_address(worker: Any, loopback: bool, interface: str | None = None) -> tuple[str, int]:

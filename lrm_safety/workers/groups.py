@@ -138,6 +138,7 @@ class StartedGroups(ABC, Generic[Told]):
             None if directory is None else directory / "hang",
             LOOPBACK if nodes == {here} else ray.util.get_node_ip_address(),
             self._is_stopping,
+            self._store.answers,
         )
         return self._watchdog
 

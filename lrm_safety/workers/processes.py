@@ -20,8 +20,12 @@ SPY_SECONDS = 10.0
 ANSWER_SECONDS = 2.0
 
 
+GONE, ENDED = "its process is gone", "its process has ended"
+
+
 def lifeless(pids: list[int]) -> list[str]:
-    """Why a process cannot go on by itself; empty where nothing is seen that keeps it from it."""
+    """Why a process cannot go on by itself, `GONE` and `ENDED` among the reasons; empty where nothing is seen that keeps it
+    from it."""
     return [_lifeless(pid) for pid in pids]
 
 
@@ -29,10 +33,10 @@ def _lifeless(pid: int) -> str:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
     except OSError:
-        return "its process is gone"
+        return GONE
     if state in "Tt":
         return f"its process is stopped (SIGSTOP, or a debugger; `kill -CONT {pid}` lets it go on)"
-    return "its process has ended" if state in "ZX" else ""
+    return ENDED if state in "ZX" else ""
 
 
 def stacks(pids: list[int]) -> list[str]:

@@ -4,8 +4,9 @@ An actor that hangs is killed, and from there on goes the way of one that died: 
 and a policy rank ends or restarts the run.
 
 Silence alone is no hang. A beat needs the interpreter's lock, which a library may hold for minutes, and a processor, which a
-loaded machine gives late. So a silent process is looked at from outside, and only one that is stopped or gone counts as hung
-after `silent_seconds`; any other has the time that its work may take without progress. A node that is lost Ray notices itself.
+loaded machine gives late. So a silent process is looked at from outside, and only one that is stopped counts as hung after
+`silent_seconds`; any other has the time that its work may take without progress. A node that is lost, or a process that has
+ended, Ray notices itself, and knows of what.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import WorkerError
 from ..progress import Reading
 from ..settings import ClusterSettings
 from .every_node import EveryNode, this_node_id
 from .heartbeat import Address, Beat, begin
-from .processes import lifeless, stacks
+from .processes import ENDED, GONE, lifeless, stacks
 
 if TYPE_CHECKING:
     from .group import WorkerGroup
@@ -52,11 +53,19 @@ class Limits:
     stall_seconds: float
     first_seconds: float
     """Without progress in a piece of a kind that has not ended yet: loading and compiling are in it."""
+    call_seconds: float
+    """Of a call that tells no pieces, such as a save: how far it has come nobody sees, so that it has the time of a whole call,
+    also once somebody wants the run to stop."""
 
     @classmethod
     def of(cls, cluster: ClusterSettings) -> Limits:
         """The limits of a configuration."""
-        return cls(cluster.silent_seconds, cluster.stall_seconds, cluster.start_timeout_seconds)
+        return cls(
+            cluster.silent_seconds,
+            cluster.stall_seconds,
+            cluster.start_timeout_seconds,
+            cluster.call_timeout_seconds,
+        )
 
     def silence(self, *, stopping: bool) -> float:
         """Seconds without a beat after which a process is looked at."""
@@ -71,7 +80,7 @@ class Limits:
             limit = max(floor, self.first_seconds)
         else:
             limit = max(floor, factor * reading.longest * max(1.0, reading.size / max(1.0, reading.largest)))
-        return max(limit, reading.allowed)
+        return max(limit, reading.allowed, 0.0 if reading.has_pieces else self.call_seconds)
 
     def complaint(self, reading: Reading, silent: float, lifeless: str, *, stopping: bool) -> str:
         """Why an actor counts as hung, with the limit; empty: it does not.
@@ -87,19 +96,53 @@ class Limits:
         # What an idle process that is silent has begun since its last beat nobody knows.
         stalled = silent + (reading.seconds if reading.phase else 0.0)
         if (reading.phase or silent > limit) and stalled > (limit := self.stall(reading, stopping=stopping)):
+            is_calls = limit == self.call_seconds and not reading.has_pieces
+            key = "call_timeout_seconds" if is_calls else "stall_seconds"
             return (
                 f"no progress for {stalled:.0f} s (limit {limit:.0f} s {_of(reading)}, "
-                f"cluster.stall_seconds={self.stall_seconds:g})"
+                f"cluster.{key}={self.call_seconds if is_calls else self.stall_seconds:g})"
             )
         return ""
 
 
 def _of(reading: Reading) -> str:
     """What a limit of progress was made from."""
-    size = f"for {reading.size:,.0f} {reading.unit}" if reading.unit else "between two pieces"
+    between = "between two pieces" if reading.has_pieces else "without pieces"
+    size = f"for {reading.size:,.0f} {reading.unit}" if reading.unit else between
     if reading.longest is None:
         return f"{size}, the first of this process"
     return f"{size}, the longest so far {reading.longest:.1f} s"
+
+
+class Judged(NamedTuple):
+    """What is said of one actor."""
+
+    name: str
+    in_step: str
+    """The group whose workers wait for one another; empty for one that works alone."""
+    position: tuple[int, int]
+    """Calls, and pieces of the present one."""
+    seconds: float
+    """Since it made progress."""
+    is_busy: bool
+    is_stopped: bool
+    complaint: str
+    """Why it is past its own limit; empty: it is not."""
+
+
+def hanging(actors: Sequence[Judged]) -> list[Judged]:
+    """Those that count as hung: the stopped ones first, then those that are behind.
+
+    Of workers that wait for one another none is blamed while one that is not ahead of it is within its own limit: that one may
+    have the larger piece.
+    """
+
+    def waits(one: Judged) -> bool:
+        others = (other for other in actors if one.in_step and other.in_step == one.in_step)
+        return any(other.is_busy and not other.complaint and other.position <= one.position for other in others)
+
+    found = [one for one in actors if one.complaint and (one.is_stopped or not waits(one))]
+    return sorted(found, key=lambda one: (not one.is_stopped, one.position, -one.seconds))
 
 
 @dataclass
@@ -134,9 +177,12 @@ class Watchdog:
         folder: Path | None,
         host: str,
         is_stopping: Callable[[], bool] = lambda: False,
+        store_answers: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`folder` takes the stacks of hung runs; None: they are not kept. `host`: this machine's address for all actors."""
+        """`folder` takes the stacks of hung runs; None: they are not kept. `host`: this machine's address for all actors.
+        `store_answers`: whether Ray's control store does, without which no process begins on another node."""
+        self.store_answers = store_answers
         self._limits, self._folder, self._is_stopping, self._clock = limits, folder, is_stopping, clock
         self._token = secrets.token_hex(16)
         self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
@@ -193,14 +239,26 @@ class Watchdog:
         beating = {name: (one, one.beat.reading) for name, one in self._watched.items() if one.beat is not None}
         silent = [name for name, (one, _) in beating.items() if self._looked > max(one.seen + limit, one.runs_until)]
         seen = self._ask(lifeless, silent, "")
-        found = []
+        judged = []
         for name, (one, reading) in beating.items():
             since, why = self._looked - one.seen, seen.get(name, "")
-            if reason := self._limits.complaint(reading, since, why, stopping=stopping):
-                found.append(((not why, reading.calls, reading.done, -reading.seconds - since), name, reason))
-            elif name in seen:
+            if why in (GONE, ENDED):
+                del self._watched[name]  # no hang: whoever waits for it hears from Ray of what it died
+                continue
+            if name in seen:
                 one.runs_until = self._looked + LOOK_AGAIN_SECONDS
-        return [(name, reason) for _, name, reason in sorted(found)]
+            judged.append(
+                Judged(
+                    name,
+                    "" if one.group.replaceable else one.group.name,
+                    (reading.calls, reading.done),
+                    reading.seconds + since,
+                    bool(reading.phase) or since > limit,
+                    bool(why),
+                    self._limits.complaint(reading, since, why, stopping=stopping),
+                )
+            )
+        return [(one.name, one.complaint) for one in hanging(judged)]
 
     def _end(self, complaints: Sequence[tuple[str, str]]) -> None:
         kept = self._keep_stacks()
@@ -253,7 +311,7 @@ class Watchdog:
         answers: dict[str, str] = dict.fromkeys(names, absent)
         if here := nodes.pop(this_node_id(), None) if nodes else None:
             answers |= zip(here, function(list(here.values())), strict=True)
-        if nodes:
+        if nodes and self.store_answers():
             with EveryNode(nodes) as others:
                 told, _ = others.ask(
                     function, {node: (list(pids.values()),) for node, pids in nodes.items()}, NODE_SECONDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,8 +43,10 @@ def pair(place: Placement, tmp_path: Path) -> Iterator[Make]:
     """Two watched workers, with limits of progress of one's own."""
     made: list[tuple[WorkerGroup, Watchdog]] = []
 
-    def make(stall: float = 300.0, first: float = 900.0, *, replaceable: bool = False) -> WorkerGroup:
-        watchdog = Watchdog(Limits(SILENT_SECONDS, stall, first), tmp_path / "hang", "127.0.0.1")
+    def make(
+        stall: float = 300.0, first: float = 900.0, call: float = 600.0, *, replaceable: bool = False
+    ) -> WorkerGroup:
+        watchdog = Watchdog(Limits(SILENT_SECONDS, stall, first, call), tmp_path / "hang", "127.0.0.1")
         group = WorkerGroup(
             "pair", Worker, 2, place, {}, lambda index: (index,), watchdog.check, watchdog, replaceable=replaceable
         )
@@ -96,6 +99,15 @@ def test_the_calls_of_a_stopped_worker_that_can_be_replaced_fail_as_those_of_a_d
     assert len(set(group.call("pid", timeout_seconds=60))) == 2
 
 
+def test_one_that_died_is_no_hang(pair: Make) -> None:
+    """The watchdog sees it long before anybody asks it for something; of what it died Ray knows."""
+    group = pair()
+    os.kill(group.call("pid", timeout_seconds=60)[1], signal.SIGKILL)
+    assert group.gather([group.submit(0, "work", 12, 0.5)], "work", 60) == ["done"]
+    with pytest.raises(WorkerError, match=r"^pair worker 1 died during `pid`: "):
+        group.call("pid", timeout_seconds=60)
+
+
 def test_a_worker_that_holds_the_interpreters_lock_is_left_alone(pair: Make) -> None:
     group = pair()
     assert group.call("hold_the_lock", int(3 * SILENT_SECONDS), timeout_seconds=60) == ["done", "done"]
@@ -103,10 +115,10 @@ def test_a_worker_that_holds_the_interpreters_lock_is_left_alone(pair: Make) -> 
 
 def test_one_that_beats_and_gets_nowhere_is_ended_and_one_that_gets_on_is_not(pair: Make) -> None:
     """Pieces of half a second: ten times that, and two seconds at least, is their limit; the first has four seconds."""
-    group = pair(stall=2.0, first=4.0)
+    group = pair(stall=2.0, first=4.0, call=1.0)
     assert group.call("work", 12, 0.5, timeout_seconds=60) == ["done", "done"]
     with pytest.raises(
-        WorkerError, match=r"^pair worker 1 hung and was killed: no progress for . s \(limit 4 s "
+        WorkerError, match=r"^pair worker 1 hung and was killed: no progress for \d+ s \(limit 4 s "
     ) as error:
         group.gather([group.submit(0, "work", 20, 0.5), group.submit(1, "wait_for_ever")], "work", 3000)
-    assert "between two pieces, the first of this process, cluster.stall_seconds=2)" in str(error.value)
+    assert "without pieces, the first of this process, cluster.stall_seconds=2)" in str(error.value)

@@ -49,6 +49,7 @@ def test_pieces_are_counted_timed_and_sized_by_kind(clock: Clock) -> None:
         with counter.piece("tokens", 90, allowed=50):
             clock.now += 5
             now = counter.read()
+    assert not idle.has_pieces and between.has_pieces
     assert (now.calls, now.size, now.seconds, now.longest, now.largest, now.allowed) == (2, 90, 5, 4, 30, 50)
 
 
@@ -88,3 +89,5 @@ def test_public_methods_are_phases_and_a_generator_is_idle_while_nobody_asks(
     assert next(stream) == ("stream", 1)
     assert list(stream) == []
     assert progress.PROGRESS.read().phase == ""
+    # A rank that yields is not ahead of those that do not: a call counts once, however often it goes on.
+    assert progress.PROGRESS.read().calls == 3
