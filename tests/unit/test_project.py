@@ -95,7 +95,7 @@ def test_the_wheel_carries_configuration_and_miniature(repository_root: Path, tm
 def imported(*folders: Path) -> set[str]:
     """Top-level names that the Python files of some folders import, wherever in a file; our own and Python's left out."""
     files = [path for folder in folders for path in folder.rglob("*.py")]
-    ours = {path.stem for path in files} | {"lrm_safety", "launchers", "benchmarks"}
+    ours = {path.stem for path in files} | {"lrm_safety", "launchers", "benchmarks", "hydra_plugins"}
     return {name for path in files for name in _names(path)} - ours - set(sys.stdlib_module_names)
 
 
