@@ -100,6 +100,11 @@ class StepProcess:
         """Since its start."""
         return time.monotonic() - self._began
 
+    @property
+    def done(self) -> bool:
+        """Whether it ended well and its product is there."""
+        return self.process.poll() == 0 and self.step.produces.exists()
+
     def outcome(self, limit: float) -> str | None:
         """None while it runs, "" once it is done, else why it failed, in a line; it is ended after `limit` seconds.
 
@@ -110,12 +115,12 @@ class StepProcess:
             if self.seconds < limit:
                 return None
             _end([self])
-            return f"it took over step_timeout_seconds={limit:g}"
+            return "" if self.done else f"it took over step_timeout_seconds={limit:g}"
         if status == TRY_AGAIN:
             raise DeadlineReached(f"the deadline of step `{self.step.name}`")
         if status:
             return _last_error(self._log, self._begin) or f"exit status {status}"
-        return "" if self.step.produces.exists() else f"it made no {self.step.produces.name}"
+        return "" if self.done else f"it made no {self.step.produces.name}"
 
 
 def _end(steps: Sequence[StepProcess]) -> None:
@@ -198,6 +203,9 @@ def run_steps(
                     start(one.step)
         finally:
             _end(running)
+            for one in running:  # beside the one that failed or left, or while it was asked to end
+                if one.done:
+                    record.add(one.step.name, fingerprints[one.step.name])
 
 
 def _log(logs: Path, step: Step) -> Path:

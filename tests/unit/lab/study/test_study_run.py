@@ -116,6 +116,32 @@ def test_a_step_that_leaves_at_its_deadline_ends_the_study_so_too(
     assert left.value.exit_code == 75 and calls.read_text() == "x\n"
 
 
+@pytest.mark.parametrize(("status", "error"), [(1, WorkerError), (75, DeadlineReached)])
+@pytest.mark.parametrize("b_ends", ["at once", "when asked to"])
+def test_what_ends_well_beside_a_step_that_does_not_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, error: type[BaseException], b_ends: str
+) -> None:
+    """Step a ends once b has, so that one look finds both; or once b waits for a signal, after which b is as good as done."""
+    program, made = tmp_path / "python", tmp_path / "b.made"
+    waits = {
+        "at once": f"trap '' TERM; touch {tmp_path}/ready",
+        "when asked to": f"trap 'exit 0' TERM; touch {tmp_path}/ready; while :; do sleep 0.05; done",
+    }
+    program.write_text(
+        f"""#!/bin/sh
+if [ $3 = b ]; then touch {made}; {waits[b_ends]}; exit 0; fi
+while ! [ -e {tmp_path}/ready ]; do sleep 0.05; done; sleep 0.1; exit {status}
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr("lrm_safety.lab.study.run.POLL_SECONDS", 5.0)
+    steps = [Step("a", ("a",), tmp_path / "a.made"), Step("b", ("b",), made)]
+    with pytest.raises(error):
+        run(tmp_path, steps, concurrency=2)
+    assert set(StepRecord(tmp_path).done) == {"b"}
+
+
 @pytest.mark.parametrize(("concurrency", "ends"), [(1, ["a", "b", "c"]), (2, ["b", "a", "c"])])
 def test_a_step_waits_for_what_it_needs_and_for_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concurrency: int, ends: list[str]
