@@ -11,6 +11,7 @@ was promised.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -33,7 +34,7 @@ import learning_faults  # noqa: E402, F401
 import psutil  # noqa: E402
 import pytest  # noqa: E402
 from declared import FAULTS, Fault  # noqa: E402
-from scene import GRACE_SECONDS, ROUNDING, NotRun, Row, Scene, difference, last_lines  # noqa: E402
+from scene import GRACE_SECONDS, ROUNDING, NotRun, Row, Scene, difference, last_lines, lives  # noqa: E402
 
 COLUMNS = (
     "fault",
@@ -158,14 +159,15 @@ class Drill:
         """Name what is left of runs that ended, once each had its time."""
         for entry in list(self._living):
             row, ended, process = entry
-            while wait and process.is_running() and time.monotonic() < ended + GRACE_SECONDS:
+            while wait and lives(process) and time.monotonic() < ended + GRACE_SECONDS:
                 time.sleep(1)
-            gone = not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+            gone = not lives(process)
             if gone or time.monotonic() >= ended + GRACE_SECONDS:
                 self._living.remove(entry)
             if not gone and time.monotonic() >= ended + GRACE_SECONDS:
-                row.orphans.append(f"process {process.pid} {process.name()}")
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    row.orphans.append(f"process {process.pid} {process.name()}")
+                    process.kill()
 
 
 def table(rows: list[Row]) -> str:

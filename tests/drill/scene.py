@@ -117,12 +117,7 @@ class Subject(Command):
 
     def living(self) -> list[psutil.Process]:
         """Processes once seen below the run that are still there."""
-        left = []
-        for process in self._seen.values():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                    left.append(process)
-        return left
+        return [process for process in self._seen.values() if lives(process)]
 
 
 class Scene:
@@ -267,6 +262,14 @@ class Scene:
         """Undo what was mounted or started beside the run."""
         while self.cleanups:
             self.cleanups.pop()()
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it still does anything."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two questions
+        return False
 
 
 def last_lines(subject: Command, count: int = 4) -> str:

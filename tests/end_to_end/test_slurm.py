@@ -107,11 +107,23 @@ def test_before_the_time_limit_the_run_saves_and_the_batch_is_queued_again(batch
 
     output = batch.output.read_text()
     assert "Ray runs on localhost 127.0.0.2" in output
-    assert "the run has saved; queued again" in output
+    assert "the run has ended; queued again" in output
     assert (batch.folder / "requeued").read_text().split() == [batch.number]
     last = json.loads(metrics.read_text().splitlines()[-1])["update"]
     assert last < 100000 and checkpoints(metrics.parent) == [f"update-{last:06d}"]
     assert len(token) == 64 and not any(token in text for text in (*lines, batch.logs()))
+
+
+def test_a_batch_whose_time_is_over_before_the_run_begins_is_not_queued_for_ever(batch: Batch) -> None:
+    other = batch.folder / "outputs/another/checkpoints/update-000001"
+    process = batch.start(*sft(batch.folder))
+    ray_log = batch.folder / f"slurm-{batch.number}.ray"
+    wait_for("the first step", batch, process, ray_log.exists)
+    other.mkdir(parents=True)  # another run of the folder gets on
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(COMMAND_SECONDS) == 75, batch.logs()
+    assert "reached its time limit before the run began and saved nothing new" in batch.output.read_text()
+    assert not (batch.folder / "requeued").exists()
 
 
 @pytest.mark.slow
@@ -125,6 +137,9 @@ def test_a_batch_that_comes_again_goes_on_and_its_exit_status_is_the_jobs(batch:
 
     failing = batch.start(*sft(batch.folder, "model=absent"))
     assert failing.wait(COMMAND_SECONDS) == 1
-    deadline = batch.start(*sft(batch.folder, "schedule.max_updates=100000", "checkpoint.stop_after_minutes=0.01"))
+    too_short = batch.start(*sft(batch.folder, "schedule.max_updates=100000", "checkpoint.stop_after_minutes=0.01"))
+    assert too_short.wait(COMMAND_SECONDS) == 75, batch.logs()
+    assert not (batch.folder / "requeued").exists()
+    deadline = batch.start(*sft(batch.folder, "schedule.max_updates=100000", "checkpoint.stop_after_minutes=1.5"))
     assert deadline.wait(COMMAND_SECONDS) == 0, batch.logs()
     assert (batch.folder / "requeued").read_text().split() == [batch.number]
