@@ -1,0 +1,58 @@
+"""The commands' part of a sweep side by side: what a point reserves, and what is said of mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from hydra_plugins.lrm_safety_launchers import LocalProcessesLauncher
+from lrm_safety.cli import main
+from lrm_safety.commands.sweep import _named_as_here, needs_of, shared_by_all
+from lrm_safety.errors import ConfigError
+from lrm_safety.launching import plan_job
+from lrm_safety.settings.compose import compose_settings
+
+
+def test_custom_resources_of_every_worker_count() -> None:
+    overrides = ["experiment=miniature", "+cluster.policy.resources={big_node: 0.5}", "cluster.policy.num_workers=2"]
+    overrides += ["+cluster.reward.resources={big_node: 0.25, judge: 1}", "cluster.reward.num_workers=2"]
+    own, _ = compose_settings(overrides)
+    assert (needs_of(own)["big_node"], needs_of(own)["judge"]) == (1.5, 2.0)
+    shared, _ = compose_settings([*overrides, "reward.shared=one"])
+    assert needs_of(shared)["big_node"] == 1.0 and "judge" not in needs_of(shared)
+    assert shared_by_all(shared)["judge"] == 2.0
+
+
+def test_a_folder_that_cannot_be_a_jobs_name_is_blamed_on_its_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^run\.directory: must be words that everybody may read"), _named_as_here():
+        plan_job("train", [], {}, tmp_path, name="runs/first\nsecond")
+
+
+@pytest.mark.parametrize(("begun", "kept"), [(0, False), (4, True)])
+def test_a_refusal_removes_the_record_only_of_a_sweep_that_did_not_begin(
+    tmp_path: Path, begun: int, kept: bool
+) -> None:
+    (tmp_path / "multirun.yaml").touch()
+    options: dict[str, Any] = {"concurrency": 1, "retries": -1, "on_interrupt": "ask"}
+    launcher = LocalProcessesLauncher(**options)
+    launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.retries=-1"):
+        launcher.launch([["seed=1"]], begun)
+    assert (tmp_path / "multirun.yaml").exists() == kept
+
+
+def test_a_launcher_of_ones_own_does_not_hide_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "conf/hydra/launcher/mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("defaults: [local_processes]\nretries: 3\n")
+    monkeypatch.chdir(tmp_path)
+    sweep = ["train", "-m", "--config-dir", "conf", "experiment=miniature", "seed=1,2"]
+    for chosen in ("local_processes", "mine"):
+        assert main([*sweep, f"hydra/launcher={chosen}", "hydra.launcher.jobs=3"]) == 1
+        error = capsys.readouterr().err
+        assert f"hydra.launcher.jobs: hydra/launcher={chosen} has no such option" in error and error.count("\n") == 1
