@@ -124,7 +124,7 @@ class Drill:
             return False
         restarted = "restart 1 of" in said
         row.outcome = "ended" if status else "restarted" if restarted else "survived"
-        if fault.says is not None and row.noticed is None and not (fault.may_survive and row.outcome == "survived"):
+        if fault.says is not None and row.noticed is None:
             row.wrong.append(f"nothing was said of it: {last_lines(scene.subject)}")
         if row.noticed is not None and row.noticed > fault.within * self._patience:
             row.wrong.append(f"noticed after {row.noticed:.0f} s instead of {fault.within * self._patience:g} s")

@@ -27,8 +27,6 @@ class Fault:
     """Seconds after which a run that neither ended nor was through hangs."""
     within: float
     """Seconds within which the line about it comes."""
-    may_survive: bool
-    """Whether a run may also come to its end without a word, because nothing needed what was harmed."""
     leaves: str | None
     """A pattern of files that tell more, below the run's folder."""
 
@@ -45,7 +43,6 @@ def fault(
     promise: str = "equal",
     limit: float = 120.0,
     within: float = 60.0,
-    may_survive: bool = False,
     leaves: str | None = None,
 ) -> Callable[[Make], Make]:
     """Declare what the function makes, under its name."""
@@ -53,7 +50,7 @@ def fault(
     def declare(make: Make) -> Make:
         name = getattr(make, "__name__", "")
         assert name not in FAULTS, name
-        FAULTS[name] = Fault(name, make, base, says, promise, limit, within, may_survive, leaves)
+        FAULTS[name] = Fault(name, make, base, says, promise, limit, within, leaves)
         return make
 
     return declare
