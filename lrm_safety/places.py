@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .errors import ClusterError, ConfigError, first_line
 from .interruption import StopRequested
-from .launching import Job, jobs_of, name_of, submit
+from .launching import STOPPED_EXIT_CODE, Job, jobs_of, name_of, submit
 from .sweeping import OF_A_PLACE, POLL_SECONDS, Point
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ class ClusterJobs:
             raise
         if not job.status.is_terminal():
             return None
+        if job.status == JobStatus.STOPPED:
+            return STOPPED_EXIT_CODE
         return 0 if job.status == JobStatus.SUCCEEDED else job.driver_exit_code or 1
 
     def why(self, point: Point) -> str:

@@ -19,6 +19,7 @@ import yaml
 from .errors import ClusterError, ConfigError, DataError, first_line
 from .files import read_json, read_json_lines
 from .interruption import TRY_AGAIN, Interruption, StopRequested
+from .launching import STOPPED_EXIT_CODE
 from .results import Evaluation
 from .run_folder import ENVIRONMENT
 
@@ -106,7 +107,7 @@ def run_points(
         for point in list(running):
             if (status := place.status(point)) is None:
                 continue
-            _ended(point, status, "" if status in (0, TRY_AGAIN) else place.why(point), retries)
+            _ended(point, status, "" if status in (0, TRY_AGAIN, STOPPED_EXIT_CODE) else place.why(point), retries)
             running.remove(point)
             if point.state == "waiting":
                 waiting.append(point)
@@ -152,7 +153,7 @@ def _all(points: Sequence[Point], state: State) -> None:
 
 
 def _count(points: Sequence[Point]) -> str:
-    ended = sum(point.state in ("done", "done before", "failed") for point in points)
+    ended = sum(point.state in ("done", "done before", "failed", "stopped") for point in points)
     return f"[{ended}/{len(points)}]"
 
 
@@ -160,6 +161,9 @@ def _ended(point: Point, status: int, why: str, retries: int) -> None:
     """Decide what becomes of a point that ended. One that left at its deadline and got further goes on at no cost."""
     if status == 0:
         point.state, point.why = "done", ""
+        return
+    if status == STOPPED_EXIT_CODE:
+        point.state, point.why = "stopped", "by somebody else; the same command goes on from its checkpoint"
         return
     progress = sum(file.stat().st_size for file in point.folder.rglob("metrics.jsonl"))
     further, point.progress = progress > point.progress, progress
@@ -174,7 +178,7 @@ def _ended(point: Point, status: int, why: str, retries: int) -> None:
 def _told(point: Point) -> str:
     if point.state == "waiting":
         return f"{point.why}; will be started again"
-    return "done" if point.state == "done" else f"failed with {point.why}"
+    return {"done": "done", "stopped": f"stopped {point.why}"}.get(point.state, f"failed with {point.why}")
 
 
 def _stops(running: Sequence[Point], place: Place, on_interrupt: OnInterrupt, tell: Callable[[str], None]) -> bool:

@@ -114,7 +114,7 @@ class SideBySide(Launcher):
             job = JobReturn()
             job.overrides, job.working_dir = list(point.words), str(point.folder)
             job.status = JobStatus.COMPLETED
-            if point.state == "failed":
+            if point.state in ("failed", "stopped"):
                 job.status, job.return_value = JobStatus.FAILED, self.task.failed(point)
             else:
                 job.return_value = objective_of(point.folder, getattr(settings.run, "objective", None))

@@ -232,6 +232,14 @@ def test_a_point_that_leaves_at_its_deadline_goes_on_as_long_as_it_gets_further(
     assert "[0/2] further: left at its deadline; will be started again" in told
 
 
+def test_a_point_that_somebody_stopped_is_not_started_again() -> None:
+    made = points("a", "b")
+    told: list[str] = []
+    run_points(made, Scripted(1, {"a": [143, 0], "b": [0]}), retries=3, say=told.append)
+    assert [(point.state, point.starts) for point in made] == [("stopped", 1), ("done", 1)]
+    assert "[1/2] a: stopped by somebody else; the same command goes on from its checkpoint" in told
+
+
 def test_a_living_job_of_other_settings_is_named_and_not_taken_for_this_point(tmp_path: Path) -> None:
     (point,) = points("a")
     living = SimpleNamespace(
