@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import requests
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -183,7 +182,7 @@ class Unsteady(Scripted):
     def status(self, point: Point) -> int | None:
         self.refusals -= 1
         if self.refusals >= 0:
-            raise requests.ConnectionError("the dashboard is away")
+            raise OSError("the dashboard is away")  # as errors of `requests` are
         return super().status(point)
 
 
