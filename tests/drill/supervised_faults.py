@@ -66,7 +66,7 @@ def kill_raylet(scene: Scene) -> None:
     harm_rays_own(scene, "raylet", signal.SIGKILL, RAYLET_SECONDS)
 
 
-@fault("one rank", says=r"error:|restart \d of", limit=150)
+@fault("one rank", says=r"error:|restart \d of", limit=150, within=90)  # Ray itself gives a node up after a minute
 def stop_raylet(scene: Scene) -> None:
     harm_rays_own(scene, "raylet", signal.SIGSTOP, RAYLET_SECONDS)
 
