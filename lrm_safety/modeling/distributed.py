@@ -16,11 +16,10 @@ import torch
 from .. import credentials
 from ..errors import ClusterError
 from ..settings import ClusterSettings
+from ..settings.system import INTERFACE_VARIABLES
 
 GIB = 1024**3
 LOOPBACK = "127.0.0.1"
-INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-"""The variables in which gloo and NCCL look for the interface to talk over."""
 
 
 def prepare_process(settings: ClusterSettings, seed: int) -> torch.device:

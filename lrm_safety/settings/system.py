@@ -23,6 +23,8 @@ Group = Literal["policy", "rollout", "reference", "reward"]
 """A group of workers."""
 Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 """How the workers of a group lie on the nodes, in Ray's words."""
+INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""The variables in which gloo and NCCL look for `cluster.network_interface`."""
 
 
 def _export_of_old(value: Any) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..modeling.distributed import INTERFACE_VARIABLES
 from ..settings import ClusterSettings
 from ..settings.checks import GROUPS
+from ..settings.system import INTERFACE_VARIABLES
 from ..weight_sync.backends import ENDS_WITH_WORKER, transfer_backend
 from .specs import EngineSpec
 

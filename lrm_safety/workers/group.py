@@ -20,7 +20,8 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ..errors import LrmSafetyError, WorkerError
-from ..modeling.distributed import INTERFACE_VARIABLES, LOOPBACK, address_of
+from ..modeling.distributed import LOOPBACK, address_of
+from ..settings.system import INTERFACE_VARIABLES
 from .every_node import this_node_id
 from .placement import Placement, elsewhere, hosts_of, is_lost, release
 from .watchdog import Watchdog
