@@ -222,7 +222,7 @@ class WorkerGroup:
     def failure(self, index: int, method: str, error: Exception) -> Exception:
         """What to raise for a worker's failed call: see `describe`."""
         if isinstance(error, DEATHS) and index in self._killed:
-            return WorkerError(f"{self.name} worker {index} hung: {self._killed[index]}")
+            return WorkerError(f"{self.name} worker {index} hung and was killed: {self._killed[index]}")
         return describe(self.name, index, method, error, self._hosts.get(index))
 
     def raise_failure(self, method: str, references: Sequence[Any], seconds: float) -> None:

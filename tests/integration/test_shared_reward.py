@@ -98,6 +98,7 @@ def test_a_group_is_loaded_once_outlives_a_killed_user_and_ends_with_the_last(he
         users.append(own)
         scores.add(heard(own))
         assert len(scores) == 1 and scores != {""}
+        assert own.wait(60) == 0  # its worker has ended with it
 
         workers = actors(head, "RewardWorker")
         say(second, "leave")
