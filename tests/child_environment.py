@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-
 NOT_THEIRS = frozenset({"WANDB_SERVICE", "GLOO_SOCKET_IFNAME"})
 """What tests before may have left in this process: W&B's service, of which commands start their own, and the interface over which
 ranks of one machine met."""
