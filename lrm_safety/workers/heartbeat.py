@@ -69,8 +69,7 @@ def _beat(actor: str, node_id: str, address: Address, token: str) -> None:
     with socket.socket(family, socket.SOCK_DGRAM) as controller:
         while True:
             beat = Beat(actor, os.getpid(), host, node_id, PROGRESS.read())
-            with contextlib.suppress(
-                OSError
-            ):  # no way there at present: what the controller makes of the silence is its own
+            # Where there is no way at present, what the controller makes of the silence is its own affair.
+            with contextlib.suppress(OSError):
                 controller.sendto(beat.pack(token), address)
             time.sleep(BEAT_SECONDS)

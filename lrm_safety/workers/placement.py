@@ -130,21 +130,22 @@ def reserve(
         are_all = len(nodes) == len(ray.nodes()) and len(nodes) >= (cluster.expected_nodes or 0)
         if are_all and (reason := never(sets, nodes)):
             raise ClusterError(f"cluster={cluster.name}: {reason}")
-        left_out = suspects.pop() if suspects else None
+        is_late = time.monotonic() > began + cluster.placement_timeout_seconds
+        left_out = suspects.pop() if suspects and not is_late else None
         places, short = lay_out(asked, [node for node in nodes if node.id != left_out], home=this_node_id())
         if places and (group := _granted(asked, places, on_wait)):
             if asked != sets:
                 _logger.warning("not all workers have a place: %s", _fewer(sets, asked))
             return _placements(group, asked, places, cluster, tensor_parallel_size)
-        now = time.monotonic()
-        if left_out is not None and now < began + cluster.placement_timeout_seconds:
+        if left_out is not None:
             continue
-        # It may be draining, or have its free GPUs in pieces; Ray does not tell which.
-        suspects = sorted({node for one in places for node in one})
+        now = time.monotonic()
         if now > began + cluster.placement_timeout_seconds:
             # What had a place and was not granted has been taken by another run: none is to blame, so all lack it.
             sizes = fewer_workers(sizes, [one.least for one in sets], short or range(len(sets)))
             continue
+        # It may be draining, or have its free GPUs in pieces; Ray does not tell which.
+        suspects = sorted({node for one in places for node in one})
         if now > say_at:
             lacking = "; ".join(str(sets[position]) for position in short) or "another run took what was free"
             _logger.warning(

@@ -116,3 +116,15 @@ def test_a_node_that_grants_nothing_is_left_out_of_the_next_try(monkeypatch: pyt
     monkeypatch.setattr(placement.ray, "nodes", lambda: nodes)
     place = reserve(["policy"], layout(policy=(2, 1, 0)))
     assert tried == [[["home"] * 2], [["other"] * 2]] and place["policy"].nodes == ("other", "other")
+
+
+def test_a_layout_that_was_refused_until_the_limit_shrinks_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three ranks Ray grants two, for which c alone has room; that c was left out of a try has no part in that."""
+    nodes = [Node(name, name, {}, {"CPU": cpus}, {"CPU": cpus}) for name, cpus in (("a", 1.0), ("c", 2.0))]
+    monkeypatch.setattr(placement, "_nodes", lambda: nodes)
+    monkeypatch.setattr(placement, "_granted", lambda sets, places, on_wait: object() if len(places[0]) < 3 else None)
+    monkeypatch.setattr(placement, "this_node_id", lambda: "a")
+    monkeypatch.setattr(placement.ray, "nodes", lambda: nodes)
+    policy = GroupSettings(num_workers=3, min_workers=1, cpus_per_worker=1.0)
+    place = reserve(["policy"], ClusterSettings(policy=policy, placement_timeout_seconds=0.2))
+    assert place["policy"].nodes == ("c", "c")
