@@ -126,5 +126,5 @@ def test_a_layout_that_was_refused_until_the_limit_shrinks_by_one(monkeypatch: p
     monkeypatch.setattr(placement, "this_node_id", lambda: "a")
     monkeypatch.setattr(placement.ray, "nodes", lambda: nodes)
     policy = GroupSettings(num_workers=3, min_workers=1, cpus_per_worker=1.0)
-    place = reserve(["policy"], ClusterSettings(policy=policy, placement_timeout_seconds=0.2))
+    place = reserve(["policy"], ClusterSettings(policy=policy, placement_timeout_seconds=0.0))
     assert place["policy"].nodes == ("c", "c")
