@@ -113,9 +113,9 @@ def main() -> int:
         apart = on_hosts(hosts, [*RUN, updates, *PLACES], "apart")
         together = on_one_machine(hosts, [*RUN, updates], "together")
         found = differences(apart, together)
+        (start,) = json.loads((apart / "environment.json").read_text())["starts"]
+        print(f"{len(metric_lines(apart))} records each; on hosts: {start['hosts']}")
     print(table(found))
-    (start,) = json.loads((apart / "environment.json").read_text())["starts"]
-    print(f"{len(metric_lines(apart))} records each; on hosts: {start['hosts']}")
     largest = max(share for *_, share in found.values())
     print(f"largest difference {largest:.2e}, of {ROUNDING:g} allowed")
     return int(not largest <= ROUNDING)
