@@ -83,7 +83,7 @@ def _main(arguments: list[str]) -> int:
         print(shown(error), file=sys.stderr)
         return 1
     except StopRequested as stop:
-        print(f"stopped by {stop}; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"stopped by {stop}; the same command {stop.then}", file=sys.stderr)
         return stop.exit_code
     except KeyboardInterrupt:
         print(f"stopped by SIGINT: {COMMANDS[name].interrupted}", file=sys.stderr)

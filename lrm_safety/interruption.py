@@ -33,6 +33,9 @@ SHORT_STOP_WAIT_SECONDS = 60
 class StopRequested(BaseException):
     """Raised inside the controller's waits after a signal. Not an Exception: nothing may swallow it by accident."""
 
+    then = "goes on from the last checkpoint"
+    """What the same command does afterwards."""
+
     def __init__(self, signal_number: int, *, at_once: bool = False) -> None:
         self.signal_number = signal_number
         self.at_once = at_once

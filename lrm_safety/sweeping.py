@@ -132,7 +132,8 @@ def run_points(
                     time.sleep(POLL_SECONDS)
         except (StopRequested, Exception) as error:
             interruption.stay()
-            asked = isinstance(error, StopRequested)
+            if asked := isinstance(error, StopRequested):
+                error.then = "goes on with the points that are left"
             if running and (_stops(running, place, on_interrupt, tell) if asked else not place.leaves):
                 interruption.stay()
                 tell(f"stopping {len(running)}, which save first ...")

@@ -45,7 +45,7 @@ def write_buckets(source: ZeroThreeSource, folder: str | Path, rank: int) -> Ite
         folder = _with_room(Path(folder), source.num_bytes)
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
-    for position, bucket in enumerate(source.buckets()):
+    for position, bucket in enumerate(source.buckets(lent=True)):
         if rank != 0:
             continue
         path = Path(folder) / f"bucket-{position:05d}.safetensors"

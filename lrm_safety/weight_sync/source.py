@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -38,8 +38,8 @@ class ZeroThreeSource:
         model: a transformers model, ZeRO-3 sharded (`engine.module`) or plain.
         bucket_bytes: weights gathered at one time. A layer is never cut, since vLLM buffers incomplete layers; a single
             layer larger than this makes a bucket of its own.
-        rank: this trainer rank. Rank 0 yields real tensors, copies that outlive the gather; the others yield tensors
-            on the meta device and only take part in the gathers.
+        rank: this trainer rank. Rank 0 yields real tensors; the others yield tensors on the meta device and only take part
+            in the gathers.
         every_rank: yield real tensors on every rank, as `ipc` needs: each rank hands over its own GPU's copy.
     """
 
@@ -71,24 +71,30 @@ class ZeroThreeSource:
             for name, tensor in bucket.items()
         ]
 
-    def buckets(self) -> Iterator[list[tuple[str, torch.Tensor]]]:
-        """Yield the weights bucket by bucket; the shards are released before a bucket is handed out."""
+    def buckets(self, *, lent: bool = False) -> Iterator[list[tuple[str, torch.Tensor]]]:
+        """Yield the weights bucket by bucket, as copies of which the shards are already released.
+
+        `lent`: without that copy, for a reader that makes its own. The tensors are then valid only until the next bucket is
+        asked for, and may be the trained weights themselves: they must not be written to.
+        """
         for bucket, described in zip(self._buckets, self._described, strict=True):
             # vLLM's packed broadcast reads the last bucket on side streams; its memory may be reused only after that.
             _synchronize(bucket)
-            with PROGRESS.piece("buckets"), torch.no_grad(), _gathered(list(bucket.values())):
-                if self._keep:
-                    whole = {name: tensor.detach() for name, tensor in bucket.items()}
-                    tensors = [
-                        (name, tensor.clone(memory_format=torch.contiguous_format))
-                        for name, tensor in self._checkpoint_form(whole).items()
-                    ]
-                    del whole
-                else:
-                    tensors = list(described.items())
-            _synchronize(bucket)
-            yield tensors
-            del tensors
+            with ExitStack() as held:
+                with PROGRESS.piece("buckets"), torch.no_grad():
+                    held.enter_context(_gathered(list(bucket.values())))
+                    if self._keep:
+                        whole = {name: tensor.detach() for name, tensor in bucket.items()}
+                        keep = torch.Tensor.contiguous if lent else _copy
+                        tensors = [(name, keep(tensor)) for name, tensor in self._checkpoint_form(whole).items()]
+                        del whole
+                    else:
+                        tensors = list(described.items())
+                    if not lent:
+                        held.close()
+                _synchronize(bucket)
+                yield tensors
+                del tensors
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         for bucket in self.buckets():
@@ -139,6 +145,10 @@ def _cut(layers: list[Tensors], bucket_bytes: int) -> list[Tensors]:
         buckets[-1].update(layer)
         room -= size
     return buckets
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _placeholder(tensor: torch.Tensor) -> torch.Tensor:

@@ -263,7 +263,8 @@ class WorkerGroup:
             # Ray gives a node up some seconds after its workers are gone: what is sent there until then never begins.
             if self._begins(index) or not is_lost(placement.nodes[position]):
                 return
-        self._elsewhere.append(elsewhere(placement, self.name, self._on_wait))
+        others = {place.nodes[at] for other, (place, at) in enumerate(self._places) if other != index}
+        self._elsewhere.append(elsewhere(placement, self.name, self._on_wait, others))
         self._places[index] = (self._elsewhere[-1], 0)
         self._hosts = hosts_of([place.nodes[position] for place, position in self._places])
         self.workers[index] = self._spawn(index)

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -24,7 +25,7 @@ from .control_store import ControlStore, kill_stopped, leave_without
 from .every_node import this_node_id
 from .placement import Placement, granted, nodes_of, release, reserve
 from .policy_group import PolicyGroup
-from .preflight import check_nodes
+from .preflight import Loaded, check_nodes
 from .rollout_group import RolloutGroup
 from .scoring_group import ReferenceGroup, RewardGroup
 from .shared_reward import SharedRewardGroup
@@ -143,12 +144,18 @@ class StartedGroups(ABC, Generic[Told]):
         return self._watchdog
 
     def _check_nodes(self, directory: Path | None) -> None:
-        """Between the reservation and the first actor: see `preflight.check_nodes`."""
+        """Between the reservation and the first actor, and of a node that takes a lost one's place: see
+        `preflight.check_nodes`."""
         models: dict[str, dict[str, tuple[str, str | None]]] = {}
         for group, place in self._placements.items():
             for node in nodes_of(place):
                 models.setdefault(node, {}).update(self._models(group))
         check_nodes(models, directory, self._on_wait)
+        for group, place in self._placements.items():
+            self._placements[group] = replace(place, check=partial(self._check_node, self._models(group), directory))
+
+    def _check_node(self, loaded: Loaded, directory: Path | None, node: str) -> None:
+        check_nodes({node: loaded}, directory, self._on_wait)
 
     def _models(self, group: str) -> dict[str, tuple[str, str | None]]:
         """What the workers of a group load: see `preflight.Loaded`."""

@@ -6,14 +6,14 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import ray
 from ray._private.state import available_resources_per_node
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from ..errors import ClusterError, WorkerError
+from ..errors import ClusterError, WorkerError, first_line
 from ..settings import ClusterSettings, GroupSettings
 from .every_node import this_node_id
 from .layout import BundleSet, Node, fewer_workers, lay_out, never, resized
@@ -45,6 +45,9 @@ class Placement:
     """Custom resources that each worker reserves besides."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Those that a node must have."""
+    strategy: str = "PACK"
+    check: Callable[[str], None] = lambda node: None
+    """Raises ClusterError where a node, by Ray's id, lacks what a worker of the group needs."""
 
     @property
     def num_workers(self) -> int:
@@ -209,26 +212,39 @@ def _placements(
         for name in one.names:
             resources = worker_resources(name, cluster, tensor_parallel_size)
             settings: GroupSettings = getattr(cluster, name)
-            found[name] = Placement(group, *resources, tuple(nodes), first, settings.resources, settings.node_labels)
+            found[name] = Placement(
+                group, *resources, tuple(nodes), first, settings.resources, settings.node_labels, one.strategy
+            )
         first += one.count
     return found
 
 
-def elsewhere(placement: Placement, name: str, on_wait: Callable[[], None]) -> Placement:
-    """A place for one worker of a group, reserved apart, since its node is lost.
+def elsewhere(placement: Placement, name: str, on_wait: Callable[[], None], others: Collection[str] = ()) -> Placement:
+    """A place for one worker of a group, reserved apart, since its node is lost; `others` are the nodes of the group's other
+    workers. A node that `placement.check` refuses is passed over.
 
     Raises WorkerError where there is none within `ELSEWHERE_SECONDS`: a run that starts again may wait longer, or be smaller.
     """
+    unfit = set(others) if placement.strategy == "STRICT_SPREAD" else set()
+    why = ""
     bundle = _bundle(placement.cpus_per_worker, placement.gpus_per_worker, placement.resources)
     wanted = [BundleSet((name,), bundle, 1, labels=placement.labels)]
     deadline = time.monotonic() + ELSEWHERE_SECONDS
     while time.monotonic() < deadline:
         on_wait()
-        places, _ = lay_out(wanted, _nodes(), home=this_node_id())
-        if places and (group := _granted(wanted, places, on_wait)):
-            return replace(placement, placement_group=group, nodes=tuple(places[0]), first_bundle=0)
+        places, _ = lay_out(wanted, [node for node in _nodes() if node.id not in unfit], home=this_node_id())
+        if places:
+            [node] = places[0]
+            try:
+                placement.check(node)
+            except ClusterError as error:
+                unfit.add(node)
+                why = f"; {first_line(error)}"
+                continue
+            if group := _granted(wanted, places, on_wait):
+                return replace(placement, placement_group=group, nodes=(node,), first_bundle=0)
         time.sleep(1)
-    raise WorkerError(f"{name}: no other node has room for a worker whose node is lost: {wanted[0]}")
+    raise WorkerError(f"{name}: no other node has room for a worker whose node is lost: {wanted[0]}{why}")
 
 
 def granted(cluster: ClusterSettings, placements: Mapping[str, Placement]) -> ClusterSettings:

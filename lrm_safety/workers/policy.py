@@ -137,7 +137,7 @@ class PolicyWorker:
         if transfer_backend(self.spec.engines) == "shm":
             yield from shm.write_buckets(source, folder, self.rank)
         else:
-            for bucket in source.buckets():
+            for bucket in source.buckets(lent=True):  # Ray has made its copy when a yield returns
                 if self.rank == 0:
                     yield object_store.pack(bucket)
 

@@ -260,12 +260,19 @@ def test_the_runs_of_a_sweep_have_folders_of_their_own(
     assert [str((tmp_path / one).relative_to(tmp_path)) for one in printed] == folders
 
 
+def of_a_sweep() -> StopRequested:
+    stop = StopRequested(signal.SIGINT)
+    stop.then = "goes on with the points that are left"
+    return stop
+
+
 @pytest.mark.parametrize(
     ("raised", "status", "line"),
     [
         (WorkerError("policy worker 0 died"), 1, "error: policy worker 0 died"),
         (StopRequested(signal.SIGTERM), 143, "stopped by SIGTERM; the same command goes on from the last checkpoint"),
         (StopRequested(signal.SIGINT), 130, "stopped by SIGINT; the same command goes on from the last checkpoint"),
+        (of_a_sweep(), 130, "stopped by SIGINT; the same command goes on with the points that are left"),
         (KeyboardInterrupt(), 130, "stopped by SIGINT: training had not begun, nothing was lost"),
     ],
 )

@@ -118,8 +118,9 @@ def test_an_interrupt_stops_or_leaves_what_runs_and_starts_nothing_more(
             return super().status(point)
 
     place = Interrupted(2, {}, leaves)
-    with pytest.raises(StopRequested):
+    with pytest.raises(StopRequested) as stop:
         run_points(made, place, retries=0, on_interrupt=on_interrupt, say=lambda line: None)  # type: ignore[arg-type]
+    assert stop.value.then == "goes on with the points that are left"
     assert made[0].state == "done" and made[1].state == state
     assert ("b" in place.stopped) == (state == "stopped")
 

@@ -96,6 +96,21 @@ def test_tensors_are_copies_that_training_cannot_change() -> None:
         assert not tensor.requires_grad
 
 
+@pytest.mark.parametrize("make", [qwen, granite])
+def test_lent_tensors_are_the_same_and_cost_no_copy(make) -> None:
+    model = make()
+    source = ZeroThreeSource(model, 10_000, 0)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    for lent, kept in zip(source.buckets(lent=True), source.buckets(), strict=True):
+        assert [name for name, _ in lent] == [name for name, _ in kept]
+        for (_, tensor), (_, copy) in zip(lent, kept, strict=True):
+            torch.testing.assert_close(tensor, copy, rtol=0, atol=0)
+            assert tensor.is_contiguous()
+            assert not tensor.requires_grad
+            assert tensor.untyped_storage().data_ptr() in weights
+            assert copy.untyped_storage().data_ptr() not in weights
+
+
 def test_every_pass_reads_the_present_weights() -> None:
     model = qwen()
     source = ZeroThreeSource(model, ONE_BUCKET, 0)

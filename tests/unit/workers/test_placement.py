@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from lrm_safety.errors import ClusterError, WorkerError
 from lrm_safety.settings import ClusterSettings, GroupSettings
 from lrm_safety.settings.compose import compose_settings
 from lrm_safety.workers import placement
 from lrm_safety.workers.layout import Node
-from lrm_safety.workers.placement import bundle_sets, reserve, worker_resources
+from lrm_safety.workers.placement import Placement, bundle_sets, elsewhere, reserve, worker_resources
 
 ALL = ["policy", "rollout", "reference", "reward"]
 
@@ -128,3 +130,31 @@ def test_a_layout_that_was_refused_until_the_limit_shrinks_by_one(monkeypatch: p
     policy = GroupSettings(num_workers=3, min_workers=1, cpus_per_worker=1.0)
     place = reserve(["policy"], ClusterSettings(policy=policy, placement_timeout_seconds=0.0))
     assert place["policy"].nodes == ("c", "c")
+
+
+def no_place(node: str) -> None:
+    if node == "bare":
+        raise ClusterError("model.path=/m: on bare it is absent")
+
+
+def test_a_lost_nodes_worker_goes_where_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [Node(name, name, {}, {"CPU": 4.0}, {"CPU": cpus}) for name, cpus in (("bare", 4.0), ("fit", 2.0))]
+    tried: list[str] = []
+    monkeypatch.setattr(placement, "_nodes", lambda: nodes)
+    monkeypatch.setattr(placement, "_granted", lambda sets, places, on_wait: tried.append(places[0][0]) or object())
+    monkeypatch.setattr(placement, "this_node_id", lambda: "home")
+    lost = Placement(Any, 1.0, 0.0, ("fit", "lost"), 3, check=no_place)
+    found = elsewhere(lost, "rollout", lambda: None, {"fit"})
+    assert (tried, found.nodes, found.first_bundle) == (["fit"], ("fit",), 0), "bare has more room, and no model"
+
+
+def test_none_of_a_strict_spread_gets_a_second_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [Node(name, name, {}, {"CPU": 4.0}, {"CPU": 4.0}) for name in ("bare", "fit")]
+    monkeypatch.setattr(placement, "_nodes", lambda: nodes)
+    monkeypatch.setattr(placement, "_granted", lambda *_: object())
+    monkeypatch.setattr(placement, "this_node_id", lambda: "home")
+    monkeypatch.setattr(placement, "ELSEWHERE_SECONDS", 1.5)
+    lost = Placement(Any, 1.0, 0.0, ("fit", "lost"), strategy="STRICT_SPREAD", check=no_place)
+    with pytest.raises(WorkerError, match=r"^rollout: no other node has room .* on bare it is absent$"):
+        elsewhere(lost, "rollout", lambda: None, {"fit"})
+    assert elsewhere(replace(lost, check=lambda node: None), "rollout", lambda: None, {"fit"}).nodes == ("bare",)
