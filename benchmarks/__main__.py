@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import controller, demo, evaluation, generation, logprob_memory, observation, packing, sync, update
+from . import controller, demo, evaluation, generation, logprob_memory, observation, packing, sweep, sync, update
 from .figures import Context, Figure, NotMeasured
 from .report import Outcome, exit_status, show, write
 from .system import Systems
@@ -125,6 +125,13 @@ FIGURES = (
         10.0,
         "<=",
         evaluation.grading_seconds,
+    ),
+    Figure(
+        "sweep_ratio",
+        "seconds of four RL runs of the miniature, two at a time / one at a time",
+        0.65,
+        "<=",
+        sweep.ratio,
     ),
     Figure("demo_seconds", "the demo, start to end", None, "<=", demo.measure("seconds")),
     Figure("demo_peak_rss_gib", "its peak memory, all processes, GiB", None, "<=", demo.measure("peak_rss_gib")),
