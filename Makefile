@@ -89,7 +89,7 @@ format: setup ## rewrite the code in the project's style
 bench: setup ## measure speed and memory into outputs/bench/bench.json
 	@$(BIN)/python -m benchmarks
 
-drill: setup ## do harm to runs in every way and see what becomes of them (half an hour to an hour, two at a time; some as root); ONLY="stop_engine ..." SEED=0
+drill: setup ## do harm to runs in every way and see what becomes of them (half an hour, three at a time; some as root); ONLY="stop_engine ..." SEED=0
 	@$(BIN)/python tests/drill --seed $(or $(SEED),0) $(ONLY)
 
 # mkdocs counts no warnings under --quiet, and --strict would pass them.

@@ -1,6 +1,6 @@
 """`make drill`: do harm to runs in every way at random moments, and see whether they survive or end with one line of cause.
 
-    python tests/drill [--seed 0] [--at-once 2] [--patience 1] [--out outputs/drill] [FAULT ...]
+    python tests/drill [--seed 0] [--at-once 3] [--patience 1] [--out outputs/drill] [FAULT ...]
 
 Each fault has a run of its own. One that ended is started again by the same command and compared with an undisturbed run. The
 table in OUT/drill.md and OUT/drill.json is written anew after each fault, and printed at the end. Exit status 1 where a fault
@@ -195,7 +195,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make drill", description="Faults: " + ", ".join(FAULTS))
     parser.add_argument("faults", nargs="*", metavar="FAULT", help="those to make; none: all")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--at-once", type=int, default=2, help="faults in progress at a time, each in a run of its own")
+    parser.add_argument("--at-once", type=int, default=3, help="faults in progress at a time, each in a run of its own")
     parser.add_argument("--patience", type=float, default=1.0, help="stretches every limit, on a busy machine")
     parser.add_argument("--out", type=Path, default=Path("outputs/drill"))
     given = parser.parse_args()
