@@ -128,7 +128,7 @@ FIGURES = (
     ),
     Figure(
         "sweep_ratio",
-        "seconds of four RL runs of the miniature, two at a time / one at a time",
+        "seconds of four SFT runs on one rank, miniature, two at a time / one at a time",
         0.65,
         "<=",
         sweep.ratio,
