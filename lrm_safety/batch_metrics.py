@@ -38,13 +38,29 @@ def iteration_metrics(
     """
     trainer = batch.policy or {index: scores for update in updates for index, scores in update.scores.items()}
     fresh = sorted(batch.policy or updates[0].scores)
+    ages = batch.ages()
     return (
         kl_metrics(batch, batch.old_logprobs(algorithm.old_logprobs))
         | response_metrics(batch)
         | update_metrics(updates, mini_batches, algorithm)
         | entropy_metrics(batch, trainer, reflection_ids)
-        | mismatch_metrics([trainer[i].logprobs for i in fresh], [batch.rollouts[i].logprobs for i in fresh], algorithm)
+        | mismatch_metrics(
+            [trainer[i].logprobs for i in fresh],
+            [batch.rollouts[i].logprobs for i in fresh],
+            algorithm,
+            [ages[i] for i in fresh] if algorithm.max_staleness else None,
+        )
+        | staleness_metrics(np.concatenate(ages), algorithm.max_staleness)
     )
+
+
+def staleness_metrics(ages: np.ndarray, max_staleness: int) -> dict[str, float]:
+    """How much older than the weights that learn those are that sampled: `ages` in syncs, of every token [total]."""
+    metrics = {"rollout/version_lag": float(ages.max())}
+    if max_staleness:
+        metrics["rollout/version_lag_mean"] = float(ages.mean())
+        metrics["rollout/stale_fraction"] = float((ages > 0).mean())
+    return metrics
 
 
 def kl_metrics(batch: RolloutBatch, old: torch.Tensor | None) -> dict[str, float]:
@@ -172,15 +188,29 @@ def update_metrics(
 
 
 def mismatch_metrics(
-    trainer: list[np.ndarray], engine: list[np.ndarray], algorithm: AlgorithmSettings
+    trainer: list[np.ndarray],
+    engine: list[np.ndarray],
+    algorithm: AlgorithmSettings,
+    ages: list[np.ndarray] | None = None,
 ) -> dict[str, float]:
     """Distance between the trainer's and the engine's log-probs of the same sampled tokens under the same weights.
 
     With the engine's log-probs as the old ones the importance weights compare them with themselves: nothing is corrected.
+    `ages`: how many syncs older the weights were that sampled each token. Those of age 0 alone tell how far engine and trainer
+    are apart, and without any there is no such figure; older ones tell how far the weights have moved. None: all are 0.
     """
     name = "off" if algorithm.old_logprobs == "rollout" else algorithm.correction
     correction = CORRECTIONS.get(name, "algorithm.correction")
-    figures = mismatch_stats(_flat(trainer), _flat(engine), correction, algorithm.correction_cap).compute()
+    both = _flat(trainer), _flat(engine)
+    figures = mismatch_stats(*both, correction, algorithm.correction_cap).compute()
+    corrected = {"mismatch/corrected_fraction": figures["mismatch_corrected_fraction"]}
+    if ages is not None:
+        fresh = _flat(ages) == 0
+        if not fresh.all():
+            corrected["mismatch/stale_mean_abs_logprob"] = float((both[0] - both[1])[~fresh].double().abs().mean())
+        if not fresh.any():
+            return corrected
+        figures = mismatch_stats(both[0][fresh], both[1][fresh], correction, algorithm.correction_cap).compute()
     return {
         "mismatch/mean_abs_logprob": figures["mismatch_mean_abs_delta"],
         "mismatch/q99_abs_logprob": figures["mismatch_q99_abs_delta"],
@@ -188,7 +218,7 @@ def mismatch_metrics(
         "mismatch/mean_abs_probability": figures["mismatch_mean_abs_probability"],
         "mismatch/mean_exp": figures["mismatch_mean_ratio"],
         "mismatch/kl": figures["mismatch_kl"],
-        "mismatch/corrected_fraction": figures["mismatch_corrected_fraction"],
+        **corrected,
     }
 
 

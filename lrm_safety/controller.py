@@ -13,6 +13,7 @@ import numpy as np
 
 from .algorithm.shaping import RunningMoments
 from .batch_metrics import iteration_metrics, rollout_rows
+from .batch_record import batch_record
 from .datasets.prompts import PromptSource
 from .errors import InvariantError, RewardError
 from .evaluation.in_loop import InLoopEvaluation, write_records
@@ -20,10 +21,10 @@ from .experience import (
     AdvantageBatch,
     RolloutBatch,
     advantages,
-    generation_requests,
     make_kl_controller,
     shuffled_mini_batches,
 )
+from .generation import generation_of
 from .interruption import Interruption
 from .invariants import SelfChecks, SkippedSteps
 from .lifecycle import TrainingRun
@@ -60,6 +61,7 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
         self.scorer = StreamScorer(
             run.prompts, run.parser, settings.reward, groups.reward, groups.reference, recorder.waiting
         )
+        self.generation = generation_of(run, groups, self.source, self.scorer)
         self.iteration = 0
 
     @property
@@ -72,10 +74,8 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
     def iterate(self) -> None:
         """One rollout batch through the loop."""
         phases, groups = self.recorder.phases, self.groups
-        prompts = self.source.next_batch()
-        requests = generation_requests(self.run.rendered, prompts, self.settings, self.iteration)
         with phases.phase("generate"):  # finished responses go to reward and reference while others still generate
-            pending = self.scorer.submit(groups.rollout.generate(requests, self.run.sampling), len(requests))
+            pending = self.generation.take(self.update, self.iteration)
         with phases.phase("score_wait"):
             batch = self.collect(pending)
         with self.interruption.deferred():  # from here on weights change: the iteration is finished before a stop
@@ -90,18 +90,17 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
                     mini_batches, self.schedule.learning_rates(self.update), self.kl_controller.coef
                 )
             if not self.recomputes and len(updates) == 1:
-                batch.policy = updates[0].scores  # one update scores the whole batch under the weights that sampled
+                batch.policy = updates[0].scores  # one update scores the whole batch under the weights before it
             self.check(batch, updates, mini_batches[0])
             self.update += len(updates)
             self.iteration += 1
             with phases.phase("sync"):
-                lag = groups.policy.weights_version - min(rollout.weights_version for rollout in batch.rollouts)
                 groups.end_training()
                 sync = self.publish([np.concatenate([r.prompt_ids, r.response_ids]) for r in batch.rollouts])
             metrics = iteration_metrics(batch, mini_batches, updates, self.settings.algorithm, self.run.reflection_ids)
             if "kl/per_response" in metrics:
                 self.kl_controller.update(metrics["kl/per_response"], len(batch.rollouts))
-            self.record(batch, learned, metrics | sync | {"rollout/version_lag": lag})
+            self.record(batch, learned, metrics | sync)
 
     def restored(self) -> None:
         """The trainer's weights go to the engines in every case."""
@@ -110,14 +109,17 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
     def collect(self, pending: list[PendingChunk]) -> RolloutBatch:
         """The scored batch; a reward that cannot be computed stops the run with the rollouts saved."""
         try:
-            return self.scorer.collect(pending)
+            batch = self.scorer.collect(pending)
         except RewardError:
             self.save_offending(self.scorer.unscored(pending))
             raise
+        batch.weights_version = self.groups.policy.weights_version
+        return batch
 
     def advantages(self, batch: RolloutBatch) -> AdvantageBatch:
         """Scores to advantages; a failed check stops the run with its rollouts saved."""
         try:
+            self.checks.not_too_old(batch, self.settings.algorithm.max_staleness)
             self.checks.starts_at_reference(self.update, batch)
             return advantages(batch, self.settings, self.kl_controller, self.moments)
         except (InvariantError, RewardError):
@@ -154,8 +156,11 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
             "rollout/num_respelled": float(self.run.prompts.num_respelled),
         }
         seconds = self.recorder.phases.take()
-        for phase in ("generate", "update"):
-            metrics[f"speed/{phase}_tokens_per_second"] = batch.num_tokens / seconds[f"time/{phase}_seconds"]
+        sampling = "iteration" if self.settings.algorithm.max_staleness else "generate"
+        for name, phase in (("generate", sampling), ("update", "update")):
+            metrics[f"speed/{name}_tokens_per_second"] = batch.num_tokens / seconds[f"time/{phase}_seconds"]
+        if self.settings.algorithm.max_staleness:
+            self.recorder.batch(self.update, batch_record(batch, self.iteration, self.settings.algorithm))
         self.recorder.record(self.update, metrics | seconds)
         self.recorder.rollout_table(self.update, rollout_rows(self.run, batch, learned.shaped))
 
@@ -171,6 +176,8 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
         due = self.update == 0 or self.finished or self.schedule.crossed(self.update, every)
         if not every or not due or self.is_evaluated:
             return
+        with self.recorder.phases.phase("generate"):
+            self.generation.settle()
         with self.recorder.phases.phase("evaluate"):
             chunks = self.groups.rollout.generate(self.evaluation.requests, self.evaluation.sampling)
             metrics, records = self.evaluation.grade([rollout for chunk in chunks for rollout in chunk])
@@ -182,7 +189,7 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
             "update": self.update,
             "iteration": self.iteration,
             "weights_version": self.groups.policy.weights_version,
-            "prompt_source": self.source.state_dict(),
+            "prompt_source": self.generation.state(),
             "kl_controller": self.kl_controller.state_dict(),
             "moments": self.moments.state_dict(),
             "last_evaluation": self.last_evaluation,

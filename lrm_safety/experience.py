@@ -34,11 +34,14 @@ class RolloutBatch:
     scores: Scores
     """Raw scores [N], total and by reward model and view."""
     policy: dict[int, TokenScores] = field(default_factory=dict)
-    """The trainer's log-probs and entropies under the weights that sampled; empty when that pass is skipped."""
+    """The trainer's log-probs and entropies under the weights before the first update, those that sampled unless these are older;
+    empty when that pass is skipped."""
     reference: dict[int, TokenScores] = field(default_factory=dict)
     """The frozen reference's; empty without a reference group."""
     segments: Segments | None = None
     """Steps and their prefixes' scores; None with reward.granularity=response."""
+    weights_version: int | None = None
+    """Of the weights before the first update; None: nobody has learned from it yet."""
 
     @property
     def lengths(self) -> Tensor:
@@ -53,6 +56,11 @@ class RolloutBatch:
     def flat(self, values: dict[int, TokenScores], name: str) -> Tensor:
         """One field of per-response scores as float32 [total], responses one after the other."""
         return torch.from_numpy(np.concatenate([getattr(values[i], name) for i in range(len(self.rollouts))]))
+
+    def ages(self) -> list[TokenIds]:
+        """[T] of each response: how many syncs older than the weights before the first update those are that sampled a token."""
+        assert self.weights_version is not None, "the age of a batch that nobody learns from"
+        return [self.weights_version - rollout.versions for rollout in self.rollouts]
 
     def rollout_logprobs(self) -> Tensor:
         """The engine's log-probs, float32 [total]."""

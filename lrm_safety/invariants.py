@@ -69,6 +69,15 @@ class SelfChecks:
             "(or state run.invariant_tolerance for this dtype)",
         )
 
+    def not_too_old(self, batch: RolloutBatch, max_staleness: int) -> None:
+        """No token was sampled by weights more than `max_staleness` syncs older than those that learn, nor by newer ones."""
+        ages = np.concatenate(batch.ages())
+        if ages.min() < 0 or ages.max() > max_staleness:
+            self._fail(
+                f"tokens were sampled by weights {ages.min()} to {ages.max()} syncs older than those that learn from them "
+                f"(algorithm.max_staleness={max_staleness})"
+            )
+
     def ratio_is_one(self, update: Update, sequences: Sequence[TrainingSequence]) -> None:
         """The first update on fresh rollouts starts from the policy that sampled: rho = 1 for every token."""
         gaps = [

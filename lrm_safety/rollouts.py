@@ -60,7 +60,16 @@ class Rollout:
     finish_reason: str
     """`stop` or `length`."""
     weights_version: int
-    """Version of the weights that sampled it."""
+    """Version of the weights that sampled it, or its first tokens."""
+    taken_over: tuple[tuple[int, int], ...] = ()
+    """(token, version) for each sync in its middle: from this token on that version sampled. Empty for almost all, so that a
+    version for every token costs nothing."""
+
+    @property
+    def versions(self) -> TokenIds:
+        """[T] the version of the weights that sampled each token."""
+        starts, versions = zip((0, self.weights_version), *self.taken_over, strict=True)
+        return np.repeat(np.asarray(versions, dtype=np.int32), np.diff([*starts, len(self.response_ids)]))
 
     @property
     def num_tokens(self) -> int:

@@ -60,28 +60,34 @@ class StreamScorer:
     def submit(self, chunks: Iterable[list[Rollout]], num_requests: int) -> list[PendingChunk]:
         """Consume the stream of finished responses to `num_requests` requests, sending each chunk on as it comes."""
         pending: list[PendingChunk] = []
-        self._waiting({"queue/rollout": num_requests})
+        self.owed(num_requests)
         for rollouts in chunks:
             num_requests -= len(rollouts)
-            self._waiting({"queue/rollout": num_requests})
-            responses = [
-                self._parser.parse(rollout.response_ids.tolist(), rollout.finish_reason) for rollout in rollouts
-            ]
-            conversations = [self._conversation(*pair) for pair in zip(rollouts, responses, strict=True)]
-            reference = None
-            if self._reference is not None:
-                reference = self._reference.submit([training_sequence(rollout) for rollout in rollouts])
-            steps: list[list[Step]] = [[] for _ in rollouts]
-            prefixes: list[list[Conversation]] | None = None
-            if self._settings.granularity == "segment":
-                parts = [
-                    cut(*triple, self._parser, self._settings.segment)
-                    for triple in zip(rollouts, responses, conversations, strict=True)
-                ]
-                steps, prefixes = [part[0] for part in parts], [part[1] for part in parts]
-            ticket = self._reward.submit(conversations, prefixes)
-            pending.append(PendingChunk(rollouts, responses, steps, ticket, reference))
+            self.owed(num_requests)
+            pending.append(self.send(rollouts))
         return pending
+
+    def owed(self, num_requests: int) -> None:
+        """Tell how many responses the engines still owe."""
+        self._waiting({"queue/rollout": num_requests})
+
+    def send(self, rollouts: list[Rollout]) -> PendingChunk:
+        """Begin to score one chunk; returns at once."""
+        responses = [self._parser.parse(rollout.response_ids.tolist(), rollout.finish_reason) for rollout in rollouts]
+        conversations = [self._conversation(*pair) for pair in zip(rollouts, responses, strict=True)]
+        reference = None
+        if self._reference is not None:
+            reference = self._reference.submit([training_sequence(rollout) for rollout in rollouts])
+        steps: list[list[Step]] = [[] for _ in rollouts]
+        prefixes: list[list[Conversation]] | None = None
+        if self._settings.granularity == "segment":
+            parts = [
+                cut(*triple, self._parser, self._settings.segment)
+                for triple in zip(rollouts, responses, conversations, strict=True)
+            ]
+            steps, prefixes = [part[0] for part in parts], [part[1] for part in parts]
+        ticket = self._reward.submit(conversations, prefixes)
+        return PendingChunk(rollouts, responses, steps, ticket, reference)
 
     def collect(self, pending: list[PendingChunk]) -> RolloutBatch:
         """Wait for the scores and put everything in the order of the requests."""

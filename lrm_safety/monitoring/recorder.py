@@ -32,7 +32,7 @@ class Recorder:
     """Records metrics and sampled rollouts of a run; a context manager that closes its views.
 
     `name`, `command` and `config` are what W&B shows of the run, `limits` bounds the console's progress, and `evidence` is
-    what the diagnosis knows besides metrics. `resume_state` is what `state()` gave for the checkpoint and `resume_update` the
+    what the diagnosis knows besides metrics. `batches`: every batch is recorded too, in batches.jsonl. `resume_state` is what `state()` gave for the checkpoint and `resume_update` the
     checkpoint's update: later lines of metrics.jsonl are dropped, since those updates are done again. A run that starts anew
     drops all.
     Raises DataError when metrics.jsonl holds a line that is no record.
@@ -51,12 +51,14 @@ class Recorder:
         resume_state: Mapping[str, Any] | None = None,
         resume_update: int | None = None,
         console: Console | None = None,
+        batches: bool = False,
     ) -> None:
         self._run_dir = Path(run_dir)
         self._name = name
         self._tracking = tracking
         self._tracker_id: str | None = (resume_state or {}).get("tracker_id")
         self._file = MetricsFile(self._run_dir / "metrics.jsonl", resume_update)
+        self._batches = MetricsFile(self._run_dir / "batches.jsonl", resume_update) if batches else None
         self._alarms = Alarms()
         self._findings: Findings | None = None
         if tracking.diagnosis:
@@ -107,6 +109,11 @@ class Recorder:
                 title = f"{finding.rule}: {finding.evidence[0].name}"
                 self._wandb.alert(title, text, "ERROR" if finding.level == "fail" else "WARN")
 
+    def batch(self, update: int, record: Mapping[str, Any]) -> None:
+        """Write which batch the updates up to `update` learned from (batch_record.py)."""
+        assert self._batches is not None, "a recorder of no batches"
+        self._batches.append({"update": update, **record})
+
     def rollout_table(self, update: int, rows: Sequence[RolloutRow]) -> None:
         """Show tracking.table_rows of the rollouts, spread over the reward, in W&B every tracking.table_every calls and at the
         end; with tracking.log_text also to a file."""
@@ -143,6 +150,8 @@ class Recorder:
     def rewind(self, update: int | None) -> None:
         """Forget the records after `update` (None: all), before a restart within this process does them again."""
         self._file.rewind(update)
+        if self._batches:
+            self._batches.rewind(update)
         if self._tensorboard:
             self._tensorboard.rewrite(self._file.lines())
         if self._findings:
@@ -163,6 +172,8 @@ class Recorder:
             self._tensorboard.close()
         if self._findings:
             self._findings.close()
+        if self._batches:
+            self._batches.close()
         self._file.close()
 
     def __enter__(self) -> Recorder:

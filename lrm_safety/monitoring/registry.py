@@ -195,6 +195,12 @@ METRICS: tuple[Metric, ...] = (
         0.05,
     ),
     Metric(
+        "mismatch/stale_mean_abs_logprob",
+        "nats",
+        "Mean |log-prob difference| of tokens that older weights sampled, the others' figures leave them out; with "
+        "algorithm.max_staleness alone.",
+    ),
+    Metric(
         "sync/probe_mean_abs", "nats", "Mean |log-prob difference| on the probe after a sync, worst engine.", 0.0, 0.1
     ),
     Metric("sync/probe_q99_abs", "nats", "What 99 % of its tokens are at most.", 0.0, 0.4),
@@ -207,9 +213,25 @@ METRICS: tuple[Metric, ...] = (
         0.0,
         0.0,
     ),
-    Metric("rollout/version_lag", "versions", "Weights versions between sampling and the first update.", 0.0, 0.0),
+    Metric(
+        "rollout/version_lag",
+        "versions",
+        "Weights versions between sampling and the first update, of the oldest token; at most algorithm.max_staleness.",
+    ),
+    Metric(
+        "rollout/version_lag_mean", "versions", "The same, mean over the tokens; with algorithm.max_staleness alone."
+    ),
+    Metric(
+        "rollout/stale_fraction",
+        "fraction",
+        "Tokens that older weights sampled than those that learn from them; with algorithm.max_staleness alone.",
+    ),
     Metric("time/iteration_seconds", "seconds", "Everything since the previous record."),
-    Metric("time/generate_seconds", "seconds", "Sampling, with the scoring that overlaps it."),
+    Metric(
+        "time/generate_seconds",
+        "seconds",
+        "Sampling, with the scoring that overlaps it; with algorithm.max_staleness what the loop had to wait for it.",
+    ),
     Metric("time/score_wait_seconds", "seconds", "Waiting for rewards and reference after sampling was done."),
     Metric("time/logprobs_seconds", "seconds", "The trainer's own log-probs of the sampled tokens."),
     Metric("time/update_seconds", "seconds", "Forward, backward and optimiser steps."),
@@ -218,7 +240,11 @@ METRICS: tuple[Metric, ...] = (
     Metric("time/checkpoint_seconds", "seconds", "Saving a checkpoint; it appears in the record after it."),
     Metric("time/startup_seconds", "seconds", "Start-up: data, groups, restoring a checkpoint."),
     Metric("time/controller_seconds", "seconds", "What none of the phases accounts for."),
-    Metric("speed/generate_tokens_per_second", "tokens/s", "Sampled tokens per second of the generate phase."),
+    Metric(
+        "speed/generate_tokens_per_second",
+        "tokens/s",
+        "Sampled tokens per second of the generate phase; with algorithm.max_staleness of the iteration, all of which samples.",
+    ),
     Metric("speed/update_tokens_per_second", "tokens/s", "Response tokens per second of the update phase."),
     Metric("memory/*_rss_gib", "GiB", "Resident host memory of a worker, named GROUP_INDEX."),
     Metric("memory/*_rss_peak_gib", "GiB", "Largest resident host memory of a worker so far."),

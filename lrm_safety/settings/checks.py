@@ -107,6 +107,11 @@ def _check_rollout(settings: Settings) -> None:
     if rollout.weight_transfer == ("nccl" if together else "ipc"):
         reason = "trainer and engine share a GPU, which cannot be two NCCL ranks" if together else "they share no GPU"
         raise ConfigError(f"rollout.weight_transfer={rollout.weight_transfer}: {reason}; use auto")
+    if together and algorithm.max_staleness:
+        raise ConfigError(
+            f"algorithm.max_staleness={algorithm.max_staleness}: engines that share their GPUs with the trainer cannot sample "
+            "while it updates; use 0, or a layout apart such as cluster=node_8gpu_split"
+        )
     if together and rollout.gpu_memory_utilization > COLOCATED_GPU_MEMORY:
         raise ConfigError(
             f"rollout.gpu_memory_utilization={rollout.gpu_memory_utilization}: engines that share their GPUs with the trainer "

@@ -119,6 +119,10 @@ class AlgorithmSettings:
     (lrm_safety/algorithm/corrections.py)."""
     correction_cap: Annotated[Float, Field(ge=1)] = 2.0
     """Cap of the importance weight."""
+    max_staleness: Annotated[NonNegativeInt, Field(le=16)] = 0
+    """Iterations by which the weights that sampled a token may be older than those that learn from it. 0: engines and trainer take
+    turns, and a run repeats to the last bit. k: while the trainer updates, engines sample up to k batches ahead and take new
+    weights between two steps; needs a correction, or old_logprobs=rollout."""
     kl: KLSettings = field(default_factory=KLSettings)
     """Distance from the reference."""
 
@@ -155,6 +159,11 @@ class AlgorithmSettings:
                 )
             nothing_reads(self, ["correction_cap"], "with algorithm.old_logprobs=rollout; use recompute")
         elif self.correction == "off":
+            if self.max_staleness:
+                raise Conflict(
+                    f"max_staleness={self.max_staleness}: older weights sample some tokens, which nothing corrects; use "
+                    "algorithm.correction=tis, mask or icepop, or algorithm.old_logprobs=rollout"
+                )
             nothing_reads(self, ["correction_cap"], "with algorithm.correction=off; use tis, mask or icepop")
 
 

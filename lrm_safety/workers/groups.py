@@ -21,6 +21,7 @@ from ..settings import ClusterSettings, Settings
 from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated, transfer_backend
 from .address import check_address
+from .continuous_group import ContinuousRolloutGroup
 from .control_store import ControlStore, kill_stopped, leave_without
 from .every_node import this_node_id
 from .placement import Placement, granted, nodes_of, release, reserve
@@ -93,6 +94,7 @@ class StartedGroups(ABC, Generic[Told]):
         shortens the watchdog's patience."""
         self._told: Told = told
         self._asked_to_wait, self._on_replacement, self._is_stopping = on_wait, on_replacement, is_stopping
+        self._beside: Callable[[], None] = lambda: None
         self._watchdog: Watchdog | None = None
         self._store: ControlStore | None = None
         self._placements: dict[str, Placement] = {}
@@ -127,6 +129,11 @@ class StartedGroups(ABC, Generic[Told]):
             self._store.check()
         if self._watchdog is not None:
             self._watchdog.check()
+        self._beside()
+
+    def while_waiting(self, call: Callable[[], None]) -> None:
+        """Have `call` called about once a second of every wait, in the thread that waits; it must not wait itself."""
+        self._beside = call
 
     def _watch(self, directory: Path | None) -> Watchdog:
         """Between the reservation and the first actor: look from now on whether Ray answers, and workers that will beat."""
@@ -267,7 +274,8 @@ class Groups(StartedGroups[Settings]):
         watchdog = self._watch(directory)
         self.policy = PolicyGroup(PolicySpec.of(settings), place["policy"], on_wait, watchdog)
         self._groups["policy"] = self.policy
-        self.rollout = RolloutGroup(EngineSpec.of(settings), place["rollout"], on_wait, on_replacement, watchdog)
+        engines = ContinuousRolloutGroup if settings.algorithm.max_staleness else RolloutGroup
+        self.rollout = engines(EngineSpec.of(settings), place["rollout"], on_wait, on_replacement, watchdog)
         self._groups["rollout"] = self.rollout
         if shared:
             self.reward = SharedRewardGroup(shared, RewardSpec.of(self._told), on_wait)

@@ -5,7 +5,7 @@ The groups of this package are what a run has; a test may give anything else tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +41,22 @@ class Engine(Protocol):
 
     def describe(self) -> list[str]:
         """What the engines are, in lines for a person."""
+        ...
+
+
+class ContinuousEngine(Engine, Protocol):
+    """What samples responses while whoever asked does other things."""
+
+    def ask(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> None:
+        """Begin to answer requests, behind those that were asked before. `request_id`s differ from those that are open."""
+        ...
+
+    def answered(self, seconds: float = 0.0) -> list[Rollout]:
+        """What has been answered since the last call; waits up to `seconds` where nothing has."""
+        ...
+
+    def replace_lost(self) -> None:
+        """Replace what died; the trainer holds the weights that were published last."""
         ...
 
 
@@ -138,4 +154,8 @@ class LearningGroups(SupervisedGroups, Protocol):
 
     def publish_weights(self) -> int:
         """Give the trainer's weights to every engine under the next version, which is returned."""
+        ...
+
+    def while_waiting(self, call: Callable[[], None]) -> None:
+        """Have `call` called about once a second of every wait, in the thread that waits; it must not wait itself."""
         ...

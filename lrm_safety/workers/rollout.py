@@ -43,6 +43,8 @@ class RolloutWorker:
         self._llm: Any = None
         self._under_way: dict[str, tuple[str, GenerationRequest]] = {}
         """The engine's own id and the request, by the name that the engine's output has."""
+        self._ended_beside: list[Rollout] = []
+        """What ended in steps that were made for something else."""
 
     def start(self) -> None:
         """Load the model from `model.path`; its weights count as version 0.
@@ -109,8 +111,9 @@ class RolloutWorker:
 
     def abandon(self) -> None:
         """Take out what is under way, and leave the engine idle."""
-        self._clear([internal for internal, _ in self._under_way.values()])
+        open_ids = [internal for internal, _ in self._under_way.values()]
         self._under_way.clear()
+        self._clear(open_ids)
 
     @property
     def busy(self) -> bool:
@@ -132,17 +135,20 @@ class RolloutWorker:
         parameters = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False, flat_logprobs=True)
         open_ids: dict[str, str] = {}
         results: dict[str, TokenValues] = {}
+        names = [f"probe {position}" for position in range(len(sequences))]
         try:
-            for position, sequence in enumerate(sequences):
-                open_ids[str(position)] = engine.add_request(str(position), _prompt(sequence), parameters)
+            for name, sequence in zip(names, sequences, strict=True):
+                open_ids[name] = engine.add_request(name, _prompt(sequence), parameters)
             while open_ids:
-                for output in engine.step():
-                    if output.finished:
+                outputs = engine.step()
+                for output in outputs:
+                    if output.request_id in open_ids and output.finished:
                         del open_ids[output.request_id]
                         results[output.request_id] = np.asarray(output.prompt_logprobs.logprobs, dtype=np.float32)
+                self._ended_beside += self._ended(outputs)
         finally:
             self._clear(list(open_ids.values()))
-        return [results[str(position)] for position in range(len(sequences))]
+        return [results[name] for name in names]
 
     def init_weight_transfer(self, info: dict[str, Any]) -> None:
         """`nccl` and `ipc`: agree on the transfer with the trainer's sender; the dictionary is the backend's own."""
@@ -231,7 +237,15 @@ class RolloutWorker:
         """One step of the engine: what ended with it."""
         with PROGRESS.piece("responses", len(self._under_way)):
             outputs = self._llm.llm_engine.step()
-        return [_rollout(self._under_way.pop(output.request_id)[1], output) for output in outputs]
+        return self._ended(outputs)
+
+    def _ended(self, outputs: Sequence[Any]) -> list[Rollout]:
+        """What of these outputs answers requests that were under way."""
+        return [
+            _rollout(self._under_way.pop(output.request_id)[1], output)
+            for output in outputs
+            if output.request_id in self._under_way
+        ]
 
     def _idle_engine(self) -> Any:
         engine = self._llm.llm_engine
@@ -252,7 +266,7 @@ class RolloutWorker:
         if open_ids:
             engine.abort_request(open_ids, internal=True)
         if self._spec.rollout.tensor_parallel_size == 1:  # an engine in other processes sends nothing while idle
-            engine.step()
+            self._ended_beside += self._ended(engine.step())
 
 
 def start_failure(error: Exception, rollout: RolloutSettings) -> LrmSafetyError:
@@ -363,9 +377,7 @@ def _rollout(request: GenerationRequest, output: Any) -> Rollout:
     completion = output.outputs[0]
     if completion.finish_reason not in ("stop", "length"):
         raise InvariantError(f"rollout: request {request.request_id} ended with {completion.finish_reason}")
-    spans = completion.weight_versions
-    if len(spans) != 1:
-        raise InvariantError(f"rollout: request {request.request_id} was sampled by several weights versions")
+    first, *others = completion.weight_versions
     return Rollout(
         request_id=request.request_id,
         prompt_index=request.prompt_index,
@@ -373,5 +385,6 @@ def _rollout(request: GenerationRequest, output: Any) -> Rollout:
         response_ids=np.asarray(completion.token_ids, dtype=np.int32),
         logprobs=np.asarray(completion.logprobs.logprobs, dtype=np.float32),
         finish_reason=completion.finish_reason,
-        weights_version=int(spans[0].version),
+        weights_version=int(first.version),
+        taken_over=tuple((span.start, int(span.version)) for span in others),
     )

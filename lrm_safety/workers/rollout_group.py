@@ -54,6 +54,8 @@ class EngineCalls:
 class RolloutGroup:
     """vLLM engines that sample responses."""
 
+    worker: type[RolloutWorker] = RolloutWorker
+
     def __init__(
         self,
         spec: EngineSpec,
@@ -70,7 +72,7 @@ class RolloutGroup:
         self._takes_turns = is_colocated(spec.cluster)
         self._group = WorkerGroup(
             "rollout",
-            RolloutWorker,
+            self.worker,
             spec.cluster.rollout.num_workers,
             placement,
             engine_environment(spec),

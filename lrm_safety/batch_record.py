@@ -1,0 +1,123 @@
+"""batches.jsonl of a run with `algorithm.max_staleness`: which batch each iteration learned from, and what it proves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .algorithm.mismatch import MAX_LOG_RATIO
+from .datasets.prompts import PromptSource
+from .experience import RolloutBatch
+from .monitoring.metrics_file import whole_lines
+from .settings import AlgorithmSettings
+from .settings.training import CORRECTIONS
+
+
+def batch_record(batch: RolloutBatch, iteration: int, algorithm: AlgorithmSettings) -> dict[str, Any]:
+    """What is kept of the batch of this iteration, counted from 1. JSON.
+
+    `weights_version` is that of the weights before its first update. Each response has its prompt's row, its number of tokens,
+    `versions` as [first token, version] pairs, and where weights correct: how many of its tokens were capped or dropped
+    (`corrected`) and the mean `weight`.
+    """
+    corrects = algorithm.old_logprobs == "recompute" and algorithm.correction != "off"
+    responses = []
+    for index, rollout in enumerate(batch.rollouts):
+        versions = [[0, rollout.weights_version], *map(list, rollout.taken_over)]
+        row = {"prompt": rollout.prompt_index, "tokens": len(rollout.response_ids), "versions": versions}
+        if corrects:
+            delta = torch.from_numpy(batch.policy[index].logprobs - rollout.logprobs)
+            ratio = delta.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+            correction = CORRECTIONS.get(algorithm.correction, "algorithm.correction")
+            weights, corrected = correction.weigh(ratio, algorithm.correction_cap)
+            row |= {"corrected": int(corrected.sum()), "weight": float(weights.mean())}
+        responses.append(row)
+    return {
+        "iteration": iteration,
+        "weights_version": batch.weights_version,
+        "correction": algorithm.correction if corrects else None,
+        "responses": responses,
+    }
+
+
+def problems(
+    run: Path, algorithm: AlgorithmSettings, num_prompts: int, seed: int, *, updates: int | None = None
+) -> Iterator[str]:
+    """What in a run's batches.jsonl and metrics.jsonl is not as it must be; nothing: every batch is accounted for.
+
+    - Iterations are recorded once each, in order, without a gap, in both files; `updates`: the last one's.
+    - Each batch holds the prompts that the run's seed draws for it, each `samples_per_prompt` times: whatever was in flight when
+      a run was stopped was asked again, and nothing was learned from twice.
+    - The version of the weights grows by one an iteration, and that of the tokens of a response never falls.
+    - No token is older than `max_staleness` syncs, and age and correction are those that metrics.jsonl tells.
+    """
+    source = PromptSource(num_prompts, algorithm.rollout_batch_size, seed)
+    per_iteration = algorithm.num_responses // algorithm.mini_batch_size
+    metrics = {line["update"]: line for _, line in whole_lines(run / "metrics.jsonl") if "train/loss" in line}
+    last: dict[str, Any] | None = None
+    seen: list[int] = []
+    for _, batch in whole_lines(run / "batches.jsonl"):
+        number, where = len(seen) + 1, f"iteration {batch['iteration']}"
+        seen.append(batch["update"])
+        if (batch["iteration"], batch["update"]) != (number, number * per_iteration):
+            yield f"{where}, update {batch['update']} stands where iteration {number} should"
+            return
+        drawn = sorted(source.next_batch() * algorithm.samples_per_prompt)
+        if sorted(response["prompt"] for response in batch["responses"]) != drawn:
+            yield f"{where} did not learn from the prompts that were drawn for it"
+        if last is not None and batch["weights_version"] != last["weights_version"] + 1:
+            yield f"{where} learned with version {batch['weights_version']} after {last['weights_version']}"
+        yield from (f"{where}, {problem}" for problem in _of_tokens(batch, algorithm.max_staleness))
+        if batch["update"] not in metrics:
+            yield f"{where} is not in metrics.jsonl"
+        else:
+            yield from (f"{where}, {problem}" for problem in _of_metrics(batch, metrics[batch["update"]]))
+        last = batch
+    if missing := sorted(set(metrics) - set(seen)):
+        yield f"updates {missing} of metrics.jsonl have no batch"
+    if updates is not None and seen[-1:] != [updates]:
+        yield f"ends after update {seen[-1] if seen else 0} and not {updates}"
+
+
+def _ages(batch: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """(age in syncs, tokens of that age) of every span of every response."""
+    found = []
+    for response in batch["responses"]:
+        starts = [start for start, _ in response["versions"]] + [response["tokens"]]
+        spans = zip(starts, starts[1:], response["versions"], strict=False)
+        found += [(batch["weights_version"] - version, end - start) for start, end, (_, version) in spans]
+    return found
+
+
+def _of_tokens(batch: Mapping[str, Any], max_staleness: int) -> Iterator[str]:
+    for index, response in enumerate(batch["responses"]):
+        starts, versions = zip(*response["versions"], strict=True)
+        if starts[0] != 0 or not _rises([*starts, response["tokens"]]) or not _rises(versions):
+            yield f"response {index} has versions {response['versions']} of {response['tokens']} tokens"
+    ages = [age for age, _ in _ages(batch)]
+    if min(ages) < 0 or max(ages) > max_staleness:
+        yield f"tokens of {min(ages)} to {max(ages)} syncs"
+
+
+def _of_metrics(batch: Mapping[str, Any], line: Mapping[str, Any]) -> Iterator[str]:
+    """Where batches.jsonl and metrics.jsonl tell different things of one iteration."""
+    ages = _ages(batch)
+    tokens = sum(count for _, count in ages)
+    told = {
+        "rollout/version_lag": max(age for age, _ in ages),
+        "rollout/version_lag_mean": sum(age * count for age, count in ages) / tokens,
+        "rollout/stale_fraction": sum(count for age, count in ages if age) / tokens,
+    }
+    if batch["correction"] is not None:
+        told["mismatch/corrected_fraction"] = sum(response["corrected"] for response in batch["responses"]) / tokens
+    for name, value in told.items():
+        if not math.isclose(line.get(name, math.nan), value, rel_tol=1e-6, abs_tol=1e-9):
+            yield f"{name} is {line.get(name)} in metrics.jsonl and {value} in batches.jsonl"
+
+
+def _rises(values: Sequence[int]) -> bool:
+    return all(one < other for one, other in zip(values, values[1:], strict=False))

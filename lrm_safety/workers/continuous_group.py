@@ -1,0 +1,128 @@
+"""The controller's side of engines that sample while the trainer trains (`algorithm.max_staleness` above 0)."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from ..errors import InvariantError
+from ..rollouts import GenerationRequest, Rollout, SamplingParameters
+from .continuous import ContinuousWorker
+from .group import DEATHS, describe
+from .rollout_group import Publish, RolloutGroup
+
+TURN_SECONDS = 0.2
+"""How long an engine that has nothing to tell keeps a question: a weight sync waits as long at most."""
+
+
+class ContinuousRolloutGroup(RolloutGroup):
+    """Engines that are asked now and answer later. Whoever asks may do other things meanwhile; nothing here waits but `answered`
+    when it is told to.
+
+    A dead engine is noticed by `answered`, and replaced by `replace_lost` or by the next weight sync: only then does the trainer
+    hold the weights that the others have. What it had not answered is asked again then.
+    """
+
+    worker = ContinuousWorker
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._open: list[dict[int, GenerationRequest]] = [{} for _ in range(len(self._group))]
+        self._turns: list[deque[Any]] = [deque() for _ in self._open]
+        self._lost: dict[int, Exception] = {}
+        self._ask_again: set[int] = set()
+        self._sampling: SamplingParameters | None = None
+        self._deadline = 0.0
+
+    def ask(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> None:
+        """Begin to answer requests, behind those that were asked before; each goes to the engine that has the fewest open.
+
+        `request_id`s differ from those that are open, and `sampling` is the same for all.
+        """
+        self._sampling = sampling
+        self._deadline = time.monotonic() + self._spec.rollout.timeout_seconds
+        shares: list[list[GenerationRequest]] = [[] for _ in self._open]
+        for request in requests:
+            engine = min(range(len(shares)), key=lambda i: len(self._open[i]) + len(shares[i]))
+            shares[engine].append(request)
+        for engine, share in enumerate(shares):
+            self._open[engine] |= {request.request_id: request for request in share}
+            self._turn(engine, share)
+
+    def answered(self, seconds: float = 0.0) -> list[Rollout]:
+        """What has been answered since the last call; waits up to `seconds` where nothing has. Every request is answered once.
+
+        Raises WorkerError once nothing has been answered for `rollout.timeout_seconds`.
+        """
+        if seconds:
+            self._on_wait()
+        for engine, turns in enumerate(self._turns):
+            if self._open[engine] and not turns:
+                self._turn(engine, [])
+        first = [turns[0] for turns in self._turns if turns]
+        if not first:
+            return []
+        ray.wait(first, num_returns=1, timeout=seconds)
+        rollouts: list[Rollout] = []
+        for engine, turns in enumerate(self._turns):
+            while turns and ray.wait([turns[0]], timeout=0.0)[0]:
+                rollouts += self._read(engine, turns.popleft())
+        if rollouts or not any(self._open):
+            self._deadline = time.monotonic() + self._spec.rollout.timeout_seconds
+        elif time.monotonic() > self._deadline:
+            raise self._too_slow(sum(map(len, self._open)))
+        return rollouts
+
+    def replace_lost(self) -> None:
+        """Replace the engines that died while nothing could be done about it; the trainer holds the published weights."""
+        for engine, error in list(self._lost.items()):
+            self._revive(engine, error)
+
+    def generate(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
+        """See `RolloutGroup.generate`; everything that was asked has been answered before."""
+        if any(self._open):
+            raise InvariantError(f"rollout: {sum(map(len, self._open))} responses are under way beside a batch")
+        self.replace_lost()
+        yield from super().generate(requests, sampling)
+
+    def load_weights(self, version: int, publish: Publish) -> None:
+        """See `RolloutGroup.load_weights`; requests stay in the engines, and go on under the new weights."""
+        super().load_weights(version, publish)
+        self._repeat()
+
+    def _revive(self, engine: int, error: Exception) -> None:
+        super()._revive(engine, error)
+        self._lost.pop(engine, None)
+        self._turns[engine].clear()
+        self._ask_again.add(engine)
+        if self._published is not None:  # otherwise it is given its weights together with the others
+            self._repeat()
+
+    def _repeat(self) -> None:
+        """Ask engines in the place of dead ones what those had not answered."""
+        engines, self._ask_again = self._ask_again, set()
+        for engine in engines:
+            self._turn(engine, list(self._open[engine].values()))
+
+    def _turn(self, engine: int, requests: list[GenerationRequest]) -> None:
+        if engine not in self._lost and engine not in self._ask_again:
+            self._turns[engine].append(self._group.submit(engine, "answered", requests, self._sampling, TURN_SECONDS))
+
+    def _read(self, engine: int, turn: Any) -> list[Rollout]:
+        try:
+            rollouts: list[Rollout] = ray.get(turn)
+        except DEATHS as error:
+            self._lost[engine] = error
+            self._turns[engine].clear()
+            return []
+        except RayTaskError as error:
+            raise describe("rollout", engine, "answered", error) from error
+        for rollout in rollouts:
+            if self._open[engine].pop(rollout.request_id, None) is None:
+                raise InvariantError(f"rollout engine {engine} answered request {rollout.request_id} twice")
+        return rollouts
