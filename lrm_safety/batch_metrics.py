@@ -50,13 +50,13 @@ def iteration_metrics(
             algorithm,
             [ages[i] for i in fresh] if algorithm.max_staleness else None,
         )
-        | staleness_metrics(np.concatenate(ages), algorithm.max_staleness)
     )
 
 
-def staleness_metrics(ages: np.ndarray, max_staleness: int) -> dict[str, float]:
-    """How much older than the weights that learn those are that sampled: `ages` in syncs, of every token [total]."""
-    metrics = {"rollout/version_lag": float(ages.max())}
+def staleness_metrics(batch: RolloutBatch, max_staleness: int) -> dict[str, float]:
+    """How much older the weights are that sampled than those that learn, in syncs."""
+    ages = np.concatenate(batch.ages())
+    metrics: dict[str, float] = {"rollout/version_lag": int(ages.max())}
     if max_staleness:
         metrics["rollout/version_lag_mean"] = float(ages.mean())
         metrics["rollout/stale_fraction"] = float((ages > 0).mean())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def batch_record(batch: RolloutBatch, iteration: int, algorithm: AlgorithmSettin
         versions = [[0, rollout.weights_version], *map(list, rollout.taken_over)]
         row = {"prompt": rollout.prompt_index, "tokens": len(rollout.response_ids), "versions": versions}
         if corrects:
-            delta = torch.from_numpy(batch.policy[index].logprobs - rollout.logprobs)
+            delta = torch.from_numpy(batch.policy[index].logprobs - rollout.logprobs).double()
             ratio = delta.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
             correction = CORRECTIONS.get(algorithm.correction, "algorithm.correction")
             weights, corrected = correction.weigh(ratio, algorithm.correction_cap)
@@ -88,8 +89,8 @@ def _ages(batch: Mapping[str, Any]) -> list[tuple[int, int]]:
     found = []
     for response in batch["responses"]:
         starts = [start for start, _ in response["versions"]] + [response["tokens"]]
-        spans = zip(starts, starts[1:], response["versions"], strict=False)
-        found += [(batch["weights_version"] - version, end - start) for start, end, (_, version) in spans]
+        spans = zip(pairwise(starts), response["versions"], strict=True)
+        found += [(batch["weights_version"] - version, end - start) for (start, end), (_, version) in spans]
     return found
 
 
@@ -120,4 +121,4 @@ def _of_metrics(batch: Mapping[str, Any], line: Mapping[str, Any]) -> Iterator[s
 
 
 def _rises(values: Sequence[int]) -> bool:
-    return all(one < other for one, other in zip(values, values[1:], strict=False))
+    return all(one < other for one, other in pairwise(values))

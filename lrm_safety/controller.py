@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .algorithm.shaping import RunningMoments
-from .batch_metrics import iteration_metrics, rollout_rows
+from .batch_metrics import iteration_metrics, rollout_rows, staleness_metrics
 from .batch_record import batch_record
 from .datasets.prompts import PromptSource
 from .errors import InvariantError, RewardError
@@ -100,7 +100,8 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
             metrics = iteration_metrics(batch, mini_batches, updates, self.settings.algorithm, self.run.reflection_ids)
             if "kl/per_response" in metrics:
                 self.kl_controller.update(metrics["kl/per_response"], len(batch.rollouts))
-            self.record(batch, learned, metrics | sync)
+            staleness = staleness_metrics(batch, self.settings.algorithm.max_staleness)
+            self.record(batch, learned, metrics | sync | staleness)
 
     def restored(self) -> None:
         """The trainer's weights go to the engines in every case."""

@@ -1,4 +1,4 @@
-"""Where the loop's batches come from: sampled when they are asked for, or begun up to `algorithm.max_staleness` iterations ahead."""
+"""Where the loop's batches come from: sampled when they are asked for, or begun up to `max_staleness` iterations before."""
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ class Recorder:
     """Records metrics and sampled rollouts of a run; a context manager that closes its views.
 
     `name`, `command` and `config` are what W&B shows of the run, `limits` bounds the console's progress, and `evidence` is
-    what the diagnosis knows besides metrics. `batches`: every batch is recorded too, in batches.jsonl. `resume_state` is what `state()` gave for the checkpoint and `resume_update` the
-    checkpoint's update: later lines of metrics.jsonl are dropped, since those updates are done again. A run that starts anew
-    drops all.
+    what the diagnosis knows besides metrics. `batches`: every batch is recorded too, in batches.jsonl. `resume_state` is what
+    `state()` gave for the checkpoint and `resume_update` the checkpoint's update: later lines of metrics.jsonl are dropped, since
+    those updates are done again. A run that starts anew drops all.
     Raises DataError when metrics.jsonl holds a line that is no record.
     """
 

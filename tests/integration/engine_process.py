@@ -13,10 +13,11 @@ from lrm_safety.workers.specs import EngineSpec
 
 
 class _Engine:
-    def __init__(self, spec: EngineSpec) -> None:
+    def __init__(self, spec: EngineSpec, continuous: bool) -> None:
+        from lrm_safety.workers.continuous import ContinuousWorker
         from lrm_safety.workers.rollout import RolloutWorker
 
-        self._worker = RolloutWorker(spec, 0)
+        self._worker = (ContinuousWorker if continuous else RolloutWorker)(spec, 0)
         self._worker.start()
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -24,11 +25,11 @@ class _Engine:
 
 
 class EngineProcess(Isolated):
-    """Starts a RolloutWorker; `run(function, ...)` calls `function(worker, ...)` there and returns its result."""
+    """Starts a RolloutWorker, or a `continuous` one; `run(function, ...)` calls `function(worker, ...)` there and returns its result."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, continuous: bool = False) -> None:
         spec = EngineSpec.of(settings)
-        super().__init__(_Engine, spec, environment=engine_environment(spec))
+        super().__init__(_Engine, spec, continuous, environment=engine_environment(spec))
         self.wait()
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:

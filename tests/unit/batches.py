@@ -74,6 +74,7 @@ def batch(
         scores=scores(total),
         policy={} if policy is None else token_scores(policy),
         reference={} if reference is None else token_scores(reference),
+        weights_version=3,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from lrm_safety.batch_metrics import (
     kl_metrics,
     mismatch_metrics,
     response_metrics,
+    staleness_metrics,
     update_metrics,
 )
 from lrm_safety.monitoring.registry import find
@@ -33,6 +35,37 @@ def sequence(index: int, length: int, old: list[float] | None, values: list[floa
 
 def update(of: dict[int, TokenScores], loss: float = 0.0, norm: float = 1.0, lr: float = 1e-6) -> Update:
     return Update(loss, norm, lr, of)
+
+
+def test_the_mismatch_is_that_of_tokens_of_the_present_weights() -> None:
+    """Tokens 0 and 2 were sampled by older weights, whose differences of 1 and 0.5 tell of them and not of the engine; the weights
+    correct them all the same: exp(1) is above the cap of 2."""
+    trainer, engine = [floats([-1.0, -1.0, -1.0])], [floats([-2.0, -1.1, -1.5])]
+    algorithm = AlgorithmSettings(max_staleness=2)
+    figures = mismatch_metrics(trainer, engine, algorithm, [np.array([2, 0, 1])])
+    assert figures["mismatch/max_abs_logprob"] == pytest.approx(0.1, abs=1e-6)
+    assert figures["mismatch/mean_exp"] == pytest.approx(math.exp(0.1), abs=1e-6)
+    assert figures["mismatch/stale_mean_abs_logprob"] == pytest.approx(0.75, abs=1e-6)
+    assert figures["mismatch/corrected_fraction"] == pytest.approx(1 / 3)
+    none_fresh = mismatch_metrics(trainer, engine, algorithm, [np.array([2, 1, 1])])
+    assert none_fresh.keys() == {"mismatch/stale_mean_abs_logprob", "mismatch/corrected_fraction"}
+    all_fresh = mismatch_metrics(trainer, engine, algorithm, [np.array([0, 0, 0])])
+    assert all_fresh == mismatch_metrics(trainer, engine, algorithm)
+
+
+def test_staleness() -> None:
+    """Version 3 samples both responses but for the last token of the second, which version 4 samples; version 5 learns."""
+    of = batch([0.0, 0.0], [2, 3])
+    of.rollouts[1] = replace(of.rollouts[1], taken_over=((2, 4),))
+    of.weights_version = 5
+    assert staleness_metrics(of, 2) == {
+        "rollout/version_lag": 2,
+        "rollout/version_lag_mean": pytest.approx((4 * 2 + 1) / 5),
+        "rollout/stale_fraction": 1.0,
+    }
+    of.weights_version = 4
+    assert staleness_metrics(of, 2)["rollout/stale_fraction"] == pytest.approx(4 / 5)
+    assert staleness_metrics(batch([0.0], [2]), 0) == {"rollout/version_lag": 0}
 
 
 def test_entropy_is_split_at_the_end_of_the_trace() -> None:

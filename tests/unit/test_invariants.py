@@ -171,3 +171,16 @@ def test_versions(engines: list[int], agrees: bool) -> None:
         ):
             strict.versions_agree(engines, 4)
         assert len(notes) == 1
+
+
+@pytest.mark.parametrize(("learns", "ages"), [(2, "-1 to -1"), (5, "2 to 2"), (9, "6 to 6")])
+def test_tokens_that_are_too_old_or_too_new(learns: int, ages: str) -> None:
+    """Version 3 samples the made batch."""
+    of = batch([0.0], [2])
+    strict, _ = checks("strict")
+    for allowed in (3, 4):
+        of.weights_version = allowed
+        strict.not_too_old(of, 1)
+    of.weights_version = learns
+    with pytest.raises(InvariantError, match=f"weights {ages} syncs older .*max_staleness=1"):
+        strict.not_too_old(of, 1)

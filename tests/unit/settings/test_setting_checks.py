@@ -93,6 +93,14 @@ BROKEN = {
     "CUDA's transfer on the CPU": (["rollout.weight_transfer=nccl"], ["rollout.weight_transfer=nccl", "cuda"]),
     "the CPU's transfer on CUDA": ([*CUDA, "rollout.weight_transfer=shm"], ["rollout.weight_transfer=shm", "cuda"]),
     "Ray's store for CUDA": ([*CUDA, "rollout.weight_transfer=object_store"], ["weight_transfer=object_store", "nccl"]),
+    "older weights that nothing corrects": (
+        ["algorithm.max_staleness=1", "algorithm.correction=off"],
+        ["algorithm.max_staleness=1", "algorithm.correction=tis", "old_logprobs=rollout"],
+    ),
+    "sampling ahead on the trainer's GPU": (
+        ["cluster=node_8gpu_colocated", "rollout=vllm_colocated", "algorithm.max_staleness=1"],
+        ["algorithm.max_staleness=1", "share their GPUs", "cluster=node_8gpu_split"],
+    ),
     "unknown group colocated": (["cluster.colocate=[[policy,judge]]"], ["cluster.colocate", "judge"]),
     "group colocated twice": (
         ["cluster.colocate=[[reward,reference],[reward,rollout]]"],
@@ -324,6 +332,12 @@ WHOLE = {
     "any estimator where none is used": ["algorithm.kl.placement=none", "algorithm.kl.estimator=k3"],
     "no clip at all": ["algorithm.clip_low=null", "algorithm.clip_high=null"],
     "a dual clip": ["algorithm.dual_clip=1.01"],
+    "sampling ahead beside the trainer": [*CUDA, "algorithm.max_staleness=2"],
+    "sampling ahead under the engine's own log-probs": [
+        "algorithm.max_staleness=1",
+        "algorithm.old_logprobs=rollout",
+        "algorithm.correction=off",
+    ],
     "top-k under the engine's own log-probs": [
         "rollout.top_k=5",
         "rollout.top_p=0.9",
