@@ -1,4 +1,4 @@
-"""A run whose engines sample ahead is stopped, killed, and loses an engine with responses under way: every batch is accounted for."""
+"""A run whose engines sample ahead is stopped, killed, and loses an engine with requests under way: no batch is lost."""
 
 from __future__ import annotations
 

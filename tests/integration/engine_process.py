@@ -25,7 +25,8 @@ class _Engine:
 
 
 class EngineProcess(Isolated):
-    """Starts a RolloutWorker, or a `continuous` one; `run(function, ...)` calls `function(worker, ...)` there and returns its result."""
+    """Starts a RolloutWorker, or a `continuous` one; `run(function, ...)` calls `function(worker, ...)` there and returns its
+    result."""
 
     def __init__(self, settings: Settings, *, continuous: bool = False) -> None:
         spec = EngineSpec.of(settings)
