@@ -1,6 +1,7 @@
 """THE loop: REINFORCE++ over four groups of workers. Read `Controller.iterate` first.
 
-One iteration takes a batch of prompts through sampling, scoring, advantages, one or more updates, and a weight sync.
+One iteration takes a batch of prompts through sampling, scoring, advantages, one or more updates, and a weight sync. Whether
+its batch is sampled now or was begun while earlier ones were learned from is known to `generation.py` alone.
 The controller holds no model and no tensor heavier than the rollouts. When a run resumes, evaluates and saves stands in
 `lifecycle.py`.
 """
@@ -172,14 +173,13 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
         self.recorder.note(f"the rollouts are saved in {path}")
 
     def evaluate_if_due(self) -> None:
-        """Held-out sets at update 0, every `every_updates`, and at the end."""
+        """Held-out sets at update 0, every `every_updates`, and at the end; by engines that do nothing else."""
         every = self.settings.evaluation.every_updates
         due = self.update == 0 or self.finished or self.schedule.crossed(self.update, every)
         if not every or not due or self.is_evaluated:
             return
-        with self.recorder.phases.phase("generate"):
-            self.generation.settle()
         with self.recorder.phases.phase("evaluate"):
+            self.generation.settle()
             chunks = self.groups.rollout.generate(self.evaluation.requests, self.evaluation.sampling)
             metrics, records = self.evaluation.grade([rollout for chunk in chunks for rollout in chunk])
         write_records(self.run.directory / "evaluation", self.update, records, log_text=self.settings.tracking.log_text)
