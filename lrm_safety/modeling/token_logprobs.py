@@ -53,16 +53,20 @@ class ChunkedHead(nn.Module):
         return torch.cat(chunks, dim=1)
 
     def _chunk(self, hidden: Tensor, targets: Tensor, output: nn.Linear, temperature: float) -> Tensor:
-        logits = linear(hidden, output.weight, output.bias).float() / self.logit_divisor
+        logits = linear(hidden, output.weight, output.bias).float()
+        # A division by one changes no bit, and copies the logits, forward, recomputed and backward.
+        if self.logit_divisor != 1.0:
+            logits = logits / self.logit_divisor
         if self.softcap is not None:
             logits = torch.tanh(logits / self.softcap) * self.softcap
-        logits = logits / temperature
+        if temperature != 1.0:
+            logits = logits / temperature
         normaliser = torch.logsumexp(logits, dim=-1)
         logprobs = logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser
         with torch.no_grad():
             # A token that cannot be drawn (a logit of -inf) adds nothing: 0 * -inf would be no number.
             every = (logits - normaliser[:, None]).clamp_(min=torch.finfo(logits.dtype).min)
-            entropy = -(every.exp() * every).sum(dim=-1)
+            entropy = -every.exp().mul_(every).sum(dim=-1)
         return torch.stack((logprobs, entropy))
 
 

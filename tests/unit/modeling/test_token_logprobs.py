@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Gemma2ForCausalLM
 
 from lrm_safety.errors import ModelError
@@ -127,3 +128,43 @@ def test_dummy_is_empty_with_a_gradient_path(tiny_qwen):
 def test_unknown_meaning_of_logits_scaling_is_refused(tiny_qwen):
     with pytest.raises(ModelError, match="logits_scaling"):
         TokenLogprobs(tiny_qwen(logits_scaling=2.0), temperature=1.0, chunk_tokens=4)
+
+
+class Divisions(TorchDispatchMode):
+    """Counts divisions of tables [rows, `columns`]."""
+
+    def __init__(self, columns):
+        super().__init__()
+        self.columns, self.count = columns, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket is torch.ops.aten.div and args[0].shape[-1] == self.columns:
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("divisor", "temperature", "divisions"), [(1.0, 1.0, 0), (1.0, 0.5, 1), (4.0, 1.0, 1), (4.0, 0.5, 2)]
+)
+def test_what_divides_by_one_is_left_out_and_changes_no_bit(divisor, temperature, divisions):
+    generator = torch.Generator().manual_seed(3)
+    output = torch.nn.Linear(8, 31, bias=False)
+    hidden, targets = torch.randn(10, 8, generator=generator), torch.randint(0, 31, (10,), generator=generator)
+    head = ChunkedHead(divisor, None, chunk_tokens=16)
+
+    mine = hidden.clone().requires_grad_()
+    with Divisions(31) as watch:
+        values = head(mine, targets, output, temperature)
+        forward = watch.count
+        values[0].sum().backward()
+    # Backward: the chunk's forward pass again, and the gradient of each division, which is one.
+    assert (forward, watch.count) == (divisions, 3 * divisions)
+
+    theirs = hidden.clone().requires_grad_()
+    logits = output(theirs).float() / divisor / temperature
+    table = logits - torch.logsumexp(logits, dim=-1, keepdim=True)
+    chosen = logits.gather(1, targets[:, None])[:, 0] - torch.logsumexp(logits, dim=-1)
+    chosen.sum().backward()
+    assert torch.equal(values[0], chosen)
+    assert torch.equal(values[1], -(table.exp() * table).sum(dim=-1))
+    assert torch.equal(mine.grad, theirs.grad)
