@@ -13,6 +13,7 @@ VENV ?= .venv
 DEVICE ?= cpu
 BIN := $(VENV)/bin
 SITE := $(VENV)/site-builder
+PEERS ?= $(VENV)/peers
 STAMP := $(VENV)/.installed
 CODE := $(wildcard lrm_safety hydra_plugins launchers tests benchmarks)
 SCRIPTS := .ci/run constraints/install_cpu.sh docker/install.sh launchers/slurm/run.sbatch tests/stand_in_slurm/scontrol
@@ -25,7 +26,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export RAY_USAGE_STATS_ENABLED ?= 0
 export VLLM_NO_USAGE_STATS ?= 1
 
-.PHONY: help setup browser doctor demo study test test-unit lint format bench drill docs build-miniature clean
+.PHONY: help setup browser doctor demo study test test-unit lint format bench peers drill docs build-miniature clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -87,7 +88,19 @@ format: setup ## rewrite the code in the project's style
 	@$(BIN)/ruff format $(CODE)
 
 bench: setup ## measure speed and memory into outputs/bench/bench.json
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks --peers $(PEERS)
+
+# TRL without what it requires: it sees the packages of $(VENV), so that both sides run on one torch and one transformers.
+peers: setup ## install TRL into an environment of its own, for the figures of `make bench` that compare with it
+	@pin="$$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["peers"])')"; \
+	if [ "$$(cat $(PEERS)/installed 2>/dev/null)" = "$$pin" ]; then exit 0; fi; \
+	echo "installing $$pin into $(PEERS): a few MB"; \
+	packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	$(BIN)/python -m venv $(PEERS); \
+	$(BIN)/python -c "$$packages" > "$$($(PEERS)/bin/python -c "$$packages")/project.pth"; \
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $$pin || { \
+	  echo "make: pip cannot find $$pin; without it the figures that compare with TRL are not measured" >&2; exit 1; }; \
+	echo "$$pin" > $(PEERS)/installed
 
 drill: setup ## do harm to runs in every way and see what becomes of them (half an hour, three at a time; some as root); ONLY="stop_engine ..." SEED=0
 	@$(BIN)/python tests/drill --seed $(or $(SEED),0) $(ONLY)

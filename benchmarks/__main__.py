@@ -11,8 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import controller, demo, evaluation, generation, logprob_memory, observation, packing, sweep, sync, update
-from .figures import Context, Figure, NotMeasured
+from . import controller, demo, evaluation, generation, logprob_memory, observation, packing, peers, sweep, sync, update
+from .figures import Context, Figure, NotInstalled, NotMeasured
 from .report import Outcome, exit_status, show, write
 from .system import Systems
 
@@ -133,6 +133,34 @@ FIGURES = (
         "<=",
         sweep.ratio,
     ),
+    Figure(
+        "trl_ratio_miniature",
+        "tokens/s from prompts to updated weights / TRL's, miniature",
+        1.5,
+        ">=",
+        peers.trl_ratio("miniature"),
+    ),
+    Figure(
+        "limit_ratio_miniature",
+        "the same / bare vLLM and torch one after the other, miniature",
+        0.9,
+        ">=",
+        peers.limit_ratio("miniature"),
+    ),
+    Figure(
+        "trl_ratio_smollm2",
+        "tokens/s from prompts to updated weights / TRL's, SmolLM2-135M on STAR-1",
+        1.3,
+        ">=",
+        peers.trl_ratio("smollm2"),
+    ),
+    Figure(
+        "limit_ratio_smollm2",
+        "the same / bare vLLM and torch one after the other, SmolLM2-135M on STAR-1",
+        0.9,
+        ">=",
+        peers.limit_ratio("smollm2"),
+    ),
     Figure("demo_seconds", "the demo, start to end", None, "<=", demo.measure("seconds")),
     Figure("demo_peak_rss_gib", "its peak memory, all processes, GiB", None, "<=", demo.measure("peak_rss_gib")),
 )
@@ -144,7 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [figure for figure in FIGURES if not options.only or figure.key in options.only]
     console = Console(stderr=True)
     systems = Systems(options.threads, options.overrides)
-    context = Context(systems, options.rounds, options.threads, options.output.parent.absolute())
+    context = Context(systems, options.rounds, options.threads, options.output.parent.absolute(), options.peers)
     outcomes = []
     try:
         for figure in chosen:
@@ -166,6 +194,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="recorded rounds of each comparison (3)")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="OpenMP threads of each side")
     parser.add_argument("--output", type=Path, default=DIRECTORY / "bench.json", help="the file to write")
+    parser.add_argument("--peers", type=Path, default=Path(sys.prefix, "peers"), help="what `make peers` made")
     parser.add_argument("overrides", nargs="*", help="configuration overrides, such as cluster=node_8gpu_split")
     return parser.parse_args(arguments)
 
@@ -173,16 +202,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def measured(figure: Figure, context: Context) -> Outcome:
     """One figure. Whatever goes wrong ends that figure alone."""
     begin = time.monotonic()
-    measurement, reason = None, ""
+    measurement, reason, excused = None, "", False
     try:
         measurement = figure.measure(context)
     except NotMeasured as error:
-        reason = str(error)
+        reason, excused = str(error), isinstance(error, NotInstalled)
     except Exception as error:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"[:300]
         context.systems.end()
-    return Outcome(figure, measurement, reason, time.monotonic() - begin, os.getloadavg()[0])
+    return Outcome(figure, measurement, reason, time.monotonic() - begin, os.getloadavg()[0], excused)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,10 @@ class NotMeasured(Exception):
     """A figure could not be measured; the message says why in one line."""
 
 
+class NotInstalled(NotMeasured):
+    """Something optional is not installed, which the message names with the way to it: no failure."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What every measurement gets."""
@@ -26,6 +30,8 @@ class Context:
     """OpenMP threads of each side."""
     directory: Path
     """Where runs that a measurement needs are written."""
+    peers: Path
+    """The environment that `make peers` makes."""
 
     def rounds_of(self, model: str) -> int:
         """The miniature's rounds take a second or two: three times as many."""

@@ -32,6 +32,8 @@ class Outcome:
     """How long measuring took."""
     load: float = 0.0
     """The machine's one-minute load average when it ended: 1 a core is full."""
+    excused: bool = False
+    """What it needs is optional and not installed."""
 
     @property
     def verdict(self) -> str:
@@ -43,9 +45,10 @@ class Outcome:
 
 
 def exit_status(outcomes: Sequence[Outcome], *, strict: bool) -> int:
-    """1 when a figure with a target could not be measured, and with `strict` when one was missed."""
+    """1 when a figure with a target could not be measured and is not excused, and with `strict` when one was missed."""
     failures = {"not measured", "missed"} if strict else {"not measured"}
-    return int(any(one.verdict in failures and one.figure.target is not None for one in outcomes))
+    judged = [one for one in outcomes if one.figure.target is not None and not one.excused]
+    return int(any(one.verdict in failures for one in judged))
 
 
 def write(path: Path, outcomes: Sequence[Outcome], threads: int) -> None:

@@ -104,13 +104,14 @@ class Systems:
 
     def __init__(self, threads: int, overrides: list[str]) -> None:
         self._threads = threads
-        self._overrides = overrides
+        self.overrides = overrides
+        """Of the command line."""
         self._running: tuple[str, System] | None = None
         self._folder = tempfile.TemporaryDirectory()
 
     def settings(self, model: str) -> Settings:
         """Settings of `miniature` or `smollm2`, without end token; converts SmolLM2 when it is not there yet."""
-        settings = settings_of(model, self._threads, self._overrides)
+        settings = settings_of(model, self._threads, self.overrides)
         endless = without_end_token(Path(settings.model.path), Path(self._folder.name, model))
         return replace(settings, model=replace(settings.model, path=str(endless)))
 

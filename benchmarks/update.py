@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,28 +28,32 @@ NORM_TOLERANCE = 0.02
 class BareTrainer:
     """The same model, optimiser and packed rows without lrm_safety: full logits of the response tokens, one process."""
 
-    def __init__(self, settings: Settings) -> None:
-        from transformers import AutoModelForCausalLM
-
-        from lrm_safety.modeling.load import DTYPES, attention_implementation
-
+    def __init__(self, settings: Settings, lr: float = LR) -> None:
         self._settings, trainer = settings, settings.trainer
         self._device = settings.cluster.device
-        model = AutoModelForCausalLM.from_pretrained(
-            settings.model.path,
-            dtype=DTYPES[settings.model.dtype],
-            attn_implementation=attention_implementation(settings.model.attention, self._device),
-        ).to(self._device)
+        model = self._load()
         if trainer.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self._model = model.train()
         self._optimizer = torch.optim.AdamW(
             model.parameters(),
-            lr=LR,
+            lr=lr,
             betas=(trainer.beta1, trainer.beta2),
             eps=trainer.epsilon,
             weight_decay=trainer.weight_decay,
         )
+
+    def _load(self) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        from lrm_safety.modeling.load import DTYPES, attention_implementation
+
+        model = self._settings.model
+        return AutoModelForCausalLM.from_pretrained(
+            model.path,
+            dtype=DTYPES[model.dtype],
+            attn_implementation=attention_implementation(model.attention, self._device),
+        ).to(self._device)
 
     def update(self, micro_batches: list[list[TrainingSequence]]) -> tuple[float, float]:
         """Seconds of one optimiser step, and the gradient's norm."""
@@ -63,7 +68,16 @@ class BareTrainer:
         return time.perf_counter() - begin, norm_value
 
     def _loss(self, batch: list[TrainingSequence], num_tokens: int) -> torch.Tensor:
-        ids, positions, predict, targets, advantages = [], [], [], [], []
+        logprobs = self._logprobs(self._model, batch)
+        known = [sequence.old_logprobs for sequence in batch]
+        old = logprobs.detach() if known[0] is None else self._joined(known, torch.float32)
+        ratio = torch.exp(logprobs - old)
+        advantages = self._joined([sequence.advantages for sequence in batch], torch.float32)
+        return -(ratio * advantages).sum() / num_tokens
+
+    def _logprobs(self, model: torch.nn.Module, batch: list[TrainingSequence]) -> torch.Tensor:
+        """float32 [response tokens]: of one packed row."""
+        ids, positions, predict, targets = [], [], [], []
         start = 0
         for sequence in batch:
             size = sequence.num_tokens
@@ -71,22 +85,18 @@ class BareTrainer:
             positions.append(np.arange(size))
             predict.append(np.arange(start + len(sequence.prompt_ids) - 1, start + size - 1))
             targets.append(sequence.response_ids)
-            advantages.append(sequence.advantages)
             start += size
-
-        def joined(arrays: list[np.ndarray], dtype: torch.dtype = torch.int64) -> torch.Tensor:
-            return torch.from_numpy(np.concatenate(arrays)).to(self._device, dtype)
-
-        logits = self._model(
-            input_ids=joined(ids)[None],
-            position_ids=joined(positions)[None],
+        logits = model(
+            input_ids=self._joined(ids)[None],
+            position_ids=self._joined(positions)[None],
             use_cache=False,
-            logits_to_keep=joined(predict),
+            logits_to_keep=self._joined(predict),
         ).logits[0]
         table = torch.log_softmax(logits.float() / self._settings.rollout.temperature, dim=-1)
-        logprobs = table.gather(-1, joined(targets)[:, None]).squeeze(-1)
-        ratio = torch.exp(logprobs - logprobs.detach())
-        return -(ratio * joined(advantages, torch.float32)).sum() / num_tokens
+        return table.gather(-1, self._joined(targets)[:, None]).squeeze(-1)
+
+    def _joined(self, arrays: list[np.ndarray], dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate(arrays)).to(self._device, dtype)
 
 
 def sequences_of(count: int, prompt_tokens: int, response_tokens: int, seed: int = 0) -> list[TrainingSequence]:

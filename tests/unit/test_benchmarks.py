@@ -82,7 +82,7 @@ def test_a_failing_measurement_ends_that_figure_alone(tmp_path, capsys):
     def lacking(context):
         raise NotMeasured("no data")
 
-    context = Context(Systems(1, []), 1, 1, tmp_path)
+    context = Context(Systems(1, []), 1, 1, tmp_path, tmp_path)
     assert measured(figure(measure=broken), context).reason == "ZeroDivisionError: no rounds"
     assert "ZeroDivisionError" in capsys.readouterr().err
     assert measured(figure(measure=lacking), context).reason == "no data"

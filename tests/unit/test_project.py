@@ -122,7 +122,7 @@ def test_every_import_is_declared(repository_root: Path, pyproject: dict) -> Non
     code, tests = (
         [repository_root / name for name in names] for names in (("lrm_safety", "launchers"), ("tests", "benchmarks"))
     )
-    for folders, extras in ((code, ("cpu", "gpu")), (tests, ("cpu", "gpu", "dev"))):
+    for folders, extras in ((code, ("cpu", "gpu")), (tests, ("cpu", "gpu", "dev", "peers"))):
         absent = {name for name in imported(*folders) if not distributions_of(name) & declared(pyproject, *extras)}
         assert not absent, f"imported and not declared in pyproject.toml: {sorted(absent)}"
 
@@ -139,7 +139,7 @@ def test_what_is_declared_is_imported_or_explained(repository_root: Path, pyproj
     )
     needless = declared(pyproject) - code - explained
     assert not needless, f"pyproject.toml declares for all what no module imports and no comment explains: {needless}"
-    needless = declared(pyproject, "cpu", "gpu", "smollm2", "dev") - code - tests - explained
+    needless = declared(pyproject, "cpu", "gpu", "smollm2", "peers", "dev") - code - tests - explained
     assert not needless, f"pyproject.toml declares in an extra what nothing imports and no comment explains: {needless}"
     assert not explained & code, "what is imported needs no explanation"
 
