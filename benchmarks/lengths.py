@@ -16,15 +16,20 @@ RESPONSE_PERCENTILES = (117, 227, 244, 267, 293, 313, 335, 365, 399, 446, 596, 6
 """Of STAR-1's 1,000 rows under SmolLM2's tokenizer."""
 
 
+def star1_file() -> Path | None:
+    """A local copy of STAR-1: $LRM_SAFETY_DATA/star1/STAR-1.json, where it is there."""
+    root = os.environ.get("LRM_SAFETY_DATA")
+    file = Path(root, "star1", "STAR-1.json") if root else None
+    return file if file is not None and file.is_file() else None
+
+
 def star1_lengths() -> tuple[np.ndarray, str]:
     """[N, 2] tokens of question and response, and where they come from.
 
     Read from $LRM_SAFETY_DATA/star1/STAR-1.json when that and SmolLM2's tokenizer are there.
     """
-    root = os.environ.get("LRM_SAFETY_DATA")
-    file = Path(root, "star1", "STAR-1.json") if root else None
-    tokenizer_folder = cache_directory() / "smollm2_135m"
-    if file is None or not file.is_file() or not tokenizer_folder.is_dir():
+    file, tokenizer_folder = star1_file(), cache_directory() / "smollm2_135m"
+    if file is None or not tokenizer_folder.is_dir():
         return recorded_lengths(1000, seed=0), "recorded percentiles"
     from transformers import AutoTokenizer
 

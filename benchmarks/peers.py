@@ -18,6 +18,7 @@ from lrm_safety.settings.compose import compose_settings
 
 from .bare_loop import BareLoop
 from .figures import Context, Measurement, NotInstalled, NotMeasured
+from .lengths import star1_file
 from .loop import Loop
 from .rounds import Round, check_same_work, facts, rate_ratio, take_turns
 from .system import EXPERIMENTS
@@ -37,6 +38,7 @@ def overrides_of(model: str, rounds: int) -> list[str]:
     """The ready-made experiment of a model as it stands but for what makes it RLOO on a batch that all sides can do, and for
     what belongs to no iteration (evaluation, checkpoints, tracker, console)."""
     batch = PROMPTS * SAMPLES
+    local = star1_file() if model == "smollm2" else None
     return [
         *(f"experiment={EXPERIMENTS[model]}", "algorithm=rloo"),
         *(f"algorithm.rollout_batch_size={PROMPTS}", f"algorithm.samples_per_prompt={SAMPLES}"),
@@ -44,6 +46,7 @@ def overrides_of(model: str, rounds: int) -> list[str]:
         f"schedule.max_updates={UPDATES * rounds}",
         *("evaluation=none", "checkpoint.every_updates=0", "checkpoint.best_metric=null"),
         *("tracking=disabled", "tracking.console=off"),
+        *([] if local is None else [f"data.path={local}"]),
     ]
 
 

@@ -138,6 +138,16 @@ def test_leave_one_out_by_hand():
     assert [one.item() for one in of_three] == [4.5, 0.0, -4.5]
 
 
+def test_star1_is_read_from_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "star1" / "STAR-1.json"
+    monkeypatch.setenv("LRM_SAFETY_DATA", str(tmp_path))
+    assert not any(one.startswith("data.path") for one in overrides_of("smollm2", 1))  # then the hub is asked
+    file.parent.mkdir()
+    file.touch()
+    assert overrides_of("smollm2", 1)[-1] == f"data.path={file}"
+    assert not any(one.startswith("data.path") for one in overrides_of("miniature", 1))
+
+
 def test_all_sides_are_told_of_the_same_work(tmp_path: Path):
     settings, _ = compose_settings(overrides_of("miniature", rounds=5))
     assert (settings.algorithm.name, settings.algorithm.num_responses) == ("rloo", 64)
