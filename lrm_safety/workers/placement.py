@@ -164,7 +164,7 @@ def reserve(
     raise ClusterError(
         f"cluster={cluster.name}: resources not free within cluster.placement_timeout_seconds="
         f"{cluster.placement_timeout_seconds:g}; asked for {'; '.join(map(str, sets))}; {_state(nodes, cluster)}; lower "
-        "num_workers, cpus_per_worker or gpus_per_worker, or wait for other jobs"
+        "num_workers, cpus_per_worker or gpus_per_worker, or wait for other jobs (of a sweep: hydra.launcher.concurrency)"
     )
 
 

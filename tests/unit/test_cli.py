@@ -189,7 +189,7 @@ def test_what_a_command_was_called_before_names_the_word_of_today(
             "no Ray cluster answers at http://127.0.0.1:1 (",
         ),
         (["demo", "algorithm.gamma=2"], "algorithm.gamma=2: must be at most 1"),
-        (["fetch"], "fetch: give one name"),
+        (["fetch"], "fetch: give names"),
         (["fetch", "gpt5"], "fetch gpt5: nothing of this name; known: "),
         (["build-miniature"], "build-miniature: give the output folder"),
         (["docs", "--force"], "docs: knows --check only, not --force"),

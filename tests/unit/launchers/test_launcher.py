@@ -167,13 +167,19 @@ NO_AGENT_YET = RuntimeError(
 )
 
 
-def test_a_cluster_that_has_just_started_gets_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cluster_that_has_just_started_gets_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.setattr(launching, "POLL_SECONDS", 0.001)
     job = Job("lrm-safety train", tmp_path, {})
     assert submit(cast(Any, Server(NO_AGENT_YET, NO_AGENT_YET, "raysubmit_1")), job) == "raysubmit_1"
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(launching, "QUIET_SECONDS", 0.0)
+    assert submit(cast(Any, Server(NO_AGENT_YET, NO_AGENT_YET, "raysubmit_1")), job) == "raysubmit_1"
+    assert capsys.readouterr().out == "waiting for the cluster's job agent, at most 60 s ...\n", "once"
 
     monkeypatch.setattr(launching, "AGENT_TIMEOUT_SECONDS", 0.01)
-    with pytest.raises(ClusterError, match=r"no job agent after 0.01 s.*ray stop"):
+    with pytest.raises(ClusterError, match=r"no job agent after 0.01 s.*52365.*listen-port=52366"):
         submit(cast(Any, Server(NO_AGENT_YET)), job)
 
 
