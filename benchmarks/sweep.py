@@ -16,7 +16,8 @@ AT_ONCE = 2
 
 
 def ratio(context: Context) -> Measurement:
-    """Seconds with two at a time / with one, from command to table; SFT of the miniature on one rank, which leaves one of two cores idle."""
+    """Seconds with two at a time / with one, from command to table; SFT of the miniature on one rank, which leaves a core of two
+    idle."""
     context.systems.end()
     seconds = {at_once: _sweep(at_once) for at_once in (1, AT_ONCE)}
     return Measurement(seconds[AT_ONCE] / seconds[1], {"seconds": seconds, "points": len(SEEDS), "updates": UPDATES})

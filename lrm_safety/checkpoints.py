@@ -54,6 +54,7 @@ NOT_IDENTITY = frozenset(
         "rollout.probe_every_syncs",
         "rollout.probe_tolerance",
         "cluster.name",
+        "cluster.peak_tflops",
         "cluster.address",
         "cluster.local_num_cpus",
         "cluster.strategy",

@@ -149,7 +149,8 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
 
     def record(self, batch: RolloutBatch, learned: AdvantageBatch, metrics: dict[str, float]) -> None:
         """Everything known about this iteration, into metrics.jsonl and its views."""
-        metrics |= learned.metrics | self.groups.memory()
+        usage = self.groups.usage()
+        metrics |= learned.metrics | usage.memory
         metrics |= {
             "train/iteration": self.iteration,
             "train/passes": self.schedule.passes(self.iteration),
@@ -158,9 +159,15 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
             "rollout/num_respelled": float(self.run.prompts.num_respelled),
         }
         seconds = self.recorder.phases.take()
+        # Engines that sample ahead do so in all of the iteration.
         sampling = "iteration" if self.settings.algorithm.max_staleness else "generate"
-        for name, phase in (("generate", sampling), ("update", "update")):
-            metrics[f"speed/{name}_tokens_per_second"] = batch.num_tokens / seconds[f"time/{phase}_seconds"]
+        metrics |= self.speed.metrics(
+            [len(rollout.prompt_ids) for rollout in batch.rollouts],
+            [len(rollout.response_ids) for rollout in batch.rollouts],
+            seconds | {"time/generate_seconds": seconds[f"time/{sampling}_seconds"]},
+            usage.work,
+            [rollout.prompt_index for rollout in batch.rollouts],
+        )
         if self.settings.algorithm.max_staleness:
             self.recorder.batch(self.update, batch_record(batch, self.iteration, self.settings.algorithm))
         self.recorder.record(self.update, metrics | seconds)

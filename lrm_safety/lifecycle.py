@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from .checkpoints import Checkpoint
@@ -12,6 +15,7 @@ from .errors import DataError, FolderLostError, JudgeError
 from .interruption import Interruption, StopRequested
 from .monitoring.recorder import Recorder
 from .preparation import Prepared
+from .speed import Speed
 from .workers.protocols import SupervisedGroups
 
 Run = TypeVar("Run", bound=Prepared[Any])
@@ -29,6 +33,8 @@ class TrainingRun(ABC, Generic[Run, GroupsOf]):
         self.schedule = run.schedule
         self.groups: GroupsOf = groups
         self.recorder, self.interruption = recorder, interruption
+        self.speed = Speed(run.settings, groups.cluster, groups.cards())
+        groups.usage()  # what the start took is no iteration's
         self.update = 0
         self.last_evaluation: dict[str, float] = {}
         """Figures of held-out data, with the `update` whose weights they are of."""
@@ -79,7 +85,8 @@ class TrainingRun(ABC, Generic[Run, GroupsOf]):
                 boundary, began = self.state(), time.monotonic()
                 self.interruption.check()
                 self.interruption.check_deadline(self.run.settings.checkpoint.stop_after_minutes, self.longest_seconds)
-                self.step()
+                with self.profiled():
+                    self.step()
                 boundary = self.state()
                 self.evaluate_if_due()
                 self.checkpoint_if_due()
@@ -92,6 +99,21 @@ class TrainingRun(ABC, Generic[Run, GroupsOf]):
                 self.checkpoint(boundary)
             raise
         self.checkpoint(self.state())
+
+    @contextmanager
+    def profiled(self) -> Iterator[None]:
+        """Around a step: a profile of it into RUN/profile where `run.profile_updates` names one of its updates."""
+        updates = range(self.update + 1, self.update + 1 + self.schedule.updates_per_iteration)
+        if not set(self.run.settings.run.profile_updates).intersection(updates):
+            yield
+            return
+        phase, folder = partial(self.recorder.phases.phase, "profile"), self.run.directory / "profile"
+        with phase():
+            self.groups.begin_profile()
+        yield
+        with phase():
+            self.groups.end_profile(folder, f"update-{self.update:06d}")
+        self.recorder.note(f"update {self.update}: its profile is in {folder}")
 
     @property
     def finished(self) -> bool:

@@ -63,6 +63,7 @@ class Progress:
         self._ended: dict[tuple[str, str], tuple[float, float]] = {}
         """Longest seconds and largest size by phase and unit."""
         self._phases_with_pieces: set[str] = set()
+        self._worked = 0.0
 
     @contextmanager
     def call(self, phase: str, done: int | None = None) -> Iterator[None]:
@@ -71,12 +72,19 @@ class Progress:
         if self._now.phase:
             yield
             return
-        self._now = _Present(phase, self._now.calls + (done is None), done or 0, began=self._clock())
+        began = self._clock()
+        self._now = _Present(phase, self._now.calls + (done is None), done or 0, began=began)
         try:
             yield
             self._end()
         finally:
             self._now = _Present(calls=self._now.calls, began=self._clock())
+            self._worked += self._now.began - began
+
+    def take_work(self) -> float:
+        """Seconds inside calls that have ended since this was asked last."""
+        worked, self._worked = self._worked, 0.0
+        return worked
 
     @contextmanager
     def piece(self, unit: str, size: float = 1.0, allowed: float = 0.0) -> Iterator[None]:

@@ -51,8 +51,8 @@ class SftTrainer(TrainingRun[PreparedSft, SupervisedGroups]):
             except InvariantError as error:
                 raise InvariantError(f"{error} (rows {', '.join(row.id for row in rows[:8])} and so on)") from error
             self.update += 1
-            seconds = phases.take()
-            num_tokens = sum(len(row.response_ids) for row in rows)
+            usage, seconds = self.groups.usage(), phases.take()
+            lengths = [len(row.prompt_ids) for row in rows], [len(row.response_ids) for row in rows]
             self.recorder.record(
                 self.update,
                 supervised_metrics(rows, result.scores)
@@ -66,10 +66,10 @@ class SftTrainer(TrainingRun[PreparedSft, SupervisedGroups]):
                     "train/iteration": self.update,
                     "train/passes": self.schedule.passes(self.update),
                     "run/restarts": self.run.restarts,
-                    "speed/update_tokens_per_second": num_tokens / seconds["time/update_seconds"],
                 }
+                | self.speed.metrics(*lengths, seconds, usage.work)
                 | seconds
-                | self.groups.memory(),
+                | usage.memory,
             )
 
     def evaluate_if_due(self) -> None:

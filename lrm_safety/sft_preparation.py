@@ -14,6 +14,7 @@ from .modeling.load import load_tokenizer
 from .preparation import Prepared, check_policy, find_checkpoint, load_rows, model_content, open_store, with_paths
 from .schedule import Schedule
 from .settings import DataSettings, ModelSettings, ScheduleSettings, SftSettings, SupervisedSettings
+from .settings.checks import check_profile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,6 +48,7 @@ def prepare_sft(settings: SftSettings, directory: Path) -> PreparedSft:
             f"sft.batch_size={sft.batch_size}: is above the {len(rows)} training rows of {supervised.source}; lower it or "
             "use more rows"
         )
+    check_profile(settings.run.profile_updates, num_updates(settings, len(rows)), "the updates of the run")
     store = open_store(settings.checkpoint, directory)
     return PreparedSft(
         settings=settings,

@@ -20,7 +20,7 @@ from ..files import write_atomically
 from ..lab.planning.assumptions import Assumptions
 from ..lab.planning.memory import GIB
 from ..lab.planning.plan import make_plan, refuse_what_cannot_fit
-from ..lab.planning.shapes import num_parameters
+from ..modeling.shapes import num_parameters
 from ..monitoring.grafana import dashboard
 from ..monitoring.registry import metrics_page
 from ..settings.compose import TRAIN

@@ -13,7 +13,7 @@ from ..lab.planning.assumptions import split
 from ..lab.planning.duration import generate_speed
 from ..lab.planning.memory import GIB
 from ..lab.planning.plan import Plan, make_plan, refuse_what_cannot_fit
-from ..lab.planning.shapes import num_parameters
+from ..modeling.shapes import num_parameters
 from ..settings import Settings
 from ..settings.compose import TRAIN
 from .launch import parse

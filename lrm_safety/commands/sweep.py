@@ -14,9 +14,9 @@ from typing import Any
 from rich.console import Console
 
 from ..errors import ConfigError, LrmSafetyError
-from ..lab.planning.memory import num_gpus
 from ..launching import Job, connect, plan_job
 from ..places import ClusterJobs, LocalProcesses, cluster_resources, room
+from ..settings.system import num_gpus
 from ..sweeping import Point
 from ..terminal import print_table
 from ..upload import RAY_LIMIT_MIB, look_at

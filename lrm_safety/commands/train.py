@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 from ..controller import Controller
 from ..diagnosis.evidence import Evidence
-from ..errors import ClusterError, ConfigError, LrmSafetyError, WorkerError
+from ..errors import ClusterError, ConfigError, WorkerError
 from ..evaluation.in_loop import InLoopEvaluation
 from ..files import storage_problem
 from ..interruption import Interruption, kept_from_children, stop_caution
 from ..lab.planning.plan import cautions
-from ..lab.planning.shapes import adapter_parameters, num_parameters, shape_of
 from ..lifecycle import TrainingRun
+from ..modeling.shapes import adapter_parameters, num_parameters, shape_if_known
 from ..monitoring.recorder import Recorder, evidence_of
 from ..preparation import Prepared, PreparedRun, prepare
 from ..run_folder import RunFolder
@@ -158,9 +158,8 @@ def check_room(run: Prepared[Any]) -> None:
     know is not looked at.
     """
     settings = run.settings
-    try:
-        shape = shape_of(settings.model.path, "model.path")
-    except LrmSafetyError:
+    shape = shape_if_known(settings.model.path)
+    if shape is None:
         return
     value = 4 if settings.model.dtype == "float32" else 2
     trained = adapter_parameters(shape, settings.trainer.lora) or num_parameters(shape)

@@ -44,7 +44,10 @@ class Panel:
 
 
 OVERVIEW = (
-    Panel("throughput", ("speed/generate_tokens_per_second", "speed/update_tokens_per_second")),
+    Panel(
+        "throughput", tuple(f"speed/{phase}tokens_per_second" for phase in ("", "generate_", "logprobs_", "update_"))
+    ),
+    Panel("share of the time at work", tuple(one.name for one in METRICS if one.name.startswith("speed/busy_"))),
     Panel(
         "seconds of an iteration, by phase",
         tuple(one.name for one in METRICS if one.group == "time" and one.name != "time/iteration_seconds"),

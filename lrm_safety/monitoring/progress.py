@@ -132,7 +132,7 @@ def counted(
     terminal.print(f"{label}: done, {took}", markup=False, highlight=False, soft_wrap=True)
 
 
-PHASES = ("generate", "score_wait", "logprobs", "update", "sync", "evaluate", "checkpoint")
+PHASES = ("generate", "score_wait", "logprobs", "update", "sync", "evaluate", "checkpoint", "profile")
 """Phases of an iteration; each is the metric time/NAME_seconds."""
 
 

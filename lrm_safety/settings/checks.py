@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import get_args
 
 from ..errors import ConfigError
@@ -10,7 +11,7 @@ from .components import REWARDS, reward_kind
 from .evaluation import BENCHMARKS, judge_arguments, judge_kind
 from .system import Group
 from .training import BASELINES
-from .types import nothing_reads
+from .types import nothing_reads, shown
 
 COLOCATED_GPU_MEMORY = 0.6
 """Share of a GPU beside which trainer, reference and reward model still find room."""
@@ -212,6 +213,19 @@ def _check_evaluation(settings: Settings) -> None:
         )
 
 
+def _check_profile(settings: Settings) -> None:
+    check_profile(settings.run.profile_updates, settings.schedule.max_updates, "schedule.max_updates")
+
+
+def check_profile(updates: Sequence[int], last: int, what: str) -> None:
+    """The updates of `run.profile_updates` against the run's last, which `what` says."""
+    beyond = [update for update in updates if update > last]
+    if beyond:
+        raise ConfigError(
+            f"run.profile_updates={shown(list(updates))}: update {beyond[0]} is beyond {what}={last}; name updates of the run"
+        )
+
+
 def check_data(data: DataSettings) -> None:
     """A place where the rows come from."""
     if data.path is None and data.hub_id is None:
@@ -242,4 +256,5 @@ RULES = (
     _check_cluster,
     _check_reward,
     _check_evaluation,
+    _check_profile,
 )

@@ -7,7 +7,7 @@ from omegaconf import MISSING
 from pydantic import Field
 
 from .components import DataSettings, ModelSettings
-from .system import CheckpointSettings, ClusterSettings, TrackingSettings
+from .system import CheckpointSettings, ClusterSettings, ProfileUpdates, TrackingSettings
 from .training import TrainerSettings
 from .types import DIRECTORY, Conflict, Float, Int, PositiveFloat, PositiveInt, Seed, Text, Whole, rule
 
@@ -25,6 +25,9 @@ class SftRunSettings:
     objective: Text | None = None
     """Metric whose last value a run of -m gives to a sweeper that searches, such as hydra-optuna-sweeper; null: none. Example:
     sft/validation_loss."""
+    profile_updates: ProfileUpdates = field(default_factory=list)
+    """Updates whose iterations are profiled into RUN/profile: torch's profiler in every trainer rank, and Ray's
+    timeline (docs/tracking.md). Such an iteration is slower and learns the same. Example: [3,4]."""
 
 
 @dataclass

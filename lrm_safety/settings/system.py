@@ -1,9 +1,10 @@
 """Schema of where a run lives: cluster, checkpoints, tracking."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from .types import (
     DIRECTORY,
@@ -13,16 +14,28 @@ from .types import (
     Int,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     Text,
+    Unfit,
     nothing_reads,
     rule,
 )
+
+
+def _no_update_twice(updates: list[int]) -> list[int]:
+    twice = [update for update in dict.fromkeys(updates) if updates.count(update) > 1]
+    if twice:
+        raise Unfit(f"names update {twice[0]} twice; name each once")
+    return updates
+
 
 Group = Literal["policy", "rollout", "reference", "reward"]
 """A group of workers."""
 Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 """How the workers of a group lie on the nodes, in Ray's words."""
+ProfileUpdates = Annotated[list[PositiveInt], AfterValidator(_no_update_twice)]
+"""Numbers of updates, each once."""
 INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """The variables in which gloo and NCCL look for `cluster.network_interface`."""
 
@@ -70,6 +83,9 @@ class ClusterSettings:
     """Name of the layout."""
     device: Device = "cpu"
     """Where the models live."""
+    peak_tflops: PositiveFloat | None = None
+    """What one GPU (with device=cpu one worker) can do at most, in 10^12 operations a second of model.dtype, dense: speed/mfu_* is
+    the share of it. null: by the GPU's name in bfloat16; without a figure there is no speed/mfu_*."""
     address: Text | None = None
     """Ray cluster to join (auto, host:port); null starts a local one unless a Ray job or RAY_ADDRESS names one."""
     local_num_cpus: PositiveInt | None = None
@@ -106,6 +122,25 @@ class ClusterSettings:
     """The same for a worker that makes no progress, whether it beats or not: so long at least, ten times its longest micro-batch,
     engine step or call of the kind so far (scaled to larger sizes), and start_timeout_seconds for the first of a kind. A call
     that tells no such pieces (a save, an export, a reward in Python) has call_timeout_seconds."""
+
+
+def num_gpus(cluster: ClusterSettings, tensor_parallel_size: int, groups: Iterable[str]) -> float:
+    """GPUs that the groups reserve; parts of one, as in a colocated set, add up."""
+    total = 0.0
+    for name in groups:
+        group = getattr(cluster, name)
+        total += group.num_workers * group.gpus_per_worker * (tensor_parallel_size if name == "rollout" else 1)
+    return round(total, 6)
+
+
+def devices(cluster: ClusterSettings, tensor_parallel_size: int, group: str) -> int:
+    """GPUs that a group computes on, with others or alone; on the CPU, or of a group without a GPU, its workers."""
+    settings: GroupSettings = getattr(cluster, group)
+    count = settings.num_workers * (tensor_parallel_size if group == "rollout" else 1)
+    each = settings.gpus_per_worker
+    if each == 0 or each >= 1 or any(group in together for together in cluster.colocate):
+        return count
+    return -(-count // int(1 / each))  # workers that reserve a part of a GPU share it
 
 
 @dataclass
@@ -208,6 +243,9 @@ class RunSettings:
     objective: Text | None = None
     """Metric whose last value a run of -m gives to a sweeper that searches, such as hydra-optuna-sweeper; null: none. Example:
     evaluation/safety."""
+    profile_updates: ProfileUpdates = field(default_factory=list)
+    """Updates whose iterations are profiled into RUN/profile: torch's profiler in every trainer rank and engine, and Ray's
+    timeline (docs/tracking.md). Such an iteration is slower and learns the same. Example: [3,4]."""
     invariants: Literal["strict", "warn"] = "strict"
     """What a failed self-check does: stop the run, or warn."""
     invariant_tolerance: NonNegativeFloat | None = None

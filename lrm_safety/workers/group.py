@@ -143,23 +143,30 @@ class WorkerGroup:
     def call_living(self, method: str) -> dict[int, Any]:
         """Ask every idle worker what it answers at once; results by index, without those that are dead: who needs such
         a worker will find out."""
-        references = [self.submit(index, method) for index in range(len(self))]
+        return self._answers(method, [self.submit(index, method) for index in range(len(self))], ANSWER_SECONDS)
+
+    def ask(self, question: Callable[..., Any], *arguments: Any, seconds: float = ANSWER_SECONDS) -> dict[int, Any]:
+        """The same for what is no method: `question(worker, *arguments)`, answered in each worker's process."""
+        asked = [worker.__ray_call__.remote(question, *arguments) for worker in self.workers]
+        return self._answers(question.__name__, asked, seconds)
+
+    def _answers(self, method: str, references: Sequence[Any], seconds: float) -> dict[int, Any]:
         found = {}
         for index, reference in enumerate(references):
             try:
-                found[index] = self.answer(index, method, reference)
+                found[index] = self.answer(index, method, reference, seconds)
             except DEATHS:
                 continue
         return found
 
-    def answer(self, index: int, method: str, reference: Any) -> Any:
-        """The result of a call that an idle worker answers at once. Raises one of `DEATHS`, or WorkerError after
-        `ANSWER_SECONDS`."""
-        deadline = time.monotonic() + ANSWER_SECONDS
+    def answer(self, index: int, method: str, reference: Any, seconds: float = ANSWER_SECONDS) -> Any:
+        """The result of a call that an idle worker answers at once. Raises one of `DEATHS`, or WorkerError after so many
+        seconds."""
+        deadline = time.monotonic() + seconds
         while not ray.wait([reference], timeout=1.0)[0]:
             self._on_wait()
             if time.monotonic() > deadline:
-                raise self.silent(index, method, ANSWER_SECONDS)
+                raise self.silent(index, method, seconds)
         return ray.get(reference)
 
     def meeting_point(self, other_nodes: Set[str] = frozenset()) -> tuple[str, int]:

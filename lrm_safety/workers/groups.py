@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -27,6 +28,8 @@ from .every_node import this_node_id
 from .placement import Placement, granted, nodes_of, release, reserve
 from .policy_group import PolicyGroup
 from .preflight import Loaded, check_nodes
+from .protocols import Usage
+from .questions import EXPORT_SECONDS, begin_trace, card, end_trace, process, usage, write_timeline
 from .rollout_group import RolloutGroup
 from .scoring_group import ReferenceGroup, RewardGroup
 from .shared_reward import SharedRewardGroup
@@ -93,12 +96,16 @@ class StartedGroups(ABC, Generic[Told]):
         is called with a line for every worker that is replaced. `is_stopping`: whether the run has been asked to stop, which
         shortens the watchdog's patience."""
         self._told: Told = told
+        self.cluster = told.cluster
+        """With as many workers of each group as were started."""
         self._asked_to_wait, self._on_replacement, self._is_stopping = on_wait, on_replacement, is_stopping
         self._beside: Callable[[], None] = lambda: None
         self._watchdog: Watchdog | None = None
         self._store: ControlStore | None = None
         self._placements: dict[str, Placement] = {}
         self._groups: dict[str, Group] = {}
+        self._traced = ["policy"]
+        self._profile_began = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -174,14 +181,39 @@ class StartedGroups(ABC, Generic[Told]):
         names = {node["NodeID"]: str(node["NodeManagerHostname"]) for node in ray.nodes()}
         return {group: [names.get(node, node) for node in place.nodes] for group, place in self._placements.items()}
 
-    def memory(self) -> dict[str, float]:
-        """Host and, on CUDA, peak device memory of every worker, as metrics `memory/GROUP_INDEX_...`."""
-        return {
-            f"memory/{name}_{index}_{figure}": value
-            for name, group in self._groups.items()
-            for index, worker in group.memory().items()
-            for figure, value in worker.items()
-        }
+    def cards(self) -> dict[str, str | None]:
+        """The name of each group's GPUs; None on the CPU, and where they differ or are not known."""
+        found: dict[str, str | None] = {}
+        for name in self._placements:
+            on_gpu = self.cluster.device == "cuda" and getattr(self.cluster, name).gpus_per_worker > 0
+            cards = set(self._groups[name].ask(card).values()) if on_gpu else set()
+            found[name] = cards.pop() if len(cards) == 1 else None
+        return found
+
+    def usage(self) -> Usage:
+        """Memory of every living worker, and how long it was at work since this was asked last."""
+        memory: dict[str, float] = {}
+        work: dict[str, list[float]] = {}
+        for name, group in self._groups.items():
+            for index, (figures, seconds) in group.ask(usage).items():
+                memory |= {f"memory/{name}_{index}_{figure}": value for figure, value in figures.items()}
+                work.setdefault(name, []).append(seconds)
+        return Usage(memory, work)
+
+    def begin_profile(self) -> None:
+        """Record from now on what each trainer rank computes, and each engine of one GPU: larger ones compute in processes that
+        are vLLM's own."""
+        self._profile_began = time.time()
+        for name in self._traced:
+            self._groups[name].ask(begin_trace)
+
+    def end_profile(self, folder: Path, label: str) -> None:
+        """Write the traces and Ray's timeline as FOLDER/LABEL-WORKER.json.gz and FOLDER/LABEL-ray.json.gz."""
+        folder.mkdir(exist_ok=True)
+        for name in self._traced:
+            self._groups[name].ask(end_trace, str(folder), label, seconds=EXPORT_SECONDS)
+        names = dict(one for group in self._groups.values() for one in group.ask(process).values())
+        write_timeline(folder / f"{label}-ray.json.gz", names, self._profile_began)
 
     def _kill(self) -> None:
         for group in self._groups.values():
@@ -217,7 +249,8 @@ class PolicyOnly(StartedGroups[PolicySpec]):
     def _start(self, directory: Path | None) -> None:
         place = self._placements = reserve(["policy"], self._told.cluster, on_wait=self._on_wait)
         self._check_nodes(directory)
-        spec = replace(self._told, cluster=granted(self._told.cluster, place))
+        self.cluster = granted(self._told.cluster, place)
+        spec = replace(self._told, cluster=self.cluster)
         self.policy = PolicyGroup(spec, place["policy"], self._on_wait, self._watch(directory))
         self._groups["policy"] = self.policy
         self.policy.start()
@@ -259,6 +292,8 @@ class Groups(StartedGroups[Settings]):
     def _start(self, directory: Path | None) -> None:
         settings, on_wait, on_replacement = self._told, self._on_wait, self._on_replacement
         self._takes_turns = is_colocated(settings.cluster)
+        if settings.rollout.tensor_parallel_size == 1:
+            self._traced.append("rollout")
         shared = settings.reward.shared
         if shared:
             _check_shared(shared, settings.cluster)
@@ -270,7 +305,8 @@ class Groups(StartedGroups[Settings]):
         transfer = transfer_backend(settings, len(nodes))
         settings = replace(settings, rollout=replace(settings.rollout, weight_transfer=transfer))
         self._check_nodes(directory)
-        settings = replace(settings, cluster=granted(settings.cluster, place))
+        self.cluster = granted(settings.cluster, place)
+        settings = replace(settings, cluster=self.cluster)
         watchdog = self._watch(directory)
         self.policy = PolicyGroup(PolicySpec.of(settings), place["policy"], on_wait, watchdog)
         self._groups["policy"] = self.policy

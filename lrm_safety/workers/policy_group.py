@@ -18,7 +18,7 @@ from ..errors import ClusterError, WorkerError
 from ..rollouts import MicroBatch, MiniBatch, TokenIds, TokenScores, TrainingSequence, Update, UpdateResult
 from ..weight_sync.shm import remove_abandoned, remove_folder, remove_run, run_name, version_folder
 from .environment import environment
-from .group import CAUSE_GRACE_SECONDS, WorkerGroup
+from .group import ANSWER_SECONDS, CAUSE_GRACE_SECONDS, WorkerGroup
 from .placement import Placement
 from .policy import PolicyWorker
 from .rollout_group import RolloutGroup
@@ -209,9 +209,9 @@ class PolicyGroup:
         """The nodes that the workers run on."""
         return self._group.node_ids()
 
-    def memory(self) -> dict[int, dict[str, float]]:
-        """Memory figures of every living rank, by index."""
-        return self._group.call_living("memory")
+    def ask(self, question: Callable[..., Any], *arguments: Any, seconds: float = ANSWER_SECONDS) -> dict[int, Any]:
+        """See `WorkerGroup.ask`."""
+        return self._group.ask(question, *arguments, seconds=seconds)
 
     def end(self) -> None:
         """Kill the ranks and remove the published weights."""

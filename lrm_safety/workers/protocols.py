@@ -5,7 +5,8 @@ The groups of this package are what a run has; a test may give anything else tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from ..rollouts import (
     TrainingSequence,
     Update,
 )
+from ..settings import ClusterSettings
 
 
 class Engine(Protocol):
@@ -123,14 +125,40 @@ class ReferenceScorer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What workers took of their machines."""
+
+    memory: dict[str, float]
+    """GiB of host and device memory of every living worker, as metrics `memory/GROUP_INDEX_...`."""
+    work: Mapping[str, Sequence[float]]
+    """Of each group, seconds that each living worker was inside calls; a shared group has none."""
+
+
 class SupervisedGroups(Protocol):
     """What supervised fine-tuning runs on."""
 
     @property
     def policy(self) -> Trainer: ...
+    @property
+    def cluster(self) -> ClusterSettings:
+        """The layout with as many workers of each group as were started."""
+        ...
 
-    def memory(self) -> dict[str, float]:
-        """GiB of host and device memory of every worker, as metrics `memory/GROUP_INDEX_...`."""
+    def cards(self) -> Mapping[str, str | None]:
+        """The groups of this run, and the name of each one's GPUs; None on the CPU, and where it is not known."""
+        ...
+
+    def usage(self) -> Usage:
+        """What the workers' memory is, and how long they were at work since this was asked last."""
+        ...
+
+    def begin_profile(self) -> None:
+        """Record from now on what the workers compute."""
+        ...
+
+    def end_profile(self, folder: Path, label: str) -> None:
+        """Write it into files of `folder` whose names begin with `label`."""
         ...
 
 

@@ -316,9 +316,9 @@ class RolloutGroup:
         """The nodes that the workers run on."""
         return self._group.node_ids()
 
-    def memory(self) -> dict[int, dict[str, float]]:
-        """Memory figures of every living engine, by index."""
-        return self._group.call_living("memory")
+    def ask(self, question: Callable[..., Any], *arguments: Any, seconds: float = ANSWER_SECONDS) -> dict[int, Any]:
+        """See `WorkerGroup.ask`."""
+        return self._group.ask(question, *arguments, seconds=seconds)
 
     def end(self) -> None:
         """Kill the engines."""

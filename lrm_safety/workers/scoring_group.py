@@ -17,7 +17,7 @@ from ..rewards.scorer import Scores
 from ..rollouts import TokenScores, TrainingSequence
 from ..settings import ClusterSettings
 from .environment import environment
-from .group import DEATHS, HourlyBudget, WorkerGroup, describe
+from .group import ANSWER_SECONDS, DEATHS, HourlyBudget, WorkerGroup, describe
 from .placement import Placement
 from .reference import ReferenceWorker
 from .reward import RewardWorker
@@ -111,9 +111,9 @@ class ScoringGroup:
             self._group.gather([start], "start", self._start_limit, [worker])
         ticket.reference = self._group.submit(worker, ticket.method, *ticket.arguments)
 
-    def memory(self) -> dict[int, dict[str, float]]:
-        """Memory figures of every living worker, by index."""
-        return self._group.call_living("memory")
+    def ask(self, question: Callable[..., Any], *arguments: Any, seconds: float = ANSWER_SECONDS) -> dict[int, Any]:
+        """See `WorkerGroup.ask`."""
+        return self._group.ask(question, *arguments, seconds=seconds)
 
     def end(self) -> None:
         """Kill the workers."""

@@ -321,7 +321,7 @@ class SharedRewardGroup:
             except Exception:  # the service or Ray is gone, which the next result says
                 return
 
-    def memory(self) -> dict[int, dict[str, float]]:
+    def ask(self, question: Callable[..., Any], *arguments: Any, seconds: float = 0.0) -> dict[int, Any]:
         """Nothing: the workers are no run's own."""
         return {}
 

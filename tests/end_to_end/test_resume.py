@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import random
 import re
@@ -9,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -75,7 +78,7 @@ def test_whatever_interrupts_a_run_changes_nothing(
     assert alive == [], f"killed {delay:.2f} s after the resume"
 
     once = ("trainer.max_restarts=1", "trainer.restart_pause_seconds=1", "cluster.silent_seconds=5")
-    restarted = command(*TRAIN, *once)
+    restarted = command(*TRAIN, *once, "run.profile_updates=[10]")
     restarted.wait_until(lambda: "resumed from update" in restarted.stdout)
     stop_a_rank(restarted)
     assert restarted.wait() == 0, restarted.output
@@ -90,6 +93,8 @@ def test_whatever_interrupts_a_run_changes_nothing(
     assert "is stopped" in stacks[f"policy-{said[1]}.txt"]
     assert restarted.survivors() == []
     assert_same_run(run, uninterrupted)
+    assert_profiled(run / "profile")
+    assert not (uninterrupted / "profile").exists()
     assert not any(run.glob("checkpoints/.*"))
     # Every process wrote a file of its own under the id of the first one's W&B run.
     files = sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
@@ -110,6 +115,29 @@ def test_ctrl_c_while_models_load_ends_everything(command: Callable[..., Command
     assert "Traceback" not in started.output
     assert started.survivors() == []
     assert checkpoints(tmp_path / "run") == []
+
+
+def assert_profiled(folder: Path) -> None:
+    """Of the last iteration, which ended at update 10: operators of every rank and engine, and who was called for how long."""
+
+    def events(name: str) -> list[dict[str, Any]]:
+        read = json.loads(gzip.decompress((folder / f"update-000010-{name}.json.gz").read_bytes()))
+        return read["traceEvents"] if isinstance(read, dict) else read
+
+    assert len(list(folder.iterdir())) == 4
+    operators = {"policy-0": "aten::mm", "policy-1": "aten::mm", "rollout-0": "vllm::unified_attention_with_output"}
+    for name, operator in operators.items():
+        assert any(one["name"] == operator for one in events(name)), name
+    timeline = events("ray")
+    rows = {one["tid"]: one["args"]["name"] for one in timeline if one["ph"] == "M"}
+    calls = [(rows[one["tid"]], one["name"], one["ts"]) for one in timeline if one["ph"] == "X"]
+    who = {(row, name) for row, name, _ in calls}
+    assert set(rows.values()) == {"controller", "policy-0", "policy-1", "rollout-0", "reward-0", "reference-0"}
+    wanted = {("rollout-0", "generate"), ("reward-0", "score"), ("reference-0", "logprobs")}
+    wanted |= {(f"policy-{rank}", name) for rank in (0, 1) for name in ("logprobs", "update", "publish")}
+    assert wanted <= who and ("policy-0", "start") not in who
+    begins = {name: min(ts for _, one, ts in calls if one == name) for name in ("generate", "update")}
+    assert begins["generate"] < begins["update"]
 
 
 def kill_a_rank(started: Command) -> None:

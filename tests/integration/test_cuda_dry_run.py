@@ -30,7 +30,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from lrm_safety.lab.planning.shapes import KNOWN
+from lrm_safety.modeling.shapes import KNOWN
 from lrm_safety.settings import Settings
 from lrm_safety.settings.compose import compose_settings
 from lrm_safety.weight_sync.cuda import CudaSender

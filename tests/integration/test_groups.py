@@ -287,7 +287,7 @@ def test_a_reward_worker_that_dies_while_the_policy_trains_costs_nothing(started
     groups = started.groups
     replaced = groups.reward.replacements.spent
     kill("RewardWorker")
-    assert not any(name.startswith("memory/reward") for name in groups.memory())
+    assert not any(name.startswith("memory/reward") for name in groups.usage().memory)
     part = conversations(started, 4)
     assert len(groups.reward.result(groups.reward.submit(part)).total) == 4
     assert groups.reward.replacements.spent == replaced + 1

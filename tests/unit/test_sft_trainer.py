@@ -28,6 +28,7 @@ from lrm_safety.run_folder import Owner
 from lrm_safety.settings.compose import compose_sft
 from lrm_safety.sft import SftTrainer, supervised_metrics
 from lrm_safety.sft_preparation import PreparedSft, prepare_sft
+from lrm_safety.workers.protocols import Usage
 
 ROWS = 20
 SAME = ("time", "speed/", "memory/")
@@ -104,6 +105,7 @@ class Attempt:
         )
         self.run: PreparedSft = prepare_sft(settings, folder / "run")
         self.policy, self.interruption = Policy(num_ranks), Interruption()
+        self.profiles: list[str] = []
         checkpoint = self.run.checkpoint
         self.recorder = Recorder(
             self.run.directory,
@@ -114,7 +116,14 @@ class Attempt:
             resume_state=checkpoint.state["recorder"] if checkpoint else None,
             resume_update=checkpoint.update if checkpoint else None,
         )
-        groups: Any = SimpleNamespace(policy=self.policy, memory=lambda: {"memory/policy_0_rss_gib": 1.0})
+        groups: Any = SimpleNamespace(
+            policy=self.policy,
+            cluster=settings.cluster,
+            cards=lambda: {"policy": None},
+            usage=lambda: Usage({"memory/policy_0_rss_gib": 1.0}, {"policy": [0.0]}),
+            begin_profile=lambda: self.profiles.append(str(len(self.policy.weights))),
+            end_profile=lambda folder, label: self.profiles.append(f"{len(self.policy.weights)} {folder.name}/{label}"),
+        )
         self.trainer = SftTrainer(self.run, groups, self.recorder, self.interruption)
 
     def train(self) -> Attempt:
@@ -145,6 +154,18 @@ def test_every_row_is_drawn_once_a_pass_in_whole_batches(tmp_path: Path) -> None
     assert sorted(Counter(drawn).values()) == [2] * 18 + [3] * 2
     (tmp_path / "other").mkdir()
     assert [rows for rows, _ in Attempt(tmp_path / "other", "seed=1").train().policy.weights] != [r for r, _ in weights]
+
+
+def test_the_updates_that_are_named_are_profiled_and_learn_the_same(tmp_path: Path) -> None:
+    plain = Attempt(tmp_path).train()
+    (tmp_path / "other").mkdir()
+    profiled = Attempt(tmp_path / "other", "run.profile_updates=[7,3]").train()
+    assert profiled.profiles == ["2", "3 profile/update-000003", "6", "7 profile/update-000007"]
+    assert plain.profiles == [] and profiled.repeated == plain.repeated
+    with pytest.raises(
+        ConfigError, match=r"^run\.profile_updates=\[2,8\]: update 8 is beyond the updates of the run=7;"
+    ):
+        Attempt(tmp_path, "run.profile_updates=[2,8]")
 
 
 def test_what_is_recorded(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ...errors import ConfigError
+from ...modeling.cards import PEAK_TFLOPS
 
 
 def _assumed(default: float | None, source: str) -> Any:
@@ -24,7 +25,7 @@ class Assumptions:
     gpus: float | None = _assumed(None, "of the cluster; not checked unless set")
     prompt_tokens: float = _assumed(100.0, "assumed: STAR-1's questions are short")
     response_tokens: float | None = _assumed(None, "assumed: half of rollout.max_response_tokens")
-    peak_tflops: float = _assumed(989.0, "H100 SXM, bfloat16 without sparsity (data sheet)")
+    peak_tflops: float = _assumed(PEAK_TFLOPS["H100"], "H100 SXM, bfloat16 without sparsity (data sheet)")
     utilisation: float = _assumed(0.3, "assumed; prime-rl reports 0.147 to 0.361 for a 4 B model on 8 H200")
     generate_tokens_per_second: float | None = _assumed(
         None,

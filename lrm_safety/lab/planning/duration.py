@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...modeling.flops import forward_flops, update_flops
+from ...modeling.shapes import ModelShape, adapter_parameters, num_parameters
 from ...settings import Settings
 from ...weight_sync.backends import is_colocated
 from .assumptions import Assumptions
-from .shapes import ModelShape, num_parameters
 
 CPU_GENERATE = 1.35e10
 """Parameters times tokens/s of one engine on two cores: SmolLM2-135M makes about 100 tokens/s."""
@@ -50,18 +51,20 @@ class Duration:
 def duration(
     settings: Settings, policy: ModelShape, rewards: Mapping[str, ModelShape], assumed: Assumptions
 ) -> Duration:
-    """Arithmetic of a run. Forward takes 2 operations a parameter and token, backward 4 (2 through frozen weights, as LoRA
-    has), recomputation 2 more."""
+    """Arithmetic of a run, every response as long as their mean; recomputation is one more forward pass."""
     algorithm, cluster, trainer = settings.algorithm, settings.cluster, settings.trainer
     responses = algorithm.rollout_batch_size * algorithm.samples_per_prompt
     per_iteration = responses // algorithm.mini_batch_size
     updates = settings.schedule.max_updates
     response_tokens = assumed.response_tokens or settings.rollout.max_response_tokens / 2
     generated = responses * response_tokens
-    trained = responses * (response_tokens + min(assumed.prompt_tokens, settings.rollout.max_prompt_tokens))
+    length = response_tokens + min(assumed.prompt_tokens, settings.rollout.max_prompt_tokens)
+    lengths, outputs = [length] * responses, [response_tokens] * responses
     active = policy.active_parameters or num_parameters(policy)
     tensor_parallel = settings.rollout.tensor_parallel_size
-    backward = (8 if trainer.gradient_checkpointing else 6) - (2 if trainer.lora.rank else 0)
+    adapters = adapter_parameters(policy, trainer.lora)
+    forward = forward_flops(policy, lengths, outputs, adapters=adapters)
+    learning = update_flops(policy, lengths, outputs, adapters=adapters)
     recomputed = algorithm.old_logprobs == "recompute" and per_iteration > 1
     seconds = {
         # However many engines there are, the longest response takes its steps one after the other.
@@ -69,9 +72,10 @@ def duration(
             generated / (generate_speed(settings, active, assumed) * cluster.rollout.num_workers * tensor_parallel),
             longest_response_seconds(settings, active, assumed),
         ),
-        "score": _score_seconds(settings, active, rewards, trained, assumed),
-        "log-probs": 2 * active * trained / _operations(settings, "policy", assumed) if recomputed else 0.0,
-        "update": backward * active * trained / _operations(settings, "policy", assumed),
+        "score": _score_seconds(settings, forward_flops(policy, lengths, outputs), rewards, lengths, assumed),
+        "log-probs": forward / _operations(settings, "policy", assumed) if recomputed else 0.0,
+        "update": (learning + (forward if trainer.gradient_checkpointing else 0.0))
+        / _operations(settings, "policy", assumed),
         "sync": _bytes_of(settings) * num_parameters(policy) / (assumed.sync_gib_per_second * 2**30),
     }
     if is_colocated(settings.cluster) and cluster.device == "cuda":
@@ -80,7 +84,7 @@ def duration(
         moved += _bytes_of(settings) * num_parameters(policy) / tensor_parallel
         seconds["exchange"] = 2 * moved / (assumed.host_copy_gib_per_second * 2**30)
     iterations = -(-updates // per_iteration)
-    return Duration(iterations, updates, responses, generated, trained, seconds)
+    return Duration(iterations, updates, responses, generated, responses * length, seconds)
 
 
 def generate_speed(settings: Settings, active_parameters: int, assumed: Assumptions) -> float:
@@ -102,18 +106,24 @@ def longest_response_seconds(settings: Settings, active_parameters: int, assumed
 
 
 def _score_seconds(
-    settings: Settings, active: int, rewards: Mapping[str, ModelShape], tokens: float, assumed: Assumptions
+    settings: Settings,
+    reference: float,
+    rewards: Mapping[str, ModelShape],
+    lengths: list[float],
+    assumed: Assumptions,
 ) -> float:
-    reward = 0.0
+    """Of the slower one, reward or reference; `reference`: operations of the reference's pass."""
+    operations = 0.0
     for name, shape in rewards.items():
         model = settings.reward.models[name]
         views: float = len(model.read_views())
         if settings.reward.granularity == "segment":  # n - 1 prefixes, half a response long in the mean
             views += len(model.prefix_views()) * (settings.reward.segment.max_steps - 1) / 2
-        reward += 2 * num_parameters(shape) * tokens * views / _operations(settings, "reward", assumed)
+        operations += views * forward_flops(shape, lengths, outputs=0)
+    reward = operations / _operations(settings, "reward", assumed)
     if settings.algorithm.kl.placement == "none":
         return reward
-    return max(reward, 2 * active * tokens / _operations(settings, "reference", assumed))
+    return max(reward, reference / _operations(settings, "reference", assumed))
 
 
 def _operations(settings: Settings, group: str, assumed: Assumptions) -> float:

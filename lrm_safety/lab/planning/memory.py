@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...settings import ClusterSettings, RewardModelSettings, Settings
+from ...modeling.shapes import ModelShape, adapter_parameters, kv_bytes_per_token, num_parameters
+from ...settings import RewardModelSettings, Settings
 from ...weight_sync.backends import is_colocated
 from .assumptions import Assumptions
-from .shapes import ModelShape, adapter_parameters, kv_bytes_per_token, num_parameters
 
 GIB = 2**30
 LIVE_PARAMETERS = 1_000_000_000
@@ -196,15 +196,6 @@ def longest_row(settings: Settings) -> int:
     return max(
         settings.trainer.micro_batch_tokens, settings.rollout.max_prompt_tokens + settings.rollout.max_response_tokens
     )
-
-
-def num_gpus(cluster: ClusterSettings, tensor_parallel_size: int, groups: tuple[str, ...]) -> float:
-    """GPUs that the groups reserve; parts of one, as in a colocated set, add up."""
-    total = 0.0
-    for name in groups:
-        group = getattr(cluster, name)
-        total += group.num_workers * group.gpus_per_worker * (tensor_parallel_size if name == "rollout" else 1)
-    return round(total, 6)
 
 
 def _bytes(dtype: str) -> int:

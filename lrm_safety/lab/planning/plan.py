@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import psutil
 
 from ...errors import ConfigError, ModelError
+from ...modeling.cards import ask_driver
+from ...modeling.shapes import ModelShape, shape_of
 from ...settings import Settings
+from ...settings.system import devices, num_gpus
 from .assumptions import Assumptions
 from .duration import Duration, duration
-from .memory import GIB, NODE_GPUS, GroupMemory, kv_tokens, memory_of, num_gpus
-from .shapes import ModelShape, shape_of
+from .memory import GIB, NODE_GPUS, GroupMemory, kv_tokens, memory_of
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,7 @@ def _shares(settings: Settings, groups: Mapping[str, GroupMemory]) -> tuple[Shar
             if not each:
                 continue  # in host memory
             on_one = min(int(1 / each), group.num_workers) if each < 1 else 1
-            tensor_parallel = settings.rollout.tensor_parallel_size if names[0] == "rollout" else 1
-            gpus = -(-group.num_workers * tensor_parallel // on_one)
+            gpus = devices(cluster, settings.rollout.tensor_parallel_size, names[0])
             shares.append(Share(names, gpus, group.total * on_one, group.total * on_one, group.stored * on_one))
             continue
         # The policy has a turn, then the others; whose turn it is not rests, and the policy makes room for engines.
@@ -241,13 +241,10 @@ def _slow_mamba(settings: Settings) -> list[str]:
 
 
 def gpu_memory_gib() -> float | None:
-    """Memory of this machine's smallest GPU as its driver reports it; None where there is none. CUDA itself is not asked:
-    that would take some of it."""
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    """Memory of this machine's smallest GPU as its driver reports it; None where there is none."""
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
-        return min(float(line) for line in answer.split("\n") if line.strip()) / 1024
-    except (OSError, subprocess.SubprocessError, ValueError):
+        return min(map(float, ask_driver("memory.total"))) / 1024
+    except ValueError:
         return None
 
 

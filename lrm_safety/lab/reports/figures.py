@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ WIDTH = 4.3
 """Inches; narrow enough that text stays readable on a telephone, and three stand side by side on a desk."""
 MOST_BARS = 45
 """More are drawn as dots, one line a group: a page of bars is not read."""
+MOST_COLUMNS = 40
+"""Of a stacked timeline; more updates are drawn as means of neighbours."""
 FEW_POINTS = 14
 """Up to so many points of a curve are each shown; more are smoothed."""
 
@@ -165,6 +168,29 @@ def bars(
     axes.set_xlabel(x_label)
     _legend(axes)
     tidy(axes, grid="both" if dots else "x")
+    return figure
+
+
+def stacked(parts: Mapping[str, Points], looks: Looks, *, title: str, y_label: str) -> Figure:
+    """What a whole is made of over updates, the parts on top of one another; many updates are drawn as means of neighbours."""
+    figure, axes = _axes(3.1, title)
+    tables = {name: dict(points) for name, points in parts.items()}
+    updates = sorted({update for table in tables.values() for update in table})
+    size = -(-len(updates) // MOST_COLUMNS)
+    columns = [updates[start : start + size] for start in range(0, len(updates), size)]
+    places = [sum(column) / len(column) for column in columns]
+    width = 0.9 * min((b - a for a, b in itertools.pairwise(places)), default=1.0)
+    below = [0.0] * len(columns)
+    for name, table in tables.items():
+        heights = [sum(table.get(update, 0.0) for update in column) / len(column) for column in columns]
+        style = looks[name]
+        drawn = axes.bar(places, heights, width, below, color=style.colour, hatch=style.hatch, linewidth=0, label=name)
+        for bar, height in zip(drawn, heights, strict=True):
+            bar.set_gid(f"{TIP}{name}: {height:.3g}")
+        below = [low + height for low, height in zip(below, heights, strict=True)]
+    axes.set(xlabel="update", ylabel=y_label)
+    _legend(axes)
+    tidy(axes)
     return figure
 
 

@@ -10,13 +10,14 @@ import yaml
 from ...evaluation.judges.refusal_rules import measured_error
 from ...evaluation.results import judge_notes
 from ...files import flatten
+from ...monitoring.progress import PHASES
 from ...monitoring.registry import find
 from . import figures
 from .album import Album, Card, Fold, Part, Picture, Pictures, Text, slug
 from .combine import graded_sets, over_questions
 from .cost import Cost, cost_of, evaluation_seconds
 from .folders import Study, Subject, TrainingRun
-from .style import LOOKS
+from .style import LOOKS, looks_of
 from .tables import Cell, Table
 
 PANELS = {
@@ -31,6 +32,8 @@ PANELS = {
     "train/gradient_norm": "Gradient norm",
 }
 """Metrics that get a panel where any run recorded them, with its title."""
+PHASE_LOOKS = looks_of([*PHASES, "controller"])
+"""The phases of an iteration in their order, each drawn alike in every picture."""
 QUESTIONS_STAY_HIDDEN = ("gpqa",)
 """Sets whose authors ask that no question be posted in plain text."""
 
@@ -263,7 +266,28 @@ def cost(study: Study, album: Album) -> list[Part]:
         "training run reserved, from its first record to its last."
     )
     head = ["model", "what", "seconds", "tokens generated", "tokens trained on", "GPU-hours", "longest parts"]
-    return [Table("costs", caption, head, rows, words=(0, 1, 6))] if rows else []
+    drawn = [picture for subject in study.subjects for picture in _where_time_goes(subject, album)]
+    table = [Table("costs", caption, head, rows, words=(0, 1, 6))] if rows else []
+    return [*table, *([Pictures(drawn)] if drawn else [])]
+
+
+def _where_time_goes(subject: Subject, album: Album) -> list[Picture]:
+    """Phases of its first run that tells of them, stacked; nothing of a run of one record."""
+    run = next((one for one in subject.runs if len(one.series.get("time/iteration_seconds", ())) > 1), None)
+    if run is None:
+        return []
+    parts = {name: points for name in PHASE_LOOKS if (points := run.series.get(f"time/{name}_seconds"))}
+    means = {name: sum(seconds for _, seconds in points) / len(points) for name, points in parts.items()}
+    return [
+        album.picture(
+            slug("cost", "phases", subject.name),
+            lambda: figures.stacked(
+                parts, PHASE_LOOKS, title=f"Where the time goes: {subject.name}", y_label="seconds an iteration"
+            ),
+            "`time/*_seconds` of each iteration by phase, without start-up; of several seeds the first.",
+            f"{subject.name}: " + ", ".join(f"{name} {value:.3g} s" for name, value in means.items()),
+        )
+    ]
 
 
 def _trained(subject: Subject, costs: Sequence[Cost]) -> list[str | Cell]:

@@ -73,6 +73,14 @@ BROKEN = {
         ["evaluation.judges.refusal_rules.kind=guard"],
         ["evaluation.judges.refusal_rules.path", "kind=guard"],
     ),
+    "an update profiled twice": (["run.profile_updates=[3,4,3]"], ["run.profile_updates=[3,4,3]", "update 3 twice"]),
+    "an update before the first": (["run.profile_updates=[4,0]"], ["run.profile_updates", "at least 1"]),
+    "an update that is none": (["run.profile_updates=[-1]"], ["run.profile_updates", "at least 1"]),
+    "an update beyond the last": (
+        ["run.profile_updates=[120,121]"],
+        ["run.profile_updates=[120,121]", "update 121", "schedule.max_updates=120"],
+    ),
+    "a machine that can do nothing": (["cluster.peak_tflops=0"], ["cluster.peak_tflops=0", "above 0"]),
     "torn mini-batch": (["algorithm.mini_batch_size=24"], ["algorithm.mini_batch_size=24", "divide the 64 responses"]),
     "ranks without a response": (
         ["algorithm.mini_batch_size=1", "schedule.max_updates=64"],

@@ -20,6 +20,7 @@ from made_study import (
     training,
 )
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgba
 
 from lrm_safety.diagnosis.evidence import difference_interval, of_evaluation
 from lrm_safety.errors import ConfigError
@@ -40,7 +41,7 @@ from lrm_safety.lab.reports.combine import memorization as read_memorization
 from lrm_safety.lab.reports.combine import reflection as read_reflection
 from lrm_safety.lab.reports.cost import cost_of, num_gpus
 from lrm_safety.lab.reports.evaluations import difference_table, published, published_entropy
-from lrm_safety.lab.reports.figures import bars, curves, dots, scatter
+from lrm_safety.lab.reports.figures import bars, curves, dots, scatter, stacked
 from lrm_safety.lab.reports.findings import diagnose_study, evidence_of
 from lrm_safety.lab.reports.folders import Analysis, Study, Subject
 from lrm_safety.lab.reports.gather import gather
@@ -227,6 +228,20 @@ def test_a_noisy_curve_is_smoothed_and_a_short_one_is_not() -> None:
     (line,) = short.axes[0].get_lines()
     assert list(line.get_ydata()) == [value for _, value in noisy[:14]] and line.get_marker() == "^"
     plt.close("all")
+
+
+def test_phases_stand_on_one_another() -> None:
+    """Two updates as they are, the second without a sync; of 80 updates the means of neighbours."""
+    looks = looks_of(["generate", "update", "sync"])
+    parts = {"generate": [(2, 3.0), (4, 5.0)], "update": [(2, 2.0), (4, 1.0)], "sync": [(2, 0.5)]}
+    (axes,) = stacked(parts, looks, title="", y_label="seconds").axes
+    drawn = [(bar.get_x() + bar.get_width() / 2, bar.get_y(), bar.get_height()) for bar in axes.patches]
+    assert drawn == [(2, 0, 3), (4, 0, 5), (2, 3, 2), (4, 5, 1), (2, 5, 0.5), (4, 6, 0)]
+    assert axes.get_legend_handles_labels()[1] == ["generate", "update", "sync"]
+    assert [one[0].get_facecolor() for one in axes.containers] == [to_rgba(looks[name].colour) for name in parts]
+
+    (axes,) = stacked({"update": [(i, float(i)) for i in range(80)]}, looks, title="", y_label="").axes
+    assert [bar.get_height() for bar in axes.patches] == [2 * i + 0.5 for i in range(40)]
 
 
 def test_runs_without_a_common_update_have_no_mean() -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, ModelError
-from ...files import read_json
-from ...modeling.folder import tensors, weight_files
-from ...settings import LoraSettings
-from ...settings.paths import resolve
+from ..errors import ConfigError, LrmSafetyError, ModelError
+from ..files import read_json
+from ..settings import LoraSettings
+from ..settings.paths import resolve
+from .folder import tensors, weight_files
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,14 @@ def adapter_parameters(shape: ModelShape, lora: LoraSettings) -> int:
     return shape.layers * lora.rank * sum(chosen)
 
 
+def attention_layers(shape: ModelShape) -> int:
+    """Layers with keys and values."""
+    return shape.layers if shape.attention_layers is None else shape.attention_layers
+
+
 def kv_bytes_per_token(shape: ModelShape, bytes_per_value: int = 2) -> int:
     """Bytes of key and value of one token, all layers."""
-    layers = shape.layers if shape.attention_layers is None else shape.attention_layers
-    return 2 * layers * shape.kv_heads * shape.head_dim * bytes_per_value
+    return 2 * attention_layers(shape) * shape.kv_heads * shape.head_dim * bytes_per_value
 
 
 def _llama(
@@ -137,6 +141,8 @@ KNOWN: dict[str, ModelShape] = {
 
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 """Keys of config.json that tell of a mixture, to which the formula for dense transformers does not apply."""
+MAMBA = ("mamba", "linear_attention")
+"""Kinds in `layer_types`: as published, and as transformers writes them."""
 
 
 def shape_of(path: str, key: str, *, head: bool = True, config: str | None = None) -> ModelShape:
@@ -163,14 +169,37 @@ def shape_of(path: str, key: str, *, head: bool = True, config: str | None = Non
     dense = not (shape.mamba_heads or any(read.get(key) for key in EXPERTS))
     if not dense and folder.is_dir() and any(folder.glob("*.safetensors")):
         stored = sum(math.prod(entry.shape) for entry in tensors(folder).values())
-        return replace(shape, stated_parameters=stored, source="config.json, parameters counted in the weight files")
+        return replace(
+            shape,
+            stated_parameters=stored,
+            active_parameters=stored - _resting_parameters(read, shape),
+            source="config.json, parameters counted in the weight files",
+        )
     return shape
+
+
+def shape_if_known(path: str, key: str = "model.path") -> ModelShape | None:
+    """None for a model whose sizes cannot be known here."""
+    try:
+        return shape_of(path, key)
+    except LrmSafetyError:
+        return None
+
+
+def _resting_parameters(config: Mapping[str, Any], shape: ModelShape) -> int:
+    """Of the experts that a token is not given to: gate, up and down projection of each, in every layer with experts."""
+    experts = int(next((config[key] for key in EXPERTS if config.get(key)), 0))
+    chosen = int(config.get("num_experts_per_tok") or experts)
+    width = int(config.get("moe_intermediate_size") or shape.intermediate)
+    layers = shape.layers - int(config.get("first_k_dense_replace") or 0)
+    return layers * (experts - chosen) * 3 * shape.hidden * width
 
 
 def _of_config(config: Mapping[str, Any], name: str, head: bool) -> ModelShape:
     heads = int(config["num_attention_heads"])
     kind = str(config.get("model_type", ""))
-    layers = set(config.get("layer_types") or ())  # published as `mamba`; transformers writes `linear_attention`
+    layers = list(config.get("layer_types") or ())
+    num_mamba = sum(layers.count(kind) for kind in MAMBA)
     return ModelShape(
         name=name,
         layers=int(config["num_hidden_layers"]),
@@ -183,7 +212,8 @@ def _of_config(config: Mapping[str, Any], name: str, head: bool) -> ModelShape:
         tied=bool(config.get("tie_word_embeddings", False)),
         qkv_bias=kind == "qwen2" or bool(config.get("attention_bias", False)),
         qk_norm=kind == "qwen3",
-        mamba_heads=int(config.get("mamba_n_heads") or 0) if layers & {"mamba", "linear_attention"} else 0,
+        attention_layers=len(layers) - num_mamba if num_mamba else None,
+        mamba_heads=int(config.get("mamba_n_heads") or 0) if num_mamba else 0,
         head=head,
         source="config.json",
     )
