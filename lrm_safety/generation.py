@@ -109,7 +109,7 @@ class Ahead(Generation):
         requests = self._requests(iteration)
         self._begun[iteration] = _Begun(source, len(requests))
         first = iteration * self._batch_size
-        self._engines.ask([replace(one, request_id=first + one.request_id) for one in requests], self._run.sampling)
+        self._engines.begin([replace(one, request_id=first + one.request_id) for one in requests], self._run.sampling)
 
     def _wait(self) -> None:
         """Nothing changes the trainer's weights meanwhile."""

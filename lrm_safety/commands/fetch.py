@@ -13,7 +13,7 @@ from ..settings.loader import is_searchpath
 from ..settings.paths import resolve
 from .launch import own_groups, parse
 
-MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
+MODEL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
 """Configuration, tokenizer, chat template and weights; checkpoints of other libraries are left out."""
 
 

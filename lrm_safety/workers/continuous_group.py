@@ -39,7 +39,7 @@ class ContinuousRolloutGroup(RolloutGroup):
         self._sampling: SamplingParameters | None = None
         self._deadline = 0.0
 
-    def ask(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> None:
+    def begin(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> None:
         """Begin to answer requests, behind those that were asked before; each goes to the engine that has the fewest open.
 
         `request_id`s differ from those that are open, and `sampling` is the same for all.

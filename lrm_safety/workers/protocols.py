@@ -49,7 +49,7 @@ class Engine(Protocol):
 class ContinuousEngine(Engine, Protocol):
     """What samples responses while whoever asked does other things."""
 
-    def ask(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> None:
+    def begin(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> None:
         """Begin to answer requests, behind those that were asked before. `request_id`s differ from those that are open."""
         ...
 

@@ -27,7 +27,7 @@ class Engine:
         self.looks: list[float] = []
         self.replaced = 0
 
-    def ask(self, requests: list[GenerationRequest], sampling: Any) -> None:
+    def begin(self, requests: list[GenerationRequest], sampling: Any) -> None:
         self.asked += requests
         self.open += requests
 

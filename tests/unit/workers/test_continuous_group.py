@@ -138,17 +138,17 @@ def numbers(rollouts: Sequence[Rollout]) -> list[int]:
 
 def test_each_request_goes_to_the_engine_with_the_fewest_open(made: Any) -> None:
     group = made(2)
-    group.ask(requests(4), SAMPLING)
+    group.begin(requests(4), SAMPLING)
     assert [len(given) for given in group._group.given] == [2, 2]
     group._group.open[1].clear()  # engine 1 never answers its own, but counts them
     assert sorted(numbers(group.answered())) == [0, 2]
-    group.ask(requests(4, first=4), SAMPLING)
+    group.begin(requests(4, first=4), SAMPLING)
     assert [len(given) for given in group._group.given] == [5, 3], "3 to the idle one, 1 to the one that has 2 open"
 
 
 def test_a_death_is_noticed_without_a_wait_and_mended_when_it_may_be(made: Any) -> None:
     group = made(2)
-    group.ask(requests(8), SAMPLING)
+    group.begin(requests(8), SAMPLING)
     group._group.die(0)
     seen = numbers(group.answered()) + numbers(group.answered())
     assert set(seen) == {1, 3, 5, 7} and group._group.lives[0] < 0, "the other engine goes on"
@@ -162,7 +162,7 @@ def test_a_death_is_noticed_without_a_wait_and_mended_when_it_may_be(made: Any) 
 def test_a_dead_engine_gets_its_requests_after_the_weights(made: Any) -> None:
     """The made engines refuse requests while their weights are not those of the others."""
     group = made(2)
-    group.ask(requests(8), SAMPLING)
+    group.begin(requests(8), SAMPLING)
     group._group.die(1)
     publish(group, 2)
     assert group._group.versions == [2, 2] and len(group._group.open[1]) == 4
@@ -177,7 +177,7 @@ def test_every_request_is_answered_exactly_once_whatever_dies(made: Any, seed: i
     def ask() -> None:
         nonlocal asked
         count = draw.randint(1, 6)
-        group.ask(requests(count, first=asked), SAMPLING)
+        group.begin(requests(count, first=asked), SAMPLING)
         asked += count
 
     def sync() -> None:
@@ -201,7 +201,7 @@ def test_every_request_is_answered_exactly_once_whatever_dies(made: Any, seed: i
 
 def test_a_batch_of_its_own_needs_idle_engines(made: Any) -> None:
     group = made(1)
-    group.ask(requests(1), SAMPLING)
+    group.begin(requests(1), SAMPLING)
     with pytest.raises(InvariantError, match="1 responses are under way"):
         next(group.generate(requests(1, first=1), SAMPLING))
 
@@ -209,6 +209,6 @@ def test_a_batch_of_its_own_needs_idle_engines(made: Any) -> None:
 def test_silence_has_a_limit(made: Any) -> None:
     group = made(1, timeout_seconds=-1.0)
     group._group.pace = 0
-    group.ask(requests(3), SAMPLING)
+    group.begin(requests(3), SAMPLING)
     with pytest.raises(WorkerError, match=r"rollout.timeout_seconds=-1: 3 responses were not finished"):
         group.answered()
