@@ -86,7 +86,7 @@ def test_what_a_rollout_worker_asks_of_its_engine_on_a_gpu() -> None:
     from vllm import LLM
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    engine = Interface(LLMEngine, has_unfinished_requests=False)
+    engine = Interface(LLMEngine, has_unfinished_requests=False, step=[])
     llm = Interface(LLM, llm_engine=engine, reset_prefix_cache=True, get_weight_version="3")
     worker = RolloutWorker(EngineSpec.of(compose("colocated")), 0)
     worker._llm = llm

@@ -9,6 +9,7 @@ from child_environment import child_environment
 
 LEFT = """
 import signal, time
+from types import SimpleNamespace
 import psutil, ray
 from lrm_safety.settings import ClusterSettings
 from lrm_safety.workers.groups import PolicyOnly, join_ray
@@ -19,7 +20,7 @@ below = psutil.Process().children(recursive=True)
 raylet.send_signal(signal.SIGSTOP)
 while raylet.status() != psutil.STATUS_STOPPED:
     time.sleep(0.01)
-PolicyOnly(None).end()
+PolicyOnly(SimpleNamespace(cluster=ClusterSettings())).end()
 assert not ray.is_initialized()
 _, alive = psutil.wait_procs(below, timeout=60)
 print("left behind:", [one.pid for one in alive])

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -118,9 +119,13 @@ def head() -> Iterator[Head]:
 def driver(head: Head, name: str) -> psutil.Process:
     """The process of a point's command."""
     word = f"model.endpoint.model={name}"
-    lines = {one: one.cmdline() for one in head.children() if one.status() != psutil.STATUS_ZOMBIE}
-    (found,) = (one for one, line in lines.items() if word in line and "python" in line[0])
-    return found
+    found = []
+    for one in head.children():
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            line = one.cmdline() if one.status() != psutil.STATUS_ZOMBIE else []
+            found += [one] if word in line and "python" in line[0] else []
+    (process,) = found
+    return process
 
 
 def test_of_jobs_one_is_killed_and_comes_again_and_an_interrupted_sweep_goes_on(

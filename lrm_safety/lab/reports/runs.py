@@ -272,11 +272,11 @@ def cost(study: Study, album: Album) -> list[Part]:
 
 
 def _where_time_goes(subject: Subject, album: Album) -> list[Picture]:
-    """Phases of its first run that tells of them, stacked; nothing of a run of one record."""
+    """Phases of its first run that tells of them, stacked; nothing of a run of one record, or without phases."""
     run = next((one for one in subject.runs if len(one.series.get("time/iteration_seconds", ())) > 1), None)
-    if run is None:
+    parts = {name: points for name in PHASE_LOOKS if run and (points := run.series.get(f"time/{name}_seconds"))}
+    if not parts:
         return []
-    parts = {name: points for name in PHASE_LOOKS if (points := run.series.get(f"time/{name}_seconds"))}
     means = {name: sum(seconds for _, seconds in points) / len(points) for name, points in parts.items()}
     return [
         album.picture(
@@ -285,7 +285,8 @@ def _where_time_goes(subject: Subject, album: Album) -> list[Picture]:
                 parts, PHASE_LOOKS, title=f"Where the time goes: {subject.name}", y_label="seconds an iteration"
             ),
             "`time/*_seconds` of each iteration by phase, without start-up; of several seeds the first.",
-            f"{subject.name}: " + ", ".join(f"{name} {value:.3g} s" for name, value in means.items()),
+            f"Mean of an iteration of {subject.name}: "
+            + ", ".join(f"{name} {value:.3g} s" for name, value in means.items()),
         )
     ]
 
