@@ -278,11 +278,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("speed/busy_rollout", "fraction", "The same of the engines, weight sync included."),
     Metric("speed/busy_reward", "fraction", "The same of the reward workers; a shared group has none."),
     Metric("speed/busy_reference", "fraction", "The same of the reference workers."),
-    Metric(
-        "speed/busy_gpus",
-        "fraction",
-        "The same of all GPUs of the run; absent where workers share one, or reserve several.",
-    ),
+    Metric("speed/busy_gpus", "fraction", "The same of all GPUs; absent where workers share one, or reserve several."),
     Metric("memory/*_rss_gib", "GiB", "Resident host memory of a worker, named GROUP_INDEX."),
     Metric("memory/*_rss_peak_gib", "GiB", "Largest resident host memory of a worker so far."),
     Metric("memory/*_cuda_peak_gib", "GiB", "Peak CUDA memory of a worker."),
