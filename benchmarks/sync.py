@@ -22,9 +22,7 @@ from .figures import Context, Measurement, NotMeasured
 from .system import System
 from .timing import interleave, speed_ratio, stopwatch
 
-SYNCS = 7
-WARM_UP = 3
-"""Rounds until both processes have the memory that they use over and over."""
+SYNCS = 5
 STORE_BYTES = 3 * 2**30
 """Of each node's object store: the largest buckets have room, so that Ray never takes the disk."""
 
@@ -36,7 +34,7 @@ def measure(model: str) -> Callable[[Context], Measurement]:
         system = context.systems.get(model)
         policy, rollout = system.policy, system.rollout
         side = stopwatch(lambda: policy.publish_weights(rollout))
-        seconds = interleave({"sync": side}, warm_up=WARM_UP, rounds=SYNCS)["sync"]
+        seconds = interleave({"sync": side}, warm_up=1, rounds=SYNCS)["sync"]
         if rollout.weights_versions() != [policy.weights_version]:
             raise NotMeasured("the engine does not hold the version that was published")
         return Measurement(median(seconds), {"seconds": seconds, "backend": rollout.backend})
@@ -72,7 +70,7 @@ def _between_two_nodes(context: Context) -> dict[str, Any]:
                 ray.get(receiver.__ray_call__.remote(_get, references))
 
             sides = {"sync": lambda: policy.publish_weights(rollout), "put and get": put_and_get}
-            seconds = interleave({name: stopwatch(side) for name, side in sides.items()}, warm_up=WARM_UP, rounds=SYNCS)
+            seconds = interleave({name: stopwatch(side) for name, side in sides.items()}, warm_up=1, rounds=SYNCS)
             if rollout.weights_versions() != [policy.weights_version]:
                 raise NotMeasured("the engine does not hold the version that was published")
             return {"seconds": seconds, "bytes": sum(sizes), "buckets": len(sizes)}
