@@ -113,9 +113,7 @@ def kill_controller_on_a_cluster(scene: Scene) -> None:
     scene.signal("controller", signal.SIGKILL)
 
 
-@fault(
-    says=r"policy worker \d .*node", promise="rounding", limit=240, within=90
-)  # Ray itself gives a node up after a minute
+@fault(says=r"policy worker \d .*node", promise="rounding", limit=240)
 def cut_the_link_of_a_node(scene: Scene) -> None:
     """Nothing says good-bye: the processes there live on, and nobody hears of them."""
     if reason := why_not():
