@@ -1,6 +1,7 @@
-"""Ray's control store (GCS), looked at while a run goes on: without it Ray ends the process after a minute, from C++.
+"""Ray's own processes, looked at while a run goes on: its control store (GCS) and, of a Ray of our own, its raylet.
 
-Workers go on without it for a while, so that nothing else notices.
+Workers go on without them for a while, so that nothing else notices: without the control store Ray ends this process after a
+minute, from C++, and about as long it takes to give a raylet up.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import Any
 
 import ray
 from ray._private import worker
-from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER
+from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER, PROCESS_TYPE_RAYLET
 
 from ..errors import ClusterError, LrmSafetyError, WorkerError
 from .address import silence
-from .processes import lifeless
+from .processes import ENDED, GONE, lifeless
 
 LOOK_SECONDS = 5.0
 ANSWER_SECONDS = 1.0
@@ -69,13 +70,41 @@ class ControlStore:
     def _gone(self, problem: str, seconds: float) -> LrmSafetyError:
         what = f"Ray's control store (GCS) has not answered for {seconds:.0f} s ({problem})"
         if self._key is None:
-            return WorkerError(
-                f"{what}; the same command goes on from the last checkpoint, trainer.max_restarts does so by itself"
-            )
+            return WorkerError(f"{what}; {_GOES_ON}")
         return ClusterError(
             f"{self._key}={self._address}: {what}: bring the cluster's head back, then the same command goes on from the last "
             "checkpoint"
         )
+
+
+class Raylet:
+    """The raylet of a Ray of our own, process `pid`: without it no worker begins, and its workers end with it."""
+
+    def __init__(self, pid: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pid, self._clock = pid, clock
+        self._seen_to_run = self._looked = clock()
+
+    @classmethod
+    def of_our_own(cls) -> Raylet | None:
+        """None where this process has joined a Ray of somebody else."""
+        started = _own_processes().get(PROCESS_TYPE_RAYLET)
+        return cls(started[0].process.pid) if started else None
+
+    def check(self) -> None:
+        """Look, which costs nothing. Raises WorkerError for one that has ended, or is stopped for a while: a restart of the run
+        brings it back."""
+        now = self._clock()
+        if now - self._looked > LOOK_SECONDS:
+            self._seen_to_run = now  # nobody looked for a while, perhaps since this process was stopped itself
+        self._looked = now
+        (why,) = lifeless([self._pid])
+        if not why:
+            self._seen_to_run = now
+        elif why in (GONE, ENDED) or now - self._seen_to_run > AWAY_SECONDS:
+            raise WorkerError(f"Ray's raylet (pid {self._pid}) does not work: {why}; {_GOES_ON}")
+
+
+_GOES_ON = "the same command goes on from the last checkpoint, trainer.max_restarts does so by itself"
 
 
 def _silence(address: str) -> str | None:
@@ -83,11 +112,15 @@ def _silence(address: str) -> str | None:
     return silence(host.strip("[]"), int(port), ANSWER_SECONDS)
 
 
+def _own_processes() -> dict[str, list[Any]]:
+    """What this process started of Ray, by kind; nothing where it has joined a Ray of somebody else."""
+    node: Any = worker._global_node
+    return {} if node is None else node.all_processes
+
+
 def kill_stopped() -> None:
     """Kill what is stopped (SIGSTOP) of a Ray of our own, before it is left: `ray.shutdown` waits for its raylet for ever."""
-    node = worker._global_node
-    own: Any = {} if node is None else node.all_processes
-    for started in chain.from_iterable(own.values()):
+    for started in chain.from_iterable(_own_processes().values()):
         if any(lifeless([started.process.pid])):
             started.process.kill()
 
@@ -97,9 +130,7 @@ def leave_without() -> None:
 
     One of our own is killed. After one of a cluster that stays mute this process cannot join Ray again, and can only end.
     """
-    node = worker._global_node
-    own: list[Any] = [] if node is None else node.all_processes.get(PROCESS_TYPE_GCS_SERVER, [])
-    for started in own:
+    for started in _own_processes().get(PROCESS_TYPE_GCS_SERVER, []):
         started.process.kill()
     leaving = threading.Thread(target=ray.shutdown, daemon=True)
     leaving.start()

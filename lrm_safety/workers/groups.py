@@ -23,7 +23,7 @@ from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated, transfer_backend
 from .address import check_address
 from .continuous_group import ContinuousRolloutGroup
-from .control_store import ControlStore, kill_stopped, leave_without
+from .control_store import ControlStore, Raylet, kill_stopped, leave_without
 from .every_node import this_node_id
 from .placement import Placement, granted, nodes_of, release, reserve
 from .policy_group import PolicyGroup
@@ -102,6 +102,7 @@ class StartedGroups(ABC, Generic[Told]):
         self._beside: Callable[[], None] = lambda: None
         self._watchdog: Watchdog | None = None
         self._store: ControlStore | None = None
+        self._raylet: Raylet | None = None
         self._placements: dict[str, Placement] = {}
         self._groups: dict[str, Group] = {}
         self._traced = ["policy"]
@@ -134,6 +135,8 @@ class StartedGroups(ABC, Generic[Told]):
         self._asked_to_wait()
         if self._store is not None:
             self._store.check()
+        if self._raylet is not None:
+            self._raylet.check()
         if self._watchdog is not None:
             self._watchdog.check()
         self._beside()
@@ -148,6 +151,7 @@ class StartedGroups(ABC, Generic[Told]):
         key, address = named_address(cluster)
         here, nodes = this_node_id(), {node for place in self._placements.values() for node in nodes_of(place)}
         self._store = ControlStore(ray.get_runtime_context().gcs_address, None if address in (None, "local") else key)
+        self._raylet = Raylet.of_our_own()
         self._watchdog = Watchdog(
             Limits.of(cluster),
             None if directory is None else directory / "hang",
@@ -225,6 +229,7 @@ class StartedGroups(ABC, Generic[Told]):
         if not ray.is_initialized():
             return
         self._kill()
+        kill_stopped()
         answers = self._store is None or self._store.answers()
         if answers:
             release(
@@ -233,8 +238,7 @@ class StartedGroups(ABC, Generic[Told]):
         self._placements = {}
         if self._watchdog is not None:
             self._watchdog.close()
-        self._watchdog = self._store = None
-        kill_stopped()
+        self._watchdog = self._store = self._raylet = None
         if answers:
             ray.shutdown()
         else:

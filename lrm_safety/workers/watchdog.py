@@ -5,13 +5,14 @@ and a policy rank ends or restarts the run.
 
 Silence alone is no hang. A beat needs the interpreter's lock, which a library may hold for minutes, and a processor, which a
 loaded machine gives late. So a silent process is looked at from outside, and only one that is stopped counts as hung after
-`silent_seconds`; any other has the time that its work may take without progress. A node that is lost, or a process that has
-ended, Ray notices itself, and knows of what.
+`silent_seconds`; any other has the time that its work may take without progress. Of what a process has ended Ray knows, which
+notices it by itself. A node that gives no answer is named at once; Ray gives it up after about a minute.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import logging
 import secrets
 import socket
 import threading
@@ -31,6 +32,8 @@ from .processes import ENDED, GONE, lifeless, stacks
 if TYPE_CHECKING:
     from .group import WorkerGroup
 
+_logger = logging.getLogger(__name__)
+
 CHECK_SECONDS = 0.5
 LONGEST_LOOK_SECONDS = 5.0
 """Of the time between two checks so much counts: while nobody looked, or the controller was stopped itself, nobody was silent."""
@@ -42,6 +45,9 @@ STOPPING_SILENT_SECONDS, STOPPING_STALL_SECONDS, STOPPING_FACTOR = 10.0, 60.0, 3
 """The same limits once somebody wants the run to stop, at most."""
 NODE_SECONDS = 20.0
 """Within which another node has to say what it sees of its processes: a process has to start there first."""
+MUTE_NODE_SECONDS = 60.0
+"""How long a node that gave no answer is not asked again: meanwhile Ray gives it up."""
+MUTE = "its node gives no answer"
 DATAGRAM_BYTES = 4096
 
 
@@ -238,7 +244,8 @@ class Watchdog:
         limit = self._limits.silence(stopping=stopping)
         beating = {name: (one, one.beat.reading) for name, one in self._watched.items() if one.beat is not None}
         silent = [name for name, (one, _) in beating.items() if self._looked > max(one.seen + limit, one.runs_until)]
-        seen = self._ask(lifeless, silent, "")
+        seen = self._ask(lifeless, silent, MUTE if silent and self.store_answers() else "")
+        self._name_mute_nodes([self._watched[name] for name, why in seen.items() if why == MUTE], limit)
         judged = []
         for name, (one, reading) in beating.items():
             since, why = self._looked - one.seen, seen.get(name, "")
@@ -246,7 +253,8 @@ class Watchdog:
                 del self._watched[name]  # no hang: whoever waits for it hears from Ray of what it died
                 continue
             if name in seen:
-                one.runs_until = self._looked + LOOK_AGAIN_SECONDS
+                one.runs_until = self._looked + (MUTE_NODE_SECONDS if why == MUTE else LOOK_AGAIN_SECONDS)
+            is_stopped = why not in ("", MUTE)
             judged.append(
                 Judged(
                     name,
@@ -254,11 +262,26 @@ class Watchdog:
                     (reading.calls, reading.done),
                     reading.seconds + since,
                     bool(reading.phase) or since > limit,
-                    bool(why),
-                    self._limits.complaint(reading, since, why, stopping=stopping),
+                    is_stopped,
+                    self._limits.complaint(reading, since, why if is_stopped else "", stopping=stopping),
                 )
             )
         return [(one.name, one.complaint) for one in hanging(judged)]
+
+    def _name_mute_nodes(self, workers: Sequence[_Watched], limit: float) -> None:
+        """Say which nodes have fallen silent as a whole; what becomes of their workers is for Ray to say."""
+        nodes: dict[str, list[str]] = {}
+        for one in workers:
+            assert one.beat is not None
+            nodes.setdefault(one.beat.host, []).append(one.name)
+        for host, names in nodes.items():
+            _logger.warning(
+                "%s on node %s: no heartbeat for more than %g s, and the node gives no answer: its power or its network is gone, "
+                "or it is overloaded; Ray gives a node up after about a minute",
+                ", ".join(names),
+                host,
+                limit,
+            )
 
     def _end(self, complaints: Sequence[tuple[str, str]]) -> None:
         kept = self._keep_stacks()

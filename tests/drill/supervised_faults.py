@@ -61,13 +61,12 @@ def stop_policy(scene: Scene) -> None:
     scene.signal("policy", signal.SIGSTOP)
 
 
-@fault("one rank", says=r"Raylet is terminated|error:|restart \d of")
+@fault("one rank", says=r"error:|restart \d of")
 def kill_raylet(scene: Scene) -> None:
-    """The end of its parent lets a held rank go on, which may then be through before Ray ends it: that is Ray's line only."""
     harm_rays_own(scene, "raylet", signal.SIGKILL, RAYLET_SECONDS)
 
 
-@fault("one rank", says=r"error:|restart \d of", limit=150, within=90)  # Ray itself gives a node up after a minute
+@fault("one rank", says=r"error:|restart \d of", limit=150)
 def stop_raylet(scene: Scene) -> None:
     harm_rays_own(scene, "raylet", signal.SIGSTOP, RAYLET_SECONDS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +14,11 @@ import ray
 from hanging_workers import Worker
 
 from lrm_safety.errors import WorkerError
+from lrm_safety.progress import PROGRESS
 from lrm_safety.settings import ClusterSettings, GroupSettings
 from lrm_safety.workers.group import DEATHS, WorkerGroup
 from lrm_safety.workers.groups import join_ray
+from lrm_safety.workers.heartbeat import Address, Beat
 from lrm_safety.workers.placement import Placement, release, reserve
 from lrm_safety.workers.watchdog import Limits, Watchdog
 
@@ -122,3 +125,40 @@ def test_one_that_beats_and_gets_nowhere_is_ended_and_one_that_gets_on_is_not(pa
     ) as error:
         group.gather([group.submit(0, "work", 20, 0.5), group.submit(1, "wait_for_ever")], "work", 3000)
     assert "without pieces, the first of this process, cluster.stall_seconds=2)" in str(error.value)
+
+
+class _Far:
+    """The handle of an actor on a node that is gone: what it was told to do, the test does for it."""
+
+    def __init__(self) -> None:
+        self.__ray_call__ = self
+
+    def remote(self, begin: object, name: str, address: Address, token: str) -> None:
+        beat = Beat(name, 4711, "far-away", "ab" * 28, PROGRESS.read())
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(beat.pack(token), address)
+
+
+@pytest.mark.parametrize("store_answers", [True, False])
+def test_a_node_that_gives_no_answer_is_named_once_and_blamed_for_nothing_more(
+    store_answers: bool, pair: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of its workers Ray knows; and where Ray's control store is mute, no node could be asked."""
+    now = 0.0
+    watchdog = Watchdog(
+        Limits(30, 300, 900, 600), None, "127.0.0.1", store_answers=lambda: store_answers, clock=lambda: now
+    )
+    group = pair()
+    for index, name in enumerate(("first", "second")):
+        watchdog.watch(group, index, _Far(), name)
+    with caplog.at_level("WARNING"):
+        for then in range(1, 90):
+            now = float(then)
+            watchdog.check()
+    watchdog.close()
+    lines = [record.getMessage() for record in caplog.records if "no heartbeat" in record.getMessage()]
+    assert len(lines) == (1 if store_answers else 0)
+    if lines:
+        assert lines[0].startswith(
+            "pair worker 0, pair worker 1 on node far-away: no heartbeat for more than 30 s, and the node gives no answer: "
+        )

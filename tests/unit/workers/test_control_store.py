@@ -1,13 +1,17 @@
-"""When Ray's control store counts as gone: with a clock by hand, and in front of a socket that nobody answers."""
+"""When Ray's own processes count as gone: with a clock by hand, in front of a socket that nobody answers, and of a process."""
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
 from lrm_safety.errors import ClusterError, WorkerError
-from lrm_safety.workers.control_store import ControlStore
+from lrm_safety.workers.control_store import ControlStore, Raylet
 
 
 class Store:
@@ -76,3 +80,43 @@ def test_a_socket_that_answers_nothing_is_no_control_store() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         host, port = mute.getsockname()
         assert not ControlStore(f"{host}:{port}", None).answers()
+
+
+def test_a_raylet_that_is_stopped_has_twenty_seconds_and_one_that_ended_none() -> None:
+    now = 0.0
+    with subprocess.Popen(["sleep", "60"]) as process:
+        raylet = Raylet(process.pid, lambda: now)
+
+        def at(then: float) -> None:
+            nonlocal now
+            now = then
+            raylet.check()
+
+        at(1)
+        process.send_signal(signal.SIGSTOP)
+        while "T" not in state(process.pid):
+            time.sleep(0.01)
+        at(2), at(7), at(12), at(17)
+        process.send_signal(signal.SIGCONT)
+        while "T" in state(process.pid):
+            time.sleep(0.01)
+        at(20)
+        process.send_signal(signal.SIGSTOP)
+        while "T" not in state(process.pid):
+            time.sleep(0.01)
+        at(100)  # nobody looked for a while
+        for then in (105, 110, 115, 120):
+            at(then)
+        with pytest.raises(
+            WorkerError, match=rf"^Ray's raylet \(pid {process.pid}\) does not work: its process is stopped"
+        ):
+            at(121)
+        process.kill()
+        while "Z" not in state(process.pid):
+            time.sleep(0.01)
+        with pytest.raises(WorkerError, match=r"does not work: its process has ended; the same command goes on from"):
+            at(122)
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
