@@ -33,6 +33,9 @@ def environment(group: str, cluster: ClusterSettings) -> dict[str, str]:
         variables["CUDA_VISIBLE_DEVICES"] = ""
         # Threads that wait must not spin: on a laptop the groups share cores, and a spinning one starves the others.
         variables["OMP_WAIT_POLICY"] = "PASSIVE"
+        # glibc would give the memory of every large tensor back at once, and the next one of its size would be zeroed page by
+        # page: in a weight sync and in every step. So a worker keeps what it once needed.
+        variables |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
     return variables
 
 

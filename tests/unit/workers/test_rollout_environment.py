@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import subprocess
+import sys
+
 import pytest
 
 from lrm_safety.settings import Settings
@@ -84,3 +89,27 @@ def test_tensor_parallel_engines_get_processes_and_handles_only_where_needed() -
     assert "VLLM_ALLOW_INSECURE_SERIALIZATION" not in variables
     settings.rollout.weight_transfer = "ipc"
     assert engines(settings)["VLLM_ALLOW_INSECURE_SERIALIZATION"] == "1"
+
+
+def page_faults(variables: dict[str, str]) -> int:
+    """Of a process that makes and drops 64 MiB twenty times, after as many times before."""
+    program = (
+        "import resource\n"
+        "import torch\n"
+        "for _ in range(20): torch.ones(2**24)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(20): torch.ones(2**24)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    told = subprocess.run(
+        [sys.executable, "-c", program], env=kept | variables, capture_output=True, text=True, check=True
+    )
+    return int(told.stdout)
+
+
+def test_on_the_cpu_the_memory_of_a_large_tensor_serves_the_next_one() -> None:
+    """Given back, each of the 20 tensors would be 64 MiB of new pages."""
+    pages = 2**26 // resource.getpagesize()
+    assert page_faults(environment("policy", make().cluster)) < pages
+    assert "MALLOC_MMAP_MAX_" not in environment("policy", make("cuda").cluster)
