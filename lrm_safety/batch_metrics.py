@@ -15,7 +15,6 @@ from .algorithm.kl import kl_estimate
 from .algorithm.losses import clipped_surrogate
 from .algorithm.mismatch import mismatch_stats
 from .algorithm.token_statistics import TokenStatistics, surrogate_stats
-from .conversation.refusal import is_refusal
 from .experience import RolloutBatch, reference_log_ratio
 from .monitoring.rollout_files import RolloutRow
 from .preparation import PreparedRun
@@ -81,8 +80,7 @@ def response_metrics(batch: RolloutBatch) -> dict[str, float]:
     lengths = batch.lengths.double()
     responses = batch.responses
     traces = np.array([response.num_trace_tokens for response in responses])
-    refusals = [is_refusal(response.answer) for response in responses]
-    read = [refuses for refuses in refusals if refuses is not None]
+    read = [refuses for refuses in batch.refusals if refuses is not None]
     metrics = {
         "response/length_mean": float(lengths.mean()),
         "response/length_max": float(lengths.max()),

@@ -31,6 +31,8 @@ class RolloutBatch:
 
     rollouts: list[Rollout]
     responses: list[ParsedResponse]
+    refusals: list[bool | None]
+    """Whether the answer declines its request; None where that cannot be read."""
     scores: Scores
     """Raw scores [N], total and by reward model and view."""
     policy: dict[int, TokenScores] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .conversation.refusal import is_refusal
 from .conversation.response import ParsedResponse, ResponseParser, compose_response
 from .datasets.prompts import PromptSet
 from .experience import RolloutBatch
@@ -25,6 +26,8 @@ class PendingChunk:
 
     rollouts: list[Rollout]
     responses: list[ParsedResponse]
+    refusals: list[bool | None]
+    """See `is_refusal`; read here, where the engines are waited for in any case."""
     steps: list[list[Step]]
     """Of each response; empty without segment rewards and where one fell back."""
     reward: Any
@@ -87,7 +90,8 @@ class StreamScorer:
             ]
             steps, prefixes = [part[0] for part in parts], [part[1] for part in parts]
         ticket = self._reward.submit(conversations, prefixes)
-        return PendingChunk(rollouts, responses, steps, ticket, reference)
+        refusals = [is_refusal(response.answer) for response in responses]
+        return PendingChunk(rollouts, responses, refusals, steps, ticket, reference)
 
     def collect(self, pending: list[PendingChunk]) -> RolloutBatch:
         """Wait for the scores and put everything in the order of the requests."""
@@ -127,6 +131,7 @@ def _batch(pending: list[PendingChunk], scores: Scores, reference: dict[int, Tok
     """Chunks in the order in which they finished, `scores` too, into the order of the requests."""
     rollouts = [rollout for chunk in pending for rollout in chunk.rollouts]
     responses = [response for chunk in pending for response in chunk.responses]
+    refusals = [refuses for chunk in pending for refuses in chunk.refusals]
     order = np.argsort([rollout.request_id for rollout in rollouts], kind="stable")
     by_view = {name: values[order] for name, values in scores.by_model_and_view.items()}
     segments = None
@@ -141,6 +146,7 @@ def _batch(pending: list[PendingChunk], scores: Scores, reference: dict[int, Tok
     return RolloutBatch(
         rollouts=[rollouts[i] for i in order],
         responses=[responses[i] for i in order],
+        refusals=[refusals[i] for i in order],
         scores=replace(scores, total=scores.total[order], by_model_and_view=by_view, prefixes=None),
         reference=reference,
         segments=segments,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import lrm_safety
+from lrm_safety.conversation.refusal import is_refusal
 from lrm_safety.conversation.response import ParsedResponse
 from lrm_safety.experience import RolloutBatch
 from lrm_safety.rewards.scorer import Scores
@@ -68,9 +69,11 @@ def batch(
     engine: Sequence[Sequence[float]] | None = None,
 ) -> RolloutBatch:
     """Responses of the given lengths and raw scores; log-probs per response, None where a pass was not made."""
+    read = [response(length) for length in lengths] if responses is None else list(responses)
     return RolloutBatch(
         rollouts=[rollout(i, length, None if engine is None else engine[i]) for i, length in enumerate(lengths)],
-        responses=[response(length) for length in lengths] if responses is None else list(responses),
+        responses=read,
+        refusals=[is_refusal(one.answer) for one in read],
         scores=scores(total),
         policy={} if policy is None else token_scores(policy),
         reference={} if reference is None else token_scores(reference),
