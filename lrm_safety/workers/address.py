@@ -7,12 +7,14 @@ import os
 import platform
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray._private import services
 
 from ..errors import ClusterError
+from ..run_folder import RAY_JOB_VARIABLE
 
 if TYPE_CHECKING:
     import grpc
@@ -26,6 +28,31 @@ NODE_SECONDS = 5.0
 _HTTP2_OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _SETTINGS_FRAME = 4
 _SUBMIT = "run on a node of the cluster with `{key}=HOST:6379`, or from here as a job (`lrm-safety submit`)"
+
+
+def from_environment() -> str | None:
+    """The cluster that the environment names: RAY_ADDRESS, or in a job of Ray the cluster that the job belongs to.
+
+    Ray sets RAY_ADDRESS of a job to the Ray that was started last on the machine, which may be somebody else's or gone.
+    """
+    named = os.environ.get("RAY_ADDRESS")
+    if RAY_JOB_VARIABLE not in os.environ or named == "local":
+        return named
+    return _of_raylet(os.getppid()) or named
+
+
+def _of_raylet(pid: int) -> str | None:
+    """The control store of the raylet that this process, or one that started it, is; None where none of them is one."""
+    while pid > 1:
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            parent = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1]
+        except OSError:
+            return None
+        if Path(words[0]).name == "raylet":
+            return next((word.partition("=")[2] for word in words if word.startswith("--gcs-address=")), None)
+        pid = int(parent)
+    return None
 
 
 def check_address(address: str, named: str) -> None:

@@ -21,7 +21,7 @@ from ..modeling.distributed import LOOPBACK
 from ..settings import ClusterSettings, Settings
 from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated, transfer_backend
-from .address import check_address
+from .address import check_address, from_environment
 from .continuous_group import ContinuousRolloutGroup
 from .control_store import ControlStore, Raylet, kill_stopped, leave_without
 from .every_node import this_node_id
@@ -79,7 +79,7 @@ def join_ray(cluster: ClusterSettings, *, worker_logs: bool = False, key: str = 
 
 def named_address(cluster: ClusterSettings, key: str = "cluster.address") -> tuple[str, str | None]:
     """Where a cluster to join is named, and its address; None or `local`: a Ray of this run's own."""
-    return (key, cluster.address) if cluster.address else ("RAY_ADDRESS", os.environ.get("RAY_ADDRESS"))
+    return (key, cluster.address) if cluster.address else ("RAY_ADDRESS", from_environment())
 
 
 class StartedGroups(ABC, Generic[Told]):
@@ -275,7 +275,7 @@ class RolloutOnly(StartedGroups[EngineSpec]):
 
 
 def _check_shared(name: str, cluster: ClusterSettings) -> None:
-    if (cluster.address or os.environ.get("RAY_ADDRESS")) in (None, "local"):
+    if named_address(cluster)[1] in (None, "local"):
         raise ConfigError(
             f"reward.shared={name}: nobody could share it in a Ray of this run's own; set cluster.address"
         )

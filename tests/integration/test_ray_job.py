@@ -179,3 +179,19 @@ def test_a_container_is_healthy_while_its_node_of_ray_answers(repository_root: P
     assert health(head.agent.rpartition(":")[2]).returncode == 0
     silent = health("9")
     assert silent.returncode == 1 and "does not answer on port 9" in silent.stderr
+
+
+def test_a_job_joins_its_own_cluster_whatever_ray_started_last_on_the_machine(repository_root: Path, head: Head) -> None:
+    """Ray notes in its folder which cluster was started last, and gives that to every job as RAY_ADDRESS."""
+    note = head.folder / "ray_current_cluster"
+    deadline = time.monotonic() + 60
+    while not note.exists():  # Ray writes it last of all
+        assert time.monotonic() < deadline, sorted(head.folder.iterdir())
+        time.sleep(0.1)
+    before = note.read_text()
+    note.write_text("127.0.0.1:9")
+    try:
+        done = launch(head, repository_root, {}, "submit", "--", "doctor", "--cluster", "--json")
+    finally:
+        note.write_text(before)
+    assert "no Ray cluster answers there" not in done.stdout and head.address in done.stdout, done.stdout
