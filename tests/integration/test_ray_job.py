@@ -181,7 +181,9 @@ def test_a_container_is_healthy_while_its_node_of_ray_answers(repository_root: P
     assert silent.returncode == 1 and "does not answer on port 9" in silent.stderr
 
 
-def test_a_job_joins_its_own_cluster_whatever_ray_started_last_on_the_machine(repository_root: Path, head: Head) -> None:
+def test_a_job_joins_its_own_cluster_whatever_ray_started_last_on_the_machine(
+    repository_root: Path, head: Head
+) -> None:
     """Ray notes in its folder which cluster was started last, and gives that to every job as RAY_ADDRESS."""
     note = head.folder / "ray_current_cluster"
     deadline = time.monotonic() + 60
