@@ -20,8 +20,9 @@ from .bare_loop import BareLoop
 from .figures import Context, Measurement, NotInstalled, NotMeasured
 from .lengths import star1_file
 from .loop import Loop
-from .rounds import Round, check_same_work, facts, rate_ratio, take_turns
+from .rounds import Round, check_same_work, facts, rate_ratio
 from .system import EXPERIMENTS
+from .timing import interleave
 
 PROMPTS, SAMPLES, UPDATES = 32, 2, 2
 """Of a rollout batch: 64 responses, half of them an update."""
@@ -196,7 +197,7 @@ def _side_by_side(context: Context, model: str) -> tuple[dict[str, list[Round]],
             versions = trl.ready()
             sides["trl"] = trl.round
         bare.wait()
-        taken = take_turns(sides, warm_up=warm_up, rounds=rounds)
+        taken = interleave(sides, warm_up=warm_up, rounds=rounds)
     for name, side in taken.items():
         one = side[-1]
         print(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -25,17 +25,6 @@ class Round:
     @property
     def tokens_per_second(self) -> float:
         return self.tokens / self.seconds
-
-
-def take_turns(sides: Mapping[str, Callable[[], Round]], *, warm_up: int, rounds: int) -> dict[str, list[Round]]:
-    """Rounds of the sides in turns (A B A B ...), without the first `warm_up` of each."""
-    taken: dict[str, list[Round]] = {name: [] for name in sides}
-    for number in range(warm_up + rounds):
-        for name, side in sides.items():
-            one = side()
-            if number >= warm_up:
-                taken[name].append(one)
-    return taken
 
 
 def rate_ratio(ours: Sequence[Round], theirs: Sequence[Round]) -> float:

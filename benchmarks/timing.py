@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
+from typing import TypeVar
 
 Side = Callable[[], float]
 """Does the work once and returns the seconds that count."""
+Told = TypeVar("Told")
+"""What a side returns of one round."""
 
 
 def stopwatch(work: Callable[[], object]) -> Side:
@@ -21,15 +24,15 @@ def stopwatch(work: Callable[[], object]) -> Side:
     return timed
 
 
-def interleave(sides: Mapping[str, Side], *, warm_up: int, rounds: int) -> dict[str, list[float]]:
-    """Run the sides in turns (A B A B ...), `warm_up` unrecorded rounds first; seconds of every recorded round."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+def interleave(sides: Mapping[str, Callable[[], Told]], *, warm_up: int, rounds: int) -> dict[str, list[Told]]:
+    """Run the sides in turns (A B A B ...), `warm_up` unrecorded rounds first; what each told of every recorded round."""
+    told: dict[str, list[Told]] = {name: [] for name in sides}
     for number in range(warm_up + rounds):
         for name, side in sides.items():
-            elapsed = side()
+            one = side()
             if number >= warm_up:
-                seconds[name].append(elapsed)
-    return seconds
+                told[name].append(one)
+    return told
 
 
 def speed_ratio(ours: list[float], theirs: list[float]) -> float:

@@ -14,7 +14,8 @@ from benchmarks.bare_loop import leave_one_out
 from benchmarks.figures import Context, Figure, Measurement, NotInstalled, NotMeasured
 from benchmarks.peers import Peer, overrides_of, trl_python, trl_ratio, trl_work
 from benchmarks.report import exit_status
-from benchmarks.rounds import Round, check_same_work, facts, mean_length, rate_ratio, take_turns
+from benchmarks.rounds import Round, check_same_work, facts, mean_length, rate_ratio
+from benchmarks.timing import interleave
 from benchmarks.system import Systems
 from lrm_safety.preparation import prepare
 from lrm_safety.settings.compose import compose_settings
@@ -34,7 +35,7 @@ def test_rounds_take_turns_without_the_first_ones():
 
         return take
 
-    taken = take_turns({"ours": side("ours"), "trl": side("trl"), "bare": side("bare")}, warm_up=2, rounds=2)
+    taken = interleave({"ours": side("ours"), "trl": side("trl"), "bare": side("bare")}, warm_up=2, rounds=2)
     assert turns == ["ours", "trl", "bare"] * 4
     assert {name: [one.seconds for one in rounds] for name, rounds in taken.items()} == {
         "ours": [7, 10],
