@@ -15,8 +15,8 @@ from benchmarks.figures import Context, Figure, Measurement, NotInstalled, NotMe
 from benchmarks.peers import Peer, overrides_of, trl_python, trl_ratio, trl_work
 from benchmarks.report import exit_status
 from benchmarks.rounds import Round, check_same_work, facts, mean_length, rate_ratio
-from benchmarks.timing import interleave
 from benchmarks.system import Systems
+from benchmarks.timing import interleave
 from lrm_safety.preparation import prepare
 from lrm_safety.settings.compose import compose_settings
 
