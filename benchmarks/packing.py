@@ -38,7 +38,8 @@ class Learner:
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
-        from lrm_safety.modeling.load import DTYPES, attend_by_sequence, attention_implementation
+        from lrm_safety.modeling.load import DTYPES, attention_implementation
+        from lrm_safety.modeling.packed_attention import attend_by_sequence
         from lrm_safety.modeling.token_logprobs import TokenLogprobs
 
         torch.manual_seed(0)
@@ -46,7 +47,7 @@ class Learner:
         attention = attention_implementation(settings.model.attention, self._device)
         config = LlamaConfig(**SHAPE, attn_implementation=attention)
         model = LlamaForCausalLM(config).to(self._device, DTYPES[settings.model.dtype]).train()
-        attend_by_sequence(model, packing=True)
+        attend_by_sequence(model)
         model.gradient_checkpointing_enable({"use_reentrant": False})
         chunk = settings.trainer.logprob_chunk_tokens
         self._module = TokenLogprobs(model, temperature=1.0, chunk_tokens=chunk)

@@ -20,7 +20,7 @@ from transformers import (
 from ..errors import ModelError, first_line
 from ..settings import ModelSettings
 from .folder import check_model_folder, check_tied_head, is_hub_id
-from .packing import PACKED_SDPA, register_packed_sdpa
+from .packed_attention import attend_by_sequence
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 RECURRENT_LAYERS = {"mamba", "linear_attention", "conv", "recurrent"}
@@ -109,7 +109,8 @@ def load_causal_lm(settings: ModelSettings, device: str) -> PreTrainedModel:
     _check_report(settings.path, report)
     _check_packing(settings, model.config.get_text_config())
     _disable_dropout(model)
-    attend_by_sequence(model, packing=settings.packing)
+    if settings.packing:
+        attend_by_sequence(model)
     return model
 
 
@@ -133,15 +134,6 @@ def _check_packing(settings: ModelSettings, config: PretrainedConfig) -> None:
     recurrent = sorted(set(getattr(config, "layer_types", None) or ()) & RECURRENT_LAYERS)
     if settings.packing and recurrent:
         raise ModelError(f"{settings.path} has {recurrent[0]} layers, which cannot be packed: set model.packing=false")
-
-
-def attend_by_sequence(model: PreTrainedModel, *, packing: bool) -> None:
-    """Packed rows under `sdpa` are read sequence by sequence, unless a layer's window asks for a mask of its own."""
-    config = model.config.get_text_config()
-    windows = set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}
-    if packing and config._attn_implementation == "sdpa" and not windows:
-        register_packed_sdpa()
-        model.set_attn_implementation(PACKED_SDPA)
 
 
 def _disable_dropout(model: nn.Module) -> None:

@@ -1,21 +1,17 @@
-"""Micro-batches through a model: one packed row or padded rows, attention sequence by sequence, results cut apart again."""
+"""Micro-batches through a model: one packed row or padded rows, results cut apart again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from torch import Tensor
 
 from ..progress import PROGRESS
 from ..rollouts import MicroBatch, TokenIds, TokenScores, TrainingSequence
+from .packed_attention import Borders
 
 
 @dataclass(frozen=True)
@@ -35,8 +31,8 @@ class PackedBatch:
     """[max(R, 1)] int64, the response tokens."""
     lengths: Tensor
     """[N] int64, response tokens of each sequence; empty for a dummy. Stays on the CPU."""
-    sequence_lengths: tuple[int, ...] | None = None
-    """Prompt and response tokens of each sequence of a packed row, the dummy's included; None when padded."""
+    borders: Borders | None = None
+    """Of the sequences of a packed row, prompts and responses, the dummy's included; None when padded."""
 
     @property
     def num_response_tokens(self) -> int:
@@ -52,7 +48,7 @@ class PackedBatch:
             predict=self.predict.to(device),
             targets=self.targets.to(device),
             lengths=self.lengths,
-            sequence_lengths=self.sequence_lengths,
+            borders=None if self.borders is None else self.borders.to(device),
         )
 
 
@@ -100,51 +96,8 @@ def pack(sequences: Sequence[tuple[TokenIds, TokenIds]], *, packing: bool) -> Pa
         predict=torch.from_numpy(np.concatenate(predict)),
         targets=torch.from_numpy(np.concatenate(targets)),
         lengths=lengths,
-        sequence_lengths=tuple(widths) if packing else None,
+        borders=Borders.of(widths) if packing else None,
     )
-
-
-PACKED_SDPA = "packed_sdpa"
-
-
-def _packed_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    sequence_lengths: Sequence[int] | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """query [1, heads, T, head size] -> [1, T, heads, head size]; `sequence_lengths` sum to T. None: padded rows.
-
-    transformers' `sdpa` reads a packed row with a [T, T] block mask and so pays for T^2 whatever the lengths; causal attention
-    within each sequence costs the sum of the squares and needs no mask. Numbers are the same.
-    """
-    if sequence_lengths is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-    lengths = list(sequence_lengths)
-    parts = zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True)
-    outputs = [
-        scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True, enable_gqa=True)
-        for q, k, v in parts
-    ]
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
-
-
-def _packed_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-    """No mask for packed rows, the usual one for padded rows."""
-    return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
-
-
-def register_packed_sdpa() -> None:
-    """Make `packed_sdpa` an attention implementation of transformers; may be called again."""
-    AttentionInterface.register(PACKED_SDPA, _packed_attention)
-    AttentionMaskInterface.register(PACKED_SDPA, _packed_mask)
 
 
 Forward = Callable[[PackedBatch], tuple[Tensor, Tensor]]

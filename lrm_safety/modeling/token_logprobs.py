@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 
 from ..errors import ModelError
-from .packing import PACKED_SDPA, PackedBatch
+from .packed_attention import borders_for
+from .packing import PackedBatch
 
 
 class ChunkedHead(nn.Module):
@@ -94,14 +95,13 @@ class TokenLogprobs(nn.Module):
         """Log-probs [R] (float32, differentiable) and entropies in nats [R] (float32, detached) of `batch`'s response
         tokens, sequence after sequence. A dummy gives empty tensors that still carry a gradient path.
         `temperature` replaces the usual one for this call."""
-        packed = self.model.config._attn_implementation == PACKED_SDPA and batch.sequence_lengths is not None
         hidden = self.model.get_decoder()(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             position_ids=batch.position_ids,
             # A cache would switch the block mask of packed rows off, silently.
             use_cache=False,
-            **({"sequence_lengths": batch.sequence_lengths} if packed else {}),
+            **borders_for(self.model, batch.borders),
         ).last_hidden_state
         hidden = hidden.flatten(0, 1).index_select(0, batch.predict)
         values = self.head(

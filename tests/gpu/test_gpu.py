@@ -20,7 +20,9 @@ from tiny_tokenizers import word_tokenizer
 from transformers import Qwen3ForCausalLM
 
 from benchmarks.isolated import Isolated
-from lrm_safety.modeling.load import attend_by_sequence, one_attention_kernel
+from lrm_safety.modeling import packed_attention
+from lrm_safety.modeling.load import one_attention_kernel
+from lrm_safety.modeling.packed_attention import Borders, attend_by_sequence, attend_within
 from lrm_safety.modeling.packing import pack
 from lrm_safety.modeling.token_logprobs import TokenLogprobs
 from lrm_safety.rollouts import GenerationRequest, MiniBatch, SamplingParameters, TrainingSequence
@@ -146,7 +148,8 @@ def scores_on(device: str, dtype: torch.dtype, *, packing: bool = True, attentio
     model = build_model().to(device, dtype)
     model.set_attn_implementation(attention)
     one_attention_kernel()
-    attend_by_sequence(model, packing=packing and attention == "sdpa")
+    if packing and attention == "sdpa":
+        assert attend_by_sequence(model)
     batch = pack([(one.prompt_ids, one.response_ids) for one in sequences_of()], packing=packing).to(device)
     with torch.no_grad():
         logprobs, _ = TokenLogprobs(model, temperature=0.7, chunk_tokens=16)(batch)
@@ -162,6 +165,23 @@ def test_bfloat16_is_near_the_cpus_float32(packing: bool) -> None:
 def test_packed_rows_in_bfloat16_equal_padded_ones() -> None:
     packed, padded = (scores_on("cuda", torch.bfloat16, packing=packing) for packing in (True, False))
     assert np.abs(packed - padded).mean() < BFLOAT16_MEAN
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_packed_rows_with_windows_equal_those_by_sequence(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call of torch's kernel for several lengths against one call a sequence, in bfloat16."""
+    lengths = (40, 3, 25)
+    generator = torch.Generator("cuda").manual_seed(0)
+    query, key, value = (
+        torch.randn(1, heads, sum(lengths), 64, generator=generator, device="cuda", dtype=torch.bfloat16)
+        for heads in (8, 2, 2)
+    )
+    borders = Borders.of(lengths, "cuda")
+    assert packed_attention.has_varlen_kernel(query, value)
+    at_once = attend_within(query, key, value, borders, scale=None, window=window)
+    monkeypatch.setattr(packed_attention, "has_varlen_kernel", lambda query, value: False)
+    by_sequence = attend_within(query, key, value, borders, scale=None, window=window)
+    torch.testing.assert_close(at_once, by_sequence, atol=2e-2, rtol=2e-2)
 
 
 def test_packed_rows_run_on_flash_attention() -> None:

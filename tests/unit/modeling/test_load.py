@@ -19,7 +19,7 @@ def settings_for(folder, **changes):
 def test_loads_with_the_dtype_that_was_asked_for(model_folder):
     check_model_folder(str(model_folder))
     model = load_causal_lm(settings_for(model_folder), "cpu")
-    assert model.dtype == torch.float32 and model.config._attn_implementation == "packed_sdpa"
+    assert model.dtype == torch.float32 and model.config._attn_implementation == "packed_rows"
     original = Qwen3ForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
     for one, other in zip(model.parameters(), original.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -13,7 +13,8 @@ import yaml
 import lrm_safety
 from lrm_safety.evaluation.run import prepare
 from lrm_safety.lab.analysis.models import Reader
-from lrm_safety.modeling.load import attend_by_sequence, freeze, load_causal_lm
+from lrm_safety.modeling.load import freeze, load_causal_lm
+from lrm_safety.modeling.packed_attention import attend_by_sequence
 from lrm_safety.rollouts import GenerationRequest, Rollout, SamplingParameters
 from lrm_safety.settings import ModelSettings
 from lrm_safety.settings.compose import compose_evaluation
@@ -38,7 +39,7 @@ def reader_of():
 
     def make(model, *, packing=True):
         if packing:
-            attend_by_sequence(model, packing=True)
+            attend_by_sequence(model)
         return Reader(model, packing=packing, device="cpu", micro_batch_tokens=40, chunk_tokens=5)
 
     return make
