@@ -56,8 +56,10 @@ def attend_within(
     """
     if has_varlen_kernel(query, value):
         longest = max(borders.lengths)
-        attended: Tensor = varlen_attn(
-            *(tensor[0].transpose(0, 1) for tensor in (query, key, value)),
+        attended = varlen_attn(
+            query[0].transpose(0, 1),
+            key[0].transpose(0, 1),
+            value[0].transpose(0, 1),
             borders.starts,
             borders.starts,
             longest,
@@ -67,6 +69,7 @@ def attend_within(
             window_size=(-1 if window is None or window >= longest else window - 1, 0),
             enable_gqa=query.shape[1] != key.shape[1],
         )
+        assert isinstance(attended, Tensor)  # a tuple only where more is asked for
         return attended[None]
     parts = zip(*(tensor.split(borders.lengths, dim=2) for tensor in (query, key, value)), strict=True)
     outputs = [_attend(*part, scale=scale, window=window) for part in parts]

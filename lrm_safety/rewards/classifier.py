@@ -15,9 +15,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..batching import plan_micro_batches
 from ..errors import ConfigError, ModelError, RewardError, first_line
 from ..modeling.folder import check_model_folder
 from ..modeling.load import attention_implementation, one_attention_kernel
+from ..modeling.packed_attention import attend_by_sequence
+from ..modeling.sequence_scores import can_pack, packed_scores, padded_scores
 from ..progress import PROGRESS
 from ..settings import RewardModelSettings
 from .check import check_head, refuse_unread
@@ -47,6 +50,15 @@ class ClassifierScorer:
         self._renderer = Renderer(tokenizer, source)
         _check_files(str(settings.path), source)
         model = _load_model(settings, source, attention_implementation(settings.attention, device))
+        self._packs = self._device.type == "cuda" if settings.packing is None else settings.packing
+        if self._packs and not can_pack(model):
+            if settings.packing:
+                raise ConfigError(
+                    f"{self._key}.packing=true: a model of type {model.config.model_type} cannot read packed rows; leave it out"
+                )
+            self._packs = False
+        if self._packs:
+            attend_by_sequence(model)
         self._model = float32_head(model).to(self._device).eval()
         self._tokenizer = tokenizer
         self._num_embeddings = self._model.get_input_embeddings().weight.shape[0]
@@ -71,7 +83,11 @@ class ClassifierScorer:
                 readable.append(position)
                 sequences.append(ids)
         logits = np.empty(len(sequences), dtype=np.float32)
-        planned = plan_padded([len(ids) for ids in sequences], self._settings.micro_batch_tokens)
+        lengths, budget = [len(ids) for ids in sequences], self._settings.micro_batch_tokens
+        if self._packs:
+            (planned,) = plan_micro_batches(lengths, 1, budget, packing=True)
+        else:
+            planned = plan_padded(lengths, budget)
         for micro_batch in PROGRESS.pieces(planned, "texts", len):
             logits[micro_batch] = self._forward([sequences[i] for i in micro_batch])
         scores[readable] = logits
@@ -112,24 +128,15 @@ class ClassifierScorer:
 
     @torch.inference_mode()
     def _forward(self, sequences: list[list[int]]) -> ScoreArray:
-        longest = max(map(len, sequences))
-        input_ids = torch.full((len(sequences), longest), self._pad_id, dtype=torch.long)
-        attention_mask = torch.zeros_like(input_ids)
-        for row, ids in enumerate(sequences):
-            input_ids[row, : len(ids)] = torch.tensor(ids)
-            attention_mask[row, : len(ids)] = 1
+        read = packed_scores if self._packs else padded_scores
         try:
-            logits = self._model(
-                input_ids=input_ids.to(self._device),
-                attention_mask=attention_mask.to(self._device),
-                use_cache=False,
-            ).logits
+            logits = read(self._model, sequences, self._pad_id)
         except torch.OutOfMemoryError as error:
             raise RewardError(
-                f"{self._key}.micro_batch_tokens={self._settings.micro_batch_tokens}: out of memory on "
-                f"{len(sequences)} x {longest} tokens; lower it, or max_tokens"
+                f"{self._key}.micro_batch_tokens={self._settings.micro_batch_tokens}: out of memory on {len(sequences)} "
+                f"texts of up to {max(map(len, sequences))} tokens; lower it, or max_tokens"
             ) from error
-        result: ScoreArray = logits[:, 0].float().cpu().numpy()
+        result: ScoreArray = logits.float().cpu().numpy()
         return result
 
     def _set_padding(self, tokenizer: PreTrainedTokenizerBase, source: str) -> int:

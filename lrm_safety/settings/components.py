@@ -120,7 +120,10 @@ class RewardModelSettings:
     """classifier: the score of an over-long conversation when overlong=score, and of one whose prompt and answer alone do
     not fit under drop_trace_middle."""
     micro_batch_tokens: PositiveInt = 16384
-    """classifier: padded tokens of one forward pass."""
+    """classifier: tokens of one forward pass, padding included."""
+    packing: bool | None = None
+    """classifier: read conversations from packed rows, so that no padding is computed. Scores differ by rounding. null: on a
+    GPU, and where the model can."""
     function: Text | None = None
     """python: `package.module:function`, called with a list of lrm_safety.rewards.conversation.Conversation and returning one float
     each."""

@@ -6,6 +6,7 @@ Written without a GPU and never run on one.
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,11 +21,14 @@ from tiny_tokenizers import word_tokenizer
 from transformers import Qwen3ForCausalLM
 
 from benchmarks.isolated import Isolated
+from lrm_safety import miniature
 from lrm_safety.modeling import packed_attention
 from lrm_safety.modeling.load import one_attention_kernel
 from lrm_safety.modeling.packed_attention import Borders, attend_by_sequence, attend_within
 from lrm_safety.modeling.packing import pack
 from lrm_safety.modeling.token_logprobs import TokenLogprobs
+from lrm_safety.rewards.classifier import ClassifierScorer
+from lrm_safety.rewards.conversation import Conversation
 from lrm_safety.rollouts import GenerationRequest, MiniBatch, SamplingParameters, TrainingSequence
 from lrm_safety.settings import (
     AlgorithmSettings,
@@ -32,6 +36,7 @@ from lrm_safety.settings import (
     GroupSettings,
     KLSettings,
     ModelSettings,
+    RewardModelSettings,
     RolloutSettings,
     Settings,
     TrainerSettings,
@@ -197,6 +202,24 @@ def test_packed_rows_run_on_flash_attention() -> None:
 def test_flash_attention_2_agrees_with_sdpa() -> None:
     flash = scores_on("cuda", torch.bfloat16, attention="flash_attention_2")
     assert np.abs(flash - scores_on("cuda", torch.bfloat16)).mean() < BFLOAT16_MEAN
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_reward_scores_equal_the_cpus(packing: bool) -> None:
+    """The miniature's reward model in bfloat16, whose head is float32's, against float32 on the CPU."""
+    assets = Path(miniature.__file__).parent / "assets"
+    rows = [json.loads(line) for line in (assets / "prompts/supervised.jsonl").read_text().splitlines()[:64]]
+    subjects = []
+    for row in rows:
+        trace, answer = row["response"].removeprefix("<think>\n").split("\n</think>\n\n")
+        subjects.append(Conversation(row["question"], trace, answer, row["response"], "complete"))
+
+    def scores(device: str, dtype: str) -> np.ndarray:
+        model = RewardModelSettings(path=str(assets / "reward"), dtype=dtype, max_tokens=256, packing=packing)
+        return ClassifierScorer("miniature", model, device).score_texts(subjects, "full")
+
+    expected = scores("cpu", "float32")
+    np.testing.assert_allclose(scores("cuda", "bfloat16"), expected, atol=0.05 * np.ptp(expected))
 
 
 # ---- one update ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from ...files import give_usual_modes, put_in_place
 from ...modeling.folder import check_model_folder
 from ...modeling.load import DTYPES, _disable_dropout, attention_implementation
 from ...modeling.loss import parameter_groups
+from ...modeling.sequence_scores import padded_scores
 from ...results import HeldOutPairs, RewardTraining
 from ...rewards.check import check_head, is_language_model_head, refuse_unread
 from ...rewards.classifier import ClassifierScorer, load_classifier, plan_padded
@@ -265,16 +266,8 @@ class RewardTrainer:
 
     def _forward(self, sequences: Sequence[list[int]]) -> torch.Tensor:
         """Scores with their graph, float32 `[num_sequences]`; padded on the right."""
-        longest = max(map(len, sequences))
-        ids = torch.full((len(sequences), longest), self._pad_id)
-        mask = torch.zeros_like(ids)
-        for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence)] = torch.tensor(sequence)
-            mask[row, : len(sequence)] = 1
-        device = self._model.device
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._dtype == torch.bfloat16):
-            logits = self._model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
-        return logits[:, 0].float()
+        with torch.autocast(self._model.device.type, dtype=torch.bfloat16, enabled=self._dtype == torch.bfloat16):
+            return padded_scores(self._model, sequences, self._pad_id).float()
 
 
 def epoch_order(num_pairs: int, seed: int, epoch: int) -> list[int]:

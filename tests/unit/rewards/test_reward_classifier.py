@@ -14,9 +14,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny_rewards import TinyModel, conversation, llama_tokenizer
-from transformers import AutoTokenizer
+from tiny_rewards import TinyModel, conversation, llama_tokenizer, save_reward_model
+from transformers import AutoTokenizer, GPT2ForSequenceClassification
 
+from lrm_safety import miniature
 from lrm_safety.errors import ConfigError, ModelError, RewardError
 from lrm_safety.rewards.check import check_reward
 from lrm_safety.rewards.classifier import ClassifierScorer, plan_padded
@@ -58,6 +59,56 @@ def test_batches_score_as_one_by_one(family: str, budget: int, request: pytest.F
     assert not +scorer.counters
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen"])
+@pytest.mark.parametrize("budget", [1, 300, 100_000])
+def test_packed_rows_score_as_one_by_one_and_compute_no_padding(
+    family: str, budget: int, request: pytest.FixtureRequest
+) -> None:
+    """Every token of the texts goes through the model once, and nothing else does."""
+    tiny: TinyModel = request.getfixturevalue(family)
+    conversations = random_conversations(13)
+    computed = {}
+    for packing in (True, False):
+        scorer = ClassifierScorer("m", settings_for(tiny.folder, micro_batch_tokens=budget, packing=packing), "cpu")
+        passes: list[int] = []
+        embedding = scorer._model.get_input_embeddings()
+        embedding.register_forward_hook(lambda _, arguments, output, passes=passes: passes.append(arguments[0].numel()))
+        expected = [tiny.plain_score(one.prompt, one.full) for one in conversations]
+        np.testing.assert_allclose(scorer.score_texts(conversations, "full"), expected, atol=1e-4, rtol=0)
+        computed[packing] = sum(passes)
+    lengths = [len(scorer._renderer.render(one.prompt, one.full).ids) for one in conversations]
+    assert computed[True] == sum(lengths)
+    if budget == 100_000:
+        assert computed[False] == len(lengths) * max(lengths) > computed[True]
+
+
+def test_the_miniatures_reward_model_reads_packed_rows_as_padded_ones() -> None:
+    """Over the shipped responses: the same scores to rounding."""
+    assets = Path(miniature.__file__).parent / "assets"
+    rows = [json.loads(line) for line in (assets / "prompts/supervised.jsonl").read_text().splitlines()[:64]]
+    subjects = []
+    for row in rows:
+        trace, answer = row["response"].removeprefix("<think>\n").split("\n</think>\n\n")
+        subjects.append(conversation(row["question"], trace, answer))
+    padded, packed = (
+        ClassifierScorer("m", settings_for(assets / "reward", max_tokens=256, packing=packing), "cpu").score_texts(
+            subjects, "full"
+        )
+        for packing in (False, True)
+    )
+    assert np.ptp(padded) > 1.0
+    np.testing.assert_allclose(packed, padded, atol=1e-5, rtol=1e-5)
+
+
+def test_packing_is_for_models_that_can(llama: TinyModel, tmp_path: Path) -> None:
+    """null is padded on the CPU; a model with a head or layers of another kind is refused by name."""
+    assert not ClassifierScorer("m", settings_for(llama.folder), "cpu")._packs
+    save_reward_model(tmp_path, llama.tokenizer, GPT2ForSequenceClassification, n_positions=2048)
+    assert not ClassifierScorer("m", settings_for(tmp_path), "cpu")._packs
+    with pytest.raises(ConfigError, match=r"reward\.models\.m\.packing=true: a model of type gpt2 cannot"):
+        ClassifierScorer("m", settings_for(tmp_path, packing=True), "cpu")
+
+
 def test_composition_of_a_batch_does_not_matter(llama: TinyModel) -> None:
     conversations = random_conversations(9, seed=1)
     scorer = ClassifierScorer("m", settings_for(llama.folder), "cpu")
@@ -82,14 +133,15 @@ def test_the_head_of_a_bfloat16_model_computes_in_float32(llama: TinyModel) -> N
     assert np.abs(scores - exact).max() < 0.05 * np.abs(exact).max()
 
 
-def test_padding_token_that_ends_every_conversation(llama: TinyModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("packing", [False, True])
+def test_padding_token_that_ends_every_conversation(llama: TinyModel, tmp_path: Path, packing: bool) -> None:
     """Many Llama checkpoints pad with <|eot_id|>, which also ends the template: transformers pools one token earlier,
     alone and in batches alike."""
     folder = shutil.copytree(llama.folder, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": 4}))
     conversations = random_conversations(6, seed=2)
-    scores = ClassifierScorer("m", settings_for(folder), "cpu").score_texts(conversations, "full")
+    scores = ClassifierScorer("m", settings_for(folder, packing=packing), "cpu").score_texts(conversations, "full")
     llama.model.config.pad_token_id = 4
     try:
         expected = [llama.plain_score(c.prompt, c.full) for c in conversations]
