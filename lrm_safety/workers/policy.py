@@ -18,6 +18,7 @@ from ..errors import ClusterError, DataError
 from ..files import changed_file, describe_files, storage_problem
 from ..modeling import distributed
 from ..modeling.distributed import load_generators, save_generators
+from ..modeling.host_memory import HostBuffers
 from ..modeling.load import load_tokenizer
 from ..modeling.lora import without_dropout
 from ..modeling.loss import policy_loss, supervised_loss
@@ -42,7 +43,7 @@ class PolicyWorker:
         self.rank = rank
         self.world_size = world_size
         self._takes_turns = is_colocated(spec.cluster)
-        self._offloaded = False
+        self._host, self._offloaded = HostBuffers(), False
         self._sender: Any = None
 
     def start(self, address: str, port: int) -> None:
@@ -246,23 +247,23 @@ class PolicyWorker:
         DeepSpeed's own offloading of states refuses torch's AdamW. Nothing to do on the CPU, nor when they live there.
         """
         if self.device.type == "cuda" and not self.spec.trainer.offload_optimizer and not self._offloaded:
-            self._move_optimizer(torch.device("cpu"))
-            torch.cuda.empty_cache()
+            self._host.move_out(self._optimizer_tensors())
+            distributed.release_cached_memory()
             self._offloaded = True
 
     def reload(self) -> None:
         """CUDA: undo `offload`."""
         if self._offloaded:
-            self._move_optimizer(self.device)
+            self._host.move_back(self._optimizer_tensors(), self.device)
             self._offloaded = False
 
-    def _move_optimizer(self, device: torch.device) -> None:
-        for master in self.optimizer.fp32_partitioned_groups_flat:
-            master.data = master.data.to(device)
-        for state in self.optimizer.optimizer.state.values():
-            for value in state.values():
-                if isinstance(value, Tensor):
-                    value.data = value.data.to(device)
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        """Masters and moments, by names that outlive a loaded checkpoint."""
+        masters = self.optimizer.fp32_partitioned_groups_flat
+        tensors = {f"master {number}": master for number, master in enumerate(masters)}
+        for number, state in enumerate(self.optimizer.optimizer.state.values()):
+            tensors |= {f"{name} {number}": value for name, value in state.items() if isinstance(value, Tensor)}
+        return tensors
 
     def memory(self) -> dict[str, float]:
         """`rss_gib`, `rss_peak_gib` and on CUDA `cuda_peak_gib` of this process."""

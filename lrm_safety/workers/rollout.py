@@ -41,6 +41,8 @@ class RolloutWorker:
         self._index = index
         self._on_gpu = spec.cluster.device == "cuda"
         self._llm: Any = None
+        self._emptied = False
+        """Whether a sleep has dropped the weights, and no sync has brought others."""
         self._under_way: dict[str, tuple[str, GenerationRequest]] = {}
         """The engine's own id and the request, by the name that the engine's output has."""
         self._ended_beside: list[Rollout] = []
@@ -176,6 +178,7 @@ class RolloutWorker:
     def finish_weight_update(self, version: int) -> None:
         """Close the session: from here on rollouts carry `version`, and nothing cached under older weights is read."""
         self._llm.finish_weight_update(str(version))
+        self._emptied = False
         self._reset_prefix_cache()
 
     def describe(self) -> str:
@@ -206,13 +209,18 @@ class RolloutWorker:
             self._llm = None
 
     def sleep(self) -> None:
-        """CUDA: move the weights to host memory and drop the KV cache."""
+        """CUDA: drop weights and KV cache. A sync, which sends every weight, comes before the next request."""
         if self._on_gpu:
-            self._llm.sleep(level=1)
+            self._llm.sleep(level=2)
+            self._emptied = True
 
     def wake(self, tags: list[str]) -> None:
-        """CUDA: take back `weights`, `kv_cache`, or both; in two steps a weight sync fits between."""
+        """CUDA: take back memory of `weights`, and of the `kv_cache` once a sync has filled it."""
         if self._on_gpu:
+            if self._emptied and "kv_cache" in tags:
+                raise InvariantError(
+                    f"rollout engine {self._index} was to generate with weights that its sleep dropped"
+                )
             self._llm.wake_up(tags=tags)
 
     def memory(self) -> dict[str, float]:

@@ -303,7 +303,7 @@ class RolloutGroup:
             self._group.call("sleep", timeout_seconds=self._limit)
 
     def wake_weights(self) -> None:
-        """CUDA, colocated: bring weight memory back, and only that, so that a sync does not peak with the KV cache."""
+        """CUDA, colocated: bring weight memory back, empty, and only that, so that a sync does not peak with the KV cache."""
         if self._takes_turns:
             self._group.call("wake", ["weights"], timeout_seconds=self._limit)
 

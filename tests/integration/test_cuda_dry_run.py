@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import torch
+from real_interface import Interface
 from safetensors.torch import load_file
 from tiny_models import tiny_granite, tiny_qwen
 from transformers import (
@@ -60,26 +61,6 @@ def with_model(layout: str, model: str) -> Settings:
 
 
 # ---- our calls against the real signatures ---------------------------------------------------------------------------
-
-
-class Interface:
-    """Has the methods of a real class and refuses a call that their signatures refuse; answers what it is told to."""
-
-    def __init__(self, kind: type, **answers: Any) -> None:
-        self._kind, self._answers = kind, answers
-        self.calls: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self._answers and not callable(getattr(self._kind, name, None)):
-            return self._answers[name]  # an attribute
-        signature = inspect.signature(getattr(self._kind, name))
-
-        def call(*arguments: Any, **named: Any) -> Any:
-            signature.bind(self, *arguments, **named)
-            self.calls.append(name)
-            return self._answers.get(name)
-
-        return call
 
 
 def test_what_a_rollout_worker_asks_of_its_engine_on_a_gpu() -> None:

@@ -33,7 +33,7 @@ class Assumptions:
     )
     memory_tb_per_second: float = _assumed(3.35, "H100 SXM (data sheet): a decoding step reads all weights once")
     decode_overhead_ms: float = _assumed(4.0, "assumed: of a decoding step, beside reading the weights")
-    host_copy_gib_per_second: float = _assumed(4.0, "assumed: colocated, to host memory and back; pageable 3 to 6")
+    host_copy_gib_per_second: float = _assumed(20.0, "assumed: colocated, to pinned host memory and back")
     sync_gib_per_second: float = _assumed(3.0, "assumed; verl reports 5.5 s for 8 B across nodes")
     cuda_context_gib: float = _assumed(2.5, "assumed: CUDA context, NCCL buffers, fragmentation")
     scorer_context_gib: float = _assumed(1.0, "assumed: CUDA context of a process without NCCL")

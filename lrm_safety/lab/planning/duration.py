@@ -79,9 +79,9 @@ def duration(
         "sync": _bytes_of(settings) * num_parameters(policy) / (assumed.sync_gib_per_second * 2**30),
     }
     if is_colocated(settings.cluster) and cluster.device == "cuda":
-        # Optimiser and engine weights, off the GPU and back.
-        moved = 0 if trainer.offload_optimizer else 12 * num_parameters(policy) / cluster.policy.num_workers
-        moved += _bytes_of(settings) * num_parameters(policy) / tensor_parallel
+        # The optimiser, off the GPU and back; a sleeping engine drops its weights.
+        trained = adapters or num_parameters(policy)
+        moved = 0 if trainer.offload_optimizer else 12 * trained / cluster.policy.num_workers
         seconds["exchange"] = 2 * moved / (assumed.host_copy_gib_per_second * 2**30)
     iterations = -(-updates // per_iteration)
     return Duration(iterations, updates, responses, generated, responses * length, seconds)

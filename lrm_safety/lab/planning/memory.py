@@ -15,6 +15,8 @@ LIVE_PARAMETERS = 1_000_000_000
 """DeepSpeed's stage3_max_live_parameters: gathered at one time at most."""
 REDUCE_BUCKET = 250_000_000
 """reduce_bucket_size of the trainer on CUDA, in float32 elements (modeling/zero.py)."""
+SUB_GROUP = 1_000_000_000
+"""DeepSpeed's sub_group_size: elements of a rank that are one array of masters."""
 NODE_GPUS = 8
 PASSING = ("activations", "head gradients", "log-probs", "gathered layers", "reduction")
 """Parts, by the beginning of their name, that exist during a pass only; colocated workers give them back after it."""
@@ -84,8 +86,8 @@ def policy_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) -
     parts["activations"] = activation_bytes(shape, tokens, value, checkpointing=trainer.gradient_checkpointing)
     # Logits, their softmax and their gradient of one chunk, float32.
     parts["log-probs"] = 3 * 4 * min(trainer.logprob_chunk_tokens, tokens) * shape.vocabulary
-    if is_colocated(settings.cluster) and settings.cluster.device == "cuda":
-        host += sum(parts.get(name, 0) for name in OFFLOADED)
+    if is_colocated(settings.cluster) and settings.cluster.device == "cuda" and not trainer.offload_optimizer:
+        host += 3 * pinned_bytes(trained // ranks)  # masters and two moments
     return GroupMemory("policy", ranks, parts, host)
 
 
@@ -120,23 +122,14 @@ def rollout_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) 
         parts["KV cache"] = rollout.kv_cache_bytes if rollout.kv_cache_bytes is not None else room
     else:
         parts["KV cache"] = rollout.kv_cache_bytes or 0
-    host = pinned_bytes(shape, value) if is_colocated(settings.cluster) and settings.cluster.device == "cuda" else 0
-    return GroupMemory("rollout", settings.cluster.rollout.num_workers, parts, host)
+    return GroupMemory("rollout", settings.cluster.rollout.num_workers, parts)
 
 
-def pinned_bytes(shape: ModelShape, value: int) -> int:
-    """Host memory of one engine's weights in its sleep: torch rounds every pinned tensor up to a power of two."""
-    query, key_value = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    layer = [
-        (query + 2 * key_value) * shape.hidden,
-        query * shape.hidden,
-        2 * shape.intermediate * shape.hidden,
-        shape.intermediate * shape.hidden,
-    ]
-    embedding = [shape.vocabulary * shape.hidden] * (1 if shape.tied else 2)
-    if shape.stated_parameters is not None:  # experts: the layers' shapes are not these
-        return round(1.5 * value * shape.stated_parameters)
-    return sum(2 ** (value * size - 1).bit_length() for size in [*layer * shape.layers, *embedding])
+def pinned_bytes(elements: int) -> int:
+    """Host memory of a float32 value for each of a rank's elements, which DeepSpeed keeps in arrays of SUB_GROUP: torch rounds
+    every pinned one up to a power of two."""
+    arrays = [SUB_GROUP] * (elements // SUB_GROUP) + ([elements % SUB_GROUP] if elements % SUB_GROUP else [])
+    return sum(2 ** (4 * size - 1).bit_length() for size in arrays)
 
 
 def kv_tokens(settings: Settings, shape: ModelShape, memory: GroupMemory) -> int:

@@ -161,9 +161,7 @@ def refuse_what_cannot_fit(planned: Plan, settings: Settings, machine_bytes: int
     host = sum(on_host.values())
     if assumed.host_memory_gib is not None and host > assumed.host_memory_gib * GIB:
         largest = max(on_host, key=on_host.__getitem__)
-        if largest == "rollout":
-            key, mend = "cluster.colocate", "sleeping engines keep their weights there; take groups apart"
-        elif settings.trainer.offload_optimizer:
+        if settings.trainer.offload_optimizer:
             key, mend = "trainer.offload_optimizer", "use more nodes (cluster.policy.num_workers) or switch it off"
         else:
             key, mend = "cluster.colocate", "the policy's optimiser moves there for the engines; take groups apart"
