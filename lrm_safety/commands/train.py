@@ -16,7 +16,7 @@ from ..errors import ClusterError, ConfigError, WorkerError
 from ..evaluation.in_loop import InLoopEvaluation
 from ..files import storage_problem
 from ..interruption import Interruption, kept_from_children, stop_caution
-from ..lab.planning.plan import cautions
+from ..lab.planning.plan import outlook
 from ..lifecycle import TrainingRun
 from ..modeling.shapes import adapter_parameters, num_parameters, shape_if_known
 from ..monitoring.recorder import Recorder, evidence_of
@@ -47,7 +47,7 @@ def run_to_export(
     groups_of: Callable[[Callable[[], None], Callable[[str], None], Callable[[], bool]], GroupsOf],
     trainer_of: Callable[[Run, GroupsOf, Recorder, Interruption], TrainingRun[Run, Any]],
     evidence: Evidence | None = None,
-    cautions: Sequence[str] = (),
+    outlook: Sequence[str] = (),
 ) -> None:
     """Start the groups, train to the end of the schedule and export; again from the last checkpoint when a worker dies.
 
@@ -71,7 +71,7 @@ def run_to_export(
         resume_update=checkpoint.update if checkpoint else None,
         batches=isinstance(settings, Settings) and settings.algorithm.max_staleness > 0,
     ) as recorder:
-        for line in (*cautions, *filter(None, [stop_caution(os.environ)])):
+        for line in (*outlook, *filter(None, [stop_caution(os.environ)])):
             recorder.note(line)
         interruption = Interruption()  # one for all attempts: a signal may reach the workers before the controller
         if checkpoint is not None:
@@ -213,7 +213,7 @@ def train(settings: Settings, resolved: dict[str, object], folder: RunFolder) ->
         groups_of=partial(Groups, run.settings),
         trainer_of=controller,
         evidence=evidence_of(settings.reward, settings.evaluation),
-        cautions=cautions(run.settings),
+        outlook=outlook(run.settings),
     )
 
 

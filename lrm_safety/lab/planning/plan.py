@@ -199,10 +199,12 @@ USABLE = 0.995
 MAMBA_KERNELS = ("mamba_ssm", "causal_conv1d")
 
 
-def cautions(settings: Settings) -> list[str]:
-    """Lines on what will probably not fit, naming the key to change, and on Mamba layers that will run slowly.
+def outlook(settings: Settings) -> list[str]:
+    """What to say before a run on GPUs starts: that it fits, or what will probably not, naming the key to change; and of Mamba
+    layers that will run slowly.
 
-    Empty where all is well, or where nothing can be told because the model's shape or the GPUs' memory is not known here.
+    Nothing can be told where the model's shape or the GPUs' memory is not known here, and nothing is where workers fit into
+    the memory of a machine without GPUs.
     Raises ConfigError where it is certain: weights and optimiser states alone are more than a GPU holds. Of a cluster that
     the run joins nothing is certain: its GPUs need not be like this machine's.
     """
@@ -225,6 +227,13 @@ def cautions(settings: Settings) -> list[str]:
         if not joined and _certainly(planned, settings):
             raise
         lines.append(f"{error} (an estimate; `lrm-safety plan` with the same arguments shows it)")
+    else:
+        if on_gpu and planned.shares:
+            fullest = max(planned.shares, key=lambda share: share.peak_bytes)
+            lines.append(
+                f"fits by the plan: at most {fullest.peak_bytes / GIB:.1f} of {assumed.gpu_memory_gib:.1f} GiB on a GPU "
+                f"({' + '.join(fullest.groups)}); a KV cache of {planned.kv_tokens:,} tokens an engine"
+            )
     return lines
 
 

@@ -16,7 +16,7 @@ from lrm_safety.commands.plan import plan as plan_command
 from lrm_safety.errors import ConfigError, ModelError
 from lrm_safety.lab.planning.assumptions import Assumptions, split
 from lrm_safety.lab.planning.memory import GIB, activation_bytes, pinned_bytes, policy_memory
-from lrm_safety.lab.planning.plan import cautions, gpu_memory_gib, make_plan, refuse_what_cannot_fit
+from lrm_safety.lab.planning.plan import gpu_memory_gib, make_plan, outlook, refuse_what_cannot_fit
 from lrm_safety.modeling.shapes import KNOWN, kv_bytes_per_token, num_parameters, shape_of
 from lrm_safety.settings import Settings
 from lrm_safety.settings.compose import compose_settings
@@ -251,18 +251,26 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None
 
 def test_nothing_is_said_where_memory_or_shape_are_unknown(gpu: Callable[[str], None]) -> None:
     gpu("")
-    assert gpu_memory_gib() is None and cautions(settings("rollout.gpu_memory_utilization=0.218")) == []
+    assert gpu_memory_gib() is None and outlook(settings("rollout.gpu_memory_utilization=0.218")) == []
     gpu("no devices were found")
     assert gpu_memory_gib() is None
     gpu("81559\\n40960\\n")
     assert gpu_memory_gib() == 40
-    assert cautions(settings("model.path=somebody/unknown")) == []
+    assert outlook(settings("model.path=somebody/unknown")) == []
+
+
+def test_a_start_says_that_it_fits(gpu: Callable[[str], None]) -> None:
+    """81,559 MiB are 79.6 GiB, of which 79.2 can be used; the engines' share is what they are told to take."""
+    gpu("81559\\n81559\\n")
+    (line,) = outlook(settings())
+    assert line.startswith("fits by the plan: at most 67.4 of 79.2 GiB on a GPU (rollout); a KV cache of ")
+    (line,) = outlook(settings(*COLOCATED))
+    assert "of 79.2 GiB on a GPU (policy + rollout + reference + reward)" in line
 
 
 def test_a_start_warns_of_what_will_probably_not_fit(gpu: Callable[[str], None]) -> None:
     gpu("81559\\n81559\\n")
-    assert cautions(settings()) == cautions(settings(*COLOCATED)) == []
-    (line,) = cautions(settings(*COLOCATED, "trainer.reference_sharding=plain", "rollout.gpu_memory_utilization=0.4"))
+    (line,) = outlook(settings(*COLOCATED, "trainer.reference_sharding=plain", "rollout.gpu_memory_utilization=0.4"))
     assert line.startswith("rollout.gpu_memory_utilization=0.4: lower it")
     assert "lrm-safety plan" in line and "\n" not in line
 
@@ -271,29 +279,29 @@ def test_a_start_refuses_what_certainly_cannot_fit(gpu: Callable[[str], None]) -
     """Shards and optimiser of 16 N / 4 + 2 N / 4 bytes are 32 GiB; 15.2 GB of weights are more than an engine's share."""
     gpu("24564")
     with pytest.raises(ConfigError, match=r"cluster\.policy\.num_workers=4: raise it"):
-        cautions(settings("rollout.gpu_memory_utilization=0.95"))
+        outlook(settings("rollout.gpu_memory_utilization=0.95"))
     gpu("81559")
     with pytest.raises(ConfigError, match=r"rollout\.tensor_parallel_size=1: the weights take 14\.2 GiB"):
-        cautions(settings("rollout.gpu_memory_utilization=0.1"))
+        outlook(settings("rollout.gpu_memory_utilization=0.1"))
 
 
 def test_the_gpus_of_a_cluster_that_is_joined_need_not_be_like_this_machines(
     gpu: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu("24564")
-    (line,) = cautions(settings("rollout.gpu_memory_utilization=0.95", "cluster.address=head:6379"))
+    (line,) = outlook(settings("rollout.gpu_memory_utilization=0.95", "cluster.address=head:6379"))
     assert line.startswith("cluster.policy.num_workers=4: raise it") and "an estimate" in line
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    assert len(cautions(settings("rollout.gpu_memory_utilization=0.95"))) == 1
+    assert len(outlook(settings("rollout.gpu_memory_utilization=0.95"))) == 1
 
 
 def test_the_laptop_is_told_nothing() -> None:
-    assert cautions(compose_settings(["experiment=miniature"])[0]) == []
+    assert outlook(compose_settings(["experiment=miniature"])[0]) == []
 
 
 def test_mamba_layers_without_their_kernels_are_spoken_of(gpu: Callable[[str], None]) -> None:
     gpu("")
-    (line,) = cautions(compose_settings(["experiment=star1", "model=granite_4_0_tiny_preview"])[0])
+    (line,) = outlook(compose_settings(["experiment=star1", "model=granite_4_0_tiny_preview"])[0])
     assert "mamba_ssm and causal_conv1d" in line and "model.path=ibm-granite" in line
 
 
