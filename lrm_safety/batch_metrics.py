@@ -6,6 +6,7 @@ Names of metrics as in monitoring/registry.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from .algorithm.mismatch import mismatch_stats
 from .algorithm.token_statistics import TokenStatistics, surrogate_stats
 from .experience import RolloutBatch, reference_log_ratio
 from .monitoring.rollout_files import RolloutRow
+from .pool import InFlight
 from .preparation import PreparedRun
 from .rollouts import TokenScores, TrainingSequence, Update
 from .settings import AlgorithmSettings
@@ -59,6 +61,30 @@ def staleness_metrics(batch: RolloutBatch, max_staleness: int) -> dict[str, floa
     if max_staleness:
         metrics["rollout/version_lag_mean"] = float(ages.mean())
         metrics["rollout/stale_fraction"] = float((ages > 0).mean())
+    return metrics
+
+
+def cut_off_metrics(taken: Sequence[InFlight], iteration: int, num_cut: int) -> dict[str, float]:
+    """Of a batch that did not wait for all: what it left to later ones, and how those differ that were left to it."""
+    lengths = {True: [], False: []}  # type: dict[bool, list[int]]
+    for one in taken:
+        lengths[one.begun < iteration] += [len(answer.response_ids) for answer in one.answers]
+    metrics = {
+        "rollout/num_cut": float(num_cut),
+        "rollout/late_fraction": len(lengths[True]) / (len(lengths[True]) + len(lengths[False])),
+    }
+    for name, values in (("late", lengths[True]), ("in_time", lengths[False])):
+        if values:
+            metrics[f"rollout/{name}_length_mean"] = sum(values) / len(values)
+    return metrics
+
+
+def dropped_metrics(lengths: Sequence[int]) -> dict[str, float]:
+    """Of the tokens that were sampled of responses which are sampled again."""
+    begun = [length for length in lengths if length]
+    metrics = {"rollout/dropped_tokens": float(sum(begun))}
+    if begun:
+        metrics["rollout/dropped_length_mean"] = sum(begun) / len(begun)
     return metrics
 
 

@@ -1,8 +1,9 @@
-"""batches.jsonl of a run with `algorithm.max_staleness`: which batch each iteration learned from, and what it proves."""
+"""batches.jsonl of a run with `algorithm.max_staleness` or `oversampling`: what each iteration learned from, and what it proves."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -52,11 +53,13 @@ def problems(
 
     - Iterations are recorded once each, in order, without a gap, in both files; `updates`: the last one's.
     - Each batch holds the prompts that the run's seed draws for it, each `samples_per_prompt` times: whatever was in flight when
-      a run was stopped was asked again, and nothing was learned from twice.
+      a run was stopped was asked again, and nothing was learned from twice. With `oversampling` it holds prompts that were drawn
+      for it or left over by the batches before, and none is left over for longer than `max_staleness` batches (than one, if 0).
     - The version of the weights grows by one an iteration, and that of the tokens of a response never falls.
     - No token is older than `max_staleness` syncs, and age and correction are those that metrics.jsonl tells.
     """
     source = PromptSource(num_prompts, algorithm.rollout_batch_size, seed)
+    in_flight: dict[int, list[int]] = {}
     per_iteration = algorithm.num_responses // algorithm.mini_batch_size
     metrics = {line["update"]: line for _, line in whole_lines(run / "metrics.jsonl") if "train/loss" in line}
     last: dict[str, Any] | None = None
@@ -67,21 +70,43 @@ def problems(
         if (batch["iteration"], batch["update"]) != (number, number * per_iteration):
             yield f"{where}, update {batch['update']} stands where iteration {number} should"
             return
-        drawn = sorted(source.next_batch() * algorithm.samples_per_prompt)
-        if sorted(response["prompt"] for response in batch["responses"]) != drawn:
-            yield f"{where} did not learn from the prompts that were drawn for it"
+        drawn = source.next_batch(algorithm.num_in_flight - sum(map(len, in_flight.values())))
+        for prompt in drawn:
+            in_flight.setdefault(prompt, []).append(number)
+        yield from (f"{where} {problem}" for problem in _of_prompts(batch, in_flight, algorithm))
         if last is not None and batch["weights_version"] != last["weights_version"] + 1:
             yield f"{where} learned with version {batch['weights_version']} after {last['weights_version']}"
         yield from (f"{where}, {problem}" for problem in _of_tokens(batch, algorithm.max_staleness))
         if batch["update"] not in metrics:
             yield f"{where} is not in metrics.jsonl"
         else:
-            yield from (f"{where}, {problem}" for problem in _of_metrics(batch, metrics[batch["update"]]))
+            told = metrics[batch["update"]]
+            yield from (f"{where}, {problem}" for problem in _of_metrics(batch, told, algorithm.max_staleness))
         last = batch
     if missing := sorted(set(metrics) - set(seen)):
         yield f"updates {missing} of metrics.jsonl have no batch"
     if updates is not None and seen[-1:] != [updates]:
         yield f"ends after update {seen[-1] if seen else 0} and not {updates}"
+
+
+def _of_prompts(
+    batch: Mapping[str, Any], in_flight: dict[int, list[int]], algorithm: AlgorithmSettings
+) -> Iterator[str]:
+    """Takes the prompts of a batch out of those in flight, for each of which the iterations are told that it was drawn for."""
+    counts = Counter(response["prompt"] for response in batch["responses"])
+    groups = {prompt: count / algorithm.samples_per_prompt for prompt, count in counts.items()}
+    known = all(count <= len(in_flight.get(prompt, [])) and count % 1 == 0 for prompt, count in groups.items())
+    if not known or sum(groups.values()) != algorithm.rollout_batch_size:
+        yield "did not learn from the prompts that were drawn for it"
+    for prompt, count in groups.items():
+        of = in_flight.get(prompt, [])
+        del of[: round(count)]  # of two that are alike the older one
+        if not of:
+            in_flight.pop(prompt, None)
+    patience = max(algorithm.max_staleness, 1) if algorithm.num_in_flight > algorithm.rollout_batch_size else 0
+    late = sorted(prompt for prompt, drawn in in_flight.items() if batch["iteration"] - min(drawn) >= patience)
+    if late:
+        yield f"left over prompts {late}, which it should have learned from"
 
 
 def _ages(batch: Mapping[str, Any]) -> list[tuple[int, int]]:
@@ -104,15 +129,14 @@ def _of_tokens(batch: Mapping[str, Any], max_staleness: int) -> Iterator[str]:
         yield f"tokens of {min(ages)} to {max(ages)} syncs"
 
 
-def _of_metrics(batch: Mapping[str, Any], line: Mapping[str, Any]) -> Iterator[str]:
+def _of_metrics(batch: Mapping[str, Any], line: Mapping[str, Any], max_staleness: int) -> Iterator[str]:
     """Where batches.jsonl and metrics.jsonl tell different things of one iteration."""
     ages = _ages(batch)
     tokens = sum(count for _, count in ages)
-    told = {
-        "rollout/version_lag": max(age for age, _ in ages),
-        "rollout/version_lag_mean": sum(age * count for age, count in ages) / tokens,
-        "rollout/stale_fraction": sum(count for age, count in ages if age) / tokens,
-    }
+    told = {"rollout/version_lag": float(max(age for age, _ in ages))}
+    if max_staleness:
+        told["rollout/version_lag_mean"] = sum(age * count for age, count in ages) / tokens
+        told["rollout/stale_fraction"] = sum(count for age, count in ages if age) / tokens
     if batch["correction"] is not None:
         told["mismatch/corrected_fraction"] = sum(response["corrected"] for response in batch["responses"]) / tokens
     for name, value in told.items():

@@ -102,7 +102,7 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
             if "kl/per_response" in metrics:
                 self.kl_controller.update(metrics["kl/per_response"], len(batch.rollouts))
             staleness = staleness_metrics(batch, self.settings.algorithm.max_staleness)
-            self.record(batch, learned, metrics | sync | staleness)
+            self.record(batch, learned, metrics | sync | staleness | self.generation.metrics())
 
     def restored(self) -> None:
         """The trainer's weights go to the engines in every case."""
@@ -168,7 +168,7 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
             usage.work,
             [rollout.prompt_index for rollout in batch.rollouts],
         )
-        if self.settings.algorithm.max_staleness:
+        if self.settings.algorithm.records_batches:
             self.recorder.batch(self.update, batch_record(batch, self.iteration, self.settings.algorithm))
         self.recorder.record(self.update, metrics | seconds)
         self.recorder.rollout_table(self.update, rollout_rows(self.run, batch, learned.shaped))
@@ -208,7 +208,10 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
         self.update, self.iteration = state["update"], state["iteration"]
         # The sync that follows a resume repeats the last one of the checkpoint, version number included.
         self.groups.policy.weights_version = state["weights_version"] - 1
-        self.load_source(state["prompt_source"])
+        if self.load_source(state["prompt_source"]) and (lost := self.generation.restore(state["prompt_source"])):
+            self.recorder.note(
+                f"algorithm.oversampling is 1 now: {lost} prompts that were cut off before are not asked again"
+            )
         try:
             self.kl_controller.load_state_dict(state["kl_controller"])
         except ValueError:  # another kind of controller, which checkpoint.allow_changes let through

@@ -139,14 +139,16 @@ class TrainingRun(ABC, Generic[Run, GroupsOf]):
         if checkpoint is not None:
             self.checkpoint_if_due()
 
-    def load_source(self, state: dict[str, Any]) -> None:
-        """Where in the data to go on; other data begin a new pass, where the configuration allows them."""
+    def load_source(self, state: dict[str, Any]) -> bool:
+        """Where in the data to go on; other data begin a new pass, where the configuration allows them, and False tells of it."""
         try:
             self.source.load_state_dict(state)
         except DataError as error:
             if not self.run.settings.checkpoint.allow_changes:
                 raise
             self.recorder.note(f"{error}; a new pass begins (checkpoint.allow_changes=true)")
+            return False
+        return True
 
     def evaluated(self, figures: dict[str, float]) -> None:
         """Keep and record the figures of the present weights."""

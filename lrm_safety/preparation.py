@@ -115,6 +115,11 @@ def prepare(settings: Settings, directory: Path) -> PreparedRun:
             f"algorithm.rollout_batch_size={settings.algorithm.rollout_batch_size}: is above the {len(prompts)} prompts of "
             f"{prompts.source}; lower it or use more prompts"
         )
+    if settings.algorithm.num_in_flight > len(prompts):
+        raise ConfigError(
+            f"algorithm.oversampling={settings.algorithm.oversampling:g}: {settings.algorithm.num_in_flight} prompts in flight are "
+            f"above the {len(prompts)} of {prompts.source}; lower it or use more prompts"
+        )
     store = open_store(settings.checkpoint, directory)
     return PreparedRun(
         settings=settings,

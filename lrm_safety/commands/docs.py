@@ -22,7 +22,7 @@ from ..lab.planning.memory import GIB
 from ..lab.planning.plan import make_plan, refuse_what_cannot_fit
 from ..modeling.shapes import num_parameters
 from ..monitoring.grafana import dashboard
-from ..monitoring.registry import metrics_page
+from ..monitoring.metrics_page import metrics_page
 from ..settings.compose import TRAIN
 from ..settings.paths import configuration_directory
 from ..settings.reference import field_docstrings

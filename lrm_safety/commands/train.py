@@ -69,7 +69,7 @@ def run_to_export(
         evidence=evidence,
         resume_state=checkpoint.state["recorder"] if checkpoint else None,
         resume_update=checkpoint.update if checkpoint else None,
-        batches=isinstance(settings, Settings) and settings.algorithm.max_staleness > 0,
+        batches=isinstance(settings, Settings) and settings.algorithm.records_batches,
     ) as recorder:
         for line in (*outlook, *filter(None, [stop_caution(os.environ)])):
             recorder.note(line)

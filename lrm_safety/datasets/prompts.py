@@ -286,11 +286,11 @@ class PromptSource:
         self._num_passes_started = 0
         self._remaining: list[int] = []
 
-    def next_batch(self) -> list[int]:
-        """`batch_size` different indices in `range(num_prompts)`."""
-        batch = self._remaining[: self._batch_size]
-        self._remaining = self._remaining[self._batch_size :]
-        if missing := self._batch_size - len(batch):
+    def next_batch(self, size: int | None = None) -> list[int]:
+        """`batch_size` different indices in `range(num_prompts)`, or so many others, at most `num_prompts`."""
+        size = self._batch_size if size is None else size
+        batch, self._remaining = self._remaining[:size], self._remaining[size:]
+        if missing := size - len(batch):
             shuffled = self._next_pass()
             held = set(batch)
             taken = [index for index in shuffled if index not in held][:missing]

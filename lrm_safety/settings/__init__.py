@@ -57,6 +57,11 @@ class Settings(Whole):
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     """Metrics, console, W&B."""
 
+    @property
+    def answers_later(self) -> bool:
+        """Whether engines are asked now and answer later, instead of sampling a batch that is dealt to them."""
+        return self.algorithm.max_staleness > 0 or self.rollout.dispatch == "as_slots_free"
+
 
 @dataclass
 class EvaluateSettings(Whole):

@@ -85,6 +85,11 @@ def _check_rollout(settings: Settings) -> None:
             "rollout.top_p/top_k: a cut distribution is not the trainer's; use top_p=1 top_k=0, or algorithm.old_logprobs=rollout "
             "with algorithm.correction=off"
         )
+    if algorithm.oversampling > 1 and rollout.dispatch == "fixed":
+        raise ConfigError(
+            f"algorithm.oversampling={algorithm.oversampling:g}: which responses end first depends on time; set "
+            "rollout.dispatch=as_slots_free, or leave it at 1"
+        )
     if settings.cluster.device == "cpu":
         if rollout.tensor_parallel_size != 1:
             raise ConfigError("rollout.tensor_parallel_size: must be 1 on cluster.device=cpu; use more rollout workers")

@@ -1,5 +1,6 @@
 """Schema of how a run learns: algorithm, optimiser, schedule, sampling."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -123,6 +124,10 @@ class AlgorithmSettings:
     """Iterations by which the weights that sampled a token may be older than those that learn from it. 0: engines and trainer take
     turns, and a run repeats to the last bit. k: while the trainer updates, engines sample up to k batches ahead and take new
     weights between two steps; needs a correction, or old_logprobs=rollout."""
+    oversampling: Annotated[Float, Field(ge=1, le=2)] = 1.0
+    """Prompts in flight for each one of a rollout batch, which ends when enough of them are answered. 1: the batch waits for all
+    of its own. Above: what is cut is learned from in the next batch, with max_staleness=0 sampled again, and otherwise going on
+    where it was, max_staleness batches later at the latest. Needs rollout.dispatch=as_slots_free."""
     kl: KLSettings = field(default_factory=KLSettings)
     """Distance from the reference."""
 
@@ -130,6 +135,16 @@ class AlgorithmSettings:
     def num_responses(self) -> int:
         """Of one rollout batch."""
         return self.rollout_batch_size * self.samples_per_prompt
+
+    @property
+    def num_in_flight(self) -> int:
+        """Prompts that are in flight when a batch begins, cut ones of earlier batches among them."""
+        return math.ceil(round(self.oversampling * self.rollout_batch_size, 6))
+
+    @property
+    def records_batches(self) -> bool:
+        """Whether what a batch holds is not told by its iteration alone."""
+        return self.max_staleness > 0 or self.num_in_flight > self.rollout_batch_size
 
     @rule
     def _keys_go_together(self) -> None:
@@ -288,6 +303,10 @@ class RolloutSettings:
     """Finished responses that leave an engine together for scoring while the others still generate."""
     max_num_seqs: PositiveInt = 256
     """Responses an engine decodes at the same time."""
+    dispatch: Literal["fixed", "as_slots_free"] = "fixed"
+    """fixed: requests are dealt to the engines when they are asked, and a run repeats to the last bit. as_slots_free: those whose
+    prompt had the longest responses first, each to an engine when a place falls free, so that none is through while others have
+    work waiting. Seeds stay those of the requests; what runs beside a response, and with it its last bits, depends on time."""
     max_num_batched_tokens: PositiveInt | None = None
     """vLLM's token budget of one engine step; null: vLLM's default."""
     tensor_parallel_size: PositiveInt = 1

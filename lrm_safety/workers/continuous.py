@@ -71,6 +71,19 @@ class ContinuousWorker(RolloutWorker):
             raise self._failure
         return answers
 
+    def cancel(self) -> dict[int, int]:
+        """Take out what is under way, and what nobody has asked for; by `request_id`, the tokens that had been sampled."""
+        states = self._llm.llm_engine.output_processor.request_states
+        sampled = {
+            request.request_id: states[internal].detokenizer.num_output_tokens()
+            for internal, request in self._under_way.values()
+        }
+        self.abandon()
+        with self._news:
+            sampled |= {one.request_id: len(one.response_ids) for one in (*self._answers, *self._ended_beside)}
+            self._answers, self._ended_beside = [], []
+        return sampled
+
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
         """See `RolloutWorker.generate`; nothing else may be under way."""
         if self._under_way:

@@ -1,4 +1,4 @@
-"""The controller's side of engines that sample while the trainer trains (`algorithm.max_staleness` above 0)."""
+"""The controller's side of engines that sample while the loop does other things, or one request as another ends."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..errors import InvariantError
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from .continuous import ContinuousWorker
 from .group import DEATHS, describe
+from .request_queue import RequestQueue
 from .rollout_group import Publish, RolloutGroup
 
 TURN_SECONDS = 0.2
@@ -26,14 +27,20 @@ class ContinuousRolloutGroup(RolloutGroup):
 
     A dead engine is noticed by `answered`, and replaced by `replace_lost` or by the next weight sync: only then does the trainer
     hold the weights that the others have. What it had not answered is asked again then.
+
+    With `rollout.dispatch=fixed` a request is given to an engine when it is asked for; with as_slots_free it waits here until an
+    engine has a place for it.
     """
 
     worker = ContinuousWorker
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._open: list[dict[int, GenerationRequest]] = [{} for _ in range(len(self._group))]
-        self._turns: list[deque[Any]] = [deque() for _ in self._open]
+        rollout = self._spec.rollout
+        self._queue = RequestQueue(
+            len(self._group), rollout.max_num_seqs if rollout.dispatch == "as_slots_free" else None
+        )
+        self._turns: list[deque[Any]] = [deque() for _ in self._queue.held]
         self._lost: dict[int, Exception] = {}
         self._ask_again: set[int] = set()
         self._sampling: SamplingParameters | None = None
@@ -46,13 +53,8 @@ class ContinuousRolloutGroup(RolloutGroup):
         """
         self._sampling = sampling
         self._deadline = time.monotonic() + self._spec.rollout.timeout_seconds
-        shares: list[list[GenerationRequest]] = [[] for _ in self._open]
-        for request in requests:
-            engine = min(range(len(shares)), key=lambda i: len(self._open[i]) + len(shares[i]))
-            shares[engine].append(request)
-        for engine, share in enumerate(shares):
-            self._open[engine] |= {request.request_id: request for request in share}
-            self._turn(engine, share)
+        self._queue.add(requests)
+        self._deal()
 
     def answered(self, seconds: float = 0.0) -> list[Rollout]:
         """What has been answered since the last call; waits up to `seconds` where nothing has. Every request is answered once.
@@ -62,7 +64,7 @@ class ContinuousRolloutGroup(RolloutGroup):
         if seconds:
             self._on_wait()
         for engine, turns in enumerate(self._turns):
-            if self._open[engine] and not turns:
+            if self._queue.held[engine] and not turns:
                 self._turn(engine, [])
         first = [turns[0] for turns in self._turns if turns]
         if not first:
@@ -72,11 +74,33 @@ class ContinuousRolloutGroup(RolloutGroup):
         for engine, turns in enumerate(self._turns):
             while turns and ray.wait([turns[0]], timeout=0.0)[0]:
                 rollouts += self._read(engine, turns.popleft())
-        if rollouts or not any(self._open):
+        self._deal()
+        if rollouts or not self._queue:
             self._deadline = time.monotonic() + self._spec.rollout.timeout_seconds
         elif time.monotonic() > self._deadline:
-            raise self._too_slow(sum(map(len, self._open)))
+            raise self._too_slow(len(self._queue))
         return rollouts
+
+    def cancel(self) -> dict[int, int]:
+        """Take back everything that is not answered; by `request_id`, the tokens that had been sampled. Those of a dead engine
+        are not known."""
+        tickets = {
+            engine: self._group.submit(engine, "cancel")
+            for engine in range(len(self._turns))
+            if engine not in self._lost and engine not in self._ask_again
+        }
+        sampled: dict[int, int] = {}
+        for engine, ticket in tickets.items():
+            while self._turns[engine]:
+                sampled |= {
+                    one.request_id: len(one.response_ids) for one in self._read(engine, self._turns[engine].popleft())
+                }
+            try:
+                sampled |= self._group.answer(engine, "cancel", ticket)
+            except DEATHS as error:
+                self._lost[engine] = error
+        self._queue.clear()
+        return sampled
 
     def replace_lost(self) -> None:
         """Replace the engines that died while nothing could be done about it; the trainer holds the published weights."""
@@ -85,8 +109,8 @@ class ContinuousRolloutGroup(RolloutGroup):
 
     def generate(self, requests: Sequence[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
         """See `RolloutGroup.generate`; everything that was asked has been answered before."""
-        if any(self._open):
-            raise InvariantError(f"rollout: {sum(map(len, self._open))} responses are under way beside a batch")
+        if self._queue:
+            raise InvariantError(f"rollout: {len(self._queue)} responses are under way beside a batch")
         self.replace_lost()
         yield from super().generate(requests, sampling)
 
@@ -107,7 +131,12 @@ class ContinuousRolloutGroup(RolloutGroup):
         """Ask engines in the place of dead ones what those had not answered."""
         engines, self._ask_again = self._ask_again, set()
         for engine in engines:
-            self._turn(engine, list(self._open[engine].values()))
+            self._turn(engine, list(self._queue.held[engine].values()))
+
+    def _deal(self) -> None:
+        for engine, share in enumerate(self._queue.deal()):
+            if share:
+                self._turn(engine, share)
 
     def _turn(self, engine: int, requests: list[GenerationRequest]) -> None:
         if engine not in self._lost and engine not in self._ask_again:
@@ -122,7 +151,5 @@ class ContinuousRolloutGroup(RolloutGroup):
             return []
         except RayTaskError as error:
             raise describe("rollout", engine, "answered", error) from error
-        for rollout in rollouts:
-            if self._open[engine].pop(rollout.request_id, None) is None:
-                raise InvariantError(f"rollout engine {engine} answered request {rollout.request_id} twice")
+        self._queue.answered(engine, rollouts)
         return rollouts

@@ -314,7 +314,7 @@ class Groups(StartedGroups[Settings]):
         watchdog = self._watch(directory)
         self.policy = PolicyGroup(PolicySpec.of(settings), place["policy"], on_wait, watchdog)
         self._groups["policy"] = self.policy
-        engines = ContinuousRolloutGroup if settings.algorithm.max_staleness else RolloutGroup
+        engines = ContinuousRolloutGroup if settings.answers_later else RolloutGroup
         self.rollout = engines(EngineSpec.of(settings), place["rollout"], on_wait, on_replacement, watchdog)
         self._groups["rollout"] = self.rollout
         if shared:

@@ -57,6 +57,10 @@ class ContinuousEngine(Engine, Protocol):
         """What has been answered since the last call; waits up to `seconds` where nothing has."""
         ...
 
+    def cancel(self) -> dict[int, int]:
+        """Take back everything that is not answered; by `request_id`, the tokens that had been sampled."""
+        ...
+
     def replace_lost(self) -> None:
         """Replace what died; the trainer holds the weights that were published last."""
         ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from ..weight_sync.backends import is_colocated, transfer_backend
 from .environment import engine_environment
 from .group import ANSWER_SECONDS, DEATHS, HourlyBudget, WorkerGroup, describe
 from .placement import Placement
+from .request_queue import RequestQueue
 from .rollout import RolloutWorker
 from .specs import EngineSpec
 from .watchdog import Watchdog
@@ -26,9 +26,6 @@ from .watchdog import Watchdog
 WAIT_SECONDS = 1.0
 TURNS = 2
 """Of each engine of a queue that are asked for at once: one is begun while the controller reads the one before."""
-WAITING_SHARE = 8
-"""An engine of a queue holds an eighth more requests than run at once: a place that falls free is taken without a round trip."""
-
 
 BUCKETS_AHEAD = 2
 """Buckets of a weight sync that engines may hold besides the one that the trainer gathers: one is loaded while the next comes."""
@@ -129,24 +126,21 @@ class RolloutGroup:
         """
         limit = self._spec.rollout.timeout_seconds
         deadline = time.monotonic() + limit
-        waiting = deque(requests)
-        at_once = self._spec.rollout.max_num_seqs
-        room = min(at_once + math.ceil(at_once / WAITING_SHARE), math.ceil(len(requests) / len(self._group)))
-        held: list[dict[int, GenerationRequest]] = [{} for _ in range(len(self._group))]
-        turns: list[deque[Any]] = [deque() for _ in held]
+        queue = RequestQueue(len(self._group), self._spec.rollout.max_num_seqs)
+        queue.add(requests)
+        turns: list[deque[Any]] = [deque() for _ in queue.held]
 
-        def take(engine: int) -> None:
-            mine = [waiting.popleft() for _ in range(min(room - len(held[engine]), len(waiting)))]
-            held[engine] |= {request.request_id: request for request in mine}
-            turns[engine].append(self._group.submit(engine, "answer", mine, sampling))
+        def take(engines: Sequence[int]) -> None:
+            for engine, share in enumerate(queue.deal()):
+                if share or (engine in engines and queue.held[engine]):
+                    turns[engine].append(self._group.submit(engine, "answer", share, sampling))
 
-        for engine in range(len(held)):
-            for _ in range(TURNS):
-                take(engine)
-        while any(held):
+        for _ in range(TURNS):
+            take(range(len(turns)))
+        while queue:
             self._on_wait()
             if time.monotonic() > deadline:
-                raise self._too_slow(sum(map(len, held)) + len(waiting))
+                raise self._too_slow(len(queue))
             ready, _ = ray.wait([mine[0] for mine in turns if mine], num_returns=1, timeout=WAIT_SECONDS)
             for turn in ready:
                 engine = next(i for i, mine in enumerate(turns) if mine and mine[0] is turn)
@@ -154,20 +148,16 @@ class RolloutGroup:
                     rollouts: list[Rollout] = ray.get(turns[engine].popleft())
                 except DEATHS as error:
                     self._revive(engine, error)
-                    waiting.extendleft(reversed(held[engine].values()))
-                    held[engine].clear()
+                    queue.lost(engine)
                     turns[engine].clear()
                     for _ in range(TURNS):
-                        take(engine)
+                        take([engine])
                     deadline = time.monotonic() + limit
                     continue
                 except RayTaskError as error:
                     raise describe("rollout", engine, "answer", error) from error
-                for rollout in rollouts:
-                    if held[engine].pop(rollout.request_id, None) is None:
-                        raise InvariantError(f"rollout engine {engine} answered request {rollout.request_id} twice")
-                if held[engine] or waiting:
-                    take(engine)
+                queue.answered(engine, rollouts)
+                take([engine])
                 yield rollouts
                 if rollouts:
                     deadline = time.monotonic() + limit

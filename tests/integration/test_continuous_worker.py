@@ -95,12 +95,47 @@ def generate(worker: Any, asked: list[GenerationRequest]) -> list[Rollout]:
     return [rollout for chunk in worker.generate(asked, SAMPLING) for rollout in chunk]
 
 
+def cancel_in_the_middle(worker: Any, asked: list[GenerationRequest]) -> tuple[list[Rollout], dict[int, int], bool]:
+    """What was answered until 8 were, what was cancelled then, and whether the engine is idle after it."""
+    answers = worker.answered(asked, SAMPLING, 0.0)
+    end = time.monotonic() + LONGEST_SECONDS
+    while len(answers) < 8 and time.monotonic() < end:
+        answers += worker.answered([], SAMPLING, 1.0)
+    cancelled = worker.cancel()
+    assert worker.answered([], SAMPLING, 0.0) == []
+    return answers, cancelled, not worker.busy and not worker._llm.llm_engine.has_unfinished_requests()
+
+
 def fail(worker: Any, asked: list[GenerationRequest]) -> list[Rollout]:
     def step() -> None:
         raise RuntimeError("the kernel is gone")
 
     worker._llm.llm_engine.step = step
     return worker.answered(asked, SAMPLING, LONGEST_SECONDS)
+
+
+def test_a_response_is_that_of_its_seed_beside_whatever_runs(engine: EngineProcess) -> None:
+    """In another order other requests run beside each, in other rows; a rounded sum may exchange a token of one or two."""
+    asked = requests()
+    one, other = (
+        {answer.request_id: answer for answer in engine.run(generate, order)} for order in (asked, asked[::-1])
+    )
+    same = [i for i in one if np.array_equal(one[i].response_ids, other[i].response_ids)]
+    assert len(one) == len(other) == 30 and len(same) >= 28
+    for i in same:
+        np.testing.assert_allclose(one[i].logprobs, other[i].logprobs, atol=1e-4, rtol=0)
+
+    answers, cancelled, is_idle = engine.run(cancel_in_the_middle, asked)
+    assert is_idle and {answer.request_id for answer in answers}.isdisjoint(cancelled)
+    assert len(answers) + len(cancelled) == 30 and len(cancelled) > 0
+    for i, sampled in cancelled.items():
+        assert 0 <= sampled <= len(one[i].response_ids)
+    assert sum(sampled > 0 for sampled in cancelled.values()) <= 16, (
+        "8 run at one time; others may have ended meanwhile"
+    )
+    assert sum(sampled > 0 for sampled in cancelled.values()) > 0
+    again = {answer.request_id: answer for answer in engine.run(generate, asked)}
+    assert all(np.array_equal(again[i].response_ids, one[i].response_ids) for i in one), "nothing of it is left"
 
 
 def test_every_token_has_the_logprob_of_the_version_that_sampled_it(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,38 @@ def test_versions_of_tokens() -> None:
     assert sampled(0, 0, 0).versions.tolist() == [3, 3, 3]
     mixed = sampled(0, 0, 0, 0, 0, taken_over=((1, 5), (4, 6)))
     assert mixed.versions.tolist() == [3, 5, 5, 5, 6] and mixed.versions.dtype == np.int32
+
+
+OVERSAMPLED = AlgorithmSettings(
+    rollout_batch_size=2, samples_per_prompt=2, mini_batch_size=2, max_staleness=0, oversampling=1.5
+)
+
+
+def cut_off(folder: Path, *batches: list[int], max_staleness: int = 0) -> list[str]:
+    """What is found in a run with such prompts; 3 of 5 are in flight."""
+    lines, metrics = [], []
+    for number, prompts in enumerate(batches, 1):
+        responses = [{"prompt": prompt, "tokens": 4, "versions": [[0, number]]} for prompt in prompts for _ in range(2)]
+        line = {"update": 2 * number, "iteration": number, "weights_version": number, "correction": None}
+        lines.append({**line, "responses": responses})
+        told = {"rollout/version_lag_mean": 0.0, "rollout/stale_fraction": 0.0} if max_staleness else {}
+        metrics.append({"update": 2 * number, "train/loss": 0.1, "rollout/version_lag": 0, **told})
+    for name, of in (("batches", lines), ("metrics", metrics)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in of))
+    algorithm = replace(OVERSAMPLED, max_staleness=max_staleness)
+    return list(problems(folder, algorithm, 5, 0, updates=2 * len(batches)))
+
+
+def test_what_a_batch_leaves_over_belongs_to_the_next(tmp_path: Path) -> None:
+    source = PromptSource(5, 2, 0)
+    (a, b, c), (d, e), (f, g) = source.next_batch(3), source.next_batch(2), source.next_batch(2)
+    assert cut_off(tmp_path, [b, c], [a, e], [d, f]) == []
+    assert cut_off(tmp_path, [b, c], [d, a], [g, e]) == []
+    left = f"left over prompts [{a}], which it should have learned from"
+    assert cut_off(tmp_path, [b, c], [d, e]) == [f"iteration 2 {left}"]
+    assert cut_off(tmp_path, [b, c], [d, e], [a, f], max_staleness=2) == []
+    assert cut_off(tmp_path, [b, c], [d, e], [f, g], max_staleness=2) == [f"iteration 3 {left}"]
+    foreign = "did not learn from the prompts that were drawn for it"
+    assert cut_off(tmp_path, [b, d]) == [f"iteration 1 {foreign}"], "drawn for the next batch"
+    assert cut_off(tmp_path, [b, c], [b, a])[0] == f"iteration 2 {foreign}", "learned from twice"
+    assert cut_off(tmp_path, [b])[0] == f"iteration 1 {foreign}", "too few"

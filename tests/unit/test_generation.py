@@ -1,4 +1,4 @@
-"""Batches that are begun ahead, with an engine made by hand: what is in flight, and what a resume asks again."""
+"""Batches that are begun ahead or cut off, with an engine made by hand: what is in flight, and what a resume asks again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lrm_safety.datasets.prompts import PromptSource
-from lrm_safety.generation import Ahead, InTurn, generation_of
+from lrm_safety.generation import Ahead, CutOff, InTurn, generation_of
 from lrm_safety.rollouts import GenerationRequest, Rollout
 from lrm_safety.schedule import Schedule
 from lrm_safety.settings import AlgorithmSettings, RolloutSettings, ScheduleSettings, Settings
@@ -26,6 +26,10 @@ class Engine:
         self.open: list[GenerationRequest] = []
         self.looks: list[float] = []
         self.replaced = 0
+        self.lengths: dict[int, int] = {}
+        """By prompt; of others 1."""
+        self.slow: set[int] = set()
+        """Prompts that end when nothing else is open."""
 
     def begin(self, requests: list[GenerationRequest], sampling: Any) -> None:
         self.asked += requests
@@ -34,13 +38,20 @@ class Engine:
     def answered(self, seconds: float = 0.0) -> list[Rollout]:
         self.looks.append(seconds)
         order = self.open[::-1] if self.backwards else self.open
+        order = sorted(order, key=lambda one: one.prompt_index in self.slow)
         ended = order[: self.pace]
         self.open = [one for one in self.open if one not in ended]
         return [self.answer(one) for one in ended]
 
     def answer(self, one: GenerationRequest) -> Rollout:
-        ids = np.asarray([one.seed % 1000], dtype=np.int32)
-        return Rollout(one.request_id, one.prompt_index, one.prompt_ids, ids, np.zeros(1, np.float32), "stop", 1)
+        ids = np.full(self.lengths.get(one.prompt_index, 1), one.seed % 1000, dtype=np.int32)
+        return Rollout(one.request_id, one.prompt_index, one.prompt_ids, ids, np.zeros(len(ids), np.float32), "stop", 1)
+
+    def cancel(self) -> dict[int, int]:
+        """What is open had 2 tokens, but for the last asked, which had not begun."""
+        sampled = {one.request_id: 2 for one in self.open[:-1]} | {one.request_id: 0 for one in self.open[-1:]}
+        self.open = []
+        return sampled
 
     def replace_lost(self) -> None:
         self.replaced += 1
@@ -74,14 +85,25 @@ class Groups:
         self.look = call
 
 
-def made(max_staleness: int, engine: Engine, max_updates: int = 100, source: PromptSource | None = None) -> Any:
+def made(
+    max_staleness: int,
+    engine: Engine,
+    max_updates: int = 100,
+    source: PromptSource | None = None,
+    oversampling: float = 1.0,
+    dispatch: Any = "fixed",
+) -> Any:
     """Batches of 2 prompts with 2 samples each, in 2 updates; chunks of 3."""
     settings = Settings(
         seed=SEED,
         algorithm=AlgorithmSettings(
-            rollout_batch_size=2, samples_per_prompt=2, mini_batch_size=2, max_staleness=max_staleness
+            rollout_batch_size=2,
+            samples_per_prompt=2,
+            mini_batch_size=2,
+            max_staleness=max_staleness,
+            oversampling=oversampling,
         ),
-        rollout=RolloutSettings(stream_chunk_size=3),
+        rollout=RolloutSettings(stream_chunk_size=3, dispatch=dispatch),
         schedule=ScheduleSettings(max_updates=max_updates),
     )
     rendered = [np.asarray([index], dtype=np.int32) for index in range(NUM_PROMPTS)]
@@ -180,3 +202,117 @@ def test_settled_engines_are_idle_and_the_batch_is_kept() -> None:
     in_turn, _ = made(0, Engine())
     in_turn.take(0, 0)
     assert flat(generation.take(2, 1)) == flat(in_turn.take(2, 1))
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1])
+def test_whichever_engine_is_free_answers_the_same_requests(max_staleness: int) -> None:
+    in_turn, _ = made(0, Engine())
+    freed, _ = made(max_staleness, Engine(pace=3, backwards=True), dispatch="as_slots_free")
+    assert isinstance(freed, Ahead)
+    for iteration in range(6):
+        assert flat(freed.take(2 * iteration, iteration)) == flat(in_turn.take(2 * iteration, iteration))
+
+
+def test_prompts_that_had_long_responses_begin_first() -> None:
+    """Three batches are a pass over the 6 prompts; in the next pass each batch begins with its longer one. Dealt as they are
+    asked, they stay in the order in which they were drawn."""
+    for dispatch, sorts in (("as_slots_free", True), ("fixed", False)):
+        engine = Engine()
+        engine.lengths = {prompt: 10 * prompt + 1 for prompt in range(NUM_PROMPTS)}
+        generation, _ = made(0, engine, dispatch=dispatch) if sorts else made(1, engine, dispatch=dispatch)
+        source, asked = PromptSource(NUM_PROMPTS, 2, SEED), []
+        drawn = [source.next_batch() for _ in range(6)]
+        for iteration in range(6):
+            generation.take(2 * iteration, iteration)
+        asked = [[one.prompt_index for one in engine.asked[first : first + 4 : 2]] for first in range(0, 24, 4)]
+        assert asked[:3] == drawn[:3], "of unknown ones none is first"
+        assert asked[3:] == [sorted(pair, reverse=True) if sorts else pair for pair in drawn[3:]]
+        assert not sorts or asked != drawn
+
+
+def seeds(iteration: int, prompt: int) -> list[int]:
+    """Of the samples of a prompt that was drawn for an iteration."""
+    names = [np.random.SeedSequence([SEED, iteration, prompt, sample]) for sample in range(2)]
+    return [int(one.generate_state(1)[0]) for one in names]
+
+
+def test_a_batch_is_cut_off_and_its_rest_is_sampled_again_with_the_same_seeds() -> None:
+    """3 prompts in flight, the slowest is left over, and its 2 answers are in the batch after."""
+    source = PromptSource(NUM_PROMPTS, 2, SEED)
+    first, second = source.next_batch(3), source.next_batch(2)
+    engine = Engine(pace=1)
+    engine.slow = {first[0]}
+    generation, _ = made(0, engine, oversampling=1.5, dispatch="as_slots_free")
+    assert isinstance(generation, CutOff)
+    batch = flat(generation.take(0, 0))
+    assert batch == [
+        (2 * place + sample, prompt, seeds(0, prompt)[sample] % 1000)
+        for place, prompt in enumerate(first[1:])
+        for sample in range(2)
+    ]
+    assert engine.open == [], "nothing is under way while the trainer trains"
+    assert generation.metrics() == {
+        "rollout/num_cut": 1,
+        "rollout/late_fraction": 0,
+        "rollout/in_time_length_mean": 1,
+        "rollout/dropped_tokens": 2,
+        "rollout/dropped_length_mean": 2,
+    }
+    engine.lengths = {first[0]: 7}
+    batch = flat(generation.take(2, 1))
+    late = [(prompt, token) for _, prompt, token in batch if prompt == first[0]]
+    assert sorted(late) == sorted((first[0], seed % 1000) for seed in seeds(0, first[0])), "seeds of when it was drawn"
+    assert {prompt for _, prompt, _ in batch} < {first[0], *second} and [one for one, _, _ in batch] == [0, 1, 2, 3]
+    told = generation.metrics()
+    assert told["rollout/late_fraction"] == 0.5
+    assert told["rollout/late_length_mean"] == 7 and told["rollout/in_time_length_mean"] == 1
+
+
+def test_what_is_cut_off_goes_on_where_older_weights_may_sample() -> None:
+    """It is asked once, and its answers are taken while the trainer trains."""
+    engine = Engine(pace=1)
+    first = PromptSource(NUM_PROMPTS, 2, SEED).next_batch(3)
+    engine.slow = {first[0]}
+    generation, groups = made(1, engine, oversampling=1.5, dispatch="as_slots_free")
+    generation.take(0, 0)
+    assert [one.prompt_index for one in engine.open] == [first[0]] * 2
+    assert "rollout/dropped_tokens" not in generation.metrics()
+    groups.look()
+    groups.look()
+    assert engine.open == []
+    assert first[0] in {prompt for _, prompt, _ in flat(generation.take(2, 1))}
+    assert len(engine.asked) == 2 * 5, "3 prompts, and 2 more"
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1, 3])
+def test_a_resume_asks_again_what_was_cut_off(max_staleness: int) -> None:
+    engine = Engine(pace=1, backwards=True)
+    generation, _ = made(max_staleness, engine, oversampling=2.0, dispatch="as_slots_free")
+    learned = [flat(generation.take(2 * iteration, iteration)) for iteration in range(3)]
+    state = generation.state()
+    assert len(state["carried"]) == 2
+
+    source, again = PromptSource(NUM_PROMPTS, 2, SEED), Engine(backwards=True)
+    source.load_state_dict(state)
+    resumed, _ = made(max_staleness, again, source=source, oversampling=2.0, dispatch="as_slots_free")
+    resumed.restore(state)
+    assert resumed.state() == state
+    learned += [flat(resumed.take(2 * iteration, iteration)) for iteration in range(3, 9)]
+    drawn = PromptSource(NUM_PROMPTS, 2, SEED)
+    expected = sorted(prompt for _ in range(10) for prompt in drawn.next_batch())
+    left = [prompt for prompt, _ in resumed.state()["carried"]]
+    assert sorted([prompt for batch in learned for _, prompt, _ in batch[::2]] + left) == expected
+    first = again.asked[: 2 * len(state["carried"])]
+    assert {one.seed for one in first} == {seed for prompt, begun in state["carried"] for seed in seeds(begun, prompt)}
+
+
+def test_engines_are_idle_when_what_was_cut_off_is_settled() -> None:
+    engine = Engine(pace=1)
+    generation, _ = made(2, engine, oversampling=2.0, dispatch="as_slots_free")
+    generation.take(0, 0)
+    assert engine.open
+    generation.settle()
+    assert engine.open == []
+    asked = len(engine.asked)
+    generation.take(2, 1)
+    assert len(engine.asked) == asked + 4, "what is settled is kept"

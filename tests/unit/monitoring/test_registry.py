@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from lrm_safety.monitoring.metrics_file import MetricsFile
+from lrm_safety.monitoring.metrics_page import metrics_page
 from lrm_safety.monitoring.progress import PHASES
-from lrm_safety.monitoring.registry import GROUPS, METRICS, find, metrics_page
+from lrm_safety.monitoring.registry import GROUPS, METRICS, find
 
 
 def test_names_are_unique_and_every_group_is_described() -> None:

@@ -109,6 +109,14 @@ BROKEN = {
         ["cluster=node_8gpu_colocated", "rollout=vllm_colocated", "algorithm.max_staleness=1"],
         ["algorithm.max_staleness=1", "share their GPUs", "cluster=node_8gpu_split"],
     ),
+    "cut off, and dealt beforehand": (
+        ["algorithm.oversampling=1.5"],
+        ["algorithm.oversampling=1.5", "rollout.dispatch=as_slots_free"],
+    ),
+    "more in flight than fit into two batches": (
+        ["algorithm.oversampling=2.5", "rollout.dispatch=as_slots_free"],
+        ["algorithm.oversampling", "2"],
+    ),
     "unknown group colocated": (["cluster.colocate=[[policy,judge]]"], ["cluster.colocate", "judge"]),
     "group colocated twice": (
         ["cluster.colocate=[[reward,reference],[reward,rollout]]"],
@@ -340,6 +348,12 @@ WHOLE = {
     "any estimator where none is used": ["algorithm.kl.placement=none", "algorithm.kl.estimator=k3"],
     "no clip at all": ["algorithm.clip_low=null", "algorithm.clip_high=null"],
     "a dual clip": ["algorithm.dual_clip=1.01"],
+    "cut off on the trainer's GPU, and sampled again": [
+        "cluster=node_8gpu_colocated",
+        "rollout=vllm_colocated",
+        "algorithm.oversampling=1.25",
+        "rollout.dispatch=as_slots_free",
+    ],
     "sampling ahead beside the trainer": [*CUDA, "algorithm.max_staleness=2"],
     "sampling ahead under the engine's own log-probs": [
         "algorithm.max_staleness=1",

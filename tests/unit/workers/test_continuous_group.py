@@ -14,6 +14,7 @@ import pytest
 
 from lrm_safety.errors import InvariantError, WorkerError
 from lrm_safety.rollouts import GenerationRequest, Rollout, SamplingParameters
+from lrm_safety.settings import RolloutSettings
 from lrm_safety.workers import continuous_group, rollout_group
 from lrm_safety.workers.continuous_group import ContinuousRolloutGroup
 from lrm_safety.workers.group import HourlyBudget
@@ -68,6 +69,11 @@ class MadeEngines:
 
         return end
 
+    def cancel(self, engine: int) -> dict[int, int]:
+        """Every one of the made responses had got three tokens."""
+        sampled, self.open[engine] = {one.request_id: 3 for one in self.open[engine]}, []
+        return sampled
+
     def start(self, engine: int) -> None:
         self.versions[engine] = 0
 
@@ -106,15 +112,16 @@ def publish(group: Any, version: int) -> None:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def make(number: int, timeout_seconds: float = 60.0) -> Any:
+    def make(number: int, timeout_seconds: float = 60.0, places: int | None = None) -> Any:
         group: Any = object.__new__(ContinuousRolloutGroup)
-        engines, rollout = MadeEngines(number), SimpleNamespace(timeout_seconds=timeout_seconds)
-        monkeypatch.setattr(
-            rollout_group.RolloutGroup, "__init__", lambda self: self.__dict__.update(_group=engines, _published=None)
-        )
+        engines = MadeEngines(number)
+        rollout = RolloutSettings(max_num_seqs=places or 256, dispatch="as_slots_free" if places else "fixed")
+        rollout.timeout_seconds = timeout_seconds
+        spec = SimpleNamespace(rollout=rollout, cluster=SimpleNamespace(start_timeout_seconds=1.0))
+        given = {"_group": engines, "_published": None, "_spec": spec}
+        monkeypatch.setattr(rollout_group.RolloutGroup, "__init__", lambda self: self.__dict__.update(given))
         group.__init__()
         group._on_wait, group._on_replacement, group._limit = lambda: None, lambda line: None, 1.0
-        group._spec = SimpleNamespace(rollout=rollout, cluster=SimpleNamespace(start_timeout_seconds=1.0))
         group.connected, group.replacements = False, HourlyBudget(1000)
         publish(group, 1)
         return group
@@ -168,10 +175,11 @@ def test_a_dead_engine_gets_its_requests_after_the_weights(made: Any) -> None:
     assert group._group.versions == [2, 2] and len(group._group.open[1]) == 4
 
 
+@pytest.mark.parametrize("places", [None, 3])
 @pytest.mark.parametrize("seed", range(40))
-def test_every_request_is_answered_exactly_once_whatever_dies(made: Any, seed: int) -> None:
+def test_every_request_is_answered_exactly_once_whatever_dies(made: Any, seed: int, places: int | None) -> None:
     draw = random.Random(seed)
-    group = made(draw.randint(1, 3))
+    group = made(draw.randint(1, 3), places=places)
     engines, asked, seen, version = group._group, 0, [], 1
 
     def ask() -> None:
@@ -197,6 +205,47 @@ def test_every_request_is_answered_exactly_once_whatever_dies(made: Any, seed: i
         group.replace_lost()
         seen += numbers(group.answered())
     assert sorted(seen) == list(range(asked))
+
+
+def test_requests_wait_for_a_place_and_the_first_that_falls_free_takes_the_next(made: Any) -> None:
+    """8 places and one more for the way: 9 of 24 requests each, and engine 1 never ends any."""
+    group = made(2, places=8)
+    group.begin(requests(24), SAMPLING)
+    engines = group._group
+    assert [len(given) for given in engines.given] == [9, 9]
+    engines.open[1].clear()
+    seen = numbers(group.answered())
+    assert seen == [0, 2] and engines.given[0][-2:] == [18, 19] and len(engines.given[1]) == 9
+    while rollouts := group.answered():
+        seen += numbers(rollouts)
+    assert sorted(seen) == sorted({*range(24)} - {*range(1, 18, 2)})
+
+
+@pytest.mark.parametrize("places", [None, 2])
+def test_what_is_cancelled_is_never_answered(made: Any, places: int | None) -> None:
+    """With 2 places and one for the way each, the two engines are given 6 of 12 requests, and 4 more when as many have ended."""
+    group = made(2, places=places)
+    group.begin(requests(12), SAMPLING)
+    answered = numbers(group.answered())
+    sampled = group.cancel()
+    given = {name for each in group._group.given for name in each}
+    assert set(sampled) == given - set(answered) and len(given) == (12 if places is None else 10)
+    assert group.answered() == [] and group._group.open == [[], []]
+    group.begin(requests(3), SAMPLING)  # numbers may come again
+    seen: list[int] = []
+    while rollouts := group.answered():
+        seen += numbers(rollouts)
+    assert sorted(seen) == [0, 1, 2]
+
+
+def test_cancelling_goes_on_where_an_engine_is_dead(made: Any) -> None:
+    group = made(2)
+    group.begin(requests(4), SAMPLING)
+    group._group.die(0)
+    assert set(group.cancel()) <= {1, 3}
+    group.replace_lost()
+    group.begin(requests(2, first=9), SAMPLING)
+    assert sorted(numbers(group.answered()) + numbers(group.answered())) == [9, 10]
 
 
 def test_a_batch_of_its_own_needs_idle_engines(made: Any) -> None:

@@ -1,0 +1,124 @@
+"""Prompts in flight of a run that over-samples: which of them make a batch, and which wait for the next. No engines, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from .rollouts import Rollout
+
+
+@dataclass
+class InFlight:
+    """A prompt whose responses are sampled, or have been and nobody has learned from them."""
+
+    prompt: int
+    begun: int
+    """Iteration for which it was drawn."""
+    answers: list[Rollout] = field(default_factory=list)
+    place: int | None = None
+    """In the batch that comes next; None: not of it yet."""
+    asked: bool = False
+    """Engines know of it."""
+
+
+class Pool:
+    """A batch is the first `batch_size` prompts that are answered whole, in this order, but a prompt that `patience` batches
+    have passed over is waited for: a place is kept for it. Every prompt is thus learned from once, and no later than `patience`
+    iterations after the one that it was drawn for.
+
+    At most 2 * batch_size prompts may be in flight, so that those which a batch passes over always fit into the next.
+    """
+
+    def __init__(self, batch_size: int, samples: int, patience: int) -> None:
+        self._batch_size, self._samples, self._patience = batch_size, samples, patience
+        self._iteration = 0
+        self._next_number = 0
+        self._in_flight: dict[int, InFlight] = {}
+        """By the number that engines know it by, oldest first; taken ones are gone."""
+        self._num_placed = 0
+
+    def __len__(self) -> int:
+        """Prompts in flight."""
+        return len(self._in_flight)
+
+    def begin(self, iteration: int, prompts: Sequence[int]) -> list[Rollout]:
+        """The batch of this iteration is next, and these prompts were drawn for it; what `answered` tells, of older ones."""
+        self._iteration = iteration
+        for prompt in prompts:
+            self._add(prompt, iteration)
+        return self._placed()
+
+    def to_ask(self) -> dict[int, InFlight]:
+        """Prompts that engines do not know of, by their numbers, the oldest first; they are told of them now."""
+        unknown = {number: one for number, one in self._in_flight.items() if not one.asked}
+        for one in unknown.values():
+            one.asked = True
+        return unknown
+
+    def answered(self, number: int, answer: Rollout) -> list[Rollout]:
+        """Take one answer to a prompt; the responses that are now part of the next batch, `request_id` their position there."""
+        self._in_flight[number].answers.append(answer)
+        return self._placed()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next batch is whole."""
+        return self._num_placed == self._batch_size
+
+    @property
+    def num_missing(self) -> int:
+        """Responses without which the next batch is not whole, at most."""
+        return (self._batch_size - self._num_placed) * self._samples
+
+    def take(self) -> list[InFlight]:
+        """Hand out the next batch, which is whole, in the order of its places; the one after it is then the next."""
+        assert self.is_full, "a batch is taken before it is whole"
+        taken = sorted(
+            (one for one in self._in_flight.values() if one.place is not None), key=lambda one: one.place or 0
+        )
+        self._in_flight = {number: one for number, one in self._in_flight.items() if one.place is None}
+        self._num_placed = 0
+        self._iteration += 1
+        return taken
+
+    def forget(self) -> list[Rollout]:
+        """All that is in flight is to be asked from the beginning again; the answers that it had."""
+        forgotten = [answer for one in self._in_flight.values() for answer in one.answers]
+        for one in self._in_flight.values():
+            one.answers, one.asked = [], False
+        return forgotten
+
+    def carried(self) -> list[list[int]]:
+        """[prompt, iteration that it was drawn for] of all in flight. JSON."""
+        return [[one.prompt, one.begun] for one in self._in_flight.values()]
+
+    def restore(self, carried: Sequence[Sequence[int]]) -> None:
+        """Begin with what `carried` told, without any answer."""
+        for prompt, begun in carried:
+            self._add(prompt, begun)
+
+    def _add(self, prompt: int, begun: int) -> None:
+        self._in_flight[self._next_number] = InFlight(prompt, begun)
+        self._next_number += 1
+
+    def _placed(self) -> list[Rollout]:
+        """Give places to what is whole: to those that are waited for, and to others while there are more places than these need."""
+        placed: list[Rollout] = []
+        kept = sum(self._is_due(one) for one in self._in_flight.values() if one.place is None)
+        for one in self._in_flight.values():
+            if one.place is not None or len(one.answers) < self._samples or self.is_full:
+                continue
+            if self._is_due(one):
+                kept -= 1
+            elif self._num_placed + kept >= self._batch_size:
+                continue
+            one.place = self._num_placed
+            self._num_placed += 1
+            first = one.place * self._samples
+            in_order = sorted(one.answers, key=lambda answer: answer.request_id)
+            placed += [replace(answer, request_id=first + sample) for sample, answer in enumerate(in_order)]
+        return placed
+
+    def _is_due(self, one: InFlight) -> bool:
+        return self._iteration - one.begun >= self._patience
