@@ -35,6 +35,8 @@ ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 STOP_WAIT_SECONDS = 1800
 """How long a job of ours has to save once it is told to stop; Ray's own 3 s are over before an iteration has ended."""
 CONNECT_TIMEOUT_SECONDS = 10.0
+UNAVAILABLE = (502, 503, 504)
+"""What a proxy or an ingress says while the dashboard behind it does not answer."""
 AGENT_TIMEOUT_SECONDS = 60.0
 QUIET_SECONDS = 5.0
 """How long a cluster that has just started is waited for without a word."""
@@ -153,7 +155,7 @@ def connect(address: str | None) -> JobSubmissionClient:
 
     Raises:
         ConfigError: `address` is not an http(s) address.
-        ClusterError: nothing listens there, or something else, or it refuses us (token authentication).
+        ClusterError: nothing listens there, it is silent, is something else, or refuses us (token authentication).
     """
     address = address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
     _look_for_http(address)
@@ -200,7 +202,12 @@ def _look_for_http(address: str) -> None:
         ) from None
     try:
         connection.request("GET", "/api/version")
-        connection.getresponse()
+        status = connection.getresponse().status
+    except TimeoutError:
+        raise ClusterError(
+            f"no answer from {address} within {CONNECT_TIMEOUT_SECONDS:g} s, though the port is open: the head may be busy or hang; "
+            "try again, or look at its load (`ray status` there)"
+        ) from None
     except (OSError, http.client.HTTPException):
         raise ClusterError(
             f"what answers at {address} is not a Ray dashboard, whose port is 8265 unless `ray start --dashboard-port` says "
@@ -208,6 +215,11 @@ def _look_for_http(address: str) -> None:
         ) from None
     finally:
         connection.close()
+    if status in UNAVAILABLE:
+        raise ClusterError(
+            f"{address} answers with HTTP status {status}: what stands before the dashboard cannot reach it; the head may be busy "
+            "or just starting, try again"
+        )
 
 
 def submit(client: JobSubmissionClient, job: Job) -> str:

@@ -147,6 +147,30 @@ def test_a_port_of_something_else_is_one_line(answer: bytes) -> None:
     assert "\n" not in str(refused.value)
 
 
+def test_a_head_that_is_silent_is_not_called_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "CONNECT_TIMEOUT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # the kernel accepts, and nobody ever answers
+        with pytest.raises(ClusterError, match=r"no answer from \S+ within 0\.2 s.* the head may be busy") as refused:
+            connect(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    assert "is not a Ray" not in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_proxy_before_a_head_that_is_away_is_not_called_something_else() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ClusterError, match=r"answers with HTTP status 503: .* may be busy"):
+            connect(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread.join()
+
+
 class Server:
     """A job server that gives these answers in turn, the last one for ever."""
 
