@@ -258,20 +258,23 @@ def submit(client: JobSubmissionClient, job: Job) -> str:
         time.sleep(POLL_SECONDS)
 
 
-def follow(client: JobSubmissionClient, submission_id: str) -> int:
+def follow(client: JobSubmissionClient, submission_id: str, address: str | None) -> int:
     """Print the job's log as it grows; return the exit code of its entrypoint (143 if somebody stopped it).
+
+    `address` is what was given for the cluster's, which the commands that are shown name again.
 
     Raises:
         ClusterError: the connection broke; the job itself goes on.
     """
     try:
         asyncio.run(_print_log(client, submission_id))
-        return _final_exit_code(client, submission_id)
+        return _final_exit_code(client, submission_id, address)
     except BrokenPipeError:
         raise  # whoever reads our output has closed it
     except (RuntimeError, OSError) as error:
         raise ClusterError(
-            f"lost the log of {submission_id} ({first_line(error)}); the job goes on: lrm-safety jobs logs --follow {submission_id}"
+            f"lost the log of {submission_id} ({first_line(error)}); the job goes on: "
+            f"{jobs_command('logs --follow', submission_id, address)}"
         ) from None
 
 
@@ -281,14 +284,15 @@ async def _print_log(client: JobSubmissionClient, submission_id: str) -> None:
         sys.stdout.flush()
 
 
-def _final_exit_code(client: JobSubmissionClient, submission_id: str) -> int:
+def _final_exit_code(client: JobSubmissionClient, submission_id: str, address: str | None) -> int:
     from ray.job_submission import JobStatus
 
     deadline = time.monotonic() + FINAL_STATUS_TIMEOUT_SECONDS
     while not (info := client.get_job_info(submission_id)).status.is_terminal():
         if time.monotonic() > deadline:  # the log ends before the status turns, but not by this much
             raise ClusterError(
-                f"job {submission_id} is {info.status} though its log has ended: lrm-safety jobs status {submission_id}"
+                f"job {submission_id} is {info.status} though its log has ended: "
+                f"{jobs_command('status', submission_id, address)}"
             )
         time.sleep(POLL_SECONDS)
     if info.status == JobStatus.SUCCEEDED:
@@ -300,6 +304,11 @@ def _final_exit_code(client: JobSubmissionClient, submission_id: str) -> int:
     hint = "; is lrm-safety on the PATH of the cluster's nodes?" if code == NOT_FOUND_EXIT_CODE else ""
     print(f"job {submission_id} failed with exit code {code}{hint}", file=sys.stderr)
     return code
+
+
+def jobs_command(verb: str, job: str, address: str | None) -> str:
+    """What is typed to look at a job or to stop it; `address` as it was given, None where it was found without."""
+    return shlex.join(["lrm-safety", "jobs", *verb.split(), *(["--address", address] if address else []), job])
 
 
 def jobs_of(client: JobSubmissionClient) -> list[JobDetails]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .errors import ClusterError, ConfigError, first_line
 from .interruption import StopRequested
-from .launching import STOPPED_EXIT_CODE, Job, jobs_of, name_of, submit
+from .launching import STOPPED_EXIT_CODE, Job, jobs_command, jobs_of, name_of, submit
 from .sweeping import OF_A_PLACE, POLL_SECONDS, Point
 
 if TYPE_CHECKING:
@@ -64,6 +64,12 @@ class LocalProcesses:
     def why(self, point: Point) -> str:
         return last_error(self._log(point).read_text(encoding="utf-8", errors="replace"))
 
+    def how_to_follow(self, point: Point) -> str:
+        return shlex.join(["tail", "-f", str(self._log(point))])
+
+    def how_to_stop(self, point: Point) -> str:
+        return f"kill {self._processes[point.name][0].pid}"
+
     def stop(self, points: Sequence[Point]) -> None:
         processes = [self._processes[point.name][0] for point in points if point.name in self._processes]
         _ask_to_end(processes)
@@ -94,9 +100,12 @@ class ClusterJobs:
 
     leaves = True
 
-    def __init__(self, client: JobSubmissionClient, concurrency: int, jobs: Mapping[str, Job]) -> None:
-        """`jobs`: what is submitted, by the names of the points; each has a name that the same point has next time."""
-        self._client, self.concurrency, self._jobs = client, concurrency, jobs
+    def __init__(
+        self, client: JobSubmissionClient, concurrency: int, jobs: Mapping[str, Job], address: str | None = None
+    ) -> None:
+        """`jobs`: what is submitted, by the names of the points; each has a name that the same point has next time. `address`
+        is that of the cluster as it was given, for the commands that are shown."""
+        self._client, self.concurrency, self._jobs, self._address = client, concurrency, jobs, address
         self._ids: dict[str, str] = {}
 
     def start(self, point: Point) -> str:
@@ -107,7 +116,7 @@ class ClusterJobs:
             if _settings(living[-1].entrypoint) != _settings(job.entrypoint):
                 raise ConfigError(
                     f"{point.name}: job {self._ids[point.name]} writes into {point.folder} already, with other settings; wait for "
-                    f"it, or stop it (lrm-safety jobs stop {self._ids[point.name]})"
+                    f"it, or stop it ({self.how_to_stop(point)})"
                 )
             return f"runs already, as job {self._ids[point.name]}"
         self._ids[point.name] = submit(self._client, job)
@@ -134,6 +143,12 @@ class ClusterJobs:
         except (OSError, RuntimeError) as error:  # a job that was lost together with its node or its head
             return f"job {self._ids[point.name]}: its log cannot be read ({first_line(error)})"
 
+    def how_to_follow(self, point: Point) -> str:
+        return jobs_command("logs --follow", self._ids[point.name], self._address)
+
+    def how_to_stop(self, point: Point) -> str:
+        return jobs_command("stop", self._ids[point.name], self._address)
+
     def stop(self, points: Sequence[Point]) -> None:
         """Raises ClusterError where jobs may run on."""
         living = [point for point in points if point.name in self._ids]
@@ -142,7 +157,7 @@ class ClusterJobs:
         while not refusals and time.monotonic() < deadline and any(map(self._runs, living)):
             time.sleep(POLL_SECONDS)
         if refusals:
-            raise ClusterError(f"these may run on: {', '.join(refusals)}; stop each with lrm-safety jobs stop ID")
+            raise ClusterError(f"these may run on: {', '.join(refusals)}; stop each with {jobs_command('stop', 'ID', self._address)}")
 
     def _refusal(self, point: Point) -> str:
         """Ask for a job's stop; returns why it was refused."""

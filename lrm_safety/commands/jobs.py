@@ -22,6 +22,7 @@ from ..launching import (
     connect,
     find_job,
     follow,
+    jobs_command,
     jobs_of,
     name_of,
     plan_job,
@@ -85,11 +86,10 @@ def submit(arguments: Sequence[str]) -> int:
     print(upload, flush=True)
     submission_id = submit_job(client, job)
     print(f"submitted {submission_id}: {job.entrypoint}", flush=True)
-    at = f"--address {given.address} " if given.address else ""
     if not given.wait:
-        print(f"follow it: lrm-safety jobs logs {at}--follow {submission_id}")
+        print(f"follow it: {jobs_command('logs --follow', submission_id, given.address)}")
         return 0
-    return _follow(client, submission_id, f"lrm-safety jobs stop {at}{submission_id}")
+    return _follow(client, submission_id, submission_id, given.address)
 
 
 def _submit_options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -171,7 +171,7 @@ def _logs(arguments: Sequence[str]) -> int:
     client = connect(given.address)
     submission_id = str(find_job(client, given.job).submission_id)
     if given.follow:
-        return _follow(client, submission_id, f"lrm-safety jobs stop {given.job}")
+        return _follow(client, submission_id, given.job, given.address)
     sys.stdout.write(client.get_job_logs(submission_id))
     return 0
 
@@ -199,12 +199,12 @@ def _stop(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _follow(client: JobSubmissionClient, submission_id: str, how_to_stop: str) -> int:
+def _follow(client: JobSubmissionClient, submission_id: str, called: str, address: str | None) -> int:
     """The exit code of the job; 130 after Ctrl-C, which leaves it running."""
     try:
-        return follow(client, submission_id)
+        return follow(client, submission_id, address)
     except KeyboardInterrupt:
-        print(f"\nthe job goes on; stop it: {how_to_stop}", file=sys.stderr)
+        print(f"\nthe job goes on; stop it: {jobs_command('stop', called, address)}", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
 
 

@@ -111,7 +111,7 @@ def cluster_place(settings: Any, points: Sequence[Point], options: Mapping[str, 
         needs = {kind: value for kind in kinds if (value := own.get(kind, 0.0) + reserved.get(kind, 0.0)) > 0}
         left = {kind: value - shared.get(kind, 0.0) for kind, value in total.items()}
         concurrency = room(left, needs, "a point of this sweep")
-    return ClusterJobs(client, concurrency, jobs)
+    return ClusterJobs(client, concurrency, jobs, options["address"])
 
 
 def _job(point: Point, options: Mapping[str, Any]) -> Job:

@@ -6,13 +6,16 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from ray.job_submission import JobSubmissionClient
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 from lrm_safety import launching
+from lrm_safety.commands import jobs as commands
 from lrm_safety.errors import ClusterError, ConfigError
 from lrm_safety.launching import Job, connect, plan_job, submit
 
@@ -220,3 +223,49 @@ def test_a_command_gets_the_gpus_that_its_own_process_needs(tmp_path: Path) -> N
     assert server.request["metadata"] == {"job_name": "mine"}
     assert server.request["entrypoint_num_gpus"] == 1.0 and server.request["entrypoint_num_cpus"] is None
     assert set(server.request) <= set(inspect.signature(JobSubmissionClient.submit_job).parameters)
+
+
+def test_every_command_that_is_shown_names_the_cluster_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without it the command that is copied asks this machine's own cluster."""
+    client, at = Cluster("raysubmit_1"), "http://head:8265"
+    monkeypatch.setattr(commands, "connect", lambda address: client)
+    client.log = KeyboardInterrupt()
+    assert commands.jobs(["logs", "--follow", "--address", at, "raysubmit_1"]) == 130
+    assert capsys.readouterr().err == (
+        f"\nthe job goes on; stop it: lrm-safety jobs stop --address {at} raysubmit_1\n"
+    )
+    client.log = OSError("broken")
+    with pytest.raises(ClusterError, match=rf"goes on: lrm-safety jobs logs --follow --address {at} raysubmit_1$"):
+        commands.jobs(["logs", "--follow", "--address", at, "raysubmit_1"])
+    monkeypatch.setattr(launching, "FINAL_STATUS_TIMEOUT_SECONDS", -1.0)
+    client.log = None
+    with pytest.raises(ClusterError, match=rf"has ended: lrm-safety jobs status --address {at} raysubmit_1$"):
+        commands.jobs(["logs", "--follow", "--address", at, "raysubmit_1"])
+    with pytest.raises(ClusterError, match=r"has ended: lrm-safety jobs status raysubmit_1$"):
+        commands.jobs(["logs", "--follow", "raysubmit_1"])
+
+
+class Cluster:
+    """A job server that knows these jobs, all running; following their log does what `log` says."""
+
+    def __init__(self, *jobs: str) -> None:
+        self.jobs = list(map(job, jobs))
+        self.log: BaseException | None = None
+
+    def list_jobs(self) -> list[Any]:
+        return self.jobs
+
+    def get_job_info(self, called: str) -> Any:
+        return self.jobs[0]
+
+    async def tail_job_logs(self, called: str) -> AsyncIterator[str]:
+        if self.log is not None:
+            raise self.log
+        yield "a line\n"
+
+
+def job(called: str, name: str = "", started: int = 1, status: JobStatus = JobStatus.RUNNING) -> Any:
+    metadata = {"job_name": name or called}
+    return SimpleNamespace(submission_id=called, metadata=metadata, start_time=started, status=status)
