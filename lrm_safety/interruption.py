@@ -116,6 +116,11 @@ class Interruption:
             self._leaving.cancel()
             self._leaving = None
 
+    def forget(self) -> None:
+        """Go on as if no signal had come: whoever sent it has said that it was not meant."""
+        self.stay()
+        self._received = None
+
     def check_deadline(self, minutes: float | None, next_seconds: float) -> None:
         """Raise DeadlineReached if `next_seconds` more would pass the limit (None: there is none), counted from the start."""
         if minutes is not None and time.monotonic() - self._began + next_seconds > 60 * minutes:

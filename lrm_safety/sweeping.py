@@ -32,6 +32,7 @@ OF_A_PLACE = {"tracking", "run"}
 """Groups of a configuration that say how a run is called and where it goes, not what it does."""
 State = Literal["waiting", "running", "done", "done before", "failed", "stopped", "left running"]
 OnInterrupt = Literal["ask", "leave", "stop"]
+Answer = Literal["continue", "leave", "stop"]
 
 
 @dataclass
@@ -71,6 +72,12 @@ class Place(Protocol):
 
     def stop(self, points: Sequence[Point]) -> None:
         """Let points save and end, and wait for them."""
+
+    def how_to_follow(self, point: Point) -> str:
+        """What is typed to see what a started point prints."""
+
+    def how_to_stop(self, point: Point) -> str:
+        """What is typed to let a started point save and end."""
 
 
 def run_points(
@@ -113,39 +120,62 @@ def run_points(
                 waiting.append(point)
             tell(f"{point.name}: {_told(point)}")
 
+    def to_the_end() -> None:
+        nonlocal trouble
+        while waiting or running:
+            interruption.check()
+            try:
+                step()
+                trouble = None
+            except (OSError, RuntimeError, ClusterError) as error:
+                if trouble is None:
+                    trouble = time.monotonic()
+                    tell(f"{first_line(error)}; is asked again for {TROUBLE_SECONDS:g} s")
+                elif time.monotonic() - trouble >= TROUBLE_SECONDS:
+                    raise ClusterError(f"{first_line(error)}; the same command goes on with the sweep") from error
+            if running and time.monotonic() - said >= SAY_SECONDS:
+                tell(f"running: {', '.join(one.name for one in running)}; {len(waiting)} wait")
+            if waiting or running:
+                time.sleep(POLL_SECONDS)
+
     with interruption.handled():
-        try:
-            while waiting or running:
-                interruption.check()
-                try:
-                    step()
-                    trouble = None
-                except (OSError, RuntimeError, ClusterError) as error:
-                    if trouble is None:
-                        trouble = time.monotonic()
-                        tell(f"{first_line(error)}; is asked again for {TROUBLE_SECONDS:g} s")
-                    elif time.monotonic() - trouble >= TROUBLE_SECONDS:
-                        raise ClusterError(f"{first_line(error)}; the same command goes on with the sweep") from error
-                if running and time.monotonic() - said >= SAY_SECONDS:
-                    tell(f"running: {', '.join(one.name for one in running)}; {len(waiting)} wait")
-                if waiting or running:
-                    time.sleep(POLL_SECONDS)
-        except (StopRequested, Exception) as error:
-            interruption.stay()
-            if asked := isinstance(error, StopRequested):
+        while True:
+            try:
+                return to_the_end()
+            except StopRequested as error:
                 error.then = "goes on with the points that are left"
-            if running and (_stops(running, place, on_interrupt, tell) if asked else not place.leaves):
                 interruption.stay()
-                tell(f"stopping {len(running)}, which save first ...")
-                _all(running, "stopped")
-                try:
-                    place.stop(running)
-                except ClusterError:
-                    _all(running, "left running")
-                    raise
-            else:
-                _all(running, "left running")
+                answer = _answer(running, place, on_interrupt, tell, may_continue=not error.at_once) if running else "leave"
+                if answer == "continue":
+                    interruption.forget()
+                    continue
+                _leave(running, place, tell, stops=answer == "stop", interruption=interruption)
+                raise
+            except Exception:
+                interruption.stay()
+                _leave(running, place, tell, stops=not place.leaves, interruption=interruption)
+                raise
+
+
+def _leave(
+    running: Sequence[Point], place: Place, tell: Callable[[str], None], *, stops: bool, interruption: Interruption
+) -> None:
+    """Stop the running points, or say how they are followed and stopped without this sweep."""
+    if not running:
+        return
+    interruption.stay()
+    if stops:
+        tell(f"stopping {len(running)}, which save first ...")
+        _all(running, "stopped")
+        try:
+            place.stop(running)
+        except ClusterError:
+            _all(running, "left running")
             raise
+        return
+    _all(running, "left running")
+    for point in running:
+        tell(f"{point.name} runs on; follow it: {place.how_to_follow(point)}; stop it: {place.how_to_stop(point)}")
 
 
 def _all(points: Sequence[Point], state: State) -> None:
@@ -182,17 +212,34 @@ def _told(point: Point) -> str:
     return {"done": "done", "stopped": f"stopped {point.why}"}.get(point.state, f"failed with {point.why}")
 
 
-def _stops(running: Sequence[Point], place: Place, on_interrupt: OnInterrupt, tell: Callable[[str], None]) -> bool:
-    """Whether the running points are to be stopped. Who cannot be asked is not: then it is as the place is made."""
+def _answer(
+    running: Sequence[Point],
+    place: Place,
+    on_interrupt: OnInterrupt,
+    tell: Callable[[str], None],
+    *,
+    may_continue: bool,
+) -> Answer:
+    """What is to become of the running points. Who cannot be asked is not: then it is as the place is made.
+
+    After a second signal, which may have come in the middle of a start, the sweep cannot go on (`may_continue`).
+    """
+    unasked: Answer = "leave" if place.leaves else "stop"
     if on_interrupt != "ask":
-        return on_interrupt == "stop"
+        return on_interrupt
     if not sys.stdin.isatty():
-        return not place.leaves
-    tell(f"{len(running)} points run: l leaves them running, s stops them (they save first)")
+        return unasked
+    answers: dict[str, Answer] = {"c": "continue"} if may_continue else {}
+    answers |= {"l": "leave", "s": "stop"}
+    goes_on = "c goes on with the sweep, " * may_continue
+    tell(f"{len(running)} points run: {goes_on}l leaves them running, s stops them (they save first)")
+    prompt = "c, l or s? " if may_continue else "l or s? "
     try:
-        return input("l or s? ").strip().lower().startswith("s")
+        while (typed := input(prompt).strip().lower()) not in answers:
+            tell(f"{typed or 'an empty line'} is none of them")
+        return answers[typed]
     except (EOFError, OSError, StopRequested):  # Ctrl-D, a closed terminal, or Ctrl-C once more
-        return not place.leaves
+        return unasked
 
 
 def finished(folder: Path, resolved: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -53,6 +53,12 @@ class Scripted:
 
     def stop(self, points: Sequence[Point]) -> None:
         self.stopped = [point.name for point in points]
+
+    def how_to_follow(self, point: Point) -> str:
+        return f"follow {point.name}"
+
+    def how_to_stop(self, point: Point) -> str:
+        return f"end {point.name}"
 
 
 def points(*names: str) -> list[Point]:
@@ -98,6 +104,7 @@ def test_a_failed_point_comes_after_those_that_wait_and_finished_ones_not_at_all
         ("ask", "l\n", False, "left running"),
         ("ask", "s\n", True, "stopped"),
         ("ask", "", True, "left running"),  # Ctrl-D
+        ("ask", "x\n\nstay\nS\n", True, "stopped"),  # none of the answers: asked again
         ("stop", "l\n", True, "stopped"),
         ("leave", "s\n", False, "left running"),
     ],
@@ -132,6 +139,45 @@ class Interrupting(Scripted):
         if point.name == "a":
             os.kill(os.getpid(), signal.SIGHUP)
         return None
+
+
+def test_an_interrupt_by_accident_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin = io.StringIO("c\nl\n")
+    monkeypatch.setattr(stdin, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", stdin)
+
+    looks = list[str]()
+
+    class Twice(Scripted):
+        def status(self, point: Point) -> int | None:
+            looks.append(point.name)
+            if point.name in ("a", "d") and looks.count(point.name) == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+                return None
+            return None if point.name == "d" else super().status(point)
+
+    made, told = points("a", "b", "c", "d", "e"), list[str]()
+    with pytest.raises(StopRequested):
+        run_points(made, Twice(2, {}), retries=0, say=told.append)
+    assert [point.state for point in made] == ["done", "done", "done", "left running", "done"]
+    assert sum("c goes on with the sweep" in line for line in told) == 2, "went on after the first, ended with the second"
+    assert told[-1] == "[4/5] d runs on; follow it: follow d; stop it: end d"
+
+
+def test_what_is_left_is_followed_and_stopped_by_what_is_said(tmp_path: Path) -> None:
+    (point,) = points("a")
+    for given, at in ((None, ""), ("http://head:8265", "--address http://head:8265 ")):
+        place = ClusterJobs(cast(Any, None), 1, {}, given)
+        place._ids["a"] = "raysubmit_1"
+        assert place.how_to_follow(point) == f"lrm-safety jobs logs --follow {at}raysubmit_1"
+        assert place.how_to_stop(point) == f"lrm-safety jobs stop {at}raysubmit_1"
+    local = LocalProcesses(1, tmp_path / "my logs")
+    one = Point("one", ("--version",), tmp_path)
+    local.start(one)
+    process = local._processes["one"][0]
+    process.wait(60)
+    assert local.how_to_follow(one) == f"tail -f '{tmp_path}/my logs/one.log'"
+    assert local.how_to_stop(one) == f"kill {process.pid}"
 
 
 @pytest.fixture
