@@ -118,6 +118,7 @@ class ClusterJobs:
                     f"{point.name}: job {self._ids[point.name]} writes into {point.folder} already, with other settings; wait for "
                     f"it, or stop it ({self.how_to_stop(point)})"
                 )
+            point.began = (living[-1].start_time or 1000 * point.began) / 1000
             return f"runs already, as job {self._ids[point.name]}"
         self._ids[point.name] = submit(self._client, job)
         return f"submitted as job {self._ids[point.name]}"

@@ -5,12 +5,15 @@ Where they run is a `Place` (places.py); hydra_plugins/ makes Hydra's launchers 
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,12 +23,15 @@ from .errors import ClusterError, ConfigError, DataError, first_line
 from .files import read_json, read_json_lines
 from .interruption import TRY_AGAIN, Interruption, StopRequested
 from .launching import STOPPED_EXIT_CODE
+from .monitoring.progress import duration
 from .results import Evaluation
 from .run_folder import ENVIRONMENT
 
 POLL_SECONDS = 1.0
 SAY_SECONDS = 60.0
 """How often something is said while nothing changes."""
+LAST_BYTES = 1 << 18
+"""Of a run's metrics.jsonl; a line of it takes a few thousand."""
 TROUBLE_SECONDS = 300.0
 """How long a place may refuse what is asked of it, as while the head of its cluster restarts, before the sweep ends."""
 OF_A_PLACE = {"tracking", "run"}
@@ -51,6 +57,10 @@ class Point:
     """How it failed, in one line."""
     progress: int = 0
     """Bytes of metrics that it had written when it last ended."""
+    began: float = 0.0
+    """When it was started last."""
+    updates: int | None = None
+    """How many it is to do; None: it is no training, or its passes decide."""
 
 
 class Place(Protocol):
@@ -96,7 +106,7 @@ def run_points(
     """
     waiting = deque(point for point in points if point.state == "waiting")
     running: list[Point] = []
-    interruption, said, trouble = Interruption(), time.monotonic(), None
+    interruption, said, trouble, told_where = Interruption(), time.monotonic(), None, False
 
     def tell(line: str) -> None:
         nonlocal said
@@ -107,6 +117,7 @@ def run_points(
     def step() -> None:
         while waiting and len(running) < place.concurrency:
             point = waiting[0]
+            point.began = time.time()
             told = place.start(point)
             running.append(waiting.popleft())
             point.state, point.starts = "running", point.starts + 1
@@ -121,7 +132,7 @@ def run_points(
             tell(f"{point.name}: {_told(point)}")
 
     def to_the_end() -> None:
-        nonlocal trouble
+        nonlocal trouble, told_where
         while waiting or running:
             interruption.check()
             try:
@@ -134,7 +145,7 @@ def run_points(
                 elif time.monotonic() - trouble >= TROUBLE_SECONDS:
                     raise ClusterError(f"{first_line(error)}; the same command goes on with the sweep") from error
             if running and time.monotonic() - said >= SAY_SECONDS:
-                tell(f"running: {', '.join(one.name for one in running)}; {len(waiting)} wait")
+                told_where = _say_progress(running, len(waiting), place, tell, told_where)
             if waiting or running:
                 time.sleep(POLL_SECONDS)
 
@@ -181,6 +192,33 @@ def _leave(
 def _all(points: Sequence[Point], state: State) -> None:
     for point in points:
         point.state = state
+
+
+def _say_progress(
+    running: Sequence[Point], waiting: int, place: Place, tell: Callable[[str], None], told_where: bool
+) -> bool:
+    """One line of how far each running point is; the first of a sweep says where to look closer. Returns True."""
+    line = f"{datetime.now(UTC):%H:%M} UTC, running: {', '.join(map(_how_far, running))}; {waiting} wait"
+    tell(line if told_where else f"{line}; look closer: {place.how_to_follow(running[0])}")
+    return True
+
+
+def _how_far(point: Point) -> str:
+    """`a update 4/8 (0:02:10)`: with the time since its start; without the update where its folder says none (yet)."""
+    update = last_update(point.folder)
+    told = "" if update is None else f" update {update:g}" + (f"/{point.updates}" if point.updates else "")
+    return f"{point.name}{told} ({duration(time.time() - point.began)})"
+
+
+def last_update(folder: Path) -> float | None:
+    """The update of the last whole line of a run's metrics, of which only the end is read; None where there is none."""
+    try:
+        with (folder / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
+            lines = file.read().split(b"\n")[:-1]  # what follows the last newline is just being written
+        return float(json.loads(lines[-1])["update"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _count(points: Sequence[Point]) -> str:

@@ -115,6 +115,9 @@ class Task:
             words += [f"tracking.name={_quoted(tracking.name)}", f"tracking.group={_quoted(tracking.group)}"]
             words.append(f"tracking.tags=[{tags}]")
         point = Point(self.names[number].name if self.names else folder.name, tuple(words), folder)
+        schedule = getattr(settings, "schedule", None)
+        if schedule is not None and not getattr(schedule, "passes", None):
+            point.updates = schedule.max_updates
         if finished(folder, resolved):
             point.state = "done before"
         return point, settings

@@ -22,7 +22,7 @@ from lrm_safety.errors import ClusterError, ConfigError
 from lrm_safety.interruption import StopRequested
 from lrm_safety.launching import Job
 from lrm_safety.places import ClusterJobs, LocalProcesses, cluster_resources, last_error, room
-from lrm_safety.sweeping import Point, finished, objective_of, run_points
+from lrm_safety.sweeping import Point, finished, last_update, objective_of, run_points
 
 
 class Scripted:
@@ -162,6 +162,38 @@ def test_an_interrupt_by_accident_costs_nothing(monkeypatch: pytest.MonkeyPatch)
     assert [point.state for point in made] == ["done", "done", "done", "left running", "done"]
     assert sum("c goes on with the sweep" in line for line in told) == 2, "went on after the first, ended with the second"
     assert told[-1] == "[4/5] d runs on; follow it: follow d; stop it: end d"
+
+
+def test_who_waits_is_told_how_far_each_point_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Scripted):
+        looks = 0
+
+        def status(self, point: Point) -> int | None:
+            self.looks += 1
+            if self.looks == 1:
+                made[0].began -= 130
+                made[1].began -= 5
+            return None if self.looks <= 6 else super().status(point)
+
+    made = [Point(name, (), tmp_path / name, updates=8) for name in ("a", "b", "c")]
+    (tmp_path / "a").mkdir()
+    rows = [json.dumps({"update": i, "long": "x" * 70_000}) for i in range(5)]
+    (tmp_path / "a/metrics.jsonl").write_text("\n".join(rows) + '\n{"update": 5, "lo')  # the last is being written
+    told = list[str]()
+    monkeypatch.setattr("lrm_safety.sweeping.SAY_SECONDS", 0.0)
+    run_points(made, Slow(2, {}), retries=0, say=told.append)
+    lines = [line for line in told if "running:" in line]
+    assert re.fullmatch(
+        r"\[0/3\] \d\d:\d\d UTC, running: a update 4/8 \(0:02:1\d\), b \(0:00:0\d\); 1 wait; look closer: follow a", lines[0]
+    )
+    assert lines[1].endswith("; 1 wait"), "once is enough"
+
+
+@pytest.mark.parametrize("written", [None, "", "{}\n", "no json\n", "[1]\n", '{"update": 3'])
+def test_a_run_without_a_record_has_no_update(tmp_path: Path, written: str | None) -> None:
+    if written is not None:
+        (tmp_path / "metrics.jsonl").write_text(written)
+    assert last_update(tmp_path) is None
 
 
 def test_what_is_left_is_followed_and_stopped_by_what_is_said(tmp_path: Path) -> None:
