@@ -139,6 +139,14 @@ def plan_job(
     )
 
 
+def name_for(command: str, overrides: Sequence[str]) -> str | None:
+    """What a job is called that nobody named: by its run folder, as the points of a sweep are, or else by its command and
+    experiment; None where that may not be shown."""
+    given = {key: value for key, _, value in (item.partition("=") for item in overrides)}
+    name = given.get("run.directory", "").strip("'\"") or " ".join(filter(None, (command, given.get("experiment"))))
+    return name if name.isprintable() and not holds_secret(name) else None
+
+
 def _on_the_nodes(named: str, working_dir: Path, key: str) -> str:
     """What a folder of configuration is called in the job, which runs in a copy of `working_dir`. An absolute path elsewhere
     stays: it may be on storage that the nodes see."""
@@ -324,23 +332,35 @@ def name_of(job: JobDetails) -> str:
 
 
 def find_job(client: JobSubmissionClient, called: str) -> JobDetails:
-    """The job of this submission id, or of this name: of several, the one that is not over.
+    """The job of this submission id or name, or else the one whose name or id alone ends with it. Of several jobs of one name
+    that which runs, or else the newest, which is said.
 
     Raises:
-        ClusterError: there is none, or there are several of this name.
+        ClusterError: there is none, or there are several that are not the same one again.
     """
     jobs = jobs_of(client)
-    found = [job for job in jobs if job.submission_id == called] or [job for job in jobs if name_of(job) == called]
-    if len(found) > 1:
-        found = [job for job in found if not job.status.is_terminal()] or found
+    found = (
+        [job for job in jobs if job.submission_id == called]
+        or [job for job in jobs if name_of(job) == called]
+        or [job for job in jobs if name_of(job).endswith(f"/{called}")]
+        or [job for job in jobs if called and (name_of(job).endswith(called) or str(job.submission_id).endswith(called))]
+    )
     if not found:
         known = ", ".join(name_of(job) or str(job.submission_id) for job in jobs[-5:])
         raise ClusterError(
             f"the cluster knows no job {called} ({f'the last ones: {known}' if known else 'it had none yet'})"
         )
+    names = dict.fromkeys(name_of(job) or str(job.submission_id) for job in found)
+    if len(names) > 1:
+        raise ClusterError(f"{called}: several jobs end like this; give more of one: {', '.join(names)}")
+    living = [job for job in found if not job.status.is_terminal()]
+    if len(living) > 1:
+        raise ClusterError(f"{called}: several jobs of this name run; give an id of {_ids(living)}")
+    chosen = (living or found)[-1]
     if len(found) > 1:
-        raise ClusterError(f"{called}: several jobs have this name; give an id of {_ids(found)}")
-    return found[0]
+        which = "the one that runs" if living else "the newest"
+        print(f"{len(found)} jobs have this name; {which} is {chosen.submission_id}", file=sys.stderr)
+    return chosen
 
 
 def _ids(jobs: Sequence[JobDetails]) -> str:

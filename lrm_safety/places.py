@@ -121,7 +121,7 @@ class ClusterJobs:
             point.began = (living[-1].start_time or 1000 * point.began) / 1000
             return f"runs already, as job {self._ids[point.name]}"
         self._ids[point.name] = submit(self._client, job)
-        return f"submitted as job {self._ids[point.name]}"
+        return f"submitted as job {self._ids[point.name]}, called {point.folder.name}"
 
     def status(self, point: Point) -> int | None:
         from ray.job_submission import JobStatus

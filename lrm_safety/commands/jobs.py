@@ -24,6 +24,7 @@ from ..launching import (
     follow,
     jobs_command,
     jobs_of,
+    name_for,
     name_of,
     plan_job,
     stop,
@@ -71,7 +72,7 @@ def submit(arguments: Sequence[str]) -> int:
         given.working_dir,
         given.env,
         given.secrets,
-        name=given.name,
+        name=name_for(given.command, given.overrides) if given.name is None else given.name,
         num_cpus=given.entrypoint_num_cpus,
         num_gpus=given.entrypoint_num_gpus,
     )

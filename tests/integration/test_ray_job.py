@@ -54,15 +54,15 @@ def test_jobs_print_their_log_return_their_exit_code_and_are_found_again(reposit
     listed = json.loads(launch(head, repository_root, {}, "jobs", "list", "--json").stdout)
     assert [(job["name"], job["status"], job["exit code"]) for job in listed] == [
         ("first", "SUCCEEDED", 0),
-        ("", "FAILED", 1),
+        ("train no such experiment", "FAILED", 1),
     ]
     again = launch(head, repository_root, {}, "jobs", "logs", "--follow", listed[1]["id"])
     assert again.returncode == 1 and "no such experiment" in again.stdout
-    known = launch(head, repository_root, {}, "jobs", "status", "first")
+    known = launch(head, repository_root, {}, "jobs", "status", "irst")
     assert known.returncode == 0 and f"id         {listed[0]['id']}\n" in known.stdout
     for words, message in (
         (("stop", "first"), "is over already (SUCCEEDED)"),
-        (("status", "nothing"), "the cluster knows no job nothing (the last ones: first, raysubmit_"),
+        (("status", "nothing"), "the cluster knows no job nothing (the last ones: first, train no such experiment)"),
     ):
         refused = launch(head, repository_root, {}, "jobs", *words)
         assert refused.returncode == 1 and message in refused.stderr and len(refused.stderr.splitlines()) == 1

@@ -17,7 +17,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from lrm_safety import launching
 from lrm_safety.commands import jobs as commands
 from lrm_safety.errors import ClusterError, ConfigError
-from lrm_safety.launching import Job, connect, plan_job, submit
+from lrm_safety.launching import Job, connect, find_job, name_for, plan_job, submit
 
 
 def test_overrides_reach_the_job_as_they_were_given(repository_root: Path) -> None:
@@ -152,9 +152,11 @@ def test_a_port_of_something_else_is_one_line(answer: bytes) -> None:
 
 def test_a_head_that_is_silent_is_not_called_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "CONNECT_TIMEOUT_SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # the kernel accepts, and nobody ever answers
-        with pytest.raises(ClusterError, match=r"no answer from \S+ within 0\.2 s.* the head may be busy") as refused:
-            connect(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,  # the kernel accepts, and nobody ever answers
+        pytest.raises(ClusterError, match=r"no answer from \S+ within 0\.2 s.* the head may be busy") as refused,
+    ):
+        connect(f"http://127.0.0.1:{listener.getsockname()[1]}")
     assert "is not a Ray" not in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -245,6 +247,54 @@ def test_every_command_that_is_shown_names_the_cluster_it_was_given(
         commands.jobs(["logs", "--follow", "--address", at, "raysubmit_1"])
     with pytest.raises(ClusterError, match=r"has ended: lrm-safety jobs status raysubmit_1$"):
         commands.jobs(["logs", "--follow", "raysubmit_1"])
+
+
+def test_a_job_is_found_by_what_people_type(capsys: pytest.CaptureFixture[str]) -> None:
+    over = JobStatus.FAILED
+    client: Any = Cluster()
+    client.jobs = [
+        job("raysubmit_a1", "/runs/one/seed-1__lr-0.1", 1, over),
+        job("raysubmit_b2", "/runs/one/seed-1__lr-0.1", 2, over),
+        job("raysubmit_c3", "/runs/one/seed-2__lr-0.1", 3, over),
+        job("raysubmit_d4", "/runs/two/seed-2__lr-0.1", 4),
+        job("raysubmit_e5", "", 5, over),
+    ]
+    for called, expected in {
+        "raysubmit_a1": "raysubmit_a1",
+        "a1": "raysubmit_a1",
+        "e5": "raysubmit_e5",
+        "two/seed-2__lr-0.1": "raysubmit_d4",
+        "o/seed-2__lr-0.1": "raysubmit_d4",
+        "/runs/one/seed-2__lr-0.1": "raysubmit_c3",
+    }.items():
+        assert find_job(client, called).submission_id == expected
+        assert capsys.readouterr().err == ""
+    assert find_job(client, "seed-1__lr-0.1").submission_id == "raysubmit_b2"
+    assert capsys.readouterr().err == "2 jobs have this name; the newest is raysubmit_b2\n"
+    client.jobs[0].status = JobStatus.RUNNING
+    assert find_job(client, "seed-1__lr-0.1").submission_id == "raysubmit_a1"
+    assert capsys.readouterr().err == "2 jobs have this name; the one that runs is raysubmit_a1\n"
+    with pytest.raises(ClusterError, match=r"seed-2__lr-0.1: several .*: /runs/one/seed-2__lr-0.1, /runs/two/seed-2__lr-0.1$"):
+        find_job(client, "seed-2__lr-0.1")
+    client.jobs[1].status = JobStatus.RUNNING
+    with pytest.raises(ClusterError, match=r"several jobs of this name run; give an id of raysubmit_a1, raysubmit_b2$"):
+        find_job(client, "seed-1__lr-0.1")
+    with pytest.raises(ClusterError, match="the cluster knows no job seed-3"):
+        find_job(client, "seed-3")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["experiment=miniature", "run.directory=/runs/mine", "seed=1"], "/runs/mine"),
+        (["run.directory=/runs/a", "run.directory='/runs/b=1'"], "/runs/b=1"),
+        (["seed=1", "experiment=miniature"], "train miniature"),
+        (["seed=1"], "train"),
+        (["experiment=two\nlines"], None),
+    ],
+)
+def test_a_job_that_nobody_named_has_a_name(overrides: list[str], name: str | None) -> None:
+    assert name_for("train", overrides) == name
 
 
 class Cluster:
