@@ -18,6 +18,8 @@ from typing import Any
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -114,7 +116,7 @@ class Task:
             tags = ",".join(map(_quoted, tracking.tags))
             words += [f"tracking.name={_quoted(tracking.name)}", f"tracking.group={_quoted(tracking.group)}"]
             words.append(f"tracking.tags=[{tags}]")
-        point = Point(self.names[number].name if self.names else folder.name, tuple(words), folder)
+        point = Point(self.names[number].name if self.names else folder.name, tuple(once(words)), folder)
         schedule = getattr(settings, "schedule", None)
         if schedule is not None and not getattr(schedule, "passes", None):
             point.updates = schedule.max_updates
@@ -275,9 +277,24 @@ def check_objective(name: str) -> None:
 
 
 def _quoted(value: str) -> str:
-    """As Hydra reads it on the command line, whatever stands in it."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    """As Hydra reads it on the command line, whatever stands in it; in double quotes, which a shell's single ones enclose as
+    they are, and only where Hydra needs them."""
+    try:
+        if OverridesParser.create().parse_override(f"x=[{value}]").value() == [value]:  # in a list more has to be quoted
+            return value
+    except HydraException:
+        pass
+    return QuotedString(value, Quote.double).with_quotes()
+
+
+def once(words: Sequence[str]) -> list[str]:
+    """The words without overrides that a later one of the same key makes void; what sets a whole group of keys adds to it."""
+    keys = [word.partition("=")[0] if "=" in word else None for word in words]
+    return [
+        word
+        for i, word in enumerate(words)
+        if keys[i] is None or keys[i] not in keys[i + 1 :] or word.partition("=")[2].startswith("{")
+    ]
 
 
 def _look_early(settings: object) -> None:

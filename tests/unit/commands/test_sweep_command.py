@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.lrm_safety_launchers import LocalProcessesLauncher
 from lrm_safety.cli import main
+from lrm_safety.commands.launch import _quoted, once
 from lrm_safety.commands.sweep import _named_as_here, needs_of, shared_by_all
 from lrm_safety.errors import ConfigError
 from lrm_safety.launching import plan_job
-from lrm_safety.settings.compose import compose_settings
+from lrm_safety.settings.compose import compose_settings, parsed
+from lrm_safety.sweeping import Point
 
 
 def test_custom_resources_of_every_worker_count() -> None:
@@ -29,6 +32,41 @@ def test_custom_resources_of_every_worker_count() -> None:
 def test_a_folder_that_cannot_be_a_jobs_name_is_blamed_on_its_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^run\.directory: must be words that everybody may read"), _named_as_here():
         plan_job("train", [], {}, tmp_path, name="runs/first\nsecond")
+
+
+def test_a_points_command_names_each_key_once_and_quotes_what_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[Point] = []
+
+    def look(points: list[Point], *arguments: object, **options: object) -> None:
+        planned.extend(points)
+        raise ConfigError("enough was seen")
+
+    monkeypatch.setattr("lrm_safety.sweeping.run_points", look)
+    words = ["train", "-m", "experiment=miniature", "hydra/launcher=local_processes", "tracking.tags=[mine]"]
+    assert main([*words, f"run.directory={tmp_path}/small", "seed=1,2"]) == 1
+    command = plan_job("train", planned[0].words[1:], {}, tmp_path).entrypoint
+    keys = [word.partition("=")[0] for word in shlex.split(command)]
+    assert len(keys) == len(set(keys)) and keys.count("run.directory") == 1, command
+    assert f" run.directory={tmp_path}/small/seed-1 " in command
+    assert "'tracking.tags=[mine,\"seed=1\"]'" in command and """'"'"'""" not in command
+    directory, tags = (one.value() for one in parsed(shlex.split(command)[2:]) if one.key_or_group in SEEN)
+    assert (directory, tags) == (f"{tmp_path}/small/seed-1", ["mine", "seed=1"])
+
+
+SEEN = ("run.directory", "tracking.tags")
+
+
+@pytest.mark.parametrize("value", ["/tmp/a", "a b", "it's", 'say "x"', "back\\", "1", "null", "a,b", "[x", "", "x\\'y", "seed=1"])
+def test_what_is_quoted_reads_as_it_was(value: str) -> None:
+    in_list, alone = parsed([f"x=[{_quoted(value)}]", f"x={_quoted(value)}"])
+    assert (in_list.value(), alone.value()) == ([value], value)
+
+
+def test_a_later_value_makes_an_earlier_one_void_unless_both_are_parts_of_a_group() -> None:
+    words = ["train", "a=1", "b={x:1}", "b={y:2}", "a=2", "~c", "+a=3"]
+    assert once(words) == ["train", "b={x:1}", "b={y:2}", "a=2", "~c", "+a=3"]
 
 
 @pytest.mark.parametrize(("begun", "kept"), [(0, False), (4, True)])
