@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 from .run_folder import RAY_JOB_VARIABLE
+from .signals import STOPPING
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AT_ONCE_SECONDS = 15.0
 """After a second signal, how long the process may take to end its actors before it leaves without."""
 TRY_AGAIN = 75
@@ -146,6 +146,34 @@ class Interruption:
         # Not out of Ray's own waits: they end as errors of another kind. `check` comes within a second there.
         if not _is_rays(frame):
             raise StopRequested(number, at_once=True)
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """Around a whole command: SIGTERM and SIGHUP raise StopRequested while nothing else handles them, as during its imports and
+    checks, where the system would end the process at once and the run folder would keep its owner."""
+    process = os.getpid()
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a child that somebody forked ends as without us
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        stop = StopRequested(number, at_once=True)
+        stop.then = "begins again, or goes on from what was saved before"
+        raise stop
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    try:
+        for number in numbers:
+            signal.signal(number, receive)
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from .environment import environment
 from .errors import ConfigError, DataError, LrmSafetyError, failure_inside, from_here, whole_traceback
 from .files import digest_of, read_json, write_atomically, write_json
 from .settings.types import RUNS_VARIABLE
+from .signals import later
 
 OWNER, ENVIRONMENT, ERROR = ".owner", "environment.json", "error.txt"
 BEAT_SECONDS = 10.0
@@ -160,17 +161,18 @@ def owned(directory: Path, command: Sequence[str]) -> Iterator[RunFolder]:
         failure = error if isinstance(error, Exception) else None
         raise
     finally:
-        stopped.set()
-        beat.join()
-        if owner_of(directory) in (owner, None):
-            try:
-                if failure is not None:
-                    folder.keep(failure)
-                folder.end(status)
-            except OSError as error:
-                _logger.warning("%s: cannot be written (%s)", directory / ENVIRONMENT, error.strerror)
-            (directory / OWNER).unlink(missing_ok=True)
-            remove_empty(made)
+        with later():
+            stopped.set()
+            beat.join()
+            if owner_of(directory) in (owner, None):
+                try:
+                    if failure is not None:
+                        folder.keep(failure)
+                    folder.end(status)
+                except OSError as error:
+                    _logger.warning("%s: cannot be written (%s)", directory / ENVIRONMENT, error.strerror)
+                (directory / OWNER).unlink(missing_ok=True)
+                remove_empty(made)
 
 
 def refuse_what_a_job_would_lose(directory: Path, key: str = "run.directory") -> None:
@@ -247,17 +249,29 @@ def _take(directory: Path, command: str) -> Owner:
         owner = Owner.of_this_process(command)
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            with place.open("x", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(owner)))
-                file.flush()
-                os.fsync(file.fileno())
+            with later():
+                if _write(owner, place, directory):
+                    return owner
         except (FileExistsError, FileNotFoundError):
             continue  # somebody was faster, or has just removed an empty folder: look again
-        if _parse(_last(directory)[1]) == owner:
-            if place.name != OWNER:
-                place.rename(directory / OWNER)
-            return owner
-        place.unlink()
+        except BaseException:  # the signal that had to wait
+            if owner_of(directory) == owner:
+                (directory / OWNER).unlink(missing_ok=True)
+            raise
+
+
+def _write(owner: Owner, place: Path, directory: Path) -> bool:
+    """Write the owner's record; whether it became the owner by it."""
+    with place.open("x", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(owner)))
+        file.flush()
+        os.fsync(file.fileno())
+    if _parse(_last(directory)[1]) == owner:
+        if place.name != OWNER:
+            place.rename(directory / OWNER)
+        return True
+    place.unlink()
+    return False
 
 
 def _last(directory: Path) -> tuple[Path, bytes | None]:

@@ -186,8 +186,8 @@ def _stop(arguments: Sequence[str]) -> int:
     stop(client, job)
     seconds, began = stop_wait_seconds(job), time.monotonic()
     print(
-        f"{job.submission_id} was sent SIGTERM: a run saves a checkpoint and ends; Ray kills it after {seconds} s "
-        f"({STOP_WAIT_VARIABLE} of the job)",
+        f"{job.submission_id} was sent SIGTERM: a run that has begun to train saves a checkpoint and ends, any other ends; Ray "
+        f"kills it after {seconds} s ({STOP_WAIT_VARIABLE} of the job)",
         flush=True,
     )
     if not given.wait:

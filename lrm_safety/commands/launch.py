@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..errors import ConfigError, LrmSafetyError, shown
 from ..evaluation.plan import check_early
 from ..files import disk_says
+from ..interruption import heard
 from ..monitoring.registry import find
 from ..run_folder import RunFolder, absent_folders, owned, remove_empty
 from ..settings import EvaluateSettings, Settings, SftSettings
@@ -175,7 +176,8 @@ def launch(root: Root[Any], run: Run, arguments: Sequence[str], name: str | None
         elif given.info == "plugins":
             _show_info(hydra, root, given)
         else:
-            return _checked(root, run, called, arguments, given, hydra)
+            with heard():
+                return _checked(root, run, called, arguments, given, hydra)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(root.mistakes(hydra, given.overrides).explain(error)) from error
     return 0

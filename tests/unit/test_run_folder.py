@@ -298,3 +298,63 @@ def test_a_record_that_is_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
     (tmp_path / ".owner").symlink_to(tmp_path / "gone")
     with pytest.raises(ConfigError, match="is a link to nowhere"), owned(tmp_path, COMMAND):
         pass
+
+
+STOPPED_AT = """
+import os, signal, sys
+from pathlib import Path
+from lrm_safety import run_folder
+from lrm_safety.interruption import heard
+
+def stopped(*_, **__):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+def then_stopped(function):
+    def call(*arguments):
+        found = function(*arguments)
+        stopped()
+        return found
+    return call
+
+phase = sys.argv[2]
+if phase == "its record is written":
+    run_folder.os.fsync = stopped
+elif phase == "it has become the owner":
+    run_folder._write = then_stopped(run_folder._write)
+elif phase == "its end is recorded":
+    run_folder.RunFolder.end = then_stopped(run_folder.RunFolder.end)
+with heard(), run_folder.owned(Path(sys.argv[1]), ["train"]):
+    if phase == "it works":
+        stopped()
+"""
+
+
+@pytest.mark.parametrize(
+    "phase", ["its record is written", "it has become the owner", "it works", "its end is recorded"]
+)
+def test_a_stop_in_whatever_phase_leaves_no_owner(tmp_path: Path, phase: str) -> None:
+    command = [sys.executable, "-c", STOPPED_AT, str(tmp_path), phase]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "StopRequested: SIGTERM" in done.stderr
+    assert not (tmp_path / ".owner").exists()
+
+
+def test_a_run_that_is_told_to_stop_while_it_is_being_checked_leaves_no_owner(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lrm_safety", "train", "experiment=miniature", f"run.directory={tmp_path}/run"]
+    process = subprocess.Popen(
+        [*command, "tracking.console=plain"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    while "checking configuration" not in (line := process.stdout.readline()):
+        assert line, process.communicate()
+    while owned_by_another(tmp_path / "run") is None:
+        time.sleep(0.01)
+    process.terminate()
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, told
+    assert told.endswith("stopped by SIGTERM; the same command begins again, or goes on from what was saved before\n")
+    assert not (tmp_path / "run/.owner").exists()
