@@ -45,6 +45,8 @@ def cluster_rows(address: str | None, directory: Path | None) -> Iterator[NodesR
         yield NodesRow(SHARED, "not looked at", "note", mend)
     elif not any(difference.subject.startswith(SHARED) for difference in found.differences):
         yield NodesRow(SHARED, f"{directory}, the same on all nodes")
+    yield from host_rows(found.addresses, found.declared_cpus, found.cores)
+    yield from agent_rows(found.agents)
     yield from port_rows(found.closed)
     yield from link_rows(found.links, len(found.nodes))
     yield from shared_reward_rows(found.shared_rewards)
@@ -110,6 +112,37 @@ def store_row(store_bytes: int, shm_bytes: int) -> Row:
         "warn",
         "Ray uses the disk then: docker run --shm-size, or ray start --object-store-memory",
     )
+
+
+def host_rows(
+    addresses: Mapping[str, str], declared: Mapping[str, float], cores: Mapping[str, int]
+) -> Iterator[NodesRow]:
+    """Nodes that share a host, and hosts of which more CPUs are declared than they have."""
+    hosts: dict[str, list[str]] = {}
+    for node, address in addresses.items():
+        hosts.setdefault(address, []).append(node)
+    for address, nodes in hosts.items():
+        if len(nodes) > 1:
+            mend = "one `ray start` a host, unless it is a trial: `ray stop` there, and start one node again"
+            yield NodesRow("hosts", f"{len(nodes)} nodes on one address, {address}", "warn", mend, tuple(nodes))
+        has = max((cores[node] for node in nodes if node in cores), default=None)
+        total = sum(declared.get(node, 0.0) for node in nodes)
+        if has is not None and total > has:
+            found = f"{total:g} declared on {address}, which has {has} cores"
+            mend = "workers take turns on the cores: `ray start --num-cpus` with what the host has, or without it"
+            yield NodesRow("CPUs", found, "warn", mend, tuple(nodes))
+
+
+def agent_rows(agents: Mapping[str, str]) -> Iterator[NodesRow]:
+    """Agents of Ray that serve no HTTP: no job can be submitted through their node, and its log cannot be read."""
+    if not agents:
+        yield NodesRow("agents of Ray", "answer HTTP on all nodes")
+    for node, why in agents.items():
+        mend = (
+            "another Ray or program on its host may hold port 52365: end it, or start the node with "
+            "`ray start --dashboard-agent-listen-port` of a free one"
+        )
+        yield NodesRow("agents of Ray", why, "warn", mend, (node,))
 
 
 def port_rows(closed: Mapping[str, list[str]]) -> Iterator[NodesRow]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from .preflight import Difference, compare
 from .shared_reward import shared_rewards
 
 SHARED = "shared storage"
+AGENT_SECONDS = 10.0
 ANSWER_SECONDS = 300.0
 """Limit of a node's own rows, of which one imports vLLM."""
 
@@ -45,6 +48,14 @@ class Survey:
     """How each two nodes reach each other, or why not."""
     closed: dict[str, list[str]]
     """Ray's ports on other nodes that a node cannot open."""
+    addresses: dict[str, str]
+    """Of every node."""
+    declared_cpus: dict[str, float]
+    """What each node was started with."""
+    cores: dict[str, int]
+    """What each node's host has."""
+    agents: dict[str, str]
+    """Why the agent of a node does not answer HTTP."""
     shared_rewards: dict[str, str | None]
     """Groups that runs share (`reward.shared`), and what each says of itself; None: it does not answer."""
 
@@ -66,6 +77,7 @@ def survey(address: str | None, directory: Path | None, own: Callable[[int], Any
             ports = [(host, int(port))]
             ports += [(one["NodeManagerAddress"], one[name]) for one in present for name in _PORTS]
             closed, _ = nodes.ask(unreachable, {node: (ports,) for node in told}, ANSWER_SECONDS)
+            hosts, _ = nodes.ask(look_at_host, {node: (_agent(node),) for node in told}, ANSWER_SECONDS)
             links = measure_links(nodes)
         others = [node for node in told if node != this_node_id()]
         with EveryNode(others) as nodes:
@@ -81,6 +93,10 @@ def survey(address: str | None, directory: Path | None, own: Callable[[int], Any
             differences=differences,
             links={(names[one], names[other]): link for (one, other), link in links.items()},
             closed={names[node]: ports for node, ports in closed.items() if ports},
+            addresses={names[one["NodeID"]]: one["NodeManagerAddress"] for one in present},
+            declared_cpus={names[one["NodeID"]]: one["Resources"].get("CPU", 0.0) for one in present},
+            cores={names[node]: cores for node, (cores, _) in hosts.items()},
+            agents={names[node]: why for node, (_, why) in hosts.items() if why},
             shared_rewards=shared_rewards(),
         )
     finally:
@@ -88,3 +104,35 @@ def survey(address: str | None, directory: Path | None, own: Callable[[int], Any
 
 
 _PORTS = ("NodeManagerPort", "ObjectManagerPort")
+
+
+def _agent(node_id: str) -> tuple[str, int] | None:
+    """Where a node's agent says that it listens; None: it has not said it."""
+    from ray._private.ray_constants import KV_NAMESPACE_DASHBOARD
+    from ray.dashboard.consts import DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    told = _internal_kv_get(f"{DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX}{node_id}", namespace=KV_NAMESPACE_DASHBOARD)
+    if not told:
+        return None
+    host, port, _ = json.loads(told)
+    return host, port
+
+
+def look_at_host(agent: tuple[str, int] | None) -> tuple[int, str]:
+    """Called on a node: its host's cores, and why its agent does not answer HTTP there; empty: it does."""
+    cores = os.cpu_count() or 1
+    if agent is None:
+        return cores, "it has not come up"
+    host, port = agent
+    if port < 0:  # Ray's mark of an agent that goes on without
+        return cores, "its HTTP server did not start"
+    connection = http.client.HTTPConnection(host, port, timeout=AGENT_SECONDS)
+    try:
+        connection.request("GET", "/api/local_raylet_healthz")
+        connection.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        return cores, f"no answer on port {port} ({error})"
+    finally:
+        connection.close()
+    return cores, ""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 from itertools import combinations
 
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from lrm_safety.commands import cluster_doctor as subject
 from lrm_safety.commands.cluster_doctor import NodesRow
 from lrm_safety.commands.doctor import Row
-from lrm_safety.workers.cluster_survey import Survey
+from lrm_safety.workers.cluster_survey import Survey, look_at_host
 from lrm_safety.workers.links import Link, measure, rounds
 
 GIB = 1024**3
@@ -28,6 +31,10 @@ def survey(**changed: object) -> Survey:
         "differences": [],
         "links": {},
         "closed": {},
+        "addresses": {},
+        "declared_cpus": {},
+        "cores": {},
+        "agents": {},
         "shared_rewards": {},
     }
     return Survey(**(found | changed))  # type: ignore[arg-type]
@@ -69,6 +76,41 @@ def test_a_shared_reward_group_that_hangs_can_be_ended_by_what_is_said() -> None
     living, hung = subject.shared_reward_rows({"one": "miniature, 3 runs, for 7 min", "two": None})
     assert (living.name, living.found, living.level) == ("reward.shared=one", "miniature, 3 runs, for 7 min", "ok")
     assert hung.level == "warn" and 'ray.get_actor("reward-two", "lrm_safety")' in hung.mend
+
+
+def test_nodes_on_one_host_and_cpus_that_it_does_not_have_are_warned_of() -> None:
+    addresses = {"a": "10.0.0.1", "b": "10.0.0.1", "c": "10.0.0.2"}
+    declared, cores = {"a": 4.0, "b": 4.0, "c": 2.0}, {"a": 2, "b": 2, "c": 2}
+    several, cpus = subject.host_rows(addresses, declared, cores)
+    assert (several.level, several.nodes) == ("warn", ("a", "b")) and several.found == "2 nodes on one address, 10.0.0.1"
+    assert (cpus.level, cpus.nodes) == ("warn", ("a", "b")) and cpus.found == "8 declared on 10.0.0.1, which has 2 cores"
+    assert "ray stop" in several.mend and "--num-cpus" in cpus.mend
+    assert not list(subject.host_rows({"a": "x", "b": "y"}, {"a": 2.0, "b": 1.0}, {"a": 2, "b": 2}))
+
+
+def test_an_agent_without_http_is_warned_of() -> None:
+    (row,) = subject.agent_rows({"b": "its HTTP server did not start"})
+    assert (row.level, row.nodes) == ("warn", ("b",)) and "--dashboard-agent-listen-port" in row.mend
+    assert [row.level for row in subject.agent_rows({})] == ["ok"]
+
+
+def test_an_agent_is_asked_where_it_says_that_it_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_answer_once, args=(listener,))
+        thread.start()
+        cores, why = look_at_host(("127.0.0.1", listener.getsockname()[1]))
+        thread.join()
+    assert (cores, why) == (os.cpu_count(), "")
+    assert "no answer on port 1 (" in look_at_host(("127.0.0.1", 1))[1]
+    assert look_at_host(("127.0.0.1", -1))[1] == "its HTTP server did not start"
+    assert look_at_host(None)[1] == "it has not come up"
+
+
+def _answer_once(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    connection.recv(4096)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    connection.close()
 
 
 def test_closed_ports_fail() -> None:
