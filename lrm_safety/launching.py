@@ -343,7 +343,9 @@ def find_job(client: JobSubmissionClient, called: str) -> JobDetails:
         [job for job in jobs if job.submission_id == called]
         or [job for job in jobs if name_of(job) == called]
         or [job for job in jobs if name_of(job).endswith(f"/{called}")]
-        or [job for job in jobs if called and (name_of(job).endswith(called) or str(job.submission_id).endswith(called))]
+        or [
+            job for job in jobs if called and (name_of(job).endswith(called) or str(job.submission_id).endswith(called))
+        ]
     )
     if not found:
         known = ", ".join(name_of(job) or str(job.submission_id) for job in jobs[-5:])

@@ -158,7 +158,9 @@ class ClusterJobs:
         while not refusals and time.monotonic() < deadline and any(map(self._runs, living)):
             time.sleep(POLL_SECONDS)
         if refusals:
-            raise ClusterError(f"these may run on: {', '.join(refusals)}; stop each with {jobs_command('stop', 'ID', self._address)}")
+            raise ClusterError(
+                f"these may run on: {', '.join(refusals)}; stop each with {jobs_command('stop', 'ID', self._address)}"
+            )
 
     def _refusal(self, point: Point) -> str:
         """Ask for a job's stop; returns why it was refused."""

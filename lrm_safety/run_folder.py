@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -144,35 +144,39 @@ def owned(directory: Path, command: Sequence[str]) -> Iterator[RunFolder]:
     refuse_what_a_job_would_lose(directory)
     line = shlex.join(["lrm-safety", *map(without_secrets, command)])
     made = absent_folders(directory)
-    try:
-        owner = _take(directory, line)
-    except OSError as error:
-        remove_empty(made)
-        raise ConfigError(f"run.directory={directory}: cannot be written ({error.strerror}); choose another") from error
-    folder, stopped = RunFolder(directory, owner), threading.Event()
-    beat = threading.Thread(target=_beat, args=(directory, owner, stopped), daemon=True)
-    beat.start()
-    status, failure = 1, None
-    try:
-        yield folder
-        status = folder.exit_status
-    except BaseException as error:
-        status = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
-        failure = error if isinstance(error, Exception) else None
-        raise
-    finally:
-        with later():
-            stopped.set()
-            beat.join()
-            if owner_of(directory) in (owner, None):
-                try:
-                    if failure is not None:
-                        folder.keep(failure)
-                    folder.end(status)
-                except OSError as error:
-                    _logger.warning("%s: cannot be written (%s)", directory / ENVIRONMENT, error.strerror)
-                (directory / OWNER).unlink(missing_ok=True)
-                remove_empty(made)
+    with ExitStack() as signals_wait:
+        try:
+            owner = _take(directory, line, signals_wait)
+        except OSError as error:
+            remove_empty(made)
+            raise ConfigError(
+                f"run.directory={directory}: cannot be written ({error.strerror}); choose another"
+            ) from error
+        folder, stopped = RunFolder(directory, owner), threading.Event()
+        beat = threading.Thread(target=_beat, args=(directory, owner, stopped), daemon=True)
+        beat.start()
+        status, failure = 1, None
+        try:
+            signals_wait.close()
+            yield folder
+            status = folder.exit_status
+        except BaseException as error:
+            status = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
+            failure = error if isinstance(error, Exception) else None
+            raise
+        finally:
+            with later():
+                stopped.set()
+                beat.join()
+                if owner_of(directory) in (owner, None):
+                    try:
+                        if failure is not None:
+                            folder.keep(failure)
+                        folder.end(status)
+                    except OSError as error:
+                        _logger.warning("%s: cannot be written (%s)", directory / ENVIRONMENT, error.strerror)
+                    (directory / OWNER).unlink(missing_ok=True)
+                    remove_empty(made)
 
 
 def refuse_what_a_job_would_lose(directory: Path, key: str = "run.directory") -> None:
@@ -228,8 +232,8 @@ def remove_empty(folders: Sequence[Path]) -> None:
             return
 
 
-def _take(directory: Path, command: str) -> Owner:
-    """Become the owner.
+def _take(directory: Path, command: str, signals_wait: ExitStack) -> Owner:
+    """Become the owner, with signals to stop kept waiting from then on in `signals_wait`.
 
     The file is made exclusively, which holds between machines too. Who follows an owner that is gone first makes a file
     named after that owner's record, which only one can, and then renames it over the record: who had read the old
@@ -249,15 +253,12 @@ def _take(directory: Path, command: str) -> Owner:
         owner = Owner.of_this_process(command)
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            with later():
-                if _write(owner, place, directory):
-                    return owner
+            signals_wait.enter_context(later())
+            if _write(owner, place, directory):
+                return owner
         except (FileExistsError, FileNotFoundError):
-            continue  # somebody was faster, or has just removed an empty folder: look again
-        except BaseException:  # the signal that had to wait
-            if owner_of(directory) == owner:
-                (directory / OWNER).unlink(missing_ok=True)
-            raise
+            pass  # somebody was faster, or has just removed an empty folder: look again
+        signals_wait.close()
 
 
 def _write(owner: Owner, place: Path, directory: Path) -> bool:

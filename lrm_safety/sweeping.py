@@ -156,7 +156,9 @@ def run_points(
             except StopRequested as error:
                 error.then = "goes on with the points that are left"
                 interruption.stay()
-                answer = _answer(running, place, on_interrupt, tell, may_continue=not error.at_once) if running else "leave"
+                answer = (
+                    _answer(running, place, on_interrupt, tell, may_continue=not error.at_once) if running else "leave"
+                )
                 if answer == "continue":
                     interruption.forget()
                     continue

@@ -282,7 +282,9 @@ def _quoted(value: str) -> str:
     """As Hydra reads it on the command line, whatever stands in it; in double quotes, which a shell's single ones enclose as
     they are, and only where Hydra needs them."""
     try:
-        if OverridesParser.create().parse_override(f"x=[{value}]").value() == [value]:  # in a list more has to be quoted
+        if OverridesParser.create().parse_override(f"x=[{value}]").value() == [
+            value
+        ]:  # in a list more has to be quoted
             return value
     except HydraException:
         pass

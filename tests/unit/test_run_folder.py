@@ -321,6 +321,8 @@ if phase == "its record is written":
     run_folder.os.fsync = stopped
 elif phase == "it has become the owner":
     run_folder._write = then_stopped(run_folder._write)
+elif phase == "its heartbeat starts":
+    run_folder.threading.Thread.start = then_stopped(run_folder.threading.Thread.start)
 elif phase == "its end is recorded":
     run_folder.RunFolder.end = then_stopped(run_folder.RunFolder.end)
 with heard(), run_folder.owned(Path(sys.argv[1]), ["train"]):
@@ -330,7 +332,8 @@ with heard(), run_folder.owned(Path(sys.argv[1]), ["train"]):
 
 
 @pytest.mark.parametrize(
-    "phase", ["its record is written", "it has become the owner", "it works", "its end is recorded"]
+    "phase",
+    ["its record is written", "it has become the owner", "its heartbeat starts", "it works", "its end is recorded"],
 )
 def test_a_stop_in_whatever_phase_leaves_no_owner(tmp_path: Path, phase: str) -> None:
     command = [sys.executable, "-c", STOPPED_AT, str(tmp_path), phase]

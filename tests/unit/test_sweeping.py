@@ -160,7 +160,9 @@ def test_an_interrupt_by_accident_costs_nothing(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(StopRequested):
         run_points(made, Twice(2, {}), retries=0, say=told.append)
     assert [point.state for point in made] == ["done", "done", "done", "left running", "done"]
-    assert sum("c goes on with the sweep" in line for line in told) == 2, "went on after the first, ended with the second"
+    assert sum("c goes on with the sweep" in line for line in told) == 2, (
+        "went on after the first, ended with the second"
+    )
     assert told[-1] == "[4/5] d runs on; follow it: follow d; stop it: end d"
 
 
@@ -184,7 +186,8 @@ def test_who_waits_is_told_how_far_each_point_is(tmp_path: Path, monkeypatch: py
     run_points(made, Slow(2, {}), retries=0, say=told.append)
     lines = [line for line in told if "running:" in line]
     assert re.fullmatch(
-        r"\[0/3\] \d\d:\d\d UTC, running: a update 4/8 \(0:02:1\d\), b \(0:00:0\d\); 1 wait; look closer: follow a", lines[0]
+        r"\[0/3\] \d\d:\d\d UTC, running: a update 4/8 \(0:02:1\d\), b \(0:00:0\d\); 1 wait; look closer: follow a",
+        lines[0],
     )
     assert lines[1].endswith("; 1 wait"), "once is enough"
 

@@ -82,8 +82,14 @@ def test_nodes_on_one_host_and_cpus_that_it_does_not_have_are_warned_of() -> Non
     addresses = {"a": "10.0.0.1", "b": "10.0.0.1", "c": "10.0.0.2"}
     declared, cores = {"a": 4.0, "b": 4.0, "c": 2.0}, {"a": 2, "b": 2, "c": 2}
     several, cpus = subject.host_rows(addresses, declared, cores)
-    assert (several.level, several.nodes) == ("warn", ("a", "b")) and several.found == "2 nodes on one address, 10.0.0.1"
-    assert (cpus.level, cpus.nodes) == ("warn", ("a", "b")) and cpus.found == "8 declared on 10.0.0.1, which has 2 cores"
+    assert (several.level, several.nodes) == (
+        "warn",
+        ("a", "b"),
+    ) and several.found == "2 nodes on one address, 10.0.0.1"
+    assert (cpus.level, cpus.nodes) == (
+        "warn",
+        ("a", "b"),
+    ) and cpus.found == "8 declared on 10.0.0.1, which has 2 cores"
     assert "ray stop" in several.mend and "--num-cpus" in cpus.mend
     assert not list(subject.host_rows({"a": "x", "b": "y"}, {"a": 2.0, "b": 1.0}, {"a": 2, "b": 2}))
 

@@ -58,7 +58,9 @@ def test_a_points_command_names_each_key_once_and_quotes_what_needs_it(
 SEEN = ("run.directory", "tracking.tags")
 
 
-@pytest.mark.parametrize("value", ["/tmp/a", "a b", "it's", 'say "x"', "back\\", "1", "null", "a,b", "[x", "", "x\\'y", "seed=1"])
+@pytest.mark.parametrize(
+    "value", ["/tmp/a", "a b", "it's", 'say "x"', "back\\", "1", "null", "a,b", "[x", "", "x\\'y", "seed=1"]
+)
 def test_what_is_quoted_reads_as_it_was(value: str) -> None:
     in_list, alone = parsed([f"x=[{_quoted(value)}]", f"x={_quoted(value)}"])
     assert (in_list.value(), alone.value()) == ([value], value)

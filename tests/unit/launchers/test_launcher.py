@@ -235,9 +235,7 @@ def test_every_command_that_is_shown_names_the_cluster_it_was_given(
     monkeypatch.setattr(commands, "connect", lambda address: client)
     client.log = KeyboardInterrupt()
     assert commands.jobs(["logs", "--follow", "--address", at, "raysubmit_1"]) == 130
-    assert capsys.readouterr().err == (
-        f"\nthe job goes on; stop it: lrm-safety jobs stop --address {at} raysubmit_1\n"
-    )
+    assert capsys.readouterr().err == (f"\nthe job goes on; stop it: lrm-safety jobs stop --address {at} raysubmit_1\n")
     client.log = OSError("broken")
     with pytest.raises(ClusterError, match=rf"goes on: lrm-safety jobs logs --follow --address {at} raysubmit_1$"):
         commands.jobs(["logs", "--follow", "--address", at, "raysubmit_1"])
@@ -274,7 +272,9 @@ def test_a_job_is_found_by_what_people_type(capsys: pytest.CaptureFixture[str]) 
     client.jobs[0].status = JobStatus.RUNNING
     assert find_job(client, "seed-1__lr-0.1").submission_id == "raysubmit_a1"
     assert capsys.readouterr().err == "2 jobs have this name; the one that runs is raysubmit_a1\n"
-    with pytest.raises(ClusterError, match=r"seed-2__lr-0.1: several .*: /runs/one/seed-2__lr-0.1, /runs/two/seed-2__lr-0.1$"):
+    with pytest.raises(
+        ClusterError, match=r"seed-2__lr-0.1: several .*: /runs/one/seed-2__lr-0.1, /runs/two/seed-2__lr-0.1$"
+    ):
         find_job(client, "seed-2__lr-0.1")
     client.jobs[1].status = JobStatus.RUNNING
     with pytest.raises(ClusterError, match=r"several jobs of this name run; give an id of raysubmit_a1, raysubmit_b2$"):
