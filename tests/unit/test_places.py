@@ -1,0 +1,111 @@
+"""The places where points of a sweep run: what is started there, said of it and stopped; real jobs are in test_cluster.py."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lrm_safety.errors import ClusterError, ConfigError
+from lrm_safety.launching import Job
+from lrm_safety.places import ClusterJobs, LocalProcesses, cluster_resources, last_error, room
+from lrm_safety.sweeping import Point, run_points
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lrm_safety.sweeping.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("lrm_safety.places.POLL_SECONDS", 0.0)
+
+
+def test_what_is_left_is_followed_and_stopped_by_what_is_said(tmp_path: Path) -> None:
+    point = Point("a", ("train", "a"), Path("nowhere/a"))
+    for asked, at in ((None, ""), ("http://head:8265", "--address http://head:8265 ")):
+        place = ClusterJobs(cast(Any, None), 1, {}, asked)
+        place._ids["a"] = "raysubmit_1"
+        assert place.how_to_follow(point) == f"lrm-safety jobs logs --follow {at}raysubmit_1"
+        assert place.how_to_stop(point) == f"lrm-safety jobs stop {at}raysubmit_1"
+    local = LocalProcesses(1, tmp_path / "my logs")
+    one = Point("one", ("--version",), tmp_path)
+    local.start(one)
+    process = local._processes["one"][0]
+    process.wait(60)
+    assert local.how_to_follow(one) == f"tail -f '{tmp_path}/my logs/one.log'"
+    assert local.how_to_stop(one) == f"kill {process.pid}"
+
+
+def test_a_living_job_of_other_settings_is_named_and_not_taken_for_this_point(tmp_path: Path) -> None:
+    point = Point("a", ("train", "a"), Path("nowhere/a"))
+    living = SimpleNamespace(
+        submission_id="raysubmit_1",
+        start_time=1,
+        metadata={"job_name": "nowhere/a"},
+        status=SimpleNamespace(is_terminal=lambda: False),
+        entrypoint="lrm-safety train schedule.max_updates=5 run.directory=/nowhere/a tracking.name='a b'",
+    )
+    client: Any = SimpleNamespace(list_jobs=lambda: [living])
+    same, other = (
+        ClusterJobs(client, 1, {"a": Job(f"lrm-safety train {words}", tmp_path, {}, "nowhere/a")})
+        for words in ("schedule.max_updates=5 run.directory=/nowhere/a tracking.name=a", "schedule.max_updates=9")
+    )
+    assert same.start(point) == "runs already, as job raysubmit_1"
+    with pytest.raises(ConfigError, match=r"^a: job raysubmit_1 .* other settings; .*lrm-safety jobs stop raysubmit_1"):
+        other.start(point)
+
+
+def test_a_job_that_its_cluster_forgot_has_failed() -> None:
+    point = Point("a", ("train", "a"), Path("nowhere/a"))
+
+    def gone(job: str) -> None:
+        raise RuntimeError(f"Request failed with status code 404: Job {job} does not exist.")
+
+    client: Any = SimpleNamespace(get_job_info=gone, get_job_logs=gone, stop_job=gone)
+    place = ClusterJobs(client, 1, {})
+    place._ids["a"] = "raysubmit_1"
+    assert place.status(point) == 1 and "raysubmit_1 does not exist" in place.why(point)
+    place.stop([point])
+
+
+def test_as_many_points_as_the_scarcest_resource_allows() -> None:
+    assert room({"CPU": 10.0, "GPU": 17.0}, {"CPU": 2.0, "GPU": 8.0}, "a point") == 2
+    assert room({"CPU": 0.3}, {"CPU": 0.1}, "a point") == 3, "not 2 by a rounding"
+    with pytest.raises(ClusterError, match="a point needs 1 CPU, 1 GPU, and the cluster has 8 CPU; choose a smaller"):
+        room({"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}, "a point")
+
+
+def test_a_cluster_that_has_just_started_does_not_know_its_size_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(usage: dict[str, list[float]]) -> SimpleNamespace:
+        told = {"data": {"clusterStatus": {"loadMetricsReport": {"usage": usage}}}}
+        return SimpleNamespace(json=lambda: told)
+
+    answers = [answer({}), answer({}), answer({"CPU": [1.0, 8.0], "memory": [0.0, 5.0]})]
+    client: Any = SimpleNamespace(_do_request=lambda method, path: answers.pop(0) if len(answers) > 1 else answers[0])
+    assert cluster_resources(client) == {"CPU": 8.0}
+    answers[:] = [
+        answer({"CPU": [1.0, 8.0], "bigNode": [0.0, 2.0], "other": [0.0, 1.0]})
+    ]  # as Ray's dashboard writes it
+    assert cluster_resources(client, ["big_node", "absent"]) == {"CPU": 8.0, "big_node": 2.0}
+    answers[:] = [SimpleNamespace(json=lambda: {"data": None})]
+    monkeypatch.setattr("lrm_safety.places.SIZE_SECONDS", 0.0)
+    with pytest.raises(ClusterError, match="concurrency: the cluster does not say how large it is"):
+        cluster_resources(client)
+
+
+def test_the_error_of_a_log() -> None:
+    log = "update 1\nerror: data.path: is absent\n  at f.py:3 in g: h()\nbye\n"
+    assert last_error(log) == "error: data.path: is absent"
+    assert last_error("Traceback ...\n  File x\nRuntimeError: seven\n") == "RuntimeError: seven"
+    assert last_error("killed\n") == "killed" and last_error("") == ""
+
+
+def test_a_process_has_its_own_devices_log_and_end(tmp_path: Path) -> None:
+    place = LocalProcesses(2, tmp_path / "logs", ["0", "1", "2", "3"], 2)
+    made = [Point("one", ("--version",), tmp_path), Point("other", ("no such command",), tmp_path)]
+    run_points(made, place, retries=0, say=lambda line: None)
+    one, other = made
+    assert one.state == "done" and (tmp_path / "logs" / "one.log").read_text().startswith("lrm-safety ")
+    assert other.state == "failed" and re.match(r"exit status \d: error: .*no such command", other.why)
+    assert place._shares == ["0,1", "2,3"]
