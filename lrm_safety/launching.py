@@ -213,7 +213,7 @@ def _look_for_http(address: str) -> None:
         status = connection.getresponse().status
     except TimeoutError:
         raise ClusterError(
-            f"no answer from {address} within {CONNECT_TIMEOUT_SECONDS:g} s, though the port is open: the head may be busy or hang; "
+            f"no answer from {address} within {CONNECT_TIMEOUT_SECONDS:g} s, though the port is open: the head may be busy; "
             "try again, or look at its load (`ray status` there)"
         ) from None
     except (OSError, http.client.HTTPException):
