@@ -68,6 +68,11 @@ def lower_is_better(figure: str) -> bool:
     return figure.startswith(LOWER_IS_BETTER)
 
 
+def is_share(figure: str) -> bool:
+    """Whether the figure of this name lies between 0 and 1."""
+    return not figure.startswith(("length/", "kappa/"))
+
+
 def compared_values(planned: PlannedBenchmark, judges: Judges) -> dict[str, Value]:
     """By name, the figures by which two evaluations are compared: the primary one first, and of over-refusal the safety of
     the harmful half too, without which refusing nothing would be the best."""
@@ -261,7 +266,7 @@ def _means(scored: Sequence[Scored], values: Mapping[str, Value], seed: int) -> 
                 units[one.ask.question.id] = one.ask.question.unit
         if by_question:
             means, clusters = question_means(list(by_question.values())), list(units.values())
-            found[name] = estimate(means, clusters=clusters, share=not name.startswith("length/"), seed=seed)
+            found[name] = estimate(means, clusters=clusters, share=is_share(name), seed=seed)
     return found
 
 

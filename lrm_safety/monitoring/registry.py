@@ -20,9 +20,8 @@ class Metric:
     unit: str
     description: str
     low: float | None = None
-    """Lower end of the healthy range; None: unbounded."""
     high: float | None = None
-    """Upper end of the healthy range; None: unbounded."""
+    """Ends of the healthy range; None: unbounded."""
 
     @property
     def group(self) -> str:
@@ -30,14 +29,18 @@ class Metric:
         return self.name.split("/", 1)[0]
 
     @property
+    def is_share(self) -> bool:
+        """Whether it lies between 0 and 1: how it is drawn, and what an interval of it may hold."""
+        return self.unit in ("fraction", "grade")
+
+    @property
     def is_pattern(self) -> bool:
         return "*" in self.name
 
     def healthy(self, value: float) -> bool:
         """Whether `value` lies in the closed healthy range; NaN and infinities lie in none."""
-        if not math.isfinite(value):
-            return False
-        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+        above, below = self.low is None or value >= self.low, self.high is None or value <= self.high
+        return math.isfinite(value) and above and below
 
 
 GROUPS = {
@@ -317,10 +320,8 @@ _PATTERNS = tuple(metric for metric in METRICS if metric.is_pattern)
 
 
 def find(name: str) -> Metric:
-    """The declaration of a metric, by its exact name or else by the pattern it matches.
-
-    An undeclared name is our own mistake: AssertionError.
-    """
+    """The declaration of a metric, by its exact name or else by the pattern it matches. An undeclared name is our own
+    mistake: AssertionError."""
     metric = _BY_NAME.get(name) or next((m for m in _PATTERNS if fnmatchcase(name, m.name)), None)
     assert metric is not None and "*" not in name, f"metric {name!r} is not declared in monitoring/registry.py"
     return metric

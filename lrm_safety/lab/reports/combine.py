@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 
 from ...diagnosis.evidence import Role, as_role, role_of
 from ...errors import ConfigError
+from ...evaluation.figures import is_share
 from ...evaluation.results import compared_figures, difference, incomparable, otherwise, shared
 from ...results import Audit, Difference, Evaluation, Memorization, Metric, Reflection
 from ...settings.evaluation import benchmark_kind
@@ -55,7 +56,7 @@ def figure_of(subject: Subject, benchmark: str, name: str | None = None) -> Comb
     for evaluation in subject.evaluations:
         entry = evaluation.results.benchmarks.get(benchmark)
         found.append(entry.figures.get(name or entry.primary) if entry else None)
-    combined = combine(found, share=name is None or not name.startswith("length/"))
+    combined = combine(found, share=name is None or is_share(name))
     if combined is None and name is None and not subject.evaluations:
         return _in_training(subject, benchmark, -1)
     return combined
@@ -266,7 +267,12 @@ MEMORIZATION_MEASURES = {
     "negative_log_likelihood/response": "negative log-likelihood, nats/token",
 }
 """Names that are shown; every other figure of a cell stands in the file alone."""
-SHARES = ("exact_memorization/response", "extraction_strength/response", "rouge_l/f_measure")
+SHARES = (
+    "exact_memorization/response",
+    "extraction_strength/response",
+    "rouge_l/f_measure",
+    "forking/share_of_trace_tokens",
+)
 
 
 def _models_once(analyses: Iterable[Analysis[Read]]) -> Iterator[tuple[Read, set[str]]]:
@@ -300,7 +306,7 @@ def reflection(analyses: Iterable[Analysis[Reflection]], measure: str) -> dict[t
         for cell in results.own_cells():
             if cell.reader in models:
                 found.setdefault((cell.reader, cell.benchmark), []).append(cell.figures.get(measure))
-    return {key: combined for key, figures in found.items() if (combined := combine(figures))}
+    return {key: combined for key, figures in found.items() if (combined := combine(figures, share=measure in SHARES))}
 
 
 def deciles(analyses: Iterable[Analysis[Reflection]]) -> dict[tuple[str, str], list[Combined | None]]:

@@ -169,7 +169,6 @@ def _panel(
     bounds: Mapping[str, Sequence[tuple[float, float | None, float | None]]] | None = None,
 ) -> list[Picture]:
     declared = find(metric)
-    share = declared.unit in ("fraction", "grade")
     return album.add(
         slug("training", metric),
         series,
@@ -177,8 +176,8 @@ def _panel(
             mine,
             album.looks,
             title=f"{title}, {group}" if group else title,
-            y_label="share" if share else declared.unit.replace("1", ""),
-            share=share,
+            y_label="share" if declared.is_share else declared.unit.replace("1", ""),
+            share=declared.is_share,
             bounds=bounds,
         ),
         f"`{metric}`: {declared.description}",

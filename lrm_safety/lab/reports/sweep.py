@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...diagnosis.evidence import Evidence
+from ...monitoring.registry import find
 from ...statistics import over_runs, unpaired_interval
 from .combine import graded_sets, num_questions, over_questions
 from .cost import cost_of
@@ -119,9 +120,17 @@ def intervals(figures: Sequence[Mapping[str, float]], runs: Sequence[TrainingRun
     return {
         name: over_questions(of[0][1].series, name, of[0][0])
         if len(of) == 1
-        else over_runs([value for value, _ in of], share=f"evaluation/{name}" in of[0][1].series)
+        else over_runs([value for value, _ in of], share=_is_share(name, of[0][1]))
         for name, of in found.items()
     }
+
+
+def _is_share(heading: str, run: TrainingRun) -> bool:
+    """Whether a column holds shares, as its metric is declared."""
+    metrics = {title: metric for metric, title in SETTLED.items()} | {
+        name: f"evaluation/{name}" for name in graded_sets(run.series)
+    }
+    return heading in metrics and find(metrics[heading]).is_share
 
 
 def by_configuration(runs: Sequence[TrainingRun]) -> dict[str, list[TrainingRun]]:

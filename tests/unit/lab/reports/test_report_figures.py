@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from made_study import (
     all_benchmarks,
+    analysed,
     benchmark,
     evaluation,
     figure,
     make_study,
     memorization,
+    reflected,
     reflection,
     rl_curves,
     training,
@@ -24,6 +26,7 @@ from matplotlib.colors import to_rgba
 
 from lrm_safety.diagnosis.evidence import difference_interval, of_evaluation
 from lrm_safety.errors import ConfigError
+from lrm_safety.evaluation.figures import is_share
 from lrm_safety.evaluation.results import difference
 from lrm_safety.lab.reports.analyses import reflection_table
 from lrm_safety.lab.reports.combine import (
@@ -46,7 +49,7 @@ from lrm_safety.lab.reports.findings import diagnose_study, evidence_of
 from lrm_safety.lab.reports.folders import Analysis, Study, Subject
 from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.style import looks_of
-from lrm_safety.results import AnalysedModel, Audit, Evaluation, Memorization, Metric, Reflection
+from lrm_safety.results import AnalysedModel, Audit, Evaluation, Memorization, Metric, Reflection, ReflectionCell
 
 
 def test_combining_leaves_out_what_is_null() -> None:
@@ -326,6 +329,21 @@ def test_analyses_read_own_responses_at_the_first_temperature(tmp_path: Path) ->
     kept = gather([str(memorization(tmp_path / "m", {("sft", "trained"): 0.9}))])
     values = read_memorization(kept.of_kind(Memorization))
     assert values["sft", "trained", "extraction_strength/response"].value == pytest.approx(0.3)
+
+
+def test_the_share_of_forking_tokens_and_no_kappa_is_a_share() -> None:
+    """0.01 and 0.60 of two seeds: Student's interval would begin at -3.4."""
+    seeds = []
+    for seed, value in enumerate((0.01, 0.60)):
+        measured = {"forking/share_of_trace_tokens": Metric(value, None, None, 9), "emit/token_mean": figure(value)}
+        cell = ReflectionCell("rl", "rl", "attaq", 1.0, 9, measured, ())
+        seeds.append(Analysis(Path(f"{seed}"), reflected([cell], analysed(Path(f"{seed}"), ["rl"]), seed)))
+    low = {name: read_reflection(seeds, name)["rl", "attaq"].low for name in measured}
+    assert low["forking/share_of_trace_tokens"] is not None and low["emit/token_mean"] is not None
+    assert low["forking/share_of_trace_tokens"] > 0 > low["emit/token_mean"]
+    assert [is_share(name) for name in ("pass@1", "rate/cut_off", "length/trace_tokens", "kappa/a~b/full")] == [
+        *(True, True, False, False)
+    ]
 
 
 def test_evidence_pairs_seeds_and_names_its_sources(tmp_path: Path) -> None:

@@ -115,6 +115,18 @@ def test_mean_and_interval_over_seeds(sweep: Path) -> None:
     assert found.before()["safety"] == pytest.approx((0.1,) * 3)
 
 
+def test_every_column_of_shares_has_an_interval_within_0_and_1(tmp_path: Path) -> None:
+    """Refusals of 0.01 and 0.60: mean 0.305, standard error 0.295, t of one degree 12.706."""
+    for seed, refusals in ((1, 0.01), (2, 0.60)):
+        series = {"train/update": [(4, 4.0)], "response/refusal_rate": [(4, refusals)], "kl/k3": [(4, refusals)]}
+        training(tmp_path / f"seed-{seed}", series, {**BASE, "seed": seed})
+    cells = compare([tmp_path]).reference.cells()
+    log_odds, half = math.log(0.305 / 0.695), 12.7062047 * 0.295 / (0.305 * 0.695)
+    ends = [1 / (1 + math.exp(-(log_odds + sign * half))) for sign in (-1, 1)]
+    assert cells["refusals"] == pytest.approx((0.305, *ends)) and 0 <= ends[0] < ends[1] <= 1
+    assert cells["KL, nats/token"][1] == pytest.approx(0.305 - 12.7062047 * 0.295), "nats are no share"
+
+
 def test_differences_are_paired_by_seed(sweep: Path) -> None:
     found = compare([sweep])
     # -0.10, -0.08, -0.12: mean -0.10, variance 0.0008 / 2
