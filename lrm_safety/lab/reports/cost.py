@@ -24,6 +24,11 @@ class Cost:
     trained_tokens: float | None
     gpu_hours: float
 
+    @property
+    def seconds_after_start(self) -> float:
+        """What its iterations took, without the start of their processes, which a resumed run has several times."""
+        return self.seconds - self.phases.get("startup", 0.0)
+
 
 def cost_of(run: TrainingRun) -> Cost:
     """Sum of time/* over all records; tokens are speed times time, phase by phase."""

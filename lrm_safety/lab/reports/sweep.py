@@ -32,8 +32,12 @@ Interval = tuple[float, float | None, float | None]
 """Value, low, high."""
 HOW = (
     "Mean over seeds [Student's 95% interval, of shares on the logit scale]; of one seed what an evaluation's number of questions "
-    "leaves open. KL, tokens and refusals: median of the last records of training."
+    "leaves open. KL, tokens and refusals: median of the last records of training. Seconds: wall-clock of all iterations after "
+    "the start of their processes; what stops a machine meanwhile counts."
 )
+NO_WIDTH = "[–]"
+ALIKE = f" {NO_WIDTH}: no interval, since the seeds, or of one seed the answers, are alike in every digit shown."
+"""What a caption adds where a table holds such a cell."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def final_figures(run: TrainingRun) -> dict[str, float]:
             figures[heading] = late.value
     if points := run.series.get("sft/validation_loss"):
         figures["held-out loss"] = points[-1][1]
-    return figures | {"seconds": cost_of(run).seconds}
+    return figures | {"seconds": cost_of(run).seconds_after_start}
 
 
 def intervals(figures: Sequence[Mapping[str, float]], runs: Sequence[TrainingRun]) -> dict[str, Interval]:
@@ -206,14 +210,16 @@ def _tables(comparison: Comparison, number: str) -> list[Table]:
     for row in comparison.rows:
         changed = ", ".join(f"{key}={_shown(value)}" for key, value in row.changed.items()) or unchanged
         rows.append([row.name, changed, str(len(row.runs)), *_cells(row.cells(), places)])
-    made = [Table(f"configurations{number}", HOW, [*MAIN_HEAD, *comparison.headings], rows, words=(0, 1))]
+    made = [
+        Table(f"configurations{number}", _captioned(HOW, rows), [*MAIN_HEAD, *comparison.headings], rows, words=(0, 1))
+    ]
     less = [
         [row.name, *_cells(found, places, signed=True)]
         for row in comparison.rows[1:]
         if (found := comparison.differences(row))
     ]
     if less:
-        caption = f"Difference from {comparison.reference.name}, paired by seed."
+        caption = _captioned(f"Difference from {comparison.reference.name}, paired by seed.", less)
         made.append(Table(f"configurations-less{number}", caption, ["run", *comparison.headings], less))
     return made
 
@@ -235,12 +241,16 @@ def places_of(values: Sequence[float]) -> int:
 
 
 def cell(one: Interval | None, places: int = 3, *, signed: bool = False) -> str:
-    """`0.930 [0.770, 0.981]`: mean and interval; a dash where there is no figure, the mean alone where it has no interval or
-    one without a width that could be seen."""
+    """`0.930 [0.770, 0.981]`: mean and interval; a dash where there is no figure, the mean alone where it has no interval,
+    and a dash in its place where its width could not be seen: seeds that agree do not tell how far others would."""
     if one is None:
         return ABSENT
     told = bounded(*one, places, signed=signed)
-    return told.text if told.interval and len(set(told.interval)) == 1 else str(told)
+    return f"{told.text} {NO_WIDTH}" if told.interval and len(set(told.interval)) == 1 else str(told)
+
+
+def _captioned(caption: str, rows: Sequence[Sequence[str]]) -> str:
+    return caption + ALIKE * any(one.endswith(NO_WIDTH) for row in rows for one in row)
 
 
 def _evaluated(run: TrainingRun) -> Iterator[tuple[str, list[tuple[int, float]]]]:

@@ -127,6 +127,29 @@ def test_every_column_of_shares_has_an_interval_within_0_and_1(tmp_path: Path) -
     assert cells["KL, nats/token"][1] == pytest.approx(0.305 - 12.7062047 * 0.295), "nats are no share"
 
 
+def test_seeds_that_agree_have_a_dash_for_an_interval_and_the_caption_says_why(tmp_path: Path) -> None:
+    made_run(tmp_path / "1", 1, [0.1, 0.97])
+    (alone,) = tables([compare([tmp_path])])
+    assert "[–]" not in alone.caption
+    made_run(tmp_path / "2", 2, [0.1, 0.97])
+    (table,) = tables([compare([tmp_path])])
+    place = list(table.head).index("safety")
+    assert [row[place] for row in table.rows] == ["0.100 [–]", "0.970 [–]"]
+    assert "[–]: no interval, since the seeds" in table.caption
+
+
+def test_seconds_are_those_after_each_start(tmp_path: Path) -> None:
+    """Two starts of 200 and 100 seconds, two iterations of 11 and 12."""
+    series = {
+        "train/update": [(1, 1.0), (2, 2.0)],
+        "time/iteration_seconds": [(1, 211.0), (2, 112.0)],
+        "time/startup_seconds": [(1, 200.0), (2, 100.0)],
+    }
+    found = compare([training(tmp_path / "run", series, BASE)])
+    assert found.reference.cells()["seconds"] == (23.0, None, None)
+    assert "after the start" in tables([found])[0].caption
+
+
 def test_differences_are_paired_by_seed(sweep: Path) -> None:
     found = compare([sweep])
     # -0.10, -0.08, -0.12: mean -0.10, variance 0.0008 / 2
