@@ -33,7 +33,7 @@ class Progress:
         self, schedule: ScheduleSettings, clock: Callable[[], float] = time.monotonic, update: int = 0
     ) -> None:
         """`update` is where the run goes on from."""
-        self.update = update
+        self.update = self._begin = update
         self.num_updates = min(schedule.max_updates, schedule.stop_after_updates or schedule.max_updates)
         """Updates after which the run will stop, as far as is known."""
         self._planned = self.num_updates
@@ -46,7 +46,8 @@ class Progress:
         self.update = update
         if self._records and update < self._records[-1][0]:
             self._records.clear()
-        self._records.append((update, self._clock()))
+        if update != self._begin:  # an evaluation before the first update says nothing of how long updates take
+            self._records.append((update, self._clock()))
         passes = metrics.get("train/passes", 0.0)
         if self._passes is not None and passes > 0 and update > 0:
             self.num_updates = min(self._planned, max(update, math.ceil(update * self._passes / passes)))

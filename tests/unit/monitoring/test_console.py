@@ -42,6 +42,25 @@ def test_plain_says_one_line_a_record() -> None:
     ]
 
 
+def test_the_start_and_the_evaluation_are_no_part_of_the_first_updates() -> None:
+    """211 s of start, 16 s of evaluation, 6.8 s of two updates; then 3 s an update."""
+    clock, screen = Clock(), terminal()
+    console = PlainConsole(ScheduleSettings(max_updates=8), screen, clock)
+    clock.now = 227.0
+    console.record(0, {"evaluation/safety": 0.5})
+    clock.now = 233.8
+    first = {"time/iteration_seconds": 233.8, "time/startup_seconds": 211.0, "time/evaluate_seconds": 16.0}
+    console.record(2, first)
+    clock.now = 239.8
+    console.record(4, {"time/iteration_seconds": 6.0})
+    console.close()
+    assert screen.export_text().splitlines() == [
+        "update 0/8 | safety 0.5",
+        "update 2/8 | 6.8 s | start 211.0 s | evaluation 16.0 s",
+        "update 4/8 | 6.0 s | left 0:00:12",
+    ]
+
+
 def test_live_shows_bar_phase_metrics_and_time_left() -> None:
     clock, screen = Clock(), terminal()
     console = LiveConsole(ScheduleSettings(max_updates=10), screen, clock)
