@@ -258,7 +258,7 @@ def test_changes(old: dict[str, Any], new: dict[str, Any], expected: dict[str, A
         ((0.93, None, None), 3, False, "0.930"),
         ((0.9314, 0.9014, 0.9614), 3, False, "0.931 [0.901, 0.961]"),
         ((-0.1, -0.15, -0.05), 3, True, "-0.100 [-0.150, -0.050]"),
-        ((2.8e-06, 0.0, 0.0), 3, True, "+0.000"),
+        ((2.8e-06, 0.0, 0.0), 3, True, "+0.000 [–]"),
         ((133.4, 3.2, 263.6), 0, False, "133 [3, 264]"),
     ],
 )
@@ -283,7 +283,7 @@ def test_the_command_prints_and_writes(
     assert cli.main(["report", str(sweep), "output=elsewhere"]) == 0
     assert capsys.readouterr().out.startswith(out), "the page comes on top"
     text = Path("elsewhere/report.md").read_text()
-    assert "| no_kl | algorithm.kl.coef=0.0 | 3 | 0.830 [0.754, 0.886] | 0.0200 |" in text
+    assert "| no_kl | algorithm.kl.coef=0.0 | 3 | 0.830 [0.754, 0.886] | 0.0200 [–] |" in text
     found = Report.read(Path("elsewhere"))
     assert [row.name for row in found.configurations] == ["tiny", "no_kl", "wide"]
     assert found.configurations[1].seeds == (0, 1, 2)
