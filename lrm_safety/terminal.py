@@ -2,30 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+COLUMNS_FROM = 100
+"""From this width on a table stays one, with fewer columns, where it may: what is compared stands in columns."""
+
+FOLDED = 30
+"""Width of a column of words then."""
+
 
 def print_table(
-    console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1
+    console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, spare: int = 0
 ) -> None:
-    """A table of texts, whole at every width. `left`: the first columns that hold words, aligned to the left."""
+    """A table of texts, none of them cut. `left`: the first columns that hold words, aligned to the left; `spare`: the last
+    columns that may be left out, from the right and no more than needed, on a console that does not hold them. What words say
+    beside the name of a row stands on several lines there."""
+    whole = _table(title, head, rows, left)
+    if spare and console.width >= COLUMNS_FROM and not _fits(console, whole):
+        narrow = [[folded(one, FOLDED) if 0 < i < left else one for i, one in enumerate(row)] for row in rows]
+        for kept in range(len(head), len(head) - spare - 1, -1):
+            table = _table(title, head[:kept], [row[:kept] for row in narrow], left)
+            if _fits(console, table):
+                console.print(table)
+                if kept < len(head):
+                    told = f"without {'; '.join(head[kept:])}: no room in {console.width} columns"
+                    console.print(told, markup=False, highlight=False, soft_wrap=True)
+                return
+    print_whole(console, whole)
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for i, heading in enumerate(head):
         table.add_column(heading, justify="left" if i < left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))  # no markup: a value may hold square brackets
-    print_whole(console, table)
+    return table
+
+
+def _fits(console: Console, table: Table) -> bool:
+    return console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width
 
 
 def print_whole(console: Console, table: Table) -> None:
     """The table where it fits. On a narrower console, such as a job's log of 80 columns, each row is its first cell on a line,
     then `heading value` pairs, broken between pairs alone: no name and no number is cut."""
-    if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
+    if _fits(console, table):
         console.print(table)
         return
     headings = [str(column.header) for column in table.columns]
@@ -34,15 +62,47 @@ def print_whole(console: Console, table: Table) -> None:
         first, *others = (" ".join(str(cell).split("\n")) for cell in cells)
         lines += [first] if first else []
         line = ""
-        for pair in (
-            f"{heading} {value}".strip() for heading, value in zip(headings[1:], others, strict=True) if value
-        ):
+        for pair in (_pair(heading, value) for heading, value in zip(headings[1:], others, strict=True) if value):
             if line and len(line) + len(pair) + 3 > console.width:
                 lines.append(line)
                 line = ""
             line += f"{'   ' if line else '  '}{pair}"
         lines += [line] if line else []
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _pair(heading: str, value: str) -> str:
+    """A value that begins with its heading, as a benchmark called `safety` under `safety`, says it once."""
+    return value if value.startswith(f"{heading} ") else f"{heading} {value}".strip()
+
+
+def folded(text: str, width: int) -> str:
+    """`text` in lines of at most `width`, broken at spaces or behind a separator of a path, a list or an option; inside a
+    word only where the word alone is longer than a line."""
+    return "\n".join(_lines(text, width))
+
+
+def fold_columns(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:
+    """The rows with their texts folded so that all columns together take at most `width`, where that can be: the widest gives
+    way first."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    while sum(widths) > width and max(widths) > 8:
+        widths[widths.index(max(widths))] -= 1
+    return [[folded(text, most) for text, most in zip(row, widths, strict=True)] for row in rows]
+
+
+def _lines(text: str, width: int) -> Iterator[str]:
+    line = ""
+    for piece in re.findall(r"[^\s/,:=;]*[/,:=;]+\s*|[^\s/,:=;]+\s*|\s+", text):
+        if line and len(line) + len(piece.rstrip()) > width:
+            yield line.rstrip()
+            line = ""
+        while len(piece.rstrip()) > width:
+            yield piece[:width]
+            piece = piece[width:]
+        line += piece
+    if line.strip():
+        yield line.rstrip()
 
 
 def told_bytes(size: float) -> str:

@@ -22,10 +22,12 @@ import psutil
 from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..errors import ConfigError
 from ..settings.paths import cache_directory, ray_temporary_folder
 from ..settings.types import RUNS_VARIABLE
+from ..terminal import fold_columns
 
 Level = Literal["ok", "note", "warn", "fail"]
 """note: something that not every run needs; warn: runs work, slower or less safely."""
@@ -94,16 +96,25 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _print(found: Sequence[Row], where: Sequence[str]) -> None:
     """`where`: for each row the nodes that it is of; none for one machine."""
+    console = Console()
+    names = ["", *(["nodes"] if where else []), "found", "state", "mend"]
+    lines = [
+        [row.name, *nodes, row.found, row.level, row.mend]
+        for row, *nodes in zip(found, *([where] if where else []), strict=True)
+    ]
     table = Table(title="lrm-safety doctor", show_lines=False)
-    for title in ("", *(["nodes"] if where else []), "found", "state", "mend"):
-        table.add_column(title, overflow="fold", no_wrap=title in ("", "state"))
-    for row, *nodes in zip(found, *([where] if where else []), strict=True):
-        table.add_row(row.name, *nodes, row.found, f"[{STYLES[row.level]}]{row.level}[/]", row.mend)
-    Console().print(table)
+    for name in names:
+        table.add_column(name, overflow="fold", no_wrap=True)
+    for row, line in zip(found, fold_columns(names, lines, console.width - 3 * len(names) - 1), strict=True):
+        table.add_row(
+            *(Text(text, STYLES[row.level] if name == "state" else "") for name, text in zip(names, line, strict=True))
+        )
+    console.print(table)
 
 
 def rows(runs: Path | None = None) -> Iterator[Row]:
-    """Every check, in the order in which one would mend them. `runs`: where runs are written; None: LRM_SAFETY_RUNS, or outputs/ in this folder."""
+    """Every check, in the order in which one would mend them. `runs`: where runs are written; None: LRM_SAFETY_RUNS, or
+    outputs/ in this folder."""
     yield system_row(platform.system(), platform.machine())
     yield python_row(sys.version_info[:2])
     yield from version_rows()

@@ -69,7 +69,7 @@ def runs(arguments: list[str]) -> int:
         print(f"no run in {folder} or below it")
         return 0
     console = Console()
-    print_table(console, f"runs in {folder}, the newest last", HEAD, [_row(one) for one in found], left=3)
+    print_table(console, f"runs in {folder}, the newest last", HEAD, [_row(one) for one in found], left=3, spare=2)
     for one in found:
         if one.reason:
             console.print(f"{one.name} failed: {one.reason}", soft_wrap=True, highlight=False, markup=False)

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 from rich.table import Table
 
-from lrm_safety.terminal import print_table, print_whole
+from lrm_safety.terminal import fold_columns, folded, print_table, print_whole
 
 HEAD = ["run", "safety", "reasoning"]
 ROWS = [["a_long_name_of_a_configuration", "0.930 [0.770, 0.981]", "0.5"], ["[rl]", "–", ""]]
@@ -35,6 +35,37 @@ def test_what_does_not_fit_is_lines_with_names_and_numbers_whole() -> None:
         "  safety –",
     ]
     assert "  safety 0.930 [0.770, 0.981]   reasoning 0.5" in printed(50)
+
+
+def test_from_100_columns_on_columns_are_left_out_and_named() -> None:
+    head = ["run", "changed", "seeds", "safety", "reasoning", "tokens", "seconds"]
+    row = ["miniature (1)", "algorithm.kl.coef=0.0, trainer.lr=0.000125", "2", *["0.930 [0.770, 0.981]"] * 4]
+    texts = {}
+    for width in (90, 100, 120, 200):
+        file = io.StringIO()
+        print_table(Console(file=file, width=width), "title", head, [row, row], left=2, spare=3)
+        texts[width] = file.getvalue()
+        assert all(len(line.rstrip()) <= width for line in texts[width].splitlines())
+    for width, left_out in ((100, head[5:]), (120, head[6:]), (200, [])):
+        lines = texts[width].splitlines()
+        assert lines[2].split() == [one for one in head if one not in left_out]
+        told = f"without {'; '.join(left_out)}: no room in {width} columns"
+        assert (told in lines) == bool(left_out)
+    assert "  changed algorithm" in texts[90], "below it rows are stacked"
+
+
+def test_a_stacked_value_that_begins_with_its_heading_says_it_once() -> None:
+    file = io.StringIO()
+    print_table(Console(file=file, width=30), "", ["run", "safety"], [["a_long_name_of_a_run", "safety 0.240"]])
+    assert file.getvalue().splitlines()[-1] == "  safety 0.240"
+
+
+def test_folding_breaks_behind_separators_and_only_a_word_that_no_line_holds() -> None:
+    assert folded("/root/.cache/lrm_safety", 21).split("\n") == ["/root/.cache/", "lrm_safety"]
+    assert folded("set it to a=b, or unset it", 14).split("\n") == ["set it to a=b,", "or unset it"]
+    assert folded("abcdefgh ij", 5).split("\n") == ["abcde", "fgh", "ij"]
+    rows = fold_columns(["", "found"], [["model cache", "/root/.cache/lrm_safety"]], 30)
+    assert rows == [["model cache", "/root/.cache/\nlrm_safety"]]
 
 
 def test_a_row_without_a_name_goes_on_with_the_one_above() -> None:

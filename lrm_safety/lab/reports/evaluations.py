@@ -229,6 +229,7 @@ def main_table(study: Study) -> Table:
         + (" What stands behind a bar (paper: ...) is printed in the paper, not measured here." if paper else ""),
         ["model", *((name, ROLE_NAMES[role]) for name, role in found.items())],
         rows,
+        spare=max(len(found) - 1, 0),
     )
 
 
@@ -252,7 +253,8 @@ def difference_table(study: Study) -> Table:
         "Differences over the questions that both models of a seed answered, with 95% intervals. "
         "p: McNemar's or the sign-flip test. Better or worse: the interval excludes 0, and p is below 0.05 where there is one."
     )
-    return Table("differences", caption, ["models", *(_heading(*one, study) for one in columns)], rows)
+    head = ["models", *(_heading(*one, study) for one in columns)]
+    return Table("differences", caption, head, rows, spare=max(len(columns) - 1, 0))
 
 
 def _heading(benchmark: str, figure: str, study: Study) -> str | tuple[str, str]:

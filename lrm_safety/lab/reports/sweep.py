@@ -211,7 +211,14 @@ def _tables(comparison: Comparison, number: str) -> list[Table]:
         changed = ", ".join(f"{key}={_shown(value)}" for key, value in row.changed.items()) or unchanged
         rows.append([row.name, changed, str(len(row.runs)), *_cells(row.cells(), places)])
     made = [
-        Table(f"configurations{number}", _captioned(HOW, rows), [*MAIN_HEAD, *comparison.headings], rows, words=(0, 1))
+        Table(
+            f"configurations{number}",
+            _captioned(HOW, rows),
+            [*MAIN_HEAD, *comparison.headings],
+            rows,
+            words=(0, 1),
+            spare=len(comparison.headings) - 1,
+        )
     ]
     less = [
         [row.name, *_cells(found, places, signed=True)]
@@ -220,7 +227,15 @@ def _tables(comparison: Comparison, number: str) -> list[Table]:
     ]
     if less:
         caption = _captioned(f"Difference from {comparison.reference.name}, paired by seed.", less)
-        made.append(Table(f"configurations-less{number}", caption, ["run", *comparison.headings], less))
+        made.append(
+            Table(
+                f"configurations-less{number}",
+                caption,
+                ["run", *comparison.headings],
+                less,
+                spare=len(comparison.headings) - 1,
+            )
+        )
     return made
 
 

@@ -46,6 +46,8 @@ class Table:
     rows: Sequence[Sequence[str | Cell]]
     words: Iterable[int] = (0,)
     """Columns of words, aligned to the left; the others hold numbers."""
+    spare: int = 0
+    """Columns at the right that a narrow terminal may leave out."""
     printed: bool = False
     """Whether its numbers are the paper's."""
 
@@ -74,7 +76,7 @@ def cell(one: Combined | None, paper: str | None = None, *, signed: bool = False
 def show(table: Table, console: Console) -> None:
     """The table on a terminal of any width."""
     head, *rows = table.plain
-    print_table(console, table.caption.replace("`", ""), head, rows, left=len(tuple(table.words)))
+    print_table(console, table.caption.replace("`", ""), head, rows, left=len(tuple(table.words)), spare=table.spare)
 
 
 def markdown(table: Table) -> str:
