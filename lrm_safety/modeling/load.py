@@ -48,13 +48,22 @@ def check_causal_lm(settings: ModelSettings) -> PretrainedConfig:
         )
     # Loaders of other libraries raise what they like for a file that says something unexpected.
     except Exception as error:
-        raise ModelError(f"model.path={settings.path}: config.json cannot be used ({first_line(error)})") from error
+        raise ModelError(
+            f"model.path={settings.path}: config.json cannot be used ({first_line(error)}){_ahead(settings)}"
+        ) from error
     own_code = settings.trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if type(config) not in AutoModelForCausalLM._model_mapping and not own_code:
         raise ModelError(f"model.path={settings.path}: a model of type {config.model_type} is no causal language model")
     if getattr(config, "tie_word_embeddings", False) and not is_hub_id(settings.path):
         check_tied_head(Path(settings.path))
     return config
+
+
+def _ahead(settings: ModelSettings) -> str:
+    """How a model of the hub gets to where the hub cannot be reached."""
+    if not is_hub_id(settings.path):
+        return ""
+    return f"; `lrm-safety fetch {settings.name}` (or `hf download {settings.path}`) brings it into HF_HOME where there is a network"
 
 
 def one_attention_kernel() -> None:
