@@ -40,7 +40,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Study, Album], list[Part]], str]] = {
 
 
 def write_report(study: Study, folder: Path, title: str = "Safety and reasoning") -> Path:
-    """Write FOLDER/report.html and FOLDER/figures/*.png, *.svg; returns the page's path."""
+    """Write FOLDER/report.html and FOLDER/figures/*.png, *.svg in the place of a former report's; returns the page's path."""
     album = Album(folder / "figures", _groups(study))
     folder.mkdir(parents=True, exist_ok=True)
     made = [Section(name, heading, make(study, album), command) for name, (heading, make, command) in SECTIONS.items()]
@@ -67,8 +67,20 @@ def write_report(study: Study, folder: Path, title: str = "Safety and reasoning"
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
     )
     path = folder / "report.html"
+    former = _drawn(path)
     write_atomically(path, page)
+    for name in former - _drawn(path):
+        for ending in ("png", "svg"):
+            (folder / "figures" / f"{name}.{ending}").unlink(missing_ok=True)
     return path
+
+
+def _drawn(page: Path) -> set[str]:
+    """Names of the pictures that a page of ours shows, whose files lie beside it; of none, none."""
+    try:
+        return set(re.findall(r'<figure id="figure-([A-Za-z0-9-]+)">', page.read_text(encoding="utf-8")))
+    except (FileNotFoundError, UnicodeDecodeError):
+        return set()
 
 
 def _groups(study: Study) -> dict[str, list[str]]:
