@@ -76,10 +76,10 @@ def _pair(heading: str, value: str) -> str:
     return value if value.startswith(f"{heading} ") else f"{heading} {value}".strip()
 
 
-def folded(text: str, width: int) -> str:
-    """`text` in lines of at most `width`, broken at spaces or behind a separator of a path, a list or an option; inside a
+def folded(text: str, width: int, separators: str = "/,:=;") -> str:
+    """`text` in lines of at most `width`, broken at spaces or behind a separator (of a path, a list, an option); inside a
     word only where the word alone is longer than a line."""
-    return "\n".join(_lines(text, width))
+    return "\n".join(_lines(text, width, re.escape(separators)))
 
 
 def fold_columns(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:
@@ -91,9 +91,9 @@ def fold_columns(head: Sequence[str], rows: Sequence[Sequence[str]], width: int)
     return [[folded(text, most) for text, most in zip(row, widths, strict=True)] for row in rows]
 
 
-def _lines(text: str, width: int) -> Iterator[str]:
+def _lines(text: str, width: int, separators: str) -> Iterator[str]:
     line = ""
-    for piece in re.findall(r"[^\s/,:=;]*[/,:=;]+\s*|[^\s/,:=;]+\s*|\s+", text):
+    for piece in re.findall(rf"[^\s{separators}]*[{separators}]+\s*|[^\s{separators}]+\s*|\s+", text):
         if line and len(line) + len(piece.rstrip()) > width:
             yield line.rstrip()
             line = ""

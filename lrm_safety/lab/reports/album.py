@@ -15,12 +15,14 @@ from typing import ClassVar, TypeVar
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from .style import before, looks_of, publish
+from .style import LOOKS, before, looks_of, publish
 from .tables import Table
 
 Value = TypeVar("Value")
 AT_START = ", at update 0"
 """How a model's name goes on where it is meant as it was before its training."""
+START = AT_START.removeprefix(", ")
+"""The name of what several models were before their training, where that is one and the same."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Album:
         self.groups = groups
         self.looks = {name: look for names in groups.values() for name, look in looks_of(names).items()}
         self.looks |= {f"{name}{AT_START}": before(look) for name, look in self.looks.items()}
+        self.looks[START] = before(LOOKS[0])
 
     def add(
         self,
@@ -121,8 +124,9 @@ class Album:
         """A picture of the values of each group's models; `draw` gets them and the group's name, `tell` says what is to be seen."""
         pictures = []
         for group, names in self.groups.items():
-            known = {*names, *(f"{one}{AT_START}" for one in names)}
-            if mine := {one: value for one, value in values.items() if one in known}:
+            known = {*names, *(f"{one}{AT_START}" for one in names), START}
+            mine = {one: value for one, value in values.items() if one in known}
+            if mine.keys() - {START}:
                 title = group if len(self.groups) > 1 else ""
                 pictures.append(self.picture(slug(name, title), partial(draw, mine, title), caption, tell(mine)))
         return pictures

@@ -9,7 +9,7 @@ from ...evaluation.figures import lower_is_better
 from ...evaluation.results import compared_figures, direction, headlines, judge_notes, shared
 from ...results import Difference
 from . import figures
-from .album import AT_START, Album, Fold, Part, Picture, Pictures, Text, slug
+from .album import AT_START, START, Album, Fold, Part, Picture, Pictures, Text, Value, slug
 from .combine import (
     Combined,
     arms_compared,
@@ -99,13 +99,22 @@ def glance(study: Study, album: Album) -> list[Part]:
     return [*([Text(lines)] if lines else []), *([Pictures(pictures)] if pictures else [])]
 
 
+def _with_one_start(values: Mapping[str, Value]) -> dict[str, Value]:
+    """The same with one entry for what several models were at update 0, where all of them say the same of it."""
+    starts = {name: value for name, value in values.items() if name.endswith(AT_START)}
+    first = next(iter(starts.values()), None)
+    if first is None or len(starts) < 2 or any(one != first for one in starts.values()):
+        return dict(values)
+    return {START: first} | {name: value for name, value in values.items() if name not in starts}
+
+
 def _at_a_glance(album: Album, role: str, values: Mapping[str, Combined], names: Sequence[str]) -> list[Picture]:
     title = role.replace("_", "-")
     label = "share" if list(names) == [role] else f"share: {_over(names)}"
     better = "less is better" if role == "over_refusal" else "more is better"
     return album.add(
         slug("glance", role),
-        values,
+        _with_one_start(values),
         lambda mine, group: figures.dots(
             mine, album.looks, title=f"{title}, {group}" if group else title, x_label=label
         ),
@@ -130,7 +139,7 @@ def _sentences(
         for role in ("safety", "reasoning"):
             values = points.get(role, {})
             if subject.role != "base" and start in values and subject.name in values and start != subject.name:
-                told.append(f"{role} {values[start].value:.2f} → {_with_interval(values[subject.name])}")
+                told.append(f"{role} {values[start].value:.3f} → {_with_interval(values[subject.name])}")
         if told:
             lines.append(f"{subject.name}, from {'update 0' if base is None else base.name}: {'; '.join(told)}")
     for subject, other in arms_compared(study):
@@ -147,7 +156,7 @@ def _sentences(
 
 
 def _with_interval(one: Combined) -> str:
-    return f"{one.value:.2f}" + (f" ({one.low:.2f} to {one.high:.2f})" if one.low is not None else "")
+    return f"{one.value:.3f}" + (f" ({one.low:.3f} to {one.high:.3f})" if one.low is not None else "")
 
 
 def _tradeoff(
@@ -168,7 +177,7 @@ def _tradeoff(
     )
     return album.add(
         "tradeoff",
-        points,
+        _with_one_start(points),
         lambda mine, group: figures.scatter(
             mine, album.looks, title=group or "safety and reasoning", x_label=x_label, y_label=y_label, seeds=seeds
         ),
@@ -352,7 +361,7 @@ def _by_label(
 ) -> list[Picture]:
     def tell(mine: Mapping[str, list[Combined | None]]) -> str:
         told = (
-            f"{label} " + ", ".join(f"{name} {one.value:.2f}" for name, row in mine.items() if (one := row[i]))
+            f"{label} " + ", ".join(f"{name} {one.value:.3f}" for name, row in mine.items() if (one := row[i]))
             for i, label in enumerate(labels)
         )
         return f"Safety on {benchmark} by {group}: {'; '.join(told)}"

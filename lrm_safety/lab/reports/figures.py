@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ...terminal import folded
 from .combine import Combined, graded_sets, over_questions, pareto
 from .folders import Series
 from .style import LOOKS, TIP, Look, tidy
@@ -30,13 +30,14 @@ FEW_POINTS = 14
 
 def dots(values: Mapping[str, Combined], looks: Looks, *, title: str, x_label: str) -> Figure:
     """A share of each model with its interval, one model below the other, from 0 to 1: before and after at a glance."""
-    figure, axes = _axes(0.95 + 0.32 * len(values), title)
+    labels = [_wrapped(name, 24) for name in values]
+    figure, axes = _axes(0.95 + sum(0.32 + 0.16 * label.count("\n") for label in labels), title)
     for place, (name, one) in enumerate(values.items()):
         _point(axes, one, place, looks[name], name, _half_widths(one), None)
         axes.annotate(
-            f"{one.value:.2f}", (one.value, place), (0, 6), textcoords="offset points", ha="center", fontsize=9
+            f"{one.value:.3f}", (one.value, place), (0, 6), textcoords="offset points", ha="center", fontsize=9
         )
-    axes.set_yticks(range(len(values)), [textwrap.shorten(name, 24, placeholder="…") for name in values])
+    axes.set_yticks(range(len(values)), labels)
     axes.set(xlim=(-0.03, 1.03), ylim=(len(values) - 0.6, -0.75), xlabel=x_label)
     tidy(axes, grid="x")
     return figure
@@ -120,7 +121,7 @@ def bars(
     """A block of horizontal bars for each group, a bar for each model, with intervals; dots where bars would be many."""
     dots = len(groups) * len(values) > MOST_BARS
     each = 0.8 / max(1, len(values))
-    names = [_two_lines(group) for group in groups]
+    names = [_wrapped(group, 22) for group in groups]
     line = max(
         0.2 if dots else 0.17 * len(values) + 0.06, max((0.2 + 0.16 * name.count("\n") for name in names), default=0)
     )
@@ -282,9 +283,9 @@ def _smoothed(points: Points) -> Points:
     return [(x, sum(y for _, y in window) / len(window)) for (x, _), window in zip(points, windows, strict=True)]
 
 
-def _two_lines(text: str) -> str:
-    """A long label on two lines, shortened where they do not hold it."""
-    return "\n".join(textwrap.wrap(text, 22, max_lines=2, placeholder=" …")) or text
+def _wrapped(text: str, width: int) -> str:
+    """A name on as many lines as it needs: what is cut off may be all that tells it from another."""
+    return folded(text, width, "/,:=;_-") or text
 
 
 def _legend(axes: Axes) -> None:
@@ -342,7 +343,7 @@ def draw_evaluation(series: Series, path: Path, title: str) -> None:
     names = sorted(graded_sets(series))
     for name, (colour, line, marker) in zip(names, STYLES * (len(names) // len(STYLES) + 1), strict=False):
         updates, values = zip(*series[f"evaluation/{name}"], strict=True)
-        label = f"{name} {values[0]:.2f} → {values[-1]:.2f}"
+        label = f"{name} {values[0]:.3f} → {values[-1]:.3f}"
         axes.plot(updates, values, color=colour, linestyle=line, marker=marker, markersize=4, label=label)
         bounds = [over_questions(series, name, value)[1:] for value in values]
         if None not in bounds[0]:

@@ -52,7 +52,7 @@ def test_evaluation(tmp_path: Path, drawn: list[Figure]) -> None:
     assert axes.get_title() == "A title"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("update", "mean grade, held-out prompts")
     benign, safety = axes.get_lines()
-    assert benign.get_label() == "benign 1.00 → 0.50" and safety.get_label() == "safety 0.12 → 0.88"
+    assert benign.get_label() == "benign 1.000 → 0.500" and safety.get_label() == "safety 0.125 → 0.875"
     np.testing.assert_array_equal(safety.get_xdata(), [0, 20, 40])
     np.testing.assert_array_equal(safety.get_ydata(), [0.125, 0.5, 0.875])
     assert benign.get_color() != safety.get_color() and benign.get_linestyle() != safety.get_linestyle()

@@ -216,7 +216,7 @@ def test_shares_stand_on_0_to_1_and_what_cannot_be_negative_begins_at_0() -> Non
     assert axes[0].get_xlim() == axes[1].get_xlim() == axes[1].get_ylim() == axes[2].get_ylim() == whole
     assert axes[3].get_ylim()[0] == 0 and axes[4].get_ylim()[0] < -5
     assert axes[2].get_legend() is None, "one name says nothing"
-    assert [label.get_text() for label in axes[0].texts] == ["0.97", "0.94"]
+    assert [label.get_text() for label in axes[0].texts] == ["0.970", "0.940"]
     plt.close("all")
 
 

@@ -9,12 +9,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_study import SAFETY, all_benchmarks, evaluation, make_families, make_study, training
+from made_study import SAFETY, all_benchmarks, evaluation, make_families, make_study, rl_curves, task_of, training
 
 from lrm_safety.commands.report import report
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.lab.reports.gather import gather
-from lrm_safety.lab.reports.page import SECTIONS, TEMPLATES
+from lrm_safety.lab.reports.page import SECTIONS, TEMPLATES, write_report
 
 CSS = (TEMPLATES / "style.css").read_text()
 VOID = {"meta", "br", "img", "hr", "link", "input"}
@@ -253,7 +253,10 @@ def test_a_run_alone_is_shown_before_and_after(tmp_path: Path, capsys: pytest.Ca
     before, after = (row[head.index("safety safety")] for row in rows)
     # Wilson's interval of 75 of 100
     assert before.startswith("0.100") and after == "0.750 0.657 to 0.825 100 questions, in training"
-    assert "seed=0, from update 0: safety 0.10 → 0.75 (0.66 to 0.82); reasoning 0.90 → 0.80" in page.sections["glance"]
+    assert (
+        "seed=0, from update 0: safety 0.100 → 0.750 (0.657 to 0.825); reasoning 0.900 → 0.800"
+        in page.sections["glance"]
+    )
     assert "made-up prompts" in page.sections["glance"]
     assert "figure-tradeoff" in page.ids, "before and after are two points"
     assert "figure-training-held-out" in page.ids and "figure-training-evaluation-safety" not in page.ids
@@ -263,6 +266,37 @@ def test_a_run_alone_is_shown_before_and_after(tmp_path: Path, capsys: pytest.Ca
     assert "lrm-safety analyze reflection" in text, "and what would fill the rest is said once"
     assert "published" not in page.tables, "the paper's figures stand beside its benchmarks alone"
     assert "report.html" in capsys.readouterr().out
+
+
+def test_one_start_of_several_models_is_drawn_once_and_names_are_whole(tmp_path: Path) -> None:
+    """A shared start of 0.235, as the table has it; then models that end apart."""
+    long = "an_experiment_of_long_name"
+    folders = []
+    for name, last in ((f"{long}_one", 0.5), (f"{long}_two", 0.7)):
+        run = training(
+            tmp_path / name,
+            {"evaluation/safety": [(0, 0.235), (2, last)], "train/update": [(2, 2.0)]},
+            {"evaluation": {"benchmarks": {"safety": task_of("safety")}}, "schedule": {"max_updates": 2}},
+        )
+        folders.append(f"{name}={run}")
+    write_report(gather(folders), tmp_path / "report")
+    drawn = (tmp_path / "report/figures/glance-safety.svg").read_text()
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+    assert texts.count("at update 0") == 1 and texts.count("0.235") == 1
+    assert {"an_experiment_of_long_", "name_one", "name_two"} <= set(texts)
+
+
+def test_a_report_takes_the_place_of_the_former_one_in_its_folder(tmp_path: Path) -> None:
+    run = training(tmp_path / "run", rl_curves(0), {"seed": 0})
+    figures = tmp_path / "report/figures"
+    write_report(gather([f"before={run}"]), tmp_path / "report")
+    (figures / "mine.png").write_text("a file of somebody else")
+    first = {path.name for path in figures.iterdir()}
+    write_report(gather([f"after={run}"]), tmp_path / "report")
+    second = {path.name for path in figures.iterdir()}
+    assert {"cost-phases-before.png", "cost-phases-before.svg"} <= first
+    assert second - first == {"cost-phases-after.png", "cost-phases-after.svg"}
+    assert first - second == {"cost-phases-before.png", "cost-phases-before.svg"}, "and nothing of anybody else's"
 
 
 def test_a_reader_is_told_of_runs_that_stopped_and_folders_given_twice(tmp_path: Path) -> None:
