@@ -161,9 +161,13 @@ def context_tokens(path: str, revision: str | None, trust_remote_code: bool) -> 
     """Tokens of the model's context; None when its configuration does not say. Raises ModelError when there is none."""
     from transformers import AutoConfig
 
+    from ..modeling.folder import ahead
+
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise ModelError(f"model.path={path}: has no configuration that can be read ({first_line(error)})") from error
+        raise ModelError(
+            f"model.path={path}: has no configuration that can be read ({first_line(error)}){ahead(path)}"
+        ) from error
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(length) if length else None

@@ -63,6 +63,14 @@ def is_hub_id(path: str) -> bool:
     return not os.path.exists(path) and not path.startswith((".", "~")) and _HUB_ID.fullmatch(path) is not None
 
 
+def ahead(path: str, name: str = "NAME") -> str:
+    """What to say besides of a model of the hub that could not be read: how it gets to where the hub is out of reach. `name` is
+    what model=NAME or reward=NAME calls it; nothing of a folder."""
+    if not is_hub_id(path):
+        return ""
+    return f"; where the hub is in reach, `lrm-safety fetch {name}` or `hf download {path}` brings it into HF_HOME"
+
+
 def check_model_folder(path: str, *, needs_tokenizer: bool = True) -> None:
     """Check config, weights and tokenizer files of a local model folder; a hub id passes unchecked.
 

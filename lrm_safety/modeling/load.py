@@ -19,7 +19,7 @@ from transformers import (
 
 from ..errors import ModelError, first_line
 from ..settings import ModelSettings
-from .folder import check_model_folder, check_tied_head, is_hub_id
+from .folder import ahead, check_model_folder, check_tied_head, is_hub_id
 from .packed_attention import attend_by_sequence
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -49,7 +49,7 @@ def check_causal_lm(settings: ModelSettings) -> PretrainedConfig:
     # Loaders of other libraries raise what they like for a file that says something unexpected.
     except Exception as error:
         raise ModelError(
-            f"model.path={settings.path}: config.json cannot be used ({first_line(error)}){_ahead(settings)}"
+            f"model.path={settings.path}: config.json cannot be used ({first_line(error)}){ahead(settings.path, settings.name)}"
         ) from error
     own_code = settings.trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if type(config) not in AutoModelForCausalLM._model_mapping and not own_code:
@@ -57,13 +57,6 @@ def check_causal_lm(settings: ModelSettings) -> PretrainedConfig:
     if getattr(config, "tie_word_embeddings", False) and not is_hub_id(settings.path):
         check_tied_head(Path(settings.path))
     return config
-
-
-def _ahead(settings: ModelSettings) -> str:
-    """How a model of the hub gets to where the hub cannot be reached."""
-    if not is_hub_id(settings.path):
-        return ""
-    return f"; `lrm-safety fetch {settings.name}` (or `hf download {settings.path}`) brings it into HF_HOME where there is a network"
 
 
 def one_attention_kernel() -> None:
@@ -84,7 +77,9 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
         )
     # Loaders of other libraries raise what they like for a folder that is none or torn.
     except Exception as error:
-        raise ModelError(f"no tokenizer could be loaded from {settings.path}: {first_line(error)}") from error
+        raise ModelError(
+            f"no tokenizer could be loaded from {settings.path}: {first_line(error)}{ahead(settings.path, settings.name)}"
+        ) from error
 
 
 def load_causal_lm(settings: ModelSettings, device: str) -> PreTrainedModel:

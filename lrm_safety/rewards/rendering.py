@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..conversation.template import CLOSE_TAG, OPEN_TAG, ChatTemplate, ControlTokens
 from ..errors import ModelError, RewardError, first_line
+from ..modeling.folder import ahead
 
 TAGS = re.compile(f"{OPEN_TAG}|{CLOSE_TAG}")
 
@@ -20,7 +21,7 @@ def load_reward_tokenizer(path: str, revision: str | None, source: str) -> PreTr
     # Loaders of other libraries raise what they like for a folder that is none or torn.
     except Exception as error:
         raise ModelError(
-            f"{source}: cannot load the tokenizer ({type(error).__name__}: {first_line(error)})"
+            f"{source}: cannot load the tokenizer ({type(error).__name__}: {first_line(error)}){ahead(path)}"
         ) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer

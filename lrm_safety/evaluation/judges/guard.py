@@ -13,7 +13,7 @@ import numpy as np
 
 from ...conversation.template import ChatTemplate, ControlTokens
 from ...errors import ConfigError, JudgeError, ModelError, first_line
-from ...modeling.folder import check_model_folder
+from ...modeling.folder import ahead, check_model_folder
 from ...rewards.conversation import shortened
 from ...settings.evaluation import JudgeSettings
 from ..engine import free_memory
@@ -153,7 +153,7 @@ class GuardJudge:
             tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         # Loaders of other libraries raise what they like for a folder that is none or torn.
         except Exception as error:
-            raise ModelError(f"{source}: cannot load the tokenizer ({first_line(error)})") from error
+            raise ModelError(f"{source}: cannot load the tokenizer ({first_line(error)}){ahead(path)}") from error
         arguments = {**self._family.template_arguments, **(template_arguments or {})}
         self._prompts = GuardPrompts(
             tokenizer, source, arguments, prompt=self._family.prompt, control_texts=self._family.control_texts

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ConfigError, JudgeError, LrmSafetyError, ModelError
+from ...errors import ConfigError, JudgeError, LrmSafetyError, ModelError, first_line
+from ...modeling.folder import ahead
 from ...rewards.conversation import as_conversation
 from ...settings import RewardModelSettings
 from ...settings.components import Dtype
@@ -133,7 +134,9 @@ def _look(path: str, revision: str | None, key: str) -> tuple[PreTrainedTokenize
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
     # Loaders of other libraries raise what they like for a folder that is none or torn.
     except Exception as error:
-        raise ModelError(f"{key}.path={path}: no reward model with its tokenizer can be loaded ({error})") from error
+        raise ModelError(
+            f"{key}.path={path}: no reward model with its tokenizer can be loaded ({first_line(error)}){ahead(path)}"
+        ) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer, getattr(config.get_text_config(), "max_position_embeddings", None)
 
