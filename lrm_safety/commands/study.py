@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from ..files import writing
-from ..lab.reports.sweep import cell, places_of
+from ..lab.reports.sweep import captioned, cell, places_of
 from ..lab.study.run import StepRecord, inherited_lock, run_steps
 from ..lab.study.steps import analysis_of, check_steps, models_of, steps_of
 from ..lab.study.summary import OverSeeds, Summary, summarise
@@ -85,7 +85,7 @@ def _show(summary: Summary, console: Console) -> None:
         places = places_of([one.mean for one in found if one and one.mean is not None])
         cells = [_cell(one, places, signed=column == RL_LESS_SFT) for column, one in zip(columns, found, strict=True)]
         rows.append([name, *cells])
-    print_table(console, "means over seeds [95% interval]", ["figure", *columns], rows)
+    print_table(console, captioned("Means over seeds [95% interval].", rows), ["figure", *columns], rows)
 
 
 def _cell(found: OverSeeds | None, places: int, *, signed: bool) -> str:

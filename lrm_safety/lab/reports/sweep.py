@@ -213,7 +213,7 @@ def _tables(comparison: Comparison, number: str) -> list[Table]:
     made = [
         Table(
             f"configurations{number}",
-            _captioned(HOW, rows),
+            captioned(HOW, rows),
             [*MAIN_HEAD, *comparison.headings],
             rows,
             words=(0, 1),
@@ -226,7 +226,7 @@ def _tables(comparison: Comparison, number: str) -> list[Table]:
         if (found := comparison.differences(row))
     ]
     if less:
-        caption = _captioned(f"Difference from {comparison.reference.name}, paired by seed.", less)
+        caption = captioned(f"Difference from {comparison.reference.name}, paired by seed.", less)
         made.append(
             Table(
                 f"configurations-less{number}",
@@ -264,7 +264,8 @@ def cell(one: Interval | None, places: int = 3, *, signed: bool = False) -> str:
     return f"{told.text} {NO_WIDTH}" if told.interval and len(set(told.interval)) == 1 else str(told)
 
 
-def _captioned(caption: str, rows: Sequence[Sequence[str]]) -> str:
+def captioned(caption: str, rows: Sequence[Sequence[str]]) -> str:
+    """The caption, with the reason for what stands in the place of an interval where it stands there."""
     return caption + ALIKE * any(one.endswith(NO_WIDTH) for row in rows for one in row)
 
 

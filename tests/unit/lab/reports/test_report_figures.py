@@ -49,6 +49,7 @@ from lrm_safety.lab.reports.findings import diagnose_study, evidence_of
 from lrm_safety.lab.reports.folders import Analysis, Study, Subject
 from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.style import looks_of
+from lrm_safety.lab.reports.tables import cell
 from lrm_safety.results import AnalysedModel, Audit, Evaluation, Memorization, Metric, Reflection, ReflectionCell
 
 
@@ -218,6 +219,12 @@ def test_shares_stand_on_0_to_1_and_what_cannot_be_negative_begins_at_0() -> Non
     assert axes[2].get_legend() is None, "one name says nothing"
     assert [label.get_text() for label in axes[0].texts] == ["0.970", "0.940"]
     plt.close("all")
+
+
+def test_runs_that_agree_have_a_reason_in_the_place_of_an_interval() -> None:
+    alike, apart = combine([figure(0.97), figure(0.97)], share=True), combine([figure(0.96), figure(0.98)], share=True)
+    assert str(cell(alike)) == "0.970 (2 runs, no interval: all alike)"
+    assert str(cell(apart)).startswith("0.970 [0.")
 
 
 def test_a_noisy_curve_is_smoothed_and_a_short_one_is_not() -> None:
