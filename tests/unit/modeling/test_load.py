@@ -127,7 +127,7 @@ def test_a_model_of_the_hub_that_is_not_here_names_what_brings_it(tmp_path):
     """As on a node without a network: nothing of the kind is in the cache of the test's process."""
     absent = ModelSettings(name="qwen3_1_7b", path="nobody/no-such-model-of-ours", family="qwen3")
     with pytest.raises(
-        ModelError, match=r"^model.path=nobody/.*; `lrm-safety fetch qwen3_1_7b` or `hf download nobody/"
+        ModelError, match=r"^model.path=nobody/.*reach, `lrm-safety fetch qwen3_1_7b` or `hf download nobody/"
     ):
         check_causal_lm(absent)
     with pytest.raises(ModelError, match=r"^mine: .*`hf download nobody/no-such-model-of-ours`"):
