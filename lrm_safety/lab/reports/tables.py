@@ -71,7 +71,7 @@ def cell(one: Combined | None, paper: str | None = None, *, signed: bool = False
     told = bounded(one.value, one.low, one.high, signed=signed)
     over = (one.over,) if one.num_runs > 1 or one.in_training else ()
     if (
-        one.num_runs > 1 and told.interval and len(set(told.interval)) == 1
+        not signed and one.num_runs > 1 and told.interval and len(set(told.interval)) == 1
     ):  # how far other runs would be, it does not tell
         return Cell(told.text, None, (*over, "no interval: all alike"), paper)
     return Cell(told.text, told.interval, over, paper)
