@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from .quick_imports import imported
 from .settings.paths import configuration_directory
 
 
@@ -21,7 +21,7 @@ class Later:
 
     def __call__(self, *arguments: Any) -> Any:
         module, _, function = self.path.partition(":")
-        return getattr(import_module(f"lrm_safety.{module}"), function)(*arguments)
+        return getattr(imported(f"lrm_safety.{module}"), function)(*arguments)
 
 
 NO_TRAINING = "training had not begun, nothing was lost"

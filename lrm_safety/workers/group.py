@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ..errors import LrmSafetyError, WorkerError
 from ..modeling.distributed import LOOPBACK, address_of
+from ..quick_imports import HELD_VARIABLE
 from ..settings.system import INTERFACE_VARIABLES
 from .every_node import this_node_id
 from .placement import Placement, elsewhere, hosts_of, is_lost, release
@@ -109,7 +110,7 @@ class WorkerGroup:
             scheduling_strategy=PlacementGroupSchedulingStrategy(
                 placement.placement_group, placement_group_bundle_index=placement.first_bundle + position
             ),
-            runtime_env={"env_vars": self._environment},
+            runtime_env={"env_vars": self._environment | {HELD_VARIABLE: "1"}},
         )
         worker = actor.remote(*self._arguments(index))
         if self._watchdog is not None:

@@ -24,6 +24,7 @@ from ..modeling.lora import without_dropout
 from ..modeling.loss import policy_loss, supervised_loss
 from ..modeling.packing import num_tokens, pack_sequences, score_micro_batches, split_scores
 from ..progress import PROGRESS, tells_phases
+from ..quick_imports import release
 from ..rollouts import MicroBatch, MiniBatch, TokenScores, UpdateResult
 from ..weight_sync.backends import is_colocated, transfer_backend
 from .specs import PolicySpec
@@ -54,6 +55,7 @@ class PolicyWorker:
         # Imported here because DeepSpeed chooses its accelerator on import, from what `join` has set.
         from ..modeling.zero import policy_engine
 
+        release()
         self.tokenizer = load_tokenizer(spec.model)
         self.engine = policy_engine(
             spec.model, spec.trainer, spec.cluster.device, temperature=spec.temperature, seed=spec.seed

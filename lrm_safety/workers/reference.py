@@ -9,6 +9,7 @@ from ..modeling.load import freeze, load_causal_lm
 from ..modeling.packing import Forward, score_micro_batches
 from ..modeling.token_logprobs import TokenLogprobs
 from ..progress import tells_phases
+from ..quick_imports import release
 from ..rollouts import MicroBatch, TokenScores
 from .specs import ReferenceSpec
 
@@ -26,6 +27,7 @@ class ReferenceWorker:
 
     def start(self, address: str, port: int) -> None:
         """Load the reference."""
+        release()
         spec = self.spec
         self.device = distributed.prepare_process(spec.cluster, spec.seed + self.rank)
         self.forward: Forward

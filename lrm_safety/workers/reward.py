@@ -11,6 +11,7 @@ from .. import credentials
 from ..errors import RewardError
 from ..modeling import distributed
 from ..progress import tells_phases
+from ..quick_imports import release
 from ..rewards.conversation import Conversation
 from ..rewards.scorer import PrefixScores, Scores, build_scorer
 from .specs import RewardSpec
@@ -34,7 +35,8 @@ class RewardWorker:
     def start(self) -> None:
         """Load the reward models. Raises ConfigError or ModelError."""
         credentials.load()
-        self._mixture = build_scorer(self._spec.reward, self._device)
+        self._mixture = build_scorer(self._spec.reward, self._device)  # each kind imports what it needs
+        release()
 
     def score(
         self, conversations: list[Conversation], prefixes: Sequence[Sequence[Conversation]] | None = None

@@ -12,6 +12,7 @@ from .. import credentials
 from ..errors import ConfigError, InvariantError, LrmSafetyError, WorkerError
 from ..modeling.distributed import memory_usage
 from ..progress import PROGRESS, tells_phases
+from ..quick_imports import release
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds, TokenValues
 from ..settings import RolloutSettings
 from ..weight_sync.backends import HOST_TENSORS, engine_backend, is_colocated
@@ -63,6 +64,7 @@ class RolloutWorker:
             from ..weight_sync.engine import register
 
             register()
+        release()  # vLLM collects everything five times while it starts, seconds where the imports count
         try:
             self._llm = LLM(**engine_arguments(self._spec))
         except (ValueError, RuntimeError, VLLMClientError) as error:
