@@ -11,7 +11,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import controller, demo, evaluation, generation, logprob_memory, observation, packing, peers, sweep, sync, update
+from . import (
+    controller,
+    demo,
+    evaluation,
+    generation,
+    logprob_memory,
+    observation,
+    packing,
+    peers,
+    start,
+    sweep,
+    sync,
+    update,
+)
 from .figures import Context, Figure, NotInstalled, NotMeasured
 from .report import Outcome, exit_status, show, write
 from .system import Systems
@@ -161,6 +174,7 @@ FIGURES = (
         ">=",
         peers.limit_ratio("smollm2"),
     ),
+    Figure("first_update_seconds", "from the command to the first updates, miniature", 20.0, "<=", start.first_update),
     Figure("demo_seconds", "the demo, start to end", None, "<=", demo.measure("seconds")),
     Figure("demo_peak_rss_gib", "its peak memory, all processes, GiB", None, "<=", demo.measure("peak_rss_gib")),
 )
