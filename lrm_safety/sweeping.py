@@ -23,7 +23,7 @@ from .errors import ClusterError, ConfigError, DataError, first_line
 from .files import read_json, read_json_lines
 from .interruption import TRY_AGAIN, Interruption, StopRequested
 from .launching import STOPPED_EXIT_CODE
-from .monitoring.progress import duration
+from .monitoring.progress import START_SILENCE_SECONDS, duration
 from .results import Evaluation
 from .run_folder import ENVIRONMENT
 
@@ -107,6 +107,7 @@ def run_points(
     waiting = deque(point for point in points if point.state == "waiting")
     running: list[Point] = []
     interruption, said, trouble, told_where = Interruption(), time.monotonic(), None, False
+    patience = min(START_SILENCE_SECONDS, SAY_SECONDS)
 
     def tell(line: str) -> None:
         nonlocal said
@@ -132,7 +133,7 @@ def run_points(
             tell(f"{point.name}: {_told(point)}")
 
     def to_the_end() -> None:
-        nonlocal trouble, told_where
+        nonlocal trouble, told_where, patience
         while waiting or running:
             interruption.check()
             try:
@@ -144,7 +145,8 @@ def run_points(
                     tell(f"{first_line(error)}; is asked again for {TROUBLE_SECONDS:g} s")
                 elif time.monotonic() - trouble >= TROUBLE_SECONDS:
                     raise ClusterError(f"{first_line(error)}; the same command goes on with the sweep") from error
-            if running and time.monotonic() - said >= SAY_SECONDS:
+            if running and time.monotonic() - said >= patience:
+                patience = min(2 * patience, SAY_SECONDS)
                 told_where = _say_progress(running, len(waiting), place, tell, told_where)
             if waiting or running:
                 time.sleep(POLL_SECONDS)

@@ -9,7 +9,10 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from rich.console import Console
+
 from ..files import amount
+from ..monitoring.progress import START_SILENCE_SECONDS, waiting
 from ..workers.cluster_survey import SHARED, Survey, survey
 from ..workers.links import Link
 from ..workers.preflight import listed
@@ -32,7 +35,8 @@ class NodesRow(Row):
 
 def cluster_rows(address: str | None, directory: Path | None) -> Iterator[NodesRow]:
     """Every check, those of the cluster first. Raises ClusterError where no cluster can be joined."""
-    found = survey(address, directory, partial(own_rows, directory))
+    with waiting(Console(stderr=True), "asking the nodes of the cluster", START_SILENCE_SECONDS):
+        found = survey(address, directory, partial(own_rows, directory))
     yield overview_row(found)
     yield token_row(found.wants_token)
     yield from silent_rows(found.silent)

@@ -85,7 +85,7 @@ def run_to_export(
             groups = groups_of(interruption.check, on_replacement(run, recorder), lambda: interruption.requested)
             with interruption.handled(), groups:
                 with recorder.phases.startup("start groups"):
-                    groups.start(run.directory)
+                    groups.start(run.directory, lambda left: recorder.phases.now(f"start {', '.join(left)}"))
                 hosts = groups.hosts()
                 folder.tell(hosts=hosts)
                 if len(set(chain(*hosts.values()))) > 1:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..settings import ScheduleSettings, TrackingSettings
-from .progress import SILENCE_SECONDS, Progress, duration, every
+from .progress import SILENCE_SECONDS, START_SILENCE_SECONDS, Progress, duration, every
 from .registry import find
 
 KEY_METRICS = {
@@ -85,7 +85,7 @@ class PlainConsole:
         self._silence_seconds = silence_seconds
         self._spoke = clock()
         self._closing = ExitStack()
-        self._closing.enter_context(every(silence_seconds / 2, self._remind))
+        self._closing.enter_context(every(min(silence_seconds, START_SILENCE_SECONDS) / 2, self._remind))
 
     def phase(self, name: str | None) -> None:
         self._phase = None if name is None else (name, self._clock())
@@ -95,7 +95,8 @@ class PlainConsole:
 
     def _remind(self) -> None:
         phase, now = self._phase, self._clock()
-        if phase is not None and now - max(self._spoke, phase[1]) >= self._silence_seconds:
+        patience = self._silence_seconds if self._started else min(self._silence_seconds, START_SILENCE_SECONDS)
+        if phase is not None and now - max(self._spoke, phase[1]) >= patience:
             self.note(f"{phase[0]}: {duration(now - phase[1])} so far")
 
     def record(self, update: int, metrics: Mapping[str, float]) -> None:

@@ -19,6 +19,9 @@ from ..settings import ScheduleSettings
 SILENCE_SECONDS = 30.0
 """After so long without a word a wait says what it waits for, and for how long it has."""
 
+START_SILENCE_SECONDS = 10.0
+"""The same before there is anything to show, when whoever waits wonders whether it works at all."""
+
 
 class Advance(Protocol):
     """Counts one item done, with its tokens where their speed is to be shown."""
@@ -170,6 +173,11 @@ class Phases:
         """Measure and show a start-up phase of any name, such as "start groups"; all add to time/startup_seconds."""
         with self._running("startup", name):
             yield
+
+    def now(self, label: str) -> None:
+        """Show what the running phase has come to."""
+        self._stack[-1] = (self._stack[-1][0], label)
+        self._listener.phase(label)
 
     def take(self) -> dict[str, float]:
         """Seconds since the last call as metrics, then start from zero.

@@ -7,8 +7,8 @@ import os
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -69,7 +69,13 @@ def join_ray(cluster: ClusterSettings, *, worker_logs: bool = False, key: str = 
             logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it would tell how to opt out
         # "local", because without an address Ray would join any cluster that was started on this machine.
         named = "a local Ray"
-        address, local = "local", {"num_cpus": cluster.local_num_cpus, "include_dashboard": False}
+        address = "local"
+        local = {
+            "num_cpus": cluster.local_num_cpus,
+            "include_dashboard": False,
+            # Processes kept ready for tasks, of which there are none: every actor's has variables of its own.
+            "_system_config": {"prestart_worker_first_driver": False, "enable_worker_prestart": False},
+        }
     try:
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=worker_logs, **local)
     except Exception as error:  # of a node that does not start in time Ray raises a bare Exception
@@ -114,12 +120,14 @@ class StartedGroups(ABC, Generic[Told]):
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def start(self, directory: Path | None = None) -> None:
-        """Reserve everything, load every model; Ray has been joined. After a failure nothing is left behind.
+    def start(self, directory: Path | None = None, on_start: Callable[[list[str]], None] = lambda left: None) -> None:
+        """Reserve everything, load every model; Ray has been joined. After a failure nothing is left behind. `on_start` is told
+        which groups are waited for, and which still are as often as one of them has started.
 
         `directory` is the run's folder, None where the workers write nothing: before any actor starts, every node has to see
         it as the controller does.
         """
+        self._on_start = on_start
         try:
             self._start(directory)
         except BaseException:
@@ -129,6 +137,11 @@ class StartedGroups(ABC, Generic[Told]):
     @abstractmethod
     def _start(self, directory: Path | None) -> None:
         """Reserve and start this run's groups."""
+
+    def _waits_for(self, names: Iterable[str]) -> None:
+        """Say which groups have not started yet, if any."""
+        if left := list(names):
+            self._on_start(left)
 
     def _on_wait(self) -> None:
         """What is done about once a second of every wait."""
@@ -257,6 +270,7 @@ class PolicyOnly(StartedGroups[PolicySpec]):
         spec = replace(self._told, cluster=self.cluster)
         self.policy = PolicyGroup(spec, place["policy"], self._on_wait, self._watch(directory))
         self._groups["policy"] = self.policy
+        self._waits_for(self._groups)
         self.policy.start()
 
 
@@ -271,6 +285,7 @@ class RolloutOnly(StartedGroups[EngineSpec]):
         self._check_nodes(directory)
         self.rollout = RolloutGroup(self._told, place["rollout"], on_wait, self._on_replacement, self._watch(directory))
         self._groups["rollout"] = self.rollout
+        self._waits_for(self._groups)
         self.rollout.start()
 
 
@@ -328,15 +343,19 @@ class Groups(StartedGroups[Settings]):
                 ReferenceSpec.of(settings), place["reference"], on_wait, on_replacement, watchdog
             )
             self._groups["reference"] = self.reference
+        left = list(self._groups)
+        self._waits_for(left)
         if self._takes_turns:
             # One GPU: an engine counts whatever is taken while it starts as its own, so it starts last and alone, after
             # the trainer has moved out.
             self.policy.start()
             self.policy.offload()
-            self._start_together([self._groups[name] for name in ("reward", "reference") if name in self._groups])
+            left.remove("policy")
+            self._waits_for(left)
+            self._start_together([name for name in left if name != "rollout"], left)
             self.rollout.start()
         else:
-            self._start_together(list(self._groups.values()))
+            self._start_together(list(left), left)
 
     def _models(self, group: str) -> dict[str, tuple[str, str | None]]:
         if group != "reward":
@@ -349,13 +368,15 @@ class Groups(StartedGroups[Settings]):
                 found[f"reward.models.{name}.function"] = (model.function, None)
         return found
 
-    def _start_together(self, groups: list[Group]) -> None:
-        with ThreadPoolExecutor(max_workers=len(groups)) as pool:
-            futures = [pool.submit(group.start) for group in groups]
+    def _start_together(self, names: list[str], left: list[str]) -> None:
+        """Start the groups of these names; each is taken out of `left`, which is what the run still waits for."""
+        with ThreadPoolExecutor(max_workers=len(names)) as pool:
+            starting = {pool.submit(self._groups[name].start): name for name in names}
             try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                for future in done:
+                for future in as_completed(starting):
                     future.result()
+                    left.remove(starting[future])
+                    self._waits_for(left)
             except BaseException:
                 self._kill()  # so that the other threads see their actors end and the pool can close
                 raise

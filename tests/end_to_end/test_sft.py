@@ -34,6 +34,7 @@ def arguments(folder: Path, run: str) -> tuple[str, ...]:
 def test_a_stopped_run_goes_on_to_the_same_weights(command: Callable[..., Command], tmp_path: Path) -> None:
     whole = command(*arguments(tmp_path, "whole"))
     assert whole.wait() == 0, whole.output
+    assert "start policy ..." in whole.stdout.splitlines()
     lines = all_metric_lines(tmp_path / "whole")
     losses = [line["sft/loss"] for line in lines if "sft/loss" in line]
     assert len(losses) == UPDATES and losses[-1] < 0.5 * losses[0]

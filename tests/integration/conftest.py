@@ -29,6 +29,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
         environment.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         join_ray(run.settings.cluster, worker_logs=run.settings.tracking.worker_logs)
     with Groups(run.settings) as groups:
-        groups.start()
+        waited_for: list[list[str]] = []
+        groups.start(on_start=waited_for.append)
         groups.policy.publish_weights(groups.rollout)
-        yield Started(run, groups)
+        yield Started(run, groups, waited_for)

@@ -15,6 +15,8 @@ class Started:
 
     run: PreparedRun
     groups: Groups
+    waited_for: list[list[str]]
+    """The groups that had not started yet, as often as that was said."""
 
     def requests(self, count: int, first_seed: int = 0) -> list[GenerationRequest]:
         """One request for each of the first prompts."""

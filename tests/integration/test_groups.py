@@ -69,6 +69,13 @@ def conversations(started: Started, count: int, offset: int = 0) -> list[Convers
     return made
 
 
+def test_the_start_says_which_groups_it_still_waits_for(started: Started) -> None:
+    first, *later = map(set, started.waited_for)
+    assert first == {"policy", "rollout", "reward", "reference"}
+    assert [len(left) for left in later] == [3, 2, 1]
+    assert all(left < before for before, left in zip((first, *later), later, strict=False))
+
+
 def test_every_request_is_answered_once_in_chunks(started: Started) -> None:
     chunks = generate(started, 48)
     assert sorted(rollout.request_id for chunk in chunks for rollout in chunk) == list(range(48))

@@ -264,6 +264,26 @@ def test_a_place_that_refuses_for_a_while_loses_no_point(monkeypatch: pytest.Mon
     assert [point.state for point in made] == ["left running", "left running", "waiting"]
 
 
+def test_a_sweep_speaks_soon_and_then_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, told = [0.0], list[tuple[float, str]]()
+
+    class Lasting(Scripted):
+        def status(self, point: Point) -> int | None:
+            return None if now[0] < 200 else super().status(point)
+
+    def sleep(_: float) -> None:
+        now[0] += 1
+
+    monkeypatch.setattr(
+        "lrm_safety.sweeping.time", SimpleNamespace(monotonic=lambda: now[0], time=lambda: now[0], sleep=sleep)
+    )
+    run_points(points("a"), Lasting(1, {}), retries=0, say=lambda line: told.append((now[0], line)))
+    first, *between, last = told
+    assert (first, last) == ((0, "[0/1] a: started"), (200, "[1/1] a: done"))
+    # After 10 s of silence, then 20, 40, and 60 from there on.
+    assert [at for at, _ in between] == [10, 30, 70, 130, 190] and all("running: a" in line for _, line in between)
+
+
 def test_a_failed_start_is_no_start() -> None:
     class Refusing(Scripted):
         def start(self, point: Point) -> str:

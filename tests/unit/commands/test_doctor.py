@@ -191,7 +191,9 @@ def test_arguments_are_refused_or_answered(monkeypatch: pytest.MonkeyPatch, caps
     ]
 
 
-def test_a_cluster_that_is_not_there_is_blamed_on_the_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_not_there_is_blamed_on_the_argument(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
     with pytest.raises(
         ClusterError, match=r"^--address=127\.0\.0\.1:1: no Ray cluster answers there .*ray start --head"
@@ -199,3 +201,6 @@ def test_a_cluster_that_is_not_there_is_blamed_on_the_argument(monkeypatch: pyte
         subject.doctor(["--cluster", "--address", "127.0.0.1:1"])
     with pytest.raises(ClusterError, match=r"^--address=ray://head:10001: Ray Client "):
         subject.doctor(["--cluster", "--address", "ray://head:10001"])
+    said = capsys.readouterr()
+    # What it does meanwhile is said beside the rows, which another program may read.
+    assert said.out == "" and said.err.splitlines()[0] == "asking the nodes of the cluster ..."

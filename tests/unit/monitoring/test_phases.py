@@ -78,3 +78,16 @@ def test_an_exception_ends_its_phase() -> None:
 def test_an_unknown_phase_is_our_mistake() -> None:
     with pytest.raises(AssertionError, match="unknown phase"), Phases(Listener()).phase("start groups"):
         pass
+
+
+def test_a_phase_can_say_what_it_has_come_to() -> None:
+    clock, listener = Clock(), Listener()
+    phases = Phases(listener, clock)
+    with phases.startup("start groups"):
+        clock.now += 2
+        phases.now("start policy, rollout")
+        clock.now += 3
+        phases.now("start rollout")
+        clock.now += 4
+    assert listener.heard == ["start groups", "start policy, rollout", "start rollout", None]
+    assert phases.take()["time/startup_seconds"] == 9.0

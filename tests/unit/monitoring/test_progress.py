@@ -6,8 +6,10 @@ import io
 import re
 import time
 
+import pytest
 from rich.console import Console
 
+from lrm_safety.monitoring import console as subject
 from lrm_safety.monitoring.console import PlainConsole
 from lrm_safety.monitoring.progress import counted, waiting
 from lrm_safety.settings import ScheduleSettings
@@ -63,3 +65,18 @@ def test_a_phase_of_training_that_lasts_says_so() -> None:
     assert (
         lines[0].startswith("update 1/10") and set(lines[1:]) == {"generate: 0:00:00 so far"} and len(lines) in (2, 3)
     )
+
+
+def test_the_start_speaks_sooner_than_what_comes_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "START_SILENCE_SECONDS", 0.2)
+    console, file = log_file()
+    plain = PlainConsole(ScheduleSettings(max_updates=10), console, silence_seconds=60.0)
+    plain.phase("start rollout")
+    time.sleep(0.5)
+    plain.record(1, {})
+    plain.phase("generate")
+    time.sleep(0.5)
+    plain.close()
+    first, *reminders, last = file.getvalue().splitlines()
+    assert first == "start rollout ..." and last.startswith("update 1/10")
+    assert set(reminders) == {"start rollout: 0:00:00 so far"}
