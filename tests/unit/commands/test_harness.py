@@ -270,12 +270,15 @@ def fails_with_two(settings: Any, resolved: dict[str, Any], folder: RunFolder) -
     return int("mine" in settings.reward.models and settings.seed == 2)
 
 
-def test_a_launcher_of_a_plugin_is_given_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_of_a_plugin_is_given_the_runs(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.setattr(Plugins, "is_in_toplevel_plugins_module", lambda *_: True)  # as if it were installed
     Plugins.instance().register(MadeLauncher)
     ConfigStore.instance().store(
         group="hydra/launcher", name="made", node={"_target_": f"{__name__}.MadeLauncher"}, provider="test"
     )
+    request.addfinalizer(lambda: ConfigStore.instance().repo["hydra"]["launcher"].pop("made.yaml"))
     arguments = ["-m", "hydra/launcher=made", *TRAIN.choices, "+reward.models.mine.kind=python"]
     arguments.append("+reward.models.mine.function=a.b:c")
     assert launch(TRAIN, fails_with_two, [*arguments, "seed=1,2"]) == 1, "the status comes back from elsewhere"
