@@ -153,15 +153,17 @@ def heard() -> Iterator[None]:
     """Around a whole command: SIGTERM and SIGHUP raise StopRequested while nothing else handles them, as during its imports and
     checks, where the system would end the process at once and the run folder would keep its owner."""
     process = os.getpid()
+    in_rays_waits: list[int] = []
 
     def receive(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:  # a child that somebody forked ends as without us
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        stop = StopRequested(number, at_once=True)
-        stop.then = "begins again, or goes on from what was saved before"
-        raise stop
+        if _is_rays(frame):
+            in_rays_waits.append(number)
+            raise KeyboardInterrupt  # the only one that Ray's waits let through
+        raise _before_training(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -171,9 +173,19 @@ def heard() -> Iterator[None]:
         for number in numbers:
             signal.signal(number, receive)
         yield
+    except KeyboardInterrupt:
+        if in_rays_waits:
+            raise _before_training(in_rays_waits[0]) from None
+        raise
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _before_training(number: int) -> StopRequested:
+    stop = StopRequested(number, at_once=True)
+    stop.then = "begins again, or goes on from what was saved before"
+    return stop
 
 
 @contextmanager

@@ -332,8 +332,8 @@ def name_of(job: JobDetails) -> str:
 
 
 def find_job(client: JobSubmissionClient, called: str) -> JobDetails:
-    """The job of this submission id or name, or else the one whose name or id alone ends with it. Of several jobs of one name
-    that which runs, or else the newest, which is said.
+    """The job of this submission id or name, or else the one whose name alone ends with it from one of its / on, or whose id does
+    after its prefix. Of several jobs of one name that which runs, or else the newest, which is said.
 
     Raises:
         ClusterError: there is none, or there are several that are not the same one again.
@@ -341,11 +341,9 @@ def find_job(client: JobSubmissionClient, called: str) -> JobDetails:
     jobs = jobs_of(client)
     found = (
         [job for job in jobs if job.submission_id == called]
-        or [job for job in jobs if name_of(job) == called]
+        or [job for job in jobs if called and name_of(job) == called]
         or [job for job in jobs if name_of(job).endswith(f"/{called}")]
-        or [
-            job for job in jobs if called and (name_of(job).endswith(called) or str(job.submission_id).endswith(called))
-        ]
+        or [job for job in jobs if str(job.submission_id).endswith(f"_{called}")]
     )
     if not found:
         known = ", ".join(name_of(job) or str(job.submission_id) for job in jobs[-5:])

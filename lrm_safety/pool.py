@@ -66,11 +66,6 @@ class Pool:
         """Whether the next batch is whole."""
         return self._num_placed == self._batch_size
 
-    @property
-    def num_missing(self) -> int:
-        """Responses without which the next batch is not whole, at most."""
-        return (self._batch_size - self._num_placed) * self._samples
-
     def take(self) -> list[InFlight]:
         """Hand out the next batch, which is whole, in the order of its places; the one after it is then the next."""
         assert self.is_full, "a batch is taken before it is whole"
@@ -83,7 +78,9 @@ class Pool:
         return taken
 
     def forget(self) -> list[Rollout]:
-        """All that is in flight is to be asked from the beginning again; the answers that it had."""
+        """All that is in flight is to be asked from the beginning again; the answers that it had. Called after `take`, before
+        any other answer."""
+        assert not self._num_placed, "a response of the next batch is forgotten"
         forgotten = [answer for one in self._in_flight.values() for answer in one.answers]
         for one in self._in_flight.values():
             one.answers, one.asked = [], False

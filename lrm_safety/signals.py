@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -26,14 +26,13 @@ def later() -> Iterator[None]:
     def wait(number: int, frame: FrameType | None) -> None:
         came.append(number)
 
-    former = {number: signal.getsignal(number) for number in STOPPING}
-    former = {number: handler for number, handler in former.items() if handler not in (None, signal.SIG_IGN)}
-    for number in former:
-        signal.signal(number, wait)
     try:
-        yield
+        with ExitStack() as back:  # all are put back, though the first may raise at once
+            for number in STOPPING:
+                if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN):
+                    back.callback(signal.signal, number, handler)
+                    signal.signal(number, wait)
+            yield
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])

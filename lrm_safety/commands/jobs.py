@@ -172,7 +172,7 @@ def _logs(arguments: Sequence[str]) -> int:
     client = connect(given.address)
     submission_id = str(find_job(client, given.job).submission_id)
     if given.follow:
-        return _follow(client, submission_id, given.job, given.address)
+        return _follow(client, submission_id, submission_id, given.address)
     sys.stdout.write(client.get_job_logs(submission_id))
     return 0
 

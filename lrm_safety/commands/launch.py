@@ -120,7 +120,8 @@ class Task:
         point = Point(self.names[number].name if self.names else folder.name, tuple(once(words)), folder)
         schedule = getattr(settings, "schedule", None)
         if schedule is not None and not getattr(schedule, "passes", None):
-            point.updates = schedule.max_updates
+            limits = (schedule.max_updates, getattr(schedule, "stop_after_updates", None))
+            point.updates = min(filter(None, limits), default=None)
         if finished(folder, resolved):
             point.state = "done before"
         return point, settings

@@ -104,13 +104,15 @@ def _attention(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """As transformers calls it; without `borders` the rows are padded. `sliding_window` is what it tells flash attention."""
+    """As transformers calls it; without `borders` the rows are padded. `sliding_window` is what it tells flash attention; some
+    models (Qwen2Moe) tell it only to the mask, and keep it in the layer."""
     if borders is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     assert dropout == 0.0, "packed rows are read without dropout"
-    return attend_within(query, key, value, borders, scale=scaling, window=sliding_window), None
+    window: int | None = getattr(module, "sliding_window", None) if sliding_window is None else sliding_window
+    return attend_within(query, key, value, borders, scale=scaling, window=window), None
 
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:

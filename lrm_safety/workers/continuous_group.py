@@ -84,22 +84,24 @@ class ContinuousRolloutGroup(RolloutGroup):
     def cancel(self) -> dict[int, int]:
         """Take back everything that is not answered; by `request_id`, the tokens that had been sampled. Those of a dead engine
         are not known."""
-        tickets = {
-            engine: self._group.submit(engine, "cancel")
-            for engine in range(len(self._turns))
-            if engine not in self._lost and engine not in self._ask_again
-        }
+        # All is forgotten before anything is waited for: who looks for answers in these waits finds none, and gives nothing out.
+        turns = [list(turns) for turns in self._turns]
+        for former in self._turns:
+            former.clear()
+        self._queue.clear()
+        living = [e for e in range(len(turns)) if e not in self._lost and e not in self._ask_again]
+        tickets = {engine: self._group.submit(engine, "cancel") for engine in living}
         sampled: dict[int, int] = {}
         for engine, ticket in tickets.items():
-            while self._turns[engine]:
-                sampled |= {
-                    one.request_id: len(one.response_ids) for one in self._read(engine, self._turns[engine].popleft())
-                }
             try:
+                for turn in turns[engine]:
+                    rollouts: list[Rollout] = self._group.answer(engine, "answered", turn)
+                    sampled |= {one.request_id: len(one.response_ids) for one in rollouts}
                 sampled |= self._group.answer(engine, "cancel", ticket)
             except DEATHS as error:
                 self._lost[engine] = error
-        self._queue.clear()
+            except RayTaskError as error:
+                raise describe("rollout", engine, "cancel", error) from error
         return sampled
 
     def replace_lost(self) -> None:

@@ -58,7 +58,7 @@ def test_jobs_print_their_log_return_their_exit_code_and_are_found_again(reposit
     ]
     again = launch(head, repository_root, {}, "jobs", "logs", "--follow", listed[1]["id"])
     assert again.returncode == 1 and "no such experiment" in again.stdout
-    known = launch(head, repository_root, {}, "jobs", "status", "irst")
+    known = launch(head, repository_root, {}, "jobs", "status", "first")
     assert known.returncode == 0 and f"id         {listed[0]['id']}\n" in known.stdout
     for words, message in (
         (("stop", "first"), "is over already (SUCCEEDED)"),

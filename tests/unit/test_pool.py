@@ -77,7 +77,7 @@ def made(in_flight: int, patience: int = 1) -> tuple[Pool, Any]:
 
 def test_the_first_that_are_answered_are_the_batch() -> None:
     pool, ends = made(4)
-    assert ends(2) == [(0, 2)] and pool.num_missing == 1
+    assert ends(2) == [(0, 2)] and not pool.is_full
     assert ends(0, 3) == [(1, 0)] and pool.is_full
     assert [one.prompt for one in pool.take()] == [2, 0] and pool.carried() == [[1, 0], [3, 0]]
 

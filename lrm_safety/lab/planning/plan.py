@@ -220,10 +220,10 @@ def outlook(settings: Settings) -> list[str]:
     lines = _slow_mamba(settings) if on_gpu and planned.policy.mamba_heads else []
     if on_gpu and gpu_gib is None:
         return lines
+    joined = (settings.cluster.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
     try:
         refuse_what_cannot_fit(planned, settings, psutil.virtual_memory().total)
     except ConfigError as error:
-        joined = (settings.cluster.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
         if not joined and _certainly(planned, settings):
             raise
         lines.append(f"{error} (an estimate; `lrm-safety plan` with the same arguments shows it)")
@@ -233,6 +233,7 @@ def outlook(settings: Settings) -> list[str]:
             lines.append(
                 f"fits by the plan: at most {fullest.peak_bytes / GIB:.1f} of {assumed.gpu_memory_gib:.1f} GiB on a GPU "
                 f"({' + '.join(fullest.groups)}); a KV cache of {planned.kv_tokens:,} tokens an engine"
+                + (" (an estimate for GPUs like this machine's)" if joined else "")
             )
     return lines
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import tiny_model, tiny_qwen
 from torch import Tensor
-from transformers import Gemma3ForCausalLM, MistralForCausalLM, Qwen2ForCausalLM
+from transformers import Gemma3ForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen2MoeForCausalLM
 
 from lrm_safety.modeling.packed_attention import Borders, attend_by_sequence, attend_within, borders_for
 from lrm_safety.modeling.packing import pack
@@ -79,6 +79,19 @@ WINDOWED = {
         use_sliding_window=True,
         sliding_window=4,
         layer_types=["sliding_attention", "full_attention"],
+    ),
+    # Told to the mask alone.
+    "qwen2_moe": lambda: tiny_model(
+        Qwen2MoeForCausalLM,
+        seed=0,
+        initializer_range=0.3,
+        use_sliding_window=True,
+        sliding_window=4,
+        layer_types=["sliding_attention", "full_attention"],
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        num_experts=2,
+        num_experts_per_tok=1,
     ),
     "gemma3": lambda: tiny_model(
         Gemma3ForCausalLM, seed=0, initializer_range=0.3, sliding_window=4, query_pre_attn_scalar=8

@@ -4,7 +4,7 @@ once, by an engine that has the weights that all have."""
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +36,7 @@ class MadeEngines:
         self.versions = [0] * number
         self.lives = [0] * number
         self.pace = 2
+        self.on_wait: Callable[[], object] = lambda: None
         self.published = 0
 
     def __len__(self) -> int:
@@ -87,6 +88,7 @@ class MadeEngines:
         self.versions[engine] = version
 
     def answer(self, engine: int, method: str, call: Any) -> Any:
+        self.on_wait()
         return call()
 
     def gather(self, calls: Sequence[Any], *_: Any) -> list[Any]:
@@ -236,6 +238,23 @@ def test_what_is_cancelled_is_never_answered(made: Any, places: int | None) -> N
     while rollouts := group.answered():
         seen += numbers(rollouts)
     assert sorted(seen) == [0, 1, 2]
+
+
+def test_who_looks_for_answers_while_it_is_cancelled_finds_none_and_gives_nothing_out(made: Any) -> None:
+    """The controller reads answers in every wait, so also in those for what is cancelled."""
+    group = made(2, places=2)
+    group.begin(requests(12), SAMPLING)
+    seen: list[Rollout] = []
+    group._group.on_wait = lambda: seen.extend(group.answered())
+    before = [list(each) for each in group._group.given]
+    sampled = group.cancel()
+    assert not seen and group._group.given == before and set(sampled) == {name for each in before for name in each}
+    group._group.on_wait = lambda: None
+    group.begin(requests(12), SAMPLING)  # the same numbers once more
+    answered: list[int] = []
+    while rollouts := group.answered():
+        answered += numbers(rollouts)
+    assert sorted(answered) == list(range(12))
 
 
 def test_cancelling_goes_on_where_an_engine_is_dead(made: Any) -> None:
