@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lrm_safety.preparation import PreparedRun
 from lrm_safety.rollouts import GenerationRequest
@@ -15,7 +15,7 @@ class Started:
 
     run: PreparedRun
     groups: Groups
-    waited_for: list[list[str]]
+    waited_for: list[list[str]] = field(default_factory=list)
     """The groups that had not started yet, as often as that was said."""
 
     def requests(self, count: int, first_seed: int = 0) -> list[GenerationRequest]:

@@ -263,7 +263,7 @@ def difference_table(study: Study) -> Table:
         "p: McNemar's or the sign-flip test. Better or worse: the interval excludes 0, and p is below 0.05 where there is one."
     )
     head = ["models", *(_heading(*one, study) for one in columns)]
-    return Table("differences", caption, head, rows, spare=max(len(columns) - 1, 0))
+    return Table("differences", caption, head, rows)
 
 
 def _heading(benchmark: str, figure: str, study: Study) -> str | tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,13 @@ from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.style import looks_of
 from lrm_safety.lab.reports.tables import cell
 from lrm_safety.results import AnalysedModel, Audit, Evaluation, Memorization, Metric, Reflection, ReflectionCell
+
+
+@pytest.fixture(autouse=True)
+def no_picture_stays() -> Iterator[None]:
+    """pyplot keeps what nobody closes, and other tests look whether it holds anything."""
+    yield
+    plt.close("all")
 
 
 def test_combining_leaves_out_what_is_null() -> None:
