@@ -66,7 +66,7 @@ def staleness_metrics(batch: RolloutBatch, max_staleness: int) -> dict[str, floa
 
 def cut_off_metrics(taken: Sequence[InFlight], iteration: int, num_cut: int) -> dict[str, float]:
     """Of a batch that did not wait for all: what it left to later ones, and how those differ that were left to it."""
-    lengths = {True: [], False: []}  # type: dict[bool, list[int]]
+    lengths: dict[bool, list[int]] = {True: [], False: []}
     for one in taken:
         lengths[one.begun < iteration] += [len(answer.response_ids) for answer in one.answers]
     metrics = {

@@ -90,7 +90,7 @@ def submit(arguments: Sequence[str]) -> int:
     if not given.wait:
         print(f"follow it: {jobs_command('logs --follow', submission_id, given.address)}")
         return 0
-    return _follow(client, submission_id, submission_id, given.address)
+    return _follow(client, submission_id, given.address)
 
 
 def _submit_options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -172,7 +172,7 @@ def _logs(arguments: Sequence[str]) -> int:
     client = connect(given.address)
     submission_id = str(find_job(client, given.job).submission_id)
     if given.follow:
-        return _follow(client, submission_id, submission_id, given.address)
+        return _follow(client, submission_id, given.address)
     sys.stdout.write(client.get_job_logs(submission_id))
     return 0
 
@@ -200,12 +200,12 @@ def _stop(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _follow(client: JobSubmissionClient, submission_id: str, called: str, address: str | None) -> int:
+def _follow(client: JobSubmissionClient, submission_id: str, address: str | None) -> int:
     """The exit code of the job; 130 after Ctrl-C, which leaves it running."""
     try:
         return follow(client, submission_id, address)
     except KeyboardInterrupt:
-        print(f"\nthe job goes on; stop it: {jobs_command('stop', called, address)}", file=sys.stderr)
+        print(f"\nthe job goes on; stop it: {jobs_command('stop', submission_id, address)}", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
 
 

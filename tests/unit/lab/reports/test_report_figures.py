@@ -207,7 +207,6 @@ def test_many_bars_become_dots(groups: int, dots: bool) -> None:
     assert [len(line.get_xdata()) for line in markers] == ([groups] * 2 if dots else [])
     assert figure.get_size_inches()[1] < 20
     assert all(label.get_text().count("\n") == 1 for label in axes.get_yticklabels())
-    plt.close(figure)
 
 
 def test_shares_stand_on_0_to_1_and_what_cannot_be_negative_begins_at_0() -> None:
@@ -226,7 +225,6 @@ def test_shares_stand_on_0_to_1_and_what_cannot_be_negative_begins_at_0() -> Non
     assert axes[3].get_ylim()[0] == 0 and axes[4].get_ylim()[0] < -5
     assert axes[2].get_legend() is None, "one name says nothing"
     assert [label.get_text() for label in axes[0].texts] == ["0.970", "0.940"]
-    plt.close("all")
 
 
 def test_runs_that_agree_have_a_reason_in_the_place_of_an_interval() -> None:
@@ -245,7 +243,6 @@ def test_a_noisy_curve_is_smoothed_and_a_short_one_is_not() -> None:
     short = curves({"rl": [noisy[:14]]}, looks_of(["rl"]), title="", y_label="")
     (line,) = short.axes[0].get_lines()
     assert list(line.get_ydata()) == [value for _, value in noisy[:14]] and line.get_marker() == "^"
-    plt.close("all")
 
 
 def test_phases_stand_on_one_another() -> None:
@@ -269,7 +266,6 @@ def test_runs_without_a_common_update_have_no_mean() -> None:
     assert lines == [[(1, 0.1), (3, 0.2)], [(2, 0.5), (4, 0.6)], []]
     (label,) = axes.get_legend_handles_labels()[1]
     assert "mean" not in label
-    plt.close(drawn)
 
 
 def test_folders_join_by_name_in_the_order_of_roles(tmp_path: Path) -> None:
