@@ -1,7 +1,7 @@
 """What the rules read, and what they say: figures that know where they come from.
 
 An evaluation inside training is one of many over few questions, so the rules ask more of it: a figure counts as changed
-only if the last two evaluations both say so, and only beyond what so many questions vary by chance.
+only if the last two evaluations after the first both say so, and only beyond what so many questions vary by chance.
 """
 
 from __future__ import annotations
@@ -179,34 +179,41 @@ Point = tuple[int, float]
 
 
 def in_training(evidence: Evidence) -> tuple[Evaluated, Evaluated] | None:
-    """The first evaluation and, figure by figure, the better of the last two; None with fewer than three of them."""
+    """The first evaluation and, figure by figure, the better of the last two after it; None with fewer than two of them."""
     first: dict[str, Measures] = {}
     last: dict[str, Measures] = {}
-    updates: list[int] = []
+    begun: set[int] = set()
+    ended: set[int] = set()
     for metric in evidence.training:
         group, _, name = metric.partition("/")
         role = evidence.kinds.get(name)
-        if group != "evaluation" or role is None or len(points := evidence.points(metric)) < 3:
+        if group != "evaluation" or role is None or len(points := evidence.points(metric)) < 2:
             continue
         counts = evidence.points(f"{metric}/{NUM_QUESTIONS}")
         num_questions = int(counts[-1][1]) if counts else 0
         pick = min if role in LOWER_IS_BETTER else max
-        before, after = {PRIMARY: points[0][1]}, {PRIMARY: pick(value for _, value in points[-2:])}
+        before, after = {PRIMARY: points[0][1]}, {PRIMARY: pick(value for _, value in last_two(points))}
         for rate, values in _rates(evidence, metric):
-            before[rate], after[rate] = values[0][1], min(value for _, value in values[-2:])
+            before[rate], after[rate] = values[0][1], min(value for _, value in last_two(values))
         for side, found in ((first, before), (last, after)):
             metrics = {figure: Metric(value, None, None, num_questions) for figure, value in found.items()}
             side[name] = Measures(role, PRIMARY, metrics)
-        updates = sorted({*updates, points[0][0], points[-2][0], points[-1][0]})
+        begun.add(points[0][0])
+        ended |= {update for update, _ in last_two(points)}
     if not first:
         return None
     source = evidence.training_source
+    *_, end = updates = sorted(ended)
+    when = f"update {end}" if len(updates) == 1 else f"the better of updates {updates[-2]} and {end}"
     return (
-        Evaluated(f"{source}, update {updates[0]}", first, evidence.judges, in_training=True),
-        Evaluated(
-            f"{source}, the better of updates {updates[-2]} and {updates[-1]}", last, evidence.judges, in_training=True
-        ),
+        Evaluated(f"{source}, update {min(begun)}", first, evidence.judges, in_training=True),
+        Evaluated(f"{source}, {when}", last, evidence.judges, in_training=True),
     )
+
+
+def last_two(points: Sequence[Point]) -> Sequence[Point]:
+    """The last two, of two the second alone: the first is what they are compared with and never one of them."""
+    return points[1:][-2:]
 
 
 def difference_interval(
@@ -234,4 +241,4 @@ def difference_interval(
 def _rates(evidence: Evidence, metric: str) -> list[tuple[str, Sequence[Point]]]:
     prefix = f"{metric}/"
     names = [name for name in evidence.training if name.startswith(f"{prefix}rate/")]
-    return [(name.removeprefix(prefix), points) for name in names if len(points := evidence.points(name)) > 2]
+    return [(name.removeprefix(prefix), points) for name in names if len(points := evidence.points(name)) > 1]

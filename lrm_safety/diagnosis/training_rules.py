@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .evidence import Evidence, Finding, Measured, difference_interval, in_training
+from .evidence import Evidence, Finding, Measured, difference_interval, in_training, last_two
 from .thresholds import (
     COLLAPSED_ENTROPY,
     ENTROPY_GONE,
@@ -142,13 +142,14 @@ def entropy_collapse(evidence: Evidence) -> list[Finding]:
 
 
 def overfitting(evidence: Evidence) -> list[Finding]:
-    """Supervised: the held-out loss has turned and rises, in the last two validations."""
+    """Supervised: the held-out loss has turned and rises, in the last two validations after the first."""
     points = evidence.points("sft/validation_loss")
-    if len(points) < 3:
+    if len(points) < 2:
         return []
     best = min(points, key=lambda point: point[1])
-    latest = min(points[-2:], key=lambda point: point[1])
-    if best[1] <= 0 or best in points[-2:]:
+    ended = last_two(points)
+    latest = min(ended, key=lambda point: point[1])
+    if best[1] <= 0 or best in ended:
         return []
     level = THRESHOLDS["overfitting"].level(round(latest[1] / best[1] - 1, 12))
     if not level:

@@ -437,7 +437,8 @@ def inside(n: int | None = 100, **benchmarks: list[float]) -> dict[str, list[tup
         (10_000, [0.97, 0.95, 0.95], ["warn"]),
         (100, [0.97, 0.80, 0.80], ["fail"]),
         (100, [0.97, 0.80, 0.95], []),  # the last two evaluations have to agree
-        (100, [0.97, 0.80], []),  # and there have to be two after the first
+        (100, [0.97, 0.80], ["fail"]),  # of two the second is judged, never the first against itself
+        (100, [0.97, 0.95], []),
         (None, [0.97, 0.80, 0.80], []),  # nobody knows over how many questions
     ],
 )
@@ -446,7 +447,8 @@ def test_reasoning_inside_training(n: int | None, values: list[float], level: li
     assert levels(found) == level and all(one.rule == "reasoning_loss" for one in found)
     if found:
         assert [one.value for one in found[0].evidence] == [values[0], values[-1]]
-        assert found[0].evidence[1].source == "metrics.jsonl, the better of updates 10 and 20"
+        last = "the better of updates 10 and 20" if len(values) > 2 else "update 10"
+        assert [one.source for one in found[0].evidence] == ["metrics.jsonl, update 0", f"metrics.jsonl, {last}"]
 
 
 def test_an_evaluation_on_its_own_is_asked_instead_of_the_one_inside_training() -> None:
@@ -470,6 +472,9 @@ def test_the_interval_inside_training_by_hand() -> None:
         ({"xstest": [0.30, 0.30, 0.28]}, []),  # the base's own refusals are not the training's doing
         ({"benign": [0.98, 0.7, 0.72]}, ["over_refusal"]),
         ({"benign": [0.98, 0.93, 0.95]}, []),
+        # a fall of 0.14 with a half width of 1.96 x sqrt(0.98 x 0.02 / 100 + 0.84 x 0.16 / 100) = 0.077
+        ({"benign": [0.98, 0.84]}, ["over_refusal"]),
+        ({"benign": [0.98, 0.94]}, []),
     ],
 )
 def test_refusals_inside_training(series: dict[str, list[float]], rules: list[str]) -> None:
@@ -499,6 +504,9 @@ def test_formats_inside_training() -> None:
     rates = {"evaluation/safety/rate/no_trace": [(0, 0.0), (10, 0.5), (20, 0.4)]}
     (found,) = diagnose(Evidence(kinds=KINDS, training=series | rates))
     assert found.rule == "trace_format" and found.level == "fail" and "to 40%" in found.text
+    first_and_last = {"evaluation/safety/rate/no_trace": [(0, 0.0), (10, 0.5)]}
+    (found,) = diagnose(Evidence(kinds=KINDS, training=inside(100, safety=[0.5, 0.9]) | first_and_last))
+    assert found.rule == "trace_format" and "to 50%" in found.text
 
 
 def hacked(judge: list[float], n: int | None = None, rises_at: int = 10) -> Evidence:
@@ -514,7 +522,8 @@ def test_hacking_inside_training() -> None:
     assert reward_hacking(hacked([0.97, 0.97, 0.97])) == [], "a judge at its ceiling cannot follow"
     assert levels(reward_hacking(hacked([0.6, 0.3, 0.3], n=100))) == ["fail"]
     assert levels(reward_hacking(hacked([0.6, 0.56, 0.55], n=100))) == ["warn"], "four of a hundred are chance"
-    assert reward_hacking(hacked([0.3, 0.3])) == []
+    assert levels(reward_hacking(hacked([0.6, 0.3], n=100, rises_at=5))) == ["fail"], "the second of two is judged"
+    assert reward_hacking(hacked([0.3])) == []
 
 
 def test_a_reward_that_rose_after_the_last_evaluation_is_not_held_against_it() -> None:
@@ -538,12 +547,16 @@ def test_a_family_without_room_is_no_failed_transfer() -> None:
         ([2.0, 1.4, 1.43, 1.44], ["warn"]),
         ([2.0, 1.4, 1.55, 1.6], ["fail"]),  # 1.4 x 1.1 = 1.54
         ([2.0, 1.4, 1.6], []),  # one validation alone
+        ([1.4, 1.6], ["fail"]),  # unless there is no other
+        ([1.4, 1.42], []),
+        ([1.4], []),
     ],
 )
 def test_overfitting(losses: list[float], level: list[str]) -> None:
     training = {"sft/validation_loss": [(10 * i, loss) for i, loss in enumerate(losses)]}
     found = overfitting(Evidence(kinds=KINDS, training=training))
-    assert levels(found) == level and all("update 10" in one.text for one in found)
+    lowest = 10 * losses.index(min(losses))
+    assert levels(found) == level and all(f"update {lowest} (1.4" in one.text for one in found)
 
 
 def test_diagnose_puts_failures_first() -> None:
