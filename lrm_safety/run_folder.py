@@ -387,4 +387,9 @@ def this_system() -> str:
 
 def now() -> str:
     """The time, in UTC to the second."""
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return as_told(datetime.now(UTC))
+
+
+def as_told(time: datetime) -> str:
+    """A time in UTC as the folder's files have it: the later, the greater as text."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC")

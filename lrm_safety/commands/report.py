@@ -68,7 +68,8 @@ def _report(study: Study, output: Path | None, title: str) -> None:
         show(table, console)
     for line in notes:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-    _show_findings(findings, console)
+    if findings or study.has_figures:
+        _show_findings(findings, console)
     if output is not None:
         console.print(
             f"report: {page}\nfigures: {output}/figures\ntables: {output}/report.md, {output}/report.json",

@@ -47,7 +47,14 @@ class Run:
     bytes: int
     """On the disk, with everything below."""
     started: str
+    recorded: str
+    """When the last record of its metrics was written; empty where there is none."""
     ended: str | None
+
+    @property
+    def last(self) -> str:
+        """The last that is known of it: its end, its last record or its start."""
+        return max(self.started, self.recorded, self.ended or "")
 
 
 def runs(arguments: list[str]) -> int:
@@ -77,9 +84,9 @@ def runs(arguments: list[str]) -> int:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """The runs in and below a folder, in the order of their last starts."""
+    """The runs in and below a folder, in the order of the last that is known of them."""
     places = {path.parent for record in (ENVIRONMENT, ERROR, OWNER) for path in folder.rglob(record)}
-    return sorted((_read(folder, place) for place in places), key=lambda one: (one.started, one.name))
+    return sorted((_read(folder, place) for place in places), key=lambda one: (one.last, one.name))
 
 
 def _read(above: Path, folder: Path) -> Run:
@@ -88,7 +95,7 @@ def _read(above: Path, folder: Path) -> Run:
     line = owner.command if owner else str(start.get("command", ""))
     command = next(iter(shlex.split(line)[1:]), "")
     state, reason = _ended(folder, start, command)
-    updates, planned = _updates(folder)
+    updates, planned, recorded = _updates(folder)
     benchmark, safety = _safety(folder)
     return Run(
         name=folder.absolute().name if folder == above else str(folder.relative_to(above)),
@@ -102,6 +109,7 @@ def _read(above: Path, folder: Path) -> Run:
         safety=safety,
         bytes=_size(folder),
         started=owner.since if owner else str(start.get("started", "")),
+        recorded=recorded,
         ended=None if owner else start.get("ended"),
     )
 
@@ -127,12 +135,14 @@ def _ended(folder: Path, start: Mapping[str, Any], command: str) -> tuple[State,
     return ("finished" if status == 0 or command == "audit-reward" else "failed"), ""
 
 
-def _updates(folder: Path) -> tuple[int | None, int | None]:
+def _updates(folder: Path) -> tuple[int | None, int | None, str]:
+    """How far it came, how far it was to come, and when it last wrote a record."""
     try:
         run = read_run(folder)
     except LrmSafetyError:
-        return None, None
-    return max((points[-1][0] for points in run.series.values() if points), default=0), run.planned_updates
+        return None, None, ""
+    done = max((points[-1][0] for points in run.series.values() if points), default=0)
+    return done, run.planned_updates, run.recorded
 
 
 def _safety(folder: Path) -> tuple[str | None, float | None]:
@@ -167,5 +177,5 @@ def _row(run: Run) -> list[str]:
     if run.updates is not None and run.planned_updates is not None:
         updates = f"{updates}/{run.planned_updates}"
     safety = "" if run.safety is None else f"{run.benchmark} {run.safety:.3f}"
-    last = (run.ended or run.started)[len("2026-") : len("2026-11-28 22:14")]  # day and minute, UTC
+    last = run.last[len("2026-") : len("2026-11-28 22:14")]  # day and minute, UTC
     return [run.name, run.command, run.state, updates, safety, told_bytes(run.bytes), last]

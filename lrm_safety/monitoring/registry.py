@@ -88,7 +88,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("train/lr_max", "1", "The largest of any update."),
     Metric("train/num_skipped", "updates", "Updates that were skipped: loss or gradient no finite number.", 0.0, 0.0),
     Metric("train/ratio_mean", "1", "Mean of rho, the probability ratio of new and sampling policy.", 0.9, 1.1),
-    Metric("train/ratio_max", "1", "Largest rho.", None, 10.0),
+    Metric("train/ratio_max", "1", "Largest rho, the probability ratio of new and sampling policy.", None, 10.0),
     Metric("train/clip_fraction_low", "fraction", "Tokens whose surrogate was clipped at 1 - clip_low.", 0.0, 0.3),
     Metric("train/clip_fraction_low_max", "fraction", "The largest of any update.", 0.0, 0.5),
     Metric("train/clip_fraction_high", "fraction", "Tokens whose surrogate was clipped at 1 + clip_high.", 0.0, 0.3),
@@ -373,10 +373,15 @@ def unhealthy(metrics: Mapping[str, float]) -> list[Alarm]:
     """All metrics outside their healthy range, in the order given; NaN and infinities are always outside."""
     found = ((find(name), name, value) for name, value in metrics.items())
     return [
-        Alarm(name, value, f"{name} = {value:.4g} {metric.unit}, healthy {healthy_range(metric)}: {metric.description}")
+        Alarm(name, value, f"{name} = {_told(value, metric)}, healthy {healthy_range(metric)}: {metric.description}")
         for metric, name, value in found
         if not metric.healthy(value)
     ]
+
+
+def _told(value: float, metric: Metric) -> str:
+    """With its unit, where it has one."""
+    return f"{value:.4g}" if metric.unit == "1" else f"{value:.4g} {metric.unit}"
 
 
 def healthy_range(metric: Metric) -> str:

@@ -142,7 +142,7 @@ def diagnosis(study: Study, album: Album) -> list[Part]:
     )
     cards: list[Part] = [_card(seen) for seen in diagnose_study(study)]
     audits = [part for i, one in enumerate(study.of_kind(Audit)) for part in _audit(one, i)]
-    return [*(cards or [Text(nothing, "fine")]), *audits]
+    return [*(cards or ([Text(nothing, "fine")] if study.has_figures else [])), *audits]
 
 
 def _card(seen: Seen) -> Card:

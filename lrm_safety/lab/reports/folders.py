@@ -16,6 +16,7 @@ from ...errors import DataError, first_line
 from ...files import read_json
 from ...monitoring.metrics_file import whole_lines
 from ...results import Audit, Evaluation, Memorization, Reflection
+from ...run_folder import as_told, at_work
 
 ROLES = ("base", "sft", "rl")
 """Names that the paper's figures belong to, in the order of the rows."""
@@ -33,8 +34,8 @@ class TrainingRun:
     series: Series
     config: dict[str, Any]
     """Its config.yaml; empty where there is none."""
-    ended: str = ""
-    """The day of its last record, empty where none says it."""
+    recorded: str = ""
+    """When its last record was written, as run_folder tells times; empty where none says it."""
     given: str = ""
     """The name that the user gave it; empty: none."""
 
@@ -160,6 +161,13 @@ class Study:
         return (Analysis(one.folder, found) for one in self.analyses if isinstance(found := one.results, kind))
 
     @property
+    def has_figures(self) -> bool:
+        """Whether there is anything that a diagnosis could read: an update, an evaluation, an analysis."""
+        return bool(self.analyses) or any(
+            one.evaluations or any(run.updates for run in one.runs) for one in self.subjects
+        )
+
+    @property
     def base(self) -> Subject | None:
         """The first evaluated subject whose role is base."""
         return next((one for one in self.subjects if one.role == "base" and one.evaluations), None)
@@ -213,8 +221,11 @@ def is_reward_training(folder: Path) -> bool:
 
 
 def stopped(run: TrainingRun, planned: int) -> str:
-    """How a run that ended early is told of."""
-    return f"stopped at update {run.updates} of {planned}" if run.updates else "stopped before its first record"
+    """How a run that has not come to its end is told of: one that ended early, or one that is at work."""
+    lacking = "update" if run.series else "record"
+    if at_work(run.folder):
+        return f"is still running, {f'at update {run.updates} of {planned}' if run.updates else f'no {lacking} yet'}"
+    return f"stopped at update {run.updates} of {planned}" if run.updates else f"stopped before its first {lacking}"
 
 
 def read_run(folder: Path) -> TrainingRun:
@@ -222,8 +233,8 @@ def read_run(folder: Path) -> TrainingRun:
     path = folder / "metrics.jsonl"
     series = read_series(path)
     times = re.findall(r'"time": ?(\d{9,})', path.read_text(encoding="utf-8", errors="replace"))
-    ended = str(datetime.fromtimestamp(int(times[-1]), UTC).date()) if times else ""
-    return TrainingRun(folder, series, read_config(folder), ended)
+    recorded = as_told(datetime.fromtimestamp(int(times[-1]), UTC)) if times else ""
+    return TrainingRun(folder, series, read_config(folder), recorded)
 
 
 def read_series(path: Path) -> Series:

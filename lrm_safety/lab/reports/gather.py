@@ -122,7 +122,8 @@ def _leave_out_stopped(subject: Subject) -> list[str]:
     notes = []
     for run in list(subject.runs):
         planned = run.planned_updates or furthest
-        if run.updates < min(planned, furthest) or not (run.folder / "metrics.jsonl").is_file():
+        begun = run.series or (subject.evaluations and (run.folder / "metrics.jsonl").is_file())
+        if run.updates < min(planned, furthest) or not begun:
             subject.runs.remove(run)
             notes.append(f"{subject.name}: the run in {run.folder} {stopped(run, planned)} and is left out")
         elif run.updates < planned:

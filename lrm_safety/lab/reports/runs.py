@@ -53,7 +53,7 @@ def trained(study: Study, album: Album) -> list[Part]:
                 _rewards(config),
                 _updates(subject.runs),
                 str(max(len(subject.runs), len(subject.evaluations))),
-                max((run.ended for run in subject.runs), default=""),
+                max((run.recorded for run in subject.runs), default="")[: len("2026-11-28")],
             ]
         )
     head = ["model", "method", "from", "on", "reward", "updates", "runs", "last record"]

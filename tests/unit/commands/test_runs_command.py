@@ -64,13 +64,28 @@ def test_every_state_by_what_the_folder_says(tmp_path: Path) -> None:
         "whole": "finished",
         "now": "running",
     }
-    assert list(found) == ["sweep/seed-1", "again", "killed", "bad", "audit", "whole", "now"], "by their last starts"
+    assert list(found) == ["sweep/seed-1", "again", "killed", "bad", "audit", "whole", "now"], (
+        "by the last that is known of each"
+    )
     assert found["bad"].reason == "x: raised KeyError: 'y'"
     assert [one.command for one in found.values()] == ["train"] * 4 + ["audit-reward", "train", "train"]
     whole = found["whole"]
     assert (whole.updates, whole.planned_updates, whole.benchmark, whole.safety) == (120, 120, "requests", 0.62)
     assert (found["audit"].updates, found["audit"].safety) == (None, None)
     assert found["now"].ended is None and found["now"].started > whole.started
+
+
+def test_a_run_at_work_was_last_seen_at_its_newest_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with owned(tmp_path / "long", ["train"]) as long, owned(tmp_path / "short", ["train"]):
+        began = find_runs(tmp_path)
+        record = json.dumps({"update": 1, "time": 1893456000.5, "train/loss": 0.1})  # 2030-01-01 00:00:00
+        (long.path / "metrics.jsonl").write_text(record + "\n")
+        found = find_runs(tmp_path)
+        assert main(["runs", str(tmp_path)]) == 0
+    assert [one.name for one in began] == ["long", "short"] and [one.name for one in found] == ["short", "long"]
+    assert (found[1].state, found[1].recorded) == ("running", "2030-01-01 00:00:00 UTC")
+    assert found[1].last > found[1].started == found[0].last
+    assert "01-01 00:00" in capsys.readouterr().out
 
 
 def test_an_evaluation_tells_its_safety(tmp_path: Path) -> None:

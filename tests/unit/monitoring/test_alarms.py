@@ -8,8 +8,10 @@ from lrm_safety.monitoring.registry import Alarms, unhealthy
 def test_unhealthy_names_value_range_and_meaning() -> None:
     alarms = unhealthy({"train/ratio_mean": 1.5, "train/lr": 1e9, "kl/k1": 0.1, "train/ratio_max": 12.0})
     assert [alarm.name for alarm in alarms] == ["train/ratio_mean", "train/ratio_max"]
-    assert alarms[0].text.startswith("train/ratio_mean = 1.5 1, healthy 0.9 to 1.1: Mean of rho")
-    assert "healthy at most 10:" in alarms[1].text
+    assert alarms[0].text.startswith("train/ratio_mean = 1.5, healthy 0.9 to 1.1: Mean of rho")
+    assert "train/ratio_max = 12, healthy at most 10:" in alarms[1].text
+    (far,) = unhealthy({"kl/k3": 99.0})
+    assert far.text.startswith("kl/k3 = 99 nats/token, healthy ")
     assert all("\n" not in alarm.text for alarm in alarms)
 
 

@@ -18,6 +18,7 @@ from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.record import Report
 from lrm_safety.lab.reports.sweep import Comparison, cell, changes, places_of, tables
 from lrm_safety.lab.reports.sweep import compare as compare_runs
+from lrm_safety.run_folder import owned
 
 BASE = {
     "model": {"name": "tiny"},
@@ -203,6 +204,28 @@ def test_a_run_without_a_record_is_named(sweep: Path) -> None:
         (sweep / name / "config.yaml").write_text(text)
     found = compare([sweep])
     assert found.left_out == [f"{sweep / 'a torn start'}: stopped before its first record"] and len(found.rows) == 3
+
+
+def test_runs_at_work_are_not_told_as_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file of records is there, empty, before the first record; an evaluation at update 0 is no update."""
+    idle, young, half = tmp_path / "idle", tmp_path / "young", tmp_path / "half"
+    with owned(idle, ["train"]), owned(young, ["train"]), owned(half, ["train"]):
+        made_run(young, 0, [0.1], clip_high=0.3)
+        made_run(half, 0, [0.1, 0.2], clip_high=0.4)
+        for file, text in (("config.yaml", json.dumps(BASE | {"trainer": {}, "data": {}})), ("metrics.jsonl", "")):
+            (idle / file).write_text(text)
+        with pytest.raises(ConfigError, match=r"no run has a record yet: .*idle is still running, no record yet"):
+            gather([str(idle)])
+        assert gather([str(idle), str(half)]).notes == [
+            f"idle: the run in {idle} is still running, no record yet and is left out",
+            f"half: the run in {half} is still running, at update 2 of 4",
+        ]
+        assert cli.main(["report", str(young), "--no-page"]) == 0
+        alone = capsys.readouterr().out
+        assert f"the run in {young} is still running, no update yet" in alone and "diagnosis:" not in alone
+        assert cli.main(["report", str(half), "--no-page"]) == 0
+        assert "diagnosis: no failure signature" in capsys.readouterr().out
+    assert "half stopped at update 2 of 4" in gather([str(half)]).notes[0], "its owner has left"
 
 
 def test_a_configuration_without_a_record_is_no_reference(tmp_path: Path) -> None:
