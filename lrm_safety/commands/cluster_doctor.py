@@ -35,8 +35,8 @@ class NodesRow(Row):
 
 def cluster_rows(address: str | None, directory: Path | None) -> Iterator[NodesRow]:
     """Every check, those of the cluster first. Raises ClusterError where no cluster can be joined."""
-    with waiting(Console(stderr=True), "asking the nodes of the cluster", START_SILENCE_SECONDS):
-        found = survey(address, directory, partial(own_rows, directory))
+    with waiting(Console(stderr=True), "asking the nodes of the cluster", START_SILENCE_SECONDS) as come_to:
+        found = survey(address, directory, partial(own_rows, directory), come_to)
     yield overview_row(found)
     yield token_row(found.wants_token)
     yield from silent_rows(found.silent)
@@ -65,7 +65,7 @@ def places(found: Sequence[NodesRow]) -> list[str]:
         if others := [node for node in every if node not in nodes]:
             few = len(others) <= SHOWN and len(others) < len(nodes)
             return f"all but {listed(others)}" if few else listed(nodes)
-        return f"all {len(every)}"
+        return f"all {len(every)}" if len(every) > 1 else listed(nodes)
 
     return [place(row.nodes) if row.nodes else "" for row in found]
 
@@ -77,9 +77,8 @@ def own_rows(directory: Path | None, store_bytes: int) -> list[Row]:
 
 def overview_row(found: Survey) -> NodesRow:
     """How large the cluster is, and which nodes have left."""
-    size = (
-        f"{len(found.nodes)} nodes, {found.resources['CPU']:g} CPUs, {found.resources['GPU']:g} GPUs at {found.address}"
-    )
+    sizes = {"node": len(found.nodes), "CPU": found.resources["CPU"], "GPU": found.resources["GPU"]}
+    size = f"{', '.join(_counted(number, one) for one, number in sizes.items())} at {found.address}"
     if not found.lost:
         return NodesRow("cluster", size, nodes=tuple(found.nodes))
     mend = "`ray start` there again, where they are missed"
@@ -187,7 +186,7 @@ def link_rows(links: Mapping[tuple[str, str], Link | str], num_nodes: int) -> It
     longest = max(link.round_trip_seconds for link in measured.values())
     text = (
         f"{_bits(usual)} in one TCP stream, {latency * 1e3:.2f} ms there and back (longest {longest * 1e3:.2f}); "
-        f"medians of {len(measured)} pairs of {num_nodes * (num_nodes - 1) // 2}"
+        f"medians of {_counted(len(measured), 'pair')} of {num_nodes * (num_nodes - 1) // 2}"
     )
     mend = "start Ray on the faster network: `ray start --node-ip-address`"
     yield NodesRow("between nodes", text, *(("warn", mend) if usual * 8 < SLOW_BITS_PER_SECOND else ("ok", "")))
@@ -196,7 +195,7 @@ def link_rows(links: Mapping[tuple[str, str], Link | str], num_nodes: int) -> It
     )
     if slow:
         pairs = ", ".join(f"{one} - {other} {_bits(rate)}" for rate, one, other in slow[:SHOWN])
-        more = f" and {len(slow) - SHOWN} more pairs" if len(slow) > SHOWN else ""
+        more = f" and {_counted(len(slow) - SHOWN, 'more pair')}" if len(slow) > SHOWN else ""
         worst = _common(slow)
         mend = f"look at the interface, the cable and the switch port{worst and f' of {worst}'}"
         yield NodesRow("slow pairs", f"{pairs}{more}, less than half of the usual", "warn", mend)
@@ -206,6 +205,10 @@ def _common(slow: list[tuple[float, str, str]]) -> str:
     """The node that is in all slow pairs, if there is one and they are several."""
     shared = set.intersection(*({one, other} for _, one, other in slow))
     return shared.pop() if len(shared) == 1 else ""
+
+
+def _counted(number: float, what: str) -> str:
+    return f"{number:g} {what}{'s' * (number != 1)}"
 
 
 def _bits(bytes_per_second: float) -> str:
@@ -232,4 +235,4 @@ def _texts(texts: Mapping[str, list[str]]) -> str:
         return next(iter(texts))
     shown = [f"{text} ({listed(nodes)})" for text, nodes in list(texts.items())[:SHOWN]]
     more = len(texts) - len(shown)
-    return "; ".join([*shown, *([f"{more} others"] if more else [])])
+    return "; ".join([*shown, *([_counted(more, "other")] if more else [])])

@@ -91,16 +91,20 @@ def every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def waiting(terminal: Console, label: str, seconds: float = SILENCE_SECONDS) -> Iterator[None]:
-    """Say `label ...`, and every so often for how long it has been so."""
-    begin = time.monotonic()
+def waiting(terminal: Console, label: str, seconds: float = SILENCE_SECONDS) -> Iterator[Callable[[str], None]]:
+    """Say `label ...`, and every so often for how long it has been so; what is yielded takes what the wait has come to."""
+    begin, now = time.monotonic(), label
 
     def say(text: str) -> None:
         terminal.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def come_to(what: str) -> None:
+        nonlocal now
+        now = f"{label}, {what}"
+
     say(f"{label} ...")
-    with every(seconds, lambda: say(f"{label}: {duration(time.monotonic() - begin)} so far")):
-        yield
+    with every(seconds, lambda: say(f"{now}: {duration(time.monotonic() - begin)} so far")):
+        yield come_to
 
 
 @contextmanager

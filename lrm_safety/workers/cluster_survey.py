@@ -60,29 +60,38 @@ class Survey:
     """Groups that runs share (`reward.shared`), and what each says of itself; None: it does not answer."""
 
 
-def survey(address: str | None, directory: Path | None, own: Callable[[int], Any]) -> Survey:
+def survey(
+    address: str | None, directory: Path | None, own: Callable[[int], Any], come_to: Callable[[str], None]
+) -> Survey:
     """Join the cluster, ask every node, leave. `own` is called on every node with the bytes of its object store; the nodes find
-    it by its name.
+    it by its name. `come_to` is told what is waited for.
 
     Raises ClusterError where no cluster can be joined.
     """
+    come_to("joining it")
     join_ray(ClusterSettings(address=address or (None if "RAY_ADDRESS" in os.environ else "auto")), key="--address")
     try:
         names, present = node_names(), [node for node in ray.nodes() if node["Alive"]]
         stores = {node["NodeID"]: int(node["Resources"].get("object_store_memory", 0)) for node in present}
         control = ray.get_runtime_context().gcs_address
         with EveryNode(names) as nodes:
+            come_to("what each finds of itself, vLLM's import among it")
             told, silent = nodes.ask(own, {node: (stores[node],) for node in nodes}, ANSWER_SECONDS)
             host, port = control.rsplit(":", 1)
             ports = [(host, int(port))]
             ports += [(one["NodeManagerAddress"], one[name]) for one in present for name in _PORTS]
+            come_to("Ray's ports on the other nodes")
             closed, _ = nodes.ask(unreachable, {node: (ports,) for node in told}, ANSWER_SECONDS)
+            come_to("cores and Ray's agents")
             hosts, _ = nodes.ask(look_at_host, {node: (_agent(node),) for node in told}, ANSWER_SECONDS)
+            come_to("bandwidth between each two")
             links = measure_links(nodes)
+        come_to("versions and the folder of runs")
         others = [node for node in told if node != this_node_id()]
         with EveryNode(others) as nodes:
             differences = compare(nodes, {node: {} for node in others}, directory, f"{SHARED}={directory}")
-        return Survey(
+        come_to("reward groups that runs share")
+        found = Survey(
             address=control,
             resources={kind: ray.cluster_resources().get(kind, 0.0) for kind in ("CPU", "GPU")},
             wants_token=wants_token(control),
@@ -99,6 +108,8 @@ def survey(address: str | None, directory: Path | None, own: Callable[[int], Any
             agents={names[node]: why for node, (_, why) in hosts.items() if why},
             shared_rewards=shared_rewards(),
         )
+        come_to("leaving it")
+        return found
     finally:
         ray.shutdown()
 

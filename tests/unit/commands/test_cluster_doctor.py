@@ -61,6 +61,15 @@ def test_a_node_that_left_is_named() -> None:
     assert subject.overview_row(survey()).level == "ok"
 
 
+def test_one_of_a_kind_is_no_plural() -> None:
+    alone = survey(nodes=["a"], resources={"CPU": 1.0, "GPU": 1.0})
+    assert subject.overview_row(alone).found == "1 node, 1 CPU, 1 GPU at head:6379"
+    row = NodesRow("g++", "", nodes=("a",))
+    assert subject.places([subject.overview_row(alone), row]) == ["a", "a"]
+    (links,) = subject.link_rows({("a", "b"): FAST}, 2)
+    assert "medians of 1 pair of 1" in links.found
+
+
 def test_a_cluster_without_a_token_is_warned_of() -> None:
     assert (subject.token_row(True).level, subject.token_row(False).level) == ("ok", "warn")
     assert "RAY_AUTH_MODE=token" in subject.token_row(False).mend

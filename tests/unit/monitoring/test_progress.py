@@ -53,6 +53,20 @@ def test_a_wait_names_what_is_waited_for_and_stops_with_it() -> None:
     assert file.getvalue() == spoken
 
 
+def test_a_wait_of_several_parts_says_which_one_it_has_come_to() -> None:
+    console, file = log_file()
+    with waiting(console, "asking the nodes", seconds=0.2) as come_to:
+        come_to("their ports")
+        time.sleep(0.3)
+        come_to("their links")
+        time.sleep(0.2)
+    parts = ["their ports", "their links"]
+    assert file.getvalue().splitlines() == [
+        "asking the nodes ...",
+        *(f"asking the nodes, {part}: 0:00:00 so far" for part in parts),
+    ]
+
+
 def test_a_phase_of_training_that_lasts_says_so() -> None:
     console, file = log_file()
     plain = PlainConsole(ScheduleSettings(max_updates=10), console, silence_seconds=0.2)
