@@ -206,6 +206,15 @@ def over_runs(values: Sequence[float], *, share: bool = False) -> tuple[float, f
     return mean, min(float(low), mean), max(float(high), mean)  # rounding must not put a bound on the wrong side
 
 
+def over_differences(values: Sequence[float], *, share: bool) -> tuple[float, float | None, float | None]:
+    """The same of differences between two arms, one a run. `share`: of shares, whose interval is cut off at -1 and 1, beyond
+    which no difference of them lies."""
+    mean, low, high = over_runs(values)
+    if not share or low is None or high is None:
+        return mean, low, high
+    return mean, max(-1.0, low), min(1.0, high)
+
+
 def mean_of_independent(values: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
     """Mean of independent (value, low, high) with its interval: half-widths add in squares, each side on its own."""
     mean = sum(value for value, _, _ in values) / len(values)
@@ -260,12 +269,12 @@ def paired_difference(
 
 
 def unpaired_interval(a: float, num_a: float, b: float, num_b: float) -> tuple[float, float]:
-    """Wald's interval of the difference `a - b` of two independent shares of so many questions each.
+    """Wald's interval of the difference `a - b` of two independent shares of so many questions each, within -1..1.
 
     For where the answers by question are not at hand: it is wider than the paired one.
     """
     half = _quantile() * math.sqrt(max(a * (1 - a) / num_a + b * (1 - b) / num_b, 0.0))
-    return a - b - half, a - b + half
+    return max(-1.0, a - b - half), min(1.0, a - b + half)
 
 
 def mcnemar_p_value(num_only_a: int, num_only_b: int) -> float:

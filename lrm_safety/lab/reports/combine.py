@@ -14,7 +14,7 @@ from ...evaluation.figures import is_share
 from ...evaluation.results import compared_figures, difference, incomparable, otherwise, shared
 from ...results import Audit, Difference, Evaluation, Memorization, Metric, Reflection
 from ...settings.evaluation import benchmark_kind
-from ...statistics import mean_of_independent, over_runs, wilson_interval
+from ...statistics import mean_of_independent, over_differences, over_runs, wilson_interval
 from .folders import Analysis, Series, Study, Subject, TrainingRun, paired
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ def combine(metrics: Sequence[Metric | None], *, share: bool = False) -> Combine
     if len(present) == 1:
         one, only = present[0]
         return Combined(only, one.low, one.high, one.n, 1)
-    value, low, high = over_runs([mine for _, mine in present], share=share)
+    over = over_differences if isinstance(present[0][0], Difference) else over_runs
+    value, low, high = over([mine for _, mine in present], share=share)
     return Combined(value, low, high, present[0][0].n, len(present))
 
 

@@ -148,7 +148,9 @@ def _sentences(
                 f"{name} {one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
                 for role in ("safety", "reasoning")
                 for name in names.get(role, [])[:2]
-                if (one := combine(differences(subject, other, name))) and one.low is not None and one.high is not None
+                if (one := combine(differences(subject, other, name), share=True))
+                and one.low is not None
+                and one.high is not None
             ]
             if told:
                 lines.append(f"{subject.name} less {other.name}, on the same questions: {', '.join(told)}")
@@ -276,7 +278,7 @@ def _heading(benchmark: str, figure: str, study: Study) -> str | tuple[str, str]
 
 def _difference(found: Sequence[Difference], figure: str) -> Cell:
     """Difference, interval, which way it clearly is; of one seed its test and number of questions."""
-    told = cell(combined := combine(found), signed=True)
+    told = cell(combined := combine(found, share=True), signed=True)
     p_value = found[0].p_value if len(found) == 1 else None
     notes = [] if combined is None else [direction(figure, combined.value, combined.low, combined.high, p_value)]
     if len(found) == 1:

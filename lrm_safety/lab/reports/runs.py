@@ -34,6 +34,8 @@ PANELS = {
 """Metrics that get a panel where any run recorded them, with its title."""
 PHASE_LOOKS = looks_of([*PHASES, "controller"])
 """The phases of an iteration in their order, each drawn alike in every picture."""
+NAMING = ("run.", "tracking.")
+"""Keys that follow from a sweep or from where a run is told of, and make no other run."""
 QUESTIONS_STAY_HIDDEN = ("gpqa",)
 """Sets whose authors ask that no question be posted in plain text."""
 
@@ -229,19 +231,20 @@ def configuration(study: Study, album: Album) -> list[Part]:
 
 
 def configuration_table(configs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Part]:
-    """Keys in which runs differ, a column a model; what its own runs differ in stands side by side. `run.*` is left out."""
+    """Keys in which runs differ, a column a model; what its own runs differ in stands side by side. `run.*` and
+    `tracking.*`, which follow from the sweep or change nothing learned, are left out."""
     flat = {
         name: [{key: str(value) for key, value in flatten(one).items()} for one in mine]
         for name, mine in configs.items()
     }
-    keys = sorted({key for mine in flat.values() for one in mine for key in one if not key.startswith("run.")})
+    keys = sorted({key for mine in flat.values() for one in mine for key in one if not key.startswith(NAMING)})
     rows = []
     for key in keys:
         values = [list(dict.fromkeys(one.get(key, "–") for one in mine)) for mine in flat.values()]
         if len({value for mine in values for value in mine}) > 1:
             rows.append([f"`{key}`", *(f"`{', '.join(mine)}`" for mine in values)])
     if not rows:
-        return [Text(["The configurations agree in every key but `run.*`."])]
+        return [Text(["The configurations agree in every key but `run.*` and `tracking.*`."])]
     head = ["key", *(_with_runs(name, len(mine)) for name, mine in flat.items())]
     return [Table("settings", "Keys in which the runs differ.", head, rows, words=range(len(head)))]
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ...diagnosis.evidence import Evidence
+from ...files import flatten
 from ...monitoring.registry import find
-from ...statistics import over_runs, unpaired_interval
+from ...statistics import over_differences, over_runs, unpaired_interval
 from .combine import graded_sets, num_questions, over_questions
 from .cost import cost_of
 from .folders import TrainingRun, stopped
@@ -19,6 +20,8 @@ from .tables import ABSENT, Table, bounded
 
 NOT_COMPARED = ("seed", "run", "tracking", "checkpoint")
 """Parts of a configuration that do not make another experiment."""
+MOST_KEYS = 3
+"""Keys of which the values may stand in a name."""
 MAIN_HEAD = ["run", "changed", "seeds"]
 SETTLED = {
     "kl/k3": "KL, nats/token",
@@ -82,17 +85,19 @@ class Comparison:
         interval of two independent shares, which is wide for the same questions."""
         mine, theirs = ({_seed(run): run for run in one.runs} for one in (row, self.reference))
         found: dict[str, list[float]] = {}
+        shares: set[str] = set()
         alone: dict[str, Interval] = {}
         for seed in sorted(mine.keys() & theirs.keys()):
             after, before = final_figures(mine[seed]), final_figures(theirs[seed])
             for name in after.keys() & before.keys():
                 found.setdefault(name, []).append(after[name] - before[name])
+                shares |= {name} if _is_share(name, mine[seed]) else set()
                 n, m = (num_questions(run.series, name) for run in (mine[seed], theirs[seed]))
                 if n and m:
                     low, high = unpaired_interval(after[name], n, before[name], m)
                     alone[name] = (after[name] - before[name], low, high)
         return {
-            name: alone[name] if len(values) == 1 and name in alone else over_runs(values)
+            name: alone[name] if len(values) == 1 and name in alone else over_differences(values, share=name in shares)
             for name, values in found.items()
         }
 
@@ -283,15 +288,24 @@ def called(folder: Path, config: Mapping[str, Any]) -> str:
 
 
 def names_of(groups: Sequence[Sequence[TrainingRun]]) -> list[str]:
-    """What the user calls each configuration, or else the folder that it asks for; where several are called alike, with a
-    number."""
+    """What the user calls each configuration, or else the folder that it asks for; where several are called alike, with the
+    values that tell them apart, or with a number where that takes too many."""
     names = [runs[0].given or called(runs[0].folder, runs[0].config) for runs in groups]
-    seen: Counter[str] = Counter()
-    unique = []
-    for name in names:
-        seen[name] += 1
-        unique.append(name if names.count(name) == 1 else f"{name} ({seen[name]})")
-    return unique
+    alike: dict[str, list[TrainingRun]] = {}
+    for name, runs in zip(names, groups, strict=True):
+        alike.setdefault(name, []).append(runs[0])
+    unique = {name: [name] if len(mine) == 1 else _told_apart(name, mine) for name, mine in alike.items()}
+    return [unique[name].pop(0) for name in names]
+
+
+def _told_apart(name: str, runs: Sequence[TrainingRun]) -> list[str]:
+    """`name trainer.lr=1e-06` of each: the keys of which the values differ among them."""
+    flat = [flatten({key: value for key, value in run.config.items() if key not in NOT_COMPARED}) for run in runs]
+    differ = [key for key in dict.fromkeys(chain.from_iterable(flat)) if len({str(one.get(key)) for one in flat}) > 1]
+    told = [" ".join([name, *(f"{key}={_shown(one.get(key))}" for key in differ)]) for one in flat]
+    if len(differ) > MOST_KEYS or len(set(told)) < len(told):
+        return [f"{name} ({i})" for i in range(1, len(runs) + 1)]
+    return told
 
 
 def _ablated(runs: Sequence[TrainingRun]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +11,7 @@ from typing import TypeVar
 from ...files import write_json
 from ...results import Evaluation, Memorization, Metric, Reflection, Results, as_json
 from ...settings.study import StudySettings
-from ...statistics import over_runs
+from ...statistics import over_differences, over_runs
 from ..reports.combine import MAIN_REFLECTION
 from .steps import Model, analysis_of, models_of
 
@@ -70,7 +70,11 @@ def summarise(settings: StudySettings) -> Summary:
         },
         differences={
             f"{one} - {other}": {
-                name: _over_seeds([_less(x, y) for x, y in zip(values[one][name], values[other][name], strict=True)])
+                name: _over_seeds(
+                    [_less(x, y) for x, y in zip(values[one][name], values[other][name], strict=True)],
+                    share=is_share(name),
+                    over=over_differences,
+                )
                 for name in values[one]
                 if name in values[other]
             }
@@ -151,7 +155,12 @@ def is_share(name: str) -> bool:
     return not name.startswith((*REFLECTION, "negative_log_likelihood"))
 
 
-def _over_seeds(values: list[float | None], *, share: bool = False) -> OverSeeds:
+def _over_seeds(
+    values: list[float | None],
+    *,
+    share: bool,
+    over: Callable[..., tuple[float, float | None, float | None]] = over_runs,
+) -> OverSeeds:
     present = [value for value in values if value is not None]
-    mean, low, high = over_runs(present, share=share) if present else (None, None, None)
+    mean, low, high = over(present, share=share) if present else (None, None, None)
     return OverSeeds(mean, low, high, tuple(values))

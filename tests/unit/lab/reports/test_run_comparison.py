@@ -16,8 +16,10 @@ from lrm_safety.errors import ConfigError
 from lrm_safety.lab.reports.folders import TrainingRun
 from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.record import Report
+from lrm_safety.lab.reports.runs import configuration_table
 from lrm_safety.lab.reports.sweep import Comparison, cell, changes, places_of, tables
 from lrm_safety.lab.reports.sweep import compare as compare_runs
+from lrm_safety.lab.reports.tables import Table
 from lrm_safety.run_folder import owned
 
 BASE = {
@@ -238,13 +240,47 @@ def test_a_configuration_without_a_record_is_no_reference(tmp_path: Path) -> Non
     assert not found.reference.changed and [row.runs[0].folder.name for row in found.rows] == ["b"]
 
 
-def test_one_run_has_the_interval_of_its_questions_and_names_that_repeat_are_numbered(tmp_path: Path) -> None:
+def test_names_that_repeat_are_told_apart_by_their_values_and_many_of_them_by_numbers(tmp_path: Path) -> None:
+    names = ("a", "b", "c", "d")
+    for i in range(2):
+        made_run(tmp_path / "few" / str(i), 0, [0.1, 0.2], kl={"coef": i / 100}, extra=[i, None])
+        made_run(tmp_path / "many" / str(i), 0, [0.1, 0.2], **dict.fromkeys(names, i))
+    assert [one.name for one in gather([str(tmp_path / "few")]).subjects] == [
+        "tiny algorithm.extra=[0, None] algorithm.kl.coef=0.0",
+        "tiny algorithm.extra=[1, None] algorithm.kl.coef=0.01",
+    ]
+    assert [one.name for one in gather([str(tmp_path / "many")]).subjects] == ["tiny (1)", "tiny (2)"]
+
+
+def test_what_follows_from_a_sweep_is_no_key_in_which_runs_differ() -> None:
+    configs = {
+        name: [{"run": {"name": name}, "tracking": {"name": name, "tags": [name]}, "trainer": {"lr": lr}}]
+        for name, lr in (("a", 1), ("b", 2))
+    }
+    (table,) = configuration_table(configs)
+    assert isinstance(table, Table) and [row[0] for row in table.rows] == ["`trainer.lr`"]
+
+
+def test_differences_of_shares_of_two_seeds_stay_within_one(tmp_path: Path) -> None:
+    """Falls of 0.2 and 0.6: mean -0.4, standard error 0.2, t of one degree 12.706; of KL the same without a bound."""
+    for seed, after in enumerate((0.7, 0.3)):
+        for name, value, clip in (("tiny", 0.9, 0.2), ("wide", after, 0.3)):
+            series = {"train/update": [(4, 4.0)], "evaluation/safety": [(4, value)], "kl/k3": [(4, value)]}
+            config = {**BASE, "seed": seed, "algorithm": {"clip_high": clip}, "run": {"directory": f"outputs/{name}"}}
+            training(tmp_path / f"{name}-{seed}", series, config)
+    found = compare([tmp_path])
+    less, half = found.differences(found.rows[1]), 12.7062047 * 0.2
+    assert less["safety"] == pytest.approx((-0.4, -1.0, 1.0))
+    assert less["KL, nats/token"] == pytest.approx((-0.4, -0.4 - half, -0.4 + half))
+
+
+def test_one_run_has_the_interval_of_its_questions(tmp_path: Path) -> None:
     for i, clip in enumerate((0.2, 0.3)):
         folder = made_run(tmp_path / str(i), 0, [0.1, 0.2, 0.3 + i / 10], clip_high=clip)
         with (folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"update": 4, "evaluation/safety/num_questions": 100}) + "\n")
     found = compare([tmp_path / "0", tmp_path / "1"])
-    assert [row.name for row in found.rows] == ["tiny (1)", "tiny (2)"]
+    assert [row.name for row in found.rows] == ["tiny algorithm.clip_high=0.2", "tiny algorithm.clip_high=0.3"]
     # Wilson's interval of 40 of 100: (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
     z = 1.959963984540054
     half = z * math.sqrt(0.24 / 100 + z * z / 40000)
