@@ -16,11 +16,8 @@ from lrm_safety.errors import ConfigError
 from lrm_safety.lab.reports.folders import TrainingRun
 from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.record import Report
-from lrm_safety.lab.reports.runs import configuration_table
 from lrm_safety.lab.reports.sweep import Comparison, cell, changes, places_of, tables
 from lrm_safety.lab.reports.sweep import compare as compare_runs
-from lrm_safety.lab.reports.tables import Table
-from lrm_safety.run_folder import owned
 
 BASE = {
     "model": {"name": "tiny"},
@@ -208,28 +205,6 @@ def test_a_run_without_a_record_is_named(sweep: Path) -> None:
     assert found.left_out == [f"{sweep / 'a torn start'}: stopped before its first record"] and len(found.rows) == 3
 
 
-def test_runs_at_work_are_not_told_as_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The file of records is there, empty, before the first record; an evaluation at update 0 is no update."""
-    idle, young, half = tmp_path / "idle", tmp_path / "young", tmp_path / "half"
-    with owned(idle, ["train"]), owned(young, ["train"]), owned(half, ["train"]):
-        made_run(young, 0, [0.1], clip_high=0.3)
-        made_run(half, 0, [0.1, 0.2], clip_high=0.4)
-        for file, text in (("config.yaml", json.dumps(BASE | {"trainer": {}, "data": {}})), ("metrics.jsonl", "")):
-            (idle / file).write_text(text)
-        with pytest.raises(ConfigError, match=r"no run has a record yet: .*idle is still running, no record yet"):
-            gather([str(idle)])
-        assert gather([str(idle), str(half)]).notes == [
-            f"idle: the run in {idle} is still running, no record yet and is left out",
-            f"half: the run in {half} is still running, at update 2 of 4",
-        ]
-        assert cli.main(["report", str(young), "--no-page"]) == 0
-        alone = capsys.readouterr().out
-        assert f"the run in {young} is still running, no update yet" in alone and "diagnosis:" not in alone
-        assert cli.main(["report", str(half), "--no-page"]) == 0
-        assert "diagnosis: no failure signature" in capsys.readouterr().out
-    assert "half stopped at update 2 of 4" in gather([str(half)]).notes[0], "its owner has left"
-
-
 def test_a_configuration_without_a_record_is_no_reference(tmp_path: Path) -> None:
     """Two configurations differ from each other alike; the first one stopped before its first record."""
     (tmp_path / "a").mkdir()
@@ -238,40 +213,6 @@ def test_a_configuration_without_a_record_is_no_reference(tmp_path: Path) -> Non
     found = compare([tmp_path])
     assert found.left_out == [f"{tmp_path / 'a'}: stopped before its first record"]
     assert not found.reference.changed and [row.runs[0].folder.name for row in found.rows] == ["b"]
-
-
-def test_names_that_repeat_are_told_apart_by_their_values_and_many_of_them_by_numbers(tmp_path: Path) -> None:
-    names = ("a", "b", "c", "d")
-    for i in range(2):
-        made_run(tmp_path / "few" / str(i), 0, [0.1, 0.2], kl={"coef": i / 100}, extra=[i, None])
-        made_run(tmp_path / "many" / str(i), 0, [0.1, 0.2], **dict.fromkeys(names, i))
-    assert [one.name for one in gather([str(tmp_path / "few")]).subjects] == [
-        "tiny algorithm.extra=[0, None] algorithm.kl.coef=0.0",
-        "tiny algorithm.extra=[1, None] algorithm.kl.coef=0.01",
-    ]
-    assert [one.name for one in gather([str(tmp_path / "many")]).subjects] == ["tiny (1)", "tiny (2)"]
-
-
-def test_what_follows_from_a_sweep_is_no_key_in_which_runs_differ() -> None:
-    configs = {
-        name: [{"run": {"name": name}, "tracking": {"name": name, "tags": [name]}, "trainer": {"lr": lr}}]
-        for name, lr in (("a", 1), ("b", 2))
-    }
-    (table,) = configuration_table(configs)
-    assert isinstance(table, Table) and [row[0] for row in table.rows] == ["`trainer.lr`"]
-
-
-def test_differences_of_shares_of_two_seeds_stay_within_one(tmp_path: Path) -> None:
-    """Falls of 0.2 and 0.6: mean -0.4, standard error 0.2, t of one degree 12.706; of KL the same without a bound."""
-    for seed, after in enumerate((0.7, 0.3)):
-        for name, value, clip in (("tiny", 0.9, 0.2), ("wide", after, 0.3)):
-            series = {"train/update": [(4, 4.0)], "evaluation/safety": [(4, value)], "kl/k3": [(4, value)]}
-            config = {**BASE, "seed": seed, "algorithm": {"clip_high": clip}, "run": {"directory": f"outputs/{name}"}}
-            training(tmp_path / f"{name}-{seed}", series, config)
-    found = compare([tmp_path])
-    less, half = found.differences(found.rows[1]), 12.7062047 * 0.2
-    assert less["safety"] == pytest.approx((-0.4, -1.0, 1.0))
-    assert less["KL, nats/token"] == pytest.approx((-0.4, -0.4 - half, -0.4 + half))
 
 
 def test_one_run_has_the_interval_of_its_questions(tmp_path: Path) -> None:
