@@ -209,7 +209,8 @@ class WandbView:
 
     def _fail(self, what: str, error: Exception) -> None:
         self._run = None
-        _logger.warning("W&B failed to %s (%s): metrics.jsonl alone goes on", what, first_line(error))
+        lost = "W&B's file of this run ends here, metrics.jsonl has every record"
+        _logger.warning("W&B failed to %s (%s): %s", what, first_line(error), lost)
         if isinstance(error, ConnectionError):
             # Its process is gone: who stops a Ray job ends the processes below the job's as well. Without this W&B would try to
             # end it once more when the interpreter exits, and print a traceback.
