@@ -18,8 +18,8 @@ from .conversation.response import ResponseParser, reflection_token_ids
 from .datasets.prompts import PromptSet, load_prompts, render_prompts
 from .errors import ConfigError
 from .files import digest_of
+from .modeling.configuration import check_causal_lm, load_tokenizer
 from .modeling.folder import model_fingerprint, tokenizer_fingerprint
-from .modeling.load import check_causal_lm, load_tokenizer
 from .modeling.lora import check_lora
 from .models_cache import ensure_cached
 from .rewards.check import check_reward

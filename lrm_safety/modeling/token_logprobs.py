@@ -7,15 +7,19 @@ recomputed in the backward pass (gradient checkpointing).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
-from transformers import PretrainedConfig, PreTrainedModel
 
 from ..errors import ModelError
 from .packed_attention import borders_for
 from .packing import PackedBatch
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 class ChunkedHead(nn.Module):
