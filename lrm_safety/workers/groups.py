@@ -345,7 +345,7 @@ class Groups(StartedGroups[Settings]):
                 ReferenceSpec.of(settings), place["reference"], on_wait, on_replacement, watchdog
             )
             self._groups["reference"] = self.reference
-        left = [name for name in GROUPS if name in self._groups]
+        left: list[str] = [name for name in GROUPS if name in self._groups]
         self._waits_for(left)
         if self._takes_turns:
             # One GPU: an engine counts whatever is taken while it starts as its own, so it starts last and alone, after
