@@ -12,7 +12,7 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +209,7 @@ def _rows(file: Path, count: int) -> Path:
 
 COLUMNS = (
     *("GPUs", "engines", "mode", "max_num_seqs", "iteration s", "tokens/s/GPU", "trainers busy", "engines busy"),
-    *("sync", "controller s", "controller", "peak GiB"),
+    *("sync", "controller s", "ms a response", "controller", "peak GiB"),
 )
 
 
@@ -217,11 +217,12 @@ def row(result: Result) -> tuple[str, ...]:
     """One line of the table."""
     case = result.case
     count = len(result.iterations)
+    own = sum(one.controller for one in result.iterations) / count
     return (
         *(str(case.gpus), str(case.gpus // 4), case.mode, str(case.max_num_seqs), f"{result.seconds / count:.1f}"),
         *(f"{result.tokens_per_second_and_gpu:.0f}", f"{result.busy('policy'):.0%}", f"{result.busy('rollout'):.0%}"),
         f"{result.share(lambda one: one.sync):.1%}",
-        f"{sum(one.controller for one in result.iterations) / count:.1f}",
+        *(f"{own:.1f}", f"{1000 * own / (case.prompts * SAMPLES):.2f}"),
         *(f"{result.share(lambda one: one.controller):.1%}", f"{result.peak_gib:.1f}"),
     )
 
@@ -238,12 +239,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulation", description=__doc__)
     parser.add_argument("--gpus", type=int, nargs="+", default=[8, 32, 128, 512], help="multiples of 8")
     parser.add_argument("--modes", nargs="+", default=["fixed", "all"], choices=list(MODES))
+    parser.add_argument("--responses-per-gpu", type=int, default=64, help="of a rollout batch; a multiple of 4")
     parser.add_argument("--max-num-seqs", type=int, nargs="+", default=[64])
     parser.add_argument("--iterations", type=int, default=3, help="the first is not counted")
     parser.add_argument("--output", type=Path, help="a JSON file to write")
     options = parser.parse_args(arguments)
     if wrong := [n for n in options.gpus if n < 8 or n % 8]:
         parser.error(f"--gpus {wrong[0]}: must be a multiple of 8")
+    if options.responses_per_gpu < 4 or options.responses_per_gpu % 4:
+        parser.error(f"--responses-per-gpu {options.responses_per_gpu}: must be a multiple of 4")
     if options.iterations < 2:
         parser.error("--iterations: must be at least 2")
     costs, lengths = assumed_costs(Assumptions()), Lengths(400, 0.9, 4096)
@@ -252,8 +256,8 @@ def main(arguments: list[str] | None = None) -> int:
         table.add_column(column, justify="left" if column == "mode" else "right")
     console, results = Console(stderr=True), []
     for case in cases(options.gpus, options.modes, options.max_num_seqs, options.iterations):
-        console.print(f"simulating {case.gpus} GPUs, {case.mode}, max_num_seqs={case.max_num_seqs}")
-        results.append(simulate(case, costs, lengths))
+        results.append(simulate(replace(case, responses_per_gpu=options.responses_per_gpu), costs, lengths))
+        console.print(", ".join(map(" ".join, zip(COLUMNS, row(results[-1]), strict=True))), soft_wrap=True)
         table.add_row(*row(results[-1]))
     Console(width=160).print(table)
     if options.output:
