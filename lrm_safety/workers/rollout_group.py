@@ -197,7 +197,7 @@ class RolloutGroup:
                 self._on_wait()
                 engine = engines[id(stream)]
                 try:
-                    chunk: list[Rollout] = ray.get(next(stream))  # type: ignore[arg-type]
+                    chunk: list[Rollout] = ray.get(next(stream))
                 except StopIteration:
                     del streams[engine]
                     if open_requests[engine]:
