@@ -190,16 +190,23 @@ class SimulatedTrainer:
     def __init__(self, settings: Settings, costs: Costs, wait: Callable[[float], None], clock: Clock) -> None:
         self._settings, self._costs, self._wait, self._clock = settings, costs, wait, clock
         self.weights_version = 0
-        self._work = 0.0
+        self._work = self._free = 0.0
 
     @property
     def num_ranks(self) -> int:
         return self._settings.cluster.policy.num_workers
 
     def logprobs(self, sequences: Sequence[TrainingSequence]) -> dict[int, TokenScores]:
-        self._take(self._slowest(sequences, forward_flops))
+        return {one.index: one for one in self.result(self.submit(sequences))}
+
+    def submit(self, sequences: Sequence[TrainingSequence]) -> tuple[float, list[TokenScores]]:
+        ends = self._begin(self._slowest(sequences, forward_flops))
         with self._clock.apart():
-            return {one.index: one for one in map(_scores, sequences)}
+            return ends, [_scores(one) for one in sequences]
+
+    def result(self, ticket: tuple[float, list[TokenScores]]) -> list[TokenScores]:
+        self._wait(ticket[0])
+        return ticket[1]
 
     def update(
         self, mini_batches: Sequence[Sequence[TrainingSequence]], lrs: Sequence[float], kl_coef: float = 0.0
@@ -208,7 +215,7 @@ class SimulatedTrainer:
         seconds = 0.0
         for sequences in mini_batches:
             seconds += self._slowest(sequences, update_flops, forward_flops if again else None)
-        self._take(seconds)
+        self._wait(self._begin(seconds))
         with self._clock.apart():
             return [
                 Update(0.0, 1.0, lr, {one.index: one for one in map(_scores, sequences)})
@@ -248,9 +255,11 @@ class SimulatedTrainer:
                 operations.append(sum(one(self._costs.policy, lengths, outputs) for one in passes if one and mine))
             return max(operations) / self._costs.training
 
-    def _take(self, seconds: float) -> None:
+    def _begin(self, seconds: float) -> float:
+        """When what takes so long will have been done, after what was begun before."""
         self._work += seconds
-        self._wait(self._clock.now() + seconds)
+        self._free = max(self._free, self._clock.now()) + seconds
+        return self._free
 
 
 def _scores(sequence: TrainingSequence) -> TokenScores:
