@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError
+from ..files import amount
 from ..lab.planning import reality
 from ..lab.planning.asked import asked_for
-from ..lab.planning.assumptions import Assumptions, changed, overlaid, split
+from ..lab.planning.assumptions import INSTEAD, Assumptions, changed, overlaid, split
 from ..lab.planning.calibration import Calibration, calibrate, carried
 from ..lab.planning.memory import GIB
 from ..lab.planning.observed import Observed, observe
@@ -191,13 +192,13 @@ def _memory_table(planned: Plan, settings: Settings) -> Table:
 
 
 def _disk_table(planned: Plan) -> Table:
-    table = Table(title="disk of the run's folder, GiB", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title="disk of the run's folder", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("", justify="right")
     for part, size in planned.disk.parts.items():
         if size:
-            table.add_row(part, f"{size / GIB:,.3f}")
-    table.add_row("total, when it is fullest", f"{planned.disk.total / GIB:,.3f}")
+            table.add_row(part, amount(size))
+    table.add_row("in all, when it is fullest", amount(planned.disk.total))
     return table
 
 
@@ -255,7 +256,10 @@ def _assumptions_table(planned: Plan, settings: Settings, measured: set[str], so
             origin = "per engine; measured on two cores: SmolLM2-135M 100, inversely by size, at most 3,000"
         if item.name in (of_cuda if on_cpu else of_cpu) or (value is None and item.name not in worked_out):
             continue
-        if value == 0 and item.default == 0:
+        instead = INSTEAD.get(item.name)
+        if (value == 0 and item.default == 0) or (
+            instead and all(getattr(assumed, one) is not None for one in instead)
+        ):
             continue
         value = worked_out.get(item.name, value)
         table.add_row(item.name, f"{value:,.4g}" if isinstance(value, float) else str(value), origin)

@@ -278,11 +278,7 @@ def _scores(run: Observed, reference: float, reward: float, base: Assumptions, n
     longest = max((seconds for seconds in work.values() if seconds), default=0.0)
     if longest and run.seconds("score_wait") > 0:
         share = min(1.0, settings.rollout.stream_chunk_size / responses)
-        found["score_tail_chunks"] = (
-            run.seconds("score_wait") / longest * responses / settings.rollout.stream_chunk_size
-            if share < 1 or run.seconds("score_wait") < longest
-            else responses / settings.rollout.stream_chunk_size
-        )
+        found["score_tail_chunks"] = run.seconds("score_wait") / (longest * share)
     return found
 
 

@@ -123,7 +123,7 @@ def duration(
         moved = 0 if settings.trainer.offload_optimizer else 12 * trained / cluster.policy.num_workers
         seconds["exchange"] = 2 * moved / (assumed.host_copy_gib_per_second * 2**30)
     # What was sampled last is scored when all else has been.
-    tail = seconds["score"] * min(1.0, assumed.score_tail_chunks * settings.rollout.stream_chunk_size / responses)
+    tail = seconds["score"] * assumed.score_tail_chunks * min(1.0, settings.rollout.stream_chunk_size / responses)
     phases = {
         "generate": seconds["generate"],
         "score_wait": tail if algorithm.max_staleness else max(seconds["score"] - seconds["generate"], tail),
