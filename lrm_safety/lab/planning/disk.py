@@ -10,6 +10,8 @@ from ...settings import Settings
 from .assumptions import Assumptions
 from .sampling import bytes_of, response_tokens
 
+CHECKPOINT_BYTES = 12
+"""A parameter that trains: float32 master and AdamW's two moments, of which the weights are made again."""
 RECORD_BYTES = 3700
 """Of one line of metrics.jsonl, as the miniature writes it."""
 ROW_BYTES = 330
@@ -34,12 +36,11 @@ class Disk:
 def disk_of(settings: Settings, policy: ModelShape, assumed: Assumptions) -> Disk:
     """Checkpoints that are kept, with the one that is being written beside them; exports; what is told of rollouts.
 
-    A checkpoint holds float32 masters and AdamW's two moments of what trains, 12 bytes a parameter: weights are made of the
-    masters again. The run's own files of W&B and of evaluations are not counted.
+    Files of W&B and of evaluations are not counted.
     """
     checkpoint, algorithm = settings.checkpoint, settings.algorithm
     count, adapters = num_parameters(policy), adapter_parameters(policy, settings.trainer.lora)
-    one = 12 * (adapters or count)
+    one = CHECKPOINT_BYTES * (adapters or count)
     kept = checkpoint.keep_last + (checkpoint.best_metric is not None)
     updates = algorithm.num_responses // algorithm.mini_batch_size
     iterations = -(-settings.schedule.max_updates // updates)

@@ -298,7 +298,7 @@ def test_configurations_above_a_runs() -> None:
     base = asdict(miniature())
     asked = asked_for(base, ["algorithm=rloo", "algorithm.samples_per_prompt=4", "+reward.models.mine.kind=python",
                              "+reward.models.mine.function=mine:score", "~reward.models.miniature"])  # fmt: skip
-    assert asked.algorithm.baseline == "rloo" and asked.algorithm.samples_per_prompt == 4
+    assert asked.algorithm.baseline == "leave_one_out" and asked.algorithm.samples_per_prompt == 4
     assert list(asked.reward.models) == ["mine"] and asked.rollout == miniature().rollout
     assert asked_for(base, ["experiment=star1"]).cluster.device == "cuda"
     for wrong, message in (
