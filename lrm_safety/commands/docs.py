@@ -183,7 +183,15 @@ def sizes() -> str:
             for plan in plans
         )
         rows.append(
-            (parameters, (f"`{path.stem}`", f"{parameters / 1e9:.1f} B", f"{CHECKPOINT_BYTES * parameters / GIB:.0f} GiB", *cells))
+            (
+                parameters,
+                (
+                    f"`{path.stem}`",
+                    f"{parameters / 1e9:.1f} B",
+                    f"{CHECKPOINT_BYTES * parameters / GIB:.0f} GiB",
+                    *cells,
+                ),
+            )
         )
     return table(("`model=`", "size", "a checkpoint", *LAYOUTS), (row for _, row in sorted(rows)))
 

@@ -64,9 +64,10 @@ def plan(arguments: list[str]) -> int:
         rates: Calibration | None = None
     else:
         settings = asked_for(asdict(source.settings), parsed.overrides, parsed.folders)
-        rates = carried(calibrate(source, _own(request.given)), source, settings, request.given)
+        own = _own(request.given, same_model=settings.model.path == source.settings.model.path)
+        rates = carried(calibrate(source, own), source, settings, request.given)
         _tell(source, console)
-        _compare(source, None, _own(request.given), console)
+        _compare(source, None, own, console)
         for note in rates.notes:
             console.print(f"note: {note}", highlight=False)
         planned = make_plan(settings, overlaid(rates.measured, request.given))
@@ -95,9 +96,9 @@ def _request(arguments: Sequence[str]) -> Request:
     return Request(overrides, given, folders.get("--from"), folders.get("--against"))
 
 
-def _own(given: Assumptions) -> Assumptions:
-    """Of what the user gave, that which is said of a run that is read: where its models' sizes are, and its machine."""
-    kept = ("model_config", "reward_config", "cores", "gpu_memory_gib")
+def _own(given: Assumptions, *, same_model: bool) -> Assumptions:
+    """Of what the user gave, that which is true of the run that is read as well: its machine, and its models' sizes."""
+    kept = {"cores", "gpu_memory_gib", "reward_config"} | ({"model_config"} if same_model else set())
     return replace(Assumptions(), **{name: value for name, value in changed(given).items() if name in kept})
 
 
@@ -117,7 +118,8 @@ def _compare(run: Observed, source: Observed | None, given: Assumptions, console
     """A run beside its plan by arithmetic, and beside that by the rates of another run."""
     plans = {"planned": make_plan(run.settings, given)}
     if source is not None:
-        rates = carried(calibrate(source, _own(given)), source, run.settings, given)
+        own = _own(given, same_model=run.settings.model.path == source.settings.model.path)
+        rates = carried(calibrate(source, own), source, run.settings, given)
         for note in rates.notes:
             console.print(f"note: {note}", highlight=False)
         plans[f"by {source.folder.name}"] = make_plan(run.settings, overlaid(rates.measured, given))

@@ -20,12 +20,10 @@ from .assumptions import Assumptions
 from .duration import operations
 from .memory import GIB, GroupMemory, memory_of
 from .observed import Observed
-from .plan import shapes
+from .plan import concurrency, shapes
 from .sampling import (
     busy_cores,
     bytes_of,
-    crowding,
-    imbalance,
     largest_of,
     sampling,
     step_seconds,
@@ -33,6 +31,10 @@ from .sampling import (
 
 ERRORS = 4.0
 """Standard errors that each of two rates must lie above 0, or only their sum is believed."""
+UNKNOWN_SHARE = 0.5
+"""Of an engine's seconds that its steps take, where nothing tells."""
+LARGEST_SHARE = 0.9
+"""Of them that a step known by arithmetic may take."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,6 @@ def carried(found: Calibration, run: Observed, asked: Settings, given: Assumptio
     for name in ("step_ms", "token_ms"):
         if name in rates:
             rates[name] *= ratio * wide
-    if "generate_tokens_per_second" in rates:
-        rates["generate_tokens_per_second"] /= ratio
     if asked.rollout.max_response_tokens != here.rollout.max_response_tokens and "response_tokens" in rates:
         notes.append(
             f"rollout.max_response_tokens={asked.rollout.max_response_tokens}: lengths are those under the run's "
@@ -180,23 +180,20 @@ def _rate(phase: str, needed: float, seconds: float, units: float) -> dict[str, 
 
 
 def _engines(run: Observed, policy: ModelShape, base: Assumptions, notes: list[str]) -> dict[str, float]:
-    """Seconds of a step and of a token, or tokens/s where records do not tell them apart."""
-    settings = run.settings
-    algorithm, engines = settings.algorithm, settings.cluster.rollout.num_workers
-    crowd = crowding(settings, base)
+    """Milliseconds of a step and of a token."""
+    settings, algorithm = run.settings, run.settings.algorithm
 
     def planned(step_ms: float, token_ms: float, mean: float, longest: float) -> float:
         assumed = replace(
             base, step_ms=step_ms, token_ms=token_ms, response_tokens=mean, longest_response_tokens=longest
         )
-        given = sampling(settings, 1, assumed, math.inf)
+        given = sampling(settings, 1, assumed, concurrency(settings, policy, assumed))
         return given.continuous if algorithm.max_staleness else given.in_turn
 
     means = (base.response_tokens or 0.0, base.longest_response_tokens or 0.0)
     # Engines that sample ahead are waited for as long as a batch takes them, less what the trainer had to do meanwhile.
     if algorithm.max_staleness:
-        busy = run.mean("speed/busy_rollout")
-        seen = busy * run.iteration_seconds - run.seconds("sync") if busy is not None else 0.0
+        seen = (_work(run, "rollout") or 0.0) - run.seconds("sync") - run.seconds("evaluate")
         if seen <= 0:
             notes.append(
                 "engines sampled ahead, and speed/busy_rollout does not tell how long: their rates are assumed"
@@ -215,23 +212,19 @@ def _engines(run: Observed, policy: ModelShape, base: Assumptions, notes: list[s
             [planned(1.0, 0.0, mean, longest) for mean, longest, _ in ones],
             [planned(0.0, 1.0, mean, longest) for mean, longest, _ in ones],
         )
+    steps, tokens = planned(1.0, 0.0, *means), planned(0.0, 1.0, *means)
     if pair is not None:
-        factor = seen / planned(*pair, *means)
+        factor = seen / (pair[0] * steps + pair[1] * tokens)
         return {"step_ms": pair[0] * factor, "token_ms": pair[1] * factor}
+    share, reason = UNKNOWN_SHARE, "half of them are taken to be its steps"
+    if settings.cluster.device == "cuda":
+        active = policy.active_parameters or num_parameters(policy)
+        share = min(LARGEST_SHARE, 1000 * step_seconds(settings, active, base) * steps / seen)
+        reason = "its steps are taken to be as long as arithmetic says"
     notes.append(
-        "lengths hardly vary from record to record: an engine's seconds are not told apart into steps and tokens"
+        f"lengths vary too little from record to record to tell an engine's seconds apart into steps and tokens: {reason}"
     )
-    tokens = sampling(settings, 1, base, math.inf).tokens
-    uneven = 1.0
-    if not algorithm.max_staleness and settings.rollout.dispatch == "fixed":
-        uneven = imbalance(engines, algorithm.num_responses / engines, base)
-    speed = tokens * uneven * crowd / (seen * engines * settings.rollout.tensor_parallel_size)
-    found = {"generate_tokens_per_second": speed}
-    active = policy.active_parameters or num_parameters(policy)
-    longest = sampling(settings, active, replace(base, generate_tokens_per_second=1e30), math.inf).in_turn
-    if longest > seen:  # the longest response cannot have taken longer than its batch
-        found["step_ms"] = 1000 * step_seconds(settings, active, base) * seen / longest
-    return found
+    return {"step_ms": share * seen / steps, "token_ms": (1 - share) * seen / tokens}
 
 
 def _updates(

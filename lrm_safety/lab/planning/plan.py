@@ -17,7 +17,7 @@ from ...settings.system import devices, num_gpus
 from .assumptions import Assumptions
 from .disk import Disk, disk_of
 from .duration import Duration, duration
-from .memory import GIB, NODE_GPUS, GroupMemory, kv_tokens, memory_of
+from .memory import GIB, NODE_GPUS, GroupMemory, kv_tokens, memory_of, rollout_memory
 from .sampling import response_tokens
 
 
@@ -69,22 +69,26 @@ def shapes(settings: Settings, assumed: Assumptions) -> tuple[ModelShape, dict[s
     return shape_of(settings.model.path, "model.path", config=assumed.model_config), rewards
 
 
+def concurrency(settings: Settings, policy: ModelShape, assumed: Assumptions) -> float:
+    """Responses that the KV cache of an engine holds at a time, each as long as the mean with its prompt."""
+    length = response_tokens(settings, assumed) + min(assumed.prompt_tokens, settings.rollout.max_prompt_tokens)
+    return kv_tokens(settings, policy, rollout_memory(settings, policy, assumed)) / length
+
+
 def make_plan(settings: Settings, assumed: Assumptions) -> Plan:
     """Work it out; raises ConfigError or ModelError for a model whose shape cannot be known."""
     policy, rewards = shapes(settings, assumed)
     models = settings.reward.models
     groups = memory_of(settings, policy, {name: (models[name], shape) for name, shape in rewards.items()}, assumed)
-    cached = kv_tokens(settings, policy, groups["rollout"])
-    length = response_tokens(settings, assumed) + min(assumed.prompt_tokens, settings.rollout.max_prompt_tokens)
     return Plan(
         policy=policy,
         rewards=rewards,
         groups=groups,
         shares=_shares(settings, groups) if settings.cluster.device == "cuda" else (),
         num_gpus=num_gpus(settings.cluster, settings.rollout.tensor_parallel_size, tuple(groups)),
-        kv_tokens=cached,
+        kv_tokens=kv_tokens(settings, policy, groups["rollout"]),
         sequence_tokens=settings.rollout.max_prompt_tokens + settings.rollout.max_response_tokens,
-        duration=duration(settings, policy, rewards, assumed, concurrency=cached / length),
+        duration=duration(settings, policy, rewards, assumed, concurrency=concurrency(settings, policy, assumed)),
         disk=disk_of(settings, policy, assumed),
         assumed=assumed,
     )
