@@ -17,7 +17,7 @@ from ...modeling.shapes import ModelShape, num_parameters
 from ...settings import Settings
 from ...weight_sync.backends import is_colocated
 from .assumptions import Assumptions
-from .duration import operations
+from .duration import duration, operations
 from .memory import GIB, GroupMemory, memory_of
 from .observed import Observed
 from .plan import concurrency, shapes
@@ -59,6 +59,8 @@ def calibrate(run: Observed, given: Assumptions) -> Calibration:
     found |= _updates(run, policy, rewards, base, notes)
     found |= _scores(run, needed.reference, needed.reward, base, notes)
     found |= _sync(run, policy, base)
+    if settings.algorithm.max_staleness:
+        found |= _apart(run, policy, rewards, replace(base, **found), notes)
     return Calibration(found | _processes(run, policy, base), tuple(notes))
 
 
@@ -221,6 +223,11 @@ def _engines(run: Observed, policy: ModelShape, base: Assumptions, notes: list[s
         active = policy.active_parameters or num_parameters(policy)
         share = min(LARGEST_SHARE, 1000 * step_seconds(settings, active, base) * steps / seen)
         reason = "its steps are taken to be as long as arithmetic says"
+    if (
+        algorithm.max_staleness
+    ):  # the longest response cannot have lasted longer than its batch was begun before it was learned from
+        longest = run.iteration_seconds * algorithm.max_staleness + run.seconds("generate")
+        share = min(share, longest / means[1] * steps / seen)
     notes.append(
         f"lengths vary too little from record to record to tell an engine's seconds apart into steps and tokens: {reason}"
     )
@@ -246,6 +253,35 @@ def _updates(
         return _rate("update", needed, seen, units)
     factor = seen / (pair[0] * updates + pair[1] * needed)
     return {"update_overhead_seconds": pair[0] * factor, "update_tflops": 1 / (pair[1] * factor * units * 1e12)}
+
+
+def _apart(
+    run: Observed, policy: ModelShape, rewards: Mapping[str, ModelShape], measured: Assumptions, notes: list[str]
+) -> dict[str, float]:
+    """Rates of engines and ranks that worked at the same time and waited for each other's cores, each as if alone: so much faster
+    that both together take what the iteration took. Nothing where they did not wait, by the plan."""
+    names = ("step_ms", "token_ms", "update_overhead_seconds", "update_tflops", "logprobs_tflops")
+
+    def scaled(share: float) -> dict[str, float]:
+        known = {name: value for name in names if (value := getattr(measured, name))}
+        return {name: value / share if name.endswith("tflops") else value * share for name, value in known.items()}
+
+    def planned(share: float) -> float:
+        assumed = replace(measured, **scaled(share))
+        cached = concurrency(run.settings, policy, assumed)
+        return duration(run.settings, policy, rewards, assumed, cached).iteration_seconds
+
+    if planned(1.0) <= run.iteration_seconds * (1 + 1e-9):
+        return {}
+    low, high = 1e-3, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if planned(middle) > run.iteration_seconds else (middle, high)
+    notes.append(
+        f"engines and trainer worked at the same time: alone each is taken to need {100 * low:.0f} % of the seconds that it was at "
+        "work, so that both together take what the iteration took"
+    )
+    return scaled(low)
 
 
 def _scores(run: Observed, reference: float, reward: float, base: Assumptions, notes: list[str]) -> dict[str, float]:

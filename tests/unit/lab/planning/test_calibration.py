@@ -133,6 +133,27 @@ def test_a_plan_of_a_run_by_itself_is_that_run(tmp_path: Path, layout: tuple[str
     assert abs(reality.seconds(make_plan(settings, Assumptions()), run)[-1].error or 0) > 0.2
 
 
+@pytest.mark.parametrize("cores", [2.0, 64.0])
+def test_engines_that_sampled_ahead(tmp_path: Path, cores: float) -> None:
+    """Engines at work for 2.4 s, 0.125 of them a sync, beside 2 s of log-probs and updates and 0.4375 s of the rest: on two cores
+    they waited for each other. With cores for all the trainer's own 2.4375 s are the iteration."""
+    lines = records([0.0] * 8)
+    for line in lines:
+        line["speed/busy_rollout"] = 2.4 / line["time/iteration_seconds"]
+    settings = miniature("algorithm.max_staleness=1")
+    run, known = observe(written(tmp_path, lines, settings)), Assumptions(cores=cores)
+    found = calibrate(run, known)
+    planned = make_plan(settings, overlaid(found.measured, known)).duration
+    assert run.iteration_seconds == pytest.approx(2.4375)
+    assert planned.iteration_seconds == pytest.approx(run.iteration_seconds, rel=1e-6)
+    if cores == 2.0:
+        # Two ranks, and two threads of the engine: of 2 + 2.275 s on both cores 2 s were there.
+        assert planned.seconds["update"] == pytest.approx(1.5 * 2 / 4.275, rel=1e-6)
+        assert "at the same time" in " ".join(found.notes)
+    else:
+        assert planned.seconds["update"] == pytest.approx(1.5) and not found.notes[2:]
+
+
 def test_more_updates_take_as_many_more_iterations(tmp_path: Path) -> None:
     run = observe(written(tmp_path, records()))
     asked = asked_for(asdict(run.settings), ["schedule.max_updates=500"])
