@@ -273,8 +273,8 @@ variables: 1800 s for what `lrm-safety submit` sent, 3 s otherwise.""",
             "--from outputs/miniature schedule.max_updates=500  the run's configuration and rates, and more updates",
             "--from outputs/first --against outputs/second  what the first run would have planned of the second",
         ),
-        "It takes the overrides of `lrm-safety train`. --from RUN plans with what a run took: its own configuration, changed by the\n"
-        "overrides, or a whole experiment=NAME. Formulas and assumptions: docs/planning.md.\n"
+        "It takes the overrides of `lrm-safety train`. --from RUN plans with what a run took: its own configuration, changed\n"
+        "by the overrides, or a whole experiment=NAME. Formulas and assumptions: docs/planning.md.\n"
         "Exit status: 1 for what cannot fit.",
     ),
     Command(

@@ -112,6 +112,11 @@ def changed(assumed: Assumptions) -> dict[str, Any]:
     return {item.name: value for item in fields(assumed) if (value := getattr(assumed, item.name)) != item.default}
 
 
+def with_rates(assumed: Assumptions, rates: Mapping[str, float]) -> Assumptions:
+    """Assumptions in which these numbers are set."""
+    return replace(assumed, **rates)  # type: ignore[arg-type]
+
+
 INSTEAD = {
     "utilisation": ("update_tflops", "logprobs_tflops", "reference_tflops", "reward_tflops"),
     "peak_tflops": ("update_tflops", "logprobs_tflops", "reference_tflops", "reward_tflops"),

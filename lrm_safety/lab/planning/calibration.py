@@ -16,7 +16,7 @@ from ...errors import ConfigError
 from ...modeling.shapes import ModelShape, num_parameters
 from ...settings import Settings
 from ...weight_sync.backends import is_colocated
-from .assumptions import Assumptions
+from .assumptions import Assumptions, with_rates
 from .duration import duration, operations
 from .memory import GIB, GroupMemory, memory_of
 from .observed import Observed
@@ -50,17 +50,17 @@ def calibrate(run: Observed, given: Assumptions) -> Calibration:
     """Rates of a run; `given` holds what the user knows of it, such as its model's config.json."""
     settings = run.settings
     policy, rewards = shapes(settings, given)
-    base = replace(given, **_lengths(run))
+    base = with_rates(given, _lengths(run))
     needed = operations(settings, policy, rewards, base)
     found = _lengths(run) | _beside(run) | {"iteration_overhead_seconds": run.seconds("controller")}
     notes: list[str] = []
-    found |= _engines(run, policy, replace(base, **found), notes)
+    found |= _engines(run, policy, with_rates(base, found), notes)
     found |= _rate("logprobs", needed.logprobs, run.seconds("logprobs"), _units(settings, "policy", base))
     found |= _updates(run, policy, rewards, base, notes)
     found |= _scores(run, needed.reference, needed.reward, base, notes)
     found |= _sync(run, policy, base)
     if settings.algorithm.max_staleness:
-        found |= _apart(run, policy, rewards, replace(base, **found), notes)
+        found |= _apart(run, policy, rewards, with_rates(base, found), notes)
     return Calibration(found | _processes(run, policy, base), tuple(notes))
 
 
@@ -267,7 +267,7 @@ def _apart(
         return {name: value / share if name.endswith("tflops") else value * share for name, value in known.items()}
 
     def planned(share: float) -> float:
-        assumed = replace(measured, **scaled(share))
+        assumed = with_rates(measured, scaled(share))
         cached = concurrency(run.settings, policy, assumed)
         return duration(run.settings, policy, rewards, assumed, cached).iteration_seconds
 
@@ -352,7 +352,7 @@ def _processes(run: Observed, policy: ModelShape, base: Assumptions) -> dict[str
     """On the CPU what a process takes beside what the plan counts in it."""
     if run.settings.cluster.device != "cpu":
         return {}
-    without = replace(base, **{f"{group}_process_gib": 1e-9 for group in run.peaks_gib})
+    without = with_rates(base, {f"{group}_process_gib": 1e-9 for group in run.peaks_gib})
     planned = _groups(run, without)
     return {
         f"{group}_process_gib": max(1e-9, peak - (planned[group].total + planned[group].host_bytes) / GIB)
