@@ -20,7 +20,7 @@ from .errors import ConfigError
 from .files import digest_of
 from .modeling.configuration import check_causal_lm, load_tokenizer
 from .modeling.folder import model_fingerprint, tokenizer_fingerprint
-from .modeling.lora import check_lora
+from .modeling.lora import target_layers
 from .models_cache import ensure_cached
 from .rewards.check import check_reward
 from .rollouts import SamplingParameters, TokenIds
@@ -183,7 +183,7 @@ def check_policy(model: ModelSettings, trainer: TrainerSettings) -> int | None:
     adapters that the model has no layers for."""
     config = check_causal_lm(model)
     if trainer.lora.rank:
-        check_lora(model, trainer.lora)
+        target_layers(model, trainer.lora)
     return getattr(config.get_text_config(), "vocab_size", None)
 
 

@@ -32,6 +32,9 @@ def _check_policy_lora(settings: Settings) -> None:
             f"trainer.lora.dropout={lora.dropout}: scoring has no dropout, so rho would not be 1 at the first update; use 0, or "
             "run.invariants=warn"
         )
+    if lora.rank and lora.sync == "adapters":
+        reason = "with trainer.lora.sync=adapters, which go through Ray's object store; use trainer.lora.sync=merged"
+        nothing_reads(settings.rollout, ["weight_transfer"], reason, prefix="rollout.")
 
 
 def _check_updates(settings: Settings) -> None:

@@ -62,6 +62,7 @@ def unread_by_sft(settings: SftSettings) -> dict[str, str]:
     return {
         "data.overlong": "sft.overlong says what becomes of a long row",
         "trainer.reference_sharding": "SFT has no reference",
+        "trainer.lora.sync": "SFT has no engines",
         **{f"cluster.{name}": others for name in ("rollout", "reference", "reward", "colocate")},
     }
 

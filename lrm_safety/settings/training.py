@@ -197,7 +197,7 @@ class ScheduleSettings:
 
 @dataclass
 class LoraSettings:
-    """Low-rank adapters on a frozen policy: only they train and are saved; engines and exports get merged weights."""
+    """Low-rank adapters on a frozen policy: only they train and are saved; exports hold merged weights."""
 
     rank: NonNegativeInt = 0
     """Rank of every adapter; 0: off, all weights train."""
@@ -209,11 +209,15 @@ class LoraSettings:
     target_modules: list[Text] = field(default_factory=lambda: ["all-linear"])
     """Layers that get an adapter, by (the end of) their name, e.g. [q_proj,v_proj]; [all-linear]: every linear layer but
     the head."""
+    sync: Literal["auto", "adapters", "merged"] = "auto"
+    """What a weight sync of `train` sends to the engines. adapters: A and B alone, which vLLM applies beside the weights that it
+    read from model.path. merged: every weight of the model, as rollout.weight_transfer says. auto: adapters where vLLM can
+    apply them to this model and these layers; where not, one line says why."""
 
     @rule
     def _keys_go_together(self) -> None:
         if not self.rank:
-            nothing_reads(self, ["alpha", "dropout", "target_modules"], "with trainer.lora.rank=0; set it")
+            nothing_reads(self, ["alpha", "dropout", "target_modules", "sync"], "with trainer.lora.rank=0; set it")
             return
         if self.alpha <= 0:
             raise Conflict(f"alpha={self.alpha}: must be above 0, or the adapters do nothing")

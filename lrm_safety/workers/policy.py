@@ -129,20 +129,23 @@ class PolicyWorker:
         norm = float(self.engine.get_global_grad_norm())
         return norm if math.isfinite(norm) else math.nan
 
-    def publish(self, folder: str) -> Iterator[str | PackedBucket]:
-        """`shm` and `object_store`: gather the weights a bucket at a time, and on rank 0 yield each as engines take it: the
-        path of a file in `folder`, or the bucket itself, which Ray puts into its store; the other ranks yield nothing."""
+    def publish(self, folder: str, adapters: bool = False) -> Iterator[str | PackedBucket]:
+        """`shm` and `object_store`, and `adapters` alone: gather the weights a bucket at a time, and on rank 0 yield each as
+        engines take it: the path of a file in `folder`, or the bucket itself, which Ray puts into its store; the other ranks
+        yield nothing."""
         from ..weight_sync import object_store, shm
         from ..weight_sync.source import ZeroThreeSource
 
         assert self.spec.engines is not None
-        source = ZeroThreeSource(self.model, self.spec.engines.rollout.bucket_bytes, self.rank)
-        if transfer_backend(self.spec.engines) == "shm":
+        source = ZeroThreeSource(self.model, self.spec.engines.rollout.bucket_bytes, self.rank, adapters=adapters)
+        if not adapters and transfer_backend(self.spec.engines) == "shm":
             yield from shm.write_buckets(source, folder, self.rank)
         else:
             for bucket in source.buckets(lent=True):  # Ray has made its copy when a yield returns
                 if self.rank == 0:
                     yield object_store.pack(bucket)
+        if adapters:
+            self._leave_gpu()
 
     def connect_engines(self, info: dict[str, Any]) -> None:
         """CUDA: open the channel over which `send_weights` reaches the rollout engines, or open it anew."""

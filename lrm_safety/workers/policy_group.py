@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,19 +123,20 @@ class PolicyGroup:
         """
         self.weights_version += 1
         rollout_group.wake_weights()
-        if rollout_group.backend in ("nccl", "ipc"):
+        adapters = rollout_group.takes_adapters
+        if rollout_group.backend in ("nccl", "ipc") and not adapters:
             self._send(rollout_group)
         else:
-            rollout_group.load_weights(self.weights_version, self._publish)
+            rollout_group.load_weights(self.weights_version, partial(self._publish, adapters))
         rollout_group.wake_kv_cache()
         return self.weights_version
 
     @contextmanager
-    def _publish(self) -> Iterator[Iterator[Any]]:
-        """One pass over the present weights: see `rollout_group.Publish`. With the context Ray's objects lose their last
-        reference, and files are removed, however it ends."""
+    def _publish(self, adapters: bool) -> Iterator[Iterator[Any]]:
+        """One pass over the present weights, or over the adapters alone: see `rollout_group.Publish`. With the context Ray's
+        objects lose their last reference, and files are removed, however it ends."""
         folder = version_folder(self._run_name, self.weights_version)
-        streams = [self._group.stream(rank, "publish", str(folder)) for rank in range(len(self._group))]
+        streams = [self._group.stream(rank, "publish", str(folder), adapters) for rank in range(len(self._group))]
         passes = [stream.completed() for stream in streams]
         try:
             yield self._buckets(streams[0], passes)

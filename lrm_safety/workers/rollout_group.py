@@ -6,13 +6,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import ray
 from ray.exceptions import RayTaskError
 
-from ..errors import InvariantError, WorkerError
+from ..errors import ConfigError, InvariantError, WorkerError
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds
 from ..weight_sync.backends import is_colocated, transfer_backend
 from .environment import engine_environment
@@ -75,6 +76,7 @@ class RolloutGroup:
         self._on_wait = on_wait
         self.backend = transfer_backend(spec)
         self._takes_turns = is_colocated(spec.cluster)
+        self._obstacle: str | None = None
         self._group = self._spawn(placement, watchdog)
         self._published: tuple[int, Publish] | None = None
         self.replacements = HourlyBudget(spec.rollout.max_restarts)
@@ -88,22 +90,43 @@ class RolloutGroup:
             spec.cluster.rollout.num_workers,
             placement,
             engine_environment(spec),
-            lambda index: (spec, index),
+            lambda index: (self._spec, index),
             self._on_wait,
             watchdog,
             replaceable=True,
         )
 
     def start(self) -> None:
-        """Load every engine."""
-        self._group.call("start", timeout_seconds=self._spec.cluster.start_timeout_seconds)
+        """Load every engine.
+
+        Raises ConfigError where adapters were demanded and vLLM cannot apply them; where they were not, all engines start anew
+        as ones that take every weight.
+        """
+        limit, lora = self._spec.cluster.start_timeout_seconds, self._spec.lora
+        obstacles: list[str | None] = self._group.call("start", timeout_seconds=limit)
+        self._obstacle = next(filter(None, obstacles), None)
+        if self._obstacle is None:
+            return
+        assert lora is not None
+        if lora.sync == "adapters":
+            raise ConfigError(f"trainer.lora.sync=adapters: {self._obstacle}; use auto or merged")
+        self._spec = replace(self._spec, lora=None)
+        for engine in range(len(self._group)):
+            self._group.replace(engine)
+        self._group.call("start", timeout_seconds=limit)
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether a weight sync brings LoRA adapters alone."""
+        return self._spec.lora is not None
 
     def describe(self) -> list[str]:
         """What the engines are, a line for each kind of answer."""
+        merged = [f"every weight sync merges the adapters: {self._obstacle}"] if self._obstacle else []
         engines: dict[str, list[int]] = {}
         for engine, answer in self._group.call_living("describe").items():
             engines.setdefault(answer, []).append(engine)
-        return [
+        return merged + [
             f"rollout engine{'s' if len(which) > 1 else ''} {', '.join(map(str, which))}: {answer}"
             for answer, which in engines.items()
         ]
@@ -307,7 +330,8 @@ class RolloutGroup:
             self._group.call("sleep", timeout_seconds=self._limit)
 
     def wake_weights(self) -> None:
-        """CUDA, colocated: bring weight memory back, empty, and only that, so that a sync does not peak with the KV cache."""
+        """CUDA, colocated: bring weight memory back and only that, so that a sync does not peak with the KV cache; empty,
+        unless syncs bring adapters alone."""
         if self._takes_turns:
             self._group.call("wake", ["weights"], timeout_seconds=self._limit)
 
