@@ -63,6 +63,20 @@ FIGURES = (
         ">=",
         update.measure("smollm2"),
     ),
+    Figure(
+        "adapter_sync_ratio_miniature",
+        "seconds of a sync of merged weights / of LoRA adapters alone, miniature",
+        None,
+        ">=",
+        sync.measure_adapters("miniature"),
+    ),
+    Figure(
+        "adapter_sync_ratio_smollm2",
+        "seconds of a sync of merged weights / of LoRA adapters alone, SmolLM2-135M",
+        None,
+        ">=",
+        sync.measure_adapters("smollm2"),
+    ),
     Figure("sync_seconds_smollm2", "one weight sync, SmolLM2-135M", 2.5, "<=", sync.measure("smollm2")),
     Figure(
         "sync_object_store_seconds",

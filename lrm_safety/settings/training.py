@@ -214,6 +214,11 @@ class LoraSettings:
     read from model.path. merged: every weight of the model, as rollout.weight_transfer says. auto: adapters where vLLM can
     apply them to this model and these layers; where not, one line says why."""
 
+    @property
+    def syncs_alone(self) -> bool:
+        """Whether a weight sync brings adapters alone, wherever vLLM can apply them."""
+        return self.rank > 0 and self.sync != "merged"
+
     @rule
     def _keys_go_together(self) -> None:
         if not self.rank:

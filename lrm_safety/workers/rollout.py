@@ -243,7 +243,7 @@ class RolloutWorker:
         """CUDA: drop weights and KV cache. A sync, which sends every weight, comes before the next request; where it sends
         adapters alone, the weights go to host memory."""
         if self._on_gpu:
-            self._emptied = self._adapters is None
+            self._emptied = self._spec.lora is None
             self._llm.sleep(level=2 if self._emptied else 1)
 
     def wake(self, tags: list[str]) -> None:

@@ -34,8 +34,9 @@ class EngineSpec:
     def of(cls, settings: Settings) -> EngineSpec:
         """The engines of an RL run. Those of an evaluation: `evaluation.engine.engine_spec`."""
         lora = settings.trainer.lora
-        alone = lora if lora.rank and lora.sync != "merged" else None
-        return cls(settings.model, settings.rollout, settings.cluster, settings.seed, alone)
+        return cls(
+            settings.model, settings.rollout, settings.cluster, settings.seed, lora if lora.syncs_alone else None
+        )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from engine_process import EngineProcess, small_settings
-from tiny_models import VOCABULARY, tiny_model, tiny_qwen
+from tiny_models import VOCABULARY, tiny_qwen
 from transformers import PreTrainedModel, StableLmConfig, StableLmForCausalLM
 
 from lrm_safety.errors import InvariantError
@@ -20,12 +21,20 @@ from lrm_safety.rollouts import GenerationRequest, Rollout, SamplingParameters
 from lrm_safety.settings import LoraSettings, Settings
 from lrm_safety.weight_sync import object_store
 from lrm_safety.weight_sync.source import ZeroThreeSource
+from lrm_safety.workers.specs import EngineSpec
 
-SAMPLING = SamplingParameters(temperature=1.0, top_p=1.0, top_k=0, max_response_tokens=8, stop_token_ids=(0,))
+SAMPLING = SamplingParameters(temperature=1.0, top_p=1.0, top_k=0, max_response_tokens=16, stop_token_ids=(0,))
 TOLERANCE = 1e-4
 """Of one log-prob, as for whole weights (test_weight_sync.py)."""
 BUCKET_BYTES = 20_000
-SIZES = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "initializer_range": 0.1}
+LONGEST_SECONDS = 300.0
+SIZES = {
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "initializer_range": 0.1,
+}
 LORA = {
     "every layer": LoraSettings(rank=4, alpha=10.0),
     "parts of packed layers": LoraSettings(rank=16, alpha=8.0, target_modules=["q_proj", "v_proj", "up_proj"]),
@@ -64,9 +73,7 @@ def logprobs(model: PreTrainedModel, sequence: np.ndarray) -> np.ndarray:
 
 
 def largest_difference(engine: list[np.ndarray], model: PreTrainedModel) -> float:
-    return max(
-        float(np.abs(one - logprobs(model, ids)).max()) for one, ids in zip(engine, sequences(), strict=True)
-    )
+    return max(float(np.abs(one - logprobs(model, ids)).max()) for one, ids in zip(engine, sequences(), strict=True))
 
 
 def train(model: PreTrainedModel, seed: int, size: float = 0.1) -> None:
@@ -130,24 +137,17 @@ def test_engine_computes_what_the_trainer_computes(trainer_and_engine: tuple[Pre
 
 def test_a_sync_that_lacks_an_adapter_fails(trainer_and_engine: tuple[PreTrainedModel, EngineProcess]) -> None:
     model, engine = trainer_and_engine
-    buckets = copy.copy(published(model))
+    buckets = published(model)
     name = next(iter(buckets[-1]))
     buckets[-1] = {other: tensor for other, tensor in buckets[-1].items() if other != name}
-    version = engine.run(probe) and engine.run(type_of_version)
+    version = engine.run(held_version)
     with pytest.raises(InvariantError, match=rf"1 adapters are missing or too many, such as {name}"):
         engine.run(load, 99, buckets)
-    assert engine.run(type_of_version) == version
+    assert engine.run(held_version) == version
 
 
-def type_of_version(worker: Any) -> int:
+def held_version(worker: Any) -> int:
     return worker.weights_version()
-
-
-def start_alone(settings: Settings) -> str | None:
-    from lrm_safety.workers.rollout import RolloutWorker
-    from lrm_safety.workers.specs import EngineSpec
-
-    return RolloutWorker(EngineSpec.of(settings), 0).start()
 
 
 def test_a_family_without_lora_in_vllm_says_so(
@@ -171,4 +171,45 @@ def test_a_family_without_lora_in_vllm_says_so(
 
 
 def start_beside(worker: Any, settings: Settings) -> str | None:
-    return start_alone(settings)
+    """What another worker says, which does not get as far as an engine of its own."""
+    return type(worker)(EngineSpec.of(settings), 0).start()
+
+
+def sample_through_a_sync(
+    worker: Any, requests: list[GenerationRequest], buckets: list[list[object_store.PackedBucket]]
+) -> list[Rollout]:
+    """Answers to requests that are given the first adapters before they begin and the second when some have ended."""
+    load(worker, 1, buckets[0])
+    answers = worker.answered(requests, SAMPLING, 0.0)
+    end = time.monotonic() + LONGEST_SECONDS
+    while len(answers) < 8 and time.monotonic() < end:
+        answers += worker.answered([], SAMPLING, 1.0)
+    load(worker, 2, buckets[1])
+    while len(answers) < len(requests) and time.monotonic() < end:
+        answers += worker.answered([], SAMPLING, 1.0)
+    return answers
+
+
+def test_tokens_of_requests_under_way_are_of_the_adapters_of_their_version(tmp_path: Path) -> None:
+    lora = LORA["every layer"]
+    model = tiny_qwen(seed=1, tied=True, **SIZES).eval()
+    model.save_pretrained(tmp_path)
+    add_lora(model, lora, name="tiny", seed=0)
+    models = []
+    for seed in (1, 2):
+        train(model, seed)
+        models.append(copy.deepcopy(model).eval())
+    generator = np.random.default_rng(1)
+    prompts = [
+        generator.integers(6, VOCABULARY, size=int(size)).astype(np.int32) for size in generator.integers(1, 33, 30)
+    ]
+    requests = [GenerationRequest(i, i, ids, seed=i) for i, ids in enumerate(prompts)]
+    with EngineProcess(settings_of(tmp_path, lora), continuous=True) as engine:
+        answers = engine.run(sample_through_a_sync, requests, [published(one) for one in models])
+    assert sorted(one.request_id for one in answers) == list(range(30))
+    for one in answers:
+        ids, start = np.concatenate([one.prompt_ids, one.response_ids]), len(one.prompt_ids)
+        first, second = (logprobs(each, ids)[start - 1 :] for each in models)
+        np.testing.assert_allclose(one.logprobs, np.where(one.versions == 2, second, first), atol=TOLERANCE, rtol=0)
+    kinds = {tuple(sorted(set(one.versions.tolist()))) for one in answers}
+    assert kinds == {(1,), (1, 2), (2,)}, "some before, some through, some after the sync"

@@ -27,6 +27,7 @@ from .sampling import (
     largest_of,
     sampling,
     step_seconds,
+    synced_parameters,
 )
 
 ERRORS = 4.0
@@ -55,7 +56,8 @@ def calibrate(run: Observed, given: Assumptions) -> Calibration:
     found = _lengths(run) | _beside(run) | {"iteration_overhead_seconds": run.seconds("controller")}
     notes: list[str] = []
     found |= _engines(run, policy, with_rates(base, found), notes)
-    found |= _rate("logprobs", needed.logprobs, run.seconds("logprobs"), _units(settings, "policy", base))
+    if not settings.trainer_waits_for_samples:  # otherwise they are computed while engines sample
+        found |= _rate("logprobs", needed.logprobs, run.seconds("logprobs"), _units(settings, "policy", base))
     found |= _updates(run, policy, rewards, base, notes)
     found |= _scores(run, needed.reference, needed.reward, base, notes)
     found |= _sync(run, policy, base)
@@ -332,7 +334,7 @@ def _worked(record: Mapping[str, float]) -> float:
 
 
 def _sync(run: Observed, policy: ModelShape, base: Assumptions) -> dict[str, float]:
-    seen, size = run.seconds("sync"), bytes_of(run.settings) * num_parameters(policy)
+    seen, size = run.seconds("sync"), bytes_of(run.settings) * synced_parameters(run.settings, policy)
     if seen <= 0:
         return {}
     planned = size / (base.sync_gib_per_second * GIB)

@@ -12,7 +12,7 @@ from ...schedule import Schedule, needs_old_logprobs
 from ...settings import Settings
 from ...weight_sync.backends import is_colocated
 from .assumptions import Assumptions
-from .sampling import busy_cores, bytes_of, num_cores, response_tokens, sampling
+from .sampling import busy_cores, bytes_of, num_cores, response_tokens, sampling, synced_parameters
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def duration(
         "log-probs": needed.logprobs / speed(settings, "policy", "logprobs", assumed),
         "update": needed.update / speed(settings, "policy", "update", assumed)
         + per_iteration * assumed.update_overhead_seconds,
-        "sync": bytes_of(settings) * num_parameters(policy) / (assumed.sync_gib_per_second * 2**30),
+        "sync": bytes_of(settings) * synced_parameters(settings, policy) / (assumed.sync_gib_per_second * 2**30),
     }
     if is_colocated(settings.cluster) and cluster.device == "cuda":
         # The optimiser, off the GPU and back; a sleeping engine drops its weights.
@@ -127,7 +127,7 @@ def duration(
     phases = {
         "generate": seconds["generate"],
         "score_wait": tail if algorithm.max_staleness else max(seconds["score"] - seconds["generate"], tail),
-        "logprobs": seconds["log-probs"],
+        "logprobs": max(seconds["log-probs"] - (engines.in_turn if settings.trainer_waits_for_samples else 0.0), 0.0),
         "update": seconds["update"],
         "sync": seconds["sync"] + seconds.get("exchange", 0.0),
         "controller": assumed.iteration_overhead_seconds,

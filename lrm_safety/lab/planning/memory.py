@@ -111,10 +111,17 @@ def forward_bytes(shape: ModelShape, tokens: int, value: int) -> int:
 
 
 def rollout_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) -> GroupMemory:
-    """One GPU of an engine: weights / tensor_parallel_size, overhead, and the KV cache that its share leaves."""
+    """One GPU of an engine: weights / tensor_parallel_size, overhead, and the KV cache that its share leaves.
+
+    Where weight syncs bring adapters alone, these too, and a colocated engine keeps its weights in host memory while it sleeps.
+    """
     rollout, value = settings.rollout, _bytes(settings.model.dtype)
     weights = value * num_parameters(shape) // rollout.tensor_parallel_size
-    parts = {"weights": weights}
+    parts, host = {"weights": weights}, 0
+    if settings.trainer.lora.syncs_alone:
+        parts["adapters"] = value * adapter_parameters(shape, settings.trainer.lora)
+        if is_colocated(settings.cluster) and settings.cluster.device == "cuda":
+            host = sum(parts.values()) * rollout.tensor_parallel_size
     if settings.cluster.device == "cuda":
         parts["engine overhead"] = round(assumed.engine_overhead_gib * GIB)
         share = round(rollout.gpu_memory_utilization * assumed.gpu_memory_gib * GIB)
@@ -122,7 +129,7 @@ def rollout_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) 
         parts["KV cache"] = rollout.kv_cache_bytes if rollout.kv_cache_bytes is not None else room
     else:
         parts["KV cache"] = rollout.kv_cache_bytes or 0
-    return GroupMemory("rollout", settings.cluster.rollout.num_workers, parts)
+    return GroupMemory("rollout", settings.cluster.rollout.num_workers, parts, host)
 
 
 def pinned_bytes(elements: int) -> int:

@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 import psutil
 
+from ...modeling.shapes import ModelShape, adapter_parameters, num_parameters
 from ...settings import Settings
 from .assumptions import Assumptions
 
@@ -137,6 +138,11 @@ def busy_cores(settings: Settings, group: str, assumed: Assumptions) -> float:
 def num_cores(assumed: Assumptions) -> float:
     """Those of `plan.cores`, or of this machine."""
     return assumed.cores or psutil.cpu_count() or 1
+
+
+def synced_parameters(settings: Settings, policy: ModelShape) -> int:
+    """What a weight sync sends: the adapters alone, or all of the model."""
+    return adapter_parameters(policy, settings.trainer.lora) if settings.trainer.lora.syncs_alone else num_parameters(policy)
 
 
 def bytes_of(settings: Settings) -> int:
