@@ -165,7 +165,7 @@ def test_a_family_without_lora_in_vllm_says_so(
         )
     ).save_pretrained(tmp_path)
     settings = settings_of(tmp_path, LoraSettings(rank=4))
-    assert trainer_and_engine[1].run(start_beside, settings) == "vLLM applies none to StablelmForCausalLM"
+    assert trainer_and_engine[1].run(start_beside, settings) == "vLLM applies none to StableLmForCausalLM"
     settings.trainer.lora.rank = 513
     assert "trainer.lora.rank=513 is above 512" in trainer_and_engine[1].run(start_beside, settings)
 

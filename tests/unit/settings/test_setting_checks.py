@@ -45,6 +45,11 @@ BROKEN = {
         ["trainer=zero3_lora", "trainer.lora.target_modules=[all-linear,q_proj]"],
         ["trainer.lora.target_modules", "alone"],
     ),
+    "adapters by a way of whole weights": (
+        ["trainer=zero3_lora", "trainer.lora.sync=adapters", "rollout.weight_transfer=shm"],
+        ["rollout.weight_transfer=shm: does nothing", "trainer.lora.sync=adapters", "leave it at auto"],
+    ),
+    "another way to sync adapters": (["trainer=zero3_lora", "trainer.lora.sync=files"], ["trainer.lora.sync=files"]),
     "a negative rank": (["trainer.lora.rank=-1"], ["trainer.lora.rank=-1", "at least 0"]),
     "dropout against strict checks": (
         ["trainer=zero3_lora", "trainer.lora.dropout=0.05"],
@@ -224,6 +229,10 @@ BROKEN = {
     "steps of whole responses": (
         ["reward.segment.max_steps=4"],
         ["reward.segment.max_steps=4", "reward.granularity=response"],
+    ),
+    "how to sync adapters of rank 0": (
+        ["trainer.lora.sync=merged"],
+        ["trainer.lora.sync=merged", "trainer.lora.rank=0"],
     ),
     "adapters of rank 0": (["trainer.lora.alpha=64"], ["trainer.lora.alpha=64", "trainer.lora.rank=0"]),
     "layers of adapters of rank 0": (
