@@ -122,7 +122,7 @@ class AdapterWorker:
         adapter = LoRAModel.from_lora_tensors(
             POLICY.lora_int_id,
             load(whole),
-            PEFTHelper(r=rank, lora_alpha=alpha, target_modules=[]),  # type: ignore[arg-type]  # it only divides alpha
+            PEFTHelper(r=rank, lora_alpha=alpha, target_modules=[]),  # alpha is divided only
             device="cpu",
             dtype=manager.lora_config.lora_dtype,
             weights_mapper=_renaming(manager.model),

@@ -109,6 +109,17 @@ def test_adapters_train_a_hundredth_of_7b() -> None:
     assert 0.75 < ratio < 0.78
 
 
+def test_where_adapters_travel_alone_the_engine_holds_them_and_keeps_its_weights() -> None:
+    trained, given = 80_740_352, settings(*GIVEN_LORA)
+    engine = rollout_memory(given, KNOWN[SEVEN], Assumptions())
+    assert engine.parts["adapters"] == 2 * trained and engine.host_bytes == 2 * (N + trained)
+    merged = settings(*GIVEN_LORA, "trainer.lora.sync=merged")
+    whole = rollout_memory(merged, KNOWN[SEVEN], Assumptions())
+    assert "adapters" not in whole.parts and whole.host_bytes == 0
+    few, all_of_them = (make_plan(one, Assumptions()).duration.seconds["sync"] for one in (given, merged))
+    assert few == pytest.approx(all_of_them * trained / N)
+
+
 def test_activations_without_checkpointing_are_all_layers() -> None:
     shape = KNOWN[SEVEN]
     backward = 2 * 1000 * (21_504 + 56_832)
