@@ -15,7 +15,7 @@ from tiny_models import tiny_granite
 from lrm_safety.commands.plan import plan as plan_command
 from lrm_safety.errors import ConfigError, ModelError
 from lrm_safety.lab.planning.assumptions import Assumptions, split
-from lrm_safety.lab.planning.memory import GIB, activation_bytes, pinned_bytes, policy_memory
+from lrm_safety.lab.planning.memory import GIB, activation_bytes, pinned_bytes, policy_memory, rollout_memory
 from lrm_safety.lab.planning.plan import gpu_memory_gib, make_plan, outlook, refuse_what_cannot_fit
 from lrm_safety.modeling.shapes import KNOWN, kv_bytes_per_token, num_parameters, shape_of
 from lrm_safety.settings import Settings
