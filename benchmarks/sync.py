@@ -51,7 +51,8 @@ def measure_adapters(model: str) -> Callable[[Context], Measurement]:
     def ratio_of(context: Context) -> Measurement:
         context.systems.end()
         settings = context.systems.settings(model)
-        system = System(replace(settings, trainer=replace(settings.trainer, lora=LORA)))
+        cluster = replace(settings.cluster, local_num_cpus=8)  # of which a third actor gets its part
+        system = System(replace(settings, trainer=replace(settings.trainer, lora=LORA), cluster=cluster))
         try:
             policy = system.policy
             engines = {"merged": system.another_rollout(lora=None), "adapters": system.rollout}
