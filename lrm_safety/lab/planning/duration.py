@@ -127,7 +127,7 @@ def duration(
     phases = {
         "generate": seconds["generate"],
         "score_wait": tail if algorithm.max_staleness else max(seconds["score"] - seconds["generate"], tail),
-        "logprobs": max(seconds["log-probs"] - (engines.in_turn if settings.trainer_waits_for_samples else 0.0), 0.0),
+        "logprobs": seconds["log-probs"],
         "update": seconds["update"],
         "sync": seconds["sync"] + seconds.get("exchange", 0.0),
         "controller": assumed.iteration_overhead_seconds,

@@ -142,7 +142,11 @@ def num_cores(assumed: Assumptions) -> float:
 
 def synced_parameters(settings: Settings, policy: ModelShape) -> int:
     """What a weight sync sends: the adapters alone, or all of the model."""
-    return adapter_parameters(policy, settings.trainer.lora) if settings.trainer.lora.syncs_alone else num_parameters(policy)
+    return (
+        adapter_parameters(policy, settings.trainer.lora)
+        if settings.trainer.lora.syncs_alone
+        else num_parameters(policy)
+    )
 
 
 def bytes_of(settings: Settings) -> int:
