@@ -17,10 +17,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..errors import ModelError, first_line
+from ..errors import ConfigError, ModelError, first_line
 from ..settings import ModelSettings
 from .folder import ahead, check_model_folder, check_tied_head, is_hub_id
-from .packed_attention import attend_by_sequence
+from .packed_attention import READ_BY_SEQUENCE, attend_by_sequence
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 RECURRENT_LAYERS = {"mamba", "linear_attention", "conv", "recurrent"}
@@ -57,6 +57,27 @@ def check_causal_lm(settings: ModelSettings) -> PretrainedConfig:
     if getattr(config, "tie_word_embeddings", False) and not is_hub_id(settings.path):
         check_tied_head(Path(settings.path))
     return config
+
+
+def check_sequence_parallel(settings: ModelSettings, config: PretrainedConfig, size: int) -> None:
+    """Raise ConfigError where ranks cannot read rows of this model together: its heads do not come out even, or a layer mixes
+    tokens otherwise than through transformers' attention interface."""
+    key, text = f"trainer.sequence_parallel_size={size}", config.get_text_config()
+    heads = text.num_attention_heads
+    if heads % size:
+        fitting = [str(one) for one in range(1, heads + 1) if heads % one == 0]
+        raise ConfigError(
+            f"{key}: must divide the {heads} attention heads of model.path={settings.path}: {', '.join(fitting)}"
+        )
+    model = AutoModelForCausalLM._model_mapping.get(type(config))
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    # Of state-space models not every configuration lists its layers; their classes say that they have a state.
+    through_interface = model is not None and model._supports_attention_backend and model._supports_sdpa
+    if not through_interface or model._is_stateful or not kinds <= READ_BY_SEQUENCE:
+        others = ", ".join(sorted(kinds - READ_BY_SEQUENCE)) or "other attention or state"
+        raise ConfigError(
+            f"{key}: the layers of model.path={settings.path} ({config.model_type}: {others}) cannot be split over ranks; use 1"
+        )
 
 
 def one_attention_kernel() -> None:

@@ -219,14 +219,18 @@ class PolicyGroup:
         remove_run(self._run_name)
 
     def _cut(self, sequences: Sequence[TrainingSequence], count: int | None = None) -> list[list[MicroBatch]]:
-        """[rank][micro-batch] under the token budget, or of `count` sequences each in the order given."""
+        """[rank][micro-batch] under the token budget, or of `count` sequences each in the order given. Ranks that read rows
+        together have the same ones, under the budget of all of them."""
+        together = self._spec.trainer.sequence_parallel_size
+        num_groups = len(self._group) // together
         if count is not None:
-            plan = plan_counted(len(sequences), len(self._group), count)
+            plan = plan_counted(len(sequences), num_groups, count)
         else:
             plan = plan_micro_batches(
                 [sequence.num_tokens for sequence in sequences],
-                len(self._group),
-                self._spec.trainer.micro_batch_tokens,
+                num_groups,
+                self._spec.trainer.micro_batch_tokens * together,
                 packing=self._spec.model.packing,
             )
-        return [[[sequences[position] for position in batch] for batch in rank] for rank in plan]
+        shares = [[[sequences[position] for position in batch] for batch in share] for share in plan]
+        return [share for share in shares for _ in range(together)]
