@@ -147,9 +147,11 @@ def reads_by_sequence(model: PreTrainedModel) -> bool:
     return bool(model.config.get_text_config()._attn_implementation == PACKED_ATTENTION)
 
 
-def borders_for(model: PreTrainedModel, borders: Borders | None, sequence: SequenceGroup | None) -> dict[str, Any]:
+def borders_for(
+    model: PreTrainedModel, borders: Borders | None, sequence: SequenceGroup | None = None
+) -> dict[str, Any]:
     """What to call the model with beside ids and positions: its attention's borders, where it reads them, and who has the other
     parts of the row."""
     if not reads_by_sequence(model) or borders is None:
         return {}
-    return {"borders": borders, "sequence": sequence}
+    return {"borders": borders} | ({} if sequence is None else {"sequence": sequence})

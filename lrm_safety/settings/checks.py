@@ -58,10 +58,14 @@ def check_every_rank_learns(size: int, key: str, what: str, trainer: TrainerSett
     """An update of `size` sequences, of which no rank or group of ranks may be without one."""
     ranks, together = cluster.policy.num_workers, trainer.sequence_parallel_size
     if size * together < ranks:
-        over = f" / trainer.sequence_parallel_size={together}" if together > 1 else ""
         raise ConfigError(
-            f"{key}={size}: must be at least cluster.policy.num_workers={ranks}{over}, so that every rank has {what} to learn from"
+            f"{key}={size}: must be at least cluster.policy.num_workers={ranks}{_divided(together)}, so that every rank has "
+            f"{what} to learn from"
         )
+
+
+def _divided(together: int) -> str:
+    return f" / trainer.sequence_parallel_size={together}" if together > 1 else ""
 
 
 def check_sequence_parallel(trainer: TrainerSettings, model: ModelSettings, cluster: ClusterSettings) -> None:
@@ -89,7 +93,7 @@ def _check_micro_batches(settings: Settings) -> None:
     """The mean over a micro-batch is an objective only where the cut is stated: under a token budget it would follow the
     lengths of the responses and the number of ranks."""
     size, ranks = settings.trainer.micro_batch_sequences, settings.cluster.policy.num_workers
-    groups = ranks // settings.trainer.sequence_parallel_size
+    together = settings.trainer.sequence_parallel_size
     if settings.cluster.policy.min_workers not in (None, ranks):
         raise ConfigError(
             f"cluster.policy.min_workers={settings.cluster.policy.min_workers}: with algorithm.aggregation=micro_batch_mean the "
@@ -100,10 +104,10 @@ def _check_micro_batches(settings: Settings) -> None:
             "algorithm.aggregation=micro_batch_mean: needs trainer.micro_batch_sequences (OpenRLHF 0.9: 4); under a token "
             "budget a response's weight would depend on its length and on the number of ranks"
         )
-    if settings.algorithm.mini_batch_size % (size * groups):
+    if settings.algorithm.mini_batch_size % (size * (ranks // together)):
         raise ConfigError(
             f"algorithm.mini_batch_size={settings.algorithm.mini_batch_size}: must be a multiple of "
-            f"trainer.micro_batch_sequences={size} x cluster.policy.num_workers={ranks}, so that with "
+            f"trainer.micro_batch_sequences={size} x cluster.policy.num_workers={ranks}{_divided(together)}, so that with "
             "algorithm.aggregation=micro_batch_mean all micro-batches hold equally many responses"
         )
 

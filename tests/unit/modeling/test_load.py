@@ -4,11 +4,25 @@ import shutil
 
 import pytest
 import torch
-from transformers import Qwen3ForCausalLM, Qwen3ForSequenceClassification
+from tiny_models import tiny_model
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    JambaForCausalLM,
+    Qwen3ForCausalLM,
+    Qwen3ForSequenceClassification,
+)
 
-from lrm_safety.errors import ModelError
+from lrm_safety.errors import ConfigError, ModelError
 from lrm_safety.modeling.folder import check_model_folder, is_hub_id
-from lrm_safety.modeling.load import attention_implementation, check_causal_lm, freeze, load_causal_lm, load_tokenizer
+from lrm_safety.modeling.load import (
+    attention_implementation,
+    check_causal_lm,
+    check_sequence_parallel,
+    freeze,
+    load_causal_lm,
+    load_tokenizer,
+)
 from lrm_safety.rewards.rendering import load_reward_tokenizer
 from lrm_safety.settings import ModelSettings
 
@@ -167,3 +181,39 @@ def test_loading_switches_cudnn_attention_off(model_folder):
     load_causal_lm(settings_for(model_folder), "cpu")
     assert not torch.backends.cuda.cudnn_sdp_enabled()
     assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def refusal(tmp_path, model, size):
+    model.save_pretrained(tmp_path / model.config.model_type)
+    settings = settings_for(tmp_path / model.config.model_type)
+    with pytest.raises(ConfigError) as refused:
+        check_sequence_parallel(settings, check_causal_lm(settings), size)
+    return str(refused.value)
+
+
+def test_rows_are_split_over_ranks_by_heads_that_come_out_even(tmp_path, tiny_qwen):
+    """Four heads on two key-value heads: over two ranks and four, not over three or eight."""
+    tiny_qwen().save_pretrained(tmp_path)
+    settings = settings_for(tmp_path)
+    for size in (1, 2, 4):
+        check_sequence_parallel(settings, check_causal_lm(settings), size)
+    for size in (3, 8):
+        text = f"trainer.sequence_parallel_size={size}: must divide the 4 attention heads of model.path="
+        assert re.fullmatch(re.escape(text) + ".*: 1, 2, 4", refusal(tmp_path, tiny_qwen(), size))
+
+
+def test_layers_that_mix_tokens_otherwise_are_not_split_over_ranks(tmp_path, tiny_granite):
+    """Mamba layers that the configuration lists, a state-space model whose configuration lists none, and attention of its own."""
+    told = refusal(tmp_path, tiny_granite(), 2)
+    assert "(granitemoehybrid: linear_attention) cannot be split over ranks; use 1" in told
+    jamba = tiny_model(
+        JambaForCausalLM,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        expert_layer_period=2,
+        num_experts=2,
+        mamba_dt_rank=4,
+    )
+    assert "(jamba: " in refusal(tmp_path, jamba, 2)
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=97, hidden_size=32, n_layer=1, n_head=4))
+    assert "(bloom: other attention or state)" in refusal(tmp_path, bloom, 2)
