@@ -2,6 +2,7 @@
 
 import torch
 from tiny_models import tiny_model
+from transformers import LlamaForCausalLM
 
 from lrm_safety.modeling import distributed
 from lrm_safety.modeling.packed_attention import attend_by_sequence
@@ -34,6 +35,25 @@ def learn(architecture, sizes, pairs, sequence):
     return logprobs.detach(), entropy, gradients
 
 
+def kept_bytes(pairs, sequence):
+    """Memory under the tensors that autograd saves, each once, without gradient checkpointing."""
+    model = tiny_model(LlamaForCausalLM, seed=3, attn_implementation="sdpa", max_position_embeddings=4096)
+    assert attend_by_sequence(model)
+    module = TokenLogprobs(model, temperature=1.0, chunk_tokens=64, sequence=sequence)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logprobs, _ = module(pack(pairs, packing=True))
+    for parameter in model.parameters():
+        kept.pop(parameter.untyped_storage().data_ptr(), None)
+    del logprobs  # what it holds was alive until here, so that no two tensors had one address
+    return sum(kept.values())
+
+
 class SequenceRank:
     """One process of a group of `count`, and of one of two."""
 
@@ -49,6 +69,10 @@ class SequenceRank:
 
     def learn(self, architecture, sizes, pairs):
         return learn(architecture, sizes, pairs, self.sequence)
+
+    def kept(self, pairs):
+        """Bytes that a row's forward pass keeps for the backward pass, without the weights: alone, and as part of the group."""
+        return [kept_bytes(pairs, sequence) for sequence in (None, self.sequence)]
 
     def exchange(self, query, key, value):
         """Whole rows in; this rank's part of them as its heads' whole rows, and as its tokens again."""

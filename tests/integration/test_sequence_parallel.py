@@ -1,11 +1,28 @@
 """Rows split over real gloo ranks against the same rows on one: log-probs, gradients, updates."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sequence_ranks import SequenceRank, learn
-from trainer_ranks import Ranks
+from trainer_ranks import (
+    Ranks,
+    build_folder,
+    build_spec,
+    by_index,
+    exported,
+    make_sequences,
+    micro_batches_of,
+    mini_batches_of,
+    plain_optimizer,
+    plain_policy_update,
+    plain_scores,
+    run_updates,
+)
 from transformers import (
+    AutoModelForCausalLM,
     Gemma3ForCausalLM,
     GraniteForCausalLM,
     LlamaForCausalLM,
@@ -21,14 +38,17 @@ ARCHITECTURES = {
     "qwen3": (Qwen3ForCausalLM, {"tie_word_embeddings": True}),
     "qwen2": (Qwen2ForCausalLM, {"num_key_value_heads": 4}),
     "llama of one key-value head": (LlamaForCausalLM, {"num_key_value_heads": 1}),
-    "llama of 12 heads on 3": (LlamaForCausalLM, {"num_attention_heads": 12, "num_key_value_heads": 3}),
+    "llama of 12 heads on 3": (
+        LlamaForCausalLM,
+        {"hidden_size": 48, "num_attention_heads": 12, "num_key_value_heads": 3},
+    ),
     "mistral with a window": (MistralForCausalLM, {"sliding_window": 5}),
     "gemma3 with windows in some layers": (
         Gemma3ForCausalLM,
         {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"], "query_pre_attn_scalar": 8},
     ),
     "granite": (GraniteForCausalLM, {"attention_multiplier": 0.3, "logits_scaling": 2.0}),
-    "phi3": (Phi3ForCausalLM, {"pad_token_id": 0, "head_dim": None}),
+    "phi3": (Phi3ForCausalLM, {"pad_token_id": 0, "eos_token_id": 1}),
     "mixtral": (MixtralForCausalLM, {"num_local_experts": 4, "sliding_window": None}),
     "qwen3 with experts": (
         Qwen3MoeForCausalLM,
@@ -92,3 +112,75 @@ def test_each_rank_gets_its_heads_of_all_tokens_and_its_tokens_back(ranks):
 def test_groups_are_neighbours(ranks):
     for rank, (position, size, members) in enumerate(ranks.call("pairs")):
         assert (position, size) == (rank % 2, 2) and members == [rank - position, rank - position + 1]
+
+
+def test_a_part_of_a_long_row_keeps_its_part_of_the_memory(ranks):
+    """Borders and gathered log-probs are whole on every rank; next to the activations of 1,600 tokens they are nothing."""
+    for alone, together in ranks.call("kept", rows([(100, 1500)])):
+        count = len(ranks.call("pairs"))
+        assert together / alone == pytest.approx(1 / count, rel=0.05)
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def trainers(request, tmp_path_factory):
+    """ZeRO-3 ranks that read rows in twos: one group, and two."""
+    from lrm_safety.workers.policy import PolicyWorker
+
+    folder = tmp_path_factory.mktemp("trainers")
+    build_folder(folder / "model", "untied-packed")
+    spec = build_spec(folder / "model", "untied-packed", sequence_parallel_size=2)
+    with Ranks(folder, PolicyWorker, spec, request.param) as started:
+        started.count = request.param
+        started.call("save", str(folder / "initial"))
+        yield started
+
+
+def of_groups(sequences, count, *, budget=30):
+    """[rank][micro-batch], the same for the two ranks of a group."""
+    shares = micro_batches_of(sequences, budget, count // 2)
+    return [share for share in shares for _ in range(2)]
+
+
+def test_updates_of_ranks_in_twos_are_those_of_one_process(trainers):
+    """Two updates, with clipping, a KL term and correction, then the scores under the new weights; the checkpoint between them
+    goes on bit for bit."""
+    trainers.call("load", str(trainers.folder / "initial"))
+    sequences, later = make_sequences(7), make_sequences(6, seed=3)
+    scores = by_index(trainers.call_each("logprobs", [(share,) for share in of_groups(sequences, trainers.count)]))
+    model = AutoModelForCausalLM.from_pretrained(trainers.folder / "model", dtype=torch.float32)
+    for sequence in sequences:
+        with torch.no_grad():
+            logprobs, entropy = plain_scores(model, sequence, 0.8)
+        np.testing.assert_allclose(scores[sequence.index].logprobs, logprobs.numpy(), atol=1e-5)
+        np.testing.assert_allclose(scores[sequence.index].entropy, entropy.numpy(), atol=1e-5)
+    near = {name: {s.index: scores[s.index].logprobs + shift for s in sequences} for name, shift in NEAR.items()}
+    sequences = [replace(s, **{name: values[s.index] for name, values in near.items()}) for s in sequences]
+
+    optimizer = plain_optimizer(model)
+    for number, (batch, lr, kl_coef) in enumerate([(sequences, 1e-2, 0.7), (later, 3e-3, 0.0)]):
+        if number:
+            trainers.call("save", str(trainers.folder / "between"))
+        results = [result for (result,) in run_updates(trainers, mini_batches(batch, lr, kl_coef, trainers.count))]
+        loss, norm = plain_policy_update(model, optimizer, batch, lr, kl_coef)
+        assert sum(result.loss for result in results) == pytest.approx(loss, abs=1e-5)
+        assert [result.gradient_norm for result in results] == pytest.approx([norm] * trainers.count, rel=1e-4)
+        assert all(not result.scores and result.loss == 0 for result in results[1::2])
+    weights = exported(trainers, "updated")
+    model.save_pretrained(trainers.folder / "plain")
+    for name, value in load_file(trainers.folder / "plain" / "model.safetensors").items():
+        torch.testing.assert_close(weights[name], value, atol=1e-5, rtol=0, msg=name)
+
+    trainers.call("load", str(trainers.folder / "between"))
+    run_updates(trainers, mini_batches(later, 3e-3, 0.0, trainers.count))
+    again = exported(trainers, "again")
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+NEAR = {"old_logprobs": 0.1, "rollout_logprobs": -0.2, "reference_logprobs": 0.3}
+"""How far the log-probs of others lie from the policy's."""
+
+
+def mini_batches(sequences, lr, kl_coef, count):
+    """One mini-batch, a share for each rank."""
+    (whole,) = mini_batches_of(sequences, lr, kl_coef, count=1)
+    return [replace(whole, micro_batches=share) for share in of_groups(sequences, count)]
