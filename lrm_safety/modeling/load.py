@@ -23,6 +23,8 @@ from .folder import ahead, check_model_folder, check_tied_head, is_hub_id
 from .packed_attention import READ_BY_SEQUENCE, attend_by_sequence
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+ROTATES_BY_LENGTH = {"dynamic", "longrope"}
+"""Kinds of rotary positions whose frequencies depend on the largest position that a forward pass is given."""
 RECURRENT_LAYERS = {"mamba", "linear_attention", "conv", "recurrent"}
 
 
@@ -60,8 +62,8 @@ def check_causal_lm(settings: ModelSettings) -> PretrainedConfig:
 
 
 def check_sequence_parallel(settings: ModelSettings, config: PretrainedConfig, size: int) -> None:
-    """Raise ConfigError where ranks cannot read rows of this model together: its heads do not come out even, or a layer mixes
-    tokens otherwise than through transformers' attention interface."""
+    """Raise ConfigError where ranks cannot read rows of this model together: its heads do not come out even, a layer mixes
+    tokens otherwise than through transformers' attention interface, or positions depend on what else a rank reads."""
     key, text = f"trainer.sequence_parallel_size={size}", config.get_text_config()
     heads = text.num_attention_heads
     if heads % size:
@@ -77,6 +79,13 @@ def check_sequence_parallel(settings: ModelSettings, config: PretrainedConfig, s
         others = ", ".join(sorted(kinds - READ_BY_SEQUENCE)) or "other attention or state"
         raise ConfigError(
             f"{key}: the layers of model.path={settings.path} ({config.model_type}: {others}) cannot be split over ranks; use 1"
+        )
+    rotations: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
+    by_layer = (one for one in rotations.values() if isinstance(one, dict))
+    if ROTATES_BY_LENGTH & {one.get("rope_type") for one in (rotations, *by_layer)}:
+        raise ConfigError(
+            f"{key}: model.path={settings.path} rotates positions by the longest sequence in sight (rope_type "
+            f"{' or '.join(sorted(ROTATES_BY_LENGTH))}), which no rank sees whole; use 1"
         )
 
 

@@ -217,3 +217,13 @@ def test_layers_that_mix_tokens_otherwise_are_not_split_over_ranks(tmp_path, tin
     assert "(jamba: " in refusal(tmp_path, jamba, 2)
     bloom = BloomForCausalLM(BloomConfig(vocab_size=97, hidden_size=32, n_layer=1, n_head=4))
     assert "(bloom: other attention or state)" in refusal(tmp_path, bloom, 2)
+
+
+def test_positions_that_depend_on_what_a_rank_reads_are_not_split(tmp_path, tiny_qwen):
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    told = refusal(tmp_path, tiny_qwen(rope_parameters=rope), 2)
+    assert told.startswith("trainer.sequence_parallel_size=2: ") and "longest sequence" in told
+    steady = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+    tiny_qwen(rope_parameters=steady).save_pretrained(tmp_path / "steady")
+    settings = settings_for(tmp_path / "steady")
+    check_sequence_parallel(settings, check_causal_lm(settings), 2)
