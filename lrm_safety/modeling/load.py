@@ -71,7 +71,7 @@ def check_sequence_parallel(settings: ModelSettings, config: PretrainedConfig, s
         raise ConfigError(
             f"{key}: must divide the {heads} attention heads of model.path={settings.path}: {', '.join(fitting)}"
         )
-    model = AutoModelForCausalLM._model_mapping.get(type(config))
+    model = AutoModelForCausalLM._model_mapping.get(type(config), None)
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     # Of state-space models not every configuration lists its layers; their classes say that they have a state.
     through_interface = model is not None and model._supports_attention_backend and model._supports_sdpa

@@ -37,7 +37,9 @@ def learn(architecture, sizes, pairs, sequence):
 
 def kept_bytes(pairs, sequence):
     """Memory under the tensors that autograd saves, each once, without gradient checkpointing."""
-    model = tiny_model(LlamaForCausalLM, seed=3, attn_implementation="sdpa", max_position_embeddings=4096)
+    # As many key-value heads as there may be ranks: fewer are repeated, and take more than their part.
+    sizes = {"num_key_value_heads": 4, "max_position_embeddings": 4096}
+    model = tiny_model(LlamaForCausalLM, seed=3, attn_implementation="sdpa", **sizes)
     assert attend_by_sequence(model)
     module = TokenLogprobs(model, temperature=1.0, chunk_tokens=64, sequence=sequence)
     kept = {}

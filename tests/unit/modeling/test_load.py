@@ -4,14 +4,7 @@ import shutil
 
 import pytest
 import torch
-from tiny_models import tiny_model
-from transformers import (
-    BloomConfig,
-    BloomForCausalLM,
-    JambaForCausalLM,
-    Qwen3ForCausalLM,
-    Qwen3ForSequenceClassification,
-)
+from transformers import BloomConfig, JambaConfig, Qwen3ForCausalLM, Qwen3ForSequenceClassification
 
 from lrm_safety.errors import ConfigError, ModelError
 from lrm_safety.modeling.folder import check_model_folder, is_hub_id
@@ -183,47 +176,35 @@ def test_loading_switches_cudnn_attention_off(model_folder):
     assert torch.backends.cuda.flash_sdp_enabled()
 
 
-def refusal(tmp_path, model, size):
-    model.save_pretrained(tmp_path / model.config.model_type)
-    settings = settings_for(tmp_path / model.config.model_type)
+def split_refusal(config, size):
     with pytest.raises(ConfigError) as refused:
-        check_sequence_parallel(settings, check_causal_lm(settings), size)
+        check_sequence_parallel(settings_for("folder"), config, size)
     return str(refused.value)
 
 
-def test_rows_are_split_over_ranks_by_heads_that_come_out_even(tmp_path, tiny_qwen):
+def test_rows_are_split_over_ranks_by_heads_that_come_out_even(tiny_qwen):
     """Four heads on two key-value heads: over two ranks and four, not over three or eight."""
-    tiny_qwen().save_pretrained(tmp_path)
-    settings = settings_for(tmp_path)
+    config = tiny_qwen().config
     for size in (1, 2, 4):
-        check_sequence_parallel(settings, check_causal_lm(settings), size)
+        check_sequence_parallel(settings_for("folder"), config, size)
     for size in (3, 8):
-        text = f"trainer.sequence_parallel_size={size}: must divide the 4 attention heads of model.path="
-        assert re.fullmatch(re.escape(text) + ".*: 1, 2, 4", refusal(tmp_path, tiny_qwen(), size))
+        assert split_refusal(config, size) == (
+            f"trainer.sequence_parallel_size={size}: must divide the 4 attention heads of model.path=folder: 1, 2, 4"
+        )
 
 
-def test_layers_that_mix_tokens_otherwise_are_not_split_over_ranks(tmp_path, tiny_granite):
+def test_layers_that_mix_tokens_otherwise_are_not_split_over_ranks(tiny_granite):
     """Mamba layers that the configuration lists, a state-space model whose configuration lists none, and attention of its own."""
-    told = refusal(tmp_path, tiny_granite(), 2)
-    assert "(granitemoehybrid: linear_attention) cannot be split over ranks; use 1" in told
-    jamba = tiny_model(
-        JambaForCausalLM,
-        attn_layer_period=2,
-        attn_layer_offset=1,
-        expert_layer_period=2,
-        num_experts=2,
-        mamba_dt_rank=4,
-    )
-    assert "(jamba: " in refusal(tmp_path, jamba, 2)
-    bloom = BloomForCausalLM(BloomConfig(vocab_size=97, hidden_size=32, n_layer=1, n_head=4))
-    assert "(bloom: other attention or state)" in refusal(tmp_path, bloom, 2)
+    told = split_refusal(tiny_granite().config, 2)
+    assert told.endswith("(granitemoehybrid: linear_attention) cannot be split over ranks; use 1")
+    assert "(jamba: " in split_refusal(JambaConfig(num_attention_heads=4), 2)
+    assert "(bloom: other attention or state)" in split_refusal(BloomConfig(n_head=4), 2)
 
 
-def test_positions_that_depend_on_what_a_rank_reads_are_not_split(tmp_path, tiny_qwen):
-    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
-    told = refusal(tmp_path, tiny_qwen(rope_parameters=rope), 2)
-    assert told.startswith("trainer.sequence_parallel_size=2: ") and "longest sequence" in told
-    steady = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
-    tiny_qwen(rope_parameters=steady).save_pretrained(tmp_path / "steady")
-    settings = settings_for(tmp_path / "steady")
-    check_sequence_parallel(settings, check_causal_lm(settings), 2)
+def test_positions_that_depend_on_what_a_rank_reads_are_not_split(tiny_qwen):
+    for kind in ("dynamic", "linear"):
+        config = tiny_qwen(rope_parameters={"rope_type": kind, "factor": 2.0, "rope_theta": 1e4}).config
+        if kind == "dynamic":
+            assert "=folder rotates positions by the longest sequence in sight" in split_refusal(config, 2)
+        else:
+            check_sequence_parallel(settings_for("folder"), config, 2)
