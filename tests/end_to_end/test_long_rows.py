@@ -25,7 +25,7 @@ def layout(ranks: int) -> list[str]:
         "checkpoint.every_updates=0",
         "tracking.wandb=disabled",
         "tracking.console=plain",
-        f"run.directory={ranks}",
+        f"run.directory=over_{ranks}",
     ]
 
 
@@ -41,7 +41,7 @@ def test_two_ranks_learn_together_what_one_learns(command: Callable[..., Command
     for ranks in (1, 2):
         started = command(*arguments(name, tmp_path), *layout(ranks))
         assert started.wait() == 0, started.output
-        found.append(metric_lines(tmp_path / str(ranks)))
+        found.append(metric_lines(tmp_path / f"over_{ranks}"))
     alone, together = found
     assert alone[-1]["update"] == UPDATES and len(alone) == len(together)
     for one, other in zip(alone, together, strict=True):
