@@ -11,8 +11,8 @@ from running import TINY, Command, metric_lines, write_traces
 pytestmark = pytest.mark.timeout(900)
 
 UPDATES = 4
-BUDGET = 48
-"""Tokens of a rank; rows of two hold twice as many, and most sequences of the miniature with their prompts hold more than one's."""
+BUDGET = 20
+"""Tokens of a rank. The mean response alone is longer: no rank could read its row within the budget by itself."""
 
 
 def layout(ranks: int) -> list[str]:
@@ -49,4 +49,4 @@ def test_two_ranks_learn_together_what_one_learns(command: Callable[..., Command
         for metric, value in one.items():
             assert other[metric] == pytest.approx(value, rel=1e-3, abs=1e-5, nan_ok=True), metric
     lengths = "response/length_mean" if name == "train" else "sft/response_length_mean"
-    assert alone[-1][lengths] > BUDGET / 2
+    assert alone[-1][lengths] > BUDGET
