@@ -59,8 +59,15 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
         self.moments = RunningMoments()
         self.checks = SelfChecks(settings.run, recorder.note)
         self.skipped = SkippedSteps(settings.trainer.max_skipped_steps, recorder.note)
+        scores_now = self.recomputes and settings.trainer_waits_for_samples
         self.scorer = StreamScorer(
-            run.prompts, run.parser, settings.reward, groups.reward, groups.reference, recorder.waiting
+            run.prompts,
+            run.parser,
+            settings.reward,
+            groups.reward,
+            groups.reference,
+            groups.policy if scores_now else None,
+            recorder.waiting,
         )
         self.generation = generation_of(run, groups, self.source, self.scorer)
         self.iteration = 0
@@ -83,7 +90,8 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
             groups.begin_training()
             if self.recomputes:
                 with phases.phase("logprobs"):
-                    batch.policy = groups.policy.logprobs([training_sequence(rollout) for rollout in batch.rollouts])
+                    sequences = [training_sequence(rollout) for rollout in batch.rollouts]
+                    batch.policy = self.scorer.logprobs(pending) or groups.policy.logprobs(sequences)
             learned = self.advantages(batch)
             mini_batches = shuffled_mini_batches(learned.sequences, self.settings, self.iteration)
             with phases.phase("update"):

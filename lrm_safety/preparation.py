@@ -18,8 +18,8 @@ from .conversation.response import ResponseParser, reflection_token_ids
 from .datasets.prompts import PromptSet, load_prompts, render_prompts
 from .errors import ConfigError
 from .files import digest_of
+from .modeling.configuration import check_causal_lm, load_tokenizer
 from .modeling.folder import model_fingerprint, tokenizer_fingerprint
-from .modeling.load import check_causal_lm, check_sequence_parallel, load_tokenizer
 from .modeling.lora import check_lora
 from .models_cache import ensure_cached
 from .rewards.check import check_reward
@@ -183,6 +183,9 @@ def check_policy(model: ModelSettings, trainer: TrainerSettings) -> int | None:
     adapters that the model has no layers for, and for ranks that its rows cannot be split over."""
     config = check_causal_lm(model)
     if trainer.sequence_parallel_size > 1:
+        # It looks at the model's class, which other runs need not import.
+        from .modeling.load import check_sequence_parallel
+
         check_sequence_parallel(model, config, trainer.sequence_parallel_size)
     if trainer.lora.rank:
         check_lora(model, trainer.lora)

@@ -1,4 +1,5 @@
-"""Score rollouts while others still generate: every chunk goes to reward and reference at once, results are joined at the end."""
+"""Score rollouts while others still generate: every chunk goes to reward, reference and a trainer that would wait at once, results
+are joined at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from .rewards.scorer import PrefixScores, Scores
 from .rewards.segments import Segments, Step, cut
 from .rollouts import Rollout, TokenScores, TrainingSequence
 from .settings import RewardSettings
-from .workers.protocols import ReferenceScorer, RewardScorer
+from .workers.protocols import RewardScorer, TokenScorer
 
 
 @dataclass
@@ -34,10 +35,12 @@ class PendingChunk:
     """Ticket of the reward."""
     reference: Any
     """Ticket of the reference; None without one."""
+    policy: Any
+    """Ticket of the trainer; None where it scores later."""
 
 
 class StreamScorer:
-    """Parses responses and hands them to the frozen models.
+    """Parses responses and hands them to whoever scores them.
 
     A chunk is one call, so the composition of every batch a model sees depends on the rollouts alone and a resumed run
     computes the same numbers to the last bit.
@@ -49,16 +52,22 @@ class StreamScorer:
         parser: ResponseParser,
         settings: RewardSettings,
         reward: RewardScorer,
-        reference: ReferenceScorer | None,
+        reference: TokenScorer | None,
+        policy: TokenScorer | None = None,
         waiting: Callable[[Mapping[str, float]], None] = lambda metrics: None,
     ) -> None:
-        """`waiting` is told, as metrics, how many responses the engines and then the reward still owe."""
+        """
+        Args:
+            policy: the trainer, where the weights that it has while responses are sampled are those whose log-probs are wanted.
+            waiting: is told, as metrics, how many responses the engines and then the reward still owe.
+        """
         self._waiting = waiting
         self._prompts = prompts
         self._parser = parser
         self._settings = settings
         self._reward = reward
         self._reference = reference
+        self._policy = policy
 
     def submit(self, chunks: Iterable[list[Rollout]], num_requests: int) -> list[PendingChunk]:
         """Consume the stream of finished responses to `num_requests` requests, sending each chunk on as it comes."""
@@ -78,9 +87,8 @@ class StreamScorer:
         """Begin to score one chunk; returns at once."""
         responses = [self._parser.parse(rollout.response_ids.tolist(), rollout.finish_reason) for rollout in rollouts]
         conversations = [self._conversation(*pair) for pair in zip(rollouts, responses, strict=True)]
-        reference = None
-        if self._reference is not None:
-            reference = self._reference.submit([training_sequence(rollout) for rollout in rollouts])
+        sequences = [training_sequence(rollout) for rollout in rollouts]
+        reference = None if self._reference is None else self._reference.submit(sequences)
         steps: list[list[Step]] = [[] for _ in rollouts]
         prefixes: list[list[Conversation]] | None = None
         if self._settings.granularity == "segment":
@@ -90,8 +98,9 @@ class StreamScorer:
             ]
             steps, prefixes = [part[0] for part in parts], [part[1] for part in parts]
         ticket = self._reward.submit(conversations, prefixes)
+        policy = None if self._policy is None else self._policy.submit(sequences)
         refusals = [is_refusal(response.answer) for response in responses]
-        return PendingChunk(rollouts, responses, refusals, steps, ticket, reference)
+        return PendingChunk(rollouts, responses, refusals, steps, ticket, reference, policy)
 
     def collect(self, pending: list[PendingChunk]) -> RolloutBatch:
         """Wait for the scores and put everything in the order of the requests."""
@@ -101,11 +110,12 @@ class StreamScorer:
             scores.append(self._reward.result(chunk.reward))
             left -= len(chunk.rollouts)
         self._waiting({"queue/reward": left})
-        reference: dict[int, TokenScores] = {}
-        for chunk in pending:
-            if self._reference is not None and chunk.reference is not None:
-                reference |= {one.index: one for one in self._reference.result(chunk.reference)}
+        reference = _by_index(self._reference, [chunk.reference for chunk in pending])
         return _batch(pending, _join(scores), reference)
+
+    def logprobs(self, pending: list[PendingChunk]) -> dict[int, TokenScores]:
+        """Wait for the trainer's scores, by position in the batch; none where it was not given the chunks."""
+        return _by_index(self._policy, [chunk.policy for chunk in pending])
 
     def unscored(self, pending: list[PendingChunk]) -> RolloutBatch:
         """The same batch without any score (NaN), for the record of a run whose reward failed."""
@@ -151,6 +161,10 @@ def _batch(pending: list[PendingChunk], scores: Scores, reference: dict[int, Tok
         reference=reference,
         segments=segments,
     )
+
+
+def _by_index(scorer: TokenScorer | None, tickets: list[Any]) -> dict[int, TokenScores]:
+    return {} if scorer is None else {one.index: one for ticket in tickets for one in scorer.result(ticket)}
 
 
 def _join(parts: list[Scores]) -> Scores:

@@ -31,6 +31,9 @@ class Speed:
     ) -> None:
         """`cluster` is the layout as it was started, `cards` the groups of the run and the name of each one's GPUs."""
         rollout = settings.rollout if isinstance(settings, Settings) else None
+        # What is computed while others sample has no time of its own.
+        beside = isinstance(settings, Settings) and settings.trainer_waits_for_samples
+        self._phases = {phase: group for phase, group in PHASES.items() if phase != "logprobs" or not beside}
         parallel = rollout.tensor_parallel_size if rollout else 1
         self._shape = shape_if_known(settings.model.path)
         self._adapters = adapter_parameters(self._shape, settings.trainer.lora) if self._shape else 0
@@ -60,7 +63,7 @@ class Speed:
         """
         tokens, found = sum(responses), dict[str, float]()
         operations = self._operations(np.asarray(prompts), np.asarray(responses), prompt_indices)
-        for phase, group in PHASES.items():
+        for phase, group in self._phases.items():
             lasted = seconds.get(f"time/{phase}_seconds", 0.0)
             if not lasted:
                 continue

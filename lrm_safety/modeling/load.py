@@ -1,25 +1,17 @@
-"""Load tokenizers and causal language models from safetensors, and say plainly why one cannot be loaded."""
+"""Load causal language models from safetensors, and say plainly why one cannot be loaded."""
 
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from ..errors import ConfigError, ModelError, first_line
 from ..settings import ModelSettings
-from .folder import ahead, check_model_folder, check_tied_head, is_hub_id
+from .folder import check_model_folder
 from .packed_attention import READ_BY_SEQUENCE, attend_by_sequence
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -35,30 +27,6 @@ def attention_implementation(requested: str, device: str) -> str:
     if requested != "auto":
         return requested
     return "flash_attention_2" if device.startswith("cuda") and importlib.util.find_spec("flash_attn") else "sdpa"
-
-
-def check_causal_lm(settings: ModelSettings) -> PretrainedConfig:
-    """The configuration of a model folder or hub id that trainer and engines can read alike; no weights are loaded.
-
-    Raises ModelError for a folder that is torn or mixed, for a model type that is not known here or is no causal language
-    model, and for a head of its own under tie_word_embeddings.
-    """
-    check_model_folder(settings.path)
-    try:
-        config = AutoConfig.from_pretrained(
-            settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
-        )
-    # Loaders of other libraries raise what they like for a file that says something unexpected.
-    except Exception as error:
-        raise ModelError(
-            f"model.path={settings.path}: config.json cannot be used ({first_line(error)}){ahead(settings.path, settings.name)}"
-        ) from error
-    own_code = settings.trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    if type(config) not in AutoModelForCausalLM._model_mapping and not own_code:
-        raise ModelError(f"model.path={settings.path}: a model of type {config.model_type} is no causal language model")
-    if getattr(config, "tie_word_embeddings", False) and not is_hub_id(settings.path):
-        check_tied_head(Path(settings.path))
-    return config
 
 
 def check_sequence_parallel(settings: ModelSettings, config: PretrainedConfig, size: int) -> None:
@@ -96,20 +64,6 @@ def one_attention_kernel() -> None:
     whatever process imports it, so without this call policy and reference would compute with different kernels.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
-
-
-def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
-    """The model's own tokenizer. Raises ModelError when there is none."""
-    check_model_folder(settings.path)
-    try:
-        return AutoTokenizer.from_pretrained(
-            settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
-        )
-    # Loaders of other libraries raise what they like for a folder that is none or torn.
-    except Exception as error:
-        raise ModelError(
-            f"no tokenizer could be loaded from {settings.path}: {first_line(error)}{ahead(settings.path, settings.name)}"
-        ) from error
 
 
 def load_causal_lm(settings: ModelSettings, device: str) -> PreTrainedModel:

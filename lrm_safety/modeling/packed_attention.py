@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers  # its names are looked up where they are used: the controller has no need of the code of models
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 from .sequence_parallel import SequenceGroup, to_heads, to_tokens
 
@@ -57,6 +57,8 @@ def attend_within(
         window: a token sees itself and `window` - 1 tokens before it; None: all before it.
     """
     if has_varlen_kernel(query, value):
+        from torch.nn.attention.varlen import varlen_attn  # with torch's compiler
+
         longest = max(borders.lengths)
         attended = varlen_attn(
             query[0].transpose(0, 1),
@@ -111,6 +113,8 @@ def _attention(
     part of a row. `sliding_window` is what it tells flash attention; some models (Qwen2Moe) tell it only to the mask, and keep
     it in the layer."""
     if borders is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -124,6 +128,8 @@ def _attention(
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
     """No mask for packed rows, the usual one for padded rows."""
+    from transformers.masking_utils import sdpa_mask
+
     return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
 
 
@@ -136,8 +142,8 @@ def attend_by_sequence(model: PreTrainedModel) -> bool:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if config._attn_implementation != "sdpa" or not kinds <= READ_BY_SEQUENCE:
         return False
-    AttentionInterface.register(PACKED_ATTENTION, _attention)
-    AttentionMaskInterface.register(PACKED_ATTENTION, _mask)
+    transformers.AttentionInterface.register(PACKED_ATTENTION, _attention)
+    transformers.AttentionMaskInterface.register(PACKED_ATTENTION, _mask)
     model.set_attn_implementation(PACKED_ATTENTION)
     return True
 

@@ -7,16 +7,20 @@ recomputed in the backward pass (gradient checkpointing).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
-from transformers import PretrainedConfig, PreTrainedModel
 
 from ..errors import ModelError
 from .packed_attention import borders_for
 from .packing import PackedBatch, part_of_row
 from .sequence_parallel import SequenceGroup, gather_tokens
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 class ChunkedHead(nn.Module):

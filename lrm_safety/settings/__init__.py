@@ -62,6 +62,11 @@ class Settings(Whole):
         """Whether engines are asked now and answer later, instead of sampling a batch that is dealt to them."""
         return self.algorithm.max_staleness > 0 or self.rollout.dispatch == "as_slots_free"
 
+    @property
+    def trainer_waits_for_samples(self) -> bool:
+        """Whether the trainer has nothing to do while responses are sampled, and devices of its own to do it on."""
+        return not self.algorithm.max_staleness and not any("policy" in shared for shared in self.cluster.colocate)
+
 
 @dataclass
 class EvaluateSettings(Whole):

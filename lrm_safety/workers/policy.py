@@ -17,9 +17,9 @@ from ..checkpoints import GENERATORS
 from ..errors import ClusterError, DataError
 from ..files import changed_file, describe_files, storage_problem
 from ..modeling import distributed
+from ..modeling.configuration import load_tokenizer
 from ..modeling.distributed import load_generators, save_generators
 from ..modeling.host_memory import HostBuffers
-from ..modeling.load import load_tokenizer
 from ..modeling.lora import without_dropout
 from ..modeling.loss import policy_loss, supervised_loss
 from ..modeling.packing import num_tokens, pack_sequences, score_micro_batches, split_scores

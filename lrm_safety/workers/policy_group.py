@@ -68,11 +68,17 @@ class PolicyGroup:
 
         At the spec's temperature unless another is given.
         """
+        return {scores.index: scores for scores in self.result(self.submit(sequences, temperature))}
+
+    def submit(self, sequences: Sequence[TrainingSequence], temperature: float | None = None) -> list[Any]:
+        """Begin to score responses under the present weights; returns a ticket at once."""
         shares = share_out(self._spec, self.num_ranks, sequences)
-        results: list[list[TokenScores]] = self._group.call_each(
-            "logprobs", [(share, temperature) for share in shares], timeout_seconds=self._limit
-        )
-        return {scores.index: scores for rank in results for scores in rank}
+        return [self._group.submit(rank, "logprobs", share, temperature) for rank, share in enumerate(shares)]
+
+    def result(self, ticket: list[Any]) -> list[TokenScores]:
+        """Scores of the submitted responses, found by their `index`."""
+        ranks: list[list[TokenScores]] = self._group.gather(ticket, "logprobs", self._limit)
+        return [scores for rank in ranks for scores in rank]
 
     def update(
         self, mini_batches: Sequence[Sequence[TrainingSequence]], lrs: Sequence[float], kl_coef: float = 0.0

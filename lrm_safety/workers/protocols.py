@@ -66,6 +66,20 @@ class ContinuousEngine(Engine, Protocol):
         ...
 
 
+class TokenScorer(Protocol):
+    """What scores responses token by token, at the temperature that is sampled at: the trainer, under the weights that it holds
+    when it is asked, and the frozen policy that KL is measured from."""
+
+    def submit(self, sequences: Sequence[TrainingSequence]) -> Any:
+        """Begin to score; returns a ticket at once."""
+        ...
+
+    def result(self, ticket: Any) -> list[TokenScores]:
+        """Wait for log-probs in nats, float32 [response length] each, and the trainer's entropies; in any order, found by
+        their `index`."""
+        ...
+
+
 class Trainer(Protocol):
     """What holds and trains the policy."""
 
@@ -105,6 +119,10 @@ class Trainer(Protocol):
         ...
 
 
+class ScoringTrainer(Trainer, TokenScorer, Protocol):
+    """A trainer that can be asked for scores now and answer later."""
+
+
 class RewardScorer(Protocol):
     """What scores responses. A ticket of `submit` is nothing but what `result` is given."""
 
@@ -114,18 +132,6 @@ class RewardScorer(Protocol):
 
     def result(self, ticket: Any) -> Scores:
         """Wait for the scores, float32 [n] in the order of the conversations."""
-        ...
-
-
-class ReferenceScorer(Protocol):
-    """The frozen policy that KL is measured from."""
-
-    def submit(self, sequences: Sequence[TrainingSequence]) -> Any:
-        """Begin to score; returns a ticket at once."""
-        ...
-
-    def result(self, ticket: Any) -> list[TokenScores]:
-        """Wait for log-probs in nats, float32 [response length] each; in any order, found by their `index`."""
         ...
 
 
@@ -170,11 +176,13 @@ class LearningGroups(SupervisedGroups, Protocol):
     """What reinforcement learning runs on."""
 
     @property
+    def policy(self) -> ScoringTrainer: ...
+    @property
     def rollout(self) -> Engine: ...
     @property
     def reward(self) -> RewardScorer: ...
     @property
-    def reference(self) -> ReferenceScorer | None: ...
+    def reference(self) -> TokenScorer | None: ...
 
     def begin_training(self) -> None:
         """From here on the trainer computes, and no engine."""

@@ -82,11 +82,13 @@ def rollouts() -> list[Rollout]:
     ]
 
 
-def scorer(reward: Any, reference: Any, granularity: str = "response", told: list[Any] | None = None) -> StreamScorer:
+def scorer(
+    reward: Any, reference: Any, granularity: str = "response", told: list[Any] | None = None, policy: Any = None
+) -> StreamScorer:
     family = get_family("miniature")
     settings = RewardSettings(granularity=granularity)
     parser, waiting = ResponseParser(family, miniature_tokenizer()), [] if told is None else told
-    return StreamScorer(PROMPTS, parser, settings, reward, reference, waiting.append)
+    return StreamScorer(PROMPTS, parser, settings, reward, reference, policy, waiting.append)
 
 
 ORDERS = pytest.mark.parametrize(
@@ -115,6 +117,19 @@ def test_whatever_finishes_first_the_batch_is_in_the_order_of_the_requests(chunk
     )
     assert counters == tuple(len(chunks) * times for times in (1, 2, 3, 4))
     assert batch.policy == {}
+
+
+@ORDERS
+def test_a_trainer_that_waits_is_given_the_chunks_that_the_reference_is_given(chunks: list[list[int]]) -> None:
+    reference, policy, of = Reference(), Reference(), rollouts()
+    one = scorer(Reward(), reference, policy=policy)
+    pending = one.submit(([of[i] for i in chunk] for chunk in chunks), len(of))
+    assert [[sequence.index for sequence in call] for call in policy.calls] == chunks
+    found = one.logprobs(pending)
+    assert {i: (set(scores.logprobs.tolist()), len(scores.logprobs)) for i, scores in found.items()} == {
+        i: ({-float(i)}, len(of[i].response_ids)) for i in range(5)
+    }
+    assert scorer(Reward(), reference).logprobs(pending) == {}
 
 
 @ORDERS

@@ -35,7 +35,7 @@ WORK = {"policy": [4.0, 6.0], "rollout": [10.0], "reward": [1.0]}
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setitem(shapes.KNOWN, "hand/made", SHAPE)
-    given = compose_settings(["experiment=miniature"])[0]
+    given = compose_settings(["experiment=miniature", "algorithm.max_staleness=1"])[0]
     return replace(given, model=replace(given.model, path="hand/made"))
 
 
@@ -59,6 +59,14 @@ def test_tokens_a_second_and_a_gpu(settings: Settings) -> None:
     assert (found["speed/logprobs_tokens_per_second"], found["speed/logprobs_tokens_per_second_per_gpu"]) == (8, 4)
     assert (found["speed/update_tokens_per_second"], found["speed/update_tokens_per_second_per_gpu"]) == (4, 2)
     assert (found["speed/tokens_per_second"], found["speed/tokens_per_second_per_gpu"]) == (0.8, 0.2)
+
+
+def test_what_is_computed_while_others_sample_has_no_speed(settings: Settings) -> None:
+    """The trainer scores chunks as they come, where it has GPUs of its own and no batch to learn from meanwhile."""
+    in_turn = replace(settings, algorithm=replace(settings.algorithm, max_staleness=0))
+    assert not [name for name in measured(in_turn, layout()) if "logprobs" in name]
+    shared = replace(in_turn, cluster=replace(in_turn.cluster, colocate=[["policy", "reference"]]))
+    assert measured(shared, layout())["speed/logprobs_tokens_per_second"] == 8
 
 
 def test_operations_over_what_the_cards_could_do(settings: Settings) -> None:

@@ -7,15 +7,9 @@ import torch
 from transformers import BloomConfig, JambaConfig, Qwen3ForCausalLM, Qwen3ForSequenceClassification
 
 from lrm_safety.errors import ConfigError, ModelError
+from lrm_safety.modeling.configuration import check_causal_lm, load_tokenizer
 from lrm_safety.modeling.folder import check_model_folder, is_hub_id
-from lrm_safety.modeling.load import (
-    attention_implementation,
-    check_causal_lm,
-    check_sequence_parallel,
-    freeze,
-    load_causal_lm,
-    load_tokenizer,
-)
+from lrm_safety.modeling.load import attention_implementation, check_sequence_parallel, freeze, load_causal_lm
 from lrm_safety.rewards.rendering import load_reward_tokenizer
 from lrm_safety.settings import ModelSettings
 
