@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...modeling.shapes import ModelShape, adapter_parameters, kv_bytes_per_token, num_parameters
 from ...settings import RewardModelSettings, Settings
@@ -181,6 +181,10 @@ def memory_of(
     }
     if settings.algorithm.kl.placement != "none":
         groups["reference"] = reference_memory(settings, policy, assumed)
+    if settings.cluster.device == "cpu":
+        for name, group in groups.items():
+            process = round(getattr(assumed, f"{name}_process_gib") * GIB)
+            groups[name] = replace(group, parts={**group.parts, "process": process})
     return groups
 
 
