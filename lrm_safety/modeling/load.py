@@ -9,12 +9,14 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from ..errors import ModelError, first_line
+from ..errors import ConfigError, ModelError, first_line
 from ..settings import ModelSettings
 from .folder import check_model_folder
-from .packed_attention import attend_by_sequence
+from .packed_attention import READ_BY_SEQUENCE, attend_by_sequence
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+ROTATES_BY_LENGTH = {"dynamic", "longrope"}
+"""Kinds of rotary positions whose frequencies depend on the largest position that a forward pass is given."""
 RECURRENT_LAYERS = {"mamba", "linear_attention", "conv", "recurrent"}
 
 
@@ -25,6 +27,34 @@ def attention_implementation(requested: str, device: str) -> str:
     if requested != "auto":
         return requested
     return "flash_attention_2" if device.startswith("cuda") and importlib.util.find_spec("flash_attn") else "sdpa"
+
+
+def check_sequence_parallel(settings: ModelSettings, config: PretrainedConfig, size: int) -> None:
+    """Raise ConfigError where ranks cannot read rows of this model together: its heads do not come out even, a layer mixes
+    tokens otherwise than through transformers' attention interface, or positions depend on what else a rank reads."""
+    key, text = f"trainer.sequence_parallel_size={size}", config.get_text_config()
+    heads = text.num_attention_heads
+    if heads % size:
+        fitting = [str(one) for one in range(1, heads + 1) if heads % one == 0]
+        raise ConfigError(
+            f"{key}: must divide the {heads} attention heads of model.path={settings.path}: {', '.join(fitting)}"
+        )
+    model = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    # Of state-space models not every configuration lists its layers; their classes say that they have a state.
+    through_interface = model is not None and model._supports_attention_backend and model._supports_sdpa
+    if not through_interface or model._is_stateful or not kinds <= READ_BY_SEQUENCE:
+        others = ", ".join(sorted(kinds - READ_BY_SEQUENCE)) or "other attention or state"
+        raise ConfigError(
+            f"{key}: the layers of model.path={settings.path} ({config.model_type}: {others}) cannot be split over ranks; use 1"
+        )
+    rotations: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
+    by_layer = (one for one in rotations.values() if isinstance(one, dict))
+    if ROTATES_BY_LENGTH & {one.get("rope_type") for one in (rotations, *by_layer)}:
+        raise ConfigError(
+            f"{key}: model.path={settings.path} rotates positions by the longest sequence in sight (rope_type "
+            f"{' or '.join(sorted(ROTATES_BY_LENGTH))}), which no rank sees whole; use 1"
+        )
 
 
 def one_attention_kernel() -> None:

@@ -18,6 +18,8 @@ from torch.nn.functional import scaled_dot_product_attention
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+from .sequence_parallel import SequenceGroup, to_heads, to_tokens
+
 PACKED_ATTENTION = "packed_rows"
 """The name that transformers knows it by."""
 READ_BY_SEQUENCE = {"full_attention", "sliding_attention"}
@@ -103,11 +105,13 @@ def _attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     borders: Borders | None = None,
+    sequence: SequenceGroup | None = None,
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """As transformers calls it; without `borders` the rows are padded. `sliding_window` is what it tells flash attention; some
-    models (Qwen2Moe) tell it only to the mask, and keep it in the layer."""
+    """As transformers calls it; without `borders` the rows are padded, and with `sequence` query, key and value are this rank's
+    part of a row. `sliding_window` is what it tells flash attention; some models (Qwen2Moe) tell it only to the mask, and keep
+    it in the layer."""
     if borders is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -116,7 +120,10 @@ def _attention(
         )
     assert dropout == 0.0, "packed rows are read without dropout"
     window: int | None = getattr(module, "sliding_window", None) if sliding_window is None else sliding_window
-    return attend_within(query, key, value, borders, scale=scaling, window=window), None
+    if sequence is None:
+        return attend_within(query, key, value, borders, scale=scaling, window=window), None
+    heads = to_heads(query, key, value, sequence)
+    return to_tokens(attend_within(*heads, borders, scale=scaling, window=window), sequence), None
 
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
@@ -141,7 +148,16 @@ def attend_by_sequence(model: PreTrainedModel) -> bool:
     return True
 
 
-def borders_for(model: PreTrainedModel, borders: Borders | None) -> dict[str, Borders]:
-    """What to call the model with beside ids and positions: its attention's borders, where it reads them."""
-    reads = model.config.get_text_config()._attn_implementation == PACKED_ATTENTION
-    return {"borders": borders} if reads and borders is not None else {}
+def reads_by_sequence(model: PreTrainedModel) -> bool:
+    """Whether `attend_by_sequence` said so."""
+    return bool(model.config.get_text_config()._attn_implementation == PACKED_ATTENTION)
+
+
+def borders_for(
+    model: PreTrainedModel, borders: Borders | None, sequence: SequenceGroup | None = None
+) -> dict[str, Any]:
+    """What to call the model with beside ids and positions: its attention's borders, where it reads them, and who has the other
+    parts of the row."""
+    if not reads_by_sequence(model) or borders is None:
+        return {}
+    return {"borders": borders} | ({} if sequence is None else {"sequence": sequence})

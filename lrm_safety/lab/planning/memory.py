@@ -74,7 +74,7 @@ def policy_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) -
         host += sum(optimiser.values())
     else:
         parts |= optimiser
-    tokens = longest_row(settings)
+    tokens = longest_part(settings)
     parts["gathered layers"] = value * min(count, LIVE_PARAMETERS)
     # The sum over the chunks so far, and the newest chunk's.
     parts["head gradients"] = 0 if adapters else 2 * value * shape.vocabulary * shape.hidden
@@ -196,10 +196,18 @@ def memory_of(
 
 
 def longest_row(settings: Settings) -> int:
-    """Tokens of the largest micro-batch: the budget, or a single sequence that is longer."""
-    return max(
-        settings.trainer.micro_batch_tokens, settings.rollout.max_prompt_tokens + settings.rollout.max_response_tokens
-    )
+    """Tokens of the largest micro-batch on one worker: the budget, or a single sequence that is longer."""
+    return max(settings.trainer.micro_batch_tokens, _longest_sequence(settings))
+
+
+def longest_part(settings: Settings) -> int:
+    """The same on a policy rank, which holds its part alone of a row that several read together."""
+    together = settings.trainer.sequence_parallel_size
+    return max(settings.trainer.micro_batch_tokens, -(-_longest_sequence(settings) // together))
+
+
+def _longest_sequence(settings: Settings) -> int:
+    return settings.rollout.max_prompt_tokens + settings.rollout.max_response_tokens
 
 
 def _bytes(dtype: str) -> int:

@@ -206,7 +206,10 @@ def _mend(share: Share, planned: Plan, settings: Settings) -> str:
     if group.group == "policy":
         part = max(group.parts, key=group.parts.__getitem__)
         if part in ("activations", "log-probs"):
-            return f"trainer.micro_batch_tokens={settings.trainer.micro_batch_tokens}: lower it, with rollout.max_response_tokens"
+            return (
+                f"trainer.micro_batch_tokens={settings.trainer.micro_batch_tokens}: lower it, with rollout.max_response_tokens "
+                "or a higher trainer.sequence_parallel_size"
+            )
         more = "" if settings.trainer.offload_optimizer else ", or set trainer.offload_optimizer=true"
         return f"cluster.policy.num_workers={group.num_workers}: raise it{more}"
     if group.group == "reference":

@@ -87,6 +87,23 @@ def test_zero3_shards_of_7b_on_8_gpus() -> None:
     assert parts["activations"] == 28 * 2 * 16_384 * 3_584 + 2 * 16_384 * (57_344 + 132_608)
 
 
+def test_rows_over_four_ranks_take_a_quarter_of_the_activations() -> None:
+    """A trace of 32,000 tokens and its prompt of 1,024, on one rank and on four; a budget above a rank's part stays what it is."""
+    long = (*COLOCATED, "rollout.max_response_tokens=32000", "trainer.micro_batch_tokens=4096")
+    alone, four = (
+        policy_memory(settings(*long, f"trainer.sequence_parallel_size={size}"), KNOWN[SEVEN], Assumptions()).parts
+        for size in (1, 4)
+    )
+    prompts = settings(*long).rollout.max_prompt_tokens
+    assert (32_000 + prompts) % 4 == 0 and alone["activations"] == 4 * four["activations"]
+    # 28 layer inputs of 3,584 in bfloat16, and one layer of 16 x 3,584 + 7 x 18,944 a token
+    assert four["activations"] == (32_000 + prompts) // 4 * (28 * 2 * 3_584 + 2 * (57_344 + 132_608))
+    assert {part for part in alone if alone[part] != four[part]} == {"activations"}
+    short = settings(*COLOCATED), settings(*COLOCATED, "trainer.sequence_parallel_size=4")
+    one, other = (policy_memory(given, KNOWN[SEVEN], Assumptions()).parts for given in short)
+    assert one == other
+
+
 def test_adapters_train_a_hundredth_of_7b() -> None:
     """Rank 32 on every linear layer of R1-Distill-Qwen-7B: H 3,584, keys and values 512, I 18,944, 28 layers."""
     given = settings(*GIVEN_LORA)
