@@ -140,7 +140,9 @@ def test_a_sync_that_lacks_an_adapter_fails(trainer_and_engine: tuple[PreTrained
     name = next(iter(buckets[-1]))
     buckets[-1] = {other: tensor for other, tensor in buckets[-1].items() if other != name}
     version = engine.run(held_version)
-    with pytest.raises(RuntimeError, match=rf"InvariantError: weight sync: 1 adapters are missing or too many, such as {name}"):
+    with pytest.raises(
+        RuntimeError, match=rf"InvariantError: weight sync: 1 adapters are missing or too many, such as {name}"
+    ):
         engine.run(load, 99, buckets)
     assert engine.run(held_version) == version
 

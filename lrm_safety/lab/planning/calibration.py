@@ -58,7 +58,9 @@ def calibrate(run: Observed, given: Assumptions) -> Calibration:
     found |= _engines(run, policy, with_rates(base, found), notes)
     found |= _rate("logprobs", needed.logprobs, run.seconds("logprobs"), _units(settings, "policy", base))
     if needed.logprobs and settings.trainer_waits_for_samples:
-        notes.append("the log-probs of this run were computed while engines sampled: elsewhere they take a time of their own")
+        notes.append(
+            "the log-probs of this run were computed while engines sampled: elsewhere they take a time of their own"
+        )
     found |= _updates(run, policy, rewards, base, notes)
     found |= _scores(run, needed.reference, needed.reward, base, notes)
     found |= _sync(run, policy, base)
