@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from .credentials import FILE_VARIABLE, holds_secret, holds_secret_override, is_secret
 from .environment import COMMIT_VARIABLE, commit
 from .errors import ClusterError, ConfigError, first_line
-from .interruption import RAYS_STOP_WAIT_SECONDS, STOP_WAIT_VARIABLE
+from .interruption import STOP_WAIT_VARIABLE
 from .settings.loader import FOLDERS_VARIABLE
 from .upload import patterns
 
@@ -367,14 +367,15 @@ def _ids(jobs: Sequence[JobDetails]) -> str:
     return ", ".join(str(job.submission_id) for job in jobs)
 
 
-def stop_wait_seconds(job: JobDetails) -> int:
-    """How long Ray waits for this job after SIGTERM, unless the cluster's nodes have a variable of their own."""
+def stop_wait_seconds(job: JobDetails) -> int | None:
+    """How long Ray waits for this job after SIGTERM, by the job's own variables; None where these do not say, and what its node
+    had at `ray start` counts, which no other machine knows, or else Ray's `RAYS_STOP_WAIT_SECONDS`."""
     told = (job.runtime_env or {}).get("env_vars", {}).get(STOP_WAIT_VARIABLE, "")
-    return int(told) if told.isdecimal() else RAYS_STOP_WAIT_SECONDS
+    return int(told) if told.isdecimal() else None
 
 
 def stop(client: JobSubmissionClient, job: JobDetails) -> None:
-    """Ask Ray to stop a job: SIGTERM, and SIGKILL where the job has not ended after `stop_wait_seconds`.
+    """Ask Ray to stop a job: SIGTERM, and SIGKILL where the job has not ended in time (`stop_wait_seconds`).
 
     Raises:
         ClusterError: it is over already.

@@ -271,15 +271,17 @@ def _answer(
         return on_interrupt
     if not sys.stdin.isatty():
         return unasked
-    answers: dict[str, Answer] = {"c": "continue"} if may_continue else {}
-    answers |= {"l": "leave", "s": "stop"}
+    choices: list[Answer] = [*(["continue"] if may_continue else []), "leave", "stop"]
     goes_on = "c goes on with the sweep, " * may_continue
-    tell(f"{len(running)} points run: {goes_on}l leaves them running, s stops them (they save first)")
+    meanings = f"{goes_on}l leaves them running, s stops them (they save first)"
+    tell(f"{len(running)} points run: {meanings}")
     prompt = "c, l or s? " if may_continue else "l or s? "
     try:
-        while (typed := input(prompt).strip().lower()) not in answers:
-            tell(f"{typed or 'an empty line'} is none of them")
-        return answers[typed]
+        while True:
+            typed = input(prompt).strip().lower()
+            if answer := next((one for one in choices if typed in (one, one[0])), None):
+                return answer
+            tell(f"{typed or 'an empty line'} is none of them: {meanings}")
     except (EOFError, OSError, StopRequested):  # Ctrl-D, a closed terminal, or Ctrl-C once more
         return unasked
 

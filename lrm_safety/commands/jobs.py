@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 
 from ..errors import ClusterError, ConfigError
-from ..interruption import STOP_WAIT_VARIABLE
+from ..interruption import RAYS_STOP_WAIT_SECONDS, STOP_WAIT_VARIABLE
 from ..launching import (
     POLL_SECONDS,
+    STOP_WAIT_SECONDS,
     connect,
     find_job,
     follow,
@@ -185,15 +186,21 @@ def _stop(arguments: Sequence[str]) -> int:
     job = find_job(client, given.job)
     stop(client, job)
     seconds, began = stop_wait_seconds(job), time.monotonic()
+    limit = (
+        f"{seconds} s ({STOP_WAIT_VARIABLE} of the job)"
+        if seconds is not None
+        else f"what the nodes had as {STOP_WAIT_VARIABLE} at `ray start`, {RAYS_STOP_WAIT_SECONDS} s where they had none, since "
+        "the job has none of its own"
+    )
     print(
         f"{job.submission_id} was sent SIGTERM: a run that has begun to train saves a checkpoint and ends, any other ends; Ray "
-        f"kills it after {seconds} s ({STOP_WAIT_VARIABLE} of the job)",
+        f"kills it after {limit}",
         flush=True,
     )
     if not given.wait:
         return 0
     while not client.get_job_status(str(job.submission_id)).is_terminal():
-        if (waited := time.monotonic() - began) > seconds + STOP_GRACE_SECONDS:
+        if (waited := time.monotonic() - began) > (seconds or STOP_WAIT_SECONDS) + STOP_GRACE_SECONDS:
             raise ClusterError(f"job {job.submission_id} has not ended {waited:.0f} s after it was stopped")
         time.sleep(POLL_SECONDS)
     print(f"it ended after {time.monotonic() - began:.0f} s")
@@ -205,7 +212,8 @@ def _follow(client: JobSubmissionClient, submission_id: str, address: str | None
     try:
         return follow(client, submission_id, address)
     except KeyboardInterrupt:
-        print(f"\nthe job goes on; stop it: {jobs_command('stop', submission_id, address)}", file=sys.stderr)
+        follow_it, stop_it = (jobs_command(verb, submission_id, address) for verb in ("logs --follow", "stop"))
+        print(f"\nthe job goes on; follow it: {follow_it}; stop it: {stop_it}", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
 
 

@@ -163,8 +163,9 @@ def reserve(
         time.sleep(min(random.uniform(0.5, 1.0), max(0.05, began + cluster.placement_timeout_seconds - now)))
     raise ClusterError(
         f"cluster={cluster.name}: resources not free within cluster.placement_timeout_seconds="
-        f"{cluster.placement_timeout_seconds:g}; asked for {'; '.join(map(str, sets))}; {_state(nodes, cluster)}; lower "
-        "num_workers, cpus_per_worker or gpus_per_worker, or wait for other jobs (of a sweep: hydra.launcher.concurrency)"
+        f"{cluster.placement_timeout_seconds:g}; asked for {'; '.join(map(str, sets))}; {_state(nodes, cluster)}; raise "
+        "cluster.placement_timeout_seconds to wait longer for other jobs, or run fewer at once (of a sweep: "
+        "hydra.launcher.concurrency), or lower num_workers, cpus_per_worker or gpus_per_worker"
     )
 
 

@@ -402,6 +402,7 @@ def test_resources_that_are_not_free_are_named_and_nothing_stays_reserved(starte
     line = str(error.value)
     assert "policy 2 x {'CPU': 3.5}" in line and "'CPU': 8.0" in line and re.search(r"free \{'CPU': [\d.]+", line)
     assert "placement_timeout_seconds=2" in line
+    assert "; raise cluster.placement_timeout_seconds to wait longer" in line
     states: dict[str, Any] = placement_group_table()
     left = [one["state"] for one in states.values() if one["bundles"] and one["state"] not in ("REMOVED",)]
     assert left == ["CREATED"], "that of the run, and no other"

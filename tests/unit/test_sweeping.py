@@ -102,6 +102,8 @@ def test_a_failed_point_comes_after_those_that_wait_and_finished_ones_not_at_all
         ("ask", "s\n", True, "stopped"),
         ("ask", "", True, "left running"),  # Ctrl-D
         ("ask", "x\n\nstay\nS\n", True, "stopped"),  # none of the answers: asked again
+        ("ask", "Stop\n", True, "stopped"),
+        ("ask", "leave\n", False, "left running"),
         ("stop", "l\n", True, "stopped"),
         ("leave", "s\n", False, "left running"),
     ],
@@ -139,7 +141,7 @@ class Interrupting(Scripted):
 
 
 def test_an_interrupt_by_accident_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin = io.StringIO("c\nl\n")
+    stdin = io.StringIO("go on\ncontinue\nl\n")
     monkeypatch.setattr(stdin, "isatty", lambda: True)
     monkeypatch.setattr("sys.stdin", stdin)
 
@@ -157,9 +159,11 @@ def test_an_interrupt_by_accident_costs_nothing(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(StopRequested):
         run_points(made, Twice(2, {}), retries=0, say=told.append)
     assert [point.state for point in made] == ["done", "done", "done", "left running", "done"]
-    assert sum("c goes on with the sweep" in line for line in told) == 2, (
+    assert sum("points run: c goes on with the sweep" in line for line in told) == 2, (
         "went on after the first, ended with the second"
     )
+    meanings = "c goes on with the sweep, l leaves them running, s stops them (they save first)"
+    assert sum(line.endswith(f"go on is none of them: {meanings}") for line in told) == 1
     assert told[-1] == "[4/5] d runs on; follow it: follow d; stop it: end d"
 
 

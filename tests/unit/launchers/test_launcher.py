@@ -235,7 +235,10 @@ def test_every_command_that_is_shown_names_the_cluster_it_was_given(
     monkeypatch.setattr(commands, "connect", lambda address: client)
     client.log = KeyboardInterrupt()
     assert commands.jobs(["logs", "--follow", "--address", at, "raysubmit_1"]) == 130
-    assert capsys.readouterr().err == (f"\nthe job goes on; stop it: lrm-safety jobs stop --address {at} raysubmit_1\n")
+    assert capsys.readouterr().err == (
+        f"\nthe job goes on; follow it: lrm-safety jobs logs --follow --address {at} raysubmit_1; "
+        f"stop it: lrm-safety jobs stop --address {at} raysubmit_1\n"
+    )
     client.log = OSError("broken")
     with pytest.raises(ClusterError, match=rf"goes on: lrm-safety jobs logs --follow --address {at} raysubmit_1$"):
         commands.jobs(["logs", "--follow", "--address", at, "raysubmit_1"])
@@ -245,6 +248,31 @@ def test_every_command_that_is_shown_names_the_cluster_it_was_given(
         commands.jobs(["logs", "--follow", "--address", at, "raysubmit_1"])
     with pytest.raises(ClusterError, match=r"has ended: lrm-safety jobs status raysubmit_1$"):
         commands.jobs(["logs", "--follow", "raysubmit_1"])
+
+
+@pytest.mark.parametrize(
+    ("variables", "told", "patience"),
+    [
+        ({"RAY_JOB_STOP_WAIT_TIME_S": "90"}, "Ray kills it after 90 s (RAY_JOB_STOP_WAIT_TIME_S of the job)\n", 150),
+        # Ray's own limit is then that of a process on a node, whose variables nobody asks for.
+        ({}, "what the nodes had as RAY_JOB_STOP_WAIT_TIME_S at `ray start`, 3 s where they had none", 1860),
+    ],
+)
+def test_how_long_a_stopped_job_may_take_is_said_as_far_as_it_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variables: dict[str, str],
+    told: str,
+    patience: int,
+) -> None:
+    client, seconds = Cluster("raysubmit_1"), iter(range(0, 10_000, 10))
+    client.jobs[0].runtime_env = {"env_vars": variables}
+    monkeypatch.setattr(commands, "connect", lambda address: client)
+    monkeypatch.setattr(commands.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(commands.time, "monotonic", lambda: next(seconds))
+    with pytest.raises(ClusterError, match=rf"has not ended {patience + 10} s after it was stopped"):
+        commands.jobs(["stop", "raysubmit_1"])
+    assert told in capsys.readouterr().out
 
 
 def test_a_job_is_found_by_what_people_type(capsys: pytest.CaptureFixture[str]) -> None:
@@ -309,6 +337,12 @@ class Cluster:
 
     def get_job_info(self, called: str) -> Any:
         return self.jobs[0]
+
+    def get_job_status(self, called: str) -> JobStatus:
+        return JobStatus(self.jobs[0].status)
+
+    def stop_job(self, called: str) -> bool:
+        return True
 
     async def tail_job_logs(self, called: str) -> AsyncIterator[str]:
         if self.log is not None:
