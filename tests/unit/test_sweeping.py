@@ -51,6 +51,9 @@ class Scripted:
     def stop(self, points: Sequence[Point]) -> None:
         self.stopped = [point.name for point in points]
 
+    def waits(self, point: Point) -> bool:
+        return point.name == "b"
+
     def how_to_follow(self, point: Point) -> str:
         return f"follow {point.name}"
 
@@ -187,7 +190,8 @@ def test_who_waits_is_told_how_far_each_point_is(tmp_path: Path, monkeypatch: py
     run_points(made, Slow(2, {}), retries=0, say=told.append)
     lines = [line for line in told if "running:" in line]
     assert re.fullmatch(
-        r"\[0/3\] \d\d:\d\d UTC, running: a update 4/8 \(0:02:1\d\), b \(0:00:0\d\); 1 wait; look closer: follow a",
+        r"\[0/3\] \d\d:\d\d UTC, running: a update 4/8 \(0:02:1\d\), b waits for resources \(0:00:0\d\); 1 wait; "
+        "look closer: follow a",
         lines[0],
     )
     assert lines[1].endswith("; 1 wait"), "once is enough"
@@ -323,7 +327,10 @@ def test_a_point_that_somebody_stopped_is_not_started_again() -> None:
     told: list[str] = []
     run_points(made, Scripted(1, {"a": [143, 0], "b": [0]}), retries=3, say=told.append)
     assert [(point.state, point.starts) for point in made] == [("stopped", 1), ("done", 1)]
-    assert "[1/2] a: stopped by somebody else; the same command goes on from its checkpoint" in told
+    assert (
+        "[1/2] a: stopped by somebody else; the same command starts it again, from its last checkpoint if it has one"
+        in told
+    )
 
 
 def record(folder: Path, status: int | None, config: dict[str, object]) -> None:
