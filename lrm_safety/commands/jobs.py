@@ -6,9 +6,10 @@ import argparse
 import difflib
 import json
 import os
+import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -32,6 +33,7 @@ from ..launching import (
     stop_wait_seconds,
 )
 from ..launching import submit as submit_job
+from ..places import last_error
 from ..terminal import print_table
 from ..upload import DEFAULT_LIMIT_MIB, RAY_LIMIT_MIB, look_at
 from ..usage import COMMANDS
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
 NOT_PASSED_ON = ("WANDB_API_KEY", "HF_TOKEN")
 """Secrets that a submitter often has, and that travel in a file of the nodes alone (credentials.py)."""
 INTERRUPTED_EXIT_CODE = 130
+LOG_OF_A_FAILURE = ", last available logs"
+"""What Ray puts between its own words about a failed job and the end of its log, in its job_supervisor.py."""
+OF_A_POINT = ("tracking.name", "tracking.group", "tracking.tags")
+"""Keys that a sweep gives every point for W&B; what tells the points apart stands in their other words."""
 STOP_GRACE_SECONDS = 60.0
 """After Ray's own limit, for its SIGKILL and its bookkeeping."""
 
@@ -151,8 +157,8 @@ def _list(arguments: Sequence[str]) -> int:
     elif not found:
         print("the cluster had no job yet")
     else:
-        head = ["id", "name", "status", "started", "took", "command"]
-        rows = [[str(one[column] or "") for column in head] for one in found]
+        head = ["id", "name", "status", "started", "took", "command", "why"]
+        rows = [[str(one.get(column) or "") for column in head] for one in map(_in_a_list, found)]
         print_table(Console(), "jobs of the cluster, the newest last", head, rows, left=len(head))
     return 0
 
@@ -224,10 +230,34 @@ def _facts(job: JobDetails) -> dict[str, str | int | None]:
     return {
         "id": job.submission_id,
         "name": name_of(job),
-        "status": str(job.status),
+        "status": job.status.value,
         "exit code": job.driver_exit_code,
-        "started": f"{started:%m-%d %H:%M:%S} UTC" if started else None,
+        "started": f"{started:%Y-%m-%d %H:%M:%S} UTC" if started else None,
         "took": str(ended - started).partition(".")[0] if started else None,
         "command": job.entrypoint,
-        "message": next(iter((job.message or "").splitlines()), ""),
+        "message": _message(job.message or ""),
+    }
+
+
+def _message(said: str) -> str:
+    """What Ray says of a job, in one line: of one that failed, the error out of the end of its log, which Ray adds."""
+    first, has_log, log = said.partition(LOG_OF_A_FAILURE)
+    told = last_error(log.partition("\n")[2]) if has_log else ""
+    return told or next(iter(first.splitlines()), "")
+
+
+def _in_a_list(facts: Mapping[str, str | int | None]) -> dict[str, str | int | None]:
+    """The same without what tells no job from another: the program, how a sweep calls a point in the tracker, and a run's folder
+    that is the job's name; a cause for what failed alone."""
+    called = {f"run.directory={facts['name']}", "lrm-safety"}
+    try:
+        words = shlex.split(str(facts["command"]))
+    except ValueError:  # a shell line of somebody else's
+        words = [str(facts["command"])]
+    told = [word for word in words if word not in called and word.partition("=")[0] not in OF_A_POINT]
+    failed = facts["status"] == "FAILED"
+    return {
+        **facts,
+        "command": shlex.join(told) if len(told) < len(words) else facts["command"],
+        "why": facts["message"] if failed else "",
     }

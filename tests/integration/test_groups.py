@@ -403,7 +403,9 @@ def test_who_waited_says_when_it_has_its_place(started: Started, caplog: pytest.
     place = reserve(["policy"], cluster, on_wait=let_go)
     release([place["policy"].placement_group])
     lines = [record.getMessage() for record in caplog.records]
-    assert lines[0].startswith("waiting for resources, ") and re.fullmatch(r"resources granted after \d+ seconds", lines[-1])
+    assert lines[0].startswith("waiting for resources, ") and re.fullmatch(
+        r"resources granted after \d+ seconds", lines[-1]
+    )
 
 
 def test_resources_that_are_not_free_are_named_and_nothing_stays_reserved(started: Started) -> None:
