@@ -130,13 +130,16 @@ def plan_job(
     for i, word in enumerate(words[1:], start=1):
         if words[i - 1] == "--config-dir":
             words[i] = _on_the_nodes(word, folder, "--config-dir")
-    if (folder / "lrm_safety").resolve() == Path(__file__).resolve().parent and (
-        sent := commit()["commit"]
-    ) is not None:
+    if sends_this_code(folder) and (sent := commit()["commit"]) is not None:
         variables[COMMIT_VARIABLE] = sent  # the repository itself stays behind
     return Job(
         shlex.join(["lrm-safety", command, *words]), folder, variables, name, num_cpus, num_gpus, patterns(folder)
     )
+
+
+def sends_this_code(folder: Path) -> bool:
+    """Whether a job of the folder runs the lrm_safety that runs here."""
+    return (folder / "lrm_safety").resolve() == Path(__file__).resolve().parent
 
 
 def name_for(command: str, overrides: Sequence[str]) -> str | None:

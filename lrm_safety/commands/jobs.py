@@ -21,6 +21,7 @@ from ..interruption import RAYS_STOP_WAIT_SECONDS, STOP_WAIT_VARIABLE
 from ..launching import (
     POLL_SECONDS,
     STOP_WAIT_SECONDS,
+    Job,
     connect,
     find_job,
     follow,
@@ -29,11 +30,13 @@ from ..launching import (
     name_for,
     name_of,
     plan_job,
+    sends_this_code,
     stop,
     stop_wait_seconds,
 )
 from ..launching import submit as submit_job
 from ..places import last_error
+from ..run_folder import refuse_relative
 from ..terminal import print_table
 from ..upload import DEFAULT_LIMIT_MIB, RAY_LIMIT_MIB, look_at
 from ..usage import COMMANDS
@@ -83,6 +86,7 @@ def submit(arguments: Sequence[str]) -> int:
         num_cpus=given.entrypoint_num_cpus,
         num_gpus=given.entrypoint_num_gpus,
     )
+    _refuse_early(given.command, given.overrides, job)
     upload = look_at(job.working_dir, given.max_upload)
     if given.secrets is None and (held := _secrets_here(given.overrides)):
         print(
@@ -125,6 +129,47 @@ def _submit_options(arguments: Sequence[str]) -> argparse.Namespace:
     if not 0 < given.max_upload <= RAY_LIMIT_MIB:
         raise ConfigError(f"--max-upload {given.max_upload}: must be 1 to {RAY_LIMIT_MIB} MiB, the most that Ray takes")
     return given
+
+
+def _refuse_early(command: str, overrides: Sequence[str], job: Job) -> None:
+    """Raise ConfigError for what the job would refuse as soon as it has composed its configuration, where this machine can tell:
+    the command reads one, and the folder that is sent is the one whose packages are found here. What only the nodes know, their
+    variables and packages, is left to them; so are files of models and data."""
+    words = [command, *overrides]
+    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else command
+    found, arguments = COMMANDS.get(name), words[len(name.split()) :]
+    other_code = (job.working_dir / "lrm_safety").exists() and not sends_this_code(job.working_dir)
+    asks_for_help = bool({"-h", "--help"} & set(arguments))
+    if found is None or not found.configured or asks_for_help or other_code or job.working_dir != Path.cwd():
+        return
+    assert found.root is not None
+    from ..settings.compose import HYDRA_ERRORS, ROOTS
+    from .launch import compositions, parse
+
+    root = ROOTS[found.root]
+    given = parse(arguments, root)
+    hydra = root.hydra(given.overrides, given.folders)
+    try:
+        if given.hydra_help or given.info:
+            return
+        compositions(root, given, hydra)
+    except HYDRA_ERRORS as error:
+        raise ConfigError(root.mistakes(hydra, given.overrides).explain(error)) from error
+    except ConfigError as error:
+        if not _of_the_nodes(error):
+            raise
+    # Where it is not given, LRM_SAFETY_RUNS of the nodes decides; so do other variables in what is.
+    directory = dict(item.partition("=")[::2] for item in given.overrides).get("run.directory", "$").strip("'\"")
+    if not given.cfg and "$" not in directory:
+        refuse_relative(Path(directory))
+
+
+def _of_the_nodes(error: ConfigError) -> bool:
+    """Whether the nodes may have what is absent here: a variable, or a package."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    return any(isinstance(one, ImportError) or "Environment variable" in str(one) for one in causes)
 
 
 def _secrets_here(overrides: Sequence[str]) -> list[str]:
