@@ -287,7 +287,7 @@ def _answer(
         return on_interrupt
     if not sys.stdin.isatty():
         return unasked
-    choices: list[Answer] = [*(["continue"] if may_continue else []), "leave", "stop"]
+    choices: tuple[Answer, ...] = ("continue", "leave", "stop") if may_continue else ("leave", "stop")
     goes_on = "c goes on with the sweep, " * may_continue
     meanings = f"{goes_on}l leaves them running, s stops them (they save first)"
     tell(f"{len(running)} points run: {meanings}")
