@@ -267,9 +267,14 @@ variables: 1800 s for what `lrm-safety submit` sent. A job without it has what t
         "plan",
         "memory per GPU, tokens and hours of a run; refuses what cannot fit",
         "commands.plan:plan",
-        "[group=OPTION ...] [key=value ...] [plan.NAME=VALUE ...]",
-        ("experiment=star1 plan.gpu_memory_gib=141",),
-        "It takes the overrides of `lrm-safety train`. Formulas and assumptions: docs/planning.md.\n"
+        "[--from RUN] [--against RUN] [group=OPTION ...] [key=value ...] [plan.NAME=VALUE ...]",
+        (
+            "experiment=star1 plan.gpu_memory_gib=141",
+            "--from outputs/miniature schedule.max_updates=500  the run's configuration and rates, and more updates",
+            "--from outputs/first --against outputs/second  what the first run would have planned of the second",
+        ),
+        "It takes the overrides of `lrm-safety train`. --from RUN plans with what a run took: its own configuration, changed\n"
+        "by the overrides, or a whole experiment=NAME. Formulas and assumptions: docs/planning.md.\n"
         "Exit status: 1 for what cannot fit.",
     ),
     Command(

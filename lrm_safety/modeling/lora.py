@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+import transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ..errors import ConfigError, ModelError, first_line
 from ..files import read_json, write_json
 from ..settings import LoraSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ADAPTER = "default"
 """Name that peft gives the only adapter of a layer."""
@@ -60,9 +64,9 @@ def check_lora(model: ModelSettings, settings: LoraSettings) -> None:
     """
     trust = model.trust_remote_code
     try:
-        config = AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=trust)
+        config = transformers.AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=trust)
         with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+            skeleton = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"the model {model.path} could not be built: {first_line(error)}") from error
     _targets(skeleton, settings.target_modules, model.path)

@@ -250,6 +250,10 @@ class TrainerSettings:
     """Largest global gradient norm; 0: no clipping."""
     micro_batch_tokens: PositiveInt = 8192
     """Token budget of one forward/backward on one rank; a longer single sequence makes a micro-batch of its own."""
+    sequence_parallel_size: PositiveInt = 1
+    """Ranks that read one row together (DeepSpeed Ulysses), for sequences too long for one: outside attention each holds its part
+    of the tokens, inside it its part of the heads. A row then has the budget of them all. It divides the ranks and the model's
+    attention heads; the reference reads rows whole."""
     micro_batch_sequences: PositiveInt | None = None
     """Updates in micro-batches of so many responses each, in the random order of the mini-batch, instead of under
     micro_batch_tokens (which scoring keeps). Needed by aggregation=micro_batch_mean, whose weights depend on the cut; null:

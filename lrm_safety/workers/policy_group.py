@@ -72,7 +72,7 @@ class PolicyGroup:
 
     def submit(self, sequences: Sequence[TrainingSequence], temperature: float | None = None) -> list[Any]:
         """Begin to score responses under the present weights; returns a ticket at once."""
-        shares = self._cut(sequences)
+        shares = share_out(self._spec, self.num_ranks, sequences)
         return [self._group.submit(rank, "logprobs", share, temperature) for rank, share in enumerate(shares)]
 
     def result(self, ticket: list[Any]) -> list[TokenScores]:
@@ -98,7 +98,8 @@ class PolicyGroup:
                 lr=lr,
                 kl_coef=kl_coef,
             )
-            for rank, share in enumerate(self._cut(sequences, self._spec.trainer.micro_batch_sequences)):
+            count = self._spec.trainer.micro_batch_sequences
+            for rank, share in enumerate(share_out(self._spec, self.num_ranks, sequences, count)):
                 per_rank[rank].append(replace(whole, micro_batches=share))
         results: list[list[UpdateResult]] = self._group.call_each(
             "update", [(share,) for share in per_rank], timeout_seconds=self._limit
@@ -224,15 +225,21 @@ class PolicyGroup:
         self._group.end()
         remove_run(self._run_name)
 
-    def _cut(self, sequences: Sequence[TrainingSequence], count: int | None = None) -> list[list[MicroBatch]]:
-        """[rank][micro-batch] under the token budget, or of `count` sequences each in the order given."""
-        if count is not None:
-            plan = plan_counted(len(sequences), len(self._group), count)
-        else:
-            plan = plan_micro_batches(
-                [sequence.num_tokens for sequence in sequences],
-                len(self._group),
-                self._spec.trainer.micro_batch_tokens,
-                packing=self._spec.model.packing,
-            )
-        return [[[sequences[position] for position in batch] for batch in rank] for rank in plan]
+
+def share_out(
+    spec: PolicySpec, num_ranks: int, sequences: Sequence[TrainingSequence], count: int | None = None
+) -> list[list[MicroBatch]]:
+    """[rank][micro-batch] under the token budget, or of `count` sequences each in the order given. Ranks that read rows together
+    have the same ones, under the budget of all of them."""
+    together = spec.trainer.sequence_parallel_size
+    if count is not None:
+        plan = plan_counted(len(sequences), num_ranks // together, count)
+    else:
+        plan = plan_micro_batches(
+            [sequence.num_tokens for sequence in sequences],
+            num_ranks // together,
+            spec.trainer.micro_batch_tokens * together,
+            packing=spec.model.packing,
+        )
+    shares = [[[sequences[position] for position in batch] for batch in share] for share in plan]
+    return [share for share in shares for _ in range(together)]

@@ -35,6 +35,14 @@ Publish = Callable[[], AbstractContextManager[Iterator[Any]]]
 to them. The context's end lets them go."""
 
 
+def ready_of(references: Sequence[Any], seconds: float) -> list[Any]:
+    """Those that are there; where none is, what is first within so long. Two calls of Ray however many there are."""
+    ready, left = ray.wait(list(references), num_returns=1, timeout=seconds)
+    if ready and left:
+        ready += ray.wait(left, num_returns=len(left), timeout=0.0)[0]
+    return list(ready)
+
+
 class EngineCalls:
     """Calls a method of every engine at once; handed to trainer rank 0, which drives vLLM's own weight transfer."""
 
@@ -67,20 +75,24 @@ class RolloutGroup:
         self._on_wait = on_wait
         self.backend = transfer_backend(spec)
         self._takes_turns = is_colocated(spec.cluster)
-        self._group = WorkerGroup(
+        self._group = self._spawn(placement, watchdog)
+        self._published: tuple[int, Publish] | None = None
+        self.replacements = HourlyBudget(spec.rollout.max_restarts)
+        self.connected = False
+
+    def _spawn(self, placement: Placement, watchdog: Watchdog | None) -> WorkerGroup:
+        spec = self._spec
+        return WorkerGroup(
             "rollout",
             self.worker,
             spec.cluster.rollout.num_workers,
             placement,
             engine_environment(spec),
             lambda index: (spec, index),
-            on_wait,
+            self._on_wait,
             watchdog,
             replaceable=True,
         )
-        self._published: tuple[int, Publish] | None = None
-        self.replacements = HourlyBudget(spec.rollout.max_restarts)
-        self.connected = False
 
     def start(self) -> None:
         """Load every engine."""
@@ -141,9 +153,9 @@ class RolloutGroup:
             self._on_wait()
             if time.monotonic() > deadline:
                 raise self._too_slow(len(queue))
-            ready, _ = ray.wait([mine[0] for mine in turns if mine], num_returns=1, timeout=WAIT_SECONDS)
-            for turn in ready:
-                engine = next(i for i, mine in enumerate(turns) if mine and mine[0] is turn)
+            first = {mine[0]: engine for engine, mine in enumerate(turns) if mine}
+            for turn in ready_of(list(first), WAIT_SECONDS):
+                engine = first[turn]
                 try:
                     rollouts: list[Rollout] = ray.get(turns[engine].popleft())
                 except DEATHS as error:
@@ -177,13 +189,15 @@ class RolloutGroup:
         streams = {i: self._stream(i, mine, sampling) for i, mine in enumerate(open_requests) if mine}
         while streams:
             self._on_wait()
-            ready, _ = ray.wait(list(streams.values()), num_returns=1, timeout=WAIT_SECONDS)
+            ready = ready_of(list(streams.values()), WAIT_SECONDS)
+            engines = {id(stream): engine for engine, stream in streams.items()}
             if not ready and time.monotonic() > deadline:
                 raise self._too_slow(sum(map(len, open_requests)))
             for stream in ready:
-                engine = next(i for i, one in streams.items() if one is stream)
+                self._on_wait()
+                engine = engines[id(stream)]
                 try:
-                    chunk: list[Rollout] = ray.get(next(stream))  # type: ignore[arg-type]
+                    chunk: list[Rollout] = ray.get(next(stream))
                 except StopIteration:
                     del streams[engine]
                     if open_requests[engine]:

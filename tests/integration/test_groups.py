@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -74,6 +75,17 @@ def test_the_start_says_which_groups_it_still_waits_for(started: Started) -> Non
     assert first == {"policy", "rollout", "reward", "reference"}
     assert [len(left) for left in later] == [3, 2, 1]
     assert all(left < before for before, left in zip((first, *later), later, strict=False))
+
+
+def test_engines_begin_before_all_others(started: Started) -> None:
+    """They take longest to start, and Ray begins no more processes at once than the node has CPUs."""
+
+    def began(_: object) -> float:
+        return psutil.Process().create_time()
+
+    times = {name: group.ask(began).values() for name, group in started.groups._groups.items()}
+    engines = times.pop("rollout")
+    assert max(engines) <= min(chain.from_iterable(times.values()))
 
 
 def test_every_request_is_answered_once_in_chunks(started: Started) -> None:

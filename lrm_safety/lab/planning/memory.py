@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...modeling.shapes import ModelShape, adapter_parameters, kv_bytes_per_token, num_parameters
 from ...settings import RewardModelSettings, Settings
@@ -74,7 +74,7 @@ def policy_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) -
         host += sum(optimiser.values())
     else:
         parts |= optimiser
-    tokens = longest_row(settings)
+    tokens = longest_part(settings)
     parts["gathered layers"] = value * min(count, LIVE_PARAMETERS)
     # The sum over the chunks so far, and the newest chunk's.
     parts["head gradients"] = 0 if adapters else 2 * value * shape.vocabulary * shape.hidden
@@ -181,14 +181,26 @@ def memory_of(
     }
     if settings.algorithm.kl.placement != "none":
         groups["reference"] = reference_memory(settings, policy, assumed)
+    if settings.cluster.device == "cpu":
+        for name, group in groups.items():
+            process = round(getattr(assumed, f"{name}_process_gib") * GIB)
+            groups[name] = replace(group, parts={**group.parts, "process": process})
     return groups
 
 
 def longest_row(settings: Settings) -> int:
-    """Tokens of the largest micro-batch: the budget, or a single sequence that is longer."""
-    return max(
-        settings.trainer.micro_batch_tokens, settings.rollout.max_prompt_tokens + settings.rollout.max_response_tokens
-    )
+    """Tokens of the largest micro-batch on one worker: the budget, or a single sequence that is longer."""
+    return max(settings.trainer.micro_batch_tokens, _longest_sequence(settings))
+
+
+def longest_part(settings: Settings) -> int:
+    """The same on a policy rank, which holds its part alone of a row that several read together."""
+    together = settings.trainer.sequence_parallel_size
+    return max(settings.trainer.micro_batch_tokens, -(-_longest_sequence(settings) // together))
+
+
+def _longest_sequence(settings: Settings) -> int:
+    return settings.rollout.max_prompt_tokens + settings.rollout.max_response_tokens
 
 
 def _bytes(dtype: str) -> int:
