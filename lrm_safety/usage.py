@@ -222,7 +222,7 @@ Exit status: that of the job; 143 where it was stopped. Ctrl-C leaves the job ru
         ("logs --follow qwen  to its end, with its exit status", "stop raysubmit_x7Ym9QTk3bGv2LwE"),
         f"""JOB is an id or a name. --address: {DASHBOARD}.
 `stop` sends SIGTERM, upon which a run saves and ends, and waits. Ray sends SIGKILL after RAY_JOB_STOP_WAIT_TIME_S of the job's
-variables: 1800 s for what `lrm-safety submit` sent, 3 s otherwise.""",
+variables: 1800 s for what `lrm-safety submit` sent. A job without it has what the nodes had at `ray start`, or else 3 s.""",
         interrupted="the jobs go on as they did",
         words=("list", "status", "logs", "stop"),
     ),
