@@ -65,7 +65,6 @@ _COMMANDS = (
         (
             "experiment=miniature",
             "experiment=smollm2_star1 data.path=STAR-1.json schedule.max_updates=10",
-            "-m experiment=miniature seed=1,2  one run after the other",
             "-m experiment=miniature,ablation/no_kl seed=0,1,2  then: lrm-safety report outputs/sweep",
             "experiment=miniature +reward.models.mine.kind=python +reward.models.mine.function=mine:score",
             "experiment=miniature --cfg job --resolve  print the whole configuration, start nothing",
@@ -269,13 +268,11 @@ variables: 1800 s for what `lrm-safety submit` sent. A job without it has what t
         "commands.plan:plan",
         "[--from RUN] [--against RUN] [group=OPTION ...] [key=value ...] [plan.NAME=VALUE ...]",
         (
-            "experiment=star1 plan.gpu_memory_gib=141",
             "--from outputs/miniature schedule.max_updates=500  the run's configuration and rates, and more updates",
             "--from outputs/first --against outputs/second  what the first run would have planned of the second",
         ),
         "It takes the overrides of `lrm-safety train`. --from RUN plans with what a run took: its own configuration, changed\n"
-        "by the overrides, or a whole experiment=NAME. Formulas and assumptions: docs/planning.md.\n"
-        "Exit status: 1 for what cannot fit.",
+        "by the overrides, or a whole experiment=NAME (docs/planning.md). Exit status: 1 for what cannot fit.",
     ),
     Command(
         "demo",
