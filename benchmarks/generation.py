@@ -28,7 +28,7 @@ class BareEngine:
     def __init__(self, spec: EngineSpec) -> None:
         from vllm import LLM
 
-        from lrm_safety.workers.rollout import engine_arguments
+        from lrm_safety.workers.engine_start import engine_arguments
 
         arguments = engine_arguments(spec)
         del arguments["weight_transfer_config"]

@@ -50,8 +50,8 @@ class Loop:
             evaluation = InLoopEvaluation(
                 run.settings, run.family, run.tokenizer, run.parser, run.sampling, run.num_embeddings
             )
-            self._controller = Counted(run, groups, recorder, interruption, evaluation)
-            self._controller.begin()
+            self.controller = Counted(run, groups, recorder, interruption, evaluation)
+            self.controller.begin()
         except BaseException:
             self._stack.close()
             raise
@@ -64,7 +64,7 @@ class Loop:
 
     def round(self) -> Round:
         """One iteration, its record included."""
-        updates, begin = self._controller.update, time.perf_counter()
-        self._controller.step()
+        updates, begin = self.controller.update, time.perf_counter()
+        self.controller.step()
         seconds = time.perf_counter() - begin
-        return Round(seconds, **self._controller.counts, updates=self._controller.update - updates)
+        return Round(seconds, **self.controller.counts, updates=self.controller.update - updates)

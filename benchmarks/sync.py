@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from statistics import median
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import ray
 from ray.cluster_utils import Cluster
 
-from lrm_safety.settings import Settings
+from lrm_safety.settings import LoraSettings, Settings
 from lrm_safety.weight_sync.source import ZeroThreeSource
 
 from .figures import Context, Measurement, NotMeasured
@@ -23,6 +23,8 @@ from .system import System
 from .timing import interleave, speed_ratio, stopwatch
 
 SYNCS = 5
+LORA = LoraSettings(rank=32, alpha=64.0)
+"""Those of conf/trainer/zero3_lora.yaml."""
 STORE_BYTES = 3 * 2**30
 """Of each node's object store: the largest buckets have room, so that Ray never takes the disk."""
 
@@ -40,6 +42,39 @@ def measure(model: str) -> Callable[[Context], Measurement]:
         return Measurement(median(seconds), {"seconds": seconds, "backend": rollout.backend})
 
     return seconds_of
+
+
+def measure_adapters(model: str) -> Callable[[Context], Measurement]:
+    """Seconds of a sync that merges adapters and sends every weight / of one that sends the adapters alone, from one trainer to
+    two engines in turns."""
+
+    def ratio_of(context: Context) -> Measurement:
+        context.systems.end()
+        settings = context.systems.settings(model)
+        cluster = replace(settings.cluster, local_num_cpus=8)  # of which a third actor gets its part
+        system = System(replace(settings, trainer=replace(settings.trainer, lora=LORA), cluster=cluster))
+        try:
+            policy = system.policy
+            engines = {"merged": system.another_rollout(lora=None), "adapters": system.rollout}
+            if not system.rollout.takes_adapters:
+                raise NotMeasured("vLLM cannot apply these adapters")
+            sender = policy._group.workers[0]
+            sizes = ray.get([sender.__ray_call__.remote(_num_bytes, adapters=name == "adapters") for name in engines])
+            sides = {name: stopwatch(partial(policy.publish_weights, engine)) for name, engine in engines.items()}
+            seconds = interleave(sides, warm_up=1, rounds=SYNCS)
+            if system.rollout.weights_versions() != [policy.weights_version]:
+                raise NotMeasured("the engine does not hold the version that was published")
+            details = {"seconds": seconds, "bytes": dict(zip(engines, sizes, strict=True)), "rank": LORA.rank}
+            return Measurement(speed_ratio(seconds["adapters"], seconds["merged"]), details)
+        finally:
+            system.end()
+
+    return ratio_of
+
+
+def _num_bytes(worker: Any, adapters: bool) -> int:
+    """Runs in the trainer."""
+    return ZeroThreeSource(worker.model, worker.spec.engines.rollout.bucket_bytes, 0, adapters=adapters).num_bytes
 
 
 def object_store_seconds(context: Context) -> Measurement:

@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -77,7 +78,12 @@ class System:
     @cached_property
     def rollout(self) -> RolloutGroup:
         """The rollout group, started."""
-        group = RolloutGroup(EngineSpec.of(self.settings), self._place("rollout"), lambda: None)
+        return self.another_rollout()
+
+    def another_rollout(self, **changes: Any) -> RolloutGroup:
+        """One more rollout group, started, its spec with changes."""
+        spec = replace(EngineSpec.of(self.settings), **changes)
+        group = RolloutGroup(spec, self._place("rollout"), lambda: None)
         self._groups.append(group)
         group.start()
         return group

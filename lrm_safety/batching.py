@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 Plan = list[list[list[int]]]
@@ -54,11 +55,11 @@ def plan_counted(num_sequences: int, num_ranks: int, per_micro_batch: int) -> Pl
 def _balance(lengths: Sequence[int], num_ranks: int) -> list[list[int]]:
     """Positions of each rank, longest first; each sequence goes to the rank with the fewest tokens so far."""
     ranks: list[list[int]] = [[] for _ in range(num_ranks)]
-    tokens = [0] * num_ranks
+    fewest = [(0, 0, rank) for rank in range(num_ranks)]  # (tokens, sequences, rank): a heap, as it stands
     for position in sorted(range(len(lengths)), key=lambda p: (-lengths[p], p)):
-        rank = min(range(num_ranks), key=lambda r: (tokens[r], len(ranks[r]), r))
+        tokens, count, rank = fewest[0]
         ranks[rank].append(position)
-        tokens[rank] += lengths[position]
+        heapq.heapreplace(fewest, (tokens + lengths[position], count + 1, rank))
     return ranks
 
 

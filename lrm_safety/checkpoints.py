@@ -48,6 +48,7 @@ NOT_IDENTITY = frozenset(
         "trainer.max_restarts",
         "trainer.max_skipped_steps",
         "trainer.restart_pause_seconds",
+        "trainer.sequence_parallel_size",
         "rollout.bucket_bytes",
         "rollout.log_level",
         "rollout.max_restarts",

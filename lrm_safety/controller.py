@@ -27,7 +27,7 @@ from .experience import (
 )
 from .generation import generation_of
 from .interruption import Interruption
-from .invariants import SelfChecks, SkippedSteps
+from .invariants import PROBE_SEQUENCES, SelfChecks, SkippedSteps
 from .lifecycle import TrainingRun
 from .monitoring.recorder import Recorder
 from .monitoring.rollout_files import save_offending
@@ -105,7 +105,8 @@ class Controller(TrainingRun[PreparedRun, LearningGroups]):
             self.iteration += 1
             with phases.phase("sync"):
                 groups.end_training()
-                sync = self.publish([np.concatenate([r.prompt_ids, r.response_ids]) for r in batch.rollouts])
+                probed = batch.rollouts[:PROBE_SEQUENCES]
+                sync = self.publish([np.concatenate([r.prompt_ids, r.response_ids]) for r in probed])
             metrics = iteration_metrics(batch, mini_batches, updates, self.settings.algorithm, self.run.reflection_ids)
             if "kl/per_response" in metrics:
                 self.kl_controller.update(metrics["kl/per_response"], len(batch.rollouts))

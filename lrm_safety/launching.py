@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from .credentials import FILE_VARIABLE, holds_secret, holds_secret_override, is_secret
 from .environment import COMMIT_VARIABLE, commit
 from .errors import ClusterError, ConfigError, first_line
-from .interruption import RAYS_STOP_WAIT_SECONDS, STOP_WAIT_VARIABLE
+from .interruption import STOP_WAIT_VARIABLE
 from .settings.loader import FOLDERS_VARIABLE
 from .upload import patterns
 
@@ -130,13 +130,16 @@ def plan_job(
     for i, word in enumerate(words[1:], start=1):
         if words[i - 1] == "--config-dir":
             words[i] = _on_the_nodes(word, folder, "--config-dir")
-    if (folder / "lrm_safety").resolve() == Path(__file__).resolve().parent and (
-        sent := commit()["commit"]
-    ) is not None:
+    if sends_this_code(folder) and (sent := commit()["commit"]) is not None:
         variables[COMMIT_VARIABLE] = sent  # the repository itself stays behind
     return Job(
         shlex.join(["lrm-safety", command, *words]), folder, variables, name, num_cpus, num_gpus, patterns(folder)
     )
+
+
+def sends_this_code(folder: Path) -> bool:
+    """Whether a job of the folder runs the lrm_safety that runs here."""
+    return (folder / "lrm_safety").resolve() == Path(__file__).resolve().parent
 
 
 def name_for(command: str, overrides: Sequence[str]) -> str | None:
@@ -367,14 +370,15 @@ def _ids(jobs: Sequence[JobDetails]) -> str:
     return ", ".join(str(job.submission_id) for job in jobs)
 
 
-def stop_wait_seconds(job: JobDetails) -> int:
-    """How long Ray waits for this job after SIGTERM, unless the cluster's nodes have a variable of their own."""
+def stop_wait_seconds(job: JobDetails) -> int | None:
+    """How long Ray waits for this job after SIGTERM, by the job's own variables; None where these do not say, and what its node
+    had at `ray start` counts, which no other machine knows, or else Ray's `RAYS_STOP_WAIT_SECONDS`."""
     told = (job.runtime_env or {}).get("env_vars", {}).get(STOP_WAIT_VARIABLE, "")
-    return int(told) if told.isdecimal() else RAYS_STOP_WAIT_SECONDS
+    return int(told) if told.isdecimal() else None
 
 
 def stop(client: JobSubmissionClient, job: JobDetails) -> None:
-    """Ask Ray to stop a job: SIGTERM, and SIGKILL where the job has not ended after `stop_wait_seconds`.
+    """Ask Ray to stop a job: SIGTERM, and SIGKILL where the job has not ended in time (`stop_wait_seconds`).
 
     Raises:
         ClusterError: it is over already.

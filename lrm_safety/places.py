@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from .errors import ClusterError, ConfigError, first_line
 from .interruption import StopRequested
 from .launching import STOPPED_EXIT_CODE, Job, jobs_command, jobs_of, name_of, submit
+from .monitoring.progress import RESOURCES_GRANTED, WAITING_FOR_RESOURCES
 from .sweeping import OF_A_PLACE, POLL_SECONDS, Point
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class LocalProcesses:
 
     def why(self, point: Point) -> str:
         return last_error(self._log(point).read_text(encoding="utf-8", errors="replace"))
+
+    def waits(self, point: Point) -> bool:
+        return waits_for_resources(self._log(point).read_text(encoding="utf-8", errors="replace"))
 
     def how_to_follow(self, point: Point) -> str:
         return shlex.join(["tail", "-f", str(self._log(point))])
@@ -144,6 +148,12 @@ class ClusterJobs:
         except (OSError, RuntimeError) as error:  # a job that was lost together with its node or its head
             return f"job {self._ids[point.name]}: its log cannot be read ({first_line(error)})"
 
+    def waits(self, point: Point) -> bool:
+        try:
+            return waits_for_resources(self._client.get_job_logs(self._ids[point.name]))
+        except (OSError, RuntimeError):
+            return False
+
     def how_to_follow(self, point: Point) -> str:
         return jobs_command("logs --follow", self._ids[point.name], self._address)
 
@@ -188,6 +198,12 @@ def last_error(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(error: |[A-Za-z_.]*(Error|Exception)\b)", line)]
     return (errors or lines or [""])[-1]
+
+
+def waits_for_resources(log: str) -> bool:
+    """Whether a run of this log waits for resources: nothing later in it says that it got them, or that it gave up."""
+    told = [line for line in log.splitlines() if line.startswith((WAITING_FOR_RESOURCES, RESOURCES_GRANTED, "error: "))]
+    return bool(told) and told[-1].startswith(WAITING_FOR_RESOURCES)
 
 
 def room(total: Mapping[str, float], needs: Mapping[str, float], what: str) -> int:

@@ -37,6 +37,10 @@ class Pool:
         self._in_flight: dict[int, InFlight] = {}
         """By the number that engines know it by, oldest first; taken ones are gone."""
         self._num_placed = 0
+        self._num_kept = 0
+        """Places of the next batch that are kept for those which are waited for."""
+        self._all_looked_at = False
+        """Since the last batch was taken: without a place are only those that can have none yet."""
 
     def __len__(self) -> int:
         """Prompts in flight."""
@@ -47,7 +51,7 @@ class Pool:
         self._iteration = iteration
         for prompt in prompts:
             self._add(prompt, iteration)
-        return self._placed()
+        return self._place_all()
 
     def to_ask(self) -> dict[int, InFlight]:
         """Prompts that engines do not know of, by their numbers, the oldest first; they are told of them now."""
@@ -58,8 +62,10 @@ class Pool:
 
     def answered(self, number: int, answer: Rollout) -> list[Rollout]:
         """Take one answer to a prompt; the responses that are now part of the next batch, `request_id` their position there."""
-        self._in_flight[number].answers.append(answer)
-        return self._placed()
+        one = self._in_flight[number]
+        one.answers.append(answer)
+        # Places that are taken or kept never become fewer: what found none before finds none now.
+        return self._place(one) if self._all_looked_at else self._place_all()
 
     @property
     def is_full(self) -> bool:
@@ -74,6 +80,7 @@ class Pool:
         )
         self._in_flight = {number: one for number, one in self._in_flight.items() if one.place is None}
         self._num_placed = 0
+        self._all_looked_at = False
         self._iteration += 1
         return taken
 
@@ -99,23 +106,26 @@ class Pool:
         self._in_flight[self._next_number] = InFlight(prompt, begun)
         self._next_number += 1
 
-    def _placed(self) -> list[Rollout]:
-        """Give places to what is whole: to those that are waited for, and to others while there are more places than these need."""
-        placed: list[Rollout] = []
-        kept = sum(self._is_due(one) for one in self._in_flight.values() if one.place is None)
-        for one in self._in_flight.values():
-            if one.place is not None or len(one.answers) < self._samples or self.is_full:
-                continue
-            if self._is_due(one):
-                kept -= 1
-            elif self._num_placed + kept >= self._batch_size:
-                continue
-            one.place = self._num_placed
-            self._num_placed += 1
-            first = one.place * self._samples
-            in_order = sorted(one.answers, key=lambda answer: answer.request_id)
-            placed += [replace(answer, request_id=first + sample) for sample, answer in enumerate(in_order)]
-        return placed
+    def _place_all(self) -> list[Rollout]:
+        """Give places to what is whole, the oldest first."""
+        unplaced = [one for one in self._in_flight.values() if one.place is None]
+        self._num_kept = sum(map(self._is_due, unplaced))
+        self._all_looked_at = True
+        return [answer for one in unplaced for answer in self._place(one)]
+
+    def _place(self, one: InFlight) -> list[Rollout]:
+        """Give it a place if it is whole: where it is waited for, or there are more places than those that are waited for need."""
+        if len(one.answers) < self._samples or self.is_full:
+            return []
+        if self._is_due(one):
+            self._num_kept -= 1
+        elif self._num_placed + self._num_kept >= self._batch_size:
+            return []
+        one.place = self._num_placed
+        self._num_placed += 1
+        first = one.place * self._samples
+        in_order = sorted(one.answers, key=lambda answer: answer.request_id)
+        return [replace(answer, request_id=first + sample) for sample, answer in enumerate(in_order)]
 
     def _is_due(self, one: InFlight) -> bool:
         return self._iteration - one.begun >= self._patience

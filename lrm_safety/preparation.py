@@ -18,9 +18,9 @@ from .conversation.response import ResponseParser, reflection_token_ids
 from .datasets.prompts import PromptSet, load_prompts, render_prompts
 from .errors import ConfigError
 from .files import digest_of
+from .modeling.configuration import check_causal_lm, load_tokenizer
 from .modeling.folder import model_fingerprint, tokenizer_fingerprint
-from .modeling.load import check_causal_lm, load_tokenizer
-from .modeling.lora import check_lora
+from .modeling.lora import target_layers
 from .models_cache import ensure_cached
 from .rewards.check import check_reward
 from .rollouts import SamplingParameters, TokenIds
@@ -180,10 +180,15 @@ def with_paths(settings: SettingsOf) -> SettingsOf:
 
 def check_policy(model: ModelSettings, trainer: TrainerSettings) -> int | None:
     """Number of tokens that the model's embedding has. Raises ModelError for a model folder that cannot be used, ConfigError for
-    adapters that the model has no layers for."""
+    adapters that the model has no layers for, and for ranks that its rows cannot be split over."""
     config = check_causal_lm(model)
+    if trainer.sequence_parallel_size > 1:
+        # It looks at the model's class, which other runs need not import.
+        from .modeling.load import check_sequence_parallel
+
+        check_sequence_parallel(model, config, trainer.sequence_parallel_size)
     if trainer.lora.rank:
-        check_lora(model, trainer.lora)
+        target_layers(model, trainer.lora)
     return getattr(config.get_text_config(), "vocab_size", None)
 
 

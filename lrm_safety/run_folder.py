@@ -180,12 +180,20 @@ def owned(directory: Path, command: Sequence[str]) -> Iterator[RunFolder]:
 
 
 def refuse_what_a_job_would_lose(directory: Path, key: str = "run.directory") -> None:
-    """Raise ConfigError for a relative folder of results, which `key` names, in a Ray job: it runs in a copy of the checkout
+    """`refuse_relative`, where this process is a Ray job."""
+    if RAY_JOB_VARIABLE in os.environ:
+        refuse_relative(directory, key)
+
+
+def refuse_relative(directory: Path, key: str = "run.directory") -> None:
+    """Raise ConfigError for a relative folder of a Ray job's results, which `key` names: the job runs in a copy of the checkout
     that goes with Ray's session, and that other jobs share."""
-    if RAY_JOB_VARIABLE in os.environ and not directory.is_absolute():
+    if not directory.is_absolute():
+        # What is given as the key itself stands before the variable, so that setting that alone would mend nothing.
+        or_all = f", or leave {key} out and let {RUNS_VARIABLE} name one for all runs (`submit --env {RUNS_VARIABLE}=/shared/runs`)"
         raise ConfigError(
             f"{key}={directory}: is relative, and a Ray job's working directory is a temporary copy of the checkout; "
-            f"name an absolute folder that lasts, or set {RUNS_VARIABLE} to one for all runs"
+            f"name an absolute folder that lasts{or_all * (key == 'run.directory')}"
         )
 
 

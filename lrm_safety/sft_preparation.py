@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .conversation.families import get_family
 from .datasets.supervised import SupervisedRow, SupervisedSet, hold_out, render_supervised
 from .errors import ConfigError
-from .modeling.load import load_tokenizer
+from .modeling.configuration import load_tokenizer
 from .preparation import Prepared, check_policy, find_checkpoint, load_rows, model_content, open_store, with_paths
 from .schedule import Schedule
 from .settings import DataSettings, ModelSettings, ScheduleSettings, SftSettings, SupervisedSettings

@@ -83,6 +83,9 @@ class Place(Protocol):
     def stop(self, points: Sequence[Point]) -> None:
         """Let points save and end, and wait for them."""
 
+    def waits(self, point: Point) -> bool:
+        """Whether a started point says that it waits for the cluster's resources; False where that cannot be read."""
+
     def how_to_follow(self, point: Point) -> str:
         """What is typed to see what a started point prints."""
 
@@ -202,16 +205,26 @@ def _say_progress(
     running: Sequence[Point], waiting: int, place: Place, tell: Callable[[str], None], told_where: bool
 ) -> bool:
     """One line of how far each running point is; the first of a sweep says where to look closer. Returns True."""
-    line = f"{datetime.now(UTC):%H:%M} UTC, running: {', '.join(map(_how_far, running))}; {waiting} wait"
+    line = f"{datetime.now(UTC):%H:%M} UTC, running: {', '.join(_how_far(point, place) for point in running)}; {waiting} wait"
     tell(line if told_where else f"{line}; look closer: {place.how_to_follow(running[0])}")
     return True
 
 
-def _how_far(point: Point) -> str:
+def _how_far(point: Point, place: Place) -> str:
     """`a update 4/8 (0:02:10)`: with the time since its start; without the update where its folder says none (yet)."""
+    passed = duration(time.time() - point.began)
+    if not _recorded_since(point.folder, point.began) and place.waits(point):
+        return f"{point.name} waits for resources ({passed})"
     update = last_update(point.folder)
     told = "" if update is None else f" update {update:g}" + (f"/{point.updates}" if point.updates else "")
-    return f"{point.name}{told} ({duration(time.time() - point.began)})"
+    return f"{point.name}{told} ({passed})"
+
+
+def _recorded_since(folder: Path, began: float) -> bool:
+    """Whether a run has written metrics since a time: it has its resources then, and nobody needs to read its log."""
+    with suppress(OSError):
+        return (folder / "metrics.jsonl").stat().st_mtime > began
+    return False
 
 
 def last_update(folder: Path) -> float | None:
@@ -236,7 +249,10 @@ def _ended(point: Point, status: int, why: str, retries: int) -> None:
         point.state, point.why = "done", ""
         return
     if status == STOPPED_EXIT_CODE:
-        point.state, point.why = "stopped", "by somebody else; the same command goes on from its checkpoint"
+        point.state, point.why = (
+            "stopped",
+            "by somebody else; the same command starts it again, from its last checkpoint if it has one",
+        )
         return
     progress = sum(file.stat().st_size for file in point.folder.rglob("metrics.jsonl"))
     further, point.progress = progress > point.progress, progress
@@ -271,15 +287,17 @@ def _answer(
         return on_interrupt
     if not sys.stdin.isatty():
         return unasked
-    answers: dict[str, Answer] = {"c": "continue"} if may_continue else {}
-    answers |= {"l": "leave", "s": "stop"}
+    choices: tuple[Answer, ...] = ("continue", "leave", "stop") if may_continue else ("leave", "stop")
     goes_on = "c goes on with the sweep, " * may_continue
-    tell(f"{len(running)} points run: {goes_on}l leaves them running, s stops them (they save first)")
+    meanings = f"{goes_on}l leaves them running, s stops them (they save first)"
+    tell(f"{len(running)} points run: {meanings}")
     prompt = "c, l or s? " if may_continue else "l or s? "
     try:
-        while (typed := input(prompt).strip().lower()) not in answers:
-            tell(f"{typed or 'an empty line'} is none of them")
-        return answers[typed]
+        while True:
+            typed = input(prompt).strip().lower()
+            if answer := next((one for one in choices if typed in (one, one[0])), None):
+                return answer
+            tell(f"{typed or 'an empty line'} is none of them: {meanings}")
     except (EOFError, OSError, StopRequested):  # Ctrl-D, a closed terminal, or Ctrl-C once more
         return unasked
 

@@ -65,7 +65,6 @@ _COMMANDS = (
         (
             "experiment=miniature",
             "experiment=smollm2_star1 data.path=STAR-1.json schedule.max_updates=10",
-            "-m experiment=miniature seed=1,2  one run after the other",
             "-m experiment=miniature,ablation/no_kl seed=0,1,2  then: lrm-safety report outputs/sweep",
             "experiment=miniature +reward.models.mine.kind=python +reward.models.mine.function=mine:score",
             "experiment=miniature --cfg job --resolve  print the whole configuration, start nothing",
@@ -222,7 +221,7 @@ Exit status: that of the job; 143 where it was stopped. Ctrl-C leaves the job ru
         ("logs --follow qwen  to its end, with its exit status", "stop raysubmit_x7Ym9QTk3bGv2LwE"),
         f"""JOB is an id or a name. --address: {DASHBOARD}.
 `stop` sends SIGTERM, upon which a run saves and ends, and waits. Ray sends SIGKILL after RAY_JOB_STOP_WAIT_TIME_S of the job's
-variables: 1800 s for what `lrm-safety submit` sent, 3 s otherwise.""",
+variables: 1800 s for what `lrm-safety submit` sent. A job without it has what the nodes had at `ray start`, or else 3 s.""",
         interrupted="the jobs go on as they did",
         words=("list", "status", "logs", "stop"),
     ),
@@ -267,10 +266,13 @@ variables: 1800 s for what `lrm-safety submit` sent, 3 s otherwise.""",
         "plan",
         "memory per GPU, tokens and hours of a run; refuses what cannot fit",
         "commands.plan:plan",
-        "[group=OPTION ...] [key=value ...] [plan.NAME=VALUE ...]",
-        ("experiment=star1 plan.gpu_memory_gib=141",),
-        "It takes the overrides of `lrm-safety train`. Formulas and assumptions: docs/planning.md.\n"
-        "Exit status: 1 for what cannot fit.",
+        "[--from RUN] [--against RUN] [group=OPTION ...] [key=value ...] [plan.NAME=VALUE ...]",
+        (
+            "--from outputs/miniature schedule.max_updates=500  the run's configuration and rates, and more updates",
+            "--from outputs/first --against outputs/second  what the first run would have planned of the second",
+        ),
+        "It takes the overrides of `lrm-safety train`. --from RUN plans with what a run took: its own configuration, changed\n"
+        "by the overrides, or a whole experiment=NAME (docs/planning.md). Exit status: 1 for what cannot fit.",
     ),
     Command(
         "demo",

@@ -153,5 +153,7 @@ class RayJobsLauncher(SideBySide):
 
     def place(self, settings: Any, points: Sequence["Point"]) -> "Place":
         from lrm_safety.commands.sweep import cluster_place
+        from lrm_safety.run_folder import refuse_relative
 
+        refuse_relative(Path(str(self.config.hydra.sweep.dir)))
         return cluster_place(settings, points, self.options)

@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from ..evaluation.benchmarks.registry import BENCHMARKS, Benchmark, Scoring, get_benchmark
 from ..files import write_atomically
 from ..lab.planning.assumptions import Assumptions
+from ..lab.planning.disk import CHECKPOINT_BYTES
 from ..lab.planning.memory import GIB
 from ..lab.planning.plan import make_plan, refuse_what_cannot_fit
 from ..modeling.shapes import num_parameters
@@ -182,7 +183,15 @@ def sizes() -> str:
             for plan in plans
         )
         rows.append(
-            (parameters, (f"`{path.stem}`", f"{parameters / 1e9:.1f} B", f"{14 * parameters / GIB:.0f} GiB", *cells))
+            (
+                parameters,
+                (
+                    f"`{path.stem}`",
+                    f"{parameters / 1e9:.1f} B",
+                    f"{CHECKPOINT_BYTES * parameters / GIB:.0f} GiB",
+                    *cells,
+                ),
+            )
         )
     return table(("`model=`", "size", "a checkpoint", *LAYOUTS), (row for _, row in sorted(rows)))
 

@@ -294,7 +294,7 @@ def disk_row(runs: Path) -> Row:
     text = f"{free / GIB:.1f} GiB free for {runs}"
     if free < MINIMUM_DISK_BYTES:
         return Row("disk", text, "fail", "make room, or set run.directory to another disk")
-    return Row("disk", f"{text}; a checkpoint takes 14 bytes a parameter (7B: 106 GB)")
+    return Row("disk", f"{text}; a checkpoint takes 12 bytes a parameter (7B: 91 GB)")
 
 
 def temporary_row(environment: Mapping[str, str]) -> Row:

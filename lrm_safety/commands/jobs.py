@@ -6,9 +6,10 @@ import argparse
 import difflib
 import json
 import os
+import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 
 from ..errors import ClusterError, ConfigError
-from ..interruption import STOP_WAIT_VARIABLE
+from ..interruption import RAYS_STOP_WAIT_SECONDS, STOP_WAIT_VARIABLE
 from ..launching import (
     POLL_SECONDS,
+    STOP_WAIT_SECONDS,
+    Job,
     connect,
     find_job,
     follow,
@@ -27,10 +30,13 @@ from ..launching import (
     name_for,
     name_of,
     plan_job,
+    sends_this_code,
     stop,
     stop_wait_seconds,
 )
 from ..launching import submit as submit_job
+from ..places import last_error
+from ..run_folder import refuse_relative
 from ..terminal import print_table
 from ..upload import DEFAULT_LIMIT_MIB, RAY_LIMIT_MIB, look_at
 from ..usage import COMMANDS
@@ -41,6 +47,10 @@ if TYPE_CHECKING:
 NOT_PASSED_ON = ("WANDB_API_KEY", "HF_TOKEN")
 """Secrets that a submitter often has, and that travel in a file of the nodes alone (credentials.py)."""
 INTERRUPTED_EXIT_CODE = 130
+LOG_OF_A_FAILURE = ", last available logs"
+"""What Ray puts between its own words about a failed job and the end of its log, in its job_supervisor.py."""
+OF_A_POINT = ("tracking.name", "tracking.group", "tracking.tags")
+"""Keys that a sweep gives every point for W&B; what tells the points apart stands in their other words."""
 STOP_GRACE_SECONDS = 60.0
 """After Ray's own limit, for its SIGKILL and its bookkeeping."""
 
@@ -76,6 +86,7 @@ def submit(arguments: Sequence[str]) -> int:
         num_cpus=given.entrypoint_num_cpus,
         num_gpus=given.entrypoint_num_gpus,
     )
+    _refuse_early(given.command, given.overrides, job)
     upload = look_at(job.working_dir, given.max_upload)
     if given.secrets is None and (held := _secrets_here(given.overrides)):
         print(
@@ -120,6 +131,47 @@ def _submit_options(arguments: Sequence[str]) -> argparse.Namespace:
     return given
 
 
+def _refuse_early(command: str, overrides: Sequence[str], job: Job) -> None:
+    """Raise ConfigError for what the job would refuse as soon as it has composed its configuration, where this machine can tell:
+    the command reads one, and the folder that is sent is the one whose packages are found here. What only the nodes know, their
+    variables and packages, is left to them; so are files of models and data."""
+    words = [command, *overrides]
+    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else command
+    found, arguments = COMMANDS.get(name), words[len(name.split()) :]
+    other_code = (job.working_dir / "lrm_safety").exists() and not sends_this_code(job.working_dir)
+    asks_for_help = bool({"-h", "--help"} & set(arguments))
+    if found is None or not found.configured or asks_for_help or other_code or job.working_dir != Path.cwd():
+        return
+    assert found.root is not None
+    from ..settings.compose import HYDRA_ERRORS, ROOTS
+    from .launch import compositions, parse
+
+    root = ROOTS[found.root]
+    given = parse(arguments, root)
+    hydra = root.hydra(given.overrides, given.folders)
+    try:
+        if given.hydra_help or given.info:
+            return
+        compositions(root, given, hydra)
+    except HYDRA_ERRORS as error:
+        raise ConfigError(root.mistakes(hydra, given.overrides).explain(error)) from error
+    except ConfigError as error:
+        if not _of_the_nodes(error):
+            raise
+    # Where it is not given, LRM_SAFETY_RUNS of the nodes decides; so do other variables in what is.
+    directory = dict(item.partition("=")[::2] for item in given.overrides).get("run.directory", "$").strip("'\"")
+    if not given.cfg and "$" not in directory:
+        refuse_relative(Path(directory))
+
+
+def _of_the_nodes(error: ConfigError) -> bool:
+    """Whether the nodes may have what is absent here: a variable, or a package."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    return any(isinstance(one, ImportError) or "Environment variable" in str(one) for one in causes)
+
+
 def _secrets_here(overrides: Sequence[str]) -> list[str]:
     """Names of the secrets that are set here and that the job may want."""
     named = [item.partition("=")[2] for item in overrides if item.partition("=")[0].endswith("api_key_env")]
@@ -150,8 +202,8 @@ def _list(arguments: Sequence[str]) -> int:
     elif not found:
         print("the cluster had no job yet")
     else:
-        head = ["id", "name", "status", "started", "took", "command"]
-        rows = [[str(one[column] or "") for column in head] for one in found]
+        head = ["id", "name", "status", "started", "took", "command", "why"]
+        rows = [[str(one.get(column) or "") for column in head] for one in map(_in_a_list, found)]
         print_table(Console(), "jobs of the cluster, the newest last", head, rows, left=len(head))
     return 0
 
@@ -185,15 +237,21 @@ def _stop(arguments: Sequence[str]) -> int:
     job = find_job(client, given.job)
     stop(client, job)
     seconds, began = stop_wait_seconds(job), time.monotonic()
+    limit = (
+        f"{seconds} s ({STOP_WAIT_VARIABLE} of the job)"
+        if seconds is not None
+        else f"what the nodes had as {STOP_WAIT_VARIABLE} at `ray start`, {RAYS_STOP_WAIT_SECONDS} s where they had none, since "
+        "the job has none of its own"
+    )
     print(
         f"{job.submission_id} was sent SIGTERM: a run that has begun to train saves a checkpoint and ends, any other ends; Ray "
-        f"kills it after {seconds} s ({STOP_WAIT_VARIABLE} of the job)",
+        f"kills it after {limit}",
         flush=True,
     )
     if not given.wait:
         return 0
     while not client.get_job_status(str(job.submission_id)).is_terminal():
-        if (waited := time.monotonic() - began) > seconds + STOP_GRACE_SECONDS:
+        if (waited := time.monotonic() - began) > (seconds or STOP_WAIT_SECONDS) + STOP_GRACE_SECONDS:
             raise ClusterError(f"job {job.submission_id} has not ended {waited:.0f} s after it was stopped")
         time.sleep(POLL_SECONDS)
     print(f"it ended after {time.monotonic() - began:.0f} s")
@@ -205,7 +263,8 @@ def _follow(client: JobSubmissionClient, submission_id: str, address: str | None
     try:
         return follow(client, submission_id, address)
     except KeyboardInterrupt:
-        print(f"\nthe job goes on; stop it: {jobs_command('stop', submission_id, address)}", file=sys.stderr)
+        follow_it, stop_it = (jobs_command(verb, submission_id, address) for verb in ("logs --follow", "stop"))
+        print(f"\nthe job goes on; follow it: {follow_it}; stop it: {stop_it}", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
 
 
@@ -216,10 +275,34 @@ def _facts(job: JobDetails) -> dict[str, str | int | None]:
     return {
         "id": job.submission_id,
         "name": name_of(job),
-        "status": str(job.status),
+        "status": job.status.value,
         "exit code": job.driver_exit_code,
-        "started": f"{started:%m-%d %H:%M:%S} UTC" if started else None,
+        "started": f"{started:%Y-%m-%d %H:%M:%S} UTC" if started else None,
         "took": str(ended - started).partition(".")[0] if started else None,
         "command": job.entrypoint,
-        "message": next(iter((job.message or "").splitlines()), ""),
+        "message": _message(job.message or ""),
+    }
+
+
+def _message(said: str) -> str:
+    """What Ray says of a job, in one line: of one that failed, the error out of the end of its log, which Ray adds."""
+    first, has_log, log = said.partition(LOG_OF_A_FAILURE)
+    told = last_error(log.partition("\n")[2]) if has_log else ""
+    return told or next(iter(first.splitlines()), "")
+
+
+def _in_a_list(facts: Mapping[str, str | int | None]) -> dict[str, str | int | None]:
+    """The same without what tells no job from another: the program, how a sweep calls a point in the tracker, and a run's folder
+    that is the job's name; a cause for what failed alone."""
+    called = {f"run.directory={facts['name']}", "lrm-safety"}
+    try:
+        words = shlex.split(str(facts["command"]))
+    except ValueError:  # a shell line of somebody else's
+        words = [str(facts["command"])]
+    told = [word for word in words if word not in called and word.partition("=")[0] not in OF_A_POINT]
+    failed = facts["status"] == "FAILED"
+    return {
+        **facts,
+        "command": shlex.join(told) if len(told) < len(words) else facts["command"],
+        "why": facts["message"] if failed else "",
     }

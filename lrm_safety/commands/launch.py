@@ -193,13 +193,10 @@ def _checked(
     hydra: Hydra,
 ) -> int:
     command = (*called, *arguments)
-    overrides, is_sweep = given.overrides, given.multirun or "hydra.mode=MULTIRUN" in given.overrides
+    overrides, is_sweep = given.overrides, _is_sweep(given)
     if is_sweep and (given.cfg or given.info):
-        raise ConfigError(
-            "--cfg, --info: show the configuration of one run; leave out -m and give one value to each key"
-        )
-    combinations = list(sweep(overrides, root, hydra)) if is_sweep else [overrides]
-    composed = [root.compose(combination, given.folders)[0] for combination in combinations]
+        raise ConfigError("--cfg, --info: show the configuration of one run; leave out -m and give each key one value")
+    combinations, composed = compositions(root, given, hydra)
     if given.cfg:
         kind, part = given.cfg, given.package
         if kind == "hydra" and given.resolve:  # alone it has not the keys that it refers to
@@ -237,6 +234,16 @@ def _checked(
         if root.schema in REPORTED:
             _report_sweep(next(one for one in arguments if one.lstrip("+").startswith(SWEEP_KEY)))
         return status
+
+
+def _is_sweep(given: argparse.Namespace) -> bool:
+    return bool(given.multirun) or "hydra.mode=MULTIRUN" in given.overrides
+
+
+def compositions(root: Root[Any], given: argparse.Namespace, hydra: Hydra) -> tuple[list[list[str]], list[Any]]:
+    """Overrides and checked settings of every run that a command asks for."""
+    combinations = list(sweep(given.overrides, root, hydra)) if _is_sweep(given) else [given.overrides]
+    return combinations, [root.compose(combination, given.folders)[0] for combination in combinations]
 
 
 def _show_info(hydra: Hydra, root: Root[Any], given: argparse.Namespace) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
@@ -15,7 +16,7 @@ from ..diagnosis.evidence import Evidence
 from ..errors import ClusterError, ConfigError, WorkerError
 from ..evaluation.in_loop import InLoopEvaluation
 from ..files import storage_problem
-from ..interruption import Interruption, kept_from_children, stop_caution
+from ..interruption import Interruption, StopRequested, kept_from_children, stop_caution
 from ..lab.planning.plan import outlook
 from ..lifecycle import TrainingRun
 from ..modeling.shapes import adapter_parameters, num_parameters, shape_if_known
@@ -54,7 +55,7 @@ def run_to_export(
     `given` are the settings as the user gave them. `groups_of` makes the groups, told what to call while they wait, what with
     a line for each worker that they replace, and what says whether the run is to stop; `trainer_of` makes what trains, with
     the groups started. Raises LrmSafetyError with the one line to show, or StopRequested after a signal (a checkpoint has been
-    written).
+    written, unless training had not begun).
     """
     check_room(run)
     folder.begin(resolved)
@@ -107,31 +108,43 @@ def with_restarts(run: Run, recorder: Recorder, interruption: Interruption, atte
     trainer = run.settings.trainer
     budget = HourlyBudget(trainer.max_restarts)
     begun_from: list[int] = []
-    while True:
-        try:
-            with interruption.handled():  # Ray sets a SIGTERM handler of its own and leaves it behind
-                attempt(run)
-            return
-        except (WorkerError, ClusterError) as error:
-            # Not simply the newest: checkpoint.resume may have named another line than the one in this folder.
-            committed = run.store.committed
-            checkpoint = run.store.open(committed) if committed else run.checkpoint
-            update = checkpoint.update if checkpoint else 0
-            if isinstance(error, ClusterError) and not begun_from and not committed:
-                raise
-            if begun_from.count(update) >= trainer.max_restarts or not budget.spend():
-                raise
-            interruption.check()
-            begun_from.append(update)
-            pause = min(trainer.restart_pause_seconds * 2 ** (budget.spent - 1), LONGEST_PAUSE_SECONDS)
-            recorder.alert(
-                "restart",
-                f"{error}; restart {budget.spent} of {trainer.max_restarts} within the hour from update {update}"
-                + (f", in {pause:g} s" if pause else ""),
-            )
-            _pause(pause, interruption)
-            recorder.rewind(checkpoint.update if checkpoint else None)
-            run = replace(run, checkpoint=checkpoint, restarts=run.restarts + 1)
+    with saying_what_follows(run):
+        while True:
+            try:
+                with interruption.handled():  # Ray sets a SIGTERM handler of its own and leaves it behind
+                    attempt(run)
+                return
+            except (WorkerError, ClusterError) as error:
+                # Not simply the newest: checkpoint.resume may have named another line than the one in this folder.
+                committed = run.store.committed
+                checkpoint = run.store.open(committed) if committed else run.checkpoint
+                update = checkpoint.update if checkpoint else 0
+                if isinstance(error, ClusterError) and not begun_from and not committed:
+                    raise
+                if begun_from.count(update) >= trainer.max_restarts or not budget.spend():
+                    raise
+                interruption.check()
+                begun_from.append(update)
+                pause = min(trainer.restart_pause_seconds * 2 ** (budget.spent - 1), LONGEST_PAUSE_SECONDS)
+                recorder.alert(
+                    "restart",
+                    f"{error}; restart {budget.spent} of {trainer.max_restarts} within the hour from update {update}"
+                    + (f", in {pause:g} s" if pause else ""),
+                )
+                _pause(pause, interruption)
+                recorder.rewind(checkpoint.update if checkpoint else None)
+                run = replace(run, checkpoint=checkpoint, restarts=run.restarts + 1)
+
+
+@contextmanager
+def saying_what_follows(run: Prepared[Any]) -> Iterator[None]:
+    """Around attempts: a stop before there is any checkpoint does not promise that the same command goes on from one."""
+    try:
+        yield
+    except StopRequested as stop:
+        if not run.store.committed and run.checkpoint is None:
+            stop.then = f"begins anew, since nothing was {'saved' if stop.at_once else 'trained'} yet"
+        raise
 
 
 def _pause(seconds: float, interruption: Interruption) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 MOST_FOREIGN = 1 / 3
 """A text is read when at most this share of its words stands in sentences of other languages."""
 FEW_WORDS = 6
 """A text of so many words without a known one of any language is not taken for English."""
+REMEMBERED_WORDS = 1 << 14
+"""Of which it is remembered what they are: a run reads every response, and in them the same few words again and again."""
 
 _CODE = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.{0,1000}?\$\$|\$[^$\n]*\$|\\\[.{0,1000}?\\\]|\\\(.{0,1000}?\\\)|https?://\S+|\\[a-zA-Z]+",
@@ -109,15 +112,16 @@ def is_english(text: str) -> bool:
                 continue
             as_written = _WORD.findall(clause)
             words = [word.lower() for word in as_written]
-            latin = [word for word in words if _LATIN_WORD.fullmatch(word)]
-            known = sum(word in _ENGLISH for word in latin)
+            latin = [word for word in words if _is_latin(word)]
+            known = len([word for word in latin if word in _ENGLISH])
             # A capital inside a sentence begins a name, and names say nothing of the language.
             marks = sum(
                 len(word) > 1 and _is_foreign(word)
                 for position, (word, written) in enumerate(zip(words, as_written, strict=True))
                 if written == word or not (place or position)
             )
-            foreign += sum(map(_num_foreign, words))
+            if len(latin) < len(words):  # Latin words are none of another script
+                foreign += sum(map(_num_foreign, words))
             if marks > known:
                 foreign += len(latin)
             elif known or any(word in _SHARED for word in latin):
@@ -129,18 +133,20 @@ def is_english(text: str) -> bool:
     return foreign <= MOST_FOREIGN * (english + foreign)
 
 
+@lru_cache(maxsize=REMEMBERED_WORDS)
+def _is_latin(word: str) -> bool:
+    return _LATIN_WORD.fullmatch(word) is not None
+
+
+@lru_cache(maxsize=REMEMBERED_WORDS)
 def _is_foreign(word: str) -> bool:
     """Whether a word in Latin letters is a common one of another language, or is written as no English one."""
-    return (
-        word in _OTHERS
-        or bool(_ELISION.match(word))
-        or bool(_LATIN_WORD.fullmatch(word) and _FOREIGN_LETTER.search(word))
-    )
+    return word in _OTHERS or bool(_ELISION.match(word)) or bool(_is_latin(word) and _FOREIGN_LETTER.search(word))
 
 
 def _num_foreign(word: str) -> int:
     """How many words of other scripts a run of letters is; a single letter is a sign (a Greek variable)."""
-    if word.isascii() or _LATIN_WORD.fullmatch(word):
+    if word.isascii() or _is_latin(word):
         return 0
     if unspaced := len(_UNSPACED.findall(word)):
         return (unspaced + 1) // 2

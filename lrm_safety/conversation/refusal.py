@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 
 from .language import is_english
 from .refusal_words import ADVERB, CANNOT, DO_NOT, NO_DECLINING, REFUSALS, SIGNALS, Signal
@@ -137,7 +138,8 @@ def first_sentences(text: str, count: int = NUM_SENTENCES) -> list[str]:
     declining that decline nothing."""
     opening = without_quotations(text.strip()[:NUM_CHARACTERS].translate(_APOSTROPHES))
     sentences = (plain(part).lstrip(" -*#>\"'(") for part in _SENTENCE_END.split(opening.lower()))
-    return [NO_DECLINING.sub("...", sentence) for sentence in sentences if re.search(r"[a-z]", sentence)][:count]
+    worded = (sentence for sentence in sentences if re.search(r"[a-z]", sentence))
+    return [NO_DECLINING.sub("...", sentence) for sentence in islice(worded, count)]
 
 
 def plain(text: str) -> str:

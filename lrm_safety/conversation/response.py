@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from ..errors import DataError
 from .template import CLOSE_TAG, OPEN_TAG
 
@@ -79,8 +81,8 @@ class ResponseParser:
         `finish_reason` is the engine's: "stop" when the policy ended the response, anything else means it was cut off.
         """
         finished = finish_reason == "stop"
-        stop = next((i for i, token in enumerate(response_ids) if token in self._stop_ids), len(response_ids))
-        body = list(response_ids[:stop])
+        body = list(response_ids)
+        del body[min((body.index(token) for token in self._stop_ids if token in body), default=len(body)) :]
         if not self._family.writes_trace:
             trace, answer, num_trace_tokens = "", self.decode(body), 0
             status: Status = _status(trace, answer, finished, writes_trace=False)
@@ -135,8 +137,11 @@ class ResponseParser:
         """The text of token ids, control tokens left out."""
         if self._tokenizer is None:
             return "".join(map(chr, ids))
-        kept = [token for token in ids if token not in self._control_ids]
-        text = self._tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        held = self._control_ids.intersection(ids)  # hardly ever any
+        kept = [token for token in ids if token not in held] if held else ids
+        # As an array: of a list transformers looks at every id by itself, which takes longer than the decoding.
+        array = np.asarray(kept, dtype=np.int64)
+        text = self._tokenizer.decode(array, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
         return text
 

@@ -32,7 +32,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from ..conversation.families import get_family
 from ..conversation.response import ParsedResponse, ResponseParser
 from ..errors import ConfigError, LrmSafetyError
-from ..modeling.load import load_tokenizer
+from ..modeling.configuration import load_tokenizer
 from ..rollouts import GenerationRequest, SamplingParameters
 from ..settings import ModelSettings, RolloutSettings
 from ..settings.components import Dtype

@@ -14,8 +14,8 @@ from ..conversation.families import FAMILIES, get_family
 from ..conversation.response import ResponseParser
 from ..errors import ConfigError
 from ..modeling.adapter import find_adapter, merge_adapter
+from ..modeling.configuration import check_causal_lm, load_tokenizer
 from ..modeling.folder import model_fingerprint
-from ..modeling.load import check_causal_lm, load_tokenizer
 from ..models_cache import ensure_cached
 from ..monitoring.progress import waiting
 from ..results import EvaluatedAdapter, Model

@@ -16,10 +16,11 @@ from ..errors import ConfigError, ModelError, first_line
 from ..files import digest, digest_of, read_json
 from ..settings import ModelSettings
 from ..settings.paths import resolve
+from .configuration import load_tokenizer
 from .export import whole_state, write_model
 from .folder import ADAPTER as CONFIG
 from .folder import is_hub_id, model_fingerprint
-from .load import load_causal_lm, load_tokenizer
+from .load import load_causal_lm
 from .lora import ADAPTER, adapter_parameters
 
 WEIGHTS = "adapter_model.safetensors"

@@ -17,6 +17,7 @@ from .. import credentials
 from ..errors import ClusterError
 from ..settings import ClusterSettings
 from ..settings.system import INTERFACE_VARIABLES
+from .sequence_parallel import SequenceGroup
 
 GIB = 1024**3
 LOOPBACK = "127.0.0.1"
@@ -52,7 +53,7 @@ def join(settings: ClusterSettings, address: str, port: int, rank: int, world_si
         LOCAL_SIZE="1",
     )
     backend = "nccl" if settings.device == "cuda" else "gloo"
-    timeout = timedelta(seconds=max(settings.start_timeout_seconds, settings.call_timeout_seconds))
+    timeout = _timeout(settings)
     if settings.network_interface:
         address_of(settings.network_interface)
     if address == LOOPBACK:
@@ -71,6 +72,19 @@ def join(settings: ClusterSettings, address: str, port: int, rank: int, world_si
     # This extension would be compiled on first use and serves only inference kernels that are not used here.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)
+
+
+def sequence_group(settings: ClusterSettings, size: int) -> SequenceGroup | None:
+    """The `size` neighbouring ranks, this one among them, that read rows together; None where each reads its own. Every rank
+    calls, after `join`."""
+    if size == 1:
+        return None
+    ranks, _ = torch.distributed.new_subgroups(group_size=size, timeout=_timeout(settings))
+    return SequenceGroup(ranks, torch.distributed.get_rank() % size, size)
+
+
+def _timeout(settings: ClusterSettings) -> timedelta:
+    return timedelta(seconds=max(settings.start_timeout_seconds, settings.call_timeout_seconds))
 
 
 def interface_towards(address: str, port: int) -> str:

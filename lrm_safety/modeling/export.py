@@ -18,7 +18,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from ..errors import DataError, first_line
 from ..files import give_usual_modes, put_in_place
 from ..settings import LoraSettings, ModelSettings
-from .load import load_causal_lm, load_tokenizer
+from .configuration import load_tokenizer
+from .load import load_causal_lm
 from .lora import add_lora, merged, save_adapter, scaling
 
 _WRAPPED = "model."

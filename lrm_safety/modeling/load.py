@@ -1,28 +1,22 @@
-"""Load tokenizers and causal language models from safetensors, and say plainly why one cannot be loaded."""
+"""Load causal language models from safetensors, and say plainly why one cannot be loaded."""
 
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from ..errors import ModelError, first_line
+from ..errors import ConfigError, ModelError, first_line
 from ..settings import ModelSettings
-from .folder import ahead, check_model_folder, check_tied_head, is_hub_id
-from .packed_attention import attend_by_sequence
+from .folder import check_model_folder
+from .packed_attention import READ_BY_SEQUENCE, attend_by_sequence
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+ROTATES_BY_LENGTH = {"dynamic", "longrope"}
+"""Kinds of rotary positions whose frequencies depend on the largest position that a forward pass is given."""
 RECURRENT_LAYERS = {"mamba", "linear_attention", "conv", "recurrent"}
 
 
@@ -35,28 +29,32 @@ def attention_implementation(requested: str, device: str) -> str:
     return "flash_attention_2" if device.startswith("cuda") and importlib.util.find_spec("flash_attn") else "sdpa"
 
 
-def check_causal_lm(settings: ModelSettings) -> PretrainedConfig:
-    """The configuration of a model folder or hub id that trainer and engines can read alike; no weights are loaded.
-
-    Raises ModelError for a folder that is torn or mixed, for a model type that is not known here or is no causal language
-    model, and for a head of its own under tie_word_embeddings.
-    """
-    check_model_folder(settings.path)
-    try:
-        config = AutoConfig.from_pretrained(
-            settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+def check_sequence_parallel(settings: ModelSettings, config: PretrainedConfig, size: int) -> None:
+    """Raise ConfigError where ranks cannot read rows of this model together: its heads do not come out even, a layer mixes
+    tokens otherwise than through transformers' attention interface, or positions depend on what else a rank reads."""
+    key, text = f"trainer.sequence_parallel_size={size}", config.get_text_config()
+    heads = text.num_attention_heads
+    if heads % size:
+        fitting = [str(one) for one in range(1, heads + 1) if heads % one == 0]
+        raise ConfigError(
+            f"{key}: must divide the {heads} attention heads of model.path={settings.path}: {', '.join(fitting)}"
         )
-    # Loaders of other libraries raise what they like for a file that says something unexpected.
-    except Exception as error:
-        raise ModelError(
-            f"model.path={settings.path}: config.json cannot be used ({first_line(error)}){ahead(settings.path, settings.name)}"
-        ) from error
-    own_code = settings.trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    if type(config) not in AutoModelForCausalLM._model_mapping and not own_code:
-        raise ModelError(f"model.path={settings.path}: a model of type {config.model_type} is no causal language model")
-    if getattr(config, "tie_word_embeddings", False) and not is_hub_id(settings.path):
-        check_tied_head(Path(settings.path))
-    return config
+    model = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    # Of state-space models not every configuration lists its layers; their classes say that they have a state.
+    through_interface = model is not None and model._supports_attention_backend and model._supports_sdpa
+    if not through_interface or model._is_stateful or not kinds <= READ_BY_SEQUENCE:
+        others = ", ".join(sorted(kinds - READ_BY_SEQUENCE)) or "other attention or state"
+        raise ConfigError(
+            f"{key}: the layers of model.path={settings.path} ({config.model_type}: {others}) cannot be split over ranks; use 1"
+        )
+    rotations: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
+    by_layer = (one for one in rotations.values() if isinstance(one, dict))
+    if ROTATES_BY_LENGTH & {one.get("rope_type") for one in (rotations, *by_layer)}:
+        raise ConfigError(
+            f"{key}: model.path={settings.path} rotates positions by the longest sequence in sight (rope_type "
+            f"{' or '.join(sorted(ROTATES_BY_LENGTH))}), which no rank sees whole; use 1"
+        )
 
 
 def one_attention_kernel() -> None:
@@ -66,20 +64,6 @@ def one_attention_kernel() -> None:
     whatever process imports it, so without this call policy and reference would compute with different kernels.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
-
-
-def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
-    """The model's own tokenizer. Raises ModelError when there is none."""
-    check_model_folder(settings.path)
-    try:
-        return AutoTokenizer.from_pretrained(
-            settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
-        )
-    # Loaders of other libraries raise what they like for a folder that is none or torn.
-    except Exception as error:
-        raise ModelError(
-            f"no tokenizer could be loaded from {settings.path}: {first_line(error)}{ahead(settings.path, settings.name)}"
-        ) from error
 
 
 def load_causal_lm(settings: ModelSettings, device: str) -> PreTrainedModel:

@@ -1,7 +1,8 @@
 """Low-rank adapters (LoRA, Hu et al. 2021, arXiv:2106.09685) on a frozen model, and the plain weights they stand for.
 
-A target layer computes W x + alpha / rank * B A x. Only A and B train. Whatever leaves the trainer, to the engines or to a
-folder, is W + alpha / rank * B A under the base model's names, so that nobody else has to know of adapters.
+A target layer computes W x + alpha / rank * B A x. Only A and B train. What leaves the trainer is W + alpha / rank * B A under
+the base model's names, so that nobody else has to know of adapters; but for engines that apply A and B themselves
+(weight_sync/adapters.py), and the folder of adapters beside an export.
 """
 
 from __future__ import annotations
@@ -9,15 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+import transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ..errors import ConfigError, ModelError, first_line
 from ..files import read_json, write_json
 from ..settings import LoraSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ADAPTER = "default"
 """Name that peft gives the only adapter of a layer."""
@@ -53,24 +58,24 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, name: str, seed:
         parameter.data = parameter.data.to(dtype)
 
 
-def check_lora(model: ModelSettings, settings: LoraSettings) -> None:
-    """Raise ConfigError when the model has no such target layers, ModelError when it cannot be built at all.
+def target_layers(model: ModelSettings, settings: LoraSettings) -> list[str]:
+    """Full names of the layers that get adapters. Reads the model's configuration only and builds it without memory.
 
-    Reads its configuration only and builds it without memory.
+    Raises ConfigError when the model has no such target layers, ModelError when it cannot be built at all.
     """
     trust = model.trust_remote_code
     try:
-        config = AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=trust)
+        config = transformers.AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=trust)
         with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+            skeleton = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"the model {model.path} could not be built: {first_line(error)}") from error
-    _targets(skeleton, settings.target_modules, model.path)
+    return _targets(skeleton, settings.target_modules, model.path)
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """A and B of every target layer by module name; empty without LoRA."""
-    return {name: parameter for name, parameter in model.named_parameters() if _is_adapter(name)}
+    return {name: parameter for name, parameter in model.named_parameters() if is_adapter(name)}
 
 
 def scaling(model: nn.Module) -> float:
@@ -86,7 +91,7 @@ def merged(tensors: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
     """
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if _is_adapter(name):
+        if is_adapter(name):
             continue
         layer, inside, rest = name.partition(".base_layer.")
         if inside and rest == "weight":
@@ -97,9 +102,19 @@ def merged(tensors: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
     return plain
 
 
+def is_adapter(name: str) -> bool:
+    """Whether a parameter of this name is an A or a B."""
+    return f".{ADAPTER}." in name and ".lora_" in name
+
+
+def peft_name(name: str) -> str:
+    """Name in peft's files, which vLLM reads too, of an A or a B by its module name."""
+    return f"base_model.model.{name.replace(f'.{ADAPTER}.', '.')}"
+
+
 def plain_name(name: str) -> str:
     """Name in the plain model of the weight that a parameter is part of: that of A, B and W is one."""
-    if _is_adapter(name):
+    if is_adapter(name):
         return name.rpartition(".lora_")[0] + ".weight"
     return name.replace(".base_layer.", ".")
 
@@ -119,11 +134,7 @@ def save_adapter(model: PreTrainedModel, state: Mapping[str, Tensor], base: str,
         name: sorted(value) for name, value in written.items() if name == "target_modules" and isinstance(value, list)
     }
     write_json(path, written, sort_keys=True)
-    adapters = {
-        f"base_model.model.{name.replace(f'.{ADAPTER}.', '.')}": tensor.contiguous()
-        for name, tensor in state.items()
-        if _is_adapter(name)
-    }
+    adapters = {peft_name(name): tensor.contiguous() for name, tensor in state.items() if is_adapter(name)}
     save_file(adapters, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
@@ -138,10 +149,6 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
     finally:
         for module in dropouts:
             module.train()
-
-
-def _is_adapter(name: str) -> bool:
-    return f".{ADAPTER}." in name and ".lora_" in name
 
 
 def _targets(model: PreTrainedModel, wanted: list[str], path: str) -> list[str]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers  # its names are looked up where they are used: the controller has no need of the code of models
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+from .sequence_parallel import SequenceGroup, to_heads, to_tokens
 
 PACKED_ATTENTION = "packed_rows"
 """The name that transformers knows it by."""
@@ -55,6 +57,8 @@ def attend_within(
         window: a token sees itself and `window` - 1 tokens before it; None: all before it.
     """
     if has_varlen_kernel(query, value):
+        from torch.nn.attention.varlen import varlen_attn  # with torch's compiler
+
         longest = max(borders.lengths)
         attended = varlen_attn(
             query[0].transpose(0, 1),
@@ -101,22 +105,31 @@ def _attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     borders: Borders | None = None,
+    sequence: SequenceGroup | None = None,
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """As transformers calls it; without `borders` the rows are padded. `sliding_window` is what it tells flash attention; some
-    models (Qwen2Moe) tell it only to the mask, and keep it in the layer."""
+    """As transformers calls it; without `borders` the rows are padded, and with `sequence` query, key and value are this rank's
+    part of a row. `sliding_window` is what it tells flash attention; some models (Qwen2Moe) tell it only to the mask, and keep
+    it in the layer."""
     if borders is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     assert dropout == 0.0, "packed rows are read without dropout"
     window: int | None = getattr(module, "sliding_window", None) if sliding_window is None else sliding_window
-    return attend_within(query, key, value, borders, scale=scaling, window=window), None
+    if sequence is None:
+        return attend_within(query, key, value, borders, scale=scaling, window=window), None
+    heads = to_heads(query, key, value, sequence)
+    return to_tokens(attend_within(*heads, borders, scale=scaling, window=window), sequence), None
 
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
     """No mask for packed rows, the usual one for padded rows."""
+    from transformers.masking_utils import sdpa_mask
+
     return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
 
 
@@ -129,13 +142,22 @@ def attend_by_sequence(model: PreTrainedModel) -> bool:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if config._attn_implementation != "sdpa" or not kinds <= READ_BY_SEQUENCE:
         return False
-    AttentionInterface.register(PACKED_ATTENTION, _attention)
-    AttentionMaskInterface.register(PACKED_ATTENTION, _mask)
+    transformers.AttentionInterface.register(PACKED_ATTENTION, _attention)
+    transformers.AttentionMaskInterface.register(PACKED_ATTENTION, _mask)
     model.set_attn_implementation(PACKED_ATTENTION)
     return True
 
 
-def borders_for(model: PreTrainedModel, borders: Borders | None) -> dict[str, Borders]:
-    """What to call the model with beside ids and positions: its attention's borders, where it reads them."""
-    reads = model.config.get_text_config()._attn_implementation == PACKED_ATTENTION
-    return {"borders": borders} if reads and borders is not None else {}
+def reads_by_sequence(model: PreTrainedModel) -> bool:
+    """Whether `attend_by_sequence` said so."""
+    return bool(model.config.get_text_config()._attn_implementation == PACKED_ATTENTION)
+
+
+def borders_for(
+    model: PreTrainedModel, borders: Borders | None, sequence: SequenceGroup | None = None
+) -> dict[str, Any]:
+    """What to call the model with beside ids and positions: its attention's borders, where it reads them, and who has the other
+    parts of the row."""
+    if not reads_by_sequence(model) or borders is None:
+        return {}
+    return {"borders": borders} | ({} if sequence is None else {"sequence": sequence})

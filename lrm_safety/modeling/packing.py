@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..progress import PROGRESS
 from ..rollouts import MicroBatch, TokenIds, TokenScores, TrainingSequence
@@ -30,7 +32,7 @@ class PackedBatch:
     targets: Tensor
     """[max(R, 1)] int64, the response tokens."""
     lengths: Tensor
-    """[N] int64, response tokens of each sequence; empty for a dummy. Stays on the CPU."""
+    """[N] int64, response tokens of each sequence; empty for a dummy; of a part of a row all that it has. Stays on the CPU."""
     borders: Borders | None = None
     """Of the sequences of a packed row, prompts and responses, the dummy's included; None when padded."""
 
@@ -98,6 +100,43 @@ def pack(sequences: Sequence[tuple[TokenIds, TokenIds]], *, packing: bool) -> Pa
         lengths=lengths,
         borders=Borders.of(widths) if packing else None,
     )
+
+
+def part_of_row(batch: PackedBatch, rank: int, size: int) -> tuple[PackedBatch, list[int]]:
+    """What one of S ranks reads of a packed row, and how many response tokens each of them predicts.
+
+    The row is filled up to a multiple of S by a sequence that predicts nothing, and cut into S equal parts wherever that falls;
+    a token is predicted where its predecessor lies. Positions stay those within the sequences, and `borders` those of the whole
+    row. A part that predicts nothing has a made-up target, as a dummy has.
+    """
+    assert batch.borders is not None and batch.input_ids.shape[0] == 1, "only a packed row is cut"
+    columns = batch.input_ids.shape[1]
+    filling = -columns % size
+    each = (columns + filling) // size
+    cuts = torch.arange(0, size + 1, device=batch.predict.device) * each
+    bounds = torch.searchsorted(batch.predict, cuts).tolist()  # `predict` rises
+    counts = [stop - start for start, stop in pairwise(bounds)]
+    own = slice(bounds[rank], bounds[rank + 1])
+    predict, targets = batch.predict[own] - rank * each, batch.targets[own]
+    if not counts[rank]:
+        predict, targets = torch.zeros_like(batch.predict[:1]), torch.zeros_like(batch.targets[:1])
+
+    def cut(row: Tensor) -> Tensor:
+        return pad(row, (0, filling))[:, rank * each : (rank + 1) * each].contiguous()
+
+    borders = batch.borders
+    if filling:
+        borders = Borders.of([*borders.lengths, filling], borders.starts.device)
+    part = PackedBatch(
+        input_ids=cut(batch.input_ids),
+        position_ids=cut(batch.position_ids),
+        attention_mask=None,
+        predict=predict,
+        targets=targets,
+        lengths=torch.tensor([counts[rank]], dtype=torch.int64),
+        borders=borders,
+    )
+    return part, counts
 
 
 Forward = Callable[[PackedBatch], tuple[Tensor, Tensor]]

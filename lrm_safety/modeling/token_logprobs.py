@@ -7,15 +7,20 @@ recomputed in the backward pass (gradient checkpointing).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
-from transformers import PretrainedConfig, PreTrainedModel
 
 from ..errors import ModelError
 from .packed_attention import borders_for
-from .packing import PackedBatch
+from .packing import PackedBatch, part_of_row
+from .sequence_parallel import SequenceGroup, gather_tokens
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 class ChunkedHead(nn.Module):
@@ -74,15 +79,19 @@ class ChunkedHead(nn.Module):
 class TokenLogprobs(nn.Module):
     """A causal language model that answers with log-probs and entropies of response tokens instead of logits."""
 
-    def __init__(self, model: PreTrainedModel, *, temperature: float, chunk_tokens: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, temperature: float, chunk_tokens: int, sequence: SequenceGroup | None = None
+    ) -> None:
         """
         Args:
             model: a Hugging Face causal language model.
             temperature: sampling temperature; logits are divided by it as the rollout engine does.
             chunk_tokens: tokens whose logits exist at one time.
+            sequence: the ranks that read a packed row together; None: each reads rows of its own.
         """
         super().__init__()
         self.model = model
+        self.sequence = sequence
         self.temperature = temperature
         config = model.config.get_text_config()
         self.head = ChunkedHead(
@@ -94,22 +103,30 @@ class TokenLogprobs(nn.Module):
     def forward(self, batch: PackedBatch, temperature: float | None = None) -> tuple[Tensor, Tensor]:
         """Log-probs [R] (float32, differentiable) and entropies in nats [R] (float32, detached) of `batch`'s response
         tokens, sequence after sequence. A dummy gives empty tensors that still carry a gradient path.
-        `temperature` replaces the usual one for this call."""
+        `temperature` replaces the usual one for this call.
+
+        The ranks of a sequence group are called with the same batch and get the same values; on each those of its own part of
+        the row are differentiable."""
+        part, counts = batch, [0]
+        if self.sequence is not None:
+            part, counts = part_of_row(batch, self.sequence.rank, self.sequence.size)
         hidden = self.model.get_decoder()(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
+            input_ids=part.input_ids,
+            attention_mask=part.attention_mask,
+            position_ids=part.position_ids,
             # A cache would switch the block mask of packed rows off, silently.
             use_cache=False,
-            **borders_for(self.model, batch.borders),
+            **borders_for(self.model, part.borders, self.sequence),
         ).last_hidden_state
-        hidden = hidden.flatten(0, 1).index_select(0, batch.predict)
+        hidden = hidden.flatten(0, 1).index_select(0, part.predict)
         values = self.head(
             hidden,
-            batch.targets,
+            part.targets,
             self.model.get_output_embeddings(),
             self.temperature if temperature is None else temperature,
         )
+        if self.sequence is not None:
+            values = gather_tokens(values[:, : part.num_response_tokens], counts, self.sequence)
         logprobs, entropy = values[:, : batch.num_response_tokens]
         return logprobs, entropy.detach()
 

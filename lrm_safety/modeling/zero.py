@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import deepspeed
@@ -20,7 +21,9 @@ from ..settings import ModelSettings, TrainerSettings
 from .load import freeze, load_causal_lm
 from .lora import add_lora
 from .loss import parameter_groups
+from .packed_attention import reads_by_sequence
 from .packing import pack
+from .sequence_parallel import SequenceGroup
 from .token_logprobs import TokenLogprobs
 
 MOE_BLOCKS = (
@@ -72,15 +75,25 @@ def deepspeed_config(trainer: TrainerSettings, *, dtype: str, device: str, train
 
 
 def policy_engine(
-    model: ModelSettings, trainer: TrainerSettings, device: str, *, temperature: float, seed: int
+    model: ModelSettings,
+    trainer: TrainerSettings,
+    device: str,
+    *,
+    temperature: float,
+    seed: int,
+    sequence: SequenceGroup | None = None,
 ) -> deepspeed.DeepSpeedEngine:
-    """Load the policy partitioned over the ranks, with torch's AdamW; every rank calls. `seed` is of new adapters.
+    """Load the policy partitioned over all ranks, with torch's AdamW; every rank calls. `seed` is of new adapters, `sequence`
+    the ranks that read rows together with this one.
 
     With `trainer.lora` the weights are frozen and only adapters, added here, have gradients and optimiser state.
     The engine's module is a `TokenLogprobs`. Raises ModelError as `load_causal_lm` does.
     """
     config = deepspeed_config(trainer, dtype=model.dtype, device=device)
-    module = _load_partitioned(model, device, config, temperature, trainer.logprob_chunk_tokens)
+    if sequence is not None:
+        model = replace(model, attention="sdpa")  # the one that reads a row by its heads; `auto` may be another on CUDA
+    module = _load_partitioned(model, device, config, temperature, trainer.logprob_chunk_tokens, sequence)
+    assert sequence is None or reads_by_sequence(module.model), "check_sequence_parallel let a model through"
     if trainer.lora.rank:
         add_lora(module.model, trainer.lora, name=model.path, seed=seed)
     if trainer.gradient_checkpointing:
@@ -110,13 +123,18 @@ def reference_engine(
 
 
 def _load_partitioned(
-    settings: ModelSettings, device: str, config: dict[str, Any], temperature: float, chunk_tokens: int
+    settings: ModelSettings,
+    device: str,
+    config: dict[str, Any],
+    temperature: float,
+    chunk_tokens: int,
+    sequence: SequenceGroup | None = None,
 ) -> TokenLogprobs:
     # transformers holds this object weakly and partitions whatever is loaded while it lives: until this returns.
     active = HfDeepSpeedConfig(config)
     model = load_causal_lm(settings, device)
     del active
-    module = TokenLogprobs(model, temperature=temperature, chunk_tokens=chunk_tokens)
+    module = TokenLogprobs(model, temperature=temperature, chunk_tokens=chunk_tokens, sequence=sequence)
     for parameter in model.get_output_embeddings().parameters():
         # The head computes with a parameter it does not own; ZeRO-3 has to gather it around the head's forward
         # and backward.
@@ -134,7 +152,8 @@ def _notice_shared_parameters(engine: deepspeed.DeepSpeedEngine) -> None:
     for parameter in engine.optimizer.persistent_parameters:
         parameter.partition()
     with torch.no_grad():
-        engine(pack([], packing=False).to(engine.device))
+        # Ranks that read a row together read only packed ones.
+        engine(pack([], packing=engine.module.sequence is not None).to(engine.device))
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..conversation.template import DATE_STRING
 from ..errors import ConfigError, ModelError, first_line
 from ..files import read_json
-from ..modeling.folder import HEADS, check_model_folder, tensors
+from ..modeling.folder import HEADS, TensorEntry, check_model_folder, tensors
 from ..settings import RewardSettings
 from ..settings.components import reward_kind
 from .rendering import Renderer, load_reward_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -60,15 +60,17 @@ def check_head(folder: Path, source: str, *, may_be_new: bool = False) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
+    files = tensors(folder)
     try:
         config = AutoConfig.from_pretrained(folder, num_labels=1)
+        if has_usual_head(config, files):
+            return
         with torch.device("meta"):
             skeleton = AutoModelForSequenceClassification.from_config(config)
     # Loaders of other libraries raise what they like for a configuration that they do not know.
     except Exception as error:
         raise ModelError(f"{source}: no model with a sequence-classification head ({first_line(error)})") from error
     body = f"{skeleton.base_model_prefix}."
-    files = tensors(folder)
     if not any(name.startswith(body) for name in files):
         return  # saved without the names of its parts, which the loader finds out
     held = {name: entry.shape for name, entry in files.items() if not name.startswith(body)}
@@ -85,6 +87,14 @@ def check_head(folder: Path, source: str, *, may_be_new: bool = False) -> None:
             outputs = f"has {held[name][0]} outputs, needs {needed[name][0]}" if held[name] else "has no outputs"
             raise ModelError(f"{source}: {name} {outputs} (shape {list(held[name])} instead of {list(needed[name])})")
     refuse_unread(held.keys() - needed.keys(), skeleton, source)
+
+
+def has_usual_head(config: PretrainedConfig, files: Mapping[str, TensorEntry]) -> bool:
+    """Whether the tensors beside the body are the one matrix of one output that such a class has in almost every causal model.
+    That is told without the code of the model; any other head is compared with the model's own."""
+    heads = {name: entry.shape for name, entry in files.items() if not name.startswith("model.")}
+    names = [f"{type(config).__name__.removesuffix('Config')}{HEAD}"]
+    return config.architectures == names and heads == {"score.weight": (1, config.get_text_config().hidden_size)}
 
 
 def refuse_unread(names: Iterable[str], model: PreTrainedModel, source: str) -> None:

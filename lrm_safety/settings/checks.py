@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from ..errors import ConfigError
-from . import DataSettings, EvaluationSettings, Settings
+from . import ClusterSettings, DataSettings, EvaluationSettings, ModelSettings, Settings, TrainerSettings
 from .components import REWARDS, reward_kind
 from .evaluation import BENCHMARKS, judge_arguments, judge_kind
 from .system import Group
@@ -32,15 +32,17 @@ def _check_policy_lora(settings: Settings) -> None:
             f"trainer.lora.dropout={lora.dropout}: scoring has no dropout, so rho would not be 1 at the first update; use 0, or "
             "run.invariants=warn"
         )
+    if lora.rank and lora.sync == "adapters":
+        reason = "with trainer.lora.sync=adapters, which go through Ray's object store; use trainer.lora.sync=merged"
+        nothing_reads(settings.rollout, ["weight_transfer"], reason, prefix="rollout.")
 
 
 def _check_updates(settings: Settings) -> None:
-    algorithm, policy = settings.algorithm, settings.cluster.policy
-    if algorithm.mini_batch_size < policy.num_workers:
-        raise ConfigError(
-            f"algorithm.mini_batch_size={algorithm.mini_batch_size}: must be at least cluster.policy.num_workers="
-            f"{policy.num_workers}, so that every rank has a response to learn from"
-        )
+    check_sequence_parallel(settings.trainer, settings.model, settings.cluster)
+    algorithm = settings.algorithm
+    check_every_rank_learns(
+        algorithm.mini_batch_size, "algorithm.mini_batch_size", "a response", settings.trainer, settings.cluster
+    )
     if algorithm.aggregation == "micro_batch_mean":
         _check_micro_batches(settings)
     updates = algorithm.num_responses // algorithm.mini_batch_size
@@ -55,10 +57,46 @@ def _check_updates(settings: Settings) -> None:
         nothing_reads(algorithm, ["clip_low", "clip_high", "dual_clip"], reason, prefix="algorithm.")
 
 
+def check_every_rank_learns(size: int, key: str, what: str, trainer: TrainerSettings, cluster: ClusterSettings) -> None:
+    """An update of `size` sequences, of which no rank or group of ranks may be without one."""
+    ranks, together = cluster.policy.num_workers, trainer.sequence_parallel_size
+    if size * together < ranks:
+        raise ConfigError(
+            f"{key}={size}: must be at least cluster.policy.num_workers={ranks}{_divided(together)}, so that every rank has "
+            f"{what} to learn from"
+        )
+
+
+def _divided(together: int) -> str:
+    return f" / trainer.sequence_parallel_size={together}" if together > 1 else ""
+
+
+def check_sequence_parallel(trainer: TrainerSettings, model: ModelSettings, cluster: ClusterSettings) -> None:
+    """`trainer.sequence_parallel_size` against the layout and how rows are read; what the model's layers allow is looked up
+    where its folder is read."""
+    if trainer.sequence_parallel_size == 1:
+        return
+    key = f"trainer.sequence_parallel_size={trainer.sequence_parallel_size}"
+    if cluster.policy.num_workers % trainer.sequence_parallel_size:
+        raise ConfigError(
+            f"{key}: must divide cluster.policy.num_workers={cluster.policy.num_workers}, its ranks read rows together"
+        )
+    if cluster.policy.min_workers not in (None, cluster.policy.num_workers):
+        raise ConfigError(
+            f"cluster.policy.min_workers={cluster.policy.min_workers}: a smaller layout may hold a number of ranks that "
+            f"{key} does not divide; leave it out"
+        )
+    if not model.packing:
+        raise ConfigError(f"{key}: needs model.packing=true, only packed rows are split over ranks")
+    if model.attention not in ("auto", "sdpa"):
+        raise ConfigError(f"{key}: needs model.attention=sdpa, or auto, not {model.attention}")
+
+
 def _check_micro_batches(settings: Settings) -> None:
     """The mean over a micro-batch is an objective only where the cut is stated: under a token budget it would follow the
     lengths of the responses and the number of ranks."""
     size, ranks = settings.trainer.micro_batch_sequences, settings.cluster.policy.num_workers
+    together = settings.trainer.sequence_parallel_size
     if settings.cluster.policy.min_workers not in (None, ranks):
         raise ConfigError(
             f"cluster.policy.min_workers={settings.cluster.policy.min_workers}: with algorithm.aggregation=micro_batch_mean the "
@@ -69,10 +107,10 @@ def _check_micro_batches(settings: Settings) -> None:
             "algorithm.aggregation=micro_batch_mean: needs trainer.micro_batch_sequences (OpenRLHF 0.9: 4); under a token "
             "budget a response's weight would depend on its length and on the number of ranks"
         )
-    if settings.algorithm.mini_batch_size % (size * ranks):
+    if settings.algorithm.mini_batch_size % (size * (ranks // together)):
         raise ConfigError(
             f"algorithm.mini_batch_size={settings.algorithm.mini_batch_size}: must be a multiple of "
-            f"trainer.micro_batch_sequences={size} x cluster.policy.num_workers={ranks}, so that with "
+            f"trainer.micro_batch_sequences={size} x cluster.policy.num_workers={ranks}{_divided(together)}, so that with "
             "algorithm.aggregation=micro_batch_mean all micro-batches hold equally many responses"
         )
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from ..errors import ConfigError
 from . import AnalyzeSettings, EvaluateSettings, SftSettings
 from .audit import AuditRewardSettings
-from .checks import check_data, check_evaluation
+from .checks import check_data, check_evaluation, check_every_rank_learns, check_sequence_parallel
 from .evaluation import BEHIND_ENDPOINT
 
 
@@ -27,11 +27,8 @@ def check_sft(settings: SftSettings) -> None:
     """What `checks.check` is for training."""
     check_data(settings.data)
     sft, policy = settings.sft, settings.cluster.policy
-    if sft.batch_size < policy.num_workers:
-        raise ConfigError(
-            f"sft.batch_size={sft.batch_size}: must be at least cluster.policy.num_workers={policy.num_workers}, so that "
-            "every rank has a row to learn from"
-        )
+    check_sequence_parallel(settings.trainer, settings.model, settings.cluster)
+    check_every_rank_learns(sft.batch_size, "sft.batch_size", "a row", settings.trainer, settings.cluster)
     best = settings.checkpoint.best_metric
     if best is not None and (best != "sft/validation_loss" or not sft.validation_fraction):
         raise ConfigError(
@@ -62,6 +59,7 @@ def unread_by_sft(settings: SftSettings) -> dict[str, str]:
     return {
         "data.overlong": "sft.overlong says what becomes of a long row",
         "trainer.reference_sharding": "SFT has no reference",
+        "trainer.lora.sync": "SFT has no engines",
         **{f"cluster.{name}": others for name in ("rollout", "reference", "reward", "colocate")},
     }
 

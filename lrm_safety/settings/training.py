@@ -197,7 +197,7 @@ class ScheduleSettings:
 
 @dataclass
 class LoraSettings:
-    """Low-rank adapters on a frozen policy: only they train and are saved; engines and exports get merged weights."""
+    """Low-rank adapters on a frozen policy: only they train and are saved; exports hold merged weights."""
 
     rank: NonNegativeInt = 0
     """Rank of every adapter; 0: off, all weights train."""
@@ -209,11 +209,20 @@ class LoraSettings:
     target_modules: list[Text] = field(default_factory=lambda: ["all-linear"])
     """Layers that get an adapter, by (the end of) their name, e.g. [q_proj,v_proj]; [all-linear]: every linear layer but
     the head."""
+    sync: Literal["auto", "adapters", "merged"] = "auto"
+    """What a weight sync of `train` sends to the engines. adapters: A and B alone, which vLLM applies beside the weights that it
+    read from model.path. merged: every weight of the model, as rollout.weight_transfer says. auto: adapters where vLLM can
+    apply them to this model and these layers; where not, one line says why."""
+
+    @property
+    def syncs_alone(self) -> bool:
+        """Whether a weight sync brings adapters alone, wherever vLLM can apply them."""
+        return self.rank > 0 and self.sync != "merged"
 
     @rule
     def _keys_go_together(self) -> None:
         if not self.rank:
-            nothing_reads(self, ["alpha", "dropout", "target_modules"], "with trainer.lora.rank=0; set it")
+            nothing_reads(self, ["alpha", "dropout", "target_modules", "sync"], "with trainer.lora.rank=0; set it")
             return
         if self.alpha <= 0:
             raise Conflict(f"alpha={self.alpha}: must be above 0, or the adapters do nothing")
@@ -250,6 +259,10 @@ class TrainerSettings:
     """Largest global gradient norm; 0: no clipping."""
     micro_batch_tokens: PositiveInt = 8192
     """Token budget of one forward/backward on one rank; a longer single sequence makes a micro-batch of its own."""
+    sequence_parallel_size: PositiveInt = 1
+    """Ranks that read one row together (DeepSpeed Ulysses), for sequences too long for one: outside attention each holds its part
+    of the tokens, inside it its part of the heads. A row then has the budget of them all. It divides the ranks and the model's
+    attention heads; the reference reads rows whole."""
     micro_batch_sequences: PositiveInt | None = None
     """Updates in micro-batches of so many responses each, in the random order of the mini-batch, instead of under
     micro_batch_tokens (which scoring keeps). Needed by aggregation=micro_batch_mean, whose weights depend on the cut; null:

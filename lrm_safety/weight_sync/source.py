@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..modeling.lora import merged, plain_name, scaling
+from ..modeling.lora import is_adapter, merged, peft_name, plain_name, scaling
 from ..progress import PROGRESS
 
 Tensors = dict[str, torch.Tensor]
@@ -41,13 +41,20 @@ class ZeroThreeSource:
         rank: this trainer rank. Rank 0 yields real tensors; the others yield tensors on the meta device and only take part
             in the gathers.
         every_rank: yield real tensors on every rank, as `ipc` needs: each rank hands over its own GPU's copy.
+        adapters: A and B of every target layer alone, under peft's names.
     """
 
-    def __init__(self, model: nn.Module, bucket_bytes: int, rank: int, *, every_rank: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, bucket_bytes: int, rank: int, *, every_rank: bool = False, adapters: bool = False
+    ) -> None:
         self._model = model
         self._keep = every_rank or rank == 0
         self._scaling = scaling(model)
-        self._buckets = _cut(_layers(_unique_tensors(model)), bucket_bytes)
+        self._adapters = adapters
+        tensors = _unique_tensors(model)
+        if adapters:
+            tensors = {name: tensor for name, tensor in tensors.items() if is_adapter(name)}
+        self._buckets = _cut(_layers(tensors), bucket_bytes)
         self._described = [
             self._checkpoint_form({name: _placeholder(tensor) for name, tensor in bucket.items()})
             for bucket in self._buckets
@@ -105,6 +112,8 @@ class ZeroThreeSource:
 
     def _checkpoint_form(self, tensors: Tensors) -> Tensors:
         """Module names, adapters and fused shapes into the checkpoint's; the order depends on the names alone."""
+        if self._adapters:
+            return {peft_name(name): tensor for name, tensor in tensors.items()}
         from transformers.core_model_loading import revert_weight_conversion
 
         return revert_weight_conversion(self._model, merged(tensors, self._scaling))

@@ -15,7 +15,7 @@ from ..rollouts import GenerationRequest, Rollout, SamplingParameters
 from .continuous import ContinuousWorker
 from .group import DEATHS, describe
 from .request_queue import RequestQueue
-from .rollout_group import Publish, RolloutGroup
+from .rollout_group import Publish, RolloutGroup, ready_of
 
 TURN_SECONDS = 0.2
 """How long an engine that has nothing to tell keeps a question: a weight sync waits as long at most."""
@@ -66,14 +66,16 @@ class ContinuousRolloutGroup(RolloutGroup):
         for engine, turns in enumerate(self._turns):
             if self._queue.held[engine] and not turns:
                 self._turn(engine, [])
-        first = [turns[0] for turns in self._turns if turns]
+        first = {turns[0]: engine for engine, turns in enumerate(self._turns) if turns}
         if not first:
             return []
-        ray.wait(first, num_returns=1, timeout=seconds)
         rollouts: list[Rollout] = []
-        for engine, turns in enumerate(self._turns):
-            while turns and ray.wait([turns[0]], timeout=0.0)[0]:
-                rollouts += self._read(engine, turns.popleft())
+        while first and (ready := ready_of(list(first), seconds)):
+            engines = [first[turn] for turn in ready]
+            for engine in engines:
+                rollouts += self._read(engine, self._turns[engine].popleft())
+            # Whoever had one answer may have another: nobody else has become ready in no time.
+            first, seconds = {self._turns[engine][0]: engine for engine in engines if self._turns[engine]}, 0.0
         self._deal()
         if rollouts or not self._queue:
             self._deadline = time.monotonic() + self._spec.rollout.timeout_seconds

@@ -36,6 +36,9 @@ def environment(group: str, cluster: ClusterSettings) -> dict[str, str]:
         # glibc would give the memory of every large tensor back at once, and the next one of its size would be zeroed page by
         # page: in a weight sync and in every step. So a worker keeps what it once needed.
         variables |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
+        if group in ("policy", "reference"):
+            # DeepSpeed marks an optimiser that is not used here to be compiled, for which torch imports its compiler: a second.
+            variables["TORCHDYNAMO_DISABLE"] = "1"
     return variables
 
 

@@ -19,6 +19,7 @@ import ray
 from ..errors import ClusterError, ConfigError
 from ..modeling.distributed import LOOPBACK
 from ..settings import ClusterSettings, Settings
+from ..settings.checks import GROUPS
 from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated, transfer_backend
 from .address import check_address, from_environment
@@ -327,11 +328,12 @@ class Groups(StartedGroups[Settings]):
         self.cluster = granted(settings.cluster, place)
         settings = replace(settings, cluster=self.cluster)
         watchdog = self._watch(directory)
-        self.policy = PolicyGroup(PolicySpec.of(settings), place["policy"], on_wait, watchdog)
-        self._groups["policy"] = self.policy
+        # Engines first: they take longest to start, and Ray begins as many processes at once as a node has cores.
         engines = ContinuousRolloutGroup if settings.answers_later else RolloutGroup
         self.rollout = engines(EngineSpec.of(settings), place["rollout"], on_wait, on_replacement, watchdog)
         self._groups["rollout"] = self.rollout
+        self.policy = PolicyGroup(PolicySpec.of(settings), place["policy"], on_wait, watchdog)
+        self._groups["policy"] = self.policy
         if shared:
             self.reward = SharedRewardGroup(shared, RewardSpec.of(self._told), on_wait)
         else:
@@ -343,7 +345,7 @@ class Groups(StartedGroups[Settings]):
                 ReferenceSpec.of(settings), place["reference"], on_wait, on_replacement, watchdog
             )
             self._groups["reference"] = self.reference
-        left = list(self._groups)
+        left: list[str] = [name for name in GROUPS if name in self._groups]
         self._waits_for(left)
         if self._takes_turns:
             # One GPU: an engine counts whatever is taken while it starts as its own, so it starts last and alone, after

@@ -14,6 +14,7 @@ from ray._private.state import available_resources_per_node
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from ..errors import ClusterError, WorkerError, first_line
+from ..monitoring.progress import RESOURCES_GRANTED, WAITING_FOR_RESOURCES
 from ..settings import ClusterSettings, GroupSettings
 from .every_node import this_node_id
 from .layout import BundleSet, Node, fewer_workers, lay_out, never, resized
@@ -122,7 +123,7 @@ def reserve(
     """
     sets = bundle_sets(names, cluster, tensor_parallel_size)
     began = time.monotonic()
-    say_at = began + QUIET_SECONDS
+    say_at, has_said = began + QUIET_SECONDS, False
     sizes: list[int] | None = [one.count for one in sets]
     suspects: list[str] = []  # nodes of a layout that Ray did not grant, each left out of one of the next tries
     while sizes is not None:
@@ -139,6 +140,8 @@ def reserve(
         if places and (group := _granted(asked, places, on_wait)):
             if asked != sets:
                 _logger.warning("not all workers have a place: %s", _fewer(sets, asked))
+            if has_said:
+                _logger.warning("%s after %.0f seconds", RESOURCES_GRANTED, time.monotonic() - began)
             return _placements(group, asked, places, cluster, tensor_parallel_size)
         if left_out is not None:
             continue
@@ -152,19 +155,21 @@ def reserve(
         if now > say_at:
             lacking = "; ".join(str(sets[position]) for position in short) or "another run took what was free"
             _logger.warning(
-                "waiting for resources, %.0f of at most %g seconds (cluster.placement_timeout_seconds): %s; %s",
+                "%s, %.0f of at most %g seconds (cluster.placement_timeout_seconds): %s; %s",
+                WAITING_FOR_RESOURCES,
                 now - began,
                 cluster.placement_timeout_seconds,
                 lacking,
                 _state(nodes, cluster),
             )
-            say_at = now + SAY_AGAIN_SECONDS
+            say_at, has_said = now + SAY_AGAIN_SECONDS, True
         # Runs that ask for the same do so at different moments.
         time.sleep(min(random.uniform(0.5, 1.0), max(0.05, began + cluster.placement_timeout_seconds - now)))
     raise ClusterError(
         f"cluster={cluster.name}: resources not free within cluster.placement_timeout_seconds="
-        f"{cluster.placement_timeout_seconds:g}; asked for {'; '.join(map(str, sets))}; {_state(nodes, cluster)}; lower "
-        "num_workers, cpus_per_worker or gpus_per_worker, or wait for other jobs (of a sweep: hydra.launcher.concurrency)"
+        f"{cluster.placement_timeout_seconds:g}; asked for {'; '.join(map(str, sets))}; {_state(nodes, cluster)}; raise "
+        "cluster.placement_timeout_seconds to wait longer for other jobs, or run fewer at once (of a sweep: "
+        "hydra.launcher.concurrency), or lower num_workers, cpus_per_worker or gpus_per_worker"
     )
 
 

@@ -17,9 +17,9 @@ from ..checkpoints import GENERATORS
 from ..errors import ClusterError, DataError
 from ..files import changed_file, describe_files, storage_problem
 from ..modeling import distributed
+from ..modeling.configuration import load_tokenizer
 from ..modeling.distributed import load_generators, save_generators
 from ..modeling.host_memory import HostBuffers
-from ..modeling.load import load_tokenizer
 from ..modeling.lora import without_dropout
 from ..modeling.loss import policy_loss, supervised_loss
 from ..modeling.packing import num_tokens, pack_sequences, score_micro_batches, split_scores
@@ -58,7 +58,12 @@ class PolicyWorker:
         release()
         self.tokenizer = load_tokenizer(spec.model)
         self.engine = policy_engine(
-            spec.model, spec.trainer, spec.cluster.device, temperature=spec.temperature, seed=spec.seed
+            spec.model,
+            spec.trainer,
+            spec.cluster.device,
+            temperature=spec.temperature,
+            seed=spec.seed,
+            sequence=distributed.sequence_group(spec.cluster, spec.trainer.sequence_parallel_size),
         )
         self.model = self.engine.module.model
         # Under a name of its own: DeepSpeed's optimiser, whose partitions hold the float32 master weights.
@@ -68,6 +73,7 @@ class PolicyWorker:
         """Score sequences under the current weights, without gradients.
 
         `temperature` replaces the usual one for this call: 1 compares with an engine's prompt log-probs.
+        Ranks that read rows together are given the same sequences, and the first of them answers.
         """
         with without_dropout(self.model):
             scores = score_micro_batches(
@@ -77,18 +83,20 @@ class PolicyWorker:
                 device=self.device,
             )
         self._leave_gpu()
-        return scores
+        return scores if self._answers else []
 
     def update(self, mini_batches: list[MiniBatch]) -> list[UpdateResult]:
         """One optimiser step per mini-batch, in order: on the policy loss, or, without an algorithm, on the responses' likelihood.
 
         A loss or gradient that is not finite on any rank skips the step: that result's `gradient_norm` is nan on
         every rank, and weights and optimiser stay as they were. The next mini-batch goes on from them.
+        Ranks that read rows together are given the same micro-batches; the loss and the scores are the first one's answer.
         """
         return [self._update(mini_batch) for mini_batch in mini_batches]
 
     def _update(self, mini_batch: MiniBatch) -> UpdateResult:
-        num_real = sum(map(bool, mini_batch.micro_batches))
+        # A micro-batch that several ranks read together counts once.
+        num_real = sum(map(bool, mini_batch.micro_batches)) / self.spec.trainer.sequence_parallel_size
         num_micro_batches = distributed.all_reduce_sum(num_real, self.device) / self.world_size
         scores: list[TokenScores] = []
         total, kl_total = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
@@ -111,7 +119,13 @@ class PolicyWorker:
             total += loss.detach() / self.world_size
             scores += split_scores(sequences, logprobs, entropy)
         loss_value = float(total)
-        return UpdateResult(loss_value, self._step(mini_batch.lr, loss_value), scores, float(kl_total))
+        norm = self._step(mini_batch.lr, loss_value)
+        return UpdateResult(loss_value, norm, scores, float(kl_total)) if self._answers else UpdateResult(0.0, norm)
+
+    @property
+    def _answers(self) -> bool:
+        """Whether this rank is the first of those that read rows together."""
+        return self.rank % self.spec.trainer.sequence_parallel_size == 0
 
     def _step(self, lr: float, loss: float) -> float:
         """Step unless a rank's loss is not finite; returns the global gradient norm before clipping, or nan.
@@ -129,20 +143,23 @@ class PolicyWorker:
         norm = float(self.engine.get_global_grad_norm())
         return norm if math.isfinite(norm) else math.nan
 
-    def publish(self, folder: str) -> Iterator[str | PackedBucket]:
-        """`shm` and `object_store`: gather the weights a bucket at a time, and on rank 0 yield each as engines take it: the
-        path of a file in `folder`, or the bucket itself, which Ray puts into its store; the other ranks yield nothing."""
+    def publish(self, folder: str, adapters: bool = False) -> Iterator[str | PackedBucket]:
+        """`shm` and `object_store`, and `adapters` alone: gather the weights a bucket at a time, and on rank 0 yield each as
+        engines take it: the path of a file in `folder`, or the bucket itself, which Ray puts into its store; the other ranks
+        yield nothing."""
         from ..weight_sync import object_store, shm
         from ..weight_sync.source import ZeroThreeSource
 
         assert self.spec.engines is not None
-        source = ZeroThreeSource(self.model, self.spec.engines.rollout.bucket_bytes, self.rank)
-        if transfer_backend(self.spec.engines) == "shm":
+        source = ZeroThreeSource(self.model, self.spec.engines.rollout.bucket_bytes, self.rank, adapters=adapters)
+        if not adapters and transfer_backend(self.spec.engines) == "shm":
             yield from shm.write_buckets(source, folder, self.rank)
         else:
             for bucket in source.buckets(lent=True):  # Ray has made its copy when a yield returns
                 if self.rank == 0:
                     yield object_store.pack(bucket)
+        if adapters:
+            self._leave_gpu()
 
     def connect_engines(self, info: dict[str, Any]) -> None:
         """CUDA: open the channel over which `send_weights` reaches the rollout engines, or open it anew."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class PolicyGroup:
 
     def submit(self, sequences: Sequence[TrainingSequence], temperature: float | None = None) -> list[Any]:
         """Begin to score responses under the present weights; returns a ticket at once."""
-        shares = self._cut(sequences)
+        shares = share_out(self._spec, self.num_ranks, sequences)
         return [self._group.submit(rank, "logprobs", share, temperature) for rank, share in enumerate(shares)]
 
     def result(self, ticket: list[Any]) -> list[TokenScores]:
@@ -98,7 +99,8 @@ class PolicyGroup:
                 lr=lr,
                 kl_coef=kl_coef,
             )
-            for rank, share in enumerate(self._cut(sequences, self._spec.trainer.micro_batch_sequences)):
+            count = self._spec.trainer.micro_batch_sequences
+            for rank, share in enumerate(share_out(self._spec, self.num_ranks, sequences, count)):
                 per_rank[rank].append(replace(whole, micro_batches=share))
         results: list[list[UpdateResult]] = self._group.call_each(
             "update", [(share,) for share in per_rank], timeout_seconds=self._limit
@@ -122,19 +124,20 @@ class PolicyGroup:
         """
         self.weights_version += 1
         rollout_group.wake_weights()
-        if rollout_group.backend in ("nccl", "ipc"):
+        adapters = rollout_group.takes_adapters
+        if rollout_group.backend in ("nccl", "ipc") and not adapters:
             self._send(rollout_group)
         else:
-            rollout_group.load_weights(self.weights_version, self._publish)
+            rollout_group.load_weights(self.weights_version, partial(self._publish, adapters))
         rollout_group.wake_kv_cache()
         return self.weights_version
 
     @contextmanager
-    def _publish(self) -> Iterator[Iterator[Any]]:
-        """One pass over the present weights: see `rollout_group.Publish`. With the context Ray's objects lose their last
-        reference, and files are removed, however it ends."""
+    def _publish(self, adapters: bool) -> Iterator[Iterator[Any]]:
+        """One pass over the present weights, or over the adapters alone: see `rollout_group.Publish`. With the context Ray's
+        objects lose their last reference, and files are removed, however it ends."""
         folder = version_folder(self._run_name, self.weights_version)
-        streams = [self._group.stream(rank, "publish", str(folder)) for rank in range(len(self._group))]
+        streams = [self._group.stream(rank, "publish", str(folder), adapters) for rank in range(len(self._group))]
         passes = [stream.completed() for stream in streams]
         try:
             yield self._buckets(streams[0], passes)
@@ -224,15 +227,21 @@ class PolicyGroup:
         self._group.end()
         remove_run(self._run_name)
 
-    def _cut(self, sequences: Sequence[TrainingSequence], count: int | None = None) -> list[list[MicroBatch]]:
-        """[rank][micro-batch] under the token budget, or of `count` sequences each in the order given."""
-        if count is not None:
-            plan = plan_counted(len(sequences), len(self._group), count)
-        else:
-            plan = plan_micro_batches(
-                [sequence.num_tokens for sequence in sequences],
-                len(self._group),
-                self._spec.trainer.micro_batch_tokens,
-                packing=self._spec.model.packing,
-            )
-        return [[[sequences[position] for position in batch] for batch in rank] for rank in plan]
+
+def share_out(
+    spec: PolicySpec, num_ranks: int, sequences: Sequence[TrainingSequence], count: int | None = None
+) -> list[list[MicroBatch]]:
+    """[rank][micro-batch] under the token budget, or of `count` sequences each in the order given. Ranks that read rows together
+    have the same ones, under the budget of all of them."""
+    together = spec.trainer.sequence_parallel_size
+    if count is not None:
+        plan = plan_counted(len(sequences), num_ranks // together, count)
+    else:
+        plan = plan_micro_batches(
+            [sequence.num_tokens for sequence in sequences],
+            num_ranks // together,
+            spec.trainer.micro_batch_tokens * together,
+            packing=spec.model.packing,
+        )
+    shares = [[[sequences[position] for position in batch] for batch in share] for share in plan]
+    return [share for share in shares for _ in range(together)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..modeling import distributed
-from ..modeling.load import freeze, load_causal_lm
 from ..modeling.packing import Forward, score_micro_batches
 from ..modeling.token_logprobs import TokenLogprobs
 from ..progress import tells_phases
@@ -27,6 +26,11 @@ class ReferenceWorker:
 
     def start(self, address: str, port: int) -> None:
         """Load the reference."""
+        from ..modeling.load import (  # with the code of models, which the controller has no need of
+            freeze,
+            load_causal_lm,
+        )
+
         release()
         spec = self.spec
         self.device = distributed.prepare_process(spec.cluster, spec.seed + self.rank)

@@ -30,6 +30,10 @@ class RequestQueue:
         """Requests that are not answered."""
         return len(self._waiting) + sum(map(len, self.held))
 
+    def __bool__(self) -> bool:
+        """Whether there are any; asked at every look for answers."""
+        return bool(self._waiting) or any(self.held)
+
     def add(self, requests: Sequence[GenerationRequest]) -> None:
         """Behind those that wait. `request_id`s differ from those of all that are not answered."""
         self._waiting.extend(requests)
@@ -37,6 +41,8 @@ class RequestQueue:
     def deal(self) -> list[list[GenerationRequest]]:
         """What each engine is to be given now."""
         shares: list[list[GenerationRequest]] = [[] for _ in self.held]
+        if not self._waiting:
+            return shares
         fewest = [(len(held), engine) for engine, held in enumerate(self.held)]
         heapq.heapify(fewest)
         while self._waiting and fewest[0][0] < self._room:

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import credentials
-from ..errors import ConfigError, InvariantError, LrmSafetyError, WorkerError
+from ..errors import InvariantError
 from ..modeling.distributed import memory_usage
 from ..progress import PROGRESS, tells_phases
 from ..quick_imports import release
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds, TokenValues
-from ..settings import RolloutSettings
-from ..weight_sync.backends import HOST_TENSORS, engine_backend, is_colocated
+from ..weight_sync.backends import HOST_TENSORS, engine_backend
+from .engine_start import engine_arguments, start_failure
 from .specs import EngineSpec
 
 if TYPE_CHECKING:
+    from ..weight_sync.adapters import EngineAdapters
     from ..weight_sync.object_store import PackedBucket
 
 TURN_SECONDS, FREE_TURN_SECONDS = 5.0, 0.05
@@ -42,6 +43,7 @@ class RolloutWorker:
         self._index = index
         self._on_gpu = spec.cluster.device == "cuda"
         self._llm: Any = None
+        self._adapters: EngineAdapters | None = None
         self._emptied = False
         """Whether a sleep has dropped the weights, and no sync has brought others."""
         self._under_way: dict[str, tuple[str, GenerationRequest]] = {}
@@ -49,8 +51,11 @@ class RolloutWorker:
         self._ended_beside: list[Rollout] = []
         """What ended in steps that were made for something else."""
 
-    def start(self) -> None:
+    def start(self) -> str | None:
         """Load the model from `model.path`; its weights count as version 0.
+
+        Returns why vLLM cannot apply the adapters of the spec, after which this worker has to be replaced by one without; None
+        where it can, and where there are none.
 
         Raises:
             ConfigError: when vLLM refuses the arguments, for instance lengths above the model's limit.
@@ -64,12 +69,22 @@ class RolloutWorker:
             from ..weight_sync.engine import register
 
             register()
+        arguments = engine_arguments(self._spec)
+        if self._spec.lora is not None:
+            from ..weight_sync.adapters import EngineAdapters
+
+            self._adapters = EngineAdapters(self._spec.model, self._spec.lora)
         release()  # vLLM collects everything five times while it starts, seconds where the imports count
         try:
-            self._llm = LLM(**engine_arguments(self._spec))
+            if self._adapters and (obstacle := self._adapters.obstacle(arguments)):
+                return obstacle
+            self._llm = LLM(**arguments)
         except (ValueError, RuntimeError, VLLMClientError) as error:
+            if self._adapters and (obstacle := self._adapters.refusal(error)):
+                return obstacle
             raise start_failure(error, self._spec.rollout) from error
         self._llm.update_weight_version("0")
+        return self._adapters.unserved(self._llm) if self._adapters else None
 
     def generate(self, requests: list[GenerationRequest], sampling: SamplingParameters) -> Iterator[list[Rollout]]:
         """Sample a response to every request.
@@ -142,7 +157,9 @@ class RolloutWorker:
         names = [f"probe {position}" for position in range(len(sequences))]
         try:
             for name, sequence in zip(names, sequences, strict=True):
-                open_ids[name] = engine.add_request(name, _prompt(sequence), parameters)
+                open_ids[name] = engine.add_request(
+                    name, _prompt(sequence), parameters, lora_request=self._lora_request
+                )
             while open_ids:
                 outputs = engine.step()
                 for output in outputs:
@@ -161,25 +178,35 @@ class RolloutWorker:
     def start_weight_update(self) -> None:
         """Open an update session; no rollout batch may be under way."""
         self._idle_engine()
-        self._llm.start_weight_update()
+        if self._adapters:
+            self._adapters.begin()
+        else:
+            self._llm.start_weight_update()
 
     def update_weights(self, info: dict[str, Any]) -> None:
         """Take one piece of an update; the dictionary is the backend's own."""
         self._llm.update_weights({"update_info": info})
 
     def load_bucket(self, bucket: str | PackedBucket) -> None:
-        """`shm` and `object_store`: take one bucket, as trainer rank 0 publishes it.
+        """`shm` and `object_store`, and adapters alone: take one bucket, as trainer rank 0 publishes it.
 
         After a failure the engine is half-written: it must be replaced, not used.
         """
         from ..weight_sync import object_store, shm
 
         tensors = shm.read_bucket(bucket) if isinstance(bucket, str) else object_store.unpack(bucket)
-        self.update_weights({"tensors": tensors})
+        if self._adapters:
+            self._adapters.take(tensors)
+        else:
+            self.update_weights({"tensors": tensors})
 
     def finish_weight_update(self, version: int) -> None:
         """Close the session: from here on rollouts carry `version`, and nothing cached under older weights is read."""
-        self._llm.finish_weight_update(str(version))
+        if self._adapters:
+            self._adapters.load(self._llm)
+            self._llm.update_weight_version(str(version))
+        else:
+            self._llm.finish_weight_update(str(version))
         self._emptied = False
         self._reset_prefix_cache()
 
@@ -192,6 +219,8 @@ class RolloutWorker:
         facts = [f"KV cache {tokens:,} tokens, {tokens / length:.1f} responses of full length"]
         if kernels := _attention_kernels(self._llm.llm_engine):
             facts.append(f"attention {', '.join(kernels)}")
+        if self._adapters:
+            facts.append("weights from model.path, of a sync LoRA adapters alone")
         facts.append("eager" if rollout.enforce_eager else "compiled, with CUDA graphs" if self._on_gpu else "compiled")
         if self._on_gpu and rollout.tensor_parallel_size == 1:
             import torch
@@ -211,10 +240,11 @@ class RolloutWorker:
             self._llm = None
 
     def sleep(self) -> None:
-        """CUDA: drop weights and KV cache. A sync, which sends every weight, comes before the next request."""
+        """CUDA: drop weights and KV cache. A sync, which sends every weight, comes before the next request; where it sends
+        adapters alone, the weights go to host memory."""
         if self._on_gpu:
-            self._llm.sleep(level=2)
-            self._emptied = True
+            self._emptied = self._spec.lora is None
+            self._llm.sleep(level=2 if self._emptied else 1)
 
     def wake(self, tags: list[str]) -> None:
         """CUDA: take back memory of `weights`, and of the `kv_cache` once a sync has filled it."""
@@ -240,8 +270,15 @@ class RolloutWorker:
             if name in self._under_way:
                 raise InvariantError("rollout: two requests of one batch have the same request_id")
             parameters = _sampling_parameters(sampling, request.seed)
-            internal = self._llm.llm_engine.add_request(name, _prompt(request.prompt_ids), parameters)
+            internal = self._llm.llm_engine.add_request(
+                name, _prompt(request.prompt_ids), parameters, lora_request=self._lora_request
+            )
             self._under_way[name] = internal, request
+
+    @property
+    def _lora_request(self) -> Any:
+        """What tells vLLM to apply the adapters; None before the first sync and without adapters."""
+        return self._adapters.request if self._adapters else None
 
     def _step(self) -> list[Rollout]:
         """One step of the engine: what ended with it."""
@@ -279,69 +316,6 @@ class RolloutWorker:
             self._ended_beside += self._ended(engine.step())
 
 
-def start_failure(error: Exception, rollout: RolloutSettings) -> LrmSafetyError:
-    """Whether a change of the settings is needed (ConfigError), or the engine may start another time (WorkerError)."""
-    line = " ".join(str(error).split())
-    if "Free memory on device" in line:
-        share = rollout.gpu_memory_utilization
-        return WorkerError(
-            f"rollout.gpu_memory_utilization={share:g}: lower it, or end what else is on the GPU: {line}"
-        )
-    if "Engine core initialization failed" in line:
-        return WorkerError(f"rollout: {line} tracking.worker_logs=true shows what the engine's own processes say")
-    if isinstance(error, RuntimeError):
-        return WorkerError(f"rollout: the engine does not start: {type(error).__name__}: {line}")
-    return ConfigError(f"rollout, model: vLLM refuses these settings: {line}")
-
-
-def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
-    """Arguments of `vllm.LLM`; `rollout.engine` is laid over ours.
-
-    Ids in and ids out need no tokenizer; `generation_config="vllm"` keeps the checkpoint's sampling defaults out.
-    """
-    from vllm.config import WeightTransferConfig
-
-    model, rollout = spec.model, spec.rollout
-    arguments: dict[str, Any] = {
-        "model": model.path,
-        "revision": model.revision,
-        "trust_remote_code": model.trust_remote_code,
-        "dtype": model.dtype,
-        "seed": spec.seed,
-        "skip_tokenizer_init": True,
-        "generation_config": "vllm",
-        # The files that the trainer reads, not Mistral's own that may lie beside them, nor pickles.
-        "load_format": "safetensors",
-        "config_format": "hf",
-        # The distribution that is sampled from, temperature included: what the trainer computes as well.
-        "logprobs_mode": "processed_logprobs",
-        "max_model_len": rollout.max_prompt_tokens + rollout.max_response_tokens,
-        "max_num_seqs": rollout.max_num_seqs,
-        "tensor_parallel_size": rollout.tensor_parallel_size,
-        "enforce_eager": rollout.enforce_eager,
-        "enable_prefix_caching": rollout.enable_prefix_caching,
-        "weight_transfer_config": WeightTransferConfig(backend=engine_backend(spec)),
-    }
-    if rollout.tensor_parallel_size > 1:
-        # Inside a placement group vLLM would choose Ray, whose bundles must hold one GPU each.
-        arguments["distributed_executor_backend"] = "mp"
-    if rollout.max_num_batched_tokens is not None:
-        arguments["max_num_batched_tokens"] = rollout.max_num_batched_tokens
-    if rollout.kv_cache_bytes is not None:
-        arguments["kv_cache_memory_bytes"] = rollout.kv_cache_bytes
-    if spec.cluster.device == "cpu":
-        # vLLM 0.32 cannot cut the prefill of a request with a seed in two on the CPU: the step that throws the early
-        # sample away winds the generator back, which only CUDA's can do ("CPU Generator does not use offset").
-        arguments["enable_chunked_prefill"] = False
-        if rollout.enable_prefix_caching and _has_mamba_layers(arguments):
-            # vLLM caches Mamba states at the ends of prefill chunks only.
-            arguments["enable_prefix_caching"] = False
-    else:
-        arguments["gpu_memory_utilization"] = rollout.gpu_memory_utilization
-        arguments["enable_sleep_mode"] = is_colocated(spec.cluster)
-    return arguments | rollout.engine
-
-
 def _attention_kernels(engine: Any) -> list[str]:
     """Names of the attention backends of an engine in this process; an engine in others does not tell."""
     try:
@@ -351,12 +325,6 @@ def _attention_kernels(engine: Any) -> list[str]:
     except AttributeError:  # vLLM has more than one executor and model runner, and none of them promises this
         return []
     return sorted({group.backend.get_name() for group in groups})
-
-
-def _has_mamba_layers(arguments: dict[str, Any]) -> bool:
-    from vllm.engine.arg_utils import EngineArgs
-
-    return bool(EngineArgs(**arguments).create_model_config().is_hybrid)
 
 
 def _sampling_parameters(sampling: SamplingParameters, seed: int) -> Any:

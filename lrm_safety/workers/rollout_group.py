@@ -6,13 +6,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import ray
 from ray.exceptions import RayTaskError
 
-from ..errors import InvariantError, WorkerError
+from ..errors import ConfigError, InvariantError, WorkerError
 from ..rollouts import GenerationRequest, Rollout, SamplingParameters, TokenIds
 from ..weight_sync.backends import is_colocated, transfer_backend
 from .environment import engine_environment
@@ -33,6 +34,14 @@ BUCKETS_AHEAD = 2
 Publish = Callable[[], AbstractContextManager[Iterator[Any]]]
 """Begins one pass over the trainer's weights: buckets in order, as `RolloutWorker.load_bucket` takes them or as Ray's references
 to them. The context's end lets them go."""
+
+
+def ready_of(references: Sequence[Any], seconds: float) -> list[Any]:
+    """Those that are there; where none is, what is first within so long. Two calls of Ray however many there are."""
+    ready, left = ray.wait(list(references), num_returns=1, timeout=seconds)
+    if ready and left:
+        ready += ray.wait(left, num_returns=len(left), timeout=0.0)[0]
+    return list(ready)
 
 
 class EngineCalls:
@@ -67,31 +76,57 @@ class RolloutGroup:
         self._on_wait = on_wait
         self.backend = transfer_backend(spec)
         self._takes_turns = is_colocated(spec.cluster)
-        self._group = WorkerGroup(
+        self._obstacle: str | None = None
+        self._group = self._spawn(placement, watchdog)
+        self._published: tuple[int, Publish] | None = None
+        self.replacements = HourlyBudget(spec.rollout.max_restarts)
+        self.connected = False
+
+    def _spawn(self, placement: Placement, watchdog: Watchdog | None) -> WorkerGroup:
+        spec = self._spec
+        return WorkerGroup(
             "rollout",
             self.worker,
             spec.cluster.rollout.num_workers,
             placement,
             engine_environment(spec),
-            lambda index: (spec, index),
-            on_wait,
+            lambda index: (self._spec, index),
+            self._on_wait,
             watchdog,
             replaceable=True,
         )
-        self._published: tuple[int, Publish] | None = None
-        self.replacements = HourlyBudget(spec.rollout.max_restarts)
-        self.connected = False
 
     def start(self) -> None:
-        """Load every engine."""
-        self._group.call("start", timeout_seconds=self._spec.cluster.start_timeout_seconds)
+        """Load every engine.
+
+        Raises ConfigError where adapters were demanded and vLLM cannot apply them; where they were not, all engines start anew
+        as ones that take every weight.
+        """
+        limit, lora = self._spec.cluster.start_timeout_seconds, self._spec.lora
+        obstacles: list[str | None] = self._group.call("start", timeout_seconds=limit)
+        self._obstacle = next(filter(None, obstacles), None)
+        if self._obstacle is None:
+            return
+        assert lora is not None
+        if lora.sync == "adapters":
+            raise ConfigError(f"trainer.lora.sync=adapters: {self._obstacle}; use auto or merged")
+        self._spec = replace(self._spec, lora=None)
+        for engine in range(len(self._group)):
+            self._group.replace(engine)
+        self._group.call("start", timeout_seconds=limit)
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether a weight sync brings LoRA adapters alone."""
+        return self._spec.lora is not None
 
     def describe(self) -> list[str]:
         """What the engines are, a line for each kind of answer."""
+        merged = [f"every weight sync merges the adapters: {self._obstacle}"] if self._obstacle else []
         engines: dict[str, list[int]] = {}
         for engine, answer in self._group.call_living("describe").items():
             engines.setdefault(answer, []).append(engine)
-        return [
+        return merged + [
             f"rollout engine{'s' if len(which) > 1 else ''} {', '.join(map(str, which))}: {answer}"
             for answer, which in engines.items()
         ]
@@ -141,9 +176,9 @@ class RolloutGroup:
             self._on_wait()
             if time.monotonic() > deadline:
                 raise self._too_slow(len(queue))
-            ready, _ = ray.wait([mine[0] for mine in turns if mine], num_returns=1, timeout=WAIT_SECONDS)
-            for turn in ready:
-                engine = next(i for i, mine in enumerate(turns) if mine and mine[0] is turn)
+            first = {mine[0]: engine for engine, mine in enumerate(turns) if mine}
+            for turn in ready_of(list(first), WAIT_SECONDS):
+                engine = first[turn]
                 try:
                     rollouts: list[Rollout] = ray.get(turns[engine].popleft())
                 except DEATHS as error:
@@ -177,13 +212,15 @@ class RolloutGroup:
         streams = {i: self._stream(i, mine, sampling) for i, mine in enumerate(open_requests) if mine}
         while streams:
             self._on_wait()
-            ready, _ = ray.wait(list(streams.values()), num_returns=1, timeout=WAIT_SECONDS)
+            ready = ready_of(list(streams.values()), WAIT_SECONDS)
+            engines = {id(stream): engine for engine, stream in streams.items()}
             if not ready and time.monotonic() > deadline:
                 raise self._too_slow(sum(map(len, open_requests)))
             for stream in ready:
-                engine = next(i for i, one in streams.items() if one is stream)
+                self._on_wait()
+                engine = engines[id(stream)]
                 try:
-                    chunk: list[Rollout] = ray.get(next(stream))  # type: ignore[arg-type]
+                    chunk: list[Rollout] = ray.get(next(stream))
                 except StopIteration:
                     del streams[engine]
                     if open_requests[engine]:
@@ -293,7 +330,8 @@ class RolloutGroup:
             self._group.call("sleep", timeout_seconds=self._limit)
 
     def wake_weights(self) -> None:
-        """CUDA, colocated: bring weight memory back, empty, and only that, so that a sync does not peak with the KV cache."""
+        """CUDA, colocated: bring weight memory back and only that, so that a sync does not peak with the KV cache; empty,
+        unless syncs bring adapters alone."""
         if self._takes_turns:
             self._group.call("wake", ["weights"], timeout_seconds=self._limit)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..settings import (
     AlgorithmSettings,
     ClusterSettings,
+    LoraSettings,
     ModelSettings,
     RewardSettings,
     RolloutSettings,
@@ -26,11 +27,16 @@ class EngineSpec:
     """The device, the `rollout` group, who shares GPUs, and limits of time."""
     seed: int
     """The engine's own; requests have theirs."""
+    lora: LoraSettings | None = None
+    """The policy's adapters where weight syncs may bring them alone; None: they bring every weight."""
 
     @classmethod
     def of(cls, settings: Settings) -> EngineSpec:
         """The engines of an RL run. Those of an evaluation: `evaluation.engine.engine_spec`."""
-        return cls(settings.model, settings.rollout, settings.cluster, settings.seed)
+        lora = settings.trainer.lora
+        return cls(
+            settings.model, settings.rollout, settings.cluster, settings.seed, lora if lora.syncs_alone else None
+        )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,11 @@ from running import TINY, Command, Sweep, all_metric_lines, checkpoints, metric_
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lrm_safety.lab.planning import reality
+from lrm_safety.lab.planning.assumptions import Assumptions, overlaid
+from lrm_safety.lab.planning.calibration import calibrate, carried
+from lrm_safety.lab.planning.observed import observe
+from lrm_safety.lab.planning.plan import make_plan
 from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.sweep import compare
 from lrm_safety.miniature import ASSETS
@@ -52,6 +57,21 @@ def test_a_sweep_is_as_many_runs_one_after_the_other(sweep: Sweep) -> None:
         assert len(spans) == 2 * ranks, (name, spans)
         ended = max(last for _, last in spans[:ranks])
         assert all(first > ended for first, _ in spans[ranks:]), f"{name} of the first run lived during the second"
+
+
+def test_a_plan_by_a_real_run_is_that_run(uninterrupted: Path) -> None:
+    """Seconds and memory are what its records say; bytes on the disk are arithmetic, of which the run knew nothing."""
+    run = observe(uninterrupted)
+    assert (run.num_records, len(run.records), run.updates) == (5, 4, 10)
+    rates = carried(calibrate(run, Assumptions()), run, run.settings, Assumptions())
+    planned = make_plan(run.settings, overlaid(rates.measured, Assumptions()))
+    for line in [*reality.seconds(planned, run), *reality.memory(planned, run)]:
+        assert line.planned == pytest.approx(line.seen, rel=1e-6), line.name
+    assert len(reality.memory(planned, run)) == 4
+    seen = sum(file.stat().st_size for file in (uninterrupted / "checkpoints").rglob("*") if file.is_file())
+    assert planned.disk.parts["checkpoints"] == pytest.approx(seen, rel=0.03)
+    weights = (uninterrupted / "export" / "model.safetensors").stat().st_size
+    assert planned.disk.parts["exports"] == pytest.approx(weights, rel=0.03)
 
 
 def test_wandb_file_holds_the_resolved_configuration(uninterrupted: Path) -> None:

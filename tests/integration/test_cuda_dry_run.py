@@ -35,8 +35,9 @@ from lrm_safety.modeling.shapes import KNOWN
 from lrm_safety.settings import Settings
 from lrm_safety.settings.compose import compose_settings
 from lrm_safety.weight_sync.cuda import CudaSender
+from lrm_safety.workers.engine_start import engine_arguments
 from lrm_safety.workers.environment import engine_environment
-from lrm_safety.workers.rollout import RolloutWorker, engine_arguments
+from lrm_safety.workers.rollout import RolloutWorker
 from lrm_safety.workers.specs import EngineSpec
 
 CONF = Path(__file__).parents[2] / "conf"

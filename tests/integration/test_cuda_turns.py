@@ -6,6 +6,7 @@ objects that note what is asked of them. It shows nothing of memory.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from real_interface import Interface
 
 from lrm_safety.errors import InvariantError
-from lrm_safety.settings import Settings
+from lrm_safety.settings import LoraSettings, Settings
 from lrm_safety.settings.compose import compose_settings
 from lrm_safety.workers.groups import Groups
 from lrm_safety.workers.policy import PolicyWorker
@@ -62,6 +63,7 @@ def test_weights_are_dropped_and_sent_anew_before_the_kv_cache_wakes(settings: S
     groups.policy._group, groups.policy._limit = SimpleNamespace(call=ask_ranks), 1.0
     groups.policy.weights_version = 0
     groups.rollout._group, groups.rollout._limit = SimpleNamespace(call=ask_engine), 1.0
+    groups.rollout._spec = EngineSpec.of(settings)
     groups.rollout._takes_turns, groups.rollout.backend, groups.rollout.connected = True, "ipc", True
     for version in (1, 2):
         groups.begin_training()
@@ -87,6 +89,20 @@ def test_an_engine_without_weights_does_not_wake_to_generate(settings: Settings)
     worker.finish_weight_update(1)
     worker.wake(["kv_cache"])
     assert llm.calls[-1] == "wake_up"
+
+
+def test_weights_that_no_sync_brings_wait_in_host_memory(settings: Settings) -> None:
+    """Where syncs bring adapters alone the base's weights come from nowhere else; merged syncs bring them."""
+    lora = LoraSettings(rank=8)
+    for sync, level in (("auto", 1), ("adapters", 1), ("merged", 2)):
+        trainer = replace(settings.trainer, lora=replace(lora, sync=sync))
+        worker, llm = engine_of(replace(settings, trainer=trainer))
+        worker.sleep()
+        assert llm.told[-1] == ("sleep", {**llm.told[-1][1], "level": level})
+        worker.wake(["weights"])
+        if level == 1:
+            worker.wake(["kv_cache"])
+            assert [told["tags"] for call, told in llm.told if call == "wake_up"] == [["weights"], ["kv_cache"]]
 
 
 def test_the_optimiser_waits_in_pinned_buffers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

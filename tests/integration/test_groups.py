@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -74,6 +75,17 @@ def test_the_start_says_which_groups_it_still_waits_for(started: Started) -> Non
     assert first == {"policy", "rollout", "reward", "reference"}
     assert [len(left) for left in later] == [3, 2, 1]
     assert all(left < before for before, left in zip((first, *later), later, strict=False))
+
+
+def test_engines_begin_before_all_others(started: Started) -> None:
+    """They take longest to start, and Ray begins no more processes at once than the node has CPUs."""
+
+    def began(_: object) -> float:
+        return psutil.Process().create_time()
+
+    times = {name: group.ask(began).values() for name, group in started.groups._groups.items()}
+    engines = times.pop("rollout")
+    assert max(engines) <= min(chain.from_iterable(times.values()))
 
 
 def test_every_request_is_answered_once_in_chunks(started: Started) -> None:
@@ -390,6 +402,24 @@ def test_who_waits_for_resources_can_be_stopped_and_holds_none(
     )
 
 
+def test_who_waited_says_when_it_has_its_place(started: Started, caplog: pytest.LogCaptureFixture) -> None:
+    settings = started.run.settings.cluster
+    cluster = replace(settings, policy=replace(settings.policy, num_workers=1, cpus_per_worker=4.0))
+    wait_until_free()
+    held, began = [reserve(["policy"], cluster)["policy"].placement_group], time.monotonic()
+
+    def let_go() -> None:
+        if held and time.monotonic() > began + 4:
+            release([held.pop()])
+
+    place = reserve(["policy"], cluster, on_wait=let_go)
+    release([place["policy"].placement_group])
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].startswith("waiting for resources, ") and re.fullmatch(
+        r"resources granted after \d+ seconds", lines[-1]
+    )
+
+
 def test_resources_that_are_not_free_are_named_and_nothing_stays_reserved(started: Started) -> None:
     settings = started.run.settings
     cluster = replace(
@@ -402,6 +432,7 @@ def test_resources_that_are_not_free_are_named_and_nothing_stays_reserved(starte
     line = str(error.value)
     assert "policy 2 x {'CPU': 3.5}" in line and "'CPU': 8.0" in line and re.search(r"free \{'CPU': [\d.]+", line)
     assert "placement_timeout_seconds=2" in line
+    assert "; raise cluster.placement_timeout_seconds to wait longer" in line
     states: dict[str, Any] = placement_group_table()
     left = [one["state"] for one in states.values() if one["bundles"] and one["state"] not in ("REMOVED",)]
     assert left == ["CREATED"], "that of the run, and no other"

@@ -20,8 +20,8 @@ from trainer_ranks import (
     micro_batches_of,
     mini_batches_of,
     plain_optimizer,
+    plain_policy_update,
     plain_scores,
-    plain_step,
     run_updates,
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -67,24 +67,6 @@ def test_logprobs_and_entropy_equal_plain_transformers(ranks):
     np.testing.assert_array_equal(scores[100].logprobs.shape, scores[0].logprobs.shape)
 
 
-def plain_update(model, optimizer, sequences, lr, kl_coef):
-    """The update in formulas, one sequence at a time, without any of the project's functions."""
-    num_tokens = sum(len(sequence.response_ids) for sequence in sequences)
-    total = 0.0
-    for sequence in sequences:
-        logprobs, _ = plain_scores(model, sequence, 0.8)
-        old = logprobs.detach() if sequence.old_logprobs is None else torch.from_numpy(sequence.old_logprobs)
-        for t, advantage in enumerate(sequence.advantages.tolist()):
-            rho = torch.exp(logprobs[t] - old[t])
-            loss = -torch.minimum(rho * advantage, rho.clamp(0.8, 1.2) * advantage)
-            if sequence.rollout_logprobs is not None:
-                loss = loss * min(math.exp(float(old[t]) - float(sequence.rollout_logprobs[t])), 1.2)
-            if kl_coef:
-                loss = loss + kl_coef * 0.5 * (logprobs[t] - float(sequence.reference_logprobs[t])) ** 2
-            total = total + loss / num_tokens
-    return plain_step(model, optimizer, total, lr)
-
-
 def second_mini_batch(first_scores):
     """Sequences with old, rollout and reference log-probs near what the policy gives."""
     random = np.random.default_rng(9)
@@ -110,7 +92,7 @@ def test_updates_equal_a_plain_loop_in_one_process(ranks):
     model = AutoModelForCausalLM.from_pretrained(ranks.folder / "model", dtype=torch.float32)
     optimizer = plain_optimizer(model)
     for number, (sequences, lr, kl_coef) in enumerate(updates):
-        loss, norm = plain_update(model, optimizer, sequences, lr, kl_coef)
+        loss, norm = plain_policy_update(model, optimizer, sequences, lr, kl_coef)
         assert sum(result[number].loss for result in results) == pytest.approx(loss, abs=1e-5)
         for result in results:
             assert result[number].gradient_norm == pytest.approx(norm, rel=1e-4)
@@ -147,7 +129,7 @@ def test_fewer_sequences_than_ranks(ranks):
     """Rank 1 has only a dummy: the update is that of the one sequence, and rank 1 reports no scores and no loss."""
     results = run_updates(ranks, mini_batches_of(make_sequences(1), 1e-2))
     model = AutoModelForCausalLM.from_pretrained(ranks.folder / "model", dtype=torch.float32)
-    loss, norm = plain_update(model, torch.optim.AdamW(model.parameters()), make_sequences(1), 1e-2, 0.0)
+    loss, norm = plain_policy_update(model, torch.optim.AdamW(model.parameters()), make_sequences(1), 1e-2, 0.0)
     assert results[0][0].loss == pytest.approx(loss, abs=1e-6) and results[1][0].loss == 0.0
     assert results[1][0].gradient_norm == pytest.approx(norm, rel=1e-4) and results[1][0].scores == []
 
@@ -224,7 +206,7 @@ def test_a_token_far_from_the_old_policy_costs_no_step(ranks):
     sequences[2].old_logprobs[0] = -300.0
     model = AutoModelForCausalLM.from_pretrained(ranks.folder / "model", dtype=torch.float32)
     # In float64, where exp(300) is a number and its clipped token's gradient 0.
-    loss, norm = plain_update(model, torch.optim.AdamW(model.parameters()), sequences, 1e-2, 0.0)
+    loss, norm = plain_policy_update(model, torch.optim.AdamW(model.parameters()), sequences, 1e-2, 0.0)
     results = run_updates(ranks, mini_batches_of(sequences, 1e-2))
     assert sum(one.loss for (one,) in results) == pytest.approx(loss, abs=1e-5)
     assert results[0][0].gradient_norm == pytest.approx(norm, rel=1e-4)
@@ -366,7 +348,7 @@ def test_other_engines_make_the_same_update(tmp_path, kind):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
     optimizer = plain_optimizer(model)
     for number, count in enumerate((7, 5)):
-        loss, norm = plain_update(model, optimizer, make_sequences(count), 1e-2, 0.0)
+        loss, norm = plain_policy_update(model, optimizer, make_sequences(count), 1e-2, 0.0)
         assert results[0][number].gradient_norm == pytest.approx(norm, rel=max(tolerance, 1e-4))
         assert sum(result[number].loss for result in results) == pytest.approx(loss, abs=tolerance)
     expected = {name: value for name, value in model.state_dict().items() if name in weights}

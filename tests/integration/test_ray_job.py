@@ -46,23 +46,24 @@ def test_jobs_print_their_log_return_their_exit_code_and_are_found_again(reposit
     assert "usage: lrm-safety COMMAND" in done.stdout
     assert re.match(rf"sending {re.escape(str(repository_root))}: \d+ files, \d+ MiB unpacked\n", done.stdout)
 
-    failed = launch(head, repository_root, {}, "submit", "train", "experiment=no such experiment")
+    failed = launch(head, repository_root, {}, "submit", "train", "experiment=miniature", "run.directory=/proc/mine")
     assert failed.returncode == 1
-    assert "no such experiment" in failed.stdout
+    assert "run.directory=/proc/mine: cannot be written" in failed.stdout
     assert re.fullmatch(r"job raysubmit_\w+ failed with exit code 1", failed.stderr.splitlines()[-1])
 
     listed = json.loads(launch(head, repository_root, {}, "jobs", "list", "--json").stdout)
     assert [(job["name"], job["status"], job["exit code"]) for job in listed] == [
         ("first", "SUCCEEDED", 0),
-        ("train no such experiment", "FAILED", 1),
+        ("/proc/mine", "FAILED", 1),
     ]
+    assert listed[1]["message"].startswith("error: run.directory=/proc/mine: cannot be written")
     again = launch(head, repository_root, {}, "jobs", "logs", "--follow", listed[1]["id"])
-    assert again.returncode == 1 and "no such experiment" in again.stdout
+    assert again.returncode == 1 and "/proc/mine: cannot be written" in again.stdout
     known = launch(head, repository_root, {}, "jobs", "status", "first")
     assert known.returncode == 0 and f"id         {listed[0]['id']}\n" in known.stdout
     for words, message in (
         (("stop", "first"), "is over already (SUCCEEDED)"),
-        (("status", "nothing"), "the cluster knows no job nothing (the last ones: first, train no such experiment)"),
+        (("status", "nothing"), "the cluster knows no job nothing (the last ones: first, /proc/mine)"),
     ):
         refused = launch(head, repository_root, {}, "jobs", *words)
         assert refused.returncode == 1 and message in refused.stderr and len(refused.stderr.splitlines()) == 1

@@ -1,5 +1,6 @@
 """Real ZeRO-3 ranks of a tiny model, each in a process of its own, and what one plain process makes of the same rows."""
 
+import math
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
@@ -177,3 +178,21 @@ def plain_step(model, optimizer, loss, lr):
         group["lr"] = lr
     optimizer.step()
     return loss.item(), norm.item()
+
+
+def plain_policy_update(model, optimizer, sequences, lr, kl_coef):
+    """The update in formulas, one sequence at a time, without any of the project's functions."""
+    num_tokens = sum(len(sequence.response_ids) for sequence in sequences)
+    total = 0.0
+    for sequence in sequences:
+        logprobs, _ = plain_scores(model, sequence, 0.8)
+        old = logprobs.detach() if sequence.old_logprobs is None else torch.from_numpy(sequence.old_logprobs)
+        for t, advantage in enumerate(sequence.advantages.tolist()):
+            rho = torch.exp(logprobs[t] - old[t])
+            loss = -torch.minimum(rho * advantage, rho.clamp(0.8, 1.2) * advantage)
+            if sequence.rollout_logprobs is not None:
+                loss = loss * min(math.exp(float(old[t]) - float(sequence.rollout_logprobs[t])), 1.2)
+            if kl_coef:
+                loss = loss + kl_coef * 0.5 * (logprobs[t] - float(sequence.reference_logprobs[t])) ** 2
+            total = total + loss / num_tokens
+    return plain_step(model, optimizer, total, lr)

@@ -118,3 +118,13 @@ def test_counted_micro_batches_weigh_short_and_long_tokens_nearly_alike():
     counted = weight_by_quarter(plan_counted(128, 4, 4), order)
     packed = weight_by_quarter(plan_micro_batches(lengths.tolist(), 4, 8192, packing=True), np.arange(128))
     assert counted[0] / counted[1] < 2.5 < packed[0] / packed[1]
+
+
+@given(LENGTHS.filter(bool), st.integers(1, 9))
+def test_each_sequence_goes_to_the_rank_with_the_fewest_tokens(lengths, num_ranks):
+    """Longest first, of ranks with as many tokens to the one with fewer sequences, then to the first."""
+    ranks = [[] for _ in range(num_ranks)]
+    for position in sorted(range(len(lengths)), key=lambda p: (-lengths[p], p)):
+        min(ranks, key=lambda rank: (sum(lengths[p] for p in rank), len(rank))).append(position)
+    plan = plan_micro_batches(lengths, num_ranks, 10**6, packing=True)
+    assert plan == [[rank] for rank in ranks]

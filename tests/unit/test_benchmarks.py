@@ -16,9 +16,12 @@ from benchmarks.isolated import Isolated
 from benchmarks.lengths import filled_row_count, padding_ratio, recorded_lengths, representative
 from benchmarks.logprob_memory import LargestTable
 from benchmarks.report import Outcome, exit_status, write
+from benchmarks.scaling import Size, operations
 from benchmarks.system import Systems, without_end_token
 from benchmarks.timing import interleave, speed_ratio
 from benchmarks.update import sequences_of
+from lrm_safety.modeling.shapes import shape_of
+from lrm_safety.settings.compose import compose_settings
 
 
 def figure(target=0.9, direction=">=", measure=None):
@@ -232,3 +235,28 @@ def test_overrides_choose_another_cluster():
     assert settings.cluster.device == "cuda"
     assert settings.rollout.kv_cache_bytes is None
     assert (settings.cluster.policy.num_workers, settings.cluster.rollout.num_workers) == (1, 1)
+
+
+def test_attention_takes_its_share_of_a_response():
+    """The miniature by hand: 4 layers of attention 128 x 256 + 128 x 128 x 2 and feed-forward 3 x 128 x 384; the head is 768 x 128.
+    A token of a sequence of L sees (L + 1) / 2 keys in the mean, 4 x 128 operations each and layer. Sampling, two passes for
+    log-probs and three for the update; the last token is not read when it is sampled."""
+    shape = shape_of(str(Path("lrm_safety/miniature/assets/policy")), "model.path")
+    body = 4 * (128 * (128 + 2 * 64) + 128 * 128 + 3 * 128 * 384)
+    head = 768 * 128
+
+    def pairs(length):
+        return 4 * 128 * 4 * length * (length + 1) / 2
+
+    whole, attention = operations(shape, 20, 80)
+    assert attention == 6 * pairs(100)
+    assert whole == 5 * (2 * (100 * body + 80 * head) + pairs(100)) + 2 * (99 * body + 80 * head) + pairs(99)
+    longer, more = operations(shape, 20, 800)
+    assert more / longer > 3 * attention / whole, "its share grows with the length"
+
+
+@pytest.mark.parametrize("size", [Size(), Size(batch=640), Size(length=800), Size(batch=256, engines=4)])
+def test_sizes_are_configurations_of_the_miniature(size):
+    settings = compose_settings(size.overrides(Path("lrm_safety/miniature/assets/policy").absolute()))[0]
+    assert settings.algorithm.num_responses == size.batch == settings.algorithm.mini_batch_size
+    assert settings.cluster.rollout.num_workers == size.engines

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +28,7 @@ COMMANDS = (
 )  # fmt: skip
 
 SWEPT = ("train", "-m", "experiment=miniature", "seed=1,2")
+SENT = (*SWEPT, "hydra/launcher=ray_jobs", f"run.directory={tempfile.gettempdir()}/lrm_safety-refused")
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -169,23 +171,27 @@ def test_what_a_command_was_called_before_names_the_word_of_today(
             "hydra.launcher.concurrency=0: must be at least 1\n",
         ),
         (
-            [*SWEPT, "hydra/launcher=ray_jobs", "hydra.launcher.max_upload=600"],
+            [*SWEPT, "hydra/launcher=ray_jobs", "run.directory=outputs/mine"],
+            "run.directory=outputs/mine: is relative, and a Ray job's working directory",
+        ),
+        (
+            [*SENT, "hydra.launcher.max_upload=600"],
             "hydra.launcher.max_upload=600: must be 1 to 512 MiB",
         ),
         (
-            [*SWEPT, "hydra/launcher=ray_jobs", "hydra.launcher.working_dir=absent"],
+            [*SENT, "hydra.launcher.working_dir=absent"],
             "absent: no such folder\n",
         ),
         (
-            [*SWEPT, "hydra/launcher=ray_jobs", "hydra.launcher.env=[NOT_SET_HERE]"],
+            [*SENT, "hydra.launcher.env=[NOT_SET_HERE]"],
             "hydra.launcher.env NOT_SET_HERE: is not set here",
         ),
         (
-            [*SWEPT, "hydra/launcher=ray_jobs", "hydra.launcher.address=127.0.0.1:1"],
+            [*SENT, "hydra.launcher.address=127.0.0.1:1"],
             "hydra.launcher.address must look like http://HOST:8265",
         ),
         (
-            [*SWEPT, "hydra/launcher=ray_jobs", "hydra.launcher.address=http://127.0.0.1:1"],
+            [*SENT, "hydra.launcher.address=http://127.0.0.1:1"],
             "no Ray cluster answers at http://127.0.0.1:1 (",
         ),
         (["demo", "algorithm.gamma=2"], "algorithm.gamma=2: must be at most 1"),
@@ -402,7 +408,9 @@ def test_a_job_does_not_write_into_its_temporary_copy(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     status, _, error = run(capsys, *command, "run.name=mine")
-    assert status == 1 and "run.directory=outputs/mine: is relative" in error and "LRM_SAFETY_RUNS" in error
+    assert status == 1 and "run.directory=outputs/mine: is relative" in error
+    # The variable alone mends nothing where the key was given.
+    assert "leave run.directory out and let LRM_SAFETY_RUNS name one for all runs (`submit --env" in error
     assert not list(tmp_path.iterdir())
 
 
@@ -417,6 +425,7 @@ def test_results_of_a_job_are_not_written_there_either(
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     status, _, error = run(capsys, *command)
     assert status == 1 and "is relative" in error and len(error.splitlines()) == 1
+    assert "LRM_SAFETY_RUNS" not in error, "which says nothing of them"
 
 
 @pytest.mark.parametrize(

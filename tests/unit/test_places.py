@@ -11,7 +11,7 @@ import pytest
 
 from lrm_safety.errors import ClusterError, ConfigError
 from lrm_safety.launching import Job
-from lrm_safety.places import ClusterJobs, LocalProcesses, cluster_resources, last_error, room
+from lrm_safety.places import ClusterJobs, LocalProcesses, cluster_resources, last_error, room, waits_for_resources
 from lrm_safety.sweeping import Point, run_points
 
 
@@ -109,3 +109,33 @@ def test_a_process_has_its_own_devices_log_and_end(tmp_path: Path) -> None:
     assert one.state == "done" and (tmp_path / "logs" / "one.log").read_text().startswith("lrm-safety ")
     assert other.state == "failed" and re.match(r"exit status \d: error: .*no such command", other.why)
     assert place._shares == ["0,1", "2,3"]
+
+
+WAITING = "waiting for resources, 4 of at most 45 seconds (cluster.placement_timeout_seconds): policy 1 x {'CPU': 1.0}"
+
+
+@pytest.mark.parametrize(
+    ("log", "waits"),
+    [
+        ("", False),
+        ("start groups ...\n", False),
+        (f"start groups ...\n{WAITING}\nstart groups: 0:00:10 so far\n", True),
+        (f"{WAITING}\nresources granted after 12 seconds\nstart groups: 0:00:20 so far\n", False),
+        (f"{WAITING}\nerror: cluster=local: resources not free within 45\nstart groups ...\n", False),
+        (f"{WAITING}\nresources granted after 12 seconds\nrestart 1 of 3\n{WAITING}\n", True),
+    ],
+)
+def test_a_point_waits_for_resources_while_its_log_says_so(tmp_path: Path, log: str, waits: bool) -> None:
+    assert waits_for_resources(log) == waits
+    point = Point("a", (), tmp_path)
+    client = SimpleNamespace(get_job_logs=lambda called: log)
+    jobs = ClusterJobs(cast(Any, client), 1, {})
+    jobs._ids["a"] = "raysubmit_1"
+    (tmp_path / "a.log").write_text(log)
+    assert jobs.waits(point) == LocalProcesses(1, tmp_path).waits(point) == waits
+    client.get_job_logs = lambda called: raised(RuntimeError("the head restarts"))
+    assert not jobs.waits(point), "no reason to end the sweep"
+
+
+def raised(error: Exception) -> str:
+    raise error

@@ -33,6 +33,12 @@ def test_a_section_that_imports_leaves_the_collector_as_it_was() -> None:
         gc.enable()
 
 
+def test_the_controller_imports_no_class_of_a_model() -> None:
+    """Nor what they bring along: a second of every start, in which nothing else runs."""
+    code = "import sys, lrm_safety.commands.train; print([n for n in ('transformers.modeling_utils', 'peft') if n in sys.modules])"
+    assert python(code) == "[]"
+
+
 def test_a_workers_process_collects_nothing_before_it_is_released() -> None:
     code = (
         f"import gc, os, lrm_safety.workers as w; print(gc.isenabled(), {HELD_VARIABLE!r} in os.environ); "

@@ -51,6 +51,9 @@ class Scripted:
     def stop(self, points: Sequence[Point]) -> None:
         self.stopped = [point.name for point in points]
 
+    def waits(self, point: Point) -> bool:
+        return point.name == "b"
+
     def how_to_follow(self, point: Point) -> str:
         return f"follow {point.name}"
 
@@ -102,6 +105,8 @@ def test_a_failed_point_comes_after_those_that_wait_and_finished_ones_not_at_all
         ("ask", "s\n", True, "stopped"),
         ("ask", "", True, "left running"),  # Ctrl-D
         ("ask", "x\n\nstay\nS\n", True, "stopped"),  # none of the answers: asked again
+        ("ask", "Stop\n", True, "stopped"),
+        ("ask", "leave\n", False, "left running"),
         ("stop", "l\n", True, "stopped"),
         ("leave", "s\n", False, "left running"),
     ],
@@ -139,7 +144,7 @@ class Interrupting(Scripted):
 
 
 def test_an_interrupt_by_accident_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin = io.StringIO("c\nl\n")
+    stdin = io.StringIO("go on\ncontinue\nl\n")
     monkeypatch.setattr(stdin, "isatty", lambda: True)
     monkeypatch.setattr("sys.stdin", stdin)
 
@@ -157,9 +162,11 @@ def test_an_interrupt_by_accident_costs_nothing(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(StopRequested):
         run_points(made, Twice(2, {}), retries=0, say=told.append)
     assert [point.state for point in made] == ["done", "done", "done", "left running", "done"]
-    assert sum("c goes on with the sweep" in line for line in told) == 2, (
+    assert sum("points run: c goes on with the sweep" in line for line in told) == 2, (
         "went on after the first, ended with the second"
     )
+    meanings = "c goes on with the sweep, l leaves them running, s stops them (they save first)"
+    assert sum(line.endswith(f"go on is none of them: {meanings}") for line in told) == 1
     assert told[-1] == "[4/5] d runs on; follow it: follow d; stop it: end d"
 
 
@@ -183,7 +190,8 @@ def test_who_waits_is_told_how_far_each_point_is(tmp_path: Path, monkeypatch: py
     run_points(made, Slow(2, {}), retries=0, say=told.append)
     lines = [line for line in told if "running:" in line]
     assert re.fullmatch(
-        r"\[0/3\] \d\d:\d\d UTC, running: a update 4/8 \(0:02:1\d\), b \(0:00:0\d\); 1 wait; look closer: follow a",
+        r"\[0/3\] \d\d:\d\d UTC, running: a update 4/8 \(0:02:1\d\), b waits for resources \(0:00:0\d\); 1 wait; "
+        "look closer: follow a",
         lines[0],
     )
     assert lines[1].endswith("; 1 wait"), "once is enough"
@@ -319,7 +327,10 @@ def test_a_point_that_somebody_stopped_is_not_started_again() -> None:
     told: list[str] = []
     run_points(made, Scripted(1, {"a": [143, 0], "b": [0]}), retries=3, say=told.append)
     assert [(point.state, point.starts) for point in made] == [("stopped", 1), ("done", 1)]
-    assert "[1/2] a: stopped by somebody else; the same command goes on from its checkpoint" in told
+    assert (
+        "[1/2] a: stopped by somebody else; the same command starts it again, from its last checkpoint if it has one"
+        in told
+    )
 
 
 def record(folder: Path, status: int | None, config: dict[str, object]) -> None:

@@ -17,8 +17,9 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from ...batching import plan_micro_batches
 from ...errors import ConfigError
 from ...evaluation.engine import resolve_device
+from ...modeling.configuration import check_causal_lm, load_tokenizer
 from ...modeling.folder import model_fingerprint
-from ...modeling.load import check_causal_lm, freeze, load_causal_lm, load_tokenizer
+from ...modeling.load import freeze, load_causal_lm
 from ...modeling.packing import Forward, score_micro_batches
 from ...modeling.token_logprobs import ChunkedHead, TokenLogprobs
 from ...models_cache import ensure_cached

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...modeling.shapes import ModelShape, adapter_parameters, kv_bytes_per_token, num_parameters
 from ...settings import RewardModelSettings, Settings
@@ -74,7 +74,7 @@ def policy_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) -
         host += sum(optimiser.values())
     else:
         parts |= optimiser
-    tokens = longest_row(settings)
+    tokens = longest_part(settings)
     parts["gathered layers"] = value * min(count, LIVE_PARAMETERS)
     # The sum over the chunks so far, and the newest chunk's.
     parts["head gradients"] = 0 if adapters else 2 * value * shape.vocabulary * shape.hidden
@@ -111,10 +111,17 @@ def forward_bytes(shape: ModelShape, tokens: int, value: int) -> int:
 
 
 def rollout_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) -> GroupMemory:
-    """One GPU of an engine: weights / tensor_parallel_size, overhead, and the KV cache that its share leaves."""
+    """One GPU of an engine: weights / tensor_parallel_size, overhead, and the KV cache that its share leaves.
+
+    Where weight syncs bring adapters alone, these too, and a colocated engine keeps its weights in host memory while it sleeps.
+    """
     rollout, value = settings.rollout, _bytes(settings.model.dtype)
     weights = value * num_parameters(shape) // rollout.tensor_parallel_size
-    parts = {"weights": weights}
+    parts, host = {"weights": weights}, 0
+    if settings.trainer.lora.syncs_alone:
+        parts["adapters"] = value * adapter_parameters(shape, settings.trainer.lora)
+        if is_colocated(settings.cluster) and settings.cluster.device == "cuda":
+            host = sum(parts.values()) * rollout.tensor_parallel_size
     if settings.cluster.device == "cuda":
         parts["engine overhead"] = round(assumed.engine_overhead_gib * GIB)
         share = round(rollout.gpu_memory_utilization * assumed.gpu_memory_gib * GIB)
@@ -122,7 +129,7 @@ def rollout_memory(settings: Settings, shape: ModelShape, assumed: Assumptions) 
         parts["KV cache"] = rollout.kv_cache_bytes if rollout.kv_cache_bytes is not None else room
     else:
         parts["KV cache"] = rollout.kv_cache_bytes or 0
-    return GroupMemory("rollout", settings.cluster.rollout.num_workers, parts)
+    return GroupMemory("rollout", settings.cluster.rollout.num_workers, parts, host)
 
 
 def pinned_bytes(elements: int) -> int:
@@ -181,14 +188,26 @@ def memory_of(
     }
     if settings.algorithm.kl.placement != "none":
         groups["reference"] = reference_memory(settings, policy, assumed)
+    if settings.cluster.device == "cpu":
+        for name, group in groups.items():
+            process = round(getattr(assumed, f"{name}_process_gib") * GIB)
+            groups[name] = replace(group, parts={**group.parts, "process": process})
     return groups
 
 
 def longest_row(settings: Settings) -> int:
-    """Tokens of the largest micro-batch: the budget, or a single sequence that is longer."""
-    return max(
-        settings.trainer.micro_batch_tokens, settings.rollout.max_prompt_tokens + settings.rollout.max_response_tokens
-    )
+    """Tokens of the largest micro-batch on one worker: the budget, or a single sequence that is longer."""
+    return max(settings.trainer.micro_batch_tokens, _longest_sequence(settings))
+
+
+def longest_part(settings: Settings) -> int:
+    """The same on a policy rank, which holds its part alone of a row that several read together."""
+    together = settings.trainer.sequence_parallel_size
+    return max(settings.trainer.micro_batch_tokens, -(-_longest_sequence(settings) // together))
+
+
+def _longest_sequence(settings: Settings) -> int:
+    return settings.rollout.max_prompt_tokens + settings.rollout.max_response_tokens
 
 
 def _bytes(dtype: str) -> int:

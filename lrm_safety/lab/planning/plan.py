@@ -15,8 +15,10 @@ from ...modeling.shapes import ModelShape, shape_of
 from ...settings import Settings
 from ...settings.system import devices, num_gpus
 from .assumptions import Assumptions
+from .disk import Disk, disk_of
 from .duration import Duration, duration
-from .memory import GIB, NODE_GPUS, GroupMemory, kv_tokens, memory_of
+from .memory import GIB, NODE_GPUS, GroupMemory, kv_tokens, memory_of, rollout_memory
+from .sampling import response_tokens
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Plan:
     sequence_tokens: int
     """Longest prompt and response."""
     duration: Duration
+    disk: Disk
     assumed: Assumptions
 
     @property
@@ -56,14 +59,26 @@ class Plan:
         return self.num_gpus * self.duration.hours
 
 
-def make_plan(settings: Settings, assumed: Assumptions) -> Plan:
-    """Work it out; raises ConfigError or ModelError for a model whose shape cannot be known."""
-    policy = shape_of(settings.model.path, "model.path", config=assumed.model_config)
-    models = {name: one for name, one in settings.reward.models.items() if one.kind == "classifier"}
+def shapes(settings: Settings, assumed: Assumptions) -> tuple[ModelShape, dict[str, ModelShape]]:
+    """Of the policy and, by name, of the classifiers among the reward models; raises as `make_plan`."""
     rewards = {
         name: shape_of(one.path or "", f"reward.models.{name}.path", head=False, config=assumed.reward_config)
-        for name, one in models.items()
+        for name, one in settings.reward.models.items()
+        if one.kind == "classifier"
     }
+    return shape_of(settings.model.path, "model.path", config=assumed.model_config), rewards
+
+
+def concurrency(settings: Settings, policy: ModelShape, assumed: Assumptions) -> float:
+    """Responses that the KV cache of an engine holds at a time, each as long as the mean with its prompt."""
+    length = response_tokens(settings, assumed) + min(assumed.prompt_tokens, settings.rollout.max_prompt_tokens)
+    return kv_tokens(settings, policy, rollout_memory(settings, policy, assumed)) / length
+
+
+def make_plan(settings: Settings, assumed: Assumptions) -> Plan:
+    """Work it out; raises ConfigError or ModelError for a model whose shape cannot be known."""
+    policy, rewards = shapes(settings, assumed)
+    models = settings.reward.models
     groups = memory_of(settings, policy, {name: (models[name], shape) for name, shape in rewards.items()}, assumed)
     return Plan(
         policy=policy,
@@ -73,7 +88,8 @@ def make_plan(settings: Settings, assumed: Assumptions) -> Plan:
         num_gpus=num_gpus(settings.cluster, settings.rollout.tensor_parallel_size, tuple(groups)),
         kv_tokens=kv_tokens(settings, policy, groups["rollout"]),
         sequence_tokens=settings.rollout.max_prompt_tokens + settings.rollout.max_response_tokens,
-        duration=duration(settings, policy, rewards, assumed),
+        duration=duration(settings, policy, rewards, assumed, concurrency=concurrency(settings, policy, assumed)),
+        disk=disk_of(settings, policy, assumed),
         assumed=assumed,
     )
 
@@ -118,6 +134,12 @@ def _asleep(engine: GroupMemory) -> int:
 def refuse_what_cannot_fit(planned: Plan, settings: Settings, machine_bytes: int) -> None:
     """Raise ConfigError for the first thing that cannot fit, naming the key to change. `machine_bytes`: for cluster.device=cpu."""
     assumed, rollout = planned.assumed, settings.rollout
+    if assumed.disk_gib is not None and planned.disk.total > assumed.disk_gib * GIB:
+        raise ConfigError(
+            f"checkpoint.keep_last={settings.checkpoint.keep_last}: the run's folder takes {planned.disk.total / GIB:.1f} GiB, "
+            f"{planned.disk.parts['checkpoints'] / GIB:.1f} of them checkpoints, plan.disk_gib={assumed.disk_gib:g}; lower it, or "
+            "set run.directory to a larger disk"
+        )
     if settings.cluster.device == "cpu":
         taken = {name: (one.total + one.host_bytes) * one.num_workers for name, one in planned.groups.items()}
         needed = sum(taken.values())
@@ -184,7 +206,10 @@ def _mend(share: Share, planned: Plan, settings: Settings) -> str:
     if group.group == "policy":
         part = max(group.parts, key=group.parts.__getitem__)
         if part in ("activations", "log-probs"):
-            return f"trainer.micro_batch_tokens={settings.trainer.micro_batch_tokens}: lower it, with rollout.max_response_tokens"
+            return (
+                f"trainer.micro_batch_tokens={settings.trainer.micro_batch_tokens}: lower it, with rollout.max_response_tokens "
+                "or a higher trainer.sequence_parallel_size"
+            )
         more = "" if settings.trainer.offload_optimizer else ", or set trainer.offload_optimizer=true"
         return f"cluster.policy.num_workers={group.num_workers}: raise it{more}"
     if group.group == "reference":

@@ -125,7 +125,29 @@ def test_a_signal_in_the_pause_before_a_restart_stops_the_run(tmp_path: Path) ->
     recorder.alert = lambda title, text: os.kill(os.getpid(), signal.SIGTERM)  # type: ignore[method-assign]
     with interruption.handled(), pytest.raises(StopRequested) as stopped:
         with_restarts(make_run(tmp_path, pause=30.0), cast(Any, recorder), interruption, attempt)
-    assert stopped.value.exit_code == 143
+    assert stopped.value.exit_code == 143 and stopped.value.then == "begins anew, since nothing was trained yet"
+
+
+@pytest.mark.parametrize(
+    ("update", "at_once", "then"),
+    [
+        (None, False, "begins anew, since nothing was trained yet"),  # as while it waited for resources
+        (None, True, "begins anew, since nothing was saved yet"),
+        (4, False, "goes on from the last checkpoint"),
+        (4, True, "goes on from the last checkpoint"),
+    ],
+)
+def test_a_stop_promises_only_a_checkpoint_that_is_there(
+    tmp_path: Path, update: int | None, at_once: bool, then: str
+) -> None:
+    def attempt(run: Any) -> None:
+        if update is not None:
+            save(run, update)
+        raise StopRequested(signal.SIGTERM, at_once=at_once)
+
+    with pytest.raises(StopRequested) as stopped:
+        with_restarts(make_run(tmp_path), cast(Any, FakeRecorder()), Interruption(), attempt)
+    assert stopped.value.then == then
 
 
 def test_an_export_that_fails_leaves_the_one_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_the_table_of_benchmarks_says_what_they_declare() -> None:
 
 
 def test_the_table_of_sizes_has_the_models_of_the_paper_smallest_first() -> None:
-    """Qwen3-8B has 8,190,735,360 parameters by its model card; a checkpoint has 14 bytes of each."""
+    """Qwen3-8B has 8,190,735,360 parameters by its model card; a checkpoint has 12 bytes of each."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in docs.sizes().splitlines()[2:]]
     names = [row[0].strip("`") for row in rows]
     assert set(names) == {path.stem for path in (FOLDER.parent / "conf/model").glob("*.yaml")} - {
@@ -79,4 +79,4 @@ def test_the_table_of_sizes_has_the_models_of_the_paper_smallest_first() -> None
         "smollm2_135m",
     }
     assert names[0] == "qwen3_1_7b" and names[-1] == "qwen3_8b"
-    assert rows[-1][1:3] == ["8.2 B", f"{8_190_735_360 * 14 / 2**30:.0f} GiB"]
+    assert rows[-1][1:3] == ["8.2 B", f"{8_190_735_360 * 12 / 2**30:.0f} GiB"]

@@ -19,7 +19,7 @@ from lrm_safety.evaluation.graders.grade import Grade
 from lrm_safety.evaluation.judges.judge import Verdict
 from lrm_safety.evaluation.plan import Ask, PlannedBenchmark, request_seed
 from lrm_safety.evaluation.scoring import Scored, views_of
-from lrm_safety.modeling.load import load_tokenizer
+from lrm_safety.modeling.configuration import load_tokenizer
 from lrm_safety.rollouts import GenerationRequest, Rollout, SamplingParameters
 from lrm_safety.settings import ModelSettings
 

@@ -25,7 +25,7 @@ from lrm_safety.evaluation.plan import (
     num_samples,
     request_seed,
 )
-from lrm_safety.modeling.load import load_tokenizer
+from lrm_safety.modeling.configuration import load_tokenizer
 from lrm_safety.rollouts import SamplingParameters
 from lrm_safety.settings import BenchmarkSettings, EvaluationSettings, ModelSettings
 

@@ -21,7 +21,7 @@ from lrm_safety.evaluation.judges.judge import JudgeItem, Verdict, View
 from lrm_safety.evaluation.plan import Ask, PlannedBenchmark
 from lrm_safety.evaluation.responses import Generated
 from lrm_safety.evaluation.scoring import Scored, VerdictStore, answered, grade, judge_batch, parse, views_of
-from lrm_safety.modeling.load import load_tokenizer
+from lrm_safety.modeling.configuration import load_tokenizer
 from lrm_safety.settings import ModelSettings
 
 VIEWS: tuple[View, ...] = ("trace", "answer", "full")

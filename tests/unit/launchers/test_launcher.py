@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import shlex
 import socket
 import subprocess
@@ -235,7 +236,10 @@ def test_every_command_that_is_shown_names_the_cluster_it_was_given(
     monkeypatch.setattr(commands, "connect", lambda address: client)
     client.log = KeyboardInterrupt()
     assert commands.jobs(["logs", "--follow", "--address", at, "raysubmit_1"]) == 130
-    assert capsys.readouterr().err == (f"\nthe job goes on; stop it: lrm-safety jobs stop --address {at} raysubmit_1\n")
+    assert capsys.readouterr().err == (
+        f"\nthe job goes on; follow it: lrm-safety jobs logs --follow --address {at} raysubmit_1; "
+        f"stop it: lrm-safety jobs stop --address {at} raysubmit_1\n"
+    )
     client.log = OSError("broken")
     with pytest.raises(ClusterError, match=rf"goes on: lrm-safety jobs logs --follow --address {at} raysubmit_1$"):
         commands.jobs(["logs", "--follow", "--address", at, "raysubmit_1"])
@@ -245,6 +249,31 @@ def test_every_command_that_is_shown_names_the_cluster_it_was_given(
         commands.jobs(["logs", "--follow", "--address", at, "raysubmit_1"])
     with pytest.raises(ClusterError, match=r"has ended: lrm-safety jobs status raysubmit_1$"):
         commands.jobs(["logs", "--follow", "raysubmit_1"])
+
+
+@pytest.mark.parametrize(
+    ("variables", "told", "patience"),
+    [
+        ({"RAY_JOB_STOP_WAIT_TIME_S": "90"}, "Ray kills it after 90 s (RAY_JOB_STOP_WAIT_TIME_S of the job)\n", 150),
+        # Ray's own limit is then that of a process on a node, whose variables nobody asks for.
+        ({}, "what the nodes had as RAY_JOB_STOP_WAIT_TIME_S at `ray start`, 3 s where they had none", 1860),
+    ],
+)
+def test_how_long_a_stopped_job_may_take_is_said_as_far_as_it_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variables: dict[str, str],
+    told: str,
+    patience: int,
+) -> None:
+    client, seconds = Cluster("raysubmit_1"), iter(range(0, 10_000, 10))
+    client.jobs[0].runtime_env = {"env_vars": variables}
+    monkeypatch.setattr(commands, "connect", lambda address: client)
+    monkeypatch.setattr(commands.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(commands.time, "monotonic", lambda: next(seconds))
+    with pytest.raises(ClusterError, match=rf"has not ended {patience + 10} s after it was stopped"):
+        commands.jobs(["stop", "raysubmit_1"])
+    assert told in capsys.readouterr().out
 
 
 def test_a_job_is_found_by_what_people_type(capsys: pytest.CaptureFixture[str]) -> None:
@@ -297,6 +326,38 @@ def test_a_job_that_nobody_named_has_a_name(overrides: list[str], name: str | No
     assert name_for("train", overrides) == name
 
 
+def test_a_list_shows_what_tells_jobs_apart_and_why_they_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client: Any = Cluster()
+    client.jobs = [
+        job("raysubmit_a1", "/runs/small/seed-1", 1_796_000_000_000, JobStatus.FAILED),
+        job("raysubmit_b2", "", 1_796_000_060_000),
+    ]
+    words = ["experiment=miniature", "seed=1", "run.directory=/runs/small/seed-1"]
+    words += ["tracking.name=x seed=1", "tracking.group=x", "tracking.tags=[seed=1]"]
+    client.jobs[0].entrypoint = shlex.join(["lrm-safety", "train", *words])
+    client.jobs[0].message = (  # as in Ray's job_supervisor.py
+        "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\n"
+        "start groups ...\nerror: data.path=/x: no such file\nat the end\n"
+    )
+    client.jobs[0].driver_exit_code, client.jobs[0].end_time = 1, 1_796_000_030_000
+    client.jobs[1].entrypoint, client.jobs[1].message = "echo 'it", "Job is currently running."
+    monkeypatch.setattr(commands, "connect", lambda address: client)
+    assert commands.jobs(["list", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["command"] == client.jobs[0].entrypoint and first["message"] == "error: data.path=/x: no such file"
+    assert (first["status"], first["started"], first["took"]) == ("FAILED", "2026-11-30 00:53:20 UTC", "0:00:30")
+    assert second["message"] == "Job is currently running."
+    monkeypatch.setenv("COLUMNS", "200")
+    assert commands.jobs(["list"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line for line in printed if "raysubmit" in line}
+    shown = "train experiment=miniature seed=1 error: data.path=/x: no such file"
+    assert rows["raysubmit_a1"].split("0:00:30")[1].split() == shown.split()
+    assert "echo 'it" in rows["raysubmit_b2"] and "currently" not in rows["raysubmit_b2"]
+
+
 class Cluster:
     """A job server that knows these jobs, all running; following their log does what `log` says."""
 
@@ -310,6 +371,12 @@ class Cluster:
     def get_job_info(self, called: str) -> Any:
         return self.jobs[0]
 
+    def get_job_status(self, called: str) -> JobStatus:
+        return JobStatus(self.jobs[0].status)
+
+    def stop_job(self, called: str) -> bool:
+        return True
+
     async def tail_job_logs(self, called: str) -> AsyncIterator[str]:
         if self.log is not None:
             raise self.log
@@ -318,4 +385,11 @@ class Cluster:
 
 def job(called: str, name: str = "", started: int = 1, status: JobStatus = JobStatus.RUNNING) -> Any:
     metadata = {"job_name": name or called}
-    return SimpleNamespace(submission_id=called, metadata=metadata, start_time=started, status=status)
+    return SimpleNamespace(
+        submission_id=called,
+        metadata=metadata,
+        start_time=started,
+        status=status,
+        end_time=None,
+        driver_exit_code=None,
+    )

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from lrm_safety.errors import ModelError
 from lrm_safety.miniature import POLICY_FOLDER
 from lrm_safety.modeling import folder as folder_module
+from lrm_safety.modeling.configuration import check_causal_lm
 from lrm_safety.modeling.folder import check_model_folder, model_fingerprint, tensors, weight_files
-from lrm_safety.modeling.load import check_causal_lm
 from lrm_safety.settings import ModelSettings
 
 

@@ -4,11 +4,12 @@ import shutil
 
 import pytest
 import torch
-from transformers import Qwen3ForCausalLM, Qwen3ForSequenceClassification
+from transformers import BloomConfig, JambaConfig, Qwen3ForCausalLM, Qwen3ForSequenceClassification
 
-from lrm_safety.errors import ModelError
+from lrm_safety.errors import ConfigError, ModelError
+from lrm_safety.modeling.configuration import check_causal_lm, load_tokenizer
 from lrm_safety.modeling.folder import check_model_folder, is_hub_id
-from lrm_safety.modeling.load import attention_implementation, check_causal_lm, freeze, load_causal_lm, load_tokenizer
+from lrm_safety.modeling.load import attention_implementation, check_sequence_parallel, freeze, load_causal_lm
 from lrm_safety.rewards.rendering import load_reward_tokenizer
 from lrm_safety.settings import ModelSettings
 
@@ -167,3 +168,37 @@ def test_loading_switches_cudnn_attention_off(model_folder):
     load_causal_lm(settings_for(model_folder), "cpu")
     assert not torch.backends.cuda.cudnn_sdp_enabled()
     assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def split_refusal(config, size):
+    with pytest.raises(ConfigError) as refused:
+        check_sequence_parallel(settings_for("folder"), config, size)
+    return str(refused.value)
+
+
+def test_rows_are_split_over_ranks_by_heads_that_come_out_even(tiny_qwen):
+    """Four heads on two key-value heads: over two ranks and four, not over three or eight."""
+    config = tiny_qwen().config
+    for size in (1, 2, 4):
+        check_sequence_parallel(settings_for("folder"), config, size)
+    for size in (3, 8):
+        assert split_refusal(config, size) == (
+            f"trainer.sequence_parallel_size={size}: must divide the 4 attention heads of model.path=folder: 1, 2, 4"
+        )
+
+
+def test_layers_that_mix_tokens_otherwise_are_not_split_over_ranks(tiny_granite):
+    """Mamba layers that the configuration lists, a state-space model whose configuration lists none, and attention of its own."""
+    told = split_refusal(tiny_granite().config, 2)
+    assert told.endswith("(granitemoehybrid: linear_attention) cannot be split over ranks; use 1")
+    assert "(jamba: " in split_refusal(JambaConfig(num_attention_heads=4), 2)
+    assert "(bloom: other attention or state)" in split_refusal(BloomConfig(n_head=4), 2)
+
+
+def test_positions_that_depend_on_what_a_rank_reads_are_not_split(tiny_qwen):
+    for kind in ("dynamic", "linear"):
+        config = tiny_qwen(rope_parameters={"rope_type": kind, "factor": 2.0, "rope_theta": 1e4}).config
+        if kind == "dynamic":
+            assert "=folder rotates positions by the longest sequence in sight" in split_refusal(config, 2)
+        else:
+            check_sequence_parallel(settings_for("folder"), config, 2)

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from lrm_safety.errors import ConfigError, ModelError
-from lrm_safety.modeling.lora import adapter_parameters, add_lora, check_lora, merged, without_dropout
+from lrm_safety.modeling.lora import adapter_parameters, add_lora, merged, target_layers, without_dropout
 from lrm_safety.modeling.loss import parameter_groups
 from lrm_safety.settings import LoraSettings, ModelSettings
 from lrm_safety.weight_sync.source import ZeroThreeSource
@@ -171,16 +171,16 @@ def test_unknown_targets_are_named(tiny_qwen, tmp_path: Path, target: str) -> No
     """Found from config.json alone, where preparation looks."""
     tiny_qwen().config.save_pretrained(tmp_path)
     model = ModelSettings(name="tiny", path=str(tmp_path), family="plain")
-    check_lora(model, LoraSettings(rank=2, target_modules=["q_proj", "self_attn.o_proj"]))
-    check_lora(model, LoraSettings(rank=2))
+    target_layers(model, LoraSettings(rank=2, target_modules=["q_proj", "self_attn.o_proj"]))
+    target_layers(model, LoraSettings(rank=2))
     with pytest.raises(ConfigError, match=rf"target_modules: {target} is no linear layer of .*down_proj, gate_proj"):
-        check_lora(model, LoraSettings(rank=2, target_modules=["q_proj", target]))
+        target_layers(model, LoraSettings(rank=2, target_modules=["q_proj", target]))
 
 
 def test_a_model_of_no_known_kind_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nobody"}')
     with pytest.raises(ModelError, match="could not be built") as refused:
-        check_lora(ModelSettings(name="x", path=str(tmp_path), family="plain"), LoraSettings(rank=2))
+        target_layers(ModelSettings(name="x", path=str(tmp_path), family="plain"), LoraSettings(rank=2))
     assert "\n" not in str(refused.value)
 
 

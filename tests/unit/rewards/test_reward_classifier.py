@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,8 @@ from transformers import AutoTokenizer, GPT2ForSequenceClassification
 
 from lrm_safety import miniature
 from lrm_safety.errors import ConfigError, ModelError, RewardError
-from lrm_safety.rewards.check import check_reward
+from lrm_safety.modeling.folder import tensors
+from lrm_safety.rewards.check import check_reward, has_usual_head
 from lrm_safety.rewards.classifier import ClassifierScorer, plan_padded
 from lrm_safety.settings import RewardModelSettings, RewardSettings
 
@@ -266,6 +269,24 @@ def changed(llama: TinyModel, folder: Path, **added: torch.Tensor) -> Path:
     tensors = load_file(folder / "model.safetensors") | {name.replace("__", "."): one for name, one in added.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def test_the_usual_head_is_told_by_its_tensors_alone(llama: TinyModel) -> None:
+    """As the model itself has it; anything else is compared with the model's own."""
+    config, files = llama.model.config, tensors(llama.folder)
+    heads = {
+        name: tuple(value.shape) for name, value in llama.model.state_dict().items() if not name.startswith("model.")
+    }
+    assert heads == {"score.weight": (1, config.hidden_size)}
+    assert has_usual_head(config, files)
+    assert not has_usual_head(config, files | {"score.bias": files["score.weight"]})
+    assert not has_usual_head(config, {name: entry for name, entry in files.items() if name != "score.weight"})
+    assert not has_usual_head(
+        config, files | {"score.weight": replace(files["score.weight"], shape=(2, config.hidden_size))}
+    )
+    other = copy.deepcopy(config)
+    other.architectures = ["LlamaForCausalLM"]
+    assert not has_usual_head(other, files)
 
 
 def test_head_with_two_outputs_is_refused(llama: TinyModel, tmp_path: Path) -> None:

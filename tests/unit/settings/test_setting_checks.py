@@ -45,6 +45,11 @@ BROKEN = {
         ["trainer=zero3_lora", "trainer.lora.target_modules=[all-linear,q_proj]"],
         ["trainer.lora.target_modules", "alone"],
     ),
+    "adapters by a way of whole weights": (
+        ["trainer=zero3_lora", "trainer.lora.sync=adapters", "rollout.weight_transfer=shm"],
+        ["rollout.weight_transfer=shm: does nothing", "trainer.lora.sync=adapters", "leave it at auto"],
+    ),
+    "another way to sync adapters": (["trainer=zero3_lora", "trainer.lora.sync=files"], ["trainer.lora.sync=files"]),
     "a negative rank": (["trainer.lora.rank=-1"], ["trainer.lora.rank=-1", "at least 0"]),
     "dropout against strict checks": (
         ["trainer=zero3_lora", "trainer.lora.dropout=0.05"],
@@ -217,6 +222,39 @@ BROKEN = {
         ["algorithm.aggregation=micro_batch_mean", "trainer.micro_batch_sequences=5"],
         ["algorithm.mini_batch_size=32", "trainer.micro_batch_sequences=5", "cluster.policy.num_workers=2"],
     ),
+    "rows split over ranks that are left over": (
+        ["trainer.sequence_parallel_size=3"],
+        ["trainer.sequence_parallel_size=3", "cluster.policy.num_workers=2"],
+    ),
+    "padded rows split": (
+        ["trainer.sequence_parallel_size=2", "model.packing=false"],
+        ["trainer.sequence_parallel_size=2", "model.packing=true"],
+    ),
+    "rows split under another kernel": (
+        ["trainer.sequence_parallel_size=2", "model.attention=eager"],
+        ["trainer.sequence_parallel_size=2", "model.attention=sdpa", "eager"],
+    ),
+    "rows split over ranks that may be missing": (
+        ["trainer.sequence_parallel_size=2", "cluster.policy.min_workers=1"],
+        ["cluster.policy.min_workers=1", "trainer.sequence_parallel_size=2"],
+    ),
+    "groups of ranks without a response": (
+        [
+            "trainer.sequence_parallel_size=2",
+            "cluster.policy.num_workers=4",
+            "algorithm.mini_batch_size=1",
+            "schedule.max_updates=64",
+        ],
+        ["algorithm.mini_batch_size=1", "num_workers=4 / trainer.sequence_parallel_size=2"],
+    ),
+    "micro-batches of unequal count over groups of ranks": (
+        [
+            "algorithm.aggregation=micro_batch_mean",
+            "trainer.micro_batch_sequences=5",
+            "trainer.sequence_parallel_size=2",
+        ],
+        ["num_workers=2 / trainer.sequence_parallel_size=2", "trainer.micro_batch_sequences=5"],
+    ),
     "a tolerance of no probe": (
         ["rollout.probe_tolerance=0.1", "rollout.probe_every_syncs=0"],
         ["rollout.probe_tolerance=0.1", "rollout.probe_every_syncs=0"],
@@ -224,6 +262,10 @@ BROKEN = {
     "steps of whole responses": (
         ["reward.segment.max_steps=4"],
         ["reward.segment.max_steps=4", "reward.granularity=response"],
+    ),
+    "how to sync adapters of rank 0": (
+        ["trainer.lora.sync=merged"],
+        ["trainer.lora.sync=merged", "trainer.lora.rank=0"],
     ),
     "adapters of rank 0": (["trainer.lora.alpha=64"], ["trainer.lora.alpha=64", "trainer.lora.rank=0"]),
     "layers of adapters of rank 0": (

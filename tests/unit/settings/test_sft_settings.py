@@ -86,6 +86,10 @@ REFUSED = {
     "targets": (["sft.targets=chat"], "sft.targets=chat: must be one of family, raw"),
     "raw and a trace": (["sft.targets=raw", "sft.trace_field=t"], "sft.targets=raw: takes the response as it stands"),
     "batch below the ranks": (["sft.batch_size=1"], "sft.batch_size=1: must be at least cluster.policy.num_workers=2"),
+    "rows split over ranks that are left over": (
+        ["trainer.sequence_parallel_size=3"],
+        "trainer.sequence_parallel_size=3: must divide cluster.policy.num_workers=2",
+    ),
     "no end": (["schedule.passes=null"], "schedule.passes: set it, or schedule.max_updates"),
     "no pass": (["schedule.passes=0", "schedule.max_updates=9"], "schedule.passes=0: must be above 0; null leaves"),
     "half held out": (["sft.validation_fraction=0.6"], "sft.validation_fraction=0.6: must be at most 0.5"),

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors import safe_open
 from tiny_models import tiny_model, tiny_qwen
 from transformers import GraniteMoeForCausalLM, PreTrainedModel
 
+from lrm_safety.modeling.lora import add_lora
+from lrm_safety.settings import LoraSettings
 from lrm_safety.weight_sync.source import ZeroThreeSource
 
 ONE_BUCKET = 2**40
@@ -128,3 +131,25 @@ def test_persistent_buffers_travel_and_transient_ones_do_not() -> None:
     tensors = dict(ZeroThreeSource(model, ONE_BUCKET, 0))
     assert tensors["model.norm.correction"].tolist() == [5.0, 5.0]
     assert not [name for name in tensors if name.endswith(("cache", "inv_freq"))]
+
+
+def test_adapters_alone_are_what_peft_would_save() -> None:
+    model = qwen()
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
+    torch.manual_seed(0)
+    expected = get_peft_model_state_dict(get_peft_model(qwen(), config))
+    add_lora(model, LoraSettings(rank=4), name="tiny", seed=0)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if ".lora_" in name:
+                tensor.copy_(expected[f"base_model.model.{name.replace('.default', '')}"])
+    source = ZeroThreeSource(model, 3_000, 0, adapters=True)
+    got = dict(source)
+    assert got.keys() == expected.keys()
+    for name, tensor in got.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
+    described = [(one.name, one.dtype, one.shape) for one in source.metadata()]
+    assert described == [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in got.items()]
+    assert source.num_bytes == sum(tensor.numel() * 4 for tensor in expected.values())
+    assert len(list(source.buckets())) == 3  # a layer's are not cut
+    assert all(tensor.device.type == "meta" for _, tensor in ZeroThreeSource(model, 3_000, 1, adapters=True))

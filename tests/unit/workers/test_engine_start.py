@@ -6,7 +6,7 @@ import pytest
 
 from lrm_safety.errors import ConfigError, LrmSafetyError, WorkerError
 from lrm_safety.settings import RolloutSettings
-from lrm_safety.workers.rollout import start_failure
+from lrm_safety.workers.engine_start import start_failure
 
 FREE = (
     "Free memory on device cuda:0 (11.2/79.25 GiB) on startup is less than desired GPU memory utilization "

@@ -72,12 +72,28 @@ def test_vllm_logs_what_it_is_told_to() -> None:
     assert engines(settings)["VLLM_LOGGING_LEVEL"] == "INFO"
 
 
-def test_compiler_is_off_only_when_nothing_is_to_be_compiled() -> None:
+def test_an_engines_compiler_is_off_only_when_nothing_is_to_be_compiled() -> None:
     settings = make()
     assert "TORCHDYNAMO_DISABLE" not in engines(settings)
     settings.rollout.enforce_eager = True
     assert engines(settings)["TORCHDYNAMO_DISABLE"] == "1"
-    assert "TORCHDYNAMO_DISABLE" not in environment("policy", settings.cluster)
+
+
+def test_the_trainers_process_never_imports_torchs_compiler_on_the_cpu() -> None:
+    """DeepSpeed's look at the optimiser decorates one of its own with `torch.compile`."""
+    code = (
+        "import sys, deepspeed.runtime.zero.muon.muon_optimizer as muon; "
+        "print(muon.MuonWithAuxAdam.__name__, 'torch._inductor.compile_fx' in sys.modules)"
+    )
+    for group in ("policy", "reference"):  # both, so that they compute alike
+        variables = environment(group, make().cluster)
+        assert variables["TORCHDYNAMO_DISABLE"] == "1"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "MuonWithAuxAdam False"
+    assert "TORCHDYNAMO_DISABLE" not in environment("reward", make().cluster)  # a user's function may compile
+    assert "TORCHDYNAMO_DISABLE" not in environment("policy", make("cuda").cluster)
 
 
 def test_tensor_parallel_engines_get_processes_and_handles_only_where_needed() -> None:

@@ -15,7 +15,8 @@ from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.lab.analysis.memorization import analyze_memorization
 from lrm_safety.lab.analysis.reflection_run import analyze_reflection
 from lrm_safety.lab.analysis.responses import read_evaluation
-from lrm_safety.modeling.load import load_causal_lm, load_tokenizer
+from lrm_safety.modeling.configuration import load_tokenizer
+from lrm_safety.modeling.load import load_causal_lm
 from lrm_safety.results import Forking, ForkingThreshold, Memorization, Reflection
 from lrm_safety.settings import DataSettings
 from lrm_safety.settings.analysis import (

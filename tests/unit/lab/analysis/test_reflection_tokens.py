@@ -3,7 +3,7 @@ import pytest
 from lrm_safety.conversation.response import reflection_token_ids
 from lrm_safety.errors import ConfigError, DataError
 from lrm_safety.lab.analysis.reflection import PRESETS, find_reflection_tokens
-from lrm_safety.modeling.load import load_tokenizer
+from lrm_safety.modeling.configuration import load_tokenizer
 
 
 @pytest.fixture
