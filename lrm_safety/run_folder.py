@@ -5,9 +5,9 @@
     RUN/error.txt         the whole traceback of the last start, where that failed
 
 An owner on this machine is alive while its process is. Of an owner elsewhere (another machine, another container, this
-machine before it was started anew) only the heartbeat can be seen, the time stamp of `.owner`, renewed every
-`BEAT_SECONDS`: it is gone once that has not moved for `GONE_SECONDS`. No clocks of machines are compared: who comes second
-watches the file, unless it is older than `LONG_AGO_SECONDS` by the clock of the storage. An owner that is gone is replaced.
+machine before it was started anew) only the heartbeat can be seen, the time stamp of `.owner`, renewed every `BEAT_SECONDS`: it is
+gone once that has not moved for `GONE_SECONDS`. No clocks of machines are compared: who comes second watches the file, unless it is
+older than `LONG_AGO_SECONDS` by the clock of the storage. An owner that is gone is replaced.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ OWNER, ENVIRONMENT, ERROR = ".owner", "environment.json", "error.txt"
 BEAT_SECONDS = 10.0
 GONE_SECONDS = 120.0
 LONG_AGO_SECONDS = 1800.0
-RAY_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets it for the command of a job."""
+RAY_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the command of a job
 
 _logger = logging.getLogger(__name__)
 
@@ -186,10 +185,8 @@ def refuse_what_a_job_would_lose(directory: Path, key: str = "run.directory") ->
 
 
 def refuse_relative(directory: Path, key: str = "run.directory") -> None:
-    """Raise ConfigError for a relative folder of a Ray job's results, which `key` names: the job runs in a copy of the checkout
-    that goes with Ray's session, and that other jobs share."""
+    """Raise ConfigError for a relative folder of a Ray job's results, which `key` names: a job runs in a copy that others share."""
     if not directory.is_absolute():
-        # What is given as the key itself stands before the variable, so that setting that alone would mend nothing.
         or_all = f", or leave {key} out and let {RUNS_VARIABLE} name one for all runs (`submit --env {RUNS_VARIABLE}=/shared/runs`)"
         raise ConfigError(
             f"{key}={directory}: is relative, and a Ray job's working directory is a temporary copy of the checkout; "
@@ -399,5 +396,5 @@ def now() -> str:
 
 
 def as_told(time: datetime) -> str:
-    """A time in UTC as the folder's files have it: the later, the greater as text."""
+    """As the folder's files have a time in UTC: the later, the greater as text."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC")

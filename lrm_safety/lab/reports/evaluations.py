@@ -47,8 +47,7 @@ BENCHMARKS: dict[str, dict[str, str]] = {
     "gpqa_diamond": {"base": "49.24", "sft": "47.54", "rl": "49.06"},
 }
 """By benchmark and role."""
-UNITS = {"gpqa_diamond": "%"}
-"""Where the paper's unit is not ours."""
+UNITS = {"gpqa_diamond": "%"}  # where the paper's is not ours
 REFLECTION: dict[str, dict[str, str]] = {
     "attaq": {"base": "0.24", "rl": "0.09"},
     "aime24": {"base": "3.12", "rl": "3.00"},
@@ -148,9 +147,8 @@ def _sentences(
                 f"{name} {one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
                 for role in ("safety", "reasoning")
                 for name in names.get(role, [])[:2]
-                if (one := combine(differences(subject, other, name), share=True))
-                and one.low is not None
-                and one.high is not None
+                for one in [combine(differences(subject, other, name), share=True)]
+                if one and one.low is not None and one.high is not None
             ]
             if told:
                 lines.append(f"{subject.name} less {other.name}, on the same questions: {', '.join(told)}")
