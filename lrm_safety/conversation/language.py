@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 
 MOST_FOREIGN = 1 / 3
@@ -12,6 +13,7 @@ FEW_WORDS = 6
 """A text of so many words without a known one of any language is not taken for English."""
 REMEMBERED_WORDS = 1 << 14
 """Of which it is remembered what they are: a run reads every response, and in them the same few words again and again."""
+LONGEST_REMEMBERED = 32
 
 _CODE = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.{0,1000}?\$\$|\$[^$\n]*\$|\\\[.{0,1000}?\\\]|\\\(.{0,1000}?\\\)|https?://\S+|\\[a-zA-Z]+",
@@ -133,12 +135,18 @@ def is_english(text: str) -> bool:
     return foreign <= MOST_FOREIGN * (english + foreign)
 
 
-@lru_cache(maxsize=REMEMBERED_WORDS)
+def _remembered(judge: Callable[[str], bool]) -> Callable[[str], bool]:
+    """The same judge, with a memory of words. What is longer than a word (unspaced scripts, base64) would only fill it."""
+    remembers = lru_cache(maxsize=REMEMBERED_WORDS)(judge)
+    return lambda word: remembers(word) if len(word) <= LONGEST_REMEMBERED else judge(word)
+
+
+@_remembered
 def _is_latin(word: str) -> bool:
     return _LATIN_WORD.fullmatch(word) is not None
 
 
-@lru_cache(maxsize=REMEMBERED_WORDS)
+@_remembered
 def _is_foreign(word: str) -> bool:
     """Whether a word in Latin letters is a common one of another language, or is written as no English one."""
     return word in _OTHERS or bool(_ELISION.match(word)) or bool(_is_latin(word) and _FOREIGN_LETTER.search(word))

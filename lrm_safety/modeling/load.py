@@ -33,12 +33,6 @@ def check_sequence_parallel(settings: ModelSettings, config: PretrainedConfig, s
     """Raise ConfigError where ranks cannot read rows of this model together: its heads do not come out even, a layer mixes
     tokens otherwise than through transformers' attention interface, or positions depend on what else a rank reads."""
     key, text = f"trainer.sequence_parallel_size={size}", config.get_text_config()
-    heads = text.num_attention_heads
-    if heads % size:
-        fitting = [str(one) for one in range(1, heads + 1) if heads % one == 0]
-        raise ConfigError(
-            f"{key}: must divide the {heads} attention heads of model.path={settings.path}: {', '.join(fitting)}"
-        )
     model = AutoModelForCausalLM._model_mapping.get(type(config), None)
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     # Of state-space models not every configuration lists its layers; their classes say that they have a state.
@@ -47,6 +41,12 @@ def check_sequence_parallel(settings: ModelSettings, config: PretrainedConfig, s
         others = ", ".join(sorted(kinds - READ_BY_SEQUENCE)) or "other attention or state"
         raise ConfigError(
             f"{key}: the layers of model.path={settings.path} ({config.model_type}: {others}) cannot be split over ranks; use 1"
+        )
+    heads = text.num_attention_heads
+    if heads % size:
+        fitting = [str(one) for one in range(1, heads + 1) if heads % one == 0]
+        raise ConfigError(
+            f"{key}: must divide the {heads} attention heads of model.path={settings.path}: {', '.join(fitting)}"
         )
     rotations: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
     by_layer = (one for one in rotations.values() if isinstance(one, dict))

@@ -58,8 +58,11 @@ class EngineAdapters:
         """Why an engine of these arguments cannot take adapters, as far as that is known before it starts."""
         from vllm.engine.arg_utils import EngineArgs
         from vllm.model_executor.models import supports_lora
+        from vllm.platforms import current_platform
 
-        if not arguments.get("enable_lora"):
+        if arguments["dtype"] == "float32" and current_platform.is_cuda():
+            return "vLLM's CUDA kernels for adapters take no float32 (model.dtype)"
+        if self._lora.rank > RANKS[-1]:
             return f"trainer.lora.rank={self._lora.rank} is above {RANKS[-1]}, the largest that vLLM applies"
         config = EngineArgs(**arguments).create_model_config()
         architecture, name = config.registry.resolve_model_cls(config.architectures, config)
@@ -68,7 +71,9 @@ class EngineAdapters:
     def refusal(self, error: Exception) -> str | None:
         """What vLLM says where it is the adapters that it cannot start with; None where it is something else."""
         line = " ".join(str(error).split())
-        return f"vLLM says: {line}" if "LoRA" in line else None
+        # What an engine of several processes could not start with stands in their log alone: the start without adapters tells.
+        hidden = "Engine core initialization failed" in line
+        return f"vLLM says: {line}" if "LoRA" in line or hidden else None
 
     def unserved(self, llm: Any) -> str | None:
         """What layers have adapters in the trainer and would have none in this engine; None: they are the same."""

@@ -233,19 +233,21 @@ class WorkerGroup:
             return WorkerError(f"{self.name} worker {index} hung and was killed: {self._killed[index]}")
         return describe(self.name, index, method, error, self._hosts.get(index))
 
-    def raise_failure(self, method: str, references: Sequence[Any], seconds: float) -> None:
-        """Raise the first cause when one of these references, of which the i-th belongs to worker i, fails within `seconds`."""
+    def raise_failure(self, method: str, references: Sequence[Any], seconds: float) -> bool:
+        """Raise the first cause when one of these references, of which the i-th belongs to worker i, fails within `seconds`;
+        whether all have succeeded."""
         deadline = time.monotonic() + seconds
         waiting = list(references)
         while waiting:
             ready, waiting = ray.wait(waiting, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
-                return
+                return False
             for reference in ready:
                 try:
                     ray.get(reference)
                 except (*DEATHS, RayTaskError) as error:
                     raise self.first_cause(method, references, references.index(reference), error) from error
+        return True
 
     def kill(self, index: int, why: str) -> None:
         """End worker `index`, which hangs: its calls fail at once, and `why` is what they say."""

@@ -69,8 +69,7 @@ def join_ray(cluster: ClusterSettings, *, worker_logs: bool = False, key: str = 
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it would tell how to opt out
         # "local", because without an address Ray would join any cluster that was started on this machine.
-        named = "a local Ray"
-        address = "local"
+        named, address = "a local Ray", "local"
         local = {
             "num_cpus": cluster.local_num_cpus,
             "include_dashboard": False,
@@ -151,6 +150,8 @@ class StartedGroups(ABC, Generic[Told]):
             self._store.check()
         if self._raylet is not None:
             self._raylet.check()
+        if isinstance(policy := self._groups.get("policy"), PolicyGroup):
+            policy.look()
         if self._watchdog is not None:
             self._watchdog.check()
         self._beside()

@@ -158,8 +158,7 @@ class PolicyWorker:
             for bucket in source.buckets(lent=True):  # Ray has made its copy when a yield returns
                 if self.rank == 0:
                     yield object_store.pack(bucket)
-        if adapters:
-            self._leave_gpu()
+        self._leave_gpu()
 
     def connect_engines(self, info: dict[str, Any]) -> None:
         """CUDA: open the channel over which `send_weights` reaches the rollout engines, or open it anew."""

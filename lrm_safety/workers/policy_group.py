@@ -49,6 +49,8 @@ class PolicyGroup:
         )
         remove_abandoned()
         self._run_name = run_name()
+        self._begun: list[list[Any]] = []
+        """Tickets of which some rank may still compute."""
         self.weights_version = 0
 
     @property
@@ -74,12 +76,19 @@ class PolicyGroup:
     def submit(self, sequences: Sequence[TrainingSequence], temperature: float | None = None) -> list[Any]:
         """Begin to score responses under the present weights; returns a ticket at once."""
         shares = share_out(self._spec, self.num_ranks, sequences)
-        return [self._group.submit(rank, "logprobs", share, temperature) for rank, share in enumerate(shares)]
+        ticket = [self._group.submit(rank, "logprobs", share, temperature) for rank, share in enumerate(shares)]
+        self._begun.append(ticket)
+        return ticket
 
     def result(self, ticket: list[Any]) -> list[TokenScores]:
         """Scores of the submitted responses, found by their `index`."""
         ranks: list[list[TokenScores]] = self._group.gather(ticket, "logprobs", self._limit)
+        self._begun = [one for one in self._begun if one is not ticket]
         return [scores for rank in ranks for scores in rank]
+
+    def look(self) -> None:
+        """Raise what a rank failed with at what nobody waits for yet: the others wait for that rank, and would count as hung."""
+        self._begun = [ticket for ticket in self._begun if not self._group.raise_failure("logprobs", ticket, 0.0)]
 
     def update(
         self, mini_batches: Sequence[Sequence[TrainingSequence]], lrs: Sequence[float], kl_coef: float = 0.0

@@ -277,7 +277,11 @@ class RolloutGroup:
         self._on_replacement(f"rollout engine {engine} {fate} and is replaced: {reason}")
         self._group.replace(engine)
         start = self._group.submit(engine, "start")
-        self._group.gather([start], "start", self._spec.cluster.start_timeout_seconds, [engine])
+        (obstacle,) = self._group.gather([start], "start", self._spec.cluster.start_timeout_seconds, [engine])
+        if obstacle:
+            raise WorkerError(
+                f"rollout engine {engine} was replaced, and takes no adapters as the others do: {obstacle}"
+            )
         if self._published is not None:
             self._update([engine], *self._published)
 

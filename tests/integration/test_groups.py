@@ -30,6 +30,7 @@ from lrm_safety.scoring import training_sequence
 from lrm_safety.settings import RewardModelSettings, RewardSettings
 from lrm_safety.workers.group import WorkerGroup
 from lrm_safety.workers.placement import Placement, granted, release, reserve
+from lrm_safety.workers.policy_group import PolicyGroup
 from lrm_safety.workers.prometheus import PrometheusView
 from lrm_safety.workers.rollout_group import RolloutGroup
 from lrm_safety.workers.scoring_group import RewardGroup
@@ -279,6 +280,22 @@ def test_a_death_outranks_the_errors_it_causes(pair: WorkerGroup) -> None:
     with pytest.raises(WorkerError, match=r"^pair worker 1 died during `lose_a_peer`: ") as error:
         pair.call("lose_a_peer", timeout_seconds=60)
     assert "\n" not in str(error.value) and "Connection closed" not in str(error.value)
+
+
+def test_a_rank_that_fails_at_what_nobody_waits_for_yet_is_told_of(pair: WorkerGroup) -> None:
+    """Worker 0 is at work for an hour: only a look at both tells why."""
+    policy = object.__new__(PolicyGroup)
+    policy._group = pair
+    done = [pair.submit(rank, "succeed", 1) for rank in range(2)]
+    ray.get(done)
+    policy._begun = [done]
+    policy.look()
+    assert policy._begun == []
+    policy._begun = [[pair.submit(rank, "fail") for rank in range(2)]]
+    deadline = time.monotonic() + 60
+    with pytest.raises(WorkerError, match=r"^pair worker 1 failed in `logprobs`: ValueError: first line; second line$"):
+        while time.monotonic() < deadline:
+            policy.look()
 
 
 def test_a_failure_does_not_wait_for_the_others(pair: WorkerGroup) -> None:
