@@ -287,11 +287,21 @@ class RolloutGroup:
 
     def revive_dead(self) -> None:
         """Replace engines that died between two rollout batches."""
-        for engine in range(len(self._group)):
+        self._answers_of_all("weights_version", seconds=ANSWER_SECONDS)
+
+    def _answers_of_all(self, method: str, *arguments: Any, seconds: float) -> list[Any]:
+        """Of every engine; one that dies is replaced, takes the published weights and is asked again."""
+        references = [self._group.submit(engine, method, *arguments) for engine in range(len(self._group))]
+        answers: list[Any] = []
+        while (engine := len(answers)) < len(references):
             try:
-                self._group.answer(engine, "weights_version", self._group.submit(engine, "weights_version"))
+                answers.append(self._group.answer(engine, method, references[engine], seconds))
             except DEATHS as error:
                 self._revive(engine, error)
+                references[engine] = self._group.submit(engine, method, *arguments)
+            except RayTaskError as error:
+                raise describe("rollout", engine, method, error) from error
+        return answers
 
     def load_weights(self, version: int, publish: Publish) -> None:
         """One update session on every engine, at the same time; an engine that is replaced later has one of its own, for
@@ -322,11 +332,11 @@ class RolloutGroup:
 
     def weights_versions(self) -> list[int]:
         """The version each engine says it holds."""
-        return self._group.call("weights_version", timeout_seconds=ANSWER_SECONDS)
+        return self._answers_of_all("weights_version", seconds=ANSWER_SECONDS)
 
     def probe(self, sequences: Sequence[TokenIds]) -> list[list[np.ndarray]]:
         """Per engine: teacher-forced log-probs of tokens 1..L-1 of each sequence, at temperature 1."""
-        return self._group.call("probe", list(sequences), timeout_seconds=self._limit)
+        return self._answers_of_all("probe", list(sequences), seconds=self._limit)
 
     def sleep(self) -> None:
         """CUDA, colocated: free the GPU for training."""

@@ -214,7 +214,12 @@ def disk_read_only(scene: Scene) -> None:
 def folder_vanishes(scene: Scene) -> None:
     scene.start()
     scene.moment()
-    scene.harm("run.directory is removed", lambda: shutil.rmtree(scene.run))
+
+    def remove() -> None:
+        while scene.run.exists():  # the run may write a file into what is being removed
+            shutil.rmtree(scene.run, ignore_errors=True)
+
+    scene.harm("run.directory is removed", remove)
 
 
 # --- checkpoints

@@ -21,6 +21,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
         "experiment=miniature",
         "rollout.temperature=0.8",
         "rollout.stream_chunk_size=8",
+        "rollout.max_restarts=10",
         "cluster.local_num_cpus=8",
     ]
     run = prepare(compose_settings(overrides)[0], Path(tmp_path_factory.mktemp("run")))
