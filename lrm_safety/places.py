@@ -38,6 +38,8 @@ class LocalProcesses:
         self._logs = logs
         self._shares = [",".join(devices[i * devices_each : (i + 1) * devices_each]) for i in range(concurrency)]
         self._processes: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
+        self._begins: dict[str, int] = {}
+        """Bytes that earlier starts had left in a point's log."""
 
     def start(self, point: Point) -> str:
         taken = {slot for process, slot in self._processes.values() if process.poll() is None}
@@ -48,6 +50,7 @@ class LocalProcesses:
         log = self._log(point)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
+            self._begins[point.name] = file.seek(0, os.SEEK_END)
             process = subprocess.Popen(
                 [sys.executable, "-m", "lrm_safety", *point.words],
                 stdin=subprocess.DEVNULL,
@@ -66,7 +69,12 @@ class LocalProcesses:
         return last_error(self._log(point).read_text(encoding="utf-8", errors="replace"))
 
     def waits(self, point: Point) -> bool:
-        return waits_for_resources(self._log(point).read_text(encoding="utf-8", errors="replace"))
+        try:
+            with self._log(point).open("rb") as file:
+                file.seek(self._begins.get(point.name, 0))
+                return waits_for_resources(file.read().decode(errors="replace"))
+        except OSError:  # the log is gone, which is no reason to end the sweep
+            return False
 
     def how_to_follow(self, point: Point) -> str:
         return shlex.join(["tail", "-f", str(self._log(point))])

@@ -221,21 +221,31 @@ def _how_far(point: Point, place: Place) -> str:
 
 
 def _recorded_since(folder: Path, began: float) -> bool:
-    """Whether a run has written metrics since a time: it has its resources then, and nobody needs to read its log."""
-    with suppress(OSError):
-        return (folder / "metrics.jsonl").stat().st_mtime > began
+    """Whether a run has written a record since a time: it has its resources then, and nobody needs to read its log. The file
+    itself is touched before it waits for them."""
+    with suppress(ValueError, TypeError):
+        return float((_last_record(folder) or {}).get("time", 0.0)) > began
     return False
 
 
 def last_update(folder: Path) -> float | None:
-    """The update of the last whole line of a run's metrics, of which only the end is read; None where there is none."""
+    """The update of the last record of a run's metrics; None where there is none."""
+    try:
+        return float((_last_record(folder) or {})["update"])
+    except (LookupError, ValueError, TypeError):
+        return None
+
+
+def _last_record(folder: Path) -> dict[str, Any] | None:
+    """The last whole line of a run's metrics, of which only the end is read; None where there is none."""
     try:
         with (folder / "metrics.jsonl").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
             lines = file.read().split(b"\n")[:-1]  # what follows the last newline is just being written
-        return float(json.loads(lines[-1])["update"])
-    except (OSError, ValueError, LookupError, TypeError):
+        record = json.loads(lines[-1])
+    except (OSError, ValueError, LookupError):
         return None
+    return record if isinstance(record, dict) else None
 
 
 def _count(points: Sequence[Point]) -> str:

@@ -137,5 +137,17 @@ def test_a_point_waits_for_resources_while_its_log_says_so(tmp_path: Path, log: 
     assert not jobs.waits(point), "no reason to end the sweep"
 
 
+def test_a_log_that_is_gone_or_of_an_earlier_start_says_nothing_of_a_wait(tmp_path: Path) -> None:
+    place, point = LocalProcesses(1, tmp_path), Point("a", ("--version",), tmp_path)
+    assert not place.waits(point), "there is no log"
+    (tmp_path / "a.log").write_text(f"{WAITING}\nstopped by SIGTERM; the same command starts again\n")
+    place.start(point)
+    assert not place.waits(point), "that start was stopped while it waited"
+    with (tmp_path / "a.log").open("a") as log:
+        log.write(f"{WAITING}\n")
+    assert place.waits(point)
+    place.stop([point])
+
+
 def raised(error: Exception) -> str:
     raise error

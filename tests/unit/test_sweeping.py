@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from lrm_safety.errors import ClusterError, ConfigError
 from lrm_safety.interruption import StopRequested
+from lrm_safety.monitoring.metrics_file import MetricsFile
 from lrm_safety.sweeping import Point, finished, last_update, objective_of, run_points
 
 
@@ -185,9 +186,19 @@ def test_who_waits_is_told_how_far_each_point_is(tmp_path: Path, monkeypatch: py
     (tmp_path / "a").mkdir()
     rows = [json.dumps({"update": i, "long": "x" * 70_000}) for i in range(5)]
     (tmp_path / "a/metrics.jsonl").write_text("\n".join(rows) + '\n{"update": 5, "lo')  # the last is being written
+    earlier = {"update": 3, "time": 1.0}
+
+    class Opened(Slow):
+        def start(self, point: Point) -> str:
+            if point.name == "b":  # as a run does before it waits, here one that goes on
+                (tmp_path / "b").mkdir()
+                (tmp_path / "b/metrics.jsonl").write_text(json.dumps(earlier) + "\n")
+                MetricsFile(tmp_path / "b/metrics.jsonl", keep_until=3).close()
+            return super().start(point)
+
     told = list[str]()
     monkeypatch.setattr("lrm_safety.sweeping.SAY_SECONDS", 0.0)
-    run_points(made, Slow(2, {}), retries=0, say=told.append)
+    run_points(made, Opened(2, {}), retries=0, say=told.append)
     lines = [line for line in told if "running:" in line]
     assert re.fullmatch(
         r"\[0/3\] \d\d:\d\d UTC, running: a update 4/8 \(0:02:1\d\), b waits for resources \(0:00:0\d\); 1 wait; "
