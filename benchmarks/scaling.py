@@ -1,13 +1,13 @@
 """Cost against work: ten times the batch, ten times the length, four engines instead of one, on the miniature.
 
-What is compared is processor seconds and memory a token, of the controller and all workers together, so that a busy machine and
-its number of cores change nothing. An end token is unknown to the model, and every response has the length that is asked for.
+What is compared is processor seconds a token, of the controller and all workers together, and memory a token, of workers, so that a
+busy machine and its number of cores change nothing. An end token is unknown to the model, and every response has the length that
+is asked for.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class Cost:
     processor_seconds: list[float]
     """Of each round, all processes together."""
     peak_bytes: Mapping[str, float]
-    """Of the controller, and of a worker of each group."""
+    """Of a worker of each group. The controller lives on from size to size, and its peak would be that of the largest before."""
 
     @property
     def seconds_a_token(self) -> float:
@@ -93,7 +93,6 @@ def cost(context: Context, size: Size) -> Cost:
     peaks = {
         name.split("/")[1].split("_")[0]: gib * 2**30 for name, gib in memory.items() if name.endswith("rss_peak_gib")
     }
-    peaks["controller"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
     return Cost(rounds, seconds, peaks)
 
 

@@ -1,5 +1,6 @@
-"""Score rollouts while others still generate: every chunk goes to reward, reference and a trainer that would wait at once, results
-are joined at the end."""
+"""Score rollouts while others still generate: chunks go to all scorers at once, results are joined at the end.
+
+Scorers are the reward, the reference and a trainer that would wait."""
 
 from __future__ import annotations
 

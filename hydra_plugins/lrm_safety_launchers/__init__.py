@@ -152,8 +152,10 @@ class RayJobsLauncher(SideBySide):
     schema = RayJobsConf
 
     def place(self, settings: Any, points: Sequence["Point"]) -> "Place":
+        from lrm_safety.commands.launch import SWEEP_KEY
         from lrm_safety.commands.sweep import cluster_place
         from lrm_safety.run_folder import refuse_relative
 
-        refuse_relative(Path(str(self.config.hydra.sweep.dir)))
+        given = any(word.lstrip("+").startswith(SWEEP_KEY) for word in self.task.command)
+        refuse_relative(Path(str(self.config.hydra.sweep.dir)), SWEEP_KEY.rstrip("=") if given else "run.directory")
         return cluster_place(settings, points, self.options)

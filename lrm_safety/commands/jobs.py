@@ -49,6 +49,8 @@ NOT_PASSED_ON = ("WANDB_API_KEY", "HF_TOKEN")
 INTERRUPTED_EXIT_CODE = 130
 LOG_OF_A_FAILURE = ", last available logs"
 """What Ray puts between its own words about a failed job and the end of its log, in its job_supervisor.py."""
+MAY_BE_INSTALLED = "or package.module:NAME of your own"
+"""What is said of a name that no package here has given to anything (registry.py)."""
 OF_A_POINT = ("tracking.name", "tracking.group", "tracking.tags")
 """Keys that a sweep gives every point for W&B; what tells the points apart stands in their other words."""
 STOP_GRACE_SECONDS = 60.0
@@ -134,7 +136,7 @@ def _submit_options(arguments: Sequence[str]) -> argparse.Namespace:
 def _refuse_early(command: str, overrides: Sequence[str], job: Job) -> None:
     """Raise ConfigError for what the job would refuse as soon as it has composed its configuration, where this machine can tell:
     the command reads one, and the folder that is sent is the one whose packages are found here. What only the nodes know, their
-    variables and packages, is left to them; so are files of models and data."""
+    variables, packages and folders of configuration, is left to them; so are files of models and data."""
     words = [command, *overrides]
     name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else command
     found, arguments = COMMANDS.get(name), words[len(name.split()) :]
@@ -148,10 +150,10 @@ def _refuse_early(command: str, overrides: Sequence[str], job: Job) -> None:
 
     root = ROOTS[found.root]
     given = parse(arguments, root)
+    if given.hydra_help or given.info or _composes_elsewhere(given, job):
+        return
     hydra = root.hydra(given.overrides, given.folders)
     try:
-        if given.hydra_help or given.info:
-            return
         compositions(root, given, hydra)
     except HYDRA_ERRORS as error:
         raise ConfigError(root.mistakes(hydra, given.overrides).explain(error)) from error
@@ -164,12 +166,28 @@ def _refuse_early(command: str, overrides: Sequence[str], job: Job) -> None:
         refuse_relative(Path(directory))
 
 
+def _composes_elsewhere(given: argparse.Namespace, job: Job) -> bool:
+    """Whether a folder of groups of the user's own is not here, or another one is the job's alone."""
+    from ..settings.compose import parsed
+    from ..settings.loader import FOLDERS_VARIABLE
+    from .launch import own_groups
+
+    named = [str(one) for item in parsed(own_groups(given)) for one in item.value()]
+    folders = [Path(one.removeprefix("file://")) for one in named if not one.startswith("pkg://")]
+    here, there = (
+        {Path(one).absolute() for one in variables.get(FOLDERS_VARIABLE, "").split(os.pathsep) if one}
+        for variables in (os.environ, job.environment)
+    )
+    return here != there or not all(one.is_dir() for one in (*here, *folders))
+
+
 def _of_the_nodes(error: ConfigError) -> bool:
-    """Whether the nodes may have what is absent here: a variable, or a package."""
+    """Whether the nodes may have what is absent here: a variable, a package, or a name that an installed package gives."""
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
-    return any(isinstance(one, ImportError) or "Environment variable" in str(one) for one in causes)
+    told = ("Environment variable", MAY_BE_INSTALLED)
+    return any(isinstance(one, ImportError) or any(words in str(one) for words in told) for one in causes)
 
 
 def _secrets_here(overrides: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def plan(arguments: list[str]) -> int:
             raise ConfigError(
                 f"{parsed.overrides[0]}: with --against the plan is that of the run it is compared with; leave overrides out"
             )
-        seen = observe(request.against)
+        seen = observe(request.against, "--against")
         _tell(seen, console)
         _compare(seen, source, request.given, console)
         return 0
@@ -71,7 +71,8 @@ def plan(arguments: list[str]) -> int:
         for note in rates.notes:
             console.print(f"note: {note}", highlight=False)
         planned = make_plan(settings, overlaid(rates.measured, request.given))
-    show(planned, settings, console, rates, source)
+    measured = set(rates.measured) - changed(request.given).keys() if rates else set()
+    show(planned, settings, console, measured, source)
     refuse_what_cannot_fit(planned, settings, psutil.virtual_memory().total)
     console.print("It fits, by this arithmetic.")
     return 0
@@ -87,7 +88,7 @@ def _request(arguments: Sequence[str]) -> Request:
             rest.append(word)
             continue
         folder = value if separator else next(words, "")
-        if not folder or (not separator and (folder.startswith("-") or "=" in folder)):
+        if not folder or (not separator and (folder.startswith("-") or ("=" in folder and not Path(folder).is_dir()))):
             raise ConfigError(f"{flag}: wants the folder of a run, such as {flag} outputs/miniature")
         if flag in folders:
             raise ConfigError(f"{flag}: is given twice; give one run")
@@ -124,7 +125,7 @@ def _compare(run: Observed, source: Observed | None, given: Assumptions, console
             console.print(f"note: {note}", highlight=False)
         plans[f"by {source.folder.name}"] = make_plan(run.settings, overlaid(rates.measured, given))
     for title, lines in (
-        ("seconds of an iteration: planned by arithmetic, and seen", reality.seconds),
+        ("seconds of an iteration: planned, and seen", reality.seconds),
         ("memory of the largest worker, GiB: planned, and seen", reality.memory),
     ):
         table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
@@ -148,10 +149,10 @@ def show(
     planned: Plan,
     settings: Settings,
     console: Console,
-    rates: Calibration | None = None,
+    measured: Collection[str] = (),
     source: Observed | None = None,
 ) -> None:
-    """Models, memory, disk, tokens and time, assumptions; `rates` were measured in `source`."""
+    """Models, memory, disk, tokens and time, assumptions, of which those `measured` are of `source`."""
     shape = planned.policy
     console.print(
         f"policy {shape.name}: {num_parameters(shape) / 1e9:.3f} B parameters ({shape.source})", highlight=False
@@ -175,7 +176,7 @@ def show(
     )
     console.print(_disk_table(planned))
     console.print(_time_table(planned, settings))
-    console.print(_assumptions_table(planned, settings, set(rates.measured) if rates else set(), source))
+    console.print(_assumptions_table(planned, settings, measured, source))
 
 
 def _memory_table(planned: Plan, settings: Settings) -> Table:
@@ -233,7 +234,7 @@ def _time_table(planned: Plan, settings: Settings) -> Table:
     return table
 
 
-def _assumptions_table(planned: Plan, settings: Settings, measured: set[str], source: Observed | None) -> Table:
+def _assumptions_table(planned: Plan, settings: Settings, measured: Collection[str], source: Observed | None) -> Table:
     table = Table(title="assumptions (plan.NAME=VALUE changes one)", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("name", "value", "source"):
         table.add_column(heading, overflow="fold")

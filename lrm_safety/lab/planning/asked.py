@@ -29,7 +29,9 @@ def asked_for(of_run: Mapping[str, Any], overrides: Sequence[str], folders: Sequ
     config = OmegaConf.create(dict(of_run))
     assert isinstance(config, DictConfig)
     for item in items:
-        if item.key_or_group in GROUPS and isinstance(item.value(), str):
+        if item.is_sweep_override():
+            raise ConfigError(f"{item.input_line}: a plan is of one configuration; give one value")
+        if item.key_or_group in GROUPS:
             config[item.key_or_group] = _option(item, folders)
     try:
         for item in items:
@@ -42,6 +44,7 @@ def asked_for(of_run: Mapping[str, Any], overrides: Sequence[str], folders: Sequ
 
 
 def _option(item: Override, folders: Sequence[str]) -> Any:
+    """The part of a group as `train` composes it: of one option, of a list of them, or of none (`~GROUP`, `GROUP=null`)."""
     chosen = [*(one for one in NEEDED if one.partition("=")[0] != item.key_or_group), str(item.input_line)]
     hydra = TRAIN.hydra(chosen, folders)
     try:
@@ -60,8 +63,6 @@ def _set(config: DictConfig, item: Override) -> None:
             raise ConfigError(f"{item.input_line}: the run has no such key")
         del holder[name]
         return
-    if item.is_sweep_override():
-        raise ConfigError(f"{item.input_line}: a plan is of one configuration; give one value")
     if OmegaConf.select(config, key.rpartition(".")[0] or key) is None and not item.is_add():
         raise ConfigError(
             f"{key}: unknown with --from; give a key of docs/configuration.md, one of the groups {', '.join(GROUPS)}, or a whole "

@@ -117,10 +117,11 @@ def with_rates(assumed: Assumptions, rates: Mapping[str, float]) -> Assumptions:
     return replace(assumed, **rates)  # type: ignore[arg-type]
 
 
+SPEEDS = ("update_tflops", "logprobs_tflops", "reference_tflops", "reward_tflops")
 INSTEAD = {
-    "utilisation": ("update_tflops", "logprobs_tflops", "reference_tflops", "reward_tflops"),
-    "peak_tflops": ("update_tflops", "logprobs_tflops", "reference_tflops", "reward_tflops"),
-    "cpu_gflops": ("update_tflops", "logprobs_tflops", "reference_tflops", "reward_tflops"),
+    "utilisation": SPEEDS,
+    "peak_tflops": SPEEDS,
+    "cpu_gflops": SPEEDS,
     "decode_overhead_ms": ("step_ms",),
     "memory_tb_per_second": ("step_ms",),
 }

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...errors import ConfigError
 from ...modeling.shapes import ModelShape, num_parameters
+from ...schedule import needs_old_logprobs
 from ...settings import Settings
 from ...weight_sync.backends import is_colocated
 from .assumptions import Assumptions, with_rates
@@ -57,11 +58,7 @@ def calibrate(run: Observed, given: Assumptions) -> Calibration:
     notes: list[str] = []
     found |= _engines(run, policy, with_rates(base, found), notes)
     found |= _rate("logprobs", needed.logprobs, run.seconds("logprobs"), _units(settings, "policy", base))
-    if needed.logprobs and settings.trainer_waits_for_samples:
-        notes.append(
-            "the log-probs of this run were computed while engines sampled: elsewhere they take a time of their own"
-        )
-    found |= _updates(run, policy, rewards, base, notes)
+    found |= _updates(run, policy, rewards, base)
     found |= _scores(run, needed.reference, needed.reward, base, notes)
     found |= _sync(run, policy, base)
     if settings.algorithm.max_staleness:
@@ -92,6 +89,15 @@ def carried(found: Calibration, run: Observed, asked: Settings, given: Assumptio
         )
     if asked.model.dtype != here.model.dtype:
         notes.append(f"model.dtype={asked.model.dtype}: the run's rates are those of {here.model.dtype}")
+    if here.trainer_waits_for_samples and not asked.trainer_waits_for_samples:
+        rates.pop("logprobs_tflops", None)
+        if "update_tflops" in rates:
+            rates["logprobs_tflops"] = rates["update_tflops"]
+        if needs_old_logprobs(asked.algorithm, asked.algorithm.num_responses // asked.algorithm.mini_batch_size):
+            notes.append(
+                "the run computed log-probs while engines sampled, which leaves no speed of theirs: here they have a time of their "
+                "own, at the speed of updates"
+            )
     theirs, own = (
         shapes(asked, given)[0],
         shapes(here, Assumptions() if asked.model.path != here.model.path else given)[0],
@@ -240,7 +246,7 @@ def _engines(run: Observed, policy: ModelShape, base: Assumptions, notes: list[s
 
 
 def _updates(
-    run: Observed, policy: ModelShape, rewards: Mapping[str, ModelShape], base: Assumptions, notes: list[str]
+    run: Observed, policy: ModelShape, rewards: Mapping[str, ModelShape], base: Assumptions
 ) -> dict[str, float]:
     """Operations per second of the updates, with what each takes beside where records tell the two apart."""
     settings, units = run.settings, _units(run.settings, "policy", base)
@@ -344,8 +350,8 @@ def _sync(run: Observed, policy: ModelShape, base: Assumptions) -> dict[str, flo
     if not (is_colocated(run.settings.cluster) and run.settings.cluster.device == "cuda"):
         return {"sync_gib_per_second": size / (seen * GIB)}
     # The optimiser's way off the GPU and back is in the same seconds: both are as many times slower or faster than assumed.
-    adapters_or_all = memory_of(run.settings, policy, {}, base)["policy"].offloaded
-    exchange = 2 * adapters_or_all / (base.host_copy_gib_per_second * GIB)
+    offloaded = memory_of(run.settings, policy, {}, base)["policy"].offloaded
+    exchange = 2 * offloaded / (base.host_copy_gib_per_second * GIB)
     factor = (planned + exchange) / seen
     return {
         "sync_gib_per_second": base.sync_gib_per_second * factor,

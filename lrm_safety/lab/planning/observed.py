@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...errors import ConfigError
 from ...files import read_json_lines
@@ -51,35 +52,32 @@ class Observed:
         """All phases of an iteration."""
         return math.fsum(self.seconds(phase) for phase in PHASES)
 
-    @property
-    def is_finished(self) -> bool:
-        return self.updates >= self.settings.schedule.max_updates
 
-
-def observe(folder: Path) -> Observed:
-    """Read a run's folder; raises ConfigError, or DataError for a torn file, where it is none that a plan can be made from."""
+def observe(folder: Path, flag: str = "--from") -> Observed:
+    """Read a run's folder, which `flag` names; raises ConfigError, or DataError for a torn file, where it is none that a plan can
+    be made from."""
     if not folder.is_dir():
-        raise ConfigError(f"--from {folder}: is no folder; name that of a run of `lrm-safety train`")
+        raise ConfigError(f"{flag} {folder}: is no folder; name that of a run of `lrm-safety train`")
     config = read_config(folder)
     if not config:
-        raise ConfigError(f"--from {folder}: has no config.yaml; name the folder of a run of `lrm-safety train`")
+        raise ConfigError(f"{flag} {folder}: has no config.yaml; name the folder of a run of `lrm-safety train`")
     if is_reward_training(folder) or not config.keys() >= {"algorithm", "reward", "rollout", "schedule", "cluster"}:
         kind = "sft" if "sft" in config else "evaluate" if "evaluation" in config else "another command"
         raise ConfigError(
-            f"--from {folder}: is a folder of {kind if ' ' in kind else f'`lrm-safety {kind}`'}, and the planner plans "
+            f"{flag} {folder}: is a folder of {kind if ' ' in kind else f'`lrm-safety {kind}`'}, and the planner plans "
             "`lrm-safety train`; name the folder of such a run"
         )
     try:
-        settings = TRAIN.checked(config)
+        settings = TRAIN.checked(_as_it_ran(config))
     except ConfigError as error:
-        raise ConfigError(f"--from {folder}: config.yaml: {error}") from error
+        raise ConfigError(f"{flag} {folder}: config.yaml: {error}") from error
     if not (folder / "metrics.jsonl").is_file():
-        raise ConfigError(f"--from {folder}: has no metrics.jsonl; let the run do some updates first")
+        raise ConfigError(f"{flag} {folder}: has no metrics.jsonl; let the run do some updates first")
     series = read_series(folder / "metrics.jsonl")
     records = _iterations(series)
     if not records:
         raise ConfigError(
-            f"--from {folder}: metrics.jsonl has no whole iteration yet (no record with time/generate_seconds and "
+            f"{flag} {folder}: metrics.jsonl has no whole iteration yet (no record with time/generate_seconds and "
             "response/length_mean); let the run do some updates first"
         )
     return Observed(
@@ -92,6 +90,15 @@ def observe(folder: Path) -> Observed:
         _prompt_tokens(folder),
         _peaks(series, "cuda_peak" if settings.cluster.device == "cuda" else "rss_peak"),
     )
+
+
+def _as_it_ran(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration of a run of an earlier version, whose syncs brought LoRA merged into all weights, with the key for it."""
+    trainer = config.get("trainer") or {}
+    lora = trainer.get("lora") or {}
+    if not lora.get("rank") or "sync" in lora:
+        return config
+    return {**config, "trainer": {**trainer, "lora": {**lora, "sync": "merged"}}}
 
 
 def _iterations(series: Series) -> list[dict[str, float]]:

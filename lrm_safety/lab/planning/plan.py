@@ -183,7 +183,12 @@ def refuse_what_cannot_fit(planned: Plan, settings: Settings, machine_bytes: int
     host = sum(on_host.values())
     if assumed.host_memory_gib is not None and host > assumed.host_memory_gib * GIB:
         largest = max(on_host, key=on_host.__getitem__)
-        if settings.trainer.offload_optimizer:
+        if largest == "rollout":
+            key = f"trainer.lora.sync={settings.trainer.lora.sync}"
+            mend = (
+                "engines that sleep keep their weights there; set it to merged, or take groups apart (cluster.colocate)"
+            )
+        elif settings.trainer.offload_optimizer:
             key, mend = "trainer.offload_optimizer", "use more nodes (cluster.policy.num_workers) or switch it off"
         else:
             key, mend = "cluster.colocate", "the policy's optimiser moves there for the engines; take groups apart"

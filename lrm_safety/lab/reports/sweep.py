@@ -180,7 +180,7 @@ def compare(runs: Sequence[TrainingRun]) -> Comparison:
         whole: dict[int, TrainingRun] = {}
         for run in groups[identity]:
             if run.updates < furthest or not run.updates:
-                left_out.append(f"{run.folder}: {stopped(run, furthest)}")
+                left_out.append(f"{run.folder}: {stopped(run, run.planned_updates or furthest)}")
             elif (same := whole.setdefault(_seed(run), run)) is not run:
                 left_out.append(f"{run.folder}: repeats seed {_seed(run)} of {same.folder}")
         if whole:

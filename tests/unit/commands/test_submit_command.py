@@ -39,6 +39,9 @@ def test_what_a_job_would_refuse_is_refused_before_it_is_sent(
         ["train", "experiment=miniature", "model.family=only_on_the_nodes:FAMILY"],
         ["train", "experiment=miniature", "run.name=mine"],  # below LRM_SAFETY_RUNS, which the nodes may have
         ["train", "experiment=miniature", "run.directory=outputs/mine", "--cfg", "job"],
+        ["train", "--config-dir", "/only/on/the/nodes", "experiment=mine"],
+        ["train", "hydra.searchpath=[file:///only/on/the/nodes]", "experiment=mine"],
+        ["train", "experiment=miniature", "algorithm.baseline=installed_on_the_nodes"],
         ["train", "trainer.warmth=1", "--help"],
         ["export", "/runs/mine"],
     ],
@@ -53,6 +56,37 @@ def test_what_only_the_nodes_know_is_left_to_them(
     monkeypatch.setattr(commands, "connect", reached)
     with pytest.raises(ClusterError, match="was asked"):
         commands.submit(["--", *words])
+
+
+@pytest.mark.parametrize(
+    ("here", "options"),
+    [
+        ("/only/on/the/nodes", []),
+        (None, ["--env", "LRM_SAFETY_CONF=/only/on/the/nodes"]),
+        ("conf", ["--env", "LRM_SAFETY_CONF=/"]),
+    ],
+)
+def test_what_other_folders_of_configuration_hold_is_left_to_the_job(
+    repository_root: Path, monkeypatch: pytest.MonkeyPatch, here: str | None, options: list[str]
+) -> None:
+    def reached(address: str | None) -> None:
+        raise ClusterError("was asked")
+
+    monkeypatch.chdir(repository_root)
+    monkeypatch.setattr(commands, "connect", reached)
+    if here is not None:
+        monkeypatch.setenv("LRM_SAFETY_CONF", here)
+    with pytest.raises(ClusterError, match="was asked"):
+        commands.submit([*options, "--", "train", "experiment=mine"])
+
+
+def test_the_users_groups_that_are_here_are_read_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LRM_SAFETY_CONF", "mine")
+    job = plan_job("train", [], {"LRM_SAFETY_CONF": "mine"}, tmp_path)
+    with pytest.raises(ConfigError, match=r"no file conf/experiment/absent\.yaml"):
+        commands._refuse_early("train", ["experiment=absent"], job)
 
 
 def test_other_code_that_is_sent_judges_its_own_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

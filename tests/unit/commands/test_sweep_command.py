@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from hydra_plugins.lrm_safety_launchers import LocalProcessesLauncher
+from hydra_plugins.lrm_safety_launchers import LocalProcessesLauncher, RayJobsLauncher
 from lrm_safety.cli import main
-from lrm_safety.commands.launch import _quoted, once
+from lrm_safety.commands.launch import Task, _quoted, once
 from lrm_safety.commands.sweep import _named_as_here, needs_of, shared_by_all
 from lrm_safety.errors import ConfigError
 from lrm_safety.launching import plan_job
-from lrm_safety.settings.compose import compose_settings, parsed
+from lrm_safety.settings.compose import TRAIN, compose_settings, parsed
 from lrm_safety.sweeping import Point
 
 
@@ -82,6 +82,15 @@ def test_a_refusal_removes_the_record_only_of_a_sweep_that_did_not_begin(
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.retries=-1"):
         launcher.launch([["seed=1"]], begun)
     assert (tmp_path / "multirun.yaml").exists() == kept
+
+
+@pytest.mark.parametrize("key", ["run.directory", "hydra.sweep.dir"])
+def test_a_relative_folder_of_jobs_is_refused_by_the_key_that_named_it(key: str) -> None:
+    launcher = RayJobsLauncher()
+    launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": "outputs/mine"}}})
+    launcher.task = Task(TRAIN, lambda *_: 0, ("train", "-m", f"{key}=outputs/mine"), sweeps=True)
+    with pytest.raises(ConfigError, match=rf"^{key}=outputs/mine: is relative"):
+        launcher.place(None, [])
 
 
 def test_a_launcher_of_ones_own_does_not_hide_a_mistake(

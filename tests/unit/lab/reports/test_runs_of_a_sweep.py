@@ -11,8 +11,10 @@ from test_run_comparison import BASE, compare, made_run
 
 from lrm_safety import cli
 from lrm_safety.errors import ConfigError
+from lrm_safety.lab.reports.folders import read_run
 from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.runs import configuration_table
+from lrm_safety.lab.reports.sweep import compare as compare_runs
 from lrm_safety.lab.reports.tables import Table
 from lrm_safety.run_folder import owned
 
@@ -71,3 +73,13 @@ def test_runs_at_work_are_not_told_as_stopped(tmp_path: Path, capsys: pytest.Cap
         assert cli.main(["report", str(half), "--no-page"]) == 0
         assert "diagnosis: no failure signature" in capsys.readouterr().out
     assert "half stopped at update 2 of 4" in gather([str(half)]).notes[0], "its owner has left"
+
+
+def test_how_far_a_run_was_to_come_is_its_own(tmp_path: Path) -> None:
+    """Of two seeds one stands at 4 and one at 2 of the 6 that both are to do."""
+    made_run(tmp_path / "whole", 0, [0.1, 0.2, 0.3])
+    made_run(tmp_path / "half", 1, [0.1, 0.2])
+    runs = [read_run(tmp_path / name) for name in ("whole", "half")]
+    for run in runs:
+        run.config["schedule"]["max_updates"] = 6  # type: ignore[index]
+    assert compare_runs(runs).left_out == [f"{tmp_path / 'half'}: stopped at update 2 of 6"]
