@@ -44,7 +44,11 @@ def asked_for(of_run: Mapping[str, Any], overrides: Sequence[str], folders: Sequ
 
 
 def _option(item: Override, folders: Sequence[str]) -> Any:
-    """The part of a group as `train` composes it: of one option, of a list of them, or of none (`~GROUP`, `GROUP=null`)."""
+    """The part of a group as `train` composes it: of one option, of a list of them, or of none (`~GROUP`)."""
+    if not item.is_delete() and not isinstance(item.value(), str | list):
+        raise ConfigError(
+            f"{item.input_line}: must be an option of the group or a list of them; ~{item.key_or_group} takes none"
+        )
     chosen = [*(one for one in NEEDED if one.partition("=")[0] != item.key_or_group), str(item.input_line)]
     hydra = TRAIN.hydra(chosen, folders)
     try:
