@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
@@ -172,7 +172,8 @@ def _composes_elsewhere(given: argparse.Namespace, job: Job) -> bool:
     from ..settings.loader import FOLDERS_VARIABLE
     from .launch import own_groups
 
-    named = [str(one) for item in parsed(own_groups(given)) for one in item.value()]
+    values: list[Any] = [item.value() for item in parsed(own_groups(given))]
+    named = [str(one) for value in values for one in value]
     folders = [Path(one.removeprefix("file://")) for one in named if not one.startswith("pkg://")]
     here, there = (
         {Path(one).absolute() for one in variables.get(FOLDERS_VARIABLE, "").split(os.pathsep) if one}
