@@ -69,13 +69,13 @@ class RolloutWorker:
             from ..weight_sync.engine import register
 
             register()
-        arguments = engine_arguments(self._spec)
         if self._spec.lora is not None:
             from ..weight_sync.adapters import EngineAdapters
 
             self._adapters = EngineAdapters(self._spec.model, self._spec.lora)
         release()  # vLLM collects everything five times while it starts, seconds where the imports count
         try:
+            arguments = engine_arguments(self._spec)
             if self._adapters and (obstacle := self._adapters.obstacle(arguments)):
                 return obstacle
             self._llm = LLM(**arguments)

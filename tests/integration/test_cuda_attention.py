@@ -16,6 +16,7 @@ import pytest
 import torch
 from tiny_models import tiny_model, tiny_qwen
 from torch import Tensor
+from torch.nn.attention import varlen
 from transformers import MistralForCausalLM, PreTrainedModel, masking_utils
 
 from lrm_safety.modeling import packed_attention
@@ -23,7 +24,7 @@ from lrm_safety.modeling.packed_attention import Borders, attend_by_sequence, at
 from lrm_safety.modeling.packing import pack
 from lrm_safety.modeling.token_logprobs import TokenLogprobs
 
-REAL = packed_attention.varlen_attn
+REAL = varlen.varlen_attn
 SIGNATURE = inspect.signature(REAL)
 WINDOW = 4
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
@@ -47,7 +48,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return REAL(*arguments, **named)
 
     monkeypatch.setattr(packed_attention, "has_varlen_kernel", lambda query, value: True)
-    monkeypatch.setattr(packed_attention, "varlen_attn", call)
+    monkeypatch.setattr(varlen, "varlen_attn", call)
     # It looks into the positions, for a mask that is not made.
     monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda position_ids: None)
     return taken
@@ -103,7 +104,7 @@ def test_what_torch_documents_is_what_the_cpu_computes(name: str, monkeypatch: p
         assert attend_by_sequence(model)
         with monkeypatch.context() as patch:
             patch.setattr(packed_attention, "has_varlen_kernel", lambda query, value, kernel=kernel: kernel)
-            patch.setattr(packed_attention, "varlen_attn", as_documented)
+            patch.setattr(varlen, "varlen_attn", as_documented)
             logprobs, entropy = TokenLogprobs(model, temperature=1.0, chunk_tokens=8)(pack(PAIRS, packing=True))
             logprobs.sum().backward()
         results.append([logprobs, entropy, *(parameter.grad for parameter in model.parameters())])

@@ -94,5 +94,5 @@ def test_doctor_asks_every_node(hosts: Hosts) -> None:
     assert {node for row in stores for node in row["nodes"]} == {"node1", "node2"}
     assert {row["level"] for row in stores} == {"warn"}  # each /dev/shm has 1 GiB, of a memory of which Ray takes 30 %
     (link,) = (row["found"] for row in rows if row["name"] == "between nodes")
-    assert re.match(r"\d+\.\d [GM]bit/s in one TCP stream, .* medians of 1 pairs of 3", link), link
+    assert re.match(r"\d+\.\d [GM]bit/s in one TCP stream, .* medians of 1 pair of 3", link), link
     assert hosts[0].run(["ls", str(runs)]).returncode, "what was not there before is left behind"

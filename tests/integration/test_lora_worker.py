@@ -7,7 +7,6 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from test_policy_worker import plain_update
 from test_sft_worker import rows
 from trainer_ranks import (
     RANKS,
@@ -20,6 +19,7 @@ from trainer_ranks import (
     make_sequences,
     micro_batches_of,
     mini_batches_of,
+    plain_policy_update,
     plain_scores,
     run_updates,
 )
@@ -77,7 +77,7 @@ def test_updates_equal_one_process_with_peft_layers(ranks):
     updates = [(make_sequences(7), 3e-2), (make_sequences(1, seed=3), 1e-2), (make_sequences(5, seed=7), 1e-2)]
     results = run_updates(ranks, *(mini_batches_of(sequences, lr) for sequences, lr in updates))
     for number, (sequences, lr) in enumerate(updates):
-        loss, norm = plain_update(model, optimizer, sequences, lr, 0.0)
+        loss, norm = plain_policy_update(model, optimizer, sequences, lr, 0.0)
         assert sum(result[number].loss for result in results) == pytest.approx(loss, abs=1e-5)
         for result in results:
             assert result[number].gradient_norm == pytest.approx(norm, rel=1e-4)

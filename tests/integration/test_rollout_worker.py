@@ -17,6 +17,7 @@ from transformers import Qwen3ForCausalLM
 
 from lrm_safety.rollouts import GenerationRequest, Rollout, SamplingParameters
 from lrm_safety.settings import Settings
+from lrm_safety.workers.specs import EngineSpec
 
 STOP = (3, 5)
 SAMPLING = SamplingParameters(temperature=0.7, top_p=1.0, top_k=0, max_response_tokens=32, stop_token_ids=STOP)
@@ -87,7 +88,7 @@ def generate_twice_at_once(worker: Any, *arguments: Any) -> None:
 
 
 def start_another(worker: Any, settings: Settings) -> None:
-    type(worker)(settings, 1).start()
+    type(worker)(EngineSpec.of(settings), 1).start()
 
 
 def call(worker: Any, method: str, *arguments: Any) -> Any:

@@ -201,7 +201,7 @@ def fatal(groups: Groups, group: str, index: int, after: int) -> Any:
 
     @contextmanager
     def publish() -> Iterator[Iterator[Any]]:
-        with groups.policy._publish() as buckets:
+        with groups.policy._publish(False) as buckets:
 
             def until_death() -> Iterator[Any]:
                 yield from itertools.islice(buckets, after)

@@ -87,7 +87,7 @@ class MadeEngines:
     def finish_weight_update(self, engine: int, version: int) -> None:
         self.versions[engine] = version
 
-    def answer(self, engine: int, method: str, call: Any) -> Any:
+    def answer(self, engine: int, method: str, call: Any, seconds: float = 60.0) -> Any:
         self.on_wait()
         return call()
 

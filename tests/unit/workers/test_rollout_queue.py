@@ -36,7 +36,7 @@ class MadeVllm:
     def has_unfinished_requests(self) -> bool:
         return bool(self.open)
 
-    def add_request(self, name: str, prompt: None, length: int) -> str:
+    def add_request(self, name: str, prompt: None, length: int, lora_request: None) -> str:
         self.open[name] = length
         return f"{name}-internal"
 
