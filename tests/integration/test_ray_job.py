@@ -198,4 +198,4 @@ def test_a_job_joins_its_own_cluster_whatever_ray_started_last_on_the_machine(
     finally:
         note.write_text(before)
     port = head.address.rpartition(":")[2]
-    assert re.search(rf"1 node, 1 CPUs, 0 GPUs at [\d.]+:{port}\b", done.stdout), done.stdout
+    assert re.search(rf"1 node, 1 CPU, 0 GPUs at [\d.]+:{port}\b", done.stdout), done.stdout
