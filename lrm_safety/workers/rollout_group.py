@@ -77,24 +77,20 @@ class RolloutGroup:
         self.backend = transfer_backend(spec)
         self._takes_turns = is_colocated(spec.cluster)
         self._obstacle: str | None = None
-        self._group = self._spawn(placement, watchdog)
-        self._published: tuple[int, Publish] | None = None
-        self.replacements = HourlyBudget(spec.rollout.max_restarts)
-        self.connected = False
-
-    def _spawn(self, placement: Placement, watchdog: Watchdog | None) -> WorkerGroup:
-        spec = self._spec
-        return WorkerGroup(
+        self._group = WorkerGroup(
             "rollout",
             self.worker,
             spec.cluster.rollout.num_workers,
             placement,
             engine_environment(spec),
-            lambda index: (self._spec, index),
-            self._on_wait,
+            lambda index: (self._spec, index),  # as it is when an engine begins: `start` may give the adapters up
+            on_wait,
             watchdog,
             replaceable=True,
         )
+        self._published: tuple[int, Publish] | None = None
+        self.replacements = HourlyBudget(spec.rollout.max_restarts)
+        self.connected = False
 
     def start(self) -> None:
         """Load every engine.
