@@ -93,4 +93,5 @@ def test_the_start_speaks_sooner_than_what_comes_after_it(monkeypatch: pytest.Mo
     plain.close()
     first, *reminders, last = file.getvalue().splitlines()
     assert first == "start rollout ..." and last.startswith("update 1/10")
-    assert set(reminders) == {"start rollout: 0:00:00 so far"}
+    # On a busy machine the half second is a longer one.
+    assert reminders and all(re.fullmatch(r"start rollout: 0:00:0\d so far", line) for line in reminders)
