@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running import COMMAND_SECONDS, REPEATED, Command, Sweep, is_forked, title
@@ -25,17 +29,32 @@ def command(tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
 
 @pytest.fixture(scope="session")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
-    """A multirun of `REPEATED` over two seeds, with what was alive during it; the runs that others are compared with."""
-    folder = tmp_path_factory.mktemp("sweep")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A multirun of `REPEATED` over two seeds, with what was alive during it; the runs that others are compared with.
+
+    Of all processes of pytest-xdist the first that needs it makes it, the others wait and read it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "sweep"
+    folder.mkdir(exist_ok=True)
+    told = folder / "told.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not told.exists():
+            told.write_text(json.dumps(_made(folder)), encoding="utf-8")
+    return Sweep(folder / "runs", **json.loads(told.read_text(encoding="utf-8")))
+
+
+def _made(folder: Path) -> dict[str, Any]:
+    """Make the multirun; its exit status, what it printed, and (pid, title) of its children at each look."""
     started = Command(folder, ["train", "-m", *REPEATED, "seed=0,1", "run.directory=runs"])
-    sightings: list[set[tuple[int, str]]] = []
+    sightings: list[list[tuple[int, str]]] = []
     deadline = time.monotonic() + 2 * COMMAND_SECONDS
     try:
         while started.process.poll() is None and time.monotonic() < deadline:
-            sightings.append({(child.pid, title(child)) for child in started.children() if not is_forked(child)})
+            sightings.append([(child.pid, title(child)) for child in started.children() if not is_forked(child)])
             time.sleep(0.5)
-        yield Sweep(folder / "runs", started, started.wait(1), sightings)
+        return {"status": started.wait(1), "output": started.output, "sightings": sightings}
     finally:
         started.close()
 
@@ -43,5 +62,5 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
 @pytest.fixture(scope="session")
 def uninterrupted(sweep: Sweep) -> Path:
     """Folder of a finished run of `REPEATED` with seed 0."""
-    assert sweep.status == 0, sweep.command.output
+    assert sweep.status == 0, sweep.output
     return sweep.run(0)

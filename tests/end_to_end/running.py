@@ -145,8 +145,9 @@ class Command:
 class Sweep:
     """A finished multirun."""
 
-    def __init__(self, directory: Path, command: Command, status: int, sightings: list[set[tuple[int, str]]]) -> None:
-        self.directory, self.command, self.status, self.sightings = directory, command, status, sightings
+    def __init__(self, directory: Path, status: int, output: str, sightings: list[list[tuple[int, str]]]) -> None:
+        self.directory, self.status, self.output = directory, status, output
+        self.sightings = [{(pid, name) for pid, name in one} for one in sightings]
 
     def run(self, seed: int) -> Path:
         """The folder of one of its runs."""

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(900)
 
 
 def test_a_sweep_is_as_many_runs_one_after_the_other(sweep: Sweep) -> None:
-    assert sweep.status == 0, sweep.command.output
+    assert sweep.status == 0, sweep.output
     runs = [sweep.run(0), sweep.run(1)]
     assert sorted(sweep.directory.glob("seed-*")) == runs
     for seed, run in enumerate(runs):
