@@ -69,7 +69,7 @@ study: setup ## base, SFT and RL of the miniature over five seeds, and a report 
 	@$(BIN)/lrm-safety study
 
 test: setup ## every test: unit, integration, end to end
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-unit: setup ## the fast tests only
 	@$(BIN)/python -m pytest tests/unit -n 2
