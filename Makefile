@@ -68,6 +68,7 @@ demo: setup ## align the miniature model on this machine and show before and aft
 study: setup ## base, SFT and RL of the miniature over five seeds, and a report (about half an hour)
 	@$(BIN)/lrm-safety study
 
+# In the order of their folders: files of one long test come first, and none of them is left alone at the end.
 test: setup ## every test: unit, integration, end to end
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
