@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import asynchronous
 from benchmarks.__main__ import FIGURES, measured, parse
 from benchmarks.controller import controller_fraction
 from benchmarks.evaluation import log_normal_lengths
@@ -260,3 +261,35 @@ def test_sizes_are_configurations_of_the_miniature(size):
     settings = compose_settings(size.overrides(Path("lrm_safety/miniature/assets/policy").absolute()))[0]
     assert settings.algorithm.num_responses == size.batch == settings.algorithm.mini_batch_size
     assert settings.cluster.rollout.num_workers == size.engines
+
+
+def test_asynchronous_runs_are_compared_seed_by_seed():
+    # One seed is slow on both sides: what a staleness of one saves is 1.0 of it each time, with no spread.
+    seconds = {(0, 1): 3.0, (0, 2): 9.0, (1, 1): 2.0, (1, 2): 8.0}
+    outcomes = [
+        asynchronous.Outcome(asynchronous.Case("slowed", k, seed), seconds_an_update=value, reward=0.5, kl=0.1, age=k)
+        for (k, seed), value in seconds.items()
+    ]
+    # Student's quantile of one degree of freedom, 12.706, times the standard error of 3 and 9, which is 3.
+    wide = "[-32.119, 44.119]"
+    assert list(asynchronous.rows(outcomes)) == [
+        ("slowed", "0", "2", f"6.000 {wide}", "0.500 [0.500, 0.500]", "0.100 [0.100, 0.100]", "0.000 [0.000, 0.000]"),
+        (
+            "slowed",
+            "1",
+            "2",
+            "5.000 [-33.119, 43.119]",
+            "0.500 [0.500, 0.500]",
+            "0.100 [0.100, 0.100]",
+            "1.000 [1.000, 1.000]",
+        ),
+        ("slowed", "difference", "2", "-1.000 [-1.000, -1.000]", *["0.000 [0.000, 0.000]"] * 2, "1.000 [1.000, 1.000]"),
+    ]
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1:6379"])
+def test_asynchronous_cases_are_configurations_of_the_miniature(address):
+    settings, _ = compose_settings(asynchronous.overrides(asynchronous.Case("slowed", 1, 7), 24, address))
+    assert settings.algorithm.max_staleness == 1 and settings.seed == 7 and settings.schedule.max_updates == 48
+    assert settings.algorithm.rollout_batch_size == 2 * settings.algorithm.mini_batch_size
+    assert settings.cluster.address == address
