@@ -11,8 +11,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from lrm_safety.lab.reports.folders import read_series
 from lrm_safety.preparation import PreparedRun
 from lrm_safety.settings.compose import compose_settings
 
@@ -160,6 +162,22 @@ def trl_ratio(model: str) -> Callable[[Context], Measurement]:
 def limit_ratio(model: str) -> Callable[[Context], Measurement]:
     """Tokens/s of ours / of bare vLLM and torch one after the other."""
     return lambda context: _measurement(context, model, "bare")
+
+
+def sync_fraction(model: str) -> Callable[[Context], Measurement]:
+    """Share of an iteration of that comparison in which weights go to the engine, version and probe checked: median of rounds."""
+
+    def fraction(context: Context) -> Measurement:
+        _side_by_side(context, model)
+        series = read_series(context.directory / "peers" / model / "metrics.jsonl")
+        rounds = context.rounds_of(model)
+        sync, whole = (
+            [seconds for _, seconds in series[f"time/{phase}_seconds"][-rounds:]] for phase in ("sync", "iteration")
+        )
+        fractions = [one / of for one, of in zip(sync, whole, strict=True)]
+        return Measurement(median(fractions), {"fractions": fractions, "seconds": sync})
+
+    return fraction
 
 
 def _measurement(context: Context, model: str, other: str) -> Measurement:

@@ -131,6 +131,11 @@ class Recorder:
         if self._wandb and self._unshown:
             self._wandb.rollout_table(*self._unshown)
             self._unshown = None
+            self._show_phases()
+
+    def _show_phases(self) -> None:
+        assert self._wandb is not None
+        self._wandb.phases(self._file.last.get("update", 0), self._file.lines())
 
     def waiting(self, metrics: Mapping[str, float]) -> None:
         """Tell what waits at this moment to whoever watches; it belongs to no record."""
@@ -166,6 +171,7 @@ class Recorder:
         self._console.close()
         if self._wandb:
             self._show_table()
+            self._show_phases()
             self._wandb.close(exit_code)
             self._wandb = None
         if self._tensorboard:

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import wandb
 import wandb.errors
 
 from ..errors import first_line
 from ..settings.system import TrackerSettings
+from .progress import PHASES
 from .registry import GROUPS
 from .rollout_files import RolloutRow, describe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _logger = logging.getLogger(__name__)
 _STEP = "train/update"
@@ -32,6 +37,7 @@ _MAX_TABLE_ROWS = 1000
 
 OVERVIEW = "a_overview"
 """The section of the charts that matter first; W&B sorts sections by name."""
+PHASES_PICTURE = f"{OVERVIEW}/phases"
 KEY_METRICS = (
     "reward/raw_mean",
     "kl/k1",
@@ -132,6 +138,20 @@ class WandbView:
             lambda run: run.log({name: wandb.Table(columns=columns, data=data, allow_mixed_types=True), **step}),
         )
 
+    def phases(self, update: int, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Log a picture of where the time of each iteration went, of the records of metrics.jsonl; nothing without phases.
+
+        W&B's own charts draw metrics side by side, not on one another.
+        """
+        if self._run is None or (figure := stacked_phases(lines)) is None:
+            return
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        canvas = FigureCanvasAgg(figure)  # W&B itself would draw with pyplot, whose figures stay open
+        canvas.draw()
+        picture = np.asarray(canvas.buffer_rgba())
+        self._call("log a picture", lambda run: run.log({PHASES_PICTURE: wandb.Image(picture), _STEP: update}))
+
     def summary(self, figures: Mapping[str, float | int | str | None]) -> None:
         """Set figures of a command that has no curve."""
         self._call("log a summary", lambda run: run.summary.update(dict(figures)))
@@ -216,6 +236,24 @@ class WandbView:
             # end it once more when the interpreter exits, and print a traceback.
             with suppress(Exception):
                 wandb.teardown()
+
+
+def stacked_phases(lines: Iterable[Mapping[str, Any]]) -> Figure | None:
+    """Seconds of an iteration by phase over updates, on one another; None where fewer than two records tell of any."""
+    records = [line for line in lines if "time/iteration_seconds" in line]
+    names = [name for name in (*PHASES, "controller") if any(f"time/{name}_seconds" in one for one in records)]
+    if len(records) < 2 or not names:
+        return None
+    # matplotlib takes a second to import, and only this needs it.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    updates = [one["update"] for one in records]
+    axes.stackplot(updates, [[one.get(f"time/{name}_seconds", 0.0) for one in records] for name in names], labels=names)
+    axes.set(xlabel="update", ylabel="seconds an iteration", xlim=(updates[0], updates[-1]))
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), reverse=True)
+    return figure
 
 
 def is_key(name: str) -> bool:

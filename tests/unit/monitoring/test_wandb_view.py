@@ -83,8 +83,9 @@ def test_an_offline_run_and_its_resume(tmp_path: Path, settings: Settings, make_
     settings.tracking.tags, settings.tracking.group, settings.tracking.notes = ["first"], "a group", "why"
     settings.run.name = "a name"
     with recorder_of(tmp_path, settings) as recorder:
-        recorder.record(1, {"kl/k1": 0.25, "reward/score/skywork/full": 3.0})
-        recorder.record(2, {"kl/k1": 0.5, "train/gradient_norm": 50.0})
+        spent = {"time/iteration_seconds": 3.0, "time/update_seconds": 2.0}
+        recorder.record(1, {"kl/k1": 0.25, "reward/score/skywork/full": 3.0, **spent})
+        recorder.record(2, {"kl/k1": 0.5, "train/gradient_norm": 50.0, **spent})
         recorder.rollout_table(2, [make_row(i, float(i)) for i in range(3)])
         state = recorder.state()
     settings.algorithm.gamma = 0.5
@@ -138,6 +139,7 @@ def test_an_offline_run_and_its_resume(tmp_path: Path, settings: Settings, make_
     )
     table = json.loads(next(first_folder.glob("files/media/table/*.json")).read_text())
     assert "response_hash" in table["columns"] and len(table["data"]) == 3
+    assert list(first_folder.glob("files/media/images/a_overview/phases_*.png"))
     # One growing table: of iterations 1, 3, 5 (every second) and 6 (the last), six of them.
     tables = [json.loads(path.read_text()) for path in second_folder.glob("files/media/table/*.json")]
     table = max(tables, key=lambda one: len(one["data"]))
@@ -247,3 +249,22 @@ def test_disabled_does_not_even_import_wandb(tmp_path: Path) -> None:
         "assert 'wandb' not in sys.modules and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_phases_lie_on_one_another() -> None:
+    from lrm_safety.monitoring.wandb_view import stacked_phases
+
+    lines = [
+        {"update": 0, "evaluation/safety": 0.5},
+        {"update": 2, "time/iteration_seconds": 4.0, "time/generate_seconds": 1.0, "time/update_seconds": 2.0},
+        {"update": 4, "time/iteration_seconds": 9.0, "time/generate_seconds": 3.0, "time/controller_seconds": 1.0},
+    ]
+    figure = stacked_phases(lines)
+    assert figure is not None
+    (axes,) = figure.axes
+    tops = [[float(area.get_paths()[0].vertices[:, 1].max()), area.get_label()] for area in axes.collections]
+    # Of each phase the highest upper edge: of the update 1 + 2 at update 2 and 3 + 0 at 4, of the controller 3 + 0 + 1.
+    assert tops == [[3.0, "generate"], [3.0, "update"], [4.0, "controller"]]
+    assert axes.get_xlim() == (2, 4)
+    assert stacked_phases(lines[:2]) is None, "one record makes no curve"
+    assert stacked_phases([{"update": update, "sft/loss": 1.0} for update in range(3)]) is None
