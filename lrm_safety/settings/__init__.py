@@ -64,8 +64,13 @@ class Settings(Whole):
 
     @property
     def trainer_waits_for_samples(self) -> bool:
-        """Whether the trainer has nothing to do while responses are sampled, and devices of its own to do it on."""
-        return not self.algorithm.max_staleness and not any("policy" in shared for shared in self.cluster.colocate)
+        """Whether the trainer has nothing to do while responses are sampled, and devices of its own to do it on.
+
+        A chunk has to hold a row for every rank: with fewer, all would gather every weight to score what a few of them read.
+        """
+        rows = self.cluster.policy.num_workers // self.trainer.sequence_parallel_size
+        is_free = not self.algorithm.max_staleness and not any("policy" in shared for shared in self.cluster.colocate)
+        return is_free and self.rollout.stream_chunk_size >= rows
 
 
 @dataclass

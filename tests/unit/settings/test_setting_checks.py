@@ -332,7 +332,7 @@ BROKEN = {
     ),
     "negative seed": (["seed=-1"], ["seed=-1", "at least 0"]),
     "engines that take the trainer's GPU": (
-        ["cluster=node_8gpu_colocated", "rollout=vllm"],
+        ["cluster=node_8gpu_colocated", "rollout=vllm_colocated"],
         ["rollout.gpu_memory_utilization=0.85", "rollout=vllm_colocated"],
     ),
     "two NCCL ranks on one GPU": (
@@ -446,3 +446,20 @@ def test_the_horizon_is_refused_exactly_where_the_controller_would_refuse_its_fi
     with pytest.raises(ValueError, match="fifth"):
         AdaptiveKL(0.02, target=6.0, horizon=12).update(6.0, 64)
     AdaptiveKL(0.02, target=6.0, horizon=13).update(6.0, 64)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "waits"),
+    [
+        ((), True),
+        (("cluster.policy.num_workers=17", "rollout.stream_chunk_size=16"), False),
+        (("cluster.policy.num_workers=32", "trainer.sequence_parallel_size=2", "rollout.stream_chunk_size=16"), True),
+        (("algorithm.max_staleness=1",), False),
+        (("cluster=node_8gpu_colocated", "rollout=vllm_colocated"), False),
+        (CUDA, True),
+    ],
+)
+def test_a_trainer_scores_what_is_sampled_where_it_has_nothing_else_to_do(
+    overrides: tuple[str, ...], waits: bool
+) -> None:
+    assert changed(list(overrides)).trainer_waits_for_samples is waits
