@@ -24,6 +24,10 @@ MOST_BARS = 45
 """More are drawn as dots, one line a group: a page of bars is not read."""
 MOST_COLUMNS = 40
 """Of a stacked timeline; more updates are drawn as means of neighbours."""
+TITLE_COLUMNS, LEGEND_COLUMNS = 46, 44
+"""Characters of a line."""
+LEGEND_LINES, LINE_INCHES = 3, 0.19
+"""Lines of a legend that every figure has room for, and the height of each further one."""
 FEW_POINTS = 14
 """Up to so many points of a curve are each shown; more are smoothed."""
 
@@ -217,7 +221,8 @@ def along_trace(tenths: Mapping[str, Sequence[Combined | None]], looks: Looks, *
 
 
 def _axes(height: float, title: str) -> tuple[Figure, Axes]:
-    figure, axes = plt.subplots(figsize=(WIDTH, height), layout="constrained")
+    title = _wrapped(title, TITLE_COLUMNS)
+    figure, axes = plt.subplots(figsize=(WIDTH, height + LINE_INCHES * title.count("\n")), layout="constrained")
     if title:
         figure.suptitle(title)
     return figure, axes
@@ -289,11 +294,20 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def _legend(axes: Axes) -> None:
-    """Above the axes, in as many columns as the names leave room for; one name alone says nothing."""
-    names = axes.get_legend_handles_labels()[1]
+    """Above the axes, in as many columns as the names leave room for; one name alone says nothing.
+
+    More lines than LEGEND_LINES make the figure taller: what is drawn keeps its height."""
+    handles, names = axes.get_legend_handles_labels()
     if len(names) > 1 or any("," in name for name in names):
         columns = max(1, min(len(names), 44 // (max(map(len, names)) + 6)))
+        labels = [_wrapped(name, LEGEND_COLUMNS) for name in names]
+        lines = sum(label.count("\n") + 1 for label in labels) / columns
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        figure.set_figheight(figure.get_figheight() + LINE_INCHES * max(0.0, lines - LEGEND_LINES))
         axes.legend(
+            handles,
+            labels,
             loc="lower center",
             bbox_to_anchor=(0.5, 1.0),
             ncols=columns,

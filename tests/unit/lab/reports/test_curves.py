@@ -10,7 +10,8 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from lrm_safety.lab.reports.figures import TRAINING_PANELS, draw_evaluation, draw_training
+from lrm_safety.lab.reports.figures import TRAINING_PANELS, curves, draw_evaluation, draw_training, stacked
+from lrm_safety.lab.reports.style import looks_of, publish
 from lrm_safety.monitoring.registry import find
 
 EVALUATION = {
@@ -97,3 +98,29 @@ def test_panels_name_declared_metrics() -> None:
     for names in TRAINING_PANELS.values():
         for name in names:
             assert find(name).name == name
+
+
+@pytest.mark.filterwarnings("error:constrained_layout not applied")
+def test_long_names_leave_the_axes_their_room(tmp_path: Path, drawn: list[Figure]) -> None:
+    """Those of a sweep over models hold paths: beside them a curve had no width left."""
+    names = [f"miniature model.name=m{i} model.path=/shared/models/{'a_long_folder/' * 5}weights" for i in range(6)]
+    looks = looks_of(names)
+    points = [(0, 1.0), (1, 2.0)]
+    publish(
+        lambda: curves({name: [points, points] for name in names}, looks, title=names[0], y_label="y"), tmp_path, "a"
+    )
+    publish(
+        lambda: curves({"short": [points], "other": [points]}, looks_of(["short", "other"]), title="t", y_label="y"),
+        tmp_path,
+        "b",
+    )
+    publish(
+        lambda: stacked({"update": points}, looks_of(["update"]), title=f"Time: {names[0]}", y_label="y"), tmp_path, "c"
+    )
+    for figure in drawn:
+        width, height = figure.get_size_inches() * figure.axes[0].get_position().bounds[2:]
+        assert width > 3 and height > 1.2
+    legend = drawn[0].axes[0].get_legend()
+    assert legend is not None
+    told = ["".join(text.get_text().split()) for text in legend.get_texts()]
+    assert told == ["".join(f"{name}, mean of 2".split()) for name in names], "nothing of a name is left out"
