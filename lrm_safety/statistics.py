@@ -185,18 +185,24 @@ def effective_size(per_question: ArrayLike, clusters: Sequence[Hashable] | None 
 # Means of runs, of benchmarks
 
 
-def over_runs(values: Sequence[float], *, share: bool = False) -> tuple[float, float | None, float | None]:
+def over_runs(
+    values: Sequence[float], *, share: bool = False, positive: bool = False
+) -> tuple[float, float | None, float | None]:
     """Mean of runs and Student's 95% interval of it; no interval of one run.
 
     `share`: the values are shares (as for `estimate`: one outside 0..1 is none), and the interval must not leave 0..1. It is
     Student's on the logit scale, the standard error carried over by the delta method (`svyciprop(method="logit")` of R's
     survey; Korn and Graubard 1998): logit(mean) -+ t s / (mean (1 - mean)), taken back. Of values that are all 0 or all 1
     it has no width.
+
+    `positive`: the values are amounts, as seconds and tokens are, below 0 of which nothing lies: the interval is cut off there.
     """
     mean = _mean(flat(values))
     if len(values) < 2:
         return mean, None, None
     half = _quantile(len(values) - 1) * float(scipy.stats.sem(values))
+    if positive:
+        return mean, max(0.0, mean - half), mean + half
     if not share or min(values) < 0 or max(values) > 1:
         return mean, mean - half, mean + half
     spread = mean * (1 - mean)

@@ -269,6 +269,14 @@ def test_interval_of_shares_over_runs_by_hand():
     assert over_runs([0.5, 1.5], share=True) == over_runs([0.5, 1.5]), "what lies outside 0..1 is no share"
 
 
+def test_interval_of_amounts_over_runs_ends_at_nothing():
+    # mean 4, standard error sqrt(8 / 2) = 2, t of 1 degree 12.7062047
+    assert over_runs([2.0, 6.0], positive=True) == pytest.approx((4.0, 0.0, 4 + 2 * 12.7062047))
+    assert over_runs([2.0, 6.0])[1] < 0, "Student's own leaves the range here"
+    assert over_runs([3.0, 3.1], positive=True) == over_runs([3.0, 3.1])
+    assert over_runs([3.0], positive=True) == (3.0, None, None)
+
+
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6))
 def test_interval_of_shares_over_runs_stays_in_their_range(values):
     mean, low, high = over_runs(values, share=True)

@@ -31,6 +31,8 @@ SETTLED = {
     "sft/loss": "loss",
 }
 """Metrics of which the median of the last records is shown, with their headings."""
+AMOUNTS = ("KL, nats/token", "response tokens", "trace tokens", "loss", "held-out loss", "seconds")
+"""Headings of what is never below 0."""
 Interval = tuple[float, float | None, float | None]
 """Value, low, high."""
 HOW = (
@@ -129,7 +131,7 @@ def intervals(figures: Sequence[Mapping[str, float]], runs: Sequence[TrainingRun
     return {
         name: over_questions(of[0][1].series, name, of[0][0])
         if len(of) == 1
-        else over_runs([value for value, _ in of], share=_is_share(name, of[0][1]))
+        else over_runs([value for value, _ in of], share=_is_share(name, of[0][1]), positive=name in AMOUNTS)
         for name, of in found.items()
     }
 

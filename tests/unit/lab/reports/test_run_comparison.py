@@ -124,7 +124,8 @@ def test_every_column_of_shares_has_an_interval_within_0_and_1(tmp_path: Path) -
     log_odds, half = math.log(0.305 / 0.695), 12.7062047 * 0.295 / (0.305 * 0.695)
     ends = [1 / (1 + math.exp(-(log_odds + sign * half))) for sign in (-1, 1)]
     assert cells["refusals"] == pytest.approx((0.305, *ends)) and 0 <= ends[0] < ends[1] <= 1
-    assert cells["KL, nats/token"][1] == pytest.approx(0.305 - 12.7062047 * 0.295), "nats are no share"
+    kl = cells["KL, nats/token"]
+    assert kl == pytest.approx((0.305, 0.0, 0.305 + 12.7062047 * 0.295)), "nats are no share, and not below 0"
 
 
 def test_seeds_that_agree_have_a_dash_for_an_interval_and_the_caption_says_why(tmp_path: Path) -> None:
