@@ -14,6 +14,7 @@ from rich.console import Console
 from ..files import amount
 from ..monitoring.progress import START_SILENCE_SECONDS, waiting
 from ..workers.cluster_survey import SHARED, Survey, survey
+from ..workers.every_node import NO_ANSWER
 from ..workers.links import Link
 from ..workers.preflight import listed
 from ..workers.shared_reward import DESCRIBE_SECONDS, how_to_end
@@ -98,9 +99,10 @@ def token_row(wanted: bool) -> NodesRow:
 def silent_rows(silent: Mapping[str, str]) -> Iterator[NodesRow]:
     """Nodes on which nothing of ours could be called."""
     for node, why in silent.items():
-        yield NodesRow(
-            "lrm_safety", f"cannot be called: {why}", "fail", "install the same packages on every node", (node,)
-        )
+        mend = "install the same packages on every node"
+        if why.startswith(NO_ANSWER):  # its process lives: it may still import
+            mend = "see what keeps it busy (`top` there; Ray's workers have the lowest priority), then ask again"
+        yield NodesRow("lrm_safety", f"cannot be called: {why}", "fail", mend, (node,))
 
 
 def store_row(store_bytes: int, shm_bytes: int) -> Row:

@@ -13,6 +13,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..errors import first_line
 
+NO_ANSWER = "no answer came within"
+"""How the reason of a node begins that said nothing in time."""
 _MISSING_MODULE = re.compile(r"No module named '([\w.]+)'")
 
 
@@ -61,7 +63,7 @@ class EveryNode:
         while waiting:
             left = deadline - time.monotonic()
             if left <= 0:
-                failures |= {asked[reference]: f"no answer came within {seconds:g} s" for reference in waiting}
+                failures |= {asked[reference]: f"{NO_ANSWER} {seconds:g} s" for reference in waiting}
                 break
             ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=min(1.0, left))
             for reference in ready:
