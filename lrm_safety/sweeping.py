@@ -300,7 +300,7 @@ def _answer(
     choices: tuple[Answer, ...] = ("continue", "leave", "stop") if may_continue else ("leave", "stop")
     goes_on = "c goes on with the sweep, " * may_continue
     meanings = f"{goes_on}l leaves them running, s stops them (they save first)"
-    tell(f"{len(running)} points run: {meanings}")
+    tell(f"points that run: {len(running)}; {meanings}")
     prompt = "c, l or s? " if may_continue else "l or s? "
     try:
         while True:

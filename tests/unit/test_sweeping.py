@@ -163,10 +163,10 @@ def test_an_interrupt_by_accident_costs_nothing(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(StopRequested):
         run_points(made, Twice(2, {}), retries=0, say=told.append)
     assert [point.state for point in made] == ["done", "done", "done", "left running", "done"]
-    assert sum("points run: c goes on with the sweep" in line for line in told) == 2, (
+    meanings = "c goes on with the sweep, l leaves them running, s stops them (they save first)"
+    assert sum(line.endswith(meanings) and "points that run: " in line for line in told) == 2, (
         "went on after the first, ended with the second"
     )
-    meanings = "c goes on with the sweep, l leaves them running, s stops them (they save first)"
     assert sum(line.endswith(f"go on is none of them: {meanings}") for line in told) == 1
     assert told[-1] == "[4/5] d runs on; follow it: follow d; stop it: end d"
 

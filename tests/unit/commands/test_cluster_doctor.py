@@ -173,5 +173,5 @@ def test_nobody_at_the_other_end_is_a_reason() -> None:
 def test_a_node_that_says_nothing_may_be_busy_and_one_that_fails_lacks_something() -> None:
     reasons = {"busy": "no answer came within 300 s", "bare": "there is no Python module lrm_safety"}
     busy, bare = subject.silent_rows(reasons)
-    assert (busy.nodes, busy.state) == (("busy",), "fail") and "`top` there" in busy.mend
+    assert (busy.nodes, busy.level) == (("busy",), "fail") and "`top` there" in busy.mend
     assert bare.mend == "install the same packages on every node"
