@@ -220,7 +220,8 @@ class CheckpointStore:
                 _logger.warning("skipped: %s", error)
         if folders:
             raise ModelError(
-                f"{self._root}: none of its checkpoints is whole; choose another run.name to begin anew, or delete that folder"
+                f"{self._root}: none of its checkpoints is whole; choose another run.name or run.directory to begin anew, "
+                "or delete that folder"
             )
         return None
 

@@ -269,7 +269,9 @@ def find_checkpoint(
     if wish in ("auto", "never"):
         checkpoint = store.latest()
         if checkpoint is not None and wish == "never":
-            raise ConfigError(f"checkpoint.resume=never: {checkpoint.path} exists; choose another run.name")
+            raise ConfigError(
+                f"checkpoint.resume=never: {checkpoint.path} exists; choose another run.name or run.directory"
+            )
     else:
         checkpoint = store.verify(store.open(Path(wish)))
     if checkpoint is None:
@@ -285,7 +287,7 @@ def find_checkpoint(
     if differences and not settings.checkpoint.allow_changes:
         shown = "; ".join(differences[:8]) + (f"; and {len(differences) - 8} more" if len(differences) > 8 else "")
         raise ConfigError(
-            f"{checkpoint.path} belongs to another configuration ({shown}); choose another run.name, or "
+            f"{checkpoint.path} belongs to another configuration ({shown}); choose another run.name or run.directory, or "
             "checkpoint.allow_changes=true to go on with the new values"
         )
     for difference in differences:

@@ -333,7 +333,7 @@ def _lives_here(owner: Owner) -> bool:
 def _refusal(directory: Path, owner: str) -> str:
     return (
         f"run.directory={directory}: is in use by {owner}; nothing was changed: wait for it or stop it, "
-        "or choose another run.name"
+        "or choose another run.name or run.directory"
     )
 
 

@@ -30,7 +30,9 @@ def reward(settings: RewardTrainingSettings, resolved: dict[str, Any], folder: R
 
     directory = folder.path
     if (directory / "results.json").exists():
-        raise ConfigError(f"run.directory={directory}: holds a finished training; choose another run.name")
+        raise ConfigError(
+            f"run.directory={directory}: holds a finished training; choose another run.name or run.directory"
+        )
     prepared = prepare(settings, resolve_device(settings.run.device))
     folder.begin(resolved)
     console = Console()

@@ -118,7 +118,8 @@ class Mistakes:
             fnmatch.fnmatchcase(parent, name) for name, kind in dictionaries(self.schema).items() if not group_of(kind)
         ):
             return f"{key} is new there: add it with a plus, +{key}=..."
-        near = [short] if short in keys else difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+        groups = [choice.partition("=")[0] for choice in self.choices]
+        near = [short] if short in keys else difflib.get_close_matches(key, [*keys, *groups], n=1, cutoff=0.6)
         listing = f"`lrm-safety {self.example} --cfg job` lists all keys"
         return f"unknown key {key}; {f'did you mean {near[0]}?' if near else listing}"
 
@@ -135,7 +136,8 @@ class Mistakes:
         }
         others = [one for one, node in nodes.items() if name in node]
         if others:
-            return f"{key}: is an option of hydra/launcher={' and '.join(others)}, and not of {chosen}"
+            told = f"{key}: is an option of hydra/launcher={' and '.join(others)}, and not of {chosen}"
+            return f"{told}; choose one of them, with -m" if chosen == "basic" else told
         known = ", ".join(str(option) for option in nodes.get(chosen, {}) if option != "_target_")
         return f"{key}: hydra/launcher={chosen} has no such option{f', only {known}' if known else ''}"
 
@@ -159,10 +161,11 @@ class Mistakes:
         known = f"(available: {', '.join(options) or 'none'})"
         if apart := self._model_apart(group, name, options):
             return f"no file conf/{file}.yaml; did you mean {apart}?"
-        if group in PLUGINS:
-            return f"{group}={name}: no plugin of Hydra's has it {known}; install one, such as {PLUGINS[group]}"
         near = difflib.get_close_matches(name, options, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
+        if group in PLUGINS:
+            mend = hint or f"; install one, such as {PLUGINS[group]}"
+            return f"{group}={name}: no plugin of Hydra's has it {known}{mend}"
         return f"no file conf/{file}.yaml{hint} {known}"
 
     def _model_apart(self, group: str, name: str, options: Sequence[str]) -> str:

@@ -71,11 +71,11 @@ def check_address(address: str, named: str) -> None:
     if not colon or not (port.isascii() and port.isdigit()):
         return
     if problem := silence(host.strip("[]"), int(port), ANSWER_SECONDS):
-        mend = (
-            "start a cluster there with `ray start --head`, or name another"
-            if key != "RAY_ADDRESS"
-            else f"unset {key} for a Ray of this machine's own, or set it to a cluster that runs"
-        )
+        mend = "start a cluster there with `ray start --head`, or name another"
+        if key == "RAY_ADDRESS":
+            mend = f"unset {key} for a Ray of this machine's own, or set it to a cluster that runs"
+        elif "HTTP" in problem:
+            mend = "give that port"
         raise ClusterError(f"{named}: no Ray cluster answers there ({problem}); {mend}")
     if problem := _refusal(place):
         raise ClusterError(f"{named}: {problem}")

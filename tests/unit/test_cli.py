@@ -151,7 +151,7 @@ def test_what_a_command_was_called_before_names_the_word_of_today(
         ),
         (
             [*SWEPT, "hydra.launcher.retries=2"],
-            "hydra.launcher.retries: is an option of hydra/launcher=local_processes and ray_jobs, and not of basic\n",
+            "retries: is an option of hydra/launcher=local_processes and ray_jobs, and not of basic; choose one of them, with -m\n",
         ),
         (
             [*SWEPT, "hydra/launcher=local_processes", "hydra.launcher.jobs=3"],

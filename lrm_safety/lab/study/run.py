@@ -42,7 +42,7 @@ class StepRecord:
             if self.done.get(name, fingerprint) != fingerprint:
                 raise ConfigError(
                     f"run.directory={self._path.parent}: step `{name}` was made by other settings, or by an earlier version; "
-                    "choose another run.name, or delete the folder"
+                    "choose another run.name or run.directory, or delete the folder"
                 )
 
     def add(self, name: str, fingerprint: str) -> None:

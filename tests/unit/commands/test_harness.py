@@ -293,6 +293,11 @@ def test_a_plugin_that_is_not_installed_is_named(group: str, capsys: pytest.Capt
     assert f"install one, such as hydra-{'submitit-launcher' if group == 'launcher' else 'optuna-sweeper'}" in line
 
 
+def test_a_misspelt_plugin_is_found_by_likeness(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "train", "-m", *TRAIN.choices, "seed=1,2", "hydra/launcher=ray_job")
+    assert line.endswith("; did you mean ray_jobs?") and "install" not in line
+
+
 @pytest.mark.parametrize("name", CONFIGURED)
 def test_hydras_flags_work_in_every_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*name.split(), *ROOTS[str(COMMANDS[name].root)].choices]

@@ -105,6 +105,7 @@ REFUSED = {
     "nearest group": (["algoritm.gamma=1"], "did you mean algorithm"),
     "inside a dictionary": (["reward.models.miniature.wheight=1"], "did you mean reward.models.*.weight?"),
     "added key": (["+trainer.momentum_decay=1"], "unknown key trainer.momentum_decay"),
+    "a group's name": (["experimentt=miniature"], "unknown key experimentt; did you mean experiment?"),
     "nothing near": (["qqqq=1"], "unknown key qqqq; `lrm-safety train experiment=miniature --cfg job` lists all keys"),
     "unknown option": (["model=qwen3_8"], "no file conf/model/qwen3_8.yaml; did you mean qwen3_8b?"),
     "word for a number": (["trainer.lr=fast"], "trainer.lr"),
