@@ -332,7 +332,7 @@ BROKEN = {
     ),
     "negative seed": (["seed=-1"], ["seed=-1", "at least 0"]),
     "engines that take the trainer's GPU": (
-        ["cluster=node_8gpu_colocated", "rollout=vllm_colocated"],
+        ["cluster=node_8gpu_colocated", "rollout=vllm"],
         ["rollout.gpu_memory_utilization=0.85", "rollout=vllm_colocated"],
     ),
     "two NCCL ranks on one GPU": (
