@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from .errors import ClusterError, ConfigError, first_line
 from .interruption import StopRequested
 from .launching import STOPPED_EXIT_CODE, Job, jobs_command, jobs_of, name_of, submit
-from .monitoring.progress import RESOURCES_GRANTED, WAITING_FOR_RESOURCES
 from .sweeping import OF_A_PLACE, POLL_SECONDS, Point
 
 if TYPE_CHECKING:
@@ -60,21 +59,16 @@ class LocalProcesses:
                 start_new_session=True,  # Ctrl-C is the sweep's, which asks what is to be done
             )
         self._processes[point.name] = (process, slot)
+        point.starts += 1
         return f"started, its output is in {log}"
 
     def status(self, point: Point) -> int | None:
         return self._processes[point.name][0].poll()
 
-    def why(self, point: Point) -> str:
-        return last_error(self._log(point).read_text(encoding="utf-8", errors="replace"))
-
-    def waits(self, point: Point) -> bool:
-        try:
-            with self._log(point).open("rb") as file:
-                file.seek(self._begins.get(point.name, 0))
-                return waits_for_resources(file.read().decode(errors="replace"))
-        except OSError:  # the log is gone, which is no reason to end the sweep
-            return False
+    def log(self, point: Point) -> str:
+        with self._log(point).open("rb") as file:
+            file.seek(self._begins.get(point.name, 0))
+            return file.read().decode(errors="replace")
 
     def how_to_follow(self, point: Point) -> str:
         return shlex.join(["tail", "-f", str(self._log(point))])
@@ -133,7 +127,14 @@ class ClusterJobs:
             point.began = (living[-1].start_time or 1000 * point.began) / 1000
             return f"runs already, as job {self._ids[point.name]}"
         self._ids[point.name] = submit(self._client, job)
-        return f"submitted as job {self._ids[point.name]}, called {point.folder.name}"
+        point.starts += 1
+        return f"submitted as job {self._ids[point.name]}, called {self._called(str(job.name))}"
+
+    def _called(self, name: str) -> str:
+        """The least of a job's name from one of its / on that no other job of the sweep ends with."""
+        parts, others = name.split("/"), [str(one.name) for one in self._jobs.values() if one.name != name]
+        ends = ("/".join(parts[i:]) for i in range(len(parts) - 1, 0, -1))
+        return next((end for end in ends if not any(other.endswith(f"/{end}") for other in others)), name)
 
     def status(self, point: Point) -> int | None:
         from ray.job_submission import JobStatus
@@ -150,17 +151,11 @@ class ClusterJobs:
             return STOPPED_EXIT_CODE
         return 0 if job.status == JobStatus.SUCCEEDED else job.driver_exit_code or 1
 
-    def why(self, point: Point) -> str:
+    def log(self, point: Point) -> str:
         try:
-            return last_error(self._client.get_job_logs(self._ids[point.name]))
-        except (OSError, RuntimeError) as error:  # a job that was lost together with its node or its head
-            return f"job {self._ids[point.name]}: its log cannot be read ({first_line(error)})"
-
-    def waits(self, point: Point) -> bool:
-        try:
-            return waits_for_resources(self._client.get_job_logs(self._ids[point.name]))
-        except (OSError, RuntimeError):
-            return False
+            return str(self._client.get_job_logs(self._ids[point.name]))
+        except RuntimeError as error:  # a job that was lost together with its node or its head
+            raise OSError(f"job {self._ids[point.name]}: {first_line(error)}") from error
 
     def how_to_follow(self, point: Point) -> str:
         return jobs_command("logs --follow", self._ids[point.name], self._address)
@@ -201,26 +196,16 @@ def _settings(entrypoint: str) -> list[str]:
     return [word for word in shlex.split(entrypoint) if word.lstrip("+~").partition(".")[0] not in OF_A_PLACE]
 
 
-def last_error(log: str) -> str:
-    """The last line of a log that tells an error, or else its last line."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"(error: |[A-Za-z_.]*(Error|Exception)\b)", line)]
-    return (errors or lines or [""])[-1]
-
-
-def waits_for_resources(log: str) -> bool:
-    """Whether a run of this log waits for resources: nothing later in it says that it got them, or that it gave up."""
-    told = [line for line in log.splitlines() if line.startswith((WAITING_FOR_RESOURCES, RESOURCES_GRANTED, "error: "))]
-    return bool(told) and told[-1].startswith(WAITING_FOR_RESOURCES)
-
-
-def room(total: Mapping[str, float], needs: Mapping[str, float], what: str) -> int:
-    """How many points fit side by side; raises ClusterError where not one does."""
+def room(total: Mapping[str, float], needs: Mapping[str, float], what: str, besides: str = "") -> int:
+    """How many points fit side by side into what a cluster has `besides` something; raises ClusterError where not one does."""
     fits = min((int(total.get(kind, 0.0) / each + 1e-6) for kind, each in needs.items() if each > 0), default=0)
     if fits < 1:
         asked = ", ".join(f"{each:g} {kind}" for kind, each in needs.items())
         has = ", ".join(f"{value:g} {kind}" for kind, value in total.items())
-        raise ClusterError(f"{what} needs {asked}, and the cluster has {has}; choose a smaller cluster=OPTION")
+        raise ClusterError(
+            f"{what} needs {asked}, and the cluster has {has}{f' besides {besides}' * bool(besides)}; "
+            "choose a smaller cluster=OPTION, or lower cluster.GROUP.num_workers or cluster.GROUP.cpus_per_worker"
+        )
     return fits
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections import deque
@@ -23,7 +24,7 @@ from .errors import ClusterError, ConfigError, DataError, first_line
 from .files import read_json, read_json_lines
 from .interruption import TRY_AGAIN, Interruption, StopRequested
 from .launching import STOPPED_EXIT_CODE
-from .monitoring.progress import START_SILENCE_SECONDS, duration
+from .monitoring.progress import CHECKING, RESOURCES_GRANTED, START_SILENCE_SECONDS, WAITING_FOR_RESOURCES, duration
 from .results import Evaluation
 from .run_folder import ENVIRONMENT
 
@@ -36,6 +37,8 @@ TROUBLE_SECONDS = 300.0
 """How long a place may refuse what is asked of it, as while the head of its cluster restarts, before the sweep ends."""
 OF_A_PLACE = {"tracking", "run"}
 """Groups of a configuration that say how a run is called and where it goes, not what it does."""
+PHASE = re.compile(r"((?:checking|start) .+?)(?: \.\.\.|: \d+:\d\d:\d\d so far)")
+"""Lines of a run's log by which it says what it begins to do."""
 State = Literal["waiting", "running", "done", "done before", "failed", "stopped", "left running"]
 OnInterrupt = Literal["ask", "leave", "stop"]
 Answer = Literal["continue", "leave", "stop"]
@@ -72,19 +75,16 @@ class Place(Protocol):
     """Whether running points are left alone after an interrupt that nobody can be asked about."""
 
     def start(self, point: Point) -> str:
-        """Start a point; returns what people are told of it."""
+        """Start a point, which counts in its `starts` unless it runs already; returns what people are told of it."""
 
     def status(self, point: Point) -> int | None:
         """The exit status of a started point; None while it runs."""
 
-    def why(self, point: Point) -> str:
-        """The last error that a failed point told."""
+    def log(self, point: Point) -> str:
+        """What a point has printed since it was started last. Raises OSError where that cannot be read."""
 
     def stop(self, points: Sequence[Point]) -> None:
         """Let points save and end, and wait for them."""
-
-    def waits(self, point: Point) -> bool:
-        """Whether a started point says that it waits for the cluster's resources; False where that cannot be read."""
 
     def how_to_follow(self, point: Point) -> str:
         """What is typed to see what a started point prints."""
@@ -124,12 +124,16 @@ def run_points(
             point.began = time.time()
             told = place.start(point)
             running.append(waiting.popleft())
-            point.state, point.starts = "running", point.starts + 1
+            point.state = "running"
             tell(f"{point.name}: {told}")
+        look()
+
+    def look() -> None:
+        """Take out what has ended."""
         for point in list(running):
             if (status := place.status(point)) is None:
                 continue
-            _ended(point, status, "" if status in (0, TRY_AGAIN, STOPPED_EXIT_CODE) else place.why(point), retries)
+            _ended(point, status, "" if status in (0, TRY_AGAIN, STOPPED_EXIT_CODE) else _log(place, point), retries)
             running.remove(point)
             if point.state == "waiting":
                 waiting.append(point)
@@ -167,6 +171,8 @@ def run_points(
                 if answer == "continue":
                     interruption.forget()
                     continue
+                with suppress(OSError, RuntimeError, ClusterError, StopRequested):
+                    look()  # some may have ended while the question stood
                 _leave(running, place, tell, stops=answer == "stop", interruption=interruption)
                 raise
             except Exception:
@@ -183,7 +189,7 @@ def _leave(
         return
     interruption.stay()
     if stops:
-        tell(f"stopping {len(running)}, which save first ...")
+        tell(f"stopping {len(running)}; what trains already saves first ...")
         _all(running, "stopped")
         try:
             place.stop(running)
@@ -211,13 +217,12 @@ def _say_progress(
 
 
 def _how_far(point: Point, place: Place) -> str:
-    """`a update 4/8 (0:02:10)`: with the time since its start; without the update where its folder says none (yet)."""
-    passed = duration(time.time() - point.began)
-    if not _recorded_since(point.folder, point.began) and place.waits(point):
-        return f"{point.name} waits for resources ({passed})"
+    """`a update 4/8 (0:02:10)`: with the time since its start; what it says that it does until its folder has a record of it."""
     update = last_update(point.folder)
-    told = "" if update is None else f" update {update:g}" + (f"/{point.updates}" if point.updates else "")
-    return f"{point.name}{told} ({passed})"
+    told = "" if update is None else f"update {update:g}" + (f"/{point.updates}" if point.updates else "")
+    if not _recorded_since(point.folder, point.began):
+        told = doing(_log(place, point)) or told
+    return f"{point.name}{f' {told}' if told else ''} ({duration(time.time() - point.began)})"
 
 
 def _recorded_since(folder: Path, began: float) -> bool:
@@ -248,12 +253,49 @@ def _last_record(folder: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
+def _log(place: Place, point: Point) -> str:
+    """What a point has printed, or why that cannot be read, which is no reason to end the sweep."""
+    try:
+        return place.log(point)
+    except OSError as error:
+        return f"its log cannot be read ({first_line(error)})"
+
+
+def last_error(log: str) -> str:
+    """The last line of a log that tells an error, or else its last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"(error: |[A-Za-z_.]*(Error|Exception)\b)", line)]
+    return (errors or lines or [""])[-1]
+
+
+def doing(log: str) -> str:
+    """What the last line of a starting run's log says that it does, as `start rollout` or `waits for resources`; empty where it
+    has given up, or is past its start."""
+    told = ""
+    for line in log.splitlines():
+        if line.startswith(WAITING_FOR_RESOURCES):
+            told = "waits for resources"
+        elif line.startswith(RESOURCES_GRANTED):
+            told = "starts"
+        elif phase := PHASE.fullmatch(line):  # of the wait itself the line of resources tells more
+            told = told if told.startswith("waits") else phase[1]
+        elif line.startswith(("error: ", "stopped ", "update ")):
+            told = ""
+    return told
+
+
+def is_refused(log: str) -> bool:
+    """Whether a run of this log was refused by its checks, with nothing begun: it would be refused again."""
+    _, checked, after = log.rpartition(f"{CHECKING}\n")
+    return bool(checked) and after.lstrip().startswith("error: ")
+
+
 def _count(points: Sequence[Point]) -> str:
     ended = sum(point.state in ("done", "done before", "failed", "stopped") for point in points)
     return f"[{ended}/{len(points)}]"
 
 
-def _ended(point: Point, status: int, why: str, retries: int) -> None:
+def _ended(point: Point, status: int, log: str, retries: int) -> None:
     """Decide what becomes of a point that ended. One that left at its deadline and got further goes on at no cost."""
     if status == 0:
         point.state, point.why = "done", ""
@@ -270,8 +312,9 @@ def _ended(point: Point, status: int, why: str, retries: int) -> None:
         point.state, point.why = "waiting", "left at its deadline"
         return
     point.failures += 1
+    why = last_error(log)
     point.why = f"exit status {status}{': ' * bool(why)}{why}"
-    point.state = "waiting" if point.failures <= retries else "failed"
+    point.state = "waiting" if point.failures <= retries and not is_refused(log) else "failed"
 
 
 def _told(point: Point) -> str:
@@ -299,7 +342,7 @@ def _answer(
         return unasked
     choices: tuple[Answer, ...] = ("continue", "leave", "stop") if may_continue else ("leave", "stop")
     goes_on = "c goes on with the sweep, " * may_continue
-    meanings = f"{goes_on}l leaves them running, s stops them (they save first)"
+    meanings = f"{goes_on}l leaves them running, s stops them (what trains already saves first)"
     tell(f"points that run: {len(running)}; {meanings}")
     prompt = "c, l or s? " if may_continue else "l or s? "
     try:
@@ -317,12 +360,13 @@ def finished(folder: Path, resolved: Mapping[str, Any]) -> bool:
     try:
         last = read_json(folder / ENVIRONMENT)["starts"][-1]
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        return last["exit_status"] == 0 and _what(config) == _what(resolved)
+        return last["exit_status"] == 0 and what_it_does(config) == what_it_does(resolved)
     except (OSError, DataError, LookupError, TypeError, AttributeError, yaml.YAMLError):
         return False
 
 
-def _what(config: Mapping[str, Any]) -> dict[str, Any]:
+def what_it_does(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without how its run is called and where it goes: of two runs that are alike here one is the other again."""
     return {key: value for key, value in config.items() if key not in OF_A_PLACE}
 
 

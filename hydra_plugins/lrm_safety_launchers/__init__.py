@@ -84,8 +84,8 @@ class SideBySide(Launcher):
         self.context, self.task, self.config = hydra_context, task_function, config
 
     @abstractmethod
-    def place(self, settings: Any, points: Sequence["Point"]) -> "Place":
-        """Where the points run; `settings` are those of the first one."""
+    def place(self, planned: Sequence[tuple["Point", Any]]) -> "Place":
+        """Where these points with their settings run."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Bring all points to their ends; a failed one's JobReturn holds the error, which Hydra's sweepers raise."""
@@ -100,13 +100,15 @@ class SideBySide(Launcher):
             configs = [self._config(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
             planned = [self.task.point(*one) for one in configs]
             points = [point for point, _ in planned]
-            place = self.place(planned[0][1], points)
+            waiting = [one for one in planned if one[0].state == "waiting"]
+            place = self.place(waiting) if waiting else None
         except LrmSafetyError:
             if initial_job_idx == 0:
                 (sweep_dir / "multirun.yaml").unlink(missing_ok=True)  # Hydra's, of a sweep that does not begin
             raise
         try:
-            run_points(points, place, retries=self.options["retries"], on_interrupt=self.options["on_interrupt"])
+            if place is not None:
+                run_points(points, place, retries=self.options["retries"], on_interrupt=self.options["on_interrupt"])
         finally:
             tell(points)
         returned = []
@@ -139,11 +141,11 @@ class LocalProcessesLauncher(SideBySide):
 
     schema = LocalProcessesConf
 
-    def place(self, settings: Any, points: Sequence["Point"]) -> "Place":
+    def place(self, planned: Sequence[tuple["Point", Any]]) -> "Place":
         from lrm_safety.commands.sweep import local_place
 
         logs = Path(str(self.config.hydra.sweep.dir)).absolute() / "logs"
-        return local_place(settings, logs, self.options["concurrency"])
+        return local_place(planned, logs, self.options["concurrency"])
 
 
 class RayJobsLauncher(SideBySide):
@@ -151,11 +153,11 @@ class RayJobsLauncher(SideBySide):
 
     schema = RayJobsConf
 
-    def place(self, settings: Any, points: Sequence["Point"]) -> "Place":
-        from lrm_safety.commands.launch import SWEEP_KEY
+    def place(self, planned: Sequence[tuple["Point", Any]]) -> "Place":
+        from lrm_safety.commands.multirun import SWEEP_KEY
         from lrm_safety.commands.sweep import cluster_place
         from lrm_safety.run_folder import refuse_relative
 
         given = any(word.lstrip("+").startswith(SWEEP_KEY) for word in self.task.command)
         refuse_relative(Path(str(self.config.hydra.sweep.dir)), SWEEP_KEY.rstrip("=") if given else "run.directory")
-        return cluster_place(settings, points, self.options)
+        return cluster_place(planned, self.options)

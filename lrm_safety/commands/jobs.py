@@ -35,8 +35,8 @@ from ..launching import (
     stop_wait_seconds,
 )
 from ..launching import submit as submit_job
-from ..places import last_error
 from ..run_folder import refuse_relative
+from ..sweeping import last_error
 from ..terminal import print_table
 from ..upload import DEFAULT_LIMIT_MIB, RAY_LIMIT_MIB, look_at
 from ..usage import COMMANDS

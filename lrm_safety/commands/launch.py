@@ -6,12 +6,11 @@ import argparse
 import difflib
 import io
 import logging
-import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, redirect_stderr
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -28,29 +28,29 @@ from ..errors import ConfigError, LrmSafetyError, shown
 from ..evaluation.plan import check_early
 from ..files import disk_says
 from ..interruption import heard
+from ..monitoring.progress import CHECKING
 from ..monitoring.registry import find
 from ..run_folder import RunFolder, absent_folders, owned, remove_empty
 from ..settings import EvaluateSettings, Settings, SftSettings
-from ..settings.compose import Root, differences, parsed, sweep
+from ..settings.compose import Root, parsed, sweep
 from ..settings.loader import is_searchpath
-from ..settings.types import RUNS_VARIABLE
 from ..sweeping import Point, finished, objective_of
+from .multirun import (
+    LONGEST_TAG,
+    SWEEP_KEY,
+    Tracked,
+    check_apart,
+    check_folder_names,
+    one_at_a_time,
+    places,
+    report_sweep,
+    swept_keys,
+    tracker_names,
+    with_params,
+)
 
-SUBDIRECTORY_EXCLUDES = "hydra.job.config.override_dirname.exclude_keys"
-"""A run of a sweep has a folder named after its overrides; all of them would be over a file name's length."""
-
-SWEEP_DIRECTORY = f"{os.environ.get(RUNS_VARIABLE, 'outputs')}/sweep"
-"""Where the runs of a sweep go whose own folders differ, each below in a folder named after its overrides."""
-
-SWEEP_KEY = "hydra.sweep.dir="
 REPORTED = (Settings, SftSettings, EvaluateSettings)
 """Schemas of the commands whose runs `lrm-safety report` compares."""
-
-LONGEST_TAG = 64
-"""W&B refuses longer ones."""
-
-MAXIMUM_NAME_BYTES = 255
-"""Of a file or folder, on every usual file system."""
 
 Run = Callable[[Any, dict[str, Any], RunFolder], int | None]
 """One run of settings, resolved configuration and folder; returns its exit status, or None for 0."""
@@ -58,16 +58,6 @@ Run = Callable[[Any, dict[str, Any], RunFolder], int | None]
 
 class RunFailed(Exception):
     """A run of a sweep failed. Its error has been told where it happened."""
-
-
-@dataclass(frozen=True)
-class Tracked:
-    """How a run of a multirun is called in the tracker."""
-
-    name: str
-    group: str
-    tags: tuple[str, ...]
-    """Its overrides."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +78,16 @@ class Task:
     """The command itself and the folders of the user's groups: what stands before the overrides of a run."""
     names: tuple[Tracked, ...] = ()
     """Of every run of a multirun; empty where a sweeper chooses values of its own."""
+    folders: list[Path] = field(default_factory=list)
+    """Of the runs that this process started, or had started."""
 
     def __call__(self, config: DictConfig) -> float | None:
         settings, resolved = self.root.settings_of(config)
         folder = Path(HydraConfig.get().runtime.output_dir)
+        if HydraConfig.get().mode == RunMode.MULTIRUN and not self.sweeps:
+            raise ConfigError("hydra.mode: MULTIRUN, by a file of the configuration, and a multirun wants -m here")
         if self.sweeps:
+            self.folders.append(folder)
             number = HydraConfig.get().job.num
             name = self.names[number].name if self.names else str(folder)
             print(f"run {number + 1}{f' of {len(self.names)}' if self.names else ''}: {name}", flush=True)
@@ -112,6 +107,7 @@ class Task:
         """A run of a sweep for a launcher that starts commands of its own, and its settings."""
         settings, resolved = self.root.settings_of(config)
         self._tracked(settings, number)
+        self.folders.append(folder)
         words = [*self.called, *overrides, f"run.directory={_quoted(str(folder))}"]
         if (tracking := getattr(settings, "tracking", None)) is not None and self.names:
             tags = ",".join(map(_quoted, tracking.tags))
@@ -145,7 +141,7 @@ class Task:
                 settings.run.directory = resolved["run"]["directory"] = str(folder)
             if getattr(getattr(settings, "tracking", None), "console", "off") != "off":
                 # The imports that follow take their time, and so do the checks of what the configuration names.
-                print("checking configuration, model files and prompts ...", flush=True)
+                print(CHECKING, flush=True)
             with owned(Path(settings.run.directory), self.command) as own:
                 own.exit_status = self.run(settings, resolved, own) or 0
                 return own.exit_status
@@ -193,15 +189,12 @@ def _checked(
     hydra: Hydra,
 ) -> int:
     command = (*called, *arguments)
-    overrides, is_sweep = given.overrides, _is_sweep(given)
-    if is_sweep and (given.cfg or given.info):
-        raise ConfigError("--cfg, --info: show the configuration of one run; leave out -m and give each key one value")
-    combinations, composed = compositions(root, given, hydra)
+    is_sweep = _is_sweep(given)
+    if is_sweep and given.info:
+        raise ConfigError("--info: is of one run; leave out -m and give each key one value")
+    overrides, combinations, composed = compositions(root, given, hydra)
     if given.cfg:
-        kind, part = given.cfg, given.package
-        if kind == "hydra" and given.resolve:  # alone it has not the keys that it refers to
-            kind, part = "all", part or "hydra"
-        hydra.show_cfg(root.name, overrides, kind, part, given.resolve)
+        _show_configuration(root, given, hydra, combinations)
         return 0
     if given.info:
         _show_info(hydra, root, given)
@@ -210,40 +203,69 @@ def _checked(
         _look_early(settings)
         if (objective := settings_objective(settings)) is not None:
             check_objective(objective)
-    absent = [absent_folders(Path(settings.run.directory)) for settings in composed]
-    for settings in composed:
-        with owned(Path(settings.run.directory), command):
-            pass  # it can be written and is free, of which Hydra would know nothing
-    with ExitStack() as leaving:
-        for folders in absent:
-            leaving.callback(remove_empty, folders)  # Hydra makes a folder for a run that is then refused
-        if not is_sweep:
+    if not is_sweep:
+        with _can_be_written(composed, command):
             return int(hydra.run(root.name, Task(root, run, command), overrides).return_value)
-        swept = {item.get_key_element() for item in parsed(overrides, root) if item.is_sweep_override()}
-        _check_folder_names(combinations, swept)
-        names = _tracker_names(combinations, swept, composed)
-        if any(item.lstrip("+").startswith("hydra/sweeper") for item in overrides):
-            names = []  # another sweeper picks values of its own
-        task = Task(root, run, command, True, (*called, *own_groups(given)), tuple(names))
-        arguments = [*_places(overrides, root, composed), *overrides]
-        status = 0
+    swept, names = swept_keys(overrides, root), list[Tracked]()
+    check_folder_names(combinations, swept)
+    if not any(item.lstrip("+").startswith("hydra/sweeper") for item in overrides):  # another picks values of its own
+        check_apart(combinations, swept, composed)
+        names = tracker_names(combinations, swept, composed)
+    task = Task(root, run, command, True, (*called, *own_groups(given)), tuple(names))
+    arguments = [*places(overrides, root, composed), *overrides]
+    folder = Path(next(one for one in arguments if one.lstrip("+").startswith(SWEEP_KEY)).partition("=")[2])
+    status = 0
+    with _can_be_written(composed, command), one_at_a_time(folder, command, swept):
         try:
             hydra.multirun(root.name, task, arguments)
         except RunFailed:
             status = 1
         if root.schema in REPORTED:
-            _report_sweep(next(one for one in arguments if one.lstrip("+").startswith(SWEEP_KEY)))
-        return status
+            report_sweep(folder, task.folders)
+    return status
+
+
+@contextmanager
+def _can_be_written(composed: Sequence[Any], command: Sequence[str]) -> Iterator[None]:
+    """Every run's folder can be written and is free, of which Hydra would know nothing; those that stay empty are removed: Hydra
+    makes one for a run that is then refused."""
+    absent = [absent_folders(Path(settings.run.directory)) for settings in composed]
+    for settings in composed:
+        with owned(Path(settings.run.directory), command):
+            pass
+    try:
+        yield
+    finally:
+        for folders in absent:
+            remove_empty(folders)
+
+
+def _show_configuration(
+    root: Root[Any], given: argparse.Namespace, hydra: Hydra, combinations: Sequence[Sequence[str]]
+) -> None:
+    """What `--cfg` asks for; of a multirun one document for each run."""
+    kind, part = given.cfg, given.package
+    if kind == "hydra" and given.resolve:  # alone it has not the keys that it refers to
+        kind, part = "all", part or "hydra"
+    for i, one in enumerate(combinations):
+        if len(combinations) > 1:
+            print(f"---\n# run {i + 1} of {len(combinations)}: {' '.join(one)}")
+        hydra.show_cfg(root.name, list(one), kind, part, given.resolve)
 
 
 def _is_sweep(given: argparse.Namespace) -> bool:
     return bool(given.multirun) or "hydra.mode=MULTIRUN" in given.overrides
 
 
-def compositions(root: Root[Any], given: argparse.Namespace, hydra: Hydra) -> tuple[list[list[str]], list[Any]]:
-    """Overrides and checked settings of every run that a command asks for."""
-    combinations = list(sweep(given.overrides, root, hydra)) if _is_sweep(given) else [given.overrides]
-    return combinations, [root.compose(combination, given.folders)[0] for combination in combinations]
+def compositions(
+    root: Root[Any], given: argparse.Namespace, hydra: Hydra
+) -> tuple[list[str], list[list[str]], list[Any]]:
+    """All overrides of a command, those of every run that it asks for, and these runs' checked settings."""
+    overrides, combinations = given.overrides, [given.overrides]
+    if _is_sweep(given):
+        overrides = with_params(root, overrides, hydra)
+        combinations = list(sweep(overrides, root, hydra))
+    return overrides, combinations, [root.compose(combination, given.folders)[0] for combination in combinations]
 
 
 def _show_info(hydra: Hydra, root: Root[Any], given: argparse.Namespace) -> None:
@@ -255,19 +277,6 @@ def _show_info(hydra: Hydra, root: Root[Any], given: argparse.Namespace) -> None
     finally:
         log.handlers[:] = handlers
         log.setLevel(level)
-
-
-def _report_sweep(place: str) -> None:
-    """One table of what a sweep came to, and its page, below `hydra.sweep.dir=FOLDER`."""
-    folder = Path(place.partition("=")[2])
-    if not folder.is_dir():  # named by something that Hydra alone resolves
-        return
-    from .report import report  # draws, and takes its time to import
-
-    try:
-        report([str(folder), f"output={folder}/report"])
-    except ConfigError as error:  # no run has a record
-        print(f"no report of the sweep: {error}", file=sys.stderr)
 
 
 def settings_objective(settings: Any) -> str | None:
@@ -358,42 +367,3 @@ def _mistaken(said: str, parser: argparse.ArgumentParser, root: Root[Any]) -> st
     if near := difflib.get_close_matches(flag, flags, n=1, cutoff=0.8):
         return f"{said}; did you mean {near[0]}?"
     return f"{said}; groups and keys are given as NAME=VALUE without dashes, such as {root.choices[0]}"
-
-
-def _places(overrides: Sequence[str], root: Root[Any], composed: Sequence[Any]) -> list[str]:
-    """Where the runs of a multirun go: each into a folder that is named after what is swept."""
-    fixed = [item.key_or_group for item in parsed(overrides, root) if not item.is_sweep_override()]
-    places = [f"{SUBDIRECTORY_EXCLUDES}=[{','.join(fixed)}]"]
-    if not any(item.startswith("hydra.mode=") for item in overrides):
-        places.append("hydra.mode=MULTIRUN")
-    if not any(item.lstrip("+").startswith(SWEEP_KEY) for item in overrides):
-        # Stated here: Hydra resolves it without the swept groups, of which the run's name is made.
-        directories = {settings.run.directory for settings in composed}
-        places.append(f"{SWEEP_KEY}{directories.pop() if len(directories) == 1 else SWEEP_DIRECTORY}")
-    return places
-
-
-def _check_folder_names(combinations: Sequence[Sequence[str]], swept: set[str]) -> None:
-    """Raise ConfigError where a run of a multirun would have a folder of a name that no file system takes."""
-    for one in combinations:
-        told = [item for item in one if item.partition("=")[0] in swept]
-        for part in "__".join(sorted(told)).split("/"):
-            if len(os.fsencode(part)) > MAXIMUM_NAME_BYTES:
-                key = max(told, key=len).partition("=")[0]
-                raise ConfigError(
-                    f"{key}: a run of a multirun has a folder named after its values, and this name would have "
-                    f"{len(os.fsencode(part))} bytes, above the {MAXIMUM_NAME_BYTES} of a file system; put the values "
-                    "into files of conf/ and sweep over their names, or start the runs one by one"
-                )
-
-
-def _tracker_names(combinations: Sequence[Sequence[str]], swept: set[str], composed: Sequence[Any]) -> list[Tracked]:
-    """How each run of a multirun is called in W&B. Seeds of one configuration make a group; where no seed is
-    swept, the runs of one run.name do."""
-    names = [settings.run.name for settings in composed]
-    found = []
-    for name, told in zip(names, differences(combinations, swept, names), strict=True):
-        shared = [item for item in told if not item.startswith("seed=")]
-        group = " ".join((name, *shared)) if len(shared) < len(told) else name
-        found.append(Tracked(" ".join((name, *told)), group, told))
-    return found

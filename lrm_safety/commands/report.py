@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,11 @@ DEFAULT_OUTPUT = "outputs/report"
 KNOWN = ("output", "title", "samples")
 
 
-def report(arguments: list[str]) -> int:
-    """Run `report FOLDER [NAME=FOLDER ...] [output=FOLDER] [title=TEXT] [samples=N] [--no-page]`; returns the exit status."""
+def report(arguments: list[str], only: Collection[Path] | None = None) -> int:
+    """Run `report FOLDER [NAME=FOLDER ...] [output=FOLDER] [title=TEXT] [samples=N] [--no-page]`; returns the exit status.
+
+    `only`: what is read below a folder, of a sweep its points; None: all.
+    """
     given = {key: value for key, _, value in (one.partition("=") for one in arguments) if key in KNOWN}
     folders = [one for one in arguments if one.partition("=")[0] not in KNOWN and one != "--no-page"]
     if unknown := [one for one in folders if one.startswith("-")]:
@@ -46,7 +49,7 @@ def report(arguments: list[str]) -> int:
     output = None if "--no-page" in arguments else Path(given.get("output", DEFAULT_OUTPUT))
     if output is not None:
         refuse_what_a_job_would_lose(output, "output")
-    study = gather(folders)
+    study = gather(folders, only)
     if int(count):
         study.samples, study.num_samples = _samples(study), int(count)
     _report(study, output, given.get("title", "Safety and reasoning"))

@@ -6,10 +6,10 @@ import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -20,6 +20,9 @@ from ..settings.system import num_gpus
 from ..sweeping import Point
 from ..terminal import print_table
 from ..upload import RAY_LIMIT_MIB, look_at
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 KEY = "hydra.launcher"
 WAITING = ("not run", "to be run again")
@@ -43,12 +46,25 @@ def needs_of(settings: Any) -> dict[str, float]:
     """CPUs, GPUs and custom resources that the workers of one point reserve, without what all points share."""
     if getattr(settings, "cluster", None) is None:  # evaluate, reward: in their own process
         return {"CPU": 1.0}
+    return _reserved(settings, _own_groups(settings))
+
+
+def _own_groups(settings: Any) -> list[str]:
+    """The groups of workers that a point starts for itself."""
     names = ["policy"]
     if hasattr(settings, "algorithm"):
         names += ["rollout"]
         names += ["reference"] * (settings.algorithm.kl.placement != "none")
         names += ["reward"] * (settings.reward.shared is None)
-    return _reserved(settings, names)
+    return names
+
+
+def _layout(settings: Any) -> str:
+    """` (2 policy, 1 rollout)`: its workers, of a point that has any."""
+    if getattr(settings, "cluster", None) is None:
+        return ""
+    told = (f"{getattr(settings.cluster, name).num_workers} {name}" for name in _own_groups(settings))
+    return f" (workers: {', '.join(told)})"
 
 
 def shared_by_all(settings: Any) -> dict[str, float]:
@@ -68,16 +84,26 @@ def _reserved(settings: Any, names: Sequence[str]) -> dict[str, float]:
     return {kind: value for kind, value in reserved.items() if value > 0}
 
 
-def local_place(settings: Any, logs: Path, concurrency: int | None) -> LocalProcesses:
+def most_of(each: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The most that one of several reserves of each kind."""
+    found: dict[str, float] = {}
+    for one in each:
+        found |= {kind: max(value, found.get(kind, 0.0)) for kind, value in one.items()}
+    return found
+
+
+def local_place(planned: Sequence[tuple[Point, Any]], logs: Path, concurrency: int | None) -> LocalProcesses:
     """Processes of this machine: on a CPU one point a core, since its groups take turns; else by its GPUs."""
-    each = -(-needs_of(settings).get("GPU", 0.0) // 1)
+    gpus = {point.name: -(-needs_of(settings).get("GPU", 0.0) // 1) for point, settings in planned}
+    largest = max(gpus, key=lambda name: gpus[name])
+    each = gpus[largest]
     if not each:
         return LocalProcesses(concurrency or len(os.sched_getaffinity(0)), logs)
     devices = visible_devices()
     fits = len(devices) // int(each)
     if fits < (concurrency or 1):
         raise ConfigError(
-            f"{KEY}.concurrency: a point needs {each:g} GPUs and this machine shows {len(devices)}, so that {fits} fit at once"
+            f"{KEY}.concurrency: {largest} needs {each:g} GPUs and this machine shows {len(devices)}, so that {fits} fit at once"
         )
     return LocalProcesses(concurrency or fits, logs, devices, int(each))
 
@@ -93,25 +119,41 @@ def visible_devices() -> list[str]:
     return [str(i) for i, _ in enumerate(listed.stdout.splitlines())]
 
 
-def cluster_place(settings: Any, points: Sequence[Point], options: Mapping[str, Any]) -> ClusterJobs:
-    """Jobs of the cluster that `options` name, as many at once as it has CPUs and GPUs for."""
+def cluster_place(planned: Sequence[tuple[Point, Any]], options: Mapping[str, Any]) -> ClusterJobs:
+    """Jobs of the cluster that `options` name, as many at once as it has CPUs and GPUs for.
+
+    Raises ClusterError for a point that alone is too large for it, and ConfigError for options that no job can have.
+    """
     with _named_as_here():
-        jobs = {point.name: _job(point, options) for point in points}
+        jobs = {point.name: _job(point, options) for point, _ in planned}
         upload = look_at(Path(options["working_dir"]).absolute(), options["max_upload"])
         client = connect(options["address"])
     print(upload, flush=True)
-    concurrency = options["concurrency"]
-    if concurrency is None:
-        reserved = {"CPU": options["entrypoint_num_cpus"] or 0.0, "GPU": options["entrypoint_num_gpus"] or 0.0}
-        own, shared = needs_of(settings), shared_by_all(settings)
-        total = cluster_resources(client, own.keys() | shared.keys())
-        kinds = [
-            kind for kind in reserved | own if kind in reserved or kind in total
-        ]  # nodes may bring the others later
-        needs = {kind: value for kind in kinds if (value := own.get(kind, 0.0) + reserved.get(kind, 0.0)) > 0}
-        left = {kind: value - shared.get(kind, 0.0) for kind, value in total.items()}
-        concurrency = room(left, needs, "a point of this sweep")
-    return ClusterJobs(client, concurrency, jobs, options["address"])
+    return ClusterJobs(
+        client, options["concurrency"] or _fit_at_once(client, planned, options), jobs, options["address"]
+    )
+
+
+def _fit_at_once(client: JobSubmissionClient, planned: Sequence[tuple[Point, Any]], options: Mapping[str, Any]) -> int:
+    """How many of these points have room side by side, whichever of them they are."""
+    command = {"CPU": options["entrypoint_num_cpus"] or 0.0, "GPU": options["entrypoint_num_gpus"] or 0.0}
+    needs = {point.name: dict(Counter(needs_of(settings)) + Counter(command)) for point, settings in planned}
+    shared = most_of(shared_by_all(settings) for _, settings in planned)
+    total = cluster_resources(client, most_of(needs.values()).keys() | shared.keys())
+    left = {kind: value - shared.get(kind, 0.0) for kind, value in total.items()}
+    # Nodes may bring custom resources later.
+    needs = {
+        name: {kind: value for kind, value in own.items() if kind in command or kind in total}
+        for name, own in needs.items()
+    }
+    for point, settings in planned:
+        room(
+            left,
+            needs[point.name],
+            f"{point.name}{_layout(settings)}",
+            "the reward group that all points share" if shared else "",
+        )
+    return room(left, most_of(needs.values()), "a point with the most of each")
 
 
 def _job(point: Point, options: Mapping[str, Any]) -> Job:

@@ -22,6 +22,8 @@ SILENCE_SECONDS = 30.0
 START_SILENCE_SECONDS = 10.0
 """The same before there is anything to show, when whoever waits wonders whether it works at all."""
 
+CHECKING = "checking configuration, model files and prompts ..."
+"""The first line of a run, until everything that it names has been looked at."""
 WAITING_FOR_RESOURCES = "waiting for resources"
 RESOURCES_GRANTED = "resources granted"
 """How the lines begin by which a run tells that it waits for its place on the cluster, and that it has it."""

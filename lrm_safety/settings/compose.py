@@ -206,13 +206,31 @@ def parsed(overrides: Sequence[str], root: Root[Any] = TRAIN) -> list[Override]:
         raise ConfigError(root.mistakes().explain(error)) from error
 
 
+def effective(overrides: Sequence[str], root: Root[Any] = TRAIN) -> list[Override]:
+    """What Hydra's basic sweeper makes of the overrides of a multirun: of a key that is given again the last one counts, in the
+    place of the first.
+
+    Raises ConfigError where several values are given twice: their union may be meant.
+    """
+    last: dict[str, Override] = {}
+    for item in parsed(overrides, root):
+        key = item.get_key_element()
+        if (before := last.get(key)) is not None and before.is_sweep_override() and item.is_sweep_override():
+            raise ConfigError(
+                f"{key}: several values are given twice, {before.input_line} and {item.input_line}; give {key} once, with "
+                "every value it is to have"
+            )
+        last[key] = item
+    return list(last.values())
+
+
 def sweep(overrides: Sequence[str], root: Root[Any] = TRAIN, hydra: Hydra | None = None) -> Iterator[list[str]]:
     """The override lists of a multirun, in the order of Hydra's basic sweeper (the last sweep varies fastest)."""
     alternatives = [
         [f"{item.get_key_element()}={value}" for value in _swept_values(item, hydra or root.hydra(overrides))]
         if item.is_sweep_override()
         else [str(item.input_line)]
-        for item in parsed(overrides, root)
+        for item in effective(overrides, root)
     ]
     for combination in itertools.product(*alternatives):
         yield list(combination)

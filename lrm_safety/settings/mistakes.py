@@ -70,6 +70,9 @@ class Mistakes:
         if wrong := self._of_another_command(text):
             return wrong
         key = next((k for k in (getattr(c, "full_key", None) for c in reversed(causes)) if k), None)
+        if several := re.match(r"Ambiguous value for argument '(.+)'", text):
+            name, _, values = several[1].partition("=")
+            return f"{several[1]}: are several values; a run for each wants -m, and a list brackets, {name}=[{values}]"
         if unknown := re.search(r"Key '([^']+)' (?:is )?not in", "\n".join(str(c) for c in causes)):
             return self.unknown(key or unknown[1])
         if group := re.search(r"Could not override '([^']+)'\.\s*No match in the defaults list", text):
@@ -138,8 +141,10 @@ class Mistakes:
         if others:
             told = f"{key}: is an option of hydra/launcher={' and '.join(others)}, and not of {chosen}"
             return f"{told}; choose one of them, with -m" if chosen == "basic" else told
-        known = ", ".join(str(option) for option in nodes.get(chosen, {}) if option != "_target_")
-        return f"{key}: hydra/launcher={chosen} has no such option{f', only {known}' if known else ''}"
+        known = [str(option) for option in nodes.get(chosen, {}) if option != "_target_"]
+        near = difflib.get_close_matches(name, known, n=1)
+        mend = f"; did you mean {near[0]}?" if near else f", only {', '.join(known)}" * bool(known)
+        return f"{key}: hydra/launcher={chosen} has no such option{mend}"
 
     def unset(self, key: str) -> str:
         """What to say about a key without a value."""

@@ -11,8 +11,8 @@ import pytest
 
 from lrm_safety.errors import ClusterError, ConfigError
 from lrm_safety.launching import Job
-from lrm_safety.places import ClusterJobs, LocalProcesses, cluster_resources, last_error, room, waits_for_resources
-from lrm_safety.sweeping import Point, run_points
+from lrm_safety.places import ClusterJobs, LocalProcesses, cluster_resources, room
+from lrm_safety.sweeping import Point, doing, is_refused, last_error, run_points
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,9 @@ def test_a_job_that_its_cluster_forgot_has_failed() -> None:
     client: Any = SimpleNamespace(get_job_info=gone, get_job_logs=gone, stop_job=gone)
     place = ClusterJobs(client, 1, {})
     place._ids["a"] = "raysubmit_1"
-    assert place.status(point) == 1 and "raysubmit_1 does not exist" in place.why(point)
+    assert place.status(point) == 1
+    with pytest.raises(OSError, match="raysubmit_1 does not exist"):
+        place.log(point)
     place.stop([point])
 
 
@@ -115,38 +117,85 @@ WAITING = "waiting for resources, 4 of at most 45 seconds (cluster.placement_tim
 
 
 @pytest.mark.parametrize(
-    ("log", "waits"),
+    ("log", "does"),
     [
-        ("", False),
-        ("start groups ...\n", False),
-        (f"start groups ...\n{WAITING}\nstart groups: 0:00:10 so far\n", True),
-        (f"{WAITING}\nresources granted after 12 seconds\nstart groups: 0:00:20 so far\n", False),
-        (f"{WAITING}\nerror: cluster=local: resources not free within 45\nstart groups ...\n", False),
-        (f"{WAITING}\nresources granted after 12 seconds\nrestart 1 of 3\n{WAITING}\n", True),
+        ("", ""),
+        ("checking configuration, model files and prompts ...\n", "checking configuration, model files and prompts"),
+        ("start groups ...\nstart rollout, reward ...\n", "start rollout, reward"),
+        ("start groups ...\nstart rollout: 0:00:20 so far\n", "start rollout"),
+        (f"start groups ...\n{WAITING}\nstart groups: 0:00:10 so far\n", "waits for resources"),
+        (f"{WAITING}\nresources granted after 12 seconds\nstart groups: 0:00:20 so far\n", "start groups"),
+        (f"{WAITING}\nerror: cluster=local: resources not free within 45\n", ""),
+        (f"{WAITING}\nresources granted after 12 seconds\nrestart 1 of 3\n{WAITING}\n", "waits for resources"),
+        ("start groups ...\nupdate 1/8 | loss 0.1\n", ""),
     ],
 )
-def test_a_point_waits_for_resources_while_its_log_says_so(tmp_path: Path, log: str, waits: bool) -> None:
-    assert waits_for_resources(log) == waits
+def test_a_point_that_starts_does_what_its_log_says(tmp_path: Path, log: str, does: str) -> None:
     point = Point("a", (), tmp_path)
     client = SimpleNamespace(get_job_logs=lambda called: log)
     jobs = ClusterJobs(cast(Any, client), 1, {})
     jobs._ids["a"] = "raysubmit_1"
     (tmp_path / "a.log").write_text(log)
-    assert jobs.waits(point) == LocalProcesses(1, tmp_path).waits(point) == waits
-    client.get_job_logs = lambda called: raised(RuntimeError("the head restarts"))
-    assert not jobs.waits(point), "no reason to end the sweep"
+    assert doing(jobs.log(point)) == doing(LocalProcesses(1, tmp_path).log(point)) == doing(log) == does
 
 
-def test_a_log_that_is_gone_or_of_an_earlier_start_says_nothing_of_a_wait(tmp_path: Path) -> None:
+def test_a_log_that_is_gone_is_no_reason_to_end_a_sweep(tmp_path: Path) -> None:
+    class Losing(LocalProcesses):
+        def status(self, point: Point) -> int | None:
+            if (status := super().status(point)) is not None:
+                (tmp_path / "a.log").unlink(missing_ok=True)
+            return status
+
+    point = Point("a", ("no such command",), tmp_path)
+    run_points([point], Losing(1, tmp_path), retries=0, say=lambda line: None)
+    assert point.state == "failed" and re.search(r"its log cannot be read \(.*No such file", point.why)
+
+
+def test_a_log_of_an_earlier_start_says_nothing_of_this_one(tmp_path: Path) -> None:
     place, point = LocalProcesses(1, tmp_path), Point("a", ("--version",), tmp_path)
-    assert not place.waits(point), "there is no log"
     (tmp_path / "a.log").write_text(f"{WAITING}\nstopped by SIGTERM; the same command starts again\n")
     place.start(point)
-    assert not place.waits(point), "that start was stopped while it waited"
+    assert "waiting" not in place.log(point), "that start was stopped while it waited"
     with (tmp_path / "a.log").open("a") as log:
         log.write(f"{WAITING}\n")
-    assert place.waits(point)
+    assert doing(place.log(point)) == "waits for resources" and point.starts == 1
     place.stop([point])
+
+
+CHECKED = "checking configuration, model files and prompts ...\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "refused"),
+    [
+        (f"{CHECKED}error: model.path=/nowhere: no such folder\n", True),
+        (f"a line of the place itself\n{CHECKED}\nerror: data.path: is absent\n  at f.py:3\n", True),
+        (f"{CHECKED}start groups ...\nerror: rollout 0 died\n", False),
+        (f"{CHECKED}error: no\n{CHECKED}start groups ...\nerror: rollout 0 died\n", False),
+        (CHECKED, False),
+        ("error: cannot connect\n", False),
+    ],
+)
+def test_a_run_that_was_refused_before_it_began_is_not_started_again(tmp_path: Path, log: str, refused: bool) -> None:
+    assert is_refused(log) == refused
+
+    class Ends(LocalProcesses):
+        def status(self, point: Point) -> int | None:
+            self._processes[point.name][0].wait(60)
+            return 1
+
+        def log(self, point: Point) -> str:
+            return log
+
+    point = Point("a", ("--version",), tmp_path)
+    run_points([point], Ends(1, tmp_path), retries=1, say=lambda line: None)
+    assert (point.state, point.starts) == ("failed", 1 if refused else 2)
+
+
+def test_a_job_is_called_by_the_least_that_tells_it_from_the_others(tmp_path: Path) -> None:
+    names = ["/runs/s/path-/a/export__seed-1", "/runs/s/path-/b/export__seed-1", "/runs/s/seed-1"]
+    place = ClusterJobs(cast(Any, None), 1, {name: Job("lrm-safety train", tmp_path, {}, name) for name in names})
+    assert [place._called(name) for name in names] == ["a/export__seed-1", "b/export__seed-1", "seed-1"]
 
 
 def raised(error: Exception) -> str:

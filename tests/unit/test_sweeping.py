@@ -36,6 +36,7 @@ class Scripted:
         script = self.scripts.get(point.name) or [0]
         self.running[point.name] = script.pop(0)
         self.order.append(point.name)
+        point.starts += 1
         self.most = max(self.most, len(self.running))
         return "started"
 
@@ -45,15 +46,11 @@ class Scripted:
             self.running.pop(point.name, None)
         return status
 
-    def why(self, point: Point) -> str:
-        self.running.pop(point.name)
-        return "error: out of luck"
+    def log(self, point: Point) -> str:
+        return {"b": "waiting for resources, 4 of at most 45 seconds: policy\n"}.get(point.name, "error: out of luck")
 
     def stop(self, points: Sequence[Point]) -> None:
         self.stopped = [point.name for point in points]
-
-    def waits(self, point: Point) -> bool:
-        return point.name == "b"
 
     def how_to_follow(self, point: Point) -> str:
         return f"follow {point.name}"
@@ -163,7 +160,7 @@ def test_an_interrupt_by_accident_costs_nothing(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(StopRequested):
         run_points(made, Twice(2, {}), retries=0, say=told.append)
     assert [point.state for point in made] == ["done", "done", "done", "left running", "done"]
-    meanings = "c goes on with the sweep, l leaves them running, s stops them (they save first)"
+    meanings = "c goes on with the sweep, l leaves them running, s stops them (what trains already saves first)"
     assert sum(line.endswith(meanings) and "points that run: " in line for line in told) == 2, (
         "went on after the first, ended with the second"
     )

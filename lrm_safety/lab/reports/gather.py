@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,21 +28,28 @@ _FILES = ("metrics.jsonl", "config.yaml", *(one.FILE for one in (Evaluation, Ref
 Found = TrainingRun | EvaluationRun | AnyAnalysis
 
 
-def gather(arguments: Sequence[str]) -> Study:
+def gather(arguments: Sequence[str], only: Collection[Path] | None = None) -> Study:
     """Read `FOLDER` and `NAME=FOLDER` arguments; folders of one name are joined (its training, its evaluations, its seeds).
 
     Of a folder that holds nothing itself everything below it is read: of a study each method by its name, of a multirun each
     configuration. A folder that stands there twice under one name is read once; a run that stopped before the others of its
-    name is left out. Both are noted. Raises ConfigError for a folder that has nothing of what a report is made of, DataError
+    name is left out. Both are noted. `only`: the folders that count of those below a folder, such as the points of a sweep; that
+    others were left out is noted. Raises ConfigError for a folder that has nothing of what a report is made of, DataError
     for a torn file.
     """
     subjects: dict[str, Subject] = {}
     analyses: list[AnyAnalysis] = []
     notes: list[str] = []
+    others: list[Path] = []
     names: dict[Path, list[str]] = {}
     runs: dict[Path, TrainingRun] = {}
+    counts = None if only is None else {one.resolve() for one in only}
     for name, folder, found in (one for argument in arguments for one in _members(*_split(argument))):
-        same = names.setdefault(folder.resolve(), [])
+        path = folder.resolve()
+        if counts is not None and counts.isdisjoint([path, *path.parents]):
+            others.append(folder)
+            continue
+        same = names.setdefault(path, [])
         if name in same:
             notes.append(f"{folder} was given twice as {name} and counts once")
             continue
@@ -56,9 +63,14 @@ def gather(arguments: Sequence[str]) -> Study:
             subject = subjects.setdefault(name, Subject(name))
             if isinstance(one, TrainingRun):
                 subject.runs.append(one)
-                runs.setdefault(folder.resolve(), one)
+                runs.setdefault(path, one)
             else:
                 subject.evaluations.append(one)
+    if others:
+        notes.append(
+            f"left out: {others[0]}{f' and {len(others) - 1} more' * (len(others) > 1)}, no "
+            f"{'points' if len(others) > 1 else 'point'} of this sweep; `lrm-safety report {' '.join(arguments)}` takes all"
+        )
     for subject in subjects.values():
         notes += _leave_out_stopped(subject)
     left = [one for one in subjects.values() if one.runs or one.evaluations]

@@ -9,7 +9,8 @@ import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lrm_safety.commands.launch import _tracker_names, launch
+from lrm_safety.commands.launch import launch
+from lrm_safety.commands.multirun import tracker_names
 from lrm_safety.errors import ConfigError
 from lrm_safety.settings.compose import TRAIN, compose_settings, parsed, sweep
 
@@ -85,7 +86,7 @@ TOLD = {
 def test_names_in_the_tracker_tell_the_runs_of_a_multirun_apart(case: str) -> None:
     overrides, expected, (num_names, num_groups) = TOLD[case]
     swept = {item.get_key_element() for item in parsed(overrides) if item.is_sweep_override()}
-    found = _tracker_names(list(sweep(overrides)), swept, [compose_settings(run)[0] for run in sweep(overrides)])
+    found = tracker_names(list(sweep(overrides)), swept, [compose_settings(run)[0] for run in sweep(overrides)])
     assert expected in [(one.name, one.group) for one in found]
     assert len({one.name for one in found}) == len(found) == num_names
     assert len({one.group for one in found}) == num_groups
