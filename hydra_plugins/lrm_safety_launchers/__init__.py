@@ -68,6 +68,20 @@ for _name, _node in (("local_processes", LocalProcessesConf), ("ray_jobs", RayJo
     ConfigStore.instance().store(group="hydra/launcher", name=_name, node=_node, provider="lrm_safety")
 
 
+class PointReturn(JobReturn):
+    """What Hydra's sweepers are given of a point. Of a failed one everything has been told: Hydra's own adds a line to it."""
+
+    @property
+    def return_value(self) -> Any:
+        if self.status == JobStatus.FAILED:
+            raise self._return_value
+        return self._return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
+
+
 class SideBySide(Launcher):
     """What both launchers do; `options` are those of their configuration."""
 
@@ -113,7 +127,7 @@ class SideBySide(Launcher):
             tell(points)
         returned = []
         for point, settings in planned:
-            job = JobReturn()
+            job = PointReturn()
             job.overrides, job.working_dir = list(point.words), str(point.folder)
             job.status = JobStatus.COMPLETED
             if point.state in ("failed", "stopped"):

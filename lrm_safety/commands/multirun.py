@@ -15,7 +15,8 @@ from hydra._internal.hydra import Hydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from ..errors import ConfigError
+from ..errors import ConfigError, LrmSafetyError
+from ..results import Evaluation
 from ..run_folder import owned
 from ..settings.compose import HYDRA_ERRORS, Root, differences, effective
 from ..settings.types import RUNS_VARIABLE
@@ -134,9 +135,12 @@ def report_sweep(folder: Path, runs: Collection[Path]) -> None:
     package may leave unknown, it is of all that lies in the folder."""
     if not folder.is_dir():  # named by something that Hydra alone resolves
         return
+    if runs and not any((one / name).is_file() for one in runs for name in ("metrics.jsonl", Evaluation.FILE)):
+        print("no report of the sweep: none of its runs has a record", file=sys.stderr)
+        return
     from .report import report  # draws, and takes its time to import
 
     try:
         report([str(folder), f"output={folder}/report"], only=runs or None)
-    except ConfigError as error:  # no run has a record
+    except LrmSafetyError as error:
         print(f"no report of the sweep: {error}", file=sys.stderr)
