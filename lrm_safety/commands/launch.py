@@ -20,7 +20,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -84,8 +83,6 @@ class Task:
     def __call__(self, config: DictConfig) -> float | None:
         settings, resolved = self.root.settings_of(config)
         folder = Path(HydraConfig.get().runtime.output_dir)
-        if HydraConfig.get().mode == RunMode.MULTIRUN and not self.sweeps:
-            raise ConfigError("hydra.mode: MULTIRUN, by a file of the configuration, and a multirun wants -m here")
         if self.sweeps:
             self.folders.append(folder)
             number = HydraConfig.get().job.num
@@ -265,7 +262,8 @@ def compositions(
     if _is_sweep(given):
         overrides = with_params(root, overrides, hydra)
         combinations = list(sweep(overrides, root, hydra))
-    return overrides, combinations, [root.compose(combination, given.folders)[0] for combination in combinations]
+    each = [[*one, *["hydra.mode=RUN"] * _is_sweep(given)] for one in combinations]
+    return overrides, combinations, [root.compose(one, given.folders)[0] for one in each]
 
 
 def _show_info(hydra: Hydra, root: Root[Any], given: argparse.Namespace) -> None:

@@ -49,7 +49,8 @@ class Tracked:
 
 
 def with_params(root: Root[Any], overrides: Sequence[str], hydra: Hydra) -> list[str]:
-    """The overrides of a multirun with those of `hydra.sweeper.params`, which Hydra's basic sweeper puts before them."""
+    """The overrides of a multirun with those of `hydra.sweeper.params`, which Hydra's basic sweeper puts before them; what is typed
+    takes the place of the same key there."""
     if any(item.lstrip("+").startswith("hydra.sweeper.params") for item in overrides):
         raise ConfigError("hydra.sweeper.params: belongs into a file of conf/; here give each key its values, KEY=A,B")
     try:
@@ -58,7 +59,9 @@ def with_params(root: Root[Any], overrides: Sequence[str], hydra: Hydra) -> list
         raise ConfigError(root.mistakes(hydra, overrides).explain(error)) from error
     if OmegaConf.select(sweeper, "_target_") != BASIC_SWEEPER:  # what `params` means to another one is its own affair
         return list(overrides)
-    return [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *overrides]
+    typed = {item.get_key_element(): str(item.input_line) for item in effective(overrides, root)}
+    params = [typed.pop(key, f"{key}={value}") for key, value in (sweeper.params or {}).items()]
+    return [*params, *typed.values()]
 
 
 def swept_keys(overrides: Sequence[str], root: Root[Any]) -> set[str]:

@@ -110,6 +110,8 @@ class Root(Generic[Schema]):
             config = hydra.compose_config(self.name, list(overrides), RunMode.RUN)
         except HYDRA_ERRORS as error:
             raise ConfigError(self.mistakes(hydra, overrides).explain(error)) from error
+        if config.hydra.mode == RunMode.MULTIRUN:
+            raise ConfigError("hydra.mode: is MULTIRUN by a file of the configuration, and a multirun wants -m here")
         with open_dict(config):
             del config["hydra"]
         settings, resolved = self.settings_of(config)

@@ -44,7 +44,7 @@ def gather(arguments: Sequence[str], only: Collection[Path] | None = None) -> St
     names: dict[Path, list[str]] = {}
     runs: dict[Path, TrainingRun] = {}
     counts = None if only is None else {one.resolve() for one in only}
-    for name, folder, found in (one for argument in arguments for one in _members(*_split(argument))):
+    for name, folder, found in (one for argument in arguments for one in _members(*_split(argument), only is None)):
         path = folder.resolve()
         if counts is not None and counts.isdisjoint([path, *path.parents]):
             others.append(folder)
@@ -86,13 +86,13 @@ def _split(argument: str) -> tuple[str | None, Path]:
     return None, Path(argument)
 
 
-def _members(name: str | None, folder: Path) -> Iterator[tuple[str, Path, list[Found]]]:
-    """Name, folder and what it holds: of the folder itself, or of all below it."""
+def _members(name: str | None, folder: Path, alone: bool) -> Iterator[tuple[str, Path, list[Found]]]:
+    """Name, folder and what it holds: of the folder itself, which is `alone` then, or of all below it."""
 
     def named(found: list[Found]) -> list[Found]:
         return [replace(one, given=name) if name and isinstance(one, TrainingRun) else one for one in found]
 
-    if itself := read_folder(folder):
+    if alone and (itself := read_folder(folder)):
         yield name or folder.absolute().name, folder, named(itself)
         return
     if is_reward_training(folder):
@@ -114,7 +114,7 @@ def _members(name: str | None, folder: Path) -> Iterator[tuple[str, Path, list[F
     configurations = {run.folder: called for called, mine in zip(names_of(groups), groups, strict=True) for run in mine}
     for place, found in below.items():
         parts = place.relative_to(folder).parts
-        method = parts[0] if parts[0] in ROLES else None  # of a study
+        method = parts[0] if parts and parts[0] in ROLES else None  # of a study
         yield (
             name or method or configurations.get(place) or _without_seed(parts) or folder.absolute().name,
             place,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from omegaconf import OmegaConf
 from hydra_plugins.lrm_safety_launchers import LocalProcessesLauncher, RayJobsLauncher
 from lrm_safety.cli import main
 from lrm_safety.commands.launch import Task, _quoted, once
-from lrm_safety.commands.sweep import _named_as_here, needs_of, shared_by_all
-from lrm_safety.errors import ConfigError
+from lrm_safety.commands.sweep import _fit_at_once, _named_as_here, needs_of, shared_by_all
+from lrm_safety.errors import ClusterError, ConfigError
 from lrm_safety.launching import plan_job
 from lrm_safety.settings.compose import TRAIN, compose_settings, parsed
 from lrm_safety.sweeping import Point
@@ -105,3 +106,31 @@ def test_a_launcher_of_ones_own_does_not_hide_a_mistake(
         assert main([*sweep, f"hydra/launcher={chosen}", "hydra.launcher.jobs=3"]) == 1
         error = capsys.readouterr().err
         assert f"hydra.launcher.jobs: hydra/launcher={chosen} has no such option" in error and error.count("\n") == 1
+
+
+def test_a_point_that_never_fits_is_named_with_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"entrypoint_num_cpus": None, "entrypoint_num_gpus": None}
+    small, _ = compose_settings(["experiment=miniature"])
+    large, _ = compose_settings(["experiment=miniature", "cluster.policy.num_workers=3"])
+    planned = [(Point("seed=1", (), Path("a")), small), (Point("seed=2", (), Path("b")), large)]
+    needs = [needs_of(settings)["CPU"] for _, settings in planned]
+    assert needs[0] < needs[1] <= 2 * needs[0]
+    monkeypatch.setattr("lrm_safety.commands.sweep.cluster_resources", lambda *_: {"CPU": needs[0]})
+    with pytest.raises(
+        ClusterError, match=rf"^seed=2 \(workers: 3 policy, .*\) needs {needs[1]:g} CPU.*cluster\.GROUP\.num_workers"
+    ):
+        _fit_at_once(None, planned, options)
+    monkeypatch.setattr("lrm_safety.commands.sweep.cluster_resources", lambda *_: {"CPU": 2 * needs[0]})
+    assert _fit_at_once(None, planned, options) == 1, "two of the larger do not fit"
+    assert _fit_at_once(None, planned[:1], options) == 2
+
+
+def test_a_sweep_whose_points_are_all_done_asks_for_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = LocalProcessesLauncher(concurrency=1, retries=0, on_interrupt="ask")
+    launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    point = Point("seed=1", (), tmp_path, state="done before")
+    monkeypatch.setattr(launcher, "_config", lambda *_: ())
+    monkeypatch.setattr(launcher, "place", lambda *_: pytest.fail("nothing is to be placed"))
+    settings = SimpleNamespace(run=SimpleNamespace())
+    launcher.task = SimpleNamespace(point=lambda *_: (point, settings))
+    assert [one.return_value for one in launcher.launch([["seed=1"]], 0)] == [None]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from lrm_safety.commands.launch import launch
 from lrm_safety.commands.multirun import tracker_names
 from lrm_safety.errors import ConfigError
+from lrm_safety.run_folder import RunFolder
 from lrm_safety.settings.compose import TRAIN, compose_settings, parsed, sweep
 
 SWEEPS = {
@@ -122,3 +126,117 @@ def test_every_run_of_a_multirun_knows_its_name(tmp_path: Path, monkeypatch: pyt
         (8, "miniature algorithm.gamma=1", "mine"),
         (8, "miniature algorithm.gamma=0.9", "mine"),
     ]
+
+
+class Recorder:
+    """Stands in for a run; what each was, with its folder and its name in the tracker."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, str, tuple[str, ...], str]] = []
+
+    def __call__(self, settings: Any, _: object, folder: RunFolder) -> None:
+        own = settings.tracking
+        self.seen.append((settings.seed, own.name, tuple(own.tags), folder.path.name))
+
+
+def test_of_a_key_that_is_given_again_the_last_counts_in_what_runs_and_in_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Recorder()
+    assert (
+        launch(
+            TRAIN,
+            run,
+            ["-m", "experiment=miniature", "seed=7", "algorithm.gamma=1,0.9", "seed=1,3", "algorithm.gamma=0.8"],
+        )
+        == 0
+    )
+    assert run.seen == [
+        (1, "miniature seed=1", ("seed=1",), "seed-1"),
+        (3, "miniature seed=3", ("seed=3",), "seed-3"),
+    ]
+    for twice in (["seed=1,2", "seed=1,3"], ["model=miniature,qwen3_4b", "model=glob(qwen3*)"]):
+        key = twice[0].partition("=")[0]
+        with pytest.raises(
+            ConfigError, match=rf"^{key}: several values are given twice, {re.escape(' and '.join(twice))};"
+        ):
+            launch(TRAIN, run, ["-m", "experiment=miniature", *twice])
+    assert len(run.seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["seed=1,1"], "seed=1: stands twice in this sweep; give each value once"),
+        (["seed=1,2", "trainer.lr=1e-6,0.000001"], "seed=1 trainer.lr=1e-06: stands twice"),
+        (["run.name=a,b"], "run.name=a and run.name=b: are the same run twice"),
+        (["algorithm=reinforce_pp,reinforce_pp"], "algorithm=reinforce_pp: stands twice"),
+    ],
+)
+def test_points_that_are_one_run_are_refused(
+    tmp_path: Path, overrides: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}"):
+        launch(TRAIN, Recorder(), ["-m", "experiment=miniature", *overrides])
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_alone_may_differ_beside_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Recorder()
+    assert launch(TRAIN, run, ["-m", "experiment=miniature,ablation/no_clip", "run.name=a"]) == 0
+    assert [name for _, name, _, _ in run.seen] == ["a experiment=miniature", "a experiment=ablation/no_clip"]
+
+
+def test_a_file_may_say_what_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "conf/experiment/mine.yaml"
+    mine.parent.mkdir(parents=True)
+    text = "# @package _global_\ndefaults: [miniature]\nhydra:\n  sweeper:\n    params:\n      seed: 3,5\n"
+    mine.write_text(text)
+    run = Recorder()
+    words = ["--config-dir", "conf", "experiment=mine"]
+    assert launch(TRAIN, run, ["-m", *words]) == 0
+    assert [(seed, name, folder) for seed, name, _, folder in run.seen] == [
+        (3, "miniature seed=3", "seed-3"),
+        (5, "miniature seed=5", "seed-5"),
+    ]
+    assert launch(TRAIN, run, ["-m", *words, "seed=6,7", "--cfg", "job", "-p", "seed"]) == 0
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if line.isdigit()] == ["6", "7"] and said.count("# run ") == 2
+    with pytest.raises(ConfigError, match=r"^hydra\.sweeper\.params: belongs into a file"):
+        launch(TRAIN, run, ["-m", "experiment=miniature", "hydra.sweeper.params={seed:'1,2'}"])
+    mine.write_text(text.replace("hydra:\n", "hydra:\n  mode: MULTIRUN\n"))
+    with pytest.raises(ConfigError, match=r"^hydra\.mode: is MULTIRUN.* wants -m"):
+        launch(TRAIN, run, words)
+    assert launch(TRAIN, run, ["-m", *words]) == 0 and len(run.seen) == 4, "which is then as without it"
+
+
+def test_several_values_without_a_multirun_say_what_they_want() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^seed=1,2: are several values; a run for each wants -m, and a list brackets, seed=\[1,2\]$"
+    ):
+        compose_settings(["experiment=miniature", "seed=1,2"])
+
+
+def test_a_sweeps_folder_is_its_own_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["-m", "experiment=miniature", "seed=1,2"]
+    refusals = []
+
+    def run(settings: Any, *_: object) -> None:
+        again = [sys.executable, "-m", "lrm_safety", "train", *words, "algorithm.gamma=0.9"]
+        done = subprocess.run(again, capture_output=True, text=True, check=False, timeout=100)
+        refusals.append((done.returncode, done.stderr))
+
+    assert launch(TRAIN, run, words) == 0
+    assert len(refusals) == 2 and not list(tmp_path.rglob(".owner*"))
+    for status, line in refusals:
+        assert status == 1 and re.match(
+            r"error: run\.directory=outputs/miniature: is in use by .*nothing was changed", line
+        )
+        assert line.count("\n") == 1, line

@@ -12,6 +12,7 @@ import yaml
 from made_study import training
 
 from lrm_safety import cli
+from lrm_safety.commands.multirun import report_sweep
 from lrm_safety.errors import ConfigError
 from lrm_safety.lab.reports.folders import TrainingRun
 from lrm_safety.lab.reports.gather import gather
@@ -292,6 +293,25 @@ def test_the_command_prints_and_writes(
     assert found.configurations[1].differences["safety"].mean == pytest.approx(-0.1)
     page = Path("elsewhere/report.html").read_text()
     assert "0.830 [0.754, 0.886]" in page and "-0.100 [-0.150, -0.050]" in page
+
+
+@pytest.mark.parametrize("parent_is_a_run", [False, True])
+def test_the_table_of_a_sweep_is_of_its_points_alone(
+    sweep: Path, capsys: pytest.CaptureFixture[str], parent_is_a_run: bool
+) -> None:
+    """Seeds 0 and 1 of one of three configurations, 0.90 and 0.92: 0.91, and not 0.93 with the third."""
+    if parent_is_a_run:  # as after `-m` with one value of everything
+        made_run(sweep, 9, [0.1, 0.5])
+    runs = [path.parent for path in sorted(sweep.rglob("metrics.jsonl")) if path.parent != sweep]
+    mine = [run for run in runs if yaml.safe_load((run / "config.yaml").read_text())["seed"] < 2 and "tiny" in str(run)]
+    assert len(mine) == 2 and len(runs) > 2
+    report_sweep(sweep, mine)
+    out = capsys.readouterr().out
+    found = Report.read(sweep / "report")
+    assert [(row.name, row.seeds) for row in found.configurations] == [("tiny", (0, 1))]
+    others = len(runs) - 2 + parent_is_a_run
+    assert f" and {others - 1} more, no points of this sweep; `lrm-safety report {sweep}` takes all" in out
+    assert found.configurations[0].figures["safety"].mean == pytest.approx(0.91)
 
 
 def test_brackets_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
