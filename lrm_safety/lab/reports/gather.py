@@ -21,7 +21,8 @@ from .folders import (
     read_folder,
     stopped,
 )
-from .sweep import by_configuration, names_of
+from .names import names_of
+from .sweep import by_configuration
 
 _NAMED = re.compile(r"([A-Za-z0-9_.+-]+)=(.+)")
 _FILES = ("metrics.jsonl", "config.yaml", *(one.FILE for one in (Evaluation, Reflection, Memorization, Audit)))

@@ -45,7 +45,7 @@ class Configuration:
     differences: Mapping[str, Bounded]
     """From the reference, paired by seed."""
     before: Mapping[str, Bounded]
-    """The reference's evaluation before training."""
+    """The evaluation of its model before training."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def record(
                 tuple(str(run.folder) for run in row.runs),
                 _bounded(row.cells()),
                 _bounded(comparison.differences(row)) if row is not comparison.reference else {},
-                _bounded(comparison.before()),
+                _bounded(comparison.before(row)),
             )
             for comparison in comparisons
             for row in comparison.rows

@@ -5,24 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from ...diagnosis.evidence import Evidence
-from ...files import flatten
 from ...monitoring.registry import find
 from ...statistics import over_differences, over_runs, unpaired_interval
 from .combine import graded_sets, num_questions, over_questions
 from .cost import cost_of
 from .folders import TrainingRun, stopped
+from .names import NOT_COMPARED, differing, names_of, shown
 from .tables import ABSENT, Table, bounded
 
-NOT_COMPARED = ("seed", "run", "tracking", "checkpoint")
-"""Parts of a configuration that do not make another experiment."""
-MOST_KEYS = 3
-"""Keys of which the values may stand in a name."""
 MAIN_HEAD = ["run", "changed", "seeds"]
+BEFORE = "before training"
+SAME_FIGURES = ("every_updates", "log_text")
+"""Keys of an evaluation inside training that leave its figures as they are."""
 SETTLED = {
     "kl/k3": "KL, nats/token",
     "response/length_mean": "response tokens",
@@ -64,6 +61,16 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Start:
+    """What a model was before its first update."""
+
+    name: str
+    rows: Sequence[Row]
+    """The configurations that train this model and evaluate it alike."""
+    cells: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The rows, the reference first."""
 
@@ -75,12 +82,28 @@ class Comparison:
     def reference(self) -> Row:
         return self.rows[0]
 
-    def before(self) -> dict[str, Interval]:
-        """The evaluation before the first update, of the reference: other configurations repeat it, or have another model."""
-        first = [
-            {name: points[0][1] for name, points in _evaluated(run) if points[0][0] == 0} for run in self.reference.runs
-        ]
-        return intervals(first, self.reference.runs)
+    @property
+    def starts(self) -> list[Start]:
+        """The evaluation before the first update of every model and way to evaluate it; of each seed once, since configurations
+        of one model repeat it."""
+        groups: dict[str, list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault(json.dumps(_at_start(row), sort_keys=True), []).append(row)
+        found = []
+        for name, rows in zip(_names_of_starts(list(groups.values())), groups.values(), strict=True):
+            seeds: dict[int, tuple[dict[str, float], TrainingRun]] = {}
+            for run in (run for row in rows for run in row.runs):
+                first = {benchmark: points[0][1] for benchmark, points in _evaluated(run) if points[0][0] == 0}
+                if first:
+                    seeds.setdefault(_seed(run), (first, run))
+            if seeds:
+                figures, runs = zip(*(seeds[seed] for seed in sorted(seeds)), strict=True)
+                found.append(Start(name, rows, intervals(figures, runs)))
+        return found
+
+    def before(self, row: Row) -> Mapping[str, Interval]:
+        """What the model of a row was before training; empty where it was not evaluated."""
+        return next((one.cells for one in self.starts if any(row is mine for mine in one.rows)), {})
 
     def differences(self, row: Row) -> dict[str, Interval]:
         """Row less reference, paired by seed: the same prompts and the same order, so less of it is chance. Of one seed the
@@ -211,11 +234,11 @@ def tables(comparisons: Sequence[Comparison]) -> list[Table]:
 
 
 def _tables(comparison: Comparison, number: str) -> list[Table]:
-    before, places = comparison.before(), _places(comparison)
-    rows: list[list[str]] = [["before training", "", "", *_cells(before, places)]] if before else []
+    places = _places(comparison)
+    rows = [[one.name, "", "", *_cells(one.cells, places)] for one in comparison.starts]
     unchanged = "(the reference)" if len(comparison.rows) > 1 else ABSENT
     for row in comparison.rows:
-        changed = ", ".join(f"{key}={_shown(value)}" for key, value in row.changed.items()) or unchanged
+        changed = ", ".join(f"{key}={shown(value)}" for key, value in row.changed.items()) or unchanged
         rows.append([row.name, changed, str(len(row.runs)), *_cells(row.cells(), places)])
     made = [
         Table(
@@ -281,38 +304,27 @@ def _evaluated(run: TrainingRun) -> Iterator[tuple[str, list[tuple[int, float]]]
     return ((name, run.series[f"evaluation/{name}"]) for name in graded_sets(run.series))
 
 
-def called(folder: Path, config: Mapping[str, Any]) -> str:
-    """The name that a folder's configuration asks for, or where that is of one seed of a sweep, the run's own."""
-    configured = config.get("run") or {}
-    asked = Path(str(configured.get("directory", folder))).name
-    of_one_seed = any(part.startswith("seed-") for part in asked.split("__"))
-    return str(configured.get("name", asked)) if of_one_seed else asked
-
-
-def names_of(groups: Sequence[Sequence[TrainingRun]]) -> list[str]:
-    """What the user calls each configuration, or else the folder that it asks for; where several are called alike, with the
-    values that tell them apart, or with a number where that takes too many."""
-    names = [runs[0].given or called(runs[0].folder, runs[0].config) for runs in groups]
-    alike: dict[str, list[TrainingRun]] = {}
-    for name, runs in zip(names, groups, strict=True):
-        alike.setdefault(name, []).append(runs[0])
-    unique = {name: [name] if len(mine) == 1 else _told_apart(name, mine) for name, mine in alike.items()}
-    return [unique[name].pop(0) for name in names]
-
-
-def _told_apart(name: str, runs: Sequence[TrainingRun]) -> list[str]:
-    """`name trainer.lr=1e-06` of each: the keys of which the values differ among them."""
-    flat = [flatten({key: value for key, value in run.config.items() if key not in NOT_COMPARED}) for run in runs]
-    differ = [key for key in dict.fromkeys(chain.from_iterable(flat)) if len({str(one.get(key)) for one in flat}) > 1]
-    told = [" ".join([name, *(f"{key}={_shown(one.get(key))}" for key in differ)]) for one in flat]
-    if len(differ) > MOST_KEYS or len(set(told)) < len(told):
-        return [f"{name} ({i})" for i in range(1, len(runs) + 1)]
-    return told
-
-
 def _ablated(runs: Sequence[TrainingRun]) -> bool:
-    """Whether the runs say of themselves what they change: conf/ablation names it in the tags."""
-    return bool((runs[0].config.get("tracking") or {}).get("tags"))
+    """Whether the runs say of themselves what they change: conf/ablation names it in the tags, where a sweep puts the overrides
+    of every run."""
+    return any("=" not in str(tag) for tag in (runs[0].config.get("tracking") or {}).get("tags") or ())
+
+
+def _at_start(row: Row) -> dict[str, Any]:
+    """What the evaluation before the first update depends on."""
+    config = row.runs[0].config
+    evaluation = {key: value for key, value in (config.get("evaluation") or {}).items() if key not in SAME_FIGURES}
+    return {"model": config.get("model"), "evaluation": evaluation}
+
+
+def _names_of_starts(groups: Sequence[Sequence[Row]]) -> list[str]:
+    """`before training`, of several with the model's name, or else with what tells them apart."""
+    if len(groups) < 2:
+        return [BEFORE]
+    settings = [_at_start(rows[0]) for rows in groups]
+    models = [str((one["model"] or {}).get("name")) for one in settings]
+    told = models if len(set(models)) == len(models) else differing(settings)
+    return [f"{BEFORE}, {one}" for one in told or [" and ".join(row.name for row in rows) for rows in groups]]
 
 
 def _seed(run: TrainingRun) -> int:
@@ -323,9 +335,3 @@ def _parsed(identity: str) -> dict[str, Any]:
     found = json.loads(identity)
     assert isinstance(found, dict)
     return found
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(str, value))}]"
-    return "null" if value is None else str(value)

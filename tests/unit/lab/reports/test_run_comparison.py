@@ -113,7 +113,7 @@ def test_mean_and_interval_over_seeds(sweep: Path) -> None:
     cells = found.reference.cells()
     assert cells["response tokens"][0] == pytest.approx(51) and cells["KL, nats/token"] == pytest.approx((0.02,) * 3)
     assert cells["seconds"] == pytest.approx((30.0,) * 3)
-    assert found.before()["safety"] == pytest.approx((0.1,) * 3)
+    assert found.before(found.reference)["safety"] == pytest.approx((0.1,) * 3)
 
 
 def test_every_column_of_shares_has_an_interval_within_0_and_1(tmp_path: Path) -> None:
@@ -173,7 +173,8 @@ def test_the_evaluation_before_training_is_counted_once_a_seed(sweep: Path) -> N
     for seed, value in enumerate((0.1, 0.2, 0.3)):
         made_run(sweep / f"experiment=tiny,seed={seed}", seed, [value, 0.6, 0.9])
     # 0.1, 0.2, 0.3 of the reference alone: variance 0.02 / 2
-    assert compare([sweep]).before()["safety"] == pytest.approx((0.2, *logit_ends(0.2, math.sqrt(0.01 / 3))))
+    (start,) = compare([sweep]).starts
+    assert start.cells["safety"] == pytest.approx((0.2, *logit_ends(0.2, math.sqrt(0.01 / 3))))
 
 
 def test_a_run_counts_once_and_a_seed_counts_once(sweep: Path) -> None:

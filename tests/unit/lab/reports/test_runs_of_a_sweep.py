@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from made_study import training
 from test_run_comparison import BASE, compare, made_run
 
@@ -13,8 +15,10 @@ from lrm_safety import cli
 from lrm_safety.errors import ConfigError
 from lrm_safety.lab.reports.folders import read_run
 from lrm_safety.lab.reports.gather import gather
+from lrm_safety.lab.reports.record import Report
 from lrm_safety.lab.reports.runs import configuration_table
 from lrm_safety.lab.reports.sweep import compare as compare_runs
+from lrm_safety.lab.reports.sweep import tables
 from lrm_safety.lab.reports.tables import Table
 from lrm_safety.run_folder import owned
 
@@ -83,3 +87,109 @@ def test_how_far_a_run_was_to_come_is_its_own(tmp_path: Path) -> None:
     for run in runs:
         run.config["schedule"]["max_updates"] = 6  # type: ignore[index]
     assert compare_runs(runs).left_out == [f"{tmp_path / 'half'}: stopped at update 2 of 6"]
+
+
+def test_each_model_of_a_sweep_has_its_own_figures_before_training(tmp_path: Path) -> None:
+    """Model a rises from 0.25 to 0.80, and b from 0.79 to 0.80: by the start of a it would seem to have gained 0.55."""
+    for model, before in (("a", 0.25), ("b", 0.79)):
+        for seed in (0, 1):
+            for clip in (0.2, 0.3):
+                folder = made_run(tmp_path / "sweep" / f"{model}-{seed}-{clip}", seed, [before, 0.80], clip_high=clip)
+                config = yaml.safe_load((folder / "config.yaml").read_text())
+                config["model"] = {"name": model, "path": f"made/{model}"}
+                config["evaluation"]["every_updates"] = 2 if clip == 0.2 else 1
+                (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    found = compare([tmp_path / "sweep"])
+    assert [(one.name, one.cells["safety"]) for one in found.starts] == [
+        ("before training, a", pytest.approx((0.25,) * 3)),
+        ("before training, b", pytest.approx((0.79,) * 3)),
+    ]
+    table = tables([found])[0]
+    place = list(table.head).index("safety")
+    assert [(str(row[0]).split(" algorithm")[0], row[place]) for row in table.rows][:3] == [
+        ("before training, a", "0.250 [–]"),
+        ("before training, b", "0.790 [–]"),
+        (found.reference.name.split(" algorithm")[0], "0.800 [–]"),
+    ]
+    assert cli.main(["report", str(tmp_path / "sweep"), f"output={tmp_path / 'report'}"]) == 0
+    written = Report.read(tmp_path / "report").configurations
+    assert sorted((Path(one.folders[0]).name[0], one.before["safety"].mean) for one in written) == [
+        ("a", pytest.approx(0.25)),
+        ("a", pytest.approx(0.25)),
+        ("b", pytest.approx(0.79)),
+        ("b", pytest.approx(0.79)),
+    ]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "before training, b" in page and "0.790 [–]" in page
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        (
+            ({"model": {"name": "m", "path": "x"}}, {"model": {"name": "m", "path": "y"}}),
+            ["model.path=x", "model.path=y"],
+        ),
+        (
+            ({"evaluation": {"limit": 8}}, {"evaluation": {"limit": None}}),
+            ["evaluation.limit=8", "evaluation.limit=null"],
+        ),
+        (
+            (
+                {"model": {"name": "m", **dict.fromkeys("abcd", 1)}},
+                {"model": {"name": "m", **dict.fromkeys("abcd", 2)}},
+            ),
+            ["one", "two"],
+        ),
+    ],
+)
+def test_what_was_evaluated_otherwise_before_training_is_told_apart(
+    tmp_path: Path, settings: tuple[dict[str, Any], dict[str, Any]], names: list[str]
+) -> None:
+    for name, changed in zip(("one", "two"), settings, strict=True):
+        config = BASE | {"seed": 0, "run": {"directory": f"outputs/{name}"}} | changed
+        training(tmp_path / name, {"train/update": [(2, 2.0)], "evaluation/safety": [(0, 0.5), (2, 0.9)]}, config)
+    assert [one.name for one in compare([tmp_path]).starts] == [f"before training, {name}" for name in names]
+
+
+def test_the_start_is_that_of_every_seed_of_a_model_once(tmp_path: Path) -> None:
+    """Seed 0 stands under both configurations and counts once; seed 1 is of the other alone: (0.2 + 0.6) / 2."""
+    made_run(tmp_path / "a", 0, [0.2, 0.9])
+    made_run(tmp_path / "b", 0, [0.2, 0.9], clip_high=0.3)
+    made_run(tmp_path / "c", 1, [0.6, 0.9], clip_high=0.3)
+    (start,) = compare([tmp_path]).starts
+    assert start.name == "before training" and start.cells["safety"][0] == pytest.approx(0.4)
+
+
+def labelled(folder: Path, tags: list[str], seed: int, **algorithm: Any) -> None:
+    """A run as a launcher writes its config.yaml: named like all the others, its overrides as tags."""
+    made_run(folder, seed, [0.1, 0.2], **algorithm)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["run"] = {"name": "tiny", "directory": str(folder)}
+    config["tracking"] = {"tags": tags}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.mark.parametrize(
+    ("tagged", "names"),
+    [
+        (True, ["tiny algorithm=grpo", "tiny algorithm=rloo"]),
+        (False, ["tiny algorithm-grpo", "tiny algorithm-rloo"]),  # of runs in one process no tags are written
+    ],
+)
+def test_rows_of_a_sweep_over_groups_are_called_after_their_overrides(
+    tmp_path: Path, tagged: bool, names: list[str]
+) -> None:
+    for i, group in enumerate(("grpo", "rloo")):
+        for seed in (1, 2):
+            tags = ["swept=all", f"algorithm={group}", f"seed={seed}"] if tagged else []
+            folder = tmp_path / f"algorithm-{group}__seed-{seed}"
+            labelled(folder, tags, seed, **dict.fromkeys(("a", "b", "c", "d"), i))
+    assert [row.name for row in compare([tmp_path]).rows] == names
+    assert [one.name for one in gather([str(tmp_path)]).subjects] == names
+
+
+def test_the_reference_of_two_is_no_ablation_though_a_sweep_tags_both(tmp_path: Path) -> None:
+    labelled(tmp_path / "a__seed-0", ["no_kl", "ablation=no_kl"], 0, kl={"coef": 0.0})
+    labelled(tmp_path / "b__seed-0", ["ablation=none"], 0)
+    assert [row.name for row in compare([tmp_path]).rows] == ["tiny ablation=none", "tiny ablation=no_kl"]
