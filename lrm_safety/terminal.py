@@ -38,9 +38,10 @@ def print_table(
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    # No markup: a title, a heading, a value may hold square brackets.
+    table = Table(title=Text(title, style="table.title"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for i, heading in enumerate(head):
-        table.add_column(heading, justify="left" if i < left else "right", no_wrap=True)
+        table.add_column(Text(heading), justify="left" if i < left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))  # no markup: a value may hold square brackets
     return table

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from ..diagnosis.rules import show_findings
 from ..errors import ConfigError
@@ -72,12 +73,13 @@ def _report(study: Study, output: Path | None, title: str) -> None:
     for line in notes:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     if findings or study.has_figures:
-        _show_findings(findings, console)
+        show_subjects(findings, console)
     if output is not None:
         console.print(
             f"report: {page}\nfigures: {output}/figures\ntables: {output}/report.md, {output}/report.json",
             soft_wrap=True,
             highlight=False,
+            markup=False,
         )
 
 
@@ -91,14 +93,16 @@ def _tables(study: Study, comparisons: Sequence[Comparison]) -> list[Table]:
 def _notes(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
     """What was left out or done otherwise; a run that the study's own notes name is named once."""
     told = " ".join(study.notes)
-    left_out = [line for one in comparisons for line in one.left_out if line.partition(": ")[0] not in told]
+    lines = (line for one in comparisons for line in one.left_out)
+    left_out = [line for line in lines if f" {line.partition(': ')[0]} " not in told]  # whole: seed-1 is no seed-10
     return [*study.notes, *(f"left out: {line}" for line in left_out), *remarks(study)]
 
 
-def _show_findings(findings: Sequence[Seen], console: Console) -> None:
+def show_subjects(findings: Sequence[Seen], console: Console) -> None:
+    """The findings of each subject below its name."""
     for name in dict.fromkeys(one.subject for one in findings):
-        console.print(f"[bold]{name}[/bold]")
-        show_findings([one.finding for one in findings if one.subject == name], console)
+        console.print(Text(name, style="bold"), soft_wrap=True)  # no markup: a name may hold square brackets
+        show_findings([one.told for one in findings if one.subject == name], console)
     if not findings:
         show_findings([], console)
 

@@ -146,12 +146,11 @@ def diagnosis(study: Study, album: Album) -> list[Part]:
 
 
 def _card(seen: Seen) -> Card:
-    one = seen.finding
-    often = f" Seen in {seen.num_seen} of {seen.num_runs} runs, the worst shown." if seen.num_runs > 1 else ""
+    one = seen.told
     return Card(
         f"{seen.subject}: `{one.rule}`",
         one.level,
-        [("", f"{one.text}{often}"), ("Remedy", one.remedy)],
+        [("", one.text), ("Remedy", one.remedy)],
         [str(measured) for measured in one.evidence],
     )
 

@@ -32,6 +32,13 @@ class Combined:
     in_training: bool = False
 
     @property
+    def ends(self) -> tuple[float, float] | None:
+        """The interval, of several runs where its width can be seen: runs that agree do not tell how far others would be."""
+        if self.low is None or self.high is None or (self.num_runs > 1 and f"{self.low:.3f}" == f"{self.high:.3f}"):
+            return None
+        return self.low, self.high
+
+    @property
     def over(self) -> str:
         """What the interval is over, in words."""
         over = f"{self.num_runs} runs" if self.num_runs > 1 else "" if self.n is None else f"{self.n} questions"

@@ -26,7 +26,7 @@ from .combine import (
 )
 from .folders import Study
 from .sweep import compare_each, tables
-from .tables import ABSENT, Cell, Table, cell
+from .tables import ABSENT, NO_WIDTH, Cell, Table, cell
 
 ROLE_NAMES = {
     "safety": "safety",
@@ -156,7 +156,9 @@ def _sentences(
 
 
 def _with_interval(one: Combined) -> str:
-    return f"{one.value:.3f}" + (f" ({one.low:.3f} to {one.high:.3f})" if one.low is not None else "")
+    told = cell(one)
+    interval = " to ".join(told.interval) if told.interval else NO_WIDTH if NO_WIDTH in told.notes else ""
+    return f"{told.text} ({interval})" if interval else told.text
 
 
 def _tradeoff(

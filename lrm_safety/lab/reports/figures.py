@@ -257,7 +257,7 @@ def _point(
         linestyle="",
     )
     axes.plot([], [], marker=style.marker, color=style.colour, markersize=7, linestyle="", label=name)  # for the legend
-    interval = "" if x.low is None else f" ({x.low:.3f} to {x.high:.3f})"
+    interval = " ({:.3f} to {:.3f})".format(*x.ends) if x.ends else ""
     drawn.lines[0].set_gid(f"{TIP}{name}: {x.value:.3f}{interval}" + (f", {y:.3f}" if y_error is not None else ""))
 
 
@@ -318,9 +318,9 @@ def _legend(axes: Axes) -> None:
 
 
 def _half_widths(one: Combined) -> list[list[float]] | None:
-    if one.low is None or one.high is None:
+    if one.ends is None:
         return None
-    return [[max(0.0, one.value - one.low)], [max(0.0, one.high - one.value)]]
+    return [[max(0.0, one.value - one.ends[0])], [max(0.0, one.ends[1] - one.value)]]
 
 
 def _mean(runs: Sequence[Points]) -> list[tuple[float, float]]:

@@ -21,6 +21,12 @@ class Seen:
     num_seen: int
     num_runs: int
 
+    @property
+    def told(self) -> Finding:
+        """The finding; of several runs with the number of those that show it."""
+        often = f" Seen in {self.num_seen} of {self.num_runs} runs, the worst shown." if self.num_runs > 1 else ""
+        return replace(self.finding, text=f"{self.finding.text}{often}")
+
 
 def diagnose_study(study: Study) -> list[Seen]:
     """Findings about every subject but the base, failures first."""

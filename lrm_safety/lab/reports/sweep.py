@@ -37,8 +37,8 @@ HOW = (
     "leaves open. KL, tokens and refusals: median of the last records of training. Seconds: wall-clock of all iterations after "
     "the start of their processes; what stops a machine meanwhile counts."
 )
-NO_WIDTH = "[–]"
-ALIKE = f" {NO_WIDTH}: no interval, since the seeds, or of one seed the answers, are alike in every digit shown."
+WITHOUT_WIDTH = "[–]"
+ALIKE = f" {WITHOUT_WIDTH}: no interval, since the seeds, or of one seed the answers, are alike in every digit shown."
 """What a caption adds where a table holds such a cell."""
 
 
@@ -291,12 +291,12 @@ def cell(one: Interval | None, places: int = 3, *, signed: bool = False) -> str:
     if one is None:
         return ABSENT
     told = bounded(*one, places, signed=signed)
-    return f"{told.text} {NO_WIDTH}" if told.interval and len(set(told.interval)) == 1 else str(told)
+    return f"{told.text} {WITHOUT_WIDTH}" if told.interval and len(set(told.interval)) == 1 else str(told)
 
 
 def captioned(caption: str, rows: Sequence[Sequence[str]]) -> str:
     """The caption, with the reason for what stands in the place of an interval where it stands there."""
-    return caption + ALIKE * any(one.endswith(NO_WIDTH) for row in rows for one in row)
+    return caption + ALIKE * any(one.endswith(WITHOUT_WIDTH) for row in rows for one in row)
 
 
 def _evaluated(run: TrainingRun) -> Iterator[tuple[str, list[tuple[int, float]]]]:

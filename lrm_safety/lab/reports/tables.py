@@ -12,6 +12,8 @@ from ...terminal import print_table
 from .combine import Combined
 
 ABSENT = "–"
+NO_WIDTH = "no interval: all alike"
+"""In the place of an interval whose width could not be seen."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,8 @@ def cell(one: Combined | None, paper: str | None = None, *, signed: bool = False
         return Cell(ABSENT, paper=paper)
     told = bounded(one.value, one.low, one.high, signed=signed)
     over = (one.over,) if one.num_runs > 1 or one.in_training else ()
-    if (
-        not signed and one.num_runs > 1 and told.interval and len(set(told.interval)) == 1
-    ):  # how far other runs would be, it does not tell
-        return Cell(told.text, None, (*over, "no interval: all alike"), paper)
+    if not signed and told.interval and one.ends is None:  # a difference is called better or worse by its interval
+        return Cell(told.text, None, (*over, NO_WIDTH), paper)
     return Cell(told.text, told.interval, over, paper)
 
 
