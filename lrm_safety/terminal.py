@@ -18,23 +18,47 @@ FOLDED = 30
 
 
 def print_table(
-    console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, spare: int = 0
+    console: Console,
+    title: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: int = 1,
+    spare: int | None = None,
+    elsewhere: str = "",
 ) -> None:
     """A table of texts, none of them cut. `left`: the first columns that hold words, aligned to the left; `spare`: the last
     columns that may be left out, from the right and no more than needed, on a console that does not hold them. What words say
-    beside the name of a row stands on several lines there."""
+    beside the name of a row, and what belongs to a number, stand on several lines there; where `spare` is None they never do.
+    `elsewhere`: where to read what was left out."""
     whole = _table(title, head, rows, left)
-    if spare and console.width >= COLUMNS_FROM and not _fits(console, whole):
-        narrow = [[folded(one, FOLDED) if 0 < i < left else one for i, one in enumerate(row)] for row in rows]
+    if spare is None or console.width < COLUMNS_FROM or _fits(console, whole):
+        print_whole(console, whole)
+        return
+    for narrow in (_on_lines([head, *rows], left, " ("), _on_lines([head, *rows], left, " (", " [", names=True)):
         for kept in range(len(head), len(head) - spare - 1, -1):
-            table = _table(title, head[:kept], [row[:kept] for row in narrow], left)
+            table = _table(title, narrow[0][:kept], [row[:kept] for row in narrow[1:]], left)
             if _fits(console, table):
                 console.print(table)
                 if kept < len(head):
                     told = f"without {'; '.join(head[kept:])}: no room in {console.width} columns"
+                    told += f"; {elsewhere}" if elsewhere else ""
                     console.print(told, markup=False, highlight=False, soft_wrap=True)
                 return
     print_whole(console, whole)
+
+
+def _on_lines(rows: Sequence[Sequence[str]], left: int, *beginnings: str, names: bool = False) -> list[list[str]]:
+    """The rows with their words folded, their `names` where asked, and what begins so behind a number on a line of its own."""
+
+    def narrow(i: int, text: str) -> str:
+        if i < left:
+            return folded(text, FOLDED) if i or names else text
+        for beginning in beginnings:
+            text = text.replace(beginning, f"\n{beginning[1:]}")
+        return text
+
+    return [[narrow(i, text) for i, text in enumerate(row)] for row in rows]
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> Table:

@@ -240,7 +240,7 @@ def main_table(study: Study) -> Table:
         + (" What stands behind a bar (paper: ...) is printed in the paper, not measured here." if paper else ""),
         ["model", *((name, ROLE_NAMES[role]) for name, role in found.items())],
         rows,
-        spare=max(len(found) - 1, 0),
+        spare=0,
     )
 
 

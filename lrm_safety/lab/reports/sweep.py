@@ -28,6 +28,16 @@ SETTLED = {
     "sft/loss": "loss",
 }
 """Metrics of which the median of the last records is shown, with their headings."""
+BESIDE = (
+    "KL, nats/token",
+    "refusals",
+    "loss",
+    "held-out loss",
+    "response tokens",
+    "trace tokens",
+    "seconds",
+)
+"""Headings beside those of evaluations, the most important first."""
 AMOUNTS = ("KL, nats/token", "response tokens", "trace tokens", "loss", "held-out loss", "seconds")
 """Headings of what is never below 0."""
 Interval = tuple[float, float | None, float | None]
@@ -128,8 +138,14 @@ class Comparison:
 
     @property
     def headings(self) -> list[str]:
-        """Every column, in the order of the runs' own figures."""
-        return list(dict.fromkeys(name for row in self.rows for run in row.runs for name in final_figures(run)))
+        """Every column: the evaluations in the order of the runs' own, then the others, what may be left out first at the end."""
+        found = dict.fromkeys(name for row in self.rows for run in row.runs for name in final_figures(run))
+        return [*(name for name in found if name not in BESIDE), *(name for name in BESIDE if name in found)]
+
+    @property
+    def spare(self) -> int:
+        """Columns at the right that a narrow terminal may leave out: none that an evaluation fills."""
+        return min(sum(name in BESIDE for name in self.headings), len(self.headings) - 1)
 
 
 def final_figures(run: TrainingRun) -> dict[str, float]:
@@ -247,7 +263,7 @@ def _tables(comparison: Comparison, number: str) -> list[Table]:
             [*MAIN_HEAD, *comparison.headings],
             rows,
             words=(0, 1),
-            spare=len(comparison.headings) - 1,
+            spare=comparison.spare,
         )
     ]
     less = [
@@ -263,7 +279,7 @@ def _tables(comparison: Comparison, number: str) -> list[Table]:
                 caption,
                 ["run", *comparison.headings],
                 less,
-                spare=len(comparison.headings) - 1,
+                spare=comparison.spare,
             )
         )
     return made

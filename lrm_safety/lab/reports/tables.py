@@ -48,8 +48,8 @@ class Table:
     rows: Sequence[Sequence[str | Cell]]
     words: Iterable[int] = (0,)
     """Columns of words, aligned to the left; the others hold numbers."""
-    spare: int = 0
-    """Columns at the right that a narrow terminal may leave out."""
+    spare: int | None = None
+    """Columns at the right that a narrow terminal may leave out; with None it folds nothing either (`print_table`)."""
     printed: bool = False
     """Whether its numbers are the paper's."""
 
@@ -77,10 +77,11 @@ def cell(one: Combined | None, paper: str | None = None, *, signed: bool = False
     return Cell(told.text, told.interval, over, paper)
 
 
-def show(table: Table, console: Console) -> None:
-    """The table on a terminal of any width."""
+def show(table: Table, console: Console, elsewhere: str = "") -> None:
+    """The table on a terminal of any width; `elsewhere`: where to read the columns that a narrow one leaves out."""
     head, *rows = table.plain
-    print_table(console, table.caption.replace("`", ""), head, rows, left=len(tuple(table.words)), spare=table.spare)
+    caption, left = table.caption.replace("`", ""), len(tuple(table.words))
+    print_table(console, caption, head, rows, left=left, spare=table.spare, elsewhere=elsewhere)
 
 
 def markdown(table: Table) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from pathlib import Path
 
 import pytest
-from made_study import figure
+from made_study import RIGHT, benchmark, evaluation, figure
 from rich.console import Console
-from test_run_comparison import made_run
+from test_run_comparison import compare, made_run
 
 from lrm_safety import cli
 from lrm_safety.commands.report import show_subjects
@@ -102,3 +103,51 @@ def test_a_folder_in_square_brackets_is_told_whole(tmp_path: Path, capsys: pytes
     output = tmp_path / "[red]"
     assert cli.main(["report", str(made_run(tmp_path / "run", 0, [0.1, 0.2, 0.3])), f"output={output}"]) == 0
     assert f"report: {output}/report.html" in capsys.readouterr().out
+
+
+def test_a_narrow_terminal_leaves_out_what_matters_least_and_no_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three evaluations, the third of the second configuration alone, beside all that training tells of."""
+    beside = ["KL, nats/token", "refusals", "response tokens", "trace tokens", "seconds"]
+    for i, name in enumerate(("one", "two")):
+        for seed in (1, 2):
+            folder = made_run(tmp_path / "sweep" / f"{name}-{seed}", seed, [0.1, 0.3, 0.9 + seed / 100], clip_high=i)
+            lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+            for line in lines:
+                line |= {"response/trace_length_mean": 20.0 + seed, "response/refusal_rate": seed / 10}
+                line |= {f"evaluation/{one}": 0.9 + seed / 100 for one in ("arithmetic", *(["benign"] * i))}
+            (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    found = compare([tmp_path / "sweep"])
+    assert found.headings == ["safety", "arithmetic", "benign", *beside] and found.spare == 5
+    for width in (100, 120, 160, 400):
+        monkeypatch.setenv("COLUMNS", str(width))
+        output = tmp_path / f"of-{width}"
+        assert cli.main(["report", str(tmp_path / "sweep"), f"output={output}"]) == 0
+        out = capsys.readouterr().out
+        told = [line for line in out.splitlines() if line.startswith("without ")]
+        for line in told:
+            left_out = line.removeprefix("without ").partition(": ")[0].split("; ")
+            assert left_out == beside[-len(left_out) :] and line.endswith(f"; see {output}/report.md")
+        assert bool(told) == (width < 400)
+        assert all(len(line.rstrip()) <= width for line in out.splitlines() if " 0.9" in line), "no row is broken"
+    for heading in (*beside, "benign"):
+        assert heading in (tmp_path / "of-100" / "report.md").read_text()
+    assert cli.main(["report", str(tmp_path / "sweep"), "--no-page"]) == 0
+
+
+def test_the_table_of_models_shows_every_benchmark_at_120_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What belongs to a number stands below it there: three of `0.920 [0.783, 0.974] (2 runs)` and a name have no room."""
+    names = ("math500", "gpqa_diamond", "aime24_and_more")
+    for seed in (1, 2):
+        entries = {name: benchmark(name, "reasoning", RIGHT, 0.9 + seed / 75) for name in names}
+        evaluation(tmp_path / f"seed-{seed}", entries, seed)
+    monkeypatch.setenv("COLUMNS", "120")
+    name = "a_model_whose_name_has_forty_letters_" + 3 * "x"
+    assert cli.main(["report", f"{name}={tmp_path}", "--no-page"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    at = next(i for i, line in enumerate(lines) if line[:1] == ["model"])
+    assert lines[at - 1] == [*names] and lines[at] == ["model", *3 * ["(reasoning)"]]
+    assert lines[at + 2][:2] == [name, "0.920"] and len(lines[at + 2]) == 10 and lines[at + 3] == 3 * ["(2", "runs)"]
