@@ -15,6 +15,7 @@ from .thresholds import (
     KL_NEAR,
     PENALTY_SHARE,
     THRESHOLDS,
+    Level,
 )
 
 Direction = Literal["raise", "lower", "keep", "unknown"]
@@ -245,7 +246,8 @@ def over_refusal(evidence: Evidence) -> list[Finding]:
             level = "fail" if "fail" in (level, rise) else level or rise
         if level:
             evidence_lines = (run,) if base is None else (base, run)
-            findings.append(Finding("over_refusal", level, f"{text}.", evidence_lines, remedy))
+            level, noise = _noise(evidence, name, level, rising=True)
+            findings.append(Finding("over_refusal", level, f"{text}{noise}.", evidence_lines, remedy))
     for name, entry in evidence.run.of_role("helpfulness"):
         run = evidence.run.measured(name)
         base = evidence.base.measured(name, entry.primary) if evidence.base else None
@@ -253,7 +255,8 @@ def over_refusal(evidence: Evidence) -> list[Finding]:
             continue
         level = THRESHOLDS["helpfulness_loss"].level(round(base.value - run.value, 12))
         if level and not _chance(evidence, name, rising=False):
-            text = f"Helpfulness on {name} fell from {base.value:.2f} to {run.value:.2f}."
+            level, noise = _noise(evidence, name, level, rising=False)
+            text = f"Helpfulness on {name} fell from {base.value:.2f} to {run.value:.2f}{noise}."
             findings.append(Finding("over_refusal", level, text, (base, run), remedy))
     return findings
 
@@ -264,6 +267,24 @@ def _chance(evidence: Evidence, benchmark: str, figure: str | None = None, *, ri
         return False
     interval = difference_interval(evidence.base, evidence.run, benchmark, figure)
     return interval is None or (interval[0] <= 0 if rising else interval[1] >= 0)
+
+
+def _noise(evidence: Evidence, benchmark: str, level: Level, *, rising: bool) -> tuple[Level, str]:
+    """The level and what is said of noise: where it explains the change of an evaluation on its own, whose answers are known,
+    that is never more than a warning."""
+    base, run = evidence.base, evidence.run
+    if base is None or run is None or run.in_training:
+        return level, ""
+    entries = [side.benchmarks.get(benchmark) for side in (base, run)]
+    if any(one is None or not one.questions for one in entries):
+        return level, ""
+    interval = difference_interval(base, run, benchmark)
+    if interval is None:
+        return "warn", " (with so few questions in common this may be chance)"
+    low, high = interval
+    if low > 0 if rising else high < 0:
+        return level, ""
+    return "warn", f" (paired difference {low:+.3f} to {high:+.3f}: with so few questions this may be chance)"
 
 
 def entropy_on_reasoning(evidence: Evidence) -> list[Finding]:

@@ -221,7 +221,7 @@ def difference_interval(
 ) -> tuple[float, float] | None:
     """95% interval of the change of a figure, the primary one by default: where the answers are there the paired one, as
     the report gives it, None below 10 questions in common or 2 clusters; inside training
-    that of two independent shares of so many questions, None where not even their number is known."""
+    that of two independent shares of so many questions, None below 10 of them or where not even their number is known."""
     before, after = base.benchmarks[benchmark], run.benchmarks[benchmark]
     if figure is None and before.primary != after.primary:
         return None
@@ -233,7 +233,7 @@ def difference_interval(
     if not run.in_training:
         return None
     first, last = (one.figures[figure or one.primary] for one in (before, after))
-    if first.value is None or last.value is None or not first.n or not last.n:
+    if first.value is None or last.value is None or min(first.n, last.n) < FEW_QUESTIONS:
         return None
     return unpaired_interval(last.value, last.n, first.value, first.n)
 

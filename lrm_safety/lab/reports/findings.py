@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from ...diagnosis.evidence import PRIMARY, Evidence, Finding, PromptEntropy, of_evaluation, role_of
 from ...diagnosis.rules import diagnose
 from ...results import Audit, Reflection
 from .combine import MAIN_REFLECTION, audit_by, kinds_in_training, mean_of_role
 from .folders import Analysis, EvaluationRun, Study, Subject, TrainingRun, paired
+
+BY_CHANCE = ("reasoning_loss", "over_refusal", "trace_format")
+"""Rules about changes of few answers: of several runs one shows such a change by chance. Inside training what some runs alone show
+must show in the mean of all."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +80,11 @@ def _of_subject(study: Study, subject: Subject) -> list[Seen]:
     found: dict[tuple[str, str], list[tuple[Evidence, Finding]]] = {}
     for one in evidence:
         for finding in diagnose(one):
-            found.setdefault((finding.rule, finding.evidence[0].name), []).append((one, finding))
+            found.setdefault(_about(finding), []).append((one, finding))
+    inside = [one for one in evidence if one.run is None]
+    of_all = {_about(finding) for finding in diagnose(_mean_of_runs(inside))} if len(inside) > 1 else set()
     shown = []
-    for (_, figure), seen in found.items():
+    for (rule, figure), seen in found.items():
         first, said = seen[0]
         to_base = first.base is not None and said.evidence[0].source == first.base.source
         able = [one for one in evidence if one.base is not None or not to_base]
@@ -84,9 +92,27 @@ def _of_subject(study: Study, subject: Subject) -> list[Seen]:
         num_seen, num_runs = (
             len({_source(one, figure) for one in some} - {None}) for some in ([one for one, _ in seen], able)
         )
+        if rule in BY_CHANCE and num_seen < num_runs and len(inside) == len(evidence) and (rule, figure) not in of_all:
+            continue
         worst = max((finding for _, finding in seen), key=lambda one: (one.level == "fail", _change(one)))
         shown.append(Seen(subject.name, worst, num_seen, num_runs))
     return shown
+
+
+def _about(finding: Finding) -> tuple[str, str]:
+    """The rule and the figure that it is about."""
+    return finding.rule, finding.evidence[0].name
+
+
+def _mean_of_runs(evidence: Sequence[Evidence]) -> Evidence:
+    """What several runs say together in the evaluation inside training: the means of its figures, at the updates that all have.
+    The questions are the same in every run, so they are no more of them."""
+    series = {}
+    for name in evidence[0].training:
+        tables = [dict(one.points(name)) for one in evidence]
+        if name.startswith("evaluation/") and (shared := sorted(set.intersection(*map(set, tables)))):
+            series[name] = [(update, fmean(table[update] for table in tables)) for update in shared]
+    return replace(evidence[0], training=series)
 
 
 def _source(evidence: Evidence, figure: str) -> str | None:

@@ -312,6 +312,29 @@ def test_helpfulness(run: float, level: list[str]) -> None:
     assert levels(over_refusal(Evidence(base=sides[0], run=sides[1]))) == level
 
 
+@pytest.mark.parametrize(
+    ("n", "before", "after", "level", "said"),
+    [
+        (100, range(5), range(40), "fail", ""),
+        (20, range(1), range(12), "fail", ""),  # 11 more of 20, none fewer
+        # 8 more of 20 and 3 fewer: 0.25 with a standard error of sqrt((11 / 20 - 0.25^2) / 20) = 0.156
+        (20, range(6), range(3, 14), "warn", "with so few questions this may be chance)."),
+        (8, range(0), range(5), "warn", " (with so few questions in common this may be chance)."),
+    ],
+)
+def test_refusals_that_noise_explains_are_never_more_than_a_warning(
+    n: int, before: range, after: range, level: str, said: str
+) -> None:
+    """`before` and `after` are the questions that are refused; where help is wanted they are those that get none."""
+    for kind, sign in (("over_refusal", 1), ("helpfulness", -1)):
+        sides = []
+        for refused in (before, after):
+            answers = {f"q{i}": float((i in refused) == (sign > 0)) for i in range(n)}
+            sides.append(evaluated(one=entry(kind, "o", sum(answers.values()) / n, questions=answers)))
+        (found,) = over_refusal(Evidence(base=sides[0], run=sides[1]))
+        assert (found.level, "chance" in found.text) == (level, bool(said)) and found.text.endswith(said), found.text
+
+
 @pytest.mark.parametrize(("run", "level"), [(0.16, []), (0.14, ["warn"]), (0.07, ["fail"])])
 def test_entropy_on_reasoning_prompts(run: float, level: list[str]) -> None:
     evidence = Evidence(
@@ -491,6 +514,9 @@ def test_an_attack_inside_training_is_not_reasoning() -> None:
 
 
 def test_chance_inside_training_is_no_finding() -> None:
+    # of nine questions there is no telling, of ten there is
+    assert diagnose(Evidence(kinds=KINDS, training=inside(9, benign=[1.0, 0.0, 0.0]))) == []
+    assert levels(diagnose(Evidence(kinds=KINDS, training=inside(10, benign=[1.0, 0.0, 0.0])))) == ["fail"]
     assert diagnose(Evidence(kinds=KINDS, training=inside(50, xstest=[0.24, 0.26, 0.26]))) == []
     rates = {"evaluation/safety/rate/no_trace": [(0, 0.0), (10, 0.125), (20, 0.125)]}
     assert diagnose(Evidence(kinds=KINDS, training=inside(16, safety=[0.5, 0.9, 0.9]) | rates)) == []

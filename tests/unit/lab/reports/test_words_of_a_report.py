@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from made_study import RIGHT, benchmark, evaluation, figure
+from made_study import RIGHT, benchmark, evaluation, figure, training
 from rich.console import Console
 from test_run_comparison import compare, made_run
 
@@ -17,7 +17,8 @@ from lrm_safety.commands.report import show_subjects
 from lrm_safety.diagnosis.evidence import Finding, Measured
 from lrm_safety.lab.reports.combine import Combined, combine
 from lrm_safety.lab.reports.figures import dots
-from lrm_safety.lab.reports.findings import Seen
+from lrm_safety.lab.reports.findings import Seen, diagnose_study
+from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.style import looks_of
 from lrm_safety.lab.reports.tables import NO_WIDTH, Table, cell, show
 
@@ -151,3 +152,27 @@ def test_the_table_of_models_shows_every_benchmark_at_120_columns(
     at = next(i for i, line in enumerate(lines) if line[:1] == ["model"])
     assert lines[at - 1] == [*names] and lines[at] == ["model", *3 * ["(reasoning)"]]
     assert lines[at + 2][:2] == [name, "0.920"] and len(lines[at + 2]) == 10 and lines[at + 3] == 3 * ["(2", "runs)"]
+
+
+@pytest.mark.parametrize(
+    ("last", "seen"),
+    [
+        # A fall of 0.06 with a half width of 1.96 x sqrt(0.98 x 0.02 / 100 + 0.92 x 0.08 / 100) = 0.0598; 0.03 of both: below 0.05.
+        ((0.92, 0.98), None),
+        # 0.98 to 0.84 and to 0.96: the mean of 0.90 is a fall of 0.08, half width 0.065
+        ((0.84, 0.96), (1, 2)),
+        ((0.84, 0.84), (2, 2)),
+        ((0.92,), (1, 1)),
+    ],
+)
+def test_what_one_seed_shows_by_chance_is_no_finding_of_all(
+    tmp_path: Path, last: tuple[float, ...], seen: tuple[int, int] | None
+) -> None:
+    for seed, value in enumerate(last):
+        series = {"train/update": [(8, 8.0)], "evaluation/benign": [(0, 0.98), (8, value)]}
+        series["evaluation/benign/num_questions"] = [(0, 100.0), (8, 100.0)]
+        training(tmp_path / f"seed-{seed}", series, {"seed": seed})
+    found = diagnose_study(gather([f"tiny={tmp_path}"]))
+    assert [(one.finding.rule, one.num_seen, one.num_runs) for one in found] == (
+        [("over_refusal", *seen)] if seen else []
+    )
