@@ -26,7 +26,7 @@ from .combine import (
 )
 from .folders import Study
 from .sweep import compare_each, tables
-from .tables import ABSENT, NO_WIDTH, Cell, Table, cell
+from .tables import ABSENT, Cell, Table, cell, in_a_sentence
 
 ROLE_NAMES = {
     "safety": "safety",
@@ -138,7 +138,7 @@ def _sentences(
         for role in ("safety", "reasoning"):
             values = points.get(role, {})
             if subject.role != "base" and start in values and subject.name in values and start != subject.name:
-                told.append(f"{role} {values[start].value:.3f} → {_with_interval(values[subject.name])}")
+                told.append(f"{role} {values[start].value:.3f} → {in_a_sentence(values[subject.name])}")
         if told:
             lines.append(f"{subject.name}, from {'update 0' if base is None else base.name}: {'; '.join(told)}")
     for subject, other in arms_compared(study):
@@ -153,12 +153,6 @@ def _sentences(
             if told:
                 lines.append(f"{subject.name} less {other.name}, on the same questions: {', '.join(told)}")
     return lines
-
-
-def _with_interval(one: Combined) -> str:
-    told = cell(one)
-    interval = " to ".join(told.interval) if told.interval else NO_WIDTH if NO_WIDTH in told.notes else ""
-    return f"{told.text} ({interval})" if interval else told.text
 
 
 def _tradeoff(

@@ -126,8 +126,15 @@ class Subject:
 
     @property
     def family(self) -> str | None:
-        """The conversation family that was evaluated."""
-        return self.evaluations[0].results.model.family if self.evaluations else None
+        """The conversation family that was evaluated, or else trained."""
+        if self.evaluations:
+            return self.evaluations[0].results.model.family
+        return next((found for one in self.trained if (found := one.get("family"))), None)
+
+    @property
+    def trained(self) -> list[Mapping[str, Any]]:
+        """What the configurations of its runs say of the model that they begin with."""
+        return [found for run in self.runs if (found := run.config.get("model"))]
 
 
 def role_and_rest(name: str) -> tuple[str | None, str]:
@@ -173,8 +180,9 @@ class Study:
         return next((one for one in self.subjects if one.role == "base" and one.evaluations), None)
 
     def base_of(self, subject: Subject) -> Subject | None:
-        """What a subject is compared with: the base of its name (`base-7b` of `rl-7b-no_kl`), or the only one of its model
-        family, or the only one there is. None where several could be meant."""
+        """What a subject is compared with: the base of its name (`base-7b` of `rl-7b-no_kl`), or the only one of the model that
+        it was trained from, or of its model family, or the only one there is where their families are not known to differ. None
+        where several could be meant, or none."""
         bases = [one for one in self.subjects if one.role == "base" and one.evaluations]
         if subject in bases:
             return subject
@@ -184,10 +192,13 @@ class Study:
             for one in bases
             if (own := role_and_rest(one.name)[1]) and re.match(rf"{re.escape(own)}(?![a-z0-9])", rest)
         ]
-        same = [one for one in bases if one.family == subject.family]
         if named:
             return max(named, key=lambda one: len(one.name))
-        return same[0] if len(same) == 1 else bases[0] if len(bases) == 1 else None
+        paths, family = {one.get("path") for one in subject.trained}, subject.family
+        from_it = [one for one in bases if one.evaluations[0].results.model.path in paths]
+        same = [one for one in bases if one.family == family]
+        unknown = bases if family is None else []
+        return next((found[0] for found in (from_it, same, unknown) if len(found) == 1), None)
 
     def groups(self) -> dict[str, list[Subject]]:
         """Subjects that are compared with each other, by the name of their base (without `base`; empty: none)."""

@@ -77,6 +77,13 @@ def cell(one: Combined | None, paper: str | None = None, *, signed: bool = False
     return Cell(told.text, told.interval, over, paper)
 
 
+def in_a_sentence(one: Combined) -> str:
+    """`0.930 (0.770 to 0.981)`: value and interval, or why it has none."""
+    told = cell(one)
+    interval = " to ".join(told.interval) if told.interval else NO_WIDTH if NO_WIDTH in told.notes else ""
+    return f"{told.text} ({interval})" if interval else told.text
+
+
 def show(table: Table, console: Console, elsewhere: str = "") -> None:
     """The table on a terminal of any width; `elsewhere`: where to read the columns that a narrow one leaves out."""
     head, *rows = table.plain

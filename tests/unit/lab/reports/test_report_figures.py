@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Iterator
@@ -151,6 +152,27 @@ def test_the_base_is_that_of_the_name_before_that_of_the_family(tmp_path: Path) 
         **{"rl-70b": None, "sft": None},  # no base of that name, and three of the family
     }
     assert [one.name for one in study.groups()["7b"]] == ["base-7b", "rl-7b", "rl_7b_no_kl"]
+
+
+def test_a_base_is_not_that_of_another_family_and_the_path_tells_sizes_apart(tmp_path: Path) -> None:
+    """Of a sweep over models: its runs were never evaluated alone, and say in their configurations what they begin with."""
+    rows = {"qwen": ("made/up", "qwen3"), "bigger": ("made/bigger", "qwen3"), "granite": ("made/g", "granite")}
+    folders = [f"base={evaluation(tmp_path / 'base', all_benchmarks(0.5, 0.5, 0.1, 0.4))}"]  # of made/up, of qwen3
+    for name, (path, family) in rows.items():
+        config = {"seed": 0, "model": {"name": name, "path": path, "family": family}}
+        series = {"train/update": [(2, 2.0)], "evaluation/safety": [(0, 0.7), (2, 0.8)]}
+        folders.append(f"{name}={training(tmp_path / name, series, config)}")
+
+    def bases(study: Study) -> dict[str, str | None]:
+        return {one.name: base and base.name for one in study.subjects for base in [study.base_of(one)]}
+
+    assert bases(gather(folders)) == {"base": "base", "qwen": "base", "bigger": "base", "granite": None}
+    big = evaluation(tmp_path / "big", all_benchmarks(0.5, 0.5, 0.1, 0.4))
+    results = json.loads((big / "results.json").read_text())
+    results["model"]["path"] = "made/bigger"
+    (big / "results.json").write_text(json.dumps(results))
+    both = bases(gather([*folders, f"base-large={big}"]))
+    assert (both["qwen"], both["bigger"], both["granite"]) == ("base", "base-large", None)
 
 
 def of_models(study: Study, **fingerprints: str | None) -> list[Analysis[Reflection]]:
