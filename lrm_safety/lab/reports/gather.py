@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...errors import ConfigError
 from ...results import Audit, Evaluation, Memorization, Reflection
+from ...run_folder import ENVIRONMENT, ERROR, at_work
 from .folders import (
     ROLES,
     Analysis,
@@ -72,6 +73,8 @@ def gather(arguments: Sequence[str], only: Collection[Path] | None = None) -> St
             f"left out: {others[0]}{f' and {len(others) - 1} more' * (len(others) > 1)}, no "
             f"{'points' if len(others) > 1 else 'point'} of this sweep; `lrm-safety report {' '.join(arguments)}` takes all"
         )
+    for argument in arguments:
+        notes += _begun(_split(argument)[1], {*names, *(one.resolve() for one in others)})
     for subject in subjects.values():
         notes += _leave_out_stopped(subject)
     left = [one for one in subjects.values() if one.runs or one.evaluations]
@@ -121,6 +124,18 @@ def _members(name: str | None, folder: Path, alone: bool) -> Iterator[tuple[str,
             place,
             named(found),
         )
+
+
+def _begun(folder: Path, found: Collection[Path]) -> Iterator[str]:
+    """A line for every folder below in which a command began and left nothing of what was found."""
+    if folder.resolve() in found:
+        return
+    for place in sorted({path.parent for record in (ENVIRONMENT, ERROR) for path in folder.rglob(record)}):
+        itself = place.resolve()
+        of_others = any(itself == one or itself in one.parents or one in itself.parents for one in found)
+        if not of_others and not is_reward_training(place):
+            running = "is still running, and " if at_work(place) else ""
+            yield f"{place} {running}has no record and no result and is left out"
 
 
 def _without_seed(parts: Sequence[str]) -> str:

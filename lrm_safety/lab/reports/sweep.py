@@ -256,23 +256,25 @@ def _tables(comparison: Comparison, number: str) -> list[Table]:
     for row in comparison.rows:
         changed = ", ".join(f"{key}={shown(value)}" for key, value in row.changed.items()) or unchanged
         rows.append([row.name, changed, str(len(row.runs)), *_cells(row.cells(), places)])
+    less, unpaired = [], []
+    for row in comparison.rows[1:]:
+        found = comparison.differences(row)
+        less += [[row.name, *_cells(found, places, signed=True)]] if found else []
+        unpaired += [] if found else [row.name]
+    reference = comparison.reference.name
+    lacking = f" Without a difference, since no seed is one of {reference}: {', '.join(unpaired)}." if unpaired else ""
     made = [
         Table(
             f"configurations{number}",
-            captioned(HOW, rows),
+            captioned(HOW + lacking * (not less), rows),
             [*MAIN_HEAD, *comparison.headings],
             rows,
             words=(0, 1),
             spare=comparison.spare,
         )
     ]
-    less = [
-        [row.name, *_cells(found, places, signed=True)]
-        for row in comparison.rows[1:]
-        if (found := comparison.differences(row))
-    ]
     if less:
-        caption = captioned(f"Difference from {comparison.reference.name}, paired by seed.", less)
+        caption = captioned(f"Difference from {reference}, paired by seed.{lacking}", less)
         made.append(
             Table(
                 f"configurations-less{number}",

@@ -193,3 +193,36 @@ def test_the_reference_of_two_is_no_ablation_though_a_sweep_tags_both(tmp_path: 
     labelled(tmp_path / "a__seed-0", ["no_kl", "ablation=no_kl"], 0, kl={"coef": 0.0})
     labelled(tmp_path / "b__seed-0", ["ablation=none"], 0)
     assert [row.name for row in compare([tmp_path]).rows] == ["tiny ablation=none", "tiny ablation=no_kl"]
+
+
+def test_a_row_without_a_seed_of_the_reference_is_named(tmp_path: Path) -> None:
+    for name, seed, clip in (("a", 0, 0.2), ("b", 0, 0.3), ("c", 1, 0.4)):
+        made_run(tmp_path / name, seed, [0.1, 0.2], clip_high=clip)
+    found = compare([tmp_path])
+    kept, *others = [row.name for row in found.rows]
+    assert others[1] == "tiny algorithm.clip_high=0.4"
+    caption = tables([found])[1].caption
+    assert f"Without a difference, since no seed is one of {kept}: {others[1]}." in caption
+    (alone,) = tables([compare([tmp_path / "a", tmp_path / "c"])])
+    assert f"Without a difference, since no seed is one of {kept}: {others[1]}." in alone.caption
+    assert "Without a difference" not in "".join(
+        one.caption for one in tables([compare([tmp_path / "a", tmp_path / "b"])])
+    )
+
+
+def test_what_began_and_left_nothing_is_told(tmp_path: Path) -> None:
+    """A command that failed before it had written a configuration, an evaluation without results, one that is at work."""
+    made_run(tmp_path / "sweep" / "whole", 0, [0.1, 0.2, 0.3])
+    for name in ("failed", "evaluation", "at work", "whole"):
+        (tmp_path / "sweep" / name).mkdir(exist_ok=True)
+        (tmp_path / "sweep" / name / "environment.json").write_text("{}")
+    (tmp_path / "sweep" / "environment.json").write_text("{}")  # as of a study, with its runs below
+    (tmp_path / "sweep" / "evaluation" / "config.yaml").write_text("evaluation: {}")
+    left_out = "has no record and no result and is left out"
+    with owned(tmp_path / "sweep" / "at work", ["evaluate"]):
+        assert gather([str(tmp_path / "sweep")]).notes == [
+            f"{tmp_path / 'sweep' / 'at work'} is still running, and {left_out}",
+            f"{tmp_path / 'sweep' / 'evaluation'} {left_out}",
+            f"{tmp_path / 'sweep' / 'failed'} {left_out}",
+        ]
+    assert gather([str(tmp_path / "sweep" / "whole")]).notes == []
