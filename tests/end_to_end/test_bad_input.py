@@ -77,7 +77,7 @@ CASES = {
         ["reward=python_example", MINIATURE, "++reward.models.function.function=no_such_module:score"],
         ["reward.models.function.function=no_such_module:score", "PYTHONPATH"],
     ),
-    "configuration of a sweep": (["-m", MINIATURE, "seed=0,1", "--cfg", "job"], ["--cfg", "-m"]),
+    "info of a sweep": (["-m", MINIATURE, "seed=0,1", "--info", "defaults"], ["--info", "-m"]),
     "one bad run of a sweep": (["-m", MINIATURE, "seed=0,1", "algorithm.gamma=1,2"], ["algorithm.gamma=2"]),
 }
 
