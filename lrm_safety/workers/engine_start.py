@@ -41,6 +41,10 @@ def engine_arguments(spec: EngineSpec) -> dict[str, Any]:
     if rollout.tensor_parallel_size > 1:
         # Inside a placement group vLLM would choose Ray, whose bundles must hold one GPU each.
         arguments["distributed_executor_backend"] = "mp"
+    else:
+        from .engine_executor import InMemoryRendezvous
+
+        arguments["distributed_executor_backend"] = InMemoryRendezvous
     if rollout.max_num_batched_tokens is not None:
         arguments["max_num_batched_tokens"] = rollout.max_num_batched_tokens
     if rollout.kv_cache_bytes is not None:

@@ -61,7 +61,7 @@ class Nodes:
         stack = contextlib.ExitStack()
         scene.cleanups.append(stack.close)
         self._stack = stack
-        self.head = stack.enter_context(ray_head({}, num_cpus=CPUS))
+        self.head = stack.enter_context(ray_head(scene.temporary, num_cpus=CPUS))
         self.second = self.join(2)
         scene.environment = self.head.authentication
         scene.layout = (f"cluster.address={self.head.address}", *SPREAD)

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -65,6 +66,10 @@ ROUNDING = 1e-5
 """Largest difference of a weight that another order of sums may make within the few updates of a drill."""
 GRACE_SECONDS = 120.0
 """Two of Ray's own agents wait a minute for a killed cluster's server before they end."""
+
+
+CACHES = ("torchinductor_",)
+"""What is in a temporary folder to stay: later runs read it."""
 
 
 class NotRun(Exception):
@@ -127,6 +132,10 @@ class Scene:
         self.name, self.base, self.folder, self.patience = name, base, folder, patience
         self.random = random.Random(f"{seed} {name}")
         self.run = folder / "run"
+        self._temporary = folder / "tmp"
+        self._temporary.mkdir(parents=True, exist_ok=True)
+        self.temporary = {"TMPDIR": str(self._temporary), "RAY_TMPDIR": tempfile.gettempdir()}
+        """A temporary folder of the run's own, but for Ray, whose sockets want a short one."""
         self.subjects: list[Subject] = []
         self.lasting: tuple[str, ...] = ()
         """Overrides that every start has, and the undisturbed run too."""
@@ -154,7 +163,7 @@ class Scene:
         if self._stopped:
             raise NotRun("the drill was stopped")
         arguments = (*BASES[self.base], f"run.directory={self.run}", *self.lasting, *self.layout, *overrides)
-        self.subjects.append(Subject(self.folder, arguments, prefix=self.prefix, **self.environment))
+        self.subjects.append(Subject(self.folder, arguments, prefix=self.prefix, **self.temporary | self.environment))
         return self.subject
 
     def finish(self, seconds: float = 300.0) -> int:
@@ -236,9 +245,11 @@ class Scene:
                 return
 
     def leftovers(self) -> list[str]:
-        """What no run of this scene may leave: its weights in shared memory, half a checkpoint, a note of ownership."""
+        """What no run of this scene may leave: its weights in shared memory, files in its temporary folder, half a checkpoint,
+        a note of ownership."""
         pids = {str(subject.process.pid) for subject in self.subjects}
         left = [str(path) for path in SHARED_MEMORY.glob("lrm_safety-*") if path.name.rpartition("-")[2] in pids]
+        left += [str(path) for path in self._temporary.iterdir() if not path.name.startswith(CACHES)]
         left += [str(path) for path in self.run.glob("checkpoints/.*")]
         return left + [str(path) for path in self.run.glob(".owner*")] + self.look_besides()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -63,6 +64,12 @@ def engine(model: tuple[Qwen3ForCausalLM, Settings]) -> Iterator[EngineProcess]:
 
 def generate(worker: Any, *arguments: Any) -> list[list[Rollout]]:
     return list(worker.generate(*arguments))
+
+
+def meeting_place(worker: Any) -> str:
+    """What the file is at which the engine's process group met."""
+    method = worker._llm.llm_engine.model_executor.driver_worker.worker.distributed_init_method
+    return os.readlink(method.removeprefix("file://"))
 
 
 def generate_and_count(worker: Any, *arguments: Any) -> list[tuple[int, int]]:
@@ -228,6 +235,10 @@ def test_an_engine_tells_what_it_is(engine: EngineProcess, model: tuple[Qwen3For
     assert tokens == rollout.kv_cache_bytes // (512 * 128) * 64  # type: ignore[operator]
     full = tokens / (rollout.max_prompt_tokens + rollout.max_response_tokens)
     assert f"{full:.1f} responses of full length; attention CPU_ATTN; eager" in told
+
+
+def test_an_engine_leaves_no_file_in_the_temporary_folder_however_it_ends(engine: EngineProcess) -> None:
+    assert engine.run(meeting_place).startswith("/memfd:")
 
 
 def test_memory_is_reported_by_the_engine(engine: EngineProcess) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,6 +34,16 @@ def test_each_kind_of_process_is_killed_and_stopped(drill: dict[str, Any]) -> No
     assert {name.removeprefix("kill_") for name in declared if name.startswith("kill_")} >= {*KINDS}
     assert stopped == {*KINDS}
     assert len(declared) >= 25
+
+
+def test_a_file_in_the_temporary_folder_of_a_run_is_named_as_left_behind(
+    drill: dict[str, Any], tmp_path: Path
+) -> None:
+    scene = drill["Scene"]("one", "train", tmp_path / "one", 0, 1.0)
+    assert scene.leftovers() == []
+    shell = "touch $TMPDIR/vllm_dist_0123; mkdir $TMPDIR/torchinductor_me"
+    subprocess.run(["sh", "-c", shell], env={**os.environ, **scene.temporary}, check=True)
+    assert scene.leftovers() == [str(tmp_path / "one" / "tmp" / "vllm_dist_0123")]
 
 
 @pytest.mark.parametrize(
