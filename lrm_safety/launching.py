@@ -47,6 +47,8 @@ POLL_SECONDS = 0.5
 STOPPED_EXIT_CODE = 143
 """128 + SIGTERM, which the job got: Ray does not keep the exit code of a job that was stopped."""
 NOT_FOUND_EXIT_CODE = 127
+NUM_SHOWN = 4
+"""Of jobs, where one is not found."""
 NAME_KEY = "job_name"
 """Ray's own key in a job's metadata, shown by its dashboard."""
 
@@ -349,13 +351,13 @@ def find_job(client: JobSubmissionClient, called: str) -> JobDetails:
         or [job for job in jobs if str(job.submission_id).endswith(f"_{called}")]
     )
     if not found:
-        known = ", ".join(name_of(job) or str(job.submission_id) for job in jobs[-5:])
-        raise ClusterError(
-            f"the cluster knows no job {called} ({f'the last ones: {known}' if known else 'it had none yet'})"
-        )
-    names = dict.fromkeys(name_of(job) or str(job.submission_id) for job in found)
-    if len(names) > 1:
-        raise ClusterError(f"{called}: several jobs end like this; give more of one: {', '.join(names)}")
+        names = dict.fromkeys(name_of(job).rpartition("/")[2] or str(job.submission_id) for job in reversed(jobs))
+        known = ", ".join([*names][:NUM_SHOWN])
+        told = f"the newest are {known}; `lrm-safety jobs` lists all" if known else "it had none yet"
+        raise ClusterError(f"the cluster knows no job {called} ({told})")
+    several = dict.fromkeys(name_of(job) or str(job.submission_id) for job in found)
+    if len(several) > 1:
+        raise ClusterError(f"{called}: several jobs end like this; give more of one: {', '.join(several)}")
     living = [job for job in found if not job.status.is_terminal()]
     if len(living) > 1:
         raise ClusterError(f"{called}: several jobs of this name run; give an id of {_ids(living)}")

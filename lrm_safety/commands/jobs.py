@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
+from ..credentials import without_secrets
 from ..errors import ClusterError, ConfigError
 from ..interruption import RAYS_STOP_WAIT_SECONDS, STOP_WAIT_VARIABLE
 from ..launching import (
@@ -39,7 +40,7 @@ from ..run_folder import refuse_relative
 from ..sweeping import last_error
 from ..terminal import print_table
 from ..upload import DEFAULT_LIMIT_MIB, RAY_LIMIT_MIB, look_at
-from ..usage import COMMANDS
+from ..usage import COMMANDS, help_of
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -53,6 +54,8 @@ MAY_BE_INSTALLED = "or package.module:NAME of your own"
 """What is said of a name that no package here has given to anything (registry.py)."""
 OF_A_POINT = ("tracking.name", "tracking.group", "tracking.tags")
 """Keys that a sweep gives every point for W&B; what tells the points apart stands in their other words."""
+SHOWING = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help")
+"""Flags with which a command shows something and runs nothing."""
 STOP_GRACE_SECONDS = 60.0
 """After Ray's own limit, for its SIGKILL and its bookkeeping."""
 
@@ -122,11 +125,21 @@ def _submit_options(arguments: Sequence[str]) -> argparse.Namespace:
     if not words:
         parser.error("give a command after the options, such as `-- train experiment=miniature`")
     given.command, given.overrides = words[0], words[1:]
-    known = {name.split()[0] for name in COMMANDS} | {"help"}
+    known = {name.split()[0] for name in COMMANDS}
     if given.command not in known:
         near = difflib.get_close_matches(given.command, known, n=1)
         raise ConfigError(
             f"submit: {given.command} is no command of ours" + (f"; did you mean {near[0]}?" if near else "")
+        )
+    flags = [word.partition("=")[0] for word in given.overrides]
+    if shows := next((flag for flag in flags if flag in SHOWING), None):
+        here = shlex.join(["lrm-safety", given.command, *map(without_secrets, given.overrides)])
+        raise ConfigError(f"submit: {shows} only shows something, for which no job is needed; without submit: `{here}`")
+    own = {option for action in parser._actions for option in action.option_strings}
+    if misplaced := next((flag for flag in flags if flag in own and flag not in help_of(given.command)), None):
+        raise ConfigError(
+            f"submit: {misplaced} is an option of submit, which stands before the command: "
+            f"`lrm-safety submit {misplaced} ... -- {given.command} ...`"
         )
     if not 0 < given.max_upload <= RAY_LIMIT_MIB:
         raise ConfigError(f"--max-upload {given.max_upload}: must be 1 to {RAY_LIMIT_MIB} MiB, the most that Ray takes")
@@ -141,8 +154,7 @@ def _refuse_early(command: str, overrides: Sequence[str], job: Job) -> None:
     name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else command
     found, arguments = COMMANDS.get(name), words[len(name.split()) :]
     other_code = (job.working_dir / "lrm_safety").exists() and not sends_this_code(job.working_dir)
-    asks_for_help = bool({"-h", "--help"} & set(arguments))
-    if found is None or not found.configured or asks_for_help or other_code or job.working_dir != Path.cwd():
+    if found is None or not found.configured or other_code or job.working_dir != Path.cwd():
         return
     assert found.root is not None
     from ..settings.compose import HYDRA_ERRORS, ROOTS
@@ -150,7 +162,7 @@ def _refuse_early(command: str, overrides: Sequence[str], job: Job) -> None:
 
     root = ROOTS[found.root]
     given = parse(arguments, root)
-    if given.hydra_help or given.info or _composes_elsewhere(given, job):
+    if _composes_elsewhere(given, job):
         return
     hydra = root.hydra(given.overrides, given.folders)
     try:
@@ -162,7 +174,7 @@ def _refuse_early(command: str, overrides: Sequence[str], job: Job) -> None:
             raise
     # Where it is not given, LRM_SAFETY_RUNS of the nodes decides; so do other variables in what is.
     directory = dict(item.partition("=")[::2] for item in given.overrides).get("run.directory", "$").strip("'\"")
-    if not given.cfg and "$" not in directory:
+    if "$" not in directory:
         refuse_relative(Path(directory))
 
 

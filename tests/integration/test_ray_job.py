@@ -63,7 +63,10 @@ def test_jobs_print_their_log_return_their_exit_code_and_are_found_again(reposit
     assert known.returncode == 0 and f"id         {listed[0]['id']}\n" in known.stdout
     for words, message in (
         (("stop", "first"), "is over already (SUCCEEDED)"),
-        (("status", "nothing"), "the cluster knows no job nothing (the last ones: first, /proc/mine)"),
+        (
+            ("status", "nothing"),
+            "the cluster knows no job nothing (the newest are mine, first; `lrm-safety jobs` lists all)",
+        ),
     ):
         refused = launch(head, repository_root, {}, "jobs", *words)
         assert refused.returncode == 1 and message in refused.stderr and len(refused.stderr.splitlines()) == 1

@@ -36,9 +36,7 @@ def test_each_kind_of_process_is_killed_and_stopped(drill: dict[str, Any]) -> No
     assert len(declared) >= 25
 
 
-def test_a_file_in_the_temporary_folder_of_a_run_is_named_as_left_behind(
-    drill: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_file_in_the_temporary_folder_of_a_run_is_named_as_left_behind(drill: dict[str, Any], tmp_path: Path) -> None:
     scene = drill["Scene"]("one", "train", tmp_path / "one", 0, 1.0)
     assert scene.leftovers() == []
     shell = "touch $TMPDIR/vllm_dist_0123; mkdir $TMPDIR/torchinductor_me"

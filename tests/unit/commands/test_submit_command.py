@@ -20,6 +20,17 @@ from lrm_safety.launching import plan_job
         (["train", "-m", "experiment=miniature", "model=glob(no*)"], "fits none of"),
         (["evaluate", "model=nothing", "evaluation=miniature"], "no file conf/model/nothing.yaml"),
         (["train", "experiment=miniature", "run.directory=outputs/mine"], "run.directory=outputs/mine: is relative"),
+        (["train", "experiment=a b", "--cfg", "job"], "without submit: `lrm-safety train 'experiment=a b' --cfg job`"),
+        (["evaluate", "-c=job"], "submit: -c only shows something"),
+        (["sft", "--info"], "submit: --info only shows something"),
+        (["train", "--hydra-help"], "submit: --hydra-help only shows something"),
+        (["train", "--help"], "submit: --help only shows something"),
+        (
+            ["train", "experiment=miniature", "--no-wait"],
+            "before the command: `lrm-safety submit --no-wait ... -- train ...`",
+        ),
+        (["train", "--name=mine"], "submit: --name is an option of submit, which stands before the command"),
+        (["export", "mine", "--env", "A=1"], "submit: --env is an option of submit, which stands before the command"),
     ],
 )
 def test_what_a_job_would_refuse_is_refused_before_it_is_sent(
@@ -38,12 +49,11 @@ def test_what_a_job_would_refuse_is_refused_before_it_is_sent(
         ["train", "experiment=miniature", "run.directory=${oc.env:ONLY_ON_THE_NODES}/mine"],
         ["train", "experiment=miniature", "model.family=only_on_the_nodes:FAMILY"],
         ["train", "experiment=miniature", "run.name=mine"],  # below LRM_SAFETY_RUNS, which the nodes may have
-        ["train", "experiment=miniature", "run.directory=outputs/mine", "--cfg", "job"],
         ["train", "--config-dir", "/only/on/the/nodes", "experiment=mine"],
         ["train", "hydra.searchpath=[file:///only/on/the/nodes]", "experiment=mine"],
         ["train", "experiment=miniature", "algorithm.baseline=installed_on_the_nodes"],
-        ["train", "trainer.warmth=1", "--help"],
         ["export", "/runs/mine"],
+        ["jobs", "stop", "--no-wait", "mine"],
     ],
 )
 def test_what_only_the_nodes_know_is_left_to_them(

@@ -312,6 +312,18 @@ def test_a_job_is_found_by_what_people_type(capsys: pytest.CaptureFixture[str]) 
             find_job(client, called)
 
 
+def test_a_job_that_is_not_found_is_told_from_few_of_the_newest() -> None:
+    client: Any = Cluster()
+    client.jobs = []
+    with pytest.raises(ClusterError, match=r"^the cluster knows no job mine \(it had none yet\)$"):
+        find_job(client, "mine")
+    names = ["/runs/old", "/runs/one", "/runs/two/seed=1", "/runs/two/seed=1", "", "/runs/three"]
+    client.jobs = [job(f"raysubmit_{place}", name, place) for place, name in enumerate(names)]
+    told = r"\(the newest are three, raysubmit_4, seed=1, one; `lrm-safety jobs` lists all\)$"
+    with pytest.raises(ClusterError, match=told):
+        find_job(client, "mine")
+
+
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [
