@@ -28,6 +28,9 @@ _SECRET_NAME = re.compile(
     r"(?!.*_(?:path|file|dir|home|folder)$)"
 )
 """In names of variables; HF_TOKEN_PATH names a place, and TOKENIZERS_PARALLELISM is another word."""
+_ASSIGNED = re.compile(r"([A-Za-z_][\w.]*)=")
+_VALUE = re.compile(r"""(?!VALUE\b|null\b)(?:"[^"]*"|'[^']*'|[^\s,;\])}'"]*[^\s,;:.\])}'"])""")
+"""What follows NAME= within a line of ours, where `VALUE` and `...` stand for one."""
 _NAMED = re.compile(
     r"(?i)([\w.+~-]*(?:key|token|secret|passwd|pwd|password|passphrase|credentials?|authorization|bearer)[\"']?\s*[=: ]\s*)\S.*"
 )
@@ -97,6 +100,23 @@ def holds_secret_override(override: str) -> bool:
     if any(_SECRET_NAME.search(name) for name in _VARIABLE.findall(value)):
         return True
     return holds_secret(override) or bool(_SECRET_KEY.fullmatch(key.lstrip("+~")) and value not in ("", "null"))
+
+
+def masked(line: str) -> str:
+    """A line of ours, such as an error's, with what it may quote of a secret replaced: values of keys and variables named like
+    one, forms of well-known keys, credentials in addresses. Other than `without_secrets` it leaves words of prose."""
+    told, end = "", 0
+    for found in _ASSIGNED.finditer(line):
+        variable = found[1].rpartition(".")[2]
+        is_named = _SECRET_KEY.fullmatch(found[1]) or (
+            variable.isupper() and variable != FILE_VARIABLE and _SECRET_NAME.search(variable)
+        )
+        if is_named and found.start() >= end and (value := _VALUE.match(line, found.end())):
+            told, end = f"{told}{line[end : found.end()]}{HIDDEN}", value.end()
+    line = told + line[end:]
+    for form in (_KNOWN, _IN_ADDRESS):
+        line = form.sub(HIDDEN, line)
+    return line
 
 
 def without_secrets(argument: str) -> str:

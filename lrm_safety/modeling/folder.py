@@ -207,7 +207,7 @@ def model_fingerprint(path: str, revision: str | None = None, *, key: str = "mod
         files = weight_files(folder)
         config = read_json(folder / "config.json", ModelError)
     except ModelError as error:
-        raise ModelError(f"{key}={path}: {error}") from error
+        raise ModelError(f"{key}: {error}") from error  # which names the folder
     contents = (f"{file.name}:{_file_digest(file)}" for file in files)
     return digest_of([json.dumps(config, sort_keys=True), *contents])
 

@@ -15,6 +15,7 @@ from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException, OverrideParseException
 from pydantic import ValidationError
 
+from ..credentials import FILE_VARIABLE, holds_secret_override, masked
 from ..errors import first_line
 from . import Settings
 from .keys import dictionaries, group_of, known_keys
@@ -61,8 +62,7 @@ class Mistakes:
     def explain(self, error: Exception) -> str:
         """The line for an error of Hydra's or OmegaConf's."""
         if isinstance(error, OverrideParseException):
-            reason = (line for line in error.message.splitlines() if not line.startswith(("Error parsing", "See ")))
-            return f"{error.override}: {' '.join(reason)}{_quotes(error.override or '')}"
+            return _unread(error)
         causes = [error]
         while (cause := causes[-1].__cause__) is not None and isinstance(cause, Exception):
             causes.append(cause)
@@ -202,9 +202,24 @@ def _listed(part: Any) -> Any:
     return part.replace(" or ", ", ").replace("'", "") if isinstance(part, str) else part
 
 
+def _unread(error: OverrideParseException) -> str:
+    """What is said of an override that Hydra's grammar does not take."""
+    override = error.override or ""
+    if masked(override) != override or holds_secret_override(override):
+        return (
+            f"{override.partition('=')[0]}: cannot be read, and is not shown, since it looks like a secret; put that into a file "
+            f"which {FILE_VARIABLE} names (for jobs of a sweep: hydra.launcher.secrets)"
+        )
+    reason = (line for line in error.message.splitlines() if not line.startswith(("Error parsing", "See ")))
+    return f"{override}: {_quotes(override) or ' '.join(reason)}"
+
+
 def _quotes(override: str) -> str:
     """How to write a value that Hydra's grammar does not take bare; empty where quotes would not help."""
     key, equals, value = override.partition("=")
     if not equals or not value or "'" in value:
         return ""
-    return f"; a value with special characters wants quotes: \"{key}='{value}'\""
+    quoted = f"'{value}'"
+    if value.startswith("[") and value.endswith("]"):
+        quoted = f"[{','.join(repr(item.strip()) for item in value[1:-1].split(','))}]"
+    return f'cannot be read; a value with special characters wants quotes: "{key}={quoted}"'

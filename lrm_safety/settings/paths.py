@@ -63,7 +63,8 @@ def resolve(path: str, key: str) -> str:
         if not resolved.exists() and _is_hub_id(path):
             return path
     if not resolved.exists():
-        raise ConfigError(f"{key}={path}: no such file or folder ({resolved.absolute()})")
+        where = "" if str(resolved.absolute()) == path or "://" in path else f" ({resolved.absolute()})"
+        raise ConfigError(f"{key}={path}: no such file or folder{where}")
     return str(resolved.absolute())
 
 

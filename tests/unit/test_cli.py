@@ -378,6 +378,30 @@ def test_a_path_that_wants_quotes_shows_them(capsys: pytest.CaptureFixture[str],
     assert status == 1 and f"\"model.path='{path}'\"" in error, error
 
 
+def test_items_of_a_list_that_want_quotes_are_shown_with_them(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, error = run(capsys, "train", "experiment=miniature", "tracking.tags=[A=1, B=2]")
+    assert status == 1
+    assert error == (
+        "error: tracking.tags=[A=1, B=2]: cannot be read; a value with special characters wants quotes: "
+        "\"tracking.tags=['A=1','B=2']\"\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "hydra.launcher.env=[WANDB_API_KEY=abc123]"], "hydra.launcher.env: cannot be read, and is not shown, "),
+        (["train", "+judge.api_key=[abc123"], "+judge.api_key: cannot be read, and is not shown, "),
+        (["train", "experiment=miniature", "model.path=https://abc123@host/x"], "model.path=https://***@host/x: no such"),
+        (["submit", "--", "WANDB_API_KEY=abc123", "train"], "submit: WANDB_API_KEY=*** is no command of ours"),
+    ],
+)
+def test_no_error_shows_a_secret(capsys: pytest.CaptureFixture[str], words: list[str], told: str) -> None:
+    status, out, error = run(capsys, *words)
+    assert status == 1 and "abc123" not in out + error
+    assert error.startswith(f"error: {told}"), error
+
+
 def test_the_folder_of_a_sweeps_run_can_be_given_back(capsys: pytest.CaptureFixture[str]) -> None:
     path = "outputs/sweep/algorithm.kl.coef-0.1__seed-1/export"
     status, _, error = run(capsys, "evaluate", "model=miniature", f"model.path={path}", "evaluation=miniature")

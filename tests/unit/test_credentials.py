@@ -114,6 +114,33 @@ def test_no_secret_of_a_command_line_is_kept(monkeypatch: pytest.MonkeyPatch, ar
     assert credentials.without_secrets(argument) == kept
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("error: run.env=[WANDB_API_KEY=abc,B=2]: no", "error: run.env=[WANDB_API_KEY=***,B=2]: no"),
+        ("env={A_TOKEN='a b', B='c'}", "env={A_TOKEN=***, B='c'}"),
+        ("judge.one.api_key=[abc: no; judge.two.token=abc.d", "judge.one.api_key=***: no; judge.two.token=***"),
+        ("model.path=https://me:abc@host/x: no such folder", "model.path=https://***@host/x: no such folder"),
+        ("submit: unknown --x HF_TOKEN=abc", "submit: unknown --x HF_TOKEN=***"),
+        *(
+            (line, line)
+            for line in (
+                "unknown key tracking.api_key; did you mean tracking.name?",
+                "--env WANDB_API_KEY: is not set here; give --env WANDB_API_KEY=VALUE",
+                "judge.api_key_env=OPENAI_API_KEY: this environment variable is not set",
+                "lines such as WANDB_API_KEY=...",
+                "judge.api_key=null: must be text",
+                "rollout.max_tokens=5, data.sort_key=a: the key of it",
+                "LRM_SAFETY_SECRETS=/shared/me/secrets: cannot be read on this node",
+                "HF_TOKEN_PATH=/shared/me/token: is absent",
+            )
+        ),
+    ],
+)
+def test_what_an_error_says_shows_no_secret_and_keeps_its_words(line: str, told: str) -> None:
+    assert credentials.masked(line) == told
+
+
 def test_the_key_of_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file's last line break often comes along with a key; in a header it would end every request."""
     monkeypatch.setenv("PLANTED_A", " planted-key\n")

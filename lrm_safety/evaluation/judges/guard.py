@@ -146,7 +146,7 @@ class GuardJudge:
         try:
             check_model_folder(path)
         except ModelError as error:
-            raise ModelError(f"{source}: {error}") from error
+            raise ModelError(f"{key}.path: {error}") from error  # which names the folder
         try:
             from transformers import AutoTokenizer
 

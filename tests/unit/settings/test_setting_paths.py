@@ -70,6 +70,26 @@ def test_what_only_looks_like_a_path_is_refused(given: str) -> None:
     assert str(refused.value).startswith(f"reward.models.one.path={given}: no such file or folder")
 
 
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ("/absent/model", ""),
+        ("a/b/c", " ({here}/a/b/c)"),
+        ("~/absent", " ({home}/absent)"),
+        ("https://host/absent/model", ""),
+    ],
+)
+def test_a_path_is_told_once_and_where_it_was_looked_for_if_that_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, where: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    with pytest.raises(ConfigError) as refused:
+        resolve(given, "model.path")
+    told = where.format(here=tmp_path, home="/home/me")
+    assert str(refused.value) == f"model.path={given}: no such file or folder{told}"
+
+
 def test_a_model_that_was_not_fetched_says_how(folder: Path) -> None:
     with pytest.raises(ConfigError, match="run `lrm-safety fetch tiny` first"):
         resolve("cache:tiny", "model.path")
