@@ -80,7 +80,7 @@ def _main(arguments: list[str]) -> int:
         credentials.load()
         return _start(COMMANDS[name], rest)
     except LrmSafetyError as error:
-        print(credentials.masked(shown(error)), file=sys.stderr)
+        print(shown(error), file=sys.stderr)
         return 1
     except StopRequested as stop:
         print(f"stopped by {stop}; the same command {stop.then}", file=sys.stderr)
@@ -93,7 +93,7 @@ def _main(arguments: list[str]) -> int:
             place = getattr(error, "filename", None) or "the disk"
             print(f"error: {place}: {reason}; mend it and start the same command again", file=sys.stderr)
         elif theirs := of_the_user(error):
-            print(credentials.masked(shown(theirs)), file=sys.stderr)
+            print(shown(theirs), file=sys.stderr)
         else:
             raise  # a defect of ours
         return 1

@@ -12,6 +12,8 @@ import re
 import traceback
 from pathlib import Path
 
+from .secret_text import masked
+
 NUM_FRAMES = 3
 """The innermost frames of a failure that are printed."""
 _FRAME = re.compile(r'^ *File "([^"]+)", line (\d+)(?:, in (.+))?(?:\n +(?![\^~ ])(.+))?', re.MULTILINE)
@@ -161,6 +163,7 @@ def from_here(path: str) -> str:
 
 
 def shown(error: LrmSafetyError) -> str:
-    """What the command line prints of an error: the one line, then where it happened and what was noted (PEP 678)."""
+    """What the command line prints of an error, without secrets: the one line, then where it happened and what was noted (PEP
+    678)."""
     places = [f"  at {frame}" for frame in frames(failure_inside(error))]
-    return "\n".join([f"error: {error}", *places, *getattr(error, "__notes__", ())])
+    return masked("\n".join([f"error: {error}", *places, *getattr(error, "__notes__", ())]))

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .credentials import FILE_VARIABLE, holds_secret, holds_secret_override, is_secret
 from .environment import COMMIT_VARIABLE, commit
 from .errors import ClusterError, ConfigError, first_line
 from .interruption import STOP_WAIT_VARIABLE
+from .secret_text import FILE_VARIABLE, holds_secret, holds_secret_override, is_secret
 from .settings.loader import FOLDERS_VARIABLE
 from .upload import patterns
 

@@ -30,10 +30,10 @@ from typing import Any
 
 import yaml
 
-from .credentials import without_secrets
 from .environment import environment
 from .errors import ConfigError, DataError, LrmSafetyError, failure_inside, from_here, whole_traceback
 from .files import digest_of, read_json, write_atomically, write_json
+from .secret_text import without_secrets
 from .settings.types import RUNS_VARIABLE
 from .signals import later
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from ..credentials import without_secrets
 from ..errors import ClusterError, ConfigError
 from ..interruption import RAYS_STOP_WAIT_SECONDS, STOP_WAIT_VARIABLE
 from ..launching import (
@@ -37,6 +36,7 @@ from ..launching import (
 )
 from ..launching import submit as submit_job
 from ..run_folder import refuse_relative
+from ..secret_text import without_secrets
 from ..sweeping import last_error
 from ..terminal import print_table
 from ..upload import DEFAULT_LIMIT_MIB, RAY_LIMIT_MIB, look_at

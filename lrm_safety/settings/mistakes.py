@@ -15,8 +15,8 @@ from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException, OverrideParseException
 from pydantic import ValidationError
 
-from ..credentials import FILE_VARIABLE, holds_secret_override, masked
 from ..errors import first_line
+from ..secret_text import FILE_VARIABLE, holds_secret_override, masked
 from . import Settings
 from .keys import dictionaries, group_of, known_keys
 from .types import Conflict, Unfit, shown

@@ -390,9 +390,15 @@ def test_items_of_a_list_that_want_quotes_are_shown_with_them(capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["train", "hydra.launcher.env=[WANDB_API_KEY=abc123]"], "hydra.launcher.env: cannot be read, and is not shown, "),
+        (
+            ["train", "hydra.launcher.env=[WANDB_API_KEY=abc123]"],
+            "hydra.launcher.env: cannot be read, and is not shown, ",
+        ),
         (["train", "+judge.api_key=[abc123"], "+judge.api_key: cannot be read, and is not shown, "),
-        (["train", "experiment=miniature", "model.path=https://abc123@host/x"], "model.path=https://***@host/x: no such"),
+        (
+            ["train", "experiment=miniature", "model.path=https://abc123@host/x"],
+            "model.path=https://***@host/x: no such",
+        ),
         (["submit", "--", "WANDB_API_KEY=abc123", "train"], "submit: WANDB_API_KEY=*** is no command of ours"),
     ],
 )

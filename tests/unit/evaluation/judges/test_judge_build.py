@@ -114,7 +114,7 @@ def test_mistakes_are_told_without_loading_a_model(settings: JudgeSettings, told
 
 
 def test_a_judge_whose_model_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match=r"^evaluation\.judges\.mine\.path=.*: .* has no model\.safetensors"):
+    with pytest.raises(ModelError, match=r"^evaluation\.judges\.mine\.path: /\S* has no model\.safetensors"):
         judge_identity("mine", JudgeSettings("reward_model", path=str(tmp_path)))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"^evaluation\.judges\.mine\.path=nobody/nothing: is neither") as refused:
