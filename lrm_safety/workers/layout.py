@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 
@@ -154,7 +154,13 @@ def _reason(sets: Sequence[BundleSet], nodes: Sequence[Node]) -> str | None:
             one.strategy, sum(most)
         )
         if one.count > room:
-            return f"{one} is asked for, and there is room for {room} ({largest})"
+            others: dict[str, float] = {
+                resource: sum(other.count * other.bundle.get(resource, 0.0) for other in sets if other is not one)
+                for resource in one.bundle
+            }
+            taken = _amounts(others, [resource for resource, amount in others.items() if amount])
+            share = f", of which the other groups take {taken}" if taken else ""
+            return f"{one} is asked for, and there is room for {room} ({largest}){share}"
     for resource in {resource for one in sets for resource in one.bundle}:
         asked = sum(one.count * one.bundle.get(resource, 0.0) for one in sets)
         total = sum(node.total.get(resource, 0.0) for node in nodes)
@@ -182,8 +188,8 @@ def _said(labels: Mapping[str, str], asked: Collection[str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in labels.items() if key in asked or not key.startswith("ray.io/"))
 
 
-def _amounts(room: Mapping[str, float], bundle: Mapping[str, float]) -> str:
-    return ", ".join(f"{room.get(resource, 0.0):g} {resource}" for resource in bundle)
+def _amounts(room: Mapping[str, float], resources: Iterable[str]) -> str:
+    return ", ".join(f"{room.get(resource, 0.0):g} {resource}" for resource in resources)
 
 
 def _natural(name: str) -> list[str | int]:
