@@ -229,13 +229,15 @@ class WandbView:
 
     def _fail(self, what: str, error: Exception) -> None:
         self._run = None
-        lost = "W&B's file of this run ends here, metrics.jsonl has every record"
-        _logger.warning("W&B failed to %s (%s): %s", what, first_line(error), lost)
-        if isinstance(error, ConnectionError):
-            # Its process is gone: who stops a Ray job ends the processes below the job's as well. Without this W&B would try to
-            # end it once more when the interpreter exits, and print a traceback.
-            with suppress(Exception):
-                wandb.teardown()
+        lost = "file of this run ends here, metrics.jsonl has every record"
+        if not isinstance(error, ConnectionError):
+            _logger.warning("W&B failed to %s (%s): W&B's %s", what, first_line(error), lost)
+            return
+        # Who stops a Ray job ends the processes below the job's as well.
+        _logger.warning("W&B's own process has ended, as it does where a job is stopped: its %s", lost)
+        # Otherwise W&B would try to end it once more when the interpreter exits, and print a traceback.
+        with suppress(Exception):
+            wandb.teardown()
 
 
 def stacked_phases(lines: Iterable[Mapping[str, Any]]) -> Figure | None:

@@ -241,6 +241,39 @@ def test_a_tracker_that_breaks_later_does_not_stop_the_run(
     assert len(ours) == 1 and ours[0].startswith("W&B failed to log")
 
 
+STOPPED = """
+import logging, signal, sys, time
+from pathlib import Path
+
+import psutil
+
+from lrm_safety.monitoring.wandb_view import WandbView
+from lrm_safety.settings.system import TrackerSettings
+
+logging.basicConfig(level=logging.WARNING, format="%(message)s")
+view = WandbView(Path(sys.argv[1]), TrackerSettings(wandb="offline"), "a", "train", {})
+service = psutil.Process().children()
+for process in service:
+    process.send_signal(signal.SIGTERM)
+psutil.wait_procs(service, timeout=60)
+deadline = time.monotonic() + 60
+while view._run is not None and time.monotonic() < deadline:  # its client takes a moment to notice
+    view.record(1, {"kl/k1": 0.5})
+    time.sleep(0.1)
+view.close(143)
+"""
+
+
+def test_a_tracker_that_was_stopped_with_the_job_is_one_line_and_no_failure(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STOPPED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert done.stdout + done.stderr == (
+        "W&B's own process has ended, as it does where a job is stopped: its file of this run ends here, metrics.jsonl has every "
+        "record\n"
+    )
+
+
 def test_disabled_does_not_even_import_wandb(tmp_path: Path) -> None:
     code = (
         "import sys; from lrm_safety.monitoring.recorder import Recorder; from lrm_safety.settings import *\n"

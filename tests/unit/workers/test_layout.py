@@ -94,7 +94,7 @@ def test_what_is_busy_now_is_not_what_can_never_be() -> None:
             "cluster.policy.num_workers=16",
         ),
         (
-            [gpus("policy", 20), gpus("rollout", 2, each=2), gpus("reward", 1)],
+            [gpus("policy", 20), gpus("rollout", 1, each=4), gpus("reward", 1)],
             "policy 20 x {'GPU': 1} (PACK) is asked for, and there is room for 16 (a: 8 GPU; b: 8 GPU), of which the other groups "
             "take 5 GPU; this would fit: cluster.policy.num_workers=11",
         ),
