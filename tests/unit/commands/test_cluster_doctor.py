@@ -100,6 +100,8 @@ def test_nodes_on_one_host_and_cpus_that_it_does_not_have_are_warned_of() -> Non
         ("a", "b"),
     ) and cpus.found == "8 declared on 10.0.0.1, which has 2 cores"
     assert "ray stop" in several.mend and "--num-cpus" in cpus.mend
+    # docs/first_sweep.md asks for more CPUs than a machine of two cores has.
+    assert "right for a trial (docs/first_sweep.md)" in cpus.mend
     assert not list(subject.host_rows({"a": "x", "b": "y"}, {"a": 2.0, "b": 1.0}, {"a": 2, "b": 2}))
 
 
