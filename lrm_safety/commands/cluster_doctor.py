@@ -135,8 +135,8 @@ def host_rows(
         if has is not None and total > has:
             found = f"{total:g} declared on {address}, which has {has} cores"
             mend = (
-                "workers take turns on the cores, which is right for a trial (docs/first_sweep.md): otherwise `ray start --num-cpus` "
-                "with what the host has, or without it"
+                "workers take turns on the cores, which is right for a trial (docs/first_sweep.md): otherwise "
+                "`ray start --num-cpus` with what the host has, or without it"
             )
             yield NodesRow("CPUs", found, "warn", mend, tuple(nodes))
 
