@@ -125,7 +125,7 @@ def _submit_options(arguments: Sequence[str]) -> argparse.Namespace:
     if not words:
         parser.error("give a command after the options, such as `-- train experiment=miniature`")
     given.command, given.overrides = words[0], words[1:]
-    known = {name.split()[0] for name in COMMANDS}
+    known = {name.split()[0] for name in COMMANDS} | {"help"}
     if given.command not in known:
         near = difflib.get_close_matches(given.command, known, n=1)
         raise ConfigError(
@@ -136,7 +136,8 @@ def _submit_options(arguments: Sequence[str]) -> argparse.Namespace:
         here = shlex.join(["lrm-safety", given.command, *map(without_secrets, given.overrides)])
         raise ConfigError(f"submit: {shows} only shows something, for which no job is needed; without submit: `{here}`")
     own = {option for action in parser._actions for option in action.option_strings}
-    if misplaced := next((flag for flag in flags if flag in own and flag not in help_of(given.command)), None):
+    taken = "" if given.command == "help" else help_of(given.command)
+    if misplaced := next((flag for flag in flags if flag in own and flag not in taken), None):
         raise ConfigError(
             f"submit: {misplaced} is an option of submit, which stands before the command: "
             f"`lrm-safety submit {misplaced} ... -- {given.command} ...`"

@@ -54,6 +54,7 @@ def test_what_a_job_would_refuse_is_refused_before_it_is_sent(
         ["train", "experiment=miniature", "algorithm.baseline=installed_on_the_nodes"],
         ["export", "/runs/mine"],
         ["jobs", "stop", "--no-wait", "mine"],
+        ["help"],
     ],
 )
 def test_what_only_the_nodes_know_is_left_to_them(
