@@ -85,11 +85,11 @@ def test_a_folder_of_the_users_brings_its_groups_to_the_lrm_safety_of_the_cluste
     (tmp_path / "data/rows.jsonl").write_text("{}\n")
     ran = launch(
         head, tmp_path, {"LRM_SAFETY_CONF": str(tmp_path / "conf")},
-        "submit", "--", "train", "experiment=miniature", "model=mine", "--cfg", "job",
+        "submit", "--", "plan", "experiment=miniature", "model=mine",
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ": 1 file, 22 B unpacked; not a checkout" in ran.stdout
-    assert "miniature" in ran.stdout.partition("model:\n")[2]
+    assert "policy policy: 0.001 B parameters (config.json)" in ran.stdout
 
 
 def test_secrets_arrive_and_stand_in_no_file_of_ray(repository_root: Path, head: Head, tmp_path: Path) -> None:
