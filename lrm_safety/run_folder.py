@@ -184,10 +184,11 @@ def refuse_what_a_job_would_lose(directory: Path, key: str = "run.directory") ->
         refuse_relative(directory, key)
 
 
-def refuse_relative(directory: Path, key: str = "run.directory") -> None:
-    """Raise ConfigError for a relative folder of a Ray job's results, which `key` names: a job runs in a copy that others share."""
+def refuse_relative(directory: Path, key: str = "run.directory", given_by: str = "submit --env") -> None:
+    """Raise ConfigError for a relative folder of a Ray job's results, which `key` names: a job runs in a copy that others share.
+    `given_by`: what gives a variable to whatever reads it."""
     if not directory.is_absolute():
-        or_all = f", or leave {key} out and let {RUNS_VARIABLE} name one for all runs (`submit --env {RUNS_VARIABLE}=/shared/runs`)"
+        or_all = f", or leave {key} out and let {RUNS_VARIABLE} name one for all runs (`{given_by} {RUNS_VARIABLE}=/shared/runs`)"
         raise ConfigError(
             f"{key}={directory}: is relative, and a Ray job's working directory is a temporary copy of the checkout; "
             f"name an absolute folder that lasts{or_all * (key == 'run.directory')}"
@@ -202,10 +203,8 @@ def owner_of(directory: Path) -> Owner | None:
 def at_work(directory: Path) -> Owner | None:
     """The owner that is alive, as far as one look tells: of one elsewhere, by its heartbeat and this machine's clock."""
     owner = owner_of(directory)
-    if owner is None:
-        return None
-    if owner.system == this_system():
-        return owner if _lives_here(owner) else None
+    if owner is None or owner.system == this_system():
+        return owner if owner is not None and _lives_here(owner) else None
     beat = _heartbeat(directory / OWNER)
     return owner if beat is not None and time.time() - beat < GONE_SECONDS else None
 

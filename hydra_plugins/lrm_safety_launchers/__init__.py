@@ -173,5 +173,7 @@ class RayJobsLauncher(SideBySide):
         from lrm_safety.run_folder import refuse_relative
 
         given = any(word.lstrip("+").startswith(SWEEP_KEY) for word in self.task.command)
-        refuse_relative(Path(str(self.config.hydra.sweep.dir)), SWEEP_KEY.rstrip("=") if given else "run.directory")
+        refuse_relative(
+            Path(str(self.config.hydra.sweep.dir)), SWEEP_KEY.rstrip("=") if given else "run.directory", "export"
+        )
         return cluster_place(planned, self.options)

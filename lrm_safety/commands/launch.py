@@ -217,6 +217,9 @@ def _checked(
             hydra.multirun(root.name, task, arguments)
         except RunFailed:
             status = 1
+        finally:
+            for one in task.folders:  # of a run that was refused: Hydra has made it all the same
+                remove_empty([one, *(parent for parent in one.parents if folder.absolute() in parent.parents)])
         if root.schema in REPORTED:
             report_sweep(folder, task.folders)
     return status

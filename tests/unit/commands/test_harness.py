@@ -220,6 +220,7 @@ def test_a_sweep_goes_on_after_a_run_that_failed(capsys: pytest.CaptureFixture[s
     assert launch(ROOTS["analyze"], run, ["-m", "model=miniature", "seed=1,2"]) == 1
     said = capsys.readouterr()
     assert done == [1, 2]
+    assert not list(Path().rglob("seed-1")), "nothing is left of what was refused"
     assert said.err.splitlines()[:2] == ["error: data.path: is not there", "failed: analyze-miniature seed=1"]
     assert said.out == "run 1 of 2: analyze-miniature seed=1\nrun 2 of 2: analyze-miniature seed=2\n"
     assert launch(ROOTS["analyze"], run, ["-m", "model=miniature", "seed=2,3"]) == 1, "the status that a run returns"

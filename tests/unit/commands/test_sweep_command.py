@@ -90,8 +90,9 @@ def test_a_relative_folder_of_jobs_is_refused_by_the_key_that_named_it(key: str)
     launcher = RayJobsLauncher()
     launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": "outputs/mine"}}})
     launcher.task = Task(TRAIN, lambda *_: 0, ("train", "-m", f"{key}=outputs/mine"), sweeps=True)
-    with pytest.raises(ConfigError, match=rf"^{key}=outputs/mine: is relative"):
+    with pytest.raises(ConfigError, match=rf"^{key}=outputs/mine: is relative") as refused:
         launcher.place([])
+    assert ("`export LRM_SAFETY_RUNS=" in str(refused.value)) == (key == "run.directory")
 
 
 def test_a_launcher_of_ones_own_does_not_hide_a_mistake(
