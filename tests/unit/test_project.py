@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -278,11 +279,28 @@ def test_setup_says_which_python_it_lacks(repository_root: Path, tmp_path: Path)
     assert not (tmp_path / "venv").exists()
 
 
-def test_the_gate_lints_and_then_tests(repository_root: Path) -> None:
-    gate = repository_root / ".ci/run"
-    assert gate.stat().st_mode & 0o100
-    steps = [line for line in gate.read_text().splitlines() if line and not line.startswith("#")]
-    assert steps[0] == "set -euo pipefail" and steps[-2:] == ["make lint", "make test"]
+@pytest.mark.parametrize(
+    ("fails", "status", "last"),
+    [("", 0, "1 passed"), ("lint", 1, "E501 line too long"), ("test", 2, "1 failed"), ("setup", 2, "no python")],
+)
+def test_the_gate_fails_where_style_or_tests_do(
+    repository_root: Path, tmp_path: Path, fails: str, status: int, last: str
+) -> None:
+    """With a `make` that says what each target would."""
+    (tmp_path / ".ci").mkdir()
+    gate = tmp_path / ".ci/run"
+    gate.write_bytes((repository_root / ".ci/run").read_bytes())
+    said = {"lint": ("all clean", "E501 line too long"), "test": ("1 passed", "1 failed"), "setup": ("", "no python")}
+    cases = "".join(
+        f"{target}) echo '{words[target == fails]}'; exit {2 * (target == fails)};;\n" for target, words in said.items()
+    )
+    make = tmp_path / "make"
+    make.write_text(f'#!/bin/sh\ncase "$1" in\n{cases}esac\n')
+    make.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", str(gate)], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip().splitlines()[-1]) == (status, last)
+    assert (repository_root / ".ci/run").stat().st_mode & 0o100
 
 
 def test_no_file_names_a_package_index(repository_root: Path, pyproject: dict) -> None:
