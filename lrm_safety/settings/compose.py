@@ -15,11 +15,14 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
+
+from hydra_plugins.lrm_safety_launchers import LocalProcessesLauncher, RayJobsLauncher
 
 from ..errors import ConfigError
 from . import AnalyzeSettings, EvaluateSettings, JudgeSettings, Settings, SftSettings
@@ -52,8 +55,11 @@ _SWITCH = TypeAdapter(bool)
 
 @cache
 def _register(root: Root[Any]) -> None:
-    """Once: make known to Hydra the schema, which its file lists first in its defaults, `${product:..}` and `${if:..}`."""
+    """Once: make known to Hydra the schema, which its file lists first in its defaults, `${product:..}`, `${if:..}` and our
+    launchers, which it finds by itself only where this package is not installed in place (`pip install -e`)."""
     version.setbase("1.3")
+    for launcher in (LocalProcessesLauncher, RayJobsLauncher):
+        Plugins.instance().register(launcher)
     OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
     OmegaConf.register_new_resolver(
         "if", lambda told, then, otherwise: then if _truth(told) else otherwise, replace=True

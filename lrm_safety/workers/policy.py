@@ -188,7 +188,7 @@ class PolicyWorker:
 
         Frozen weights, which LoRA has, are left out: they are those of `model.path`.
 
-        Raises ClusterError that names the disk where it has no room.
+        Raises ClusterError that names the disk where it has no room, and where a file is gone that was written.
         """
         root = Path(folder)
         try:
@@ -202,12 +202,7 @@ class PolicyWorker:
                 ) from error
             raise
         torch.distributed.barrier()
-        return describe_files(root, self._own_files(root))
-
-    def _own_files(self, root: Path) -> list[Path]:
-        """Files of a checkpoint that belong to this rank; those without a rank in their names are rank 0's."""
-        files = (path for path in sorted(root.rglob("*")) if path.is_file())
-        return [path for path in files if _rank_of(path.name) == self.rank]
+        return described(root, self.rank)
 
     def _state_bytes(self) -> int:
         """About what this rank writes: float32 masters and AdamW's two moments, and the weights."""
@@ -232,6 +227,11 @@ class PolicyWorker:
         if written_by == 0:
             raise DataError(f"{folder} holds no trainer state")
         needed = sources(trained_sizes(self.engine), written_by, self.rank, self.world_size)
+        names = [path.name for path in root.rglob("*")]
+        if lacking := sorted({kind for rank in needed for kind in _lacking(names, rank)}):
+            raise DataError(
+                f"{folder} has no complete trainer state (no {', '.join(lacking)} of every rank): resume from an earlier checkpoint"
+            )
         if changed := changed_file(
             root, {name: wrote for name, wrote in (files or {}).items() if _rank_of(name) in needed}
         ):
@@ -286,6 +286,33 @@ class PolicyWorker:
     def memory(self) -> dict[str, float]:
         """`rss_gib`, `rss_peak_gib` and on CUDA `cuda_peak_gib` of this process."""
         return distributed.memory_usage()
+
+
+def described(root: Path, rank: int) -> dict[str, dict[str, int | str]]:
+    """Bytes and sha256 of a rank's files of a checkpoint, by name; those without a rank in their names are rank 0's.
+
+    Raises ClusterError where one that it has just written is gone: a checkpoint without it would look whole.
+    """
+    files = [path for path in sorted(root.rglob("*")) if path.is_file() and _rank_of(path.name) == rank]
+    lacking = _lacking([path.name for path in files], rank)
+    try:
+        found = describe_files(root, files)
+    except FileNotFoundError as error:
+        found, lacking = {}, [Path(error.filename or root).name]
+    if lacking:
+        raise ClusterError(
+            f"checkpoint {root}: what trainer rank {rank} wrote there is gone ({', '.join(lacking)}): was run.directory removed? "
+            "The same command goes on from the last whole checkpoint"
+        )
+    return found
+
+
+def _lacking(names: list[str], rank: int) -> list[str]:
+    """Of the files that every rank writes of its state, those that are not among these."""
+    own = [name for name in names if _rank_of(name) == rank]
+    return [
+        kind for kind in (GENERATORS, "model_states.pt", "optim_states.pt") if not any(kind in name for name in own)
+    ]
 
 
 def _rank_of(name: str) -> int:

@@ -249,7 +249,14 @@ class Scene:
         a note of ownership."""
         pids = {str(subject.process.pid) for subject in self.subjects}
         left = [str(path) for path in SHARED_MEMORY.glob("lrm_safety-*") if path.name.rpartition("-")[2] in pids]
-        left += [str(path) for path in self._temporary.iterdir() if not path.name.startswith(CACHES)]
+        listening = Path(
+            "/proc/net/unix"
+        ).read_text()  # as in a folder of the dashboard of a head of Ray that still lives
+        left += [
+            str(path)
+            for path in self._temporary.iterdir()
+            if not path.name.startswith(CACHES) and f" {path}/" not in listening
+        ]
         left += [str(path) for path in self.run.glob("checkpoints/.*")]
         return left + [str(path) for path in self.run.glob(".owner*")] + self.look_besides()
 

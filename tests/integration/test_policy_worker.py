@@ -144,6 +144,11 @@ def test_saved_state_continues_bit_for_bit(ranks):
     run_updates(ranks, *batches[2:])
     again = exported(ranks, "again")
     assert all(torch.equal(through[name], again[name]) for name in through)
+    next((ranks.folder / "middle").rglob("*rank_1_*model_states.pt")).unlink()
+    with pytest.raises(
+        RuntimeError, match=r"DataError: .*no complete trainer state \(no model_states\.pt of every rank\)"
+    ):
+        ranks.call("load", str(ranks.folder / "middle"))
 
 
 class RunsCode:

@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,13 @@ def test_a_file_in_the_temporary_folder_of_a_run_is_named_as_left_behind(drill: 
     shell = "touch $TMPDIR/vllm_dist_0123; mkdir $TMPDIR/torchinductor_me"
     subprocess.run(["sh", "-c", shell], env={**os.environ, **scene.temporary}, check=True)
     assert scene.leftovers() == [str(tmp_path / "one" / "tmp" / "vllm_dist_0123")]
+    folder = tmp_path / "one" / "tmp" / "pymp-0"
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as lives:
+        lives.bind(str(folder / "l"))
+        lives.listen()
+        assert str(folder) not in scene.leftovers(), "somebody who lives works there"
+    assert str(folder) in scene.leftovers()
 
 
 @pytest.mark.parametrize(

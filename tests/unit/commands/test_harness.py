@@ -294,6 +294,15 @@ def test_a_plugin_that_is_not_installed_is_named(group: str, capsys: pytest.Capt
     assert f"install one, such as hydra-{'submitit-launcher' if group == 'launcher' else 'optuna-sweeper'}" in line
 
 
+def test_our_launchers_are_found_from_any_folder(tmp_path: Path) -> None:
+    """Where the package is installed in place, as by `make setup`, Hydra's own search finds them in the checkout's folder alone."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-m", "lrm_safety", "train", "-m", *TRAIN.choices, "seed=1,2", "hydra/launcher=ray_jobs"]
+    shown = [*command, "--cfg", "hydra", "-p", "hydra.launcher"]
+    done = subprocess.run(shown, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and done.stdout.count("RayJobsLauncher") == 2, done.stderr
+
+
 def test_a_misspelt_plugin_is_found_by_likeness(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "train", "-m", *TRAIN.choices, "seed=1,2", "hydra/launcher=ray_job")
     assert line.endswith("; did you mean ray_jobs?") and "install" not in line
