@@ -17,8 +17,6 @@ from typing import Any
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -36,13 +34,14 @@ from ..settings.loader import is_searchpath
 from ..sweeping import Point, finished, objective_of
 from .multirun import (
     LONGEST_TAG,
-    SWEEP_KEY,
     Tracked,
     check_apart,
     check_folder_names,
     one_at_a_time,
     places,
+    quoted,
     report_sweep,
+    sweep_folder,
     swept_keys,
     tracker_names,
     with_params,
@@ -105,10 +104,10 @@ class Task:
         settings, resolved = self.root.settings_of(config)
         self._tracked(settings, number)
         self.folders.append(folder)
-        words = [*self.called, *overrides, f"run.directory={_quoted(str(folder))}"]
+        words = [*self.called, *overrides, f"run.directory={quoted(str(folder))}"]
         if (tracking := getattr(settings, "tracking", None)) is not None and self.names:
-            tags = ",".join(map(_quoted, tracking.tags))
-            words += [f"tracking.name={_quoted(tracking.name)}", f"tracking.group={_quoted(tracking.group)}"]
+            tags = ",".join(map(quoted, tracking.tags))
+            words += [f"tracking.name={quoted(tracking.name)}", f"tracking.group={quoted(tracking.group)}"]
             words.append(f"tracking.tags=[{tags}]")
         point = Point(self.names[number].name if self.names else folder.name, tuple(once(words)), folder)
         schedule = getattr(settings, "schedule", None)
@@ -210,7 +209,7 @@ def _checked(
         names = tracker_names(combinations, swept, composed)
     task = Task(root, run, command, True, (*called, *own_groups(given)), tuple(names))
     arguments = [*places(overrides, root, composed), *overrides]
-    folder = Path(next(one for one in arguments if one.lstrip("+").startswith(SWEEP_KEY)).partition("=")[2])
+    folder = sweep_folder(arguments)
     status = 0
     with _can_be_written(composed, command), one_at_a_time(folder, command, swept):
         try:
@@ -294,19 +293,6 @@ def check_objective(name: str) -> None:
         raise ConfigError(
             f"run.objective={name}: is no metric; docs/metrics.md lists them, such as evaluation/safety"
         ) from None
-
-
-def _quoted(value: str) -> str:
-    """As Hydra reads it on the command line, whatever stands in it; in double quotes, which a shell's single ones enclose as
-    they are, and only where Hydra needs them."""
-    try:
-        if OverridesParser.create().parse_override(f"x=[{value}]").value() == [
-            value
-        ]:  # in a list more has to be quoted
-            return value
-    except HydraException:
-        pass
-    return QuotedString(value, Quote.double).with_quotes()
 
 
 def once(words: Sequence[str]) -> list[str]:

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.hydra import Hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from ..errors import ConfigError, LrmSafetyError
 from ..results import Evaluation
 from ..run_folder import owned
-from ..settings.compose import HYDRA_ERRORS, Root, differences, effective
+from ..settings.compose import HYDRA_ERRORS, Root, differences, effective, parsed
 from ..settings.types import RUNS_VARIABLE
 from ..sweeping import what_it_does
 
@@ -78,8 +81,26 @@ def places(overrides: Sequence[str], root: Root[Any], composed: Sequence[Any]) -
     if not any(item.lstrip("+").startswith(SWEEP_KEY) for item in overrides):
         # Stated here: Hydra resolves it without the swept groups, of which the run's name is made.
         directories = {settings.run.directory for settings in composed}
-        found.append(f"{SWEEP_KEY}{directories.pop() if len(directories) == 1 else SWEEP_DIRECTORY}")
+        found.append(f"{SWEEP_KEY}{quoted(directories.pop() if len(directories) == 1 else SWEEP_DIRECTORY)}")
     return found
+
+
+def sweep_folder(overrides: Sequence[str]) -> Path:
+    """What `hydra.sweep.dir=FOLDER` names among the overrides of a multirun; the last one counts."""
+    return Path(str(parsed([one for one in overrides if one.lstrip("+").startswith(SWEEP_KEY)])[-1].value()))
+
+
+def quoted(value: str) -> str:
+    """As Hydra reads it on the command line, whatever stands in it; in double quotes, which a shell's single ones enclose as
+    they are, and only where Hydra needs them."""
+    try:
+        if OverridesParser.create().parse_override(f"x=[{value}]").value() == [
+            value
+        ]:  # in a list more has to be quoted
+            return value
+    except HydraException:
+        pass
+    return QuotedString(value, Quote.double).with_quotes()
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.lrm_safety_launchers import LocalProcessesLauncher, RayJobsLauncher
 from lrm_safety.cli import main
-from lrm_safety.commands.launch import Task, _quoted, once
+from lrm_safety.commands.launch import Task, once
+from lrm_safety.commands.multirun import quoted
 from lrm_safety.commands.sweep import _fit_at_once, _named_as_here, needs_of, shared_by_all
 from lrm_safety.errors import ClusterError, ConfigError
 from lrm_safety.launching import plan_job
@@ -63,7 +64,7 @@ SEEN = ("run.directory", "tracking.tags")
     "value", ["/tmp/a", "a b", "it's", 'say "x"', "back\\", "1", "null", "a,b", "[x", "", "x\\'y", "seed=1"]
 )
 def test_what_is_quoted_reads_as_it_was(value: str) -> None:
-    in_list, alone = parsed([f"x=[{_quoted(value)}]", f"x={_quoted(value)}"])
+    in_list, alone = parsed([f"x=[{quoted(value)}]", f"x={quoted(value)}"])
     assert (in_list.value(), alone.value()) == ([value], value)
 
 

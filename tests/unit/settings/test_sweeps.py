@@ -13,7 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lrm_safety.commands.launch import launch
-from lrm_safety.commands.multirun import tracker_names
+from lrm_safety.commands.multirun import quoted, tracker_names
 from lrm_safety.errors import ConfigError
 from lrm_safety.run_folder import RunFolder
 from lrm_safety.settings.compose import TRAIN, compose_settings, parsed, sweep
@@ -240,3 +240,16 @@ def test_a_sweeps_folder_is_its_own_while_it_runs(tmp_path: Path, monkeypatch: p
             r"error: run\.directory=outputs/miniature: is in use by .*nothing was changed", line
         )
         assert line.count("\n") == 1, line
+
+
+@pytest.mark.parametrize("name", ["a b", "a,b", "it's [x]"])
+@pytest.mark.parametrize("key", ["run.directory", "hydra.sweep.dir"])
+def test_a_sweeps_folder_may_have_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, seen = Recorder(), list[Path]()
+    monkeypatch.setattr("lrm_safety.commands.launch.report_sweep", lambda folder, runs: seen.extend([folder, *runs]))
+    assert launch(TRAIN, run, ["-m", "experiment=miniature", "seed=1,2", f"{key}={quoted(name)}"]) == 0
+    assert [one.resolve() for one in seen] == [tmp_path / name, tmp_path / name / "seed-1", tmp_path / name / "seed-2"]
+    assert {one.name for one in tmp_path.iterdir()} == {name}
