@@ -358,10 +358,17 @@ def _answer(
 def finished(folder: Path, resolved: Mapping[str, Any]) -> bool:
     """Whether the last start of a run folder came to its end, with the configuration that it would have now."""
     try:
-        last = read_json(folder / ENVIRONMENT)["starts"][-1]
+        return bool(read_json(folder / ENVIRONMENT)["starts"][-1]["exit_status"] == 0) and holds(folder, resolved)
+    except (DataError, LookupError, TypeError):
+        return False
+
+
+def holds(folder: Path, resolved: Mapping[str, Any]) -> bool:
+    """Whether a folder has a run of this configuration."""
+    try:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        return last["exit_status"] == 0 and what_it_does(config) == what_it_does(resolved)
-    except (OSError, DataError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+        return what_it_does(config) == what_it_does(resolved)
+    except (OSError, AttributeError, yaml.YAMLError):
         return False
 
 

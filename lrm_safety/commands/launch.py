@@ -76,14 +76,14 @@ class Task:
     """The command itself and the folders of the user's groups: what stands before the overrides of a run."""
     names: tuple[Tracked, ...] = ()
     """Of every run of a multirun; empty where a sweeper chooses values of its own."""
-    folders: list[Path] = field(default_factory=list)
-    """Of the runs that this process started, or had started."""
+    runs: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
+    """Folder and resolved configuration of those that this process started, or had started."""
 
     def __call__(self, config: DictConfig) -> float | None:
         settings, resolved = self.root.settings_of(config)
         folder = Path(HydraConfig.get().runtime.output_dir)
         if self.sweeps:
-            self.folders.append(folder)
+            self.runs.append((folder, resolved))
             number = HydraConfig.get().job.num
             name = self.names[number].name if self.names else str(folder)
             print(f"run {number + 1}{f' of {len(self.names)}' if self.names else ''}: {name}", flush=True)
@@ -103,7 +103,7 @@ class Task:
         """A run of a sweep for a launcher that starts commands of its own, and its settings."""
         settings, resolved = self.root.settings_of(config)
         self._tracked(settings, number)
-        self.folders.append(folder)
+        self.runs.append((folder, resolved))
         words = [*self.called, *overrides, f"run.directory={quoted(str(folder))}"]
         if (tracking := getattr(settings, "tracking", None)) is not None and self.names:
             tags = ",".join(map(quoted, tracking.tags))
@@ -200,10 +200,12 @@ def _checked(
         if (objective := settings_objective(settings)) is not None:
             check_objective(objective)
     if not is_sweep:
+        _refuse_launcher(overrides)
         with _can_be_written(composed, command):
             return int(hydra.run(root.name, Task(root, run, command), overrides).return_value)
     swept, names = swept_keys(overrides, root), list[Tracked]()
-    check_folder_names(combinations, swept)
+    if not any(item.lstrip("+").startswith("hydra.sweep.subdir=") for item in overrides):
+        check_folder_names(combinations, swept)
     if not any(item.lstrip("+").startswith("hydra/sweeper") for item in overrides):  # another picks values of its own
         check_apart(combinations, swept, composed)
         names = tracker_names(combinations, swept, composed)
@@ -217,11 +219,19 @@ def _checked(
         except RunFailed:
             status = 1
         finally:
-            for one in task.folders:  # of a run that was refused: Hydra has made it all the same
+            for one, _ in task.runs:  # of a run that was refused: Hydra has made it all the same
                 remove_empty([one, *(parent for parent in one.parents if folder.absolute() in parent.parents)])
         if root.schema in REPORTED:
-            report_sweep(folder, task.folders)
+            report_sweep(folder, task.runs)
     return status
+
+
+def _refuse_launcher(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for a launcher or a sweeper of a single run, which would run here all the same."""
+    for item in overrides:
+        group, _, chosen = item.lstrip("+").partition("=")
+        if group in ("hydra/launcher", "hydra/sweeper") and chosen != "basic":
+            raise ConfigError(f"{item}: is read of a multirun alone; add -m, also for a single point")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..results import Evaluation
 from ..run_folder import owned
 from ..settings.compose import HYDRA_ERRORS, Root, differences, effective, parsed
 from ..settings.types import RUNS_VARIABLE
-from ..sweeping import what_it_does
+from ..sweeping import holds, what_it_does
 
 SUBDIRECTORY_EXCLUDES = "hydra.job.config.override_dirname.exclude_keys"
 """A run of a sweep has a folder named after its overrides; all of them would be over a file name's length."""
@@ -114,9 +114,12 @@ def one_at_a_time(folder: Path, command: Sequence[str], swept: set[str]) -> Iter
 
 
 def check_folder_names(combinations: Sequence[Sequence[str]], swept: set[str]) -> None:
-    """Raise ConfigError where a run of a multirun would have a folder of a name that no file system takes."""
+    """Raise ConfigError where a run of a multirun would have a folder of a name that no file system takes, or one inside the
+    folder of another run, which may write there what it likes."""
+    folders: dict[Path, str] = {}
     for one in combinations:
         told = [item for item in one if item.partition("=")[0] in swept]
+        folders[Path("__".join(sorted(told)).replace("=", "-"))] = " ".join(told)
         for part in "__".join(sorted(told)).split("/"):
             if len(os.fsencode(part)) > MAXIMUM_NAME_BYTES:
                 key = max(told, key=len).partition("=")[0]
@@ -125,6 +128,12 @@ def check_folder_names(combinations: Sequence[Sequence[str]], swept: set[str]) -
                     f"{len(os.fsencode(part))} bytes, above the {MAXIMUM_NAME_BYTES} of a file system; put the values "
                     "into files of conf/ and sweep over their names, or start the runs one by one"
                 )
+    for folder, inner in folders.items():
+        if outer := next((folders[parent] for parent in folder.parents if folders.get(parent)), None):
+            raise ConfigError(
+                f"{inner}: its folder, which is named after these values, would lie inside that of {outer}; give one of the values "
+                "another name (a link beside it), or put them into files of conf/ and sweep over their names"
+            )
 
 
 def check_apart(combinations: Sequence[Sequence[str]], swept: set[str], composed: Sequence[Any]) -> None:
@@ -154,17 +163,23 @@ def tracker_names(combinations: Sequence[Sequence[str]], swept: set[str], compos
     return found
 
 
-def report_sweep(folder: Path, runs: Collection[Path]) -> None:
-    """One table of what the runs of a sweep came to, and its page, in `folder`/report. Without `runs`, which a launcher of another
-    package may leave unknown, it is of all that lies in the folder."""
+def report_sweep(folder: Path, runs: Collection[tuple[Path, Mapping[str, Any]]]) -> None:
+    """One table of what the runs of a sweep came to, and its page, in `folder`/report. Without `runs`, folders with the
+    configurations that were asked for, which a launcher of another package may leave unknown, it is of all that lies in the folder.
+    """
     if not folder.is_dir():  # named by something that Hydra alone resolves
         return
-    if runs and not any((one / name).is_file() for one in runs for name in ("metrics.jsonl", Evaluation.FILE)):
+    mine = [one for one, resolved in runs if holds(one, resolved)]
+    absent = [os.path.relpath(one, folder) for one, _ in runs if one not in mine]
+    if runs and not any((one / name).is_file() for one in mine for name in ("metrics.jsonl", Evaluation.FILE)):
         print("no report of the sweep: none of its runs has a record", file=sys.stderr)
         return
+    notes = [f"{len(absent)} of {len(runs)} points have no run of what was asked for: {', '.join(absent)}"] * bool(
+        absent
+    )
     from .report import report  # draws, and takes its time to import
 
     try:
-        report([str(folder), f"output={folder}/report"], only=runs or None)
+        report([str(folder), f"output={folder}/report"], only=mine or None, notes=notes)
     except LrmSafetyError as error:
         print(f"no report of the sweep: {error}", file=sys.stderr)

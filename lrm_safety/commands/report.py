@@ -29,10 +29,10 @@ DEFAULT_OUTPUT = "outputs/report"
 KNOWN = ("output", "title", "samples")
 
 
-def report(arguments: list[str], only: Collection[Path] | None = None) -> int:
+def report(arguments: list[str], only: Collection[Path] | None = None, notes: Sequence[str] = ()) -> int:
     """Run `report FOLDER [NAME=FOLDER ...] [output=FOLDER] [title=TEXT] [samples=N] [--no-page]`; returns the exit status.
 
-    `only`: what is read below a folder, of a sweep its points; None: all.
+    `only`: what is read below a folder, of a sweep its points; None: all. `notes`: what a reader has to know besides.
     """
     given = {key: value for key, _, value in (one.partition("=") for one in arguments) if key in KNOWN}
     folders = [one for one in arguments if one.partition("=")[0] not in KNOWN and one != "--no-page"]
@@ -51,6 +51,7 @@ def report(arguments: list[str], only: Collection[Path] | None = None) -> int:
     if output is not None:
         refuse_what_a_job_would_lose(output, "output")
     study = gather(folders, only)
+    study.notes += notes
     if int(count):
         study.samples, study.num_samples = _samples(study), int(count)
     _report(study, output, given.get("title", "Safety and reasoning"))

@@ -200,4 +200,4 @@ def tell(points: Sequence[Point]) -> None:
         for point in points
     ]
     with suppress(OSError):  # of a closed terminal
-        print_table(Console(), "points of the sweep", ["point", "state", "starts", "why"], rows, left=2)
+        print_table(Console(), "points of the sweep", ["point", "state", "started here", "why"], rows, left=2)

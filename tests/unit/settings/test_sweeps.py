@@ -13,7 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lrm_safety.commands.launch import launch
-from lrm_safety.commands.multirun import quoted, tracker_names
+from lrm_safety.commands.multirun import check_folder_names, quoted, tracker_names
 from lrm_safety.errors import ConfigError
 from lrm_safety.run_folder import RunFolder
 from lrm_safety.settings.compose import TRAIN, compose_settings, parsed, sweep
@@ -249,7 +249,35 @@ def test_a_sweeps_folder_may_have_any_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run, seen = Recorder(), list[Path]()
-    monkeypatch.setattr("lrm_safety.commands.launch.report_sweep", lambda folder, runs: seen.extend([folder, *runs]))
+    monkeypatch.setattr(
+        "lrm_safety.commands.launch.report_sweep", lambda folder, runs: seen.extend([folder, *(one for one, _ in runs)])
+    )
     assert launch(TRAIN, run, ["-m", "experiment=miniature", "seed=1,2", f"{key}={quoted(name)}"]) == 0
     assert [one.resolve() for one in seen] == [tmp_path / name, tmp_path / name / "seed-1", tmp_path / name / "seed-2"]
     assert {one.name for one in tmp_path.iterdir()} == {name}
+
+
+@pytest.mark.parametrize(
+    ("paths", "refused"),
+    [
+        (["/c/m/export", "/c/m"], True),
+        (["/c/m", "/c/m/checkpoint-500"], True),
+        (["/c/m", "/c/m-2"], False),
+        (["/c/m/a", "/c/m/b"], False),
+    ],
+)
+def test_no_run_of_a_sweep_lies_in_the_folder_of_another(paths: list[str], refused: bool) -> None:
+    """One would be written into the other's export or checkpoints, which that one replaces."""
+    combinations = list(sweep(["experiment=miniature", f"model.path={','.join(paths)}"]))
+    if not refused:
+        return check_folder_names(combinations, {"model.path"})
+    inner, outer = sorted(paths, reverse=True)
+    with pytest.raises(ConfigError, match=rf"^model\.path={inner}: its folder, .* inside that of model\.path={outer};"):
+        check_folder_names(combinations, {"model.path"})
+
+
+def test_a_launcher_without_a_multirun_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^hydra/launcher=ray_jobs: is read of a multirun alone; add -m"):
+        launch(TRAIN, Recorder(), ["experiment=miniature", "hydra/launcher=ray_jobs"])
+    assert launch(TRAIN, Recorder(), ["experiment=miniature", "hydra/launcher=basic"]) == 0

@@ -306,8 +306,13 @@ def test_the_table_of_a_sweep_is_of_its_points_alone(
     runs = [path.parent for path in sorted(sweep.rglob("metrics.jsonl")) if path.parent != sweep]
     mine = [run for run in runs if yaml.safe_load((run / "config.yaml").read_text())["seed"] < 2 and "tiny" in str(run)]
     assert len(mine) == 2 and len(runs) > 2
-    report_sweep(sweep, mine)
+    asked = [(run, yaml.safe_load((run / "config.yaml").read_text())) for run in mine]
+    other = next(run for run in runs if run not in mine)
+    asked.append((other, {**asked[0][1], "seed": 7}))
+    report_sweep(sweep, [*asked, (sweep / "refused", {})])
     out = capsys.readouterr().out
+    assert f"2 of 4 points have no run of what was asked for: {other.relative_to(sweep)}, refused" in out
+    assert "2 of 4 points" in (sweep / "report/report.html").read_text()
     found = Report.read(sweep / "report")
     assert [(row.name, row.seeds) for row in found.configurations] == [("tiny", (0, 1))]
     others = len(runs) - 2 + parent_is_a_run
