@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,8 @@ class Task:
                 print(f"it is finished; remove {folder} to have it again", flush=True)
                 return objective_of(folder, settings_objective(settings))
             self._tracked(settings, number)
+            if hasattr(settings, "tracking"):
+                resolved["tracking"] = asdict(settings.tracking)
         status = self._status(settings, resolved, folder)
         if not self.sweeps:
             return status

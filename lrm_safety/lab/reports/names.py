@@ -28,9 +28,10 @@ def names_of(groups: Sequence[Sequence[TrainingRun]]) -> list[str]:
 
 
 def called(folder: Path, config: Mapping[str, Any]) -> str:
-    """The name that a folder's configuration asks for, or where that is of one seed of a sweep, the run's own."""
+    """The name that a folder's configuration asks for, or where that is of one point of a sweep, the run's own."""
     asked = _asked(folder, config)
-    return str((config.get("run") or {}).get("name", asked)) if _of_one_seed(asked) else asked
+    of_a_point = _of_one_seed(asked) or any(tag.replace("=", "-") in asked.split("__") for tag in _tags(config))
+    return str((config.get("run") or {}).get("name", asked)) if of_a_point else asked
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str] | None:
@@ -53,7 +54,7 @@ def _told_apart(name: str, runs: Sequence[TrainingRun]) -> list[str]:
     """The name of each with the overrides that tell it apart, as its sweep tagged it (`name algorithm=grpo`); or with the values
     that differ; or with the overrides that its folder is called after; with a number where none of them does."""
     compared = [{key: value for key, value in run.config.items() if key not in NOT_COMPARED} for run in runs]
-    told = _distinct(map(_tags, runs)) or differing(compared) or _distinct(map(_folder_parts, runs))
+    told = _distinct(_tags(run.config) for run in runs) or differing(compared) or _distinct(map(_folder_parts, runs))
     return [f"{name} {one}".strip() for one in told or (f"({i})" for i in range(1, len(runs) + 1))]
 
 
@@ -65,9 +66,9 @@ def _distinct(words: Iterable[Sequence[str]]) -> list[str] | None:
     return told if len(set(told)) == len(told) else None
 
 
-def _tags(run: TrainingRun) -> list[str]:
+def _tags(config: Mapping[str, Any]) -> list[str]:
     """The overrides that a sweep gave its run as tags, without the seed."""
-    tags = map(str, (run.config.get("tracking") or {}).get("tags") or ())
+    tags = map(str, (config.get("tracking") or {}).get("tags") or ())
     return [tag for tag in tags if "=" in tag and not tag.startswith("seed=")]
 
 

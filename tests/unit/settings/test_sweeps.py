@@ -134,8 +134,9 @@ class Recorder:
     def __init__(self) -> None:
         self.seen: list[tuple[int, str, tuple[str, ...], str]] = []
 
-    def __call__(self, settings: Any, _: object, folder: RunFolder) -> None:
+    def __call__(self, settings: Any, resolved: dict[str, Any], folder: RunFolder) -> None:
         own = settings.tracking
+        assert resolved["tracking"]["tags"] == own.tags and resolved["tracking"]["name"] == own.name
         self.seen.append((settings.seed, own.name, tuple(own.tags), folder.path.name))
 
 

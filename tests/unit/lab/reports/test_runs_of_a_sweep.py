@@ -174,7 +174,7 @@ def labelled(folder: Path, tags: list[str], seed: int, **algorithm: Any) -> None
     ("tagged", "names"),
     [
         (True, ["tiny algorithm=grpo", "tiny algorithm=rloo"]),
-        (False, ["tiny algorithm-grpo", "tiny algorithm-rloo"]),  # of runs in one process no tags are written
+        (False, ["tiny algorithm-grpo", "tiny algorithm-rloo"]),  # of runs of an earlier version
     ],
 )
 def test_rows_of_a_sweep_over_groups_are_called_after_their_overrides(
@@ -187,6 +187,13 @@ def test_rows_of_a_sweep_over_groups_are_called_after_their_overrides(
             labelled(folder, tags, seed, **dict.fromkeys(("a", "b", "c", "d"), i))
     assert [row.name for row in compare([tmp_path]).rows] == names
     assert [one.name for one in gather([str(tmp_path)]).subjects] == names
+
+
+def test_points_without_seeds_are_called_alike(tmp_path: Path) -> None:
+    """In the words of the list of points and of W&B."""
+    for i, group in enumerate(("grpo", "rloo")):
+        labelled(tmp_path / f"algorithm-{group}", [f"algorithm={group}"], 0, a=i)
+    assert [row.name for row in compare([tmp_path]).rows] == ["tiny algorithm=grpo", "tiny algorithm=rloo"]
 
 
 def test_the_reference_of_two_is_no_ablation_though_a_sweep_tags_both(tmp_path: Path) -> None:
