@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import inspect
 import multiprocessing
 import os
@@ -11,19 +12,22 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
-LIMIT_SECONDS = 600
-
 
 class Isolated:
     """Makes `factory(*arguments)` in a spawned process; `call(method, ...)` runs one of its methods there.
 
-    `environment` is set before that process imports anything. Raises RuntimeError with the child's traceback.
+    `environment` is set before that process imports anything. Raises RuntimeError with the child's traceback, and where no
+    answer comes within `limit_seconds`; shortly before, the child writes the stacks of its threads to stderr, and is killed.
     """
+
+    limit_seconds = 600.0
 
     def __init__(self, factory: Callable[..., Any], *arguments: Any, environment: Mapping[str, str]) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, factory, arguments), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(theirs, self.limit_seconds, factory, arguments), daemon=True
+        )
         with _variables(environment):
             self._process.start()
         theirs.close()
@@ -52,8 +56,9 @@ class Isolated:
         return self._answer()
 
     def _answer(self) -> Any:
-        if not self._connection.poll(LIMIT_SECONDS):
-            raise RuntimeError(f"no answer from an isolated process within {LIMIT_SECONDS} seconds")
+        if not self._connection.poll(self.limit_seconds):
+            self._process.kill()
+            raise RuntimeError(f"no answer from an isolated process within {self.limit_seconds:g} seconds")
         try:
             result, failure = self._connection.recv()
         except EOFError:
@@ -64,7 +69,10 @@ class Isolated:
         return result
 
 
-def _serve(connection: Connection, factory: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _serve(
+    connection: Connection, limit_seconds: float, factory: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    faulthandler.dump_traceback_later(0.95 * limit_seconds)
     try:
         subject = factory(*arguments)
         connection.send((None, None))
@@ -72,10 +80,12 @@ def _serve(connection: Connection, factory: Callable[..., Any], arguments: tuple
         connection.send((None, traceback.format_exc()))
         return
     while True:
+        faulthandler.cancel_dump_traceback_later()
         try:
             method, arguments = connection.recv()
         except (EOFError, OSError):  # the other side is done with us, in order or not
             return
+        faulthandler.dump_traceback_later(0.95 * limit_seconds)
         try:
             result = getattr(subject, method)(*arguments)
             answer = (list(result) if inspect.isgenerator(result) else result, None)

@@ -226,12 +226,13 @@ class PolicyWorker:
         written_by = len(list(root.glob(f"{GENERATORS}*.pt")))
         if written_by == 0:
             raise DataError(f"{folder} holds no trainer state")
-        needed = sources(trained_sizes(self.engine), written_by, self.rank, self.world_size)
         names = [path.name for path in root.rglob("*")]
-        if lacking := sorted({kind for rank in needed for kind in _lacking(names, rank)}):
+        # Of all ranks, whichever this one reads: all refuse together, and none waits for another that has refused.
+        if lacking := sorted({kind for rank in range(written_by) for kind in _lacking(names, rank)}):
             raise DataError(
                 f"{folder} has no complete trainer state (no {', '.join(lacking)} of every rank): resume from an earlier checkpoint"
             )
+        needed = sources(trained_sizes(self.engine), written_by, self.rank, self.world_size)
         if changed := changed_file(
             root, {name: wrote for name, wrote in (files or {}).items() if _rank_of(name) in needed}
         ):

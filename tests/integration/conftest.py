@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from started_groups import Started
 
+from benchmarks.isolated import Isolated
 from lrm_safety.preparation import prepare
 from lrm_safety.settings.compose import compose_settings
 from lrm_safety.workers.groups import Groups, join_ray
+
+Isolated.limit_seconds = 240.0  # before pytest's own limit ends the whole process, which says less
 
 
 @pytest.fixture(scope="module")

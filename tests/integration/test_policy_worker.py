@@ -3,10 +3,13 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import pytest
 import torch
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
 from safetensors.torch import load_file
 from trainer_ranks import (
     FLAVOURS,
@@ -26,6 +29,7 @@ from trainer_ranks import (
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from lrm_safety.modeling.zero import weights_only
 from lrm_safety.workers.specs import ReferenceSpec
 
 
@@ -170,6 +174,27 @@ def test_a_checkpoint_cannot_run_code(ranks):
     with pytest.raises(RuntimeError, match=r"DataError: .*cannot be read"):
         ranks.call("load", str(ranks.folder / "evil"))
     assert not touched.exists()
+
+
+class AsPython3112:
+    """An attribute of `owner`, pickled as Python 3.11.2 pickles a member of an enumeration."""
+
+    def __init__(self, owner, name):
+        self.owner, self.name = owner, name
+
+    def __reduce__(self):
+        return (getattr, (self.owner, self.name))
+
+
+def test_a_checkpoint_of_python_3_11_2_is_read_and_reaches_nothing_else(tmp_path):
+    torch.save({"stage": AsPython3112(ZeroStageEnum, "weights")}, tmp_path / "good.pt")
+    torch.save({"stage": AsPython3112(ZeroStageEnum, "mro")}, tmp_path / "method.pt")
+    torch.save({"stage": AsPython3112(LossScaler, "__init__")}, tmp_path / "class.pt")
+    with weights_only():
+        assert torch.load(tmp_path / "good.pt") == {"stage": ZeroStageEnum.weights}
+        for name in ("method", "class"):
+            with pytest.raises(UnpicklingError):
+                torch.load(tmp_path / f"{name}.pt")
 
 
 def test_a_step_that_is_not_finite_leaves_everything_as_it_was(ranks):

@@ -189,6 +189,11 @@ class Subject:
 
         return os.environ["BENCHMARK_TEST"]
 
+    def hang(self):
+        import time
+
+        time.sleep(60)
+
 
 def test_isolated_objects_answer_and_fail_with_their_traceback():
     with Isolated(Subject, 2, environment={"BENCHMARK_TEST": "set"}) as subject:
@@ -197,6 +202,15 @@ def test_isolated_objects_answer_and_fail_with_their_traceback():
         with pytest.raises(RuntimeError, match="KeyError: 'missing'"):
             subject.call("fail")
         assert subject.call("add", 4) == 6
+
+
+def test_an_isolated_object_that_hangs_shows_where(monkeypatch, capfd):
+    monkeypatch.setattr(Isolated, "limit_seconds", 10.0)
+    with Isolated(Subject, 2, environment={}) as subject:
+        subject.wait()
+        with pytest.raises(RuntimeError, match="no answer from an isolated process within 10 seconds"):
+            subject.call("hang")
+    assert "in hang" in capfd.readouterr().err
 
 
 def test_the_command_line():
