@@ -175,7 +175,9 @@ def test_ctrl_c_ends_pip_too(repository_root: Path, tmp_path: Path) -> None:
     pip.write_text(f"#!/bin/sh\necho $$ > {told}.new; mv {told}.new {told}\nexec sleep 60\n")
     pip.chmod(0o755)
     script = [str(repository_root / "constraints/install_cpu.sh"), str(tmp_path / "venv"), str(tmp_path / "cpu.txt")]
-    process = subprocess.Popen(script, start_new_session=True, stdout=subprocess.DEVNULL)
+    # These tests may themselves be a shell's background command.
+    heard = ["env", "--default-signal=INT", *script]
+    process = subprocess.Popen(heard, start_new_session=True, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
     while not told.exists() and time.monotonic() < deadline:
         time.sleep(0.05)

