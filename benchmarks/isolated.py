@@ -17,7 +17,7 @@ class Isolated:
     """Makes `factory(*arguments)` in a spawned process; `call(method, ...)` runs one of its methods there.
 
     `environment` is set before that process imports anything. Raises RuntimeError with the child's traceback, and where no
-    answer comes within `limit_seconds`; shortly before, the child writes the stacks of its threads to stderr, and is killed.
+    answer comes within `limit_seconds`: the child writes the stacks of its threads to stderr shortly before, and is then killed.
     """
 
     limit_seconds = 600.0
@@ -52,7 +52,7 @@ class Isolated:
     def call(self, method: str, *arguments: Any) -> Any:
         """The result of one method; of a generator, all that it yields."""
         self.wait()
-        self._connection.send((method, arguments))
+        self._connection.send((method, arguments, self.limit_seconds))
         return self._answer()
 
     def _answer(self) -> Any:
@@ -82,7 +82,7 @@ def _serve(
     while True:
         faulthandler.cancel_dump_traceback_later()
         try:
-            method, arguments = connection.recv()
+            method, arguments, limit_seconds = connection.recv()
         except (EOFError, OSError):  # the other side is done with us, in order or not
             return
         faulthandler.dump_traceback_later(0.95 * limit_seconds)
