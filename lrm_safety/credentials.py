@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import ConfigError
 from .secret_text import FILE_VARIABLE
 
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+"""Where Ray finds the token of a cluster, the first before the second, and both before the user's ~/.ray/auth_token."""
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
 
@@ -54,3 +57,33 @@ def api_key(variable: str, key: str) -> str:
     if not value.isascii() or not value.isprintable():
         raise ConfigError(f"{key}={variable}: its value cannot be sent in a header")
     return value
+
+
+def ray_token_fault(environment: Mapping[str, str]) -> str | None:
+    """What is wrong with the file that RAY_AUTH_TOKEN_PATH names, with the mend; None where Ray reads no such file, since none is
+    named or RAY_AUTH_TOKEN goes before it, and where it holds a token. Whether a token is wanted (RAY_AUTH_MODE) is not asked."""
+    name = environment.get("RAY_AUTH_TOKEN_PATH")
+    if not name or environment.get("RAY_AUTH_TOKEN"):
+        return None
+    try:
+        if Path(name).read_text(encoding="utf-8").strip():
+            return None
+        reason = "is empty"
+    except FileNotFoundError:
+        reason = "no such file on this machine"
+    except IsADirectoryError:
+        reason = "is a folder and no file"
+    except (OSError, UnicodeDecodeError) as error:
+        reason = f"cannot be read ({getattr(error, 'strerror', None) or type(error).__name__})"
+    return (
+        f"RAY_AUTH_TOKEN_PATH={name}: {reason}, so there is no token of the Ray cluster; name the file with it, copy it there "
+        "(`ray get-auth-token` prints it on the cluster's head), or set RAY_AUTH_TOKEN"
+    )
+
+
+def check_ray_token(environment: Mapping[str, str], *, by_default: bool = False) -> None:
+    """Raise ConfigError for a file of RAY_AUTH_TOKEN_PATH without a token, where Ray reads it: with RAY_AUTH_MODE=token, and
+    where that is not set and Ray turns tokens on `by_default`."""
+    mode = environment.get("RAY_AUTH_MODE")
+    if (by_default if mode is None else mode.lower() == "token") and (fault := ray_token_fault(environment)):
+        raise ConfigError(fault)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from .credentials import TOKEN_VARIABLES, check_ray_token, ray_token_fault
 from .environment import COMMIT_VARIABLE, commit
 from .errors import ClusterError, ConfigError, first_line
 from .interruption import STOP_WAIT_VARIABLE
@@ -167,9 +168,10 @@ def connect(address: str | None) -> JobSubmissionClient:
     """Open the job server of a cluster; None takes RAY_API_SERVER_ADDRESS, then this machine's.
 
     Raises:
-        ConfigError: `address` is not an http(s) address.
+        ConfigError: `address` is not an http(s) address, or RAY_AUTH_TOKEN_PATH names no file with a token.
         ClusterError: nothing listens there, it is silent, is something else, or refuses us (token authentication).
     """
+    check_ray_token(os.environ)
     address = address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
     _look_for_http(address)
 
@@ -182,7 +184,9 @@ def connect(address: str | None) -> JobSubmissionClient:
     try:
         return JobSubmissionClient(address)
     except AuthenticationError:
-        held = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+        if fault := ray_token_fault(os.environ):
+            raise ConfigError(fault) from None
+        held = any(os.environ.get(name) for name in TOKEN_VARIABLES)
         raise ClusterError(
             f"the Ray cluster at {address} wants its token{', and not the one that is set here' * held}: set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's, which `ray get-auth-token` "

@@ -27,6 +27,7 @@ from ..terminal import print_table
 from ..usage import Later
 from .launch import launch, parse
 from .samples import read_samples
+from .words import is_assignment, unknown_word
 
 DIRECTORY = Path("outputs/demo")
 FIGURES = ("safety", "arithmetic", "benign")
@@ -177,6 +178,8 @@ def build_miniature(arguments: list[str]) -> int:
         raise ConfigError(
             "build-miniature: give the output folder, e.g. `lrm-safety build-miniature outputs/miniature`"
         )
+    if arguments[0].startswith("-") or is_assignment(arguments[0]):
+        raise unknown_word("build-miniature", arguments[0], (), "the output folder alone")
     from ..lab.miniature.build import build
 
     build(Path(arguments[0]))

@@ -28,6 +28,7 @@ from ..settings.compose import TRAIN
 from ..settings.paths import configuration_directory
 from ..settings.reference import field_docstrings
 from ..settings.reference import markdown as configuration_page
+from .words import unknown_word
 
 PACKAGE = Path(__file__).resolve().parent.parent
 SCORED_BY: Mapping[Scoring, str] = {
@@ -42,8 +43,8 @@ BLOCK = re.compile(r"(?P<begin><!-- generated: (?P<name>\w+) -->\n).*?(?P<end><!
 
 def docs(arguments: list[str]) -> int:
     """Run `docs [--check]`; returns the exit status. Raises ConfigError for a page that is not current."""
-    if arguments not in ([], ["--check"]):
-        raise ConfigError(f"docs: knows --check only, not {' '.join(arguments)}")
+    if unknown := [one for one in arguments if one != "--check"]:
+        raise unknown_word("docs", unknown[0], ("--check",), "--check only")
     folder = configuration_directory().parent / "docs"
     if not folder.is_dir():
         raise ConfigError(f"docs: {folder} is absent; run it from a checkout")

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..credentials import TOKEN_VARIABLES, ray_token_fault
 from ..errors import ConfigError
 from ..settings.paths import cache_directory, ray_temporary_folder
 from ..settings.types import RUNS_VARIABLE
@@ -316,8 +317,10 @@ def ray_row(environment: Mapping[str, str], home: Path) -> Row:
         return Row(
             "ray authentication", f"RAY_AUTH_MODE={mode}" if mode else "not set: a local cluster makes its own token"
         )
-    path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or home / ".ray" / "auth_token")
-    if environment.get("RAY_AUTH_TOKEN") or path.is_file():
+    if fault := ray_token_fault(environment):
+        found, _, mend = fault.partition("; ")
+        return Row("ray authentication", found, "fail", mend)
+    if any(environment.get(name) for name in TOKEN_VARIABLES) or (home / ".ray" / "auth_token").is_file():
         return Row("ray authentication", "RAY_AUTH_MODE=token, and there is one")
     mend = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's, or RAY_AUTH_MODE=disabled"
     return Row("ray authentication", "RAY_AUTH_MODE=token, but there is none", "fail", mend)

@@ -16,6 +16,7 @@ from ..settings.compose import EVALUATE, compose_judges
 from ..settings.loader import is_searchpath
 from .launch import own_groups, parse
 from .samples import read_samples, select
+from .words import unknown_word
 
 TRACKED_SAMPLES = 20
 """Samples of each benchmark in W&B's table, where text is logged."""
@@ -59,10 +60,8 @@ def calibrate(arguments: list[str]) -> int:
     )
     unknown = sorted(values.keys() - {"judge", "data", "output"})
     if unknown:
-        raise ConfigError(
-            "evaluate calibrate: knows judge=[NAME,...], evaluation.judges.NAME.KEY=VALUE, data=SET and output=FILE, not "
-            + unknown[0]
-        )
+        takes = "judge=[NAME,...], evaluation.judges.NAME.KEY=VALUE, data=SET and output=FILE"
+        raise unknown_word("evaluate calibrate", unknown[0], ("judge", "data", "output"), takes)
     output = Path(values["output"]) if "output" in values else None
     if output is not None:  # before the judges are asked
         if output.is_dir():

@@ -21,6 +21,7 @@ from ..files import disk_says, put_in_place, write_atomically, writing
 from ..run_folder import refuse_what_a_job_would_lose
 from ..settings import LoraSettings, ModelSettings
 from ..settings.paths import resolve
+from .words import is_assignment, unknown_word
 
 UNKNOWN = "not stated by the base model"
 
@@ -117,13 +118,16 @@ def _license(base: str) -> str | None:
     return str(found["license"]) if isinstance(found, dict) and found.get("license") else None
 
 
-OPTIONS = {"to", "which", "model"}
+OPTIONS = ("to", "which", "model")
 
 
 def export(arguments: list[str]) -> int:
     """Run `export RUN|CHECKPOINT [which=last|best] [to=FOLDER] [model=FOLDER]`; returns the exit status."""
     places = [item for item in arguments if item.partition("=")[0] not in OPTIONS]
     options = dict(item.partition("=")[::2] for item in arguments if item not in places)
+    if unknown := [item for item in places if item.startswith("-") or is_assignment(item)]:
+        takes = "a folder of a run or of a checkpoint, to=FOLDER, which=last or best, model=FOLDER"
+        raise unknown_word("export", unknown[0], OPTIONS, takes)
     if len(places) != 1:
         raise ConfigError(
             "export: give one folder of a run or of a checkpoint, and no options but to=FOLDER, which=last or best, model=FOLDER"

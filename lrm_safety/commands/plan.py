@@ -25,7 +25,10 @@ from ..modeling.shapes import num_parameters
 from ..settings import Settings
 from ..settings.compose import TRAIN
 from .launch import parse
+from .words import nearest, unknown_word
 
+RUNS = ("--from", "--against")
+"""Flags that name a run."""
 BESIDE = {"evaluation": "evaluate", "checkpoints": "checkpoint", "start": "startup"}
 """What is counted where its seconds are known, in words."""
 
@@ -84,7 +87,9 @@ def _request(arguments: Sequence[str]) -> Request:
     words = iter(arguments)
     for word in words:
         flag, separator, value = word.partition("=")
-        if flag not in ("--from", "--against"):
+        if flag not in RUNS:
+            if flag.startswith("--") and nearest(flag, RUNS, 0.8):  # others are Hydra's
+                raise unknown_word("plan", word, RUNS, "")
             rest.append(word)
             continue
         folder = value if separator else next(words, "")

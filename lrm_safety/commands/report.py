@@ -17,13 +17,14 @@ from ..lab.reports.combine import remarks
 from ..lab.reports.evaluations import difference_table, main_table
 from ..lab.reports.findings import Seen, diagnose_study
 from ..lab.reports.folders import Study
-from ..lab.reports.gather import gather
+from ..lab.reports.gather import gather, holds_any
 from ..lab.reports.page import write_report
 from ..lab.reports.record import record
 from ..lab.reports.sweep import Comparison, compare_each, tables
 from ..lab.reports.tables import Table, markdown, show
 from ..run_folder import refuse_what_a_job_would_lose
 from .samples import read_samples
+from .words import is_assignment, nearest, unknown_word
 
 DEFAULT_OUTPUT = "outputs/report"
 KNOWN = ("output", "title", "samples")
@@ -36,10 +37,9 @@ def report(arguments: list[str], only: Collection[Path] | None = None, notes: Se
     """
     given = {key: value for key, _, value in (one.partition("=") for one in arguments) if key in KNOWN}
     folders = [one for one in arguments if one.partition("=")[0] not in KNOWN and one != "--no-page"]
-    if unknown := [one for one in folders if one.startswith("-")]:
-        raise ConfigError(
-            f"report: knows FOLDER, NAME=FOLDER, output=FOLDER, title=TEXT, samples=N and --no-page, not {unknown[0]}"
-        )
+    if unknown := [one for one in folders if one.startswith("-") or _is_misspelt(one)]:
+        takes = "FOLDER, NAME=FOLDER, output=FOLDER, title=TEXT, samples=N and --no-page"
+        raise unknown_word("report", unknown[0], (*KNOWN, "--no-page"), takes)
     count = given.get("samples", "0")
     if not count.isdecimal():
         raise ConfigError(f"samples={count}: must be a whole number, of prompts of each set")
@@ -56,6 +56,13 @@ def report(arguments: list[str], only: Collection[Path] | None = None, notes: Se
         study.samples, study.num_samples = _samples(study), int(count)
     _report(study, output, given.get("title", "Safety and reasoning"))
     return 0
+
+
+def _is_misspelt(word: str) -> bool:
+    """Whether NAME=FOLDER is an option rather than the name of a method: the name is near one, and the folder, if there is one,
+    holds nothing that a report is made of."""
+    name, _, folder = word.partition("=")
+    return is_assignment(word) and bool(nearest(name, KNOWN)) and not holds_any(Path(folder))
 
 
 def _report(study: Study, output: Path | None, title: str) -> None:

@@ -22,6 +22,7 @@ from ..results import Evaluation
 from ..run_folder import ENVIRONMENT, ERROR, OWNER, at_work
 from ..settings.types import RUNS_VARIABLE
 from ..terminal import print_table, told_bytes
+from .words import is_assignment, unknown_word
 
 HEAD = ["run", "command", "state", "updates", "safety", "size", "last"]
 State = Literal["running", "finished", "stopped", "failed"]
@@ -60,8 +61,9 @@ class Run:
 def runs(arguments: list[str]) -> int:
     """Run `runs [FOLDER] [--json]`; returns the exit status."""
     flags = [item for item in arguments if item.startswith("-")]
-    if unknown := [item for item in flags if item != "--json"]:
-        raise ConfigError(f"runs: knows FOLDER and --json, not {unknown[0]}")
+    unknown = [item for item in flags if item != "--json"] or [item for item in arguments if is_assignment(item)]
+    if unknown:
+        raise unknown_word("runs", unknown[0], ("--json",), "FOLDER and --json")
     folders = [item for item in arguments if item not in flags]
     if len(folders) > 1:
         raise ConfigError(f"runs: give one folder, not {' and '.join(folders)}")

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ..errors import ConfigError, DataError
 from ..files import read_json_lines
+from .words import unknown_word
 
 KEYS = ("n", "show", "set", "update", "status")
 PATTERNS = ("rollouts/update-*.jsonl", "evaluation/update-*.jsonl", "samples.jsonl", "rollouts/offending-*.jsonl")
@@ -29,8 +30,8 @@ def samples(arguments: list[str]) -> int:
     # A folder may have a "=" in its name.
     folders = [item for item in arguments if "=" not in item or Path(item).is_dir()]
     given = dict(item.partition("=")[::2] for item in arguments if item not in folders)
-    if unknown := [*(given.keys() - set(KEYS)), *(item for item in folders if item.startswith("-"))]:
-        raise ConfigError(f"samples: knows {', '.join(f'{key}=' for key in KEYS)}, not {unknown[0]}")
+    if unknown := [*(key for key in given if key not in KEYS), *(item for item in folders if item.startswith("-"))]:
+        raise unknown_word("samples", unknown[0], KEYS, f"FOLDER, {', '.join(f'{key}=' for key in KEYS)}")
     if len(folders) != 1:
         raise ConfigError("samples: give one folder of a run or an evaluation, e.g. outputs/demo")
     if given.get("show", "text") != "text":

@@ -9,11 +9,16 @@ from ..errors import ConfigError, DataError
 from ..files import writing
 from ..monitoring.metrics_file import whole_lines
 from ..monitoring.tensorboard import FOLDER, TensorBoardView
+from .words import is_assignment, unknown_word
 
 
 def tensorboard(arguments: list[str]) -> int:
     """Run `tensorboard FOLDER [FOLDER ...]`; returns the exit status."""
-    if not arguments or any(item.startswith("-") or ("=" in item and not Path(item).is_dir()) for item in arguments):
+    if unknown := [item for item in arguments if item.startswith("-") or is_assignment(item)]:
+        raise unknown_word(
+            "tensorboard", unknown[0], (), "folders of runs alone, e.g. `lrm-safety tensorboard outputs`"
+        )
+    if not arguments:
         raise ConfigError("tensorboard: give folders of runs, e.g. `lrm-safety tensorboard outputs`")
     for name in arguments:
         found = sorted(Path(name).rglob("metrics.jsonl"))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray._private import services
 
+from ..credentials import check_ray_token, ray_token_fault
 from ..errors import ClusterError
 from ..run_folder import RAY_JOB_VARIABLE
 
@@ -53,6 +54,12 @@ def _of_raylet(pid: int) -> str | None:
             return next((word.partition("=")[2] for word in words if word.startswith("--gcs-address=")), None)
         pid = int(parent)
     return None
+
+
+def check_token(address: str | None) -> None:
+    """Raise ConfigError where Ray would look for the token of the cluster at `address`, None for one of this run's own, in a file
+    that holds none. Without RAY_AUTH_MODE Ray wants one of a cluster that it starts, whose token `join_ray` makes, or finds."""
+    check_ray_token(os.environ, by_default=address in ("auto", "local"))
 
 
 def check_address(address: str, named: str) -> None:
@@ -123,7 +130,7 @@ def _refusal(place: str) -> str | None:
     except grpc.RpcError as error:
         code = error.code()
         if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-            return (
+            return ray_token_fault(os.environ) or (
                 "the cluster there wants its token, and this process has another or none: set RAY_AUTH_MODE=token and "
                 "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's, which `ray get-auth-token` prints on its head"
             )

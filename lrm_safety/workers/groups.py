@@ -22,7 +22,7 @@ from ..settings import ClusterSettings, Settings
 from ..settings.checks import GROUPS
 from ..settings.paths import ray_temporary_folder
 from ..weight_sync.backends import is_colocated, transfer_backend
-from .address import check_address, from_environment
+from .address import check_address, check_token, from_environment
 from .continuous_group import ContinuousRolloutGroup
 from .control_store import ControlStore, Raylet, kill_stopped, leave_without
 from .every_node import this_node_id
@@ -50,6 +50,7 @@ def join_ray(cluster: ClusterSettings, *, worker_logs: bool = False, key: str = 
     """
     key, address = named_address(cluster, key)
     named = f"{key}={address}"
+    check_token(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local: dict[str, Any] = {}
     if address in (None, "local"):
@@ -62,9 +63,8 @@ def join_ray(cluster: ClusterSettings, *, worker_logs: bool = False, key: str = 
     else:
         check_address(address, named)
     if address is None:
-        # Ray listens on the machine's outward address: without a token whoever reaches it could run code. Ray 2.60 turns
-        # tokens on by itself where RAY_AUTH_MODE is unset, but would leave one in the user's home. (Setting the mode here
-        # is too late: Ray reads it when it is imported.)
+        # Whoever reaches the machine's outward address, on which Ray listens, could run code without a token. Ray 2.60 turns tokens
+        # on where RAY_AUTH_MODE is unset, but leaves one in the user's home; it read the mode when it was imported.
         if "RAY_AUTH_MODE" not in os.environ:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it would tell how to opt out

@@ -144,6 +144,14 @@ def test_a_missing_or_another_token_is_one_line(repository_root: Path, head: Hea
     for variables, told in (
         ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}, "wants its token: set"),
         ({"RAY_AUTH_TOKEN": "a" * 64}, "wants its token, and not the one that is set here: set"),
+        (
+            {"RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": "/absent/token"},
+            "RAY_AUTH_TOKEN_PATH=/absent/token: no such file",
+        ),
+        (
+            {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": "/absent/token"},
+            "RAY_AUTH_TOKEN_PATH=/absent/token: no such file",
+        ),
     ):
         refused = launch(head, repository_root, variables, "submit", "help")
         assert refused.returncode == 1

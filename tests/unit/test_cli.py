@@ -199,6 +199,25 @@ def test_what_a_command_was_called_before_names_the_word_of_today(
         (["fetch", "gpt5"], "fetch gpt5: nothing of this name; known: "),
         (["build-miniature"], "build-miniature: give the output folder"),
         (["docs", "--force"], "docs: knows --check only, not --force"),
+        (["docs", "--chek"], "docs: unknown flag --chek; did you mean --check?"),
+        (["report", "absent", "outptu=x"], "report: unknown key outptu; did you mean output?"),
+        (["report", "absent", "--no-pge"], "report: unknown flag --no-pge; did you mean --no-page?"),
+        (["report", "mine=absent"], "report: absent: no such folder"),
+        (["runs", "absent", "outptu=x"], "runs: knows FOLDER and --json, not outptu"),
+        (["runs", "--jsn"], "runs: unknown flag --jsn; did you mean --json?"),
+        (["samples", "absent", "sett=xstest"], "samples: unknown key sett; did you mean set?"),
+        (["export", "absent", "whch=best"], "export: unknown key whch; did you mean which?"),
+        (
+            ["tensorboard", "absent", "logdir=x"],
+            "knows folders of runs alone, e.g. `lrm-safety tensorboard outputs`, not logdir",
+        ),
+        (["evaluate", "calibrate", "outptu=x"], "evaluate calibrate: unknown key outptu; did you mean output?"),
+        (["plan", "--form", "outputs/x"], "plan: unknown flag --form; did you mean --from?"),
+        (
+            ["plan", "experiment=miniature", "plan.gpu_memry_gib=80"],
+            "did you mean plan.gpu_memory_gib?",
+        ),
+        (["build-miniature", "output=x"], "build-miniature: knows the output folder alone, not output"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_1(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -67,3 +68,60 @@ def test_the_key_of_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ConfigError, match=rf"^judge\.api_key_env=PLANTED_A: .*{reason}") as refused:
             credentials.api_key("PLANTED_A", "judge.api_key_env")
         assert "planted" not in str(refused.value)
+
+
+def token_file(folder: Path, kind: str) -> Path:
+    path = folder / "ray-token"
+    if kind == "folder":
+        path.mkdir()
+    elif kind != "absent":
+        path.write_text({"empty": "\n", "held": "t-456\n"}[kind])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("absent", "no such file on this machine"),
+        ("empty", "is empty"),
+        ("folder", "is a folder and no file"),
+        ("held", None),
+    ],
+)
+def test_the_file_of_rays_token_is_named_where_it_holds_none(tmp_path: Path, kind: str, told: str | None) -> None:
+    path = token_file(tmp_path, kind)
+    named = {"RAY_AUTH_TOKEN_PATH": str(path)}
+    fault = credentials.ray_token_fault(named)
+    if told is None:
+        assert fault is None
+    else:
+        assert fault is not None
+        assert fault.startswith(f"RAY_AUTH_TOKEN_PATH={path}: {told}, ") and "`ray get-auth-token`" in fault
+    assert credentials.ray_token_fault(named | {"RAY_AUTH_TOKEN": "t-456"}) is None, "Ray reads the variable first"
+    assert credentials.ray_token_fault({}) is None
+    # As Ray itself reads it.
+    from ray._private.authentication_test_utils import reset_auth_token_state
+    from ray._raylet import AuthenticationTokenLoader
+    from ray.exceptions import AuthenticationError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_AUTH_TOKEN", raising=False)
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+        reset_auth_token_state()
+        try:
+            assert AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True) and told is None
+        except AuthenticationError:
+            assert told is not None
+    reset_auth_token_state()
+
+
+@pytest.mark.parametrize(
+    ("mode", "by_default", "refused"),
+    [("token", False, True), (None, True, True), (None, False, False), ("disabled", True, False)],
+)
+def test_a_token_is_missed_only_where_ray_asks_for_it(
+    tmp_path: Path, mode: str | None, by_default: bool, refused: bool
+) -> None:
+    environment = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "absent"), **({} if mode is None else {"RAY_AUTH_MODE": mode})}
+    with pytest.raises(ConfigError, match="RAY_AUTH_TOKEN_PATH=") if refused else contextlib.nullcontext():
+        credentials.check_ray_token(environment, by_default=by_default)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -94,7 +95,9 @@ def split(arguments: Sequence[str]) -> tuple[list[str], Assumptions]:
             continue
         name, _, value = item.removeprefix("plan.").partition("=")
         if name not in known:
-            raise ConfigError(f"plan.{name}: unknown; known: {', '.join(known)}")
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean plan.{near[0]}?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"unknown key plan.{name}; {meant}")
         if name.endswith("_config"):
             given[name] = value
             continue

@@ -83,6 +83,11 @@ def gather(arguments: Sequence[str], only: Collection[Path] | None = None) -> St
     return Study(left, analyses, notes, every_run=list(runs.values()))
 
 
+def holds_any(folder: Path) -> bool:
+    """Whether a file that a report is made of lies in a folder or below it."""
+    return any(True for file in _FILES for _ in folder.rglob(file))
+
+
 def _split(argument: str) -> tuple[str | None, Path]:
     """(name, folder); a folder that exists is one, though its name may hold `=` as those of a sweep do."""
     if not Path(argument).exists() and (named := _NAMED.fullmatch(argument)):

@@ -40,6 +40,9 @@ def test_ray_authentication(tmp_path: Path) -> None:
     assert subject.ray_row(token, tmp_path).level == "fail"
     held = subject.ray_row(token | {"RAY_AUTH_TOKEN": "t-456"}, tmp_path)
     assert held.level == "ok" and "t-456" not in repr(held)
+    absent = subject.ray_row(token | {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}, tmp_path)
+    assert absent.level == "fail" and "set RAY_AUTH_TOKEN" in absent.mend
+    assert absent.found.startswith(f"RAY_AUTH_TOKEN_PATH={tmp_path}/token: no such file")
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("t-456")
     assert subject.ray_row(token, tmp_path).level == "ok"

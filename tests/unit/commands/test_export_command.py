@@ -80,7 +80,7 @@ def test_what_cannot_be_exported_is_one_line(run: Path, tmp_path: Path) -> None:
     (tmp_path / "full/file").touch()
     cases: dict[str, tuple[list[str], type[LrmSafetyError]]] = {
         "give one folder": ([], ConfigError),
-        "give one folder of": ([str(run), "where=here"], ConfigError),
+        "knows a folder of a run": ([str(run), "where=here"], ConfigError),
         "must be last or best": ([str(run), "which=first"], ConfigError),
         "is no folder of a run and no checkpoint": ([str(tmp_path)], ConfigError),
         "full exists; give another folder": ([str(run), f"to={tmp_path}/full"], ConfigError),

@@ -94,6 +94,7 @@ def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path: Path, capsys: py
         ((), "give one folder"),
         (("nothing",), "holds no samples"),
         ((".", "count=3"), "not count"),
+        ((".", "staus=safe"), "unknown key staus; did you mean status?"),
         ((".", "n=many"), "n=many: must be a whole number"),
         ((".", "show=all"), "show=all: must be text"),
         ((".", "update=7"), "has samples of updates 0, 119, 120"),

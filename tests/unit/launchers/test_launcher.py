@@ -120,6 +120,17 @@ def test_an_address_that_is_no_dashboard_is_refused(address: str) -> None:
         connect(address)
 
 
+def test_a_token_file_that_is_absent_is_named_before_the_cluster_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "ray-token"))
+    with pytest.raises(ConfigError, match=rf"^RAY_AUTH_TOKEN_PATH={tmp_path}/ray-token: no such file") as refused:
+        connect("http://127.0.0.1:9")
+    assert "\n" not in str(refused.value)
+
+
 def test_no_cluster_is_one_line(repository_root: Path) -> None:
     with socket.socket() as held:  # bound but not listening: whoever connects is refused
         held.bind(("127.0.0.1", 0))

@@ -9,6 +9,7 @@ import platform
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ import pytest
 import ray
 from ray.core.generated import gcs_service_pb2
 
-from lrm_safety.errors import ClusterError
+from lrm_safety.errors import ClusterError, ConfigError
 from lrm_safety.settings.compose import compose_settings
 from lrm_safety.workers.groups import join_ray
 
@@ -181,6 +182,27 @@ def test_a_cluster_that_cannot_be_joined_says_why(
         server.stop(None)
     assert joined == ([address] if problem is None else [])
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("mode", "address"), [("token", "127.0.0.1:9"), ("token", "local"), ("token", None), (None, "auto")]
+)
+def test_a_token_file_that_is_absent_is_named_before_the_cluster_is_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str | None, address: str | None
+) -> None:
+    for name, value in {
+        "RAY_AUTH_MODE": mode,
+        "RAY_AUTH_TOKEN": None,
+        "RAY_AUTH_TOKEN_PATH": str(tmp_path / "ray-token"),
+        "RAY_ADDRESS": address,
+    }.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("asked"))
+    with pytest.raises(ConfigError, match=rf"^RAY_AUTH_TOKEN_PATH={tmp_path}/ray-token: no such file on this machine"):
+        join_ray(cluster())
 
 
 @pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
