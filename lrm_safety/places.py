@@ -196,25 +196,66 @@ def _settings(entrypoint: str) -> list[str]:
     return [word for word in shlex.split(entrypoint) if word.lstrip("+~").partition(".")[0] not in OF_A_PLACE]
 
 
-def room(total: Mapping[str, float], needs: Mapping[str, float], what: str, besides: str = "") -> int:
-    """How many points fit side by side into what a cluster has `besides` something; raises ClusterError where not one does."""
+def room(
+    total: Mapping[str, float],
+    needs: Mapping[str, float],
+    what: str,
+    besides: str = "",
+    own: Mapping[str, str] | None = None,
+    *,
+    workers: bool = True,
+) -> int:
+    """How many points fit side by side into what a cluster has `besides` something; raises ClusterError where not one does, with
+    what helps against what is lacking. `own`: by resource the options by which the command itself reserves some of it;
+    `workers`: whether it starts workers, which reserve the rest."""
     fits = min((int(total.get(kind, 0.0) / each + 1e-6) for kind, each in needs.items() if each > 0), default=0)
     if fits < 1:
         asked = ", ".join(f"{each:g} {kind}" for kind, each in needs.items())
-        has = ", ".join(f"{value:g} {kind}" for kind, value in total.items())
+        has = ", ".join(f"{total.get(kind, 0.0):g} {kind}" for kind in {**total, **needs})
+        lacking = [kind for kind, each in needs.items() if total.get(kind, 0.0) < each * (1 - 1e-6)]
         raise ClusterError(
             f"{what} needs {asked}, and the cluster has {has}{f' besides {besides}' * bool(besides)}; "
-            "choose a smaller cluster=OPTION, or lower cluster.GROUP.num_workers or cluster.GROUP.cpus_per_worker"
+            f"{smaller(lacking, total, own or {}, workers=workers)}"
         )
     return fits
 
 
-def cluster_resources(client: JobSubmissionClient, custom: Iterable[str] = ()) -> dict[str, float]:
+def smaller(
+    lacking: Sequence[str], total: Mapping[str, float], own: Mapping[str, str] | None = None, *, workers: bool = True
+) -> str:
+    """What helps where these resources are lacking, of which there are `total`; `own` and `workers` as `room` takes them."""
+    options = [option for kind, option in (own or {}).items() if kind in lacking]
+    if not workers:
+        return f"lower {' and '.join(options)}" if options else f"name a cluster with more {' and '.join(lacking)}"
+    if "GPU" in lacking and total.get("GPU", 0.0) <= 0:  # fewer workers do not help
+        return (
+            "there is no GPU: use a cluster that has some, or a layout for CPUs (cluster=laptop_cpu rollout=vllm_cpu)"
+        )
+    each = {"CPU": "cpus_per_worker", "GPU": "gpus_per_worker"}
+    keys = [f"cluster.GROUP.{each.get(kind, f'resources.{kind}')}" for kind in lacking]
+    keys += ["rollout.tensor_parallel_size"] * ("GPU" in lacking)
+    return f"choose a smaller cluster=OPTION, or lower {' or '.join(['cluster.GROUP.num_workers', *keys, *options])}"
+
+
+def is_whole(client: JobSubmissionClient, expected_nodes: int) -> bool:
+    """Whether no node of a cluster is lost, which may return, and as many as are expected have joined, by its dashboard; False
+    where that does not say."""
+    try:
+        nodes = client._do_request("GET", "/nodes?view=summary").json()["data"]["summary"]
+        states = [node["raylet"]["state"] for node in nodes]
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError):
+        return False
+    return set(states) == {"ALIVE"} and len(states) >= expected_nodes
+
+
+def cluster_resources(
+    client: JobSubmissionClient, custom: Iterable[str] = (), seconds: float = SIZE_SECONDS
+) -> dict[str, float]:
     """CPUs, GPUs and these custom resources of a cluster, by its dashboard, which knows none in the first seconds after its start.
 
-    Raises ClusterError where it tells nothing within `SIZE_SECONDS`.
+    Raises ClusterError where it tells nothing within these seconds.
     """
-    deadline = time.monotonic() + SIZE_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         try:
             status = client._do_request("GET", "/api/cluster_status").json()["data"]["clusterStatus"]

@@ -174,7 +174,7 @@ def with_paths(settings: SettingsOf) -> SettingsOf:
     return replace(
         settings,
         model=replace(settings.model, path=resolve(settings.model.path, "model.path")),
-        data=replace(settings.data, path=None if data_path is None else resolve(data_path, "data.path")),
+        data=replace(settings.data, path=None if data_path is None else resolve(data_path, "data.path", of="rows")),
     )
 
 

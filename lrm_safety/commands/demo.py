@@ -134,7 +134,7 @@ def _share_of_forbidden(settings: Settings) -> float | None:
     """Of the training prompts, which all should be refused; None where the prompts do not say what they are."""
     if settings.data.path is None:
         return None
-    path = Path(resolve(settings.data.path, "data.path"))
+    path = Path(resolve(settings.data.path, "data.path", of="rows"))
     kinds = [row.get("kind") for _, _, row in read_json_lines(path)] if path.suffix == ".jsonl" else []
     return kinds.count("forbidden") / len(kinds) if kinds and None not in kinds else None
 

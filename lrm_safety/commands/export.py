@@ -189,7 +189,7 @@ def write(checkpoint: Checkpoint, target: Path, model_path: str | None = None) -
     model: ModelSettings = _typed(ModelSettings, config["model"])
     lora: LoraSettings = _typed(LoraSettings, config["trainer"].get("lora") or {})
     try:
-        model.path = resolve(model_path or model.path, "model" if model_path else "model.path")
+        model.path = resolve(model_path or model.path, "model" if model_path else "model.path", of="")
     except ConfigError as error:
         raise ConfigError(
             f"export: {error}; name the folder of the model that the run began with: model=FOLDER"

@@ -84,7 +84,7 @@ def _fetch_prompts(name: str, own: Sequence[str]) -> tuple[int, str]:
     from ..datasets.prompts import load_prompts
 
     data = TRAIN.compose(["experiment=miniature", f"data={name}", *own])[0].data
-    path = None if data.path is None else resolve(data.path, "data.path")
+    path = None if data.path is None else resolve(data.path, "data.path", of="rows")
     prompts = load_prompts(
         path,
         None if path else data.hub_id,

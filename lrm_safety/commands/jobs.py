@@ -41,6 +41,7 @@ from ..sweeping import last_error
 from ..terminal import print_table
 from ..upload import DEFAULT_LIMIT_MIB, RAY_LIMIT_MIB, look_at
 from ..usage import COMMANDS, help_of
+from .sweep import refuse_too_large
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -91,7 +92,7 @@ def submit(arguments: Sequence[str]) -> int:
         num_cpus=given.entrypoint_num_cpus,
         num_gpus=given.entrypoint_num_gpus,
     )
-    _refuse_early(given.command, given.overrides, job)
+    composed = _refuse_early(given.command, given.overrides, job)
     upload = look_at(job.working_dir, given.max_upload)
     if given.secrets is None and (held := _secrets_here(given.overrides)):
         print(
@@ -100,6 +101,7 @@ def submit(arguments: Sequence[str]) -> int:
             file=sys.stderr,
         )
     client = connect(given.address)
+    refuse_too_large(client, given.command, composed, job)
     print(upload, flush=True)
     submission_id = submit_job(client, job)
     print(f"submitted {submission_id}: {job.entrypoint}", flush=True)
@@ -147,16 +149,20 @@ def _submit_options(arguments: Sequence[str]) -> argparse.Namespace:
     return given
 
 
-def _refuse_early(command: str, overrides: Sequence[str], job: Job) -> None:
-    """Raise ConfigError for what the job would refuse as soon as it has composed its configuration, where this machine can tell:
-    the command reads one, and the folder that is sent is the one whose packages are found here. What only the nodes know, their
-    variables, packages and folders of configuration, is left to them; so are files of models and data."""
+def _refuse_early(command: str, overrides: Sequence[str], job: Job) -> list[Any]:
+    """The settings of a job's runs, none where they cannot be composed here.
+
+    Raise ConfigError for what the job would refuse as soon as it has composed its configuration, where this machine can tell: the
+    command reads one, and the folder that is sent is the one whose packages are found here. What only the nodes know, their
+    variables, packages and folders of configuration, is left to them; so are files of models and data.
+    """
     words = [command, *overrides]
     name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else command
     found, arguments = COMMANDS.get(name), words[len(name.split()) :]
     other_code = (job.working_dir / "lrm_safety").exists() and not sends_this_code(job.working_dir)
+    composed: list[Any] = []
     if found is None or not found.configured or other_code or job.working_dir != Path.cwd():
-        return
+        return composed
     assert found.root is not None
     from ..settings.compose import HYDRA_ERRORS, ROOTS
     from .launch import compositions, parse
@@ -164,10 +170,10 @@ def _refuse_early(command: str, overrides: Sequence[str], job: Job) -> None:
     root = ROOTS[found.root]
     given = parse(arguments, root)
     if _composes_elsewhere(given, job):
-        return
+        return composed
     hydra = root.hydra(given.overrides, given.folders)
     try:
-        compositions(root, given, hydra)
+        composed = compositions(root, given, hydra)[2]
     except HYDRA_ERRORS as error:
         raise ConfigError(root.mistakes(hydra, given.overrides).explain(error)) from error
     except ConfigError as error:
@@ -177,6 +183,7 @@ def _refuse_early(command: str, overrides: Sequence[str], job: Job) -> None:
     directory = dict(item.partition("=")[::2] for item in given.overrides).get("run.directory", "$").strip("'\"")
     if "$" not in directory:
         refuse_relative(Path(directory))
+    return composed
 
 
 def _composes_elsewhere(given: argparse.Namespace, job: Job) -> bool:

@@ -197,8 +197,13 @@ def _checked(
     if given.info:
         _show_info(hydra, root, given)
         return 0
-    for settings in composed:
-        _look_early(settings)
+    told = _told(root, overrides, combinations) if is_sweep else []
+    for i, settings in enumerate(composed):
+        try:
+            _look_early(settings)
+        except LrmSafetyError as error:
+            _name_point(error, told, i)
+            raise
         if (objective := settings_objective(settings)) is not None:
             check_objective(objective)
     if not is_sweep:
@@ -277,7 +282,31 @@ def compositions(
         overrides = with_params(root, overrides, hydra)
         combinations = list(sweep(overrides, root, hydra))
     each = [[*one, *["hydra.mode=RUN"] * _is_sweep(given)] for one in combinations]
-    return overrides, combinations, [root.compose(one, given.folders)[0] for one in each]
+    composed, refused = list[Any](), dict[int, ConfigError]()
+    for i, one in enumerate(each):
+        try:
+            composed.append(root.compose(one, given.folders)[0])
+        except ConfigError as error:
+            refused[i] = error
+        is_of_points = bool(composed) or len({str(error) for error in refused.values()}) > 1
+        if refused and (is_of_points or i + 1 == len(each)):
+            first, error = next(iter(refused.items()))
+            if is_of_points:  # what refuses all alike is no point's
+                _name_point(error, _told(root, overrides, combinations), first)
+            raise error
+    return overrides, combinations, composed
+
+
+def _told(root: Root[Any], overrides: Sequence[str], combinations: Sequence[Sequence[str]]) -> list[str]:
+    """What tells each point of a sweep from the others: its values of the keys that have several."""
+    swept = swept_keys(overrides, root)
+    return [" ".join(item for item in one if item.partition("=")[0] in swept) for one in combinations]
+
+
+def _name_point(error: LrmSafetyError, told: Sequence[str], i: int) -> None:
+    """Let the line of an error name the point `i` of a sweep that it is of."""
+    if len(told) > 1:
+        error.args = (f"{error}; in point {i + 1} of {len(told)}, {told[i]}",)
 
 
 def _show_info(hydra: Hydra, root: Root[Any], given: argparse.Namespace) -> None:

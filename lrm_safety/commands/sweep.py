@@ -8,14 +8,15 @@ import subprocess
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ..errors import ConfigError, LrmSafetyError
+from ..errors import ClusterError, ConfigError, LrmSafetyError
 from ..launching import Job, connect, plan_job
-from ..places import ClusterJobs, LocalProcesses, cluster_resources, room
+from ..places import ClusterJobs, LocalProcesses, cluster_resources, is_whole, room, smaller
 from ..settings.system import num_gpus
 from ..sweeping import Point
 from ..terminal import print_table
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 KEY = "hydra.launcher"
+ASK_SECONDS = 3.0
+"""How long `submit` waits for a cluster to say how large it is."""
 WAITING = ("not run", "to be run again")
 
 
@@ -73,8 +76,13 @@ def shared_by_all(settings: Any) -> dict[str, float]:
     return _reserved(settings, ["reward"]) if shared else {}
 
 
-def _reserved(settings: Any, names: Sequence[str]) -> dict[str, float]:
+def _reserved(settings: Any, names: Sequence[str], *, least: bool = False) -> dict[str, float]:
+    """Of these groups; `least`: with as few workers as they may start with."""
     cluster = settings.cluster
+    if least:
+        groups = {name: getattr(cluster, name) for name in names}
+        few = {name: replace(one, num_workers=one.min_workers or one.num_workers) for name, one in groups.items()}
+        cluster = replace(cluster, **few)
     parallel = settings.rollout.tensor_parallel_size if hasattr(settings, "rollout") else 1
     cpus = sum(getattr(cluster, name).num_workers * getattr(cluster, name).cpus_per_worker for name in names)
     gpus = num_gpus(cluster, parallel, tuple(names)) if cluster.device == "cuda" else 0.0
@@ -102,9 +110,13 @@ def local_place(planned: Sequence[tuple[Point, Any]], logs: Path, concurrency: i
     devices = visible_devices()
     fits = len(devices) // int(each)
     if fits < (concurrency or 1):
-        raise ConfigError(
-            f"{KEY}.concurrency: {largest} needs {each:g} GPUs and this machine shows {len(devices)}, so that {fits} fit at once"
-        )
+        told = f"{largest} needs {each:g} GPUs and this machine shows {len(devices)}"
+        if fits:
+            raise ConfigError(
+                f"{KEY}.concurrency={concurrency}: {told}, so that {fits} fit at once; lower it to {fits}"
+            )
+        mend = smaller(["GPU"], {"GPU": float(len(devices))}).replace("use a cluster", "use a machine")
+        raise ConfigError(f"{told}; {mend}")
     return LocalProcesses(concurrency or fits, logs, devices, int(each))
 
 
@@ -128,15 +140,46 @@ def cluster_place(planned: Sequence[tuple[Point, Any]], options: Mapping[str, An
         jobs = {point.name: _job(point, options) for point, _ in planned}
         upload = look_at(Path(options["working_dir"]).absolute(), options["max_upload"])
         client = connect(options["address"])
+    concurrency = options["concurrency"] or _fit_at_once(client, planned, options)  # before anything is sent
     print(upload, flush=True)
-    return ClusterJobs(
-        client, options["concurrency"] or _fit_at_once(client, planned, options), jobs, options["address"]
-    )
+    return ClusterJobs(client, concurrency, jobs, options["address"])
+
+
+def refuse_too_large(client: JobSubmissionClient, command: str, composed: Sequence[Any], job: Job) -> None:
+    """Raise ClusterError for a job that a cluster could never hold: what its command reserves, and the workers of each of the runs
+    that it starts, at the smallest that their `min_workers` allow. A cluster that does not say how large it is, lacks a node or
+    expects more, and one that the runs join elsewhere, are left to the job."""
+    of_command = {"CPU": job.num_cpus or 0.0, "GPU": job.num_gpus or 0.0}
+    own = {kind: f"--entrypoint-num-{kind.lower()}s" for kind, value in of_command.items() if value}
+    here = [one for one in composed if _clusters(one) is not None and _clusters(one).address is None]
+    if not own and not here:
+        return
+    expected = max((one.cluster.expected_nodes or 0 for one in here), default=0)
+    try:
+        if not is_whole(client, expected):
+            return
+        total = cluster_resources(client, seconds=ASK_SECONDS)
+    except ClusterError:
+        return
+    if own:
+        room(total, {kind: value for kind, value in of_command.items() if value}, command, "", own, workers=False)
+    for settings in here:
+        shared = shared_by_all(settings)
+        needs = Counter(_reserved(settings, _own_groups(settings), least=True)) + Counter(of_command)
+        needs = {kind: value for kind, value in needs.items() if kind in of_command}
+        left = {kind: value - shared.get(kind, 0.0) for kind, value in total.items()}
+        besides = f"the reward group {settings.reward.shared}" if shared else ""
+        room(left, needs, f"{command}{_layout(settings)}", besides, own)
+
+
+def _clusters(settings: Any) -> Any:
+    return getattr(settings, "cluster", None)
 
 
 def _fit_at_once(client: JobSubmissionClient, planned: Sequence[tuple[Point, Any]], options: Mapping[str, Any]) -> int:
     """How many of these points have room side by side, whichever of them they are."""
     command = {"CPU": options["entrypoint_num_cpus"] or 0.0, "GPU": options["entrypoint_num_gpus"] or 0.0}
+    own = {kind: f"{KEY}.entrypoint_num_{kind.lower()}s" for kind, value in command.items() if value}
     needs = {point.name: dict(Counter(needs_of(settings)) + Counter(command)) for point, settings in planned}
     shared = most_of(shared_by_all(settings) for _, settings in planned)
     total = cluster_resources(client, most_of(needs.values()).keys() | shared.keys())
@@ -152,6 +195,8 @@ def _fit_at_once(client: JobSubmissionClient, planned: Sequence[tuple[Point, Any
             needs[point.name],
             f"{point.name}{_layout(settings)}",
             "the reward group that all points share" if shared else "",
+            own,
+            workers=bool(_layout(settings)),
         )
     return room(left, most_of(needs.values()), "a point with the most of each")
 

@@ -110,7 +110,7 @@ def merge_adapter(base: ModelSettings, adapter: Adapter, folder: Path) -> None:
 
 
 def _folder(path: str, key: str) -> Path:
-    found = resolve(path, key)
+    found = resolve(path, key, of="adapter")
     if not is_hub_id(found):
         return Path(found)
     from huggingface_hub import snapshot_download

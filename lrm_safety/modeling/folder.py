@@ -23,7 +23,7 @@ from typing import Any
 
 from ..errors import DataError, ModelError, first_line
 from ..files import digest_of, read_json, write_atomically
-from ..settings.paths import cache_directory
+from ..settings.paths import MENDS, cache_directory, configuration_directory
 
 INDEX, SINGLE, ADAPTER = "model.safetensors.index.json", "model.safetensors", "adapter_config.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
@@ -64,11 +64,18 @@ def is_hub_id(path: str) -> bool:
 
 
 def ahead(path: str, name: str = "NAME") -> str:
-    """What to say besides of a model of the hub that could not be read: how it gets to where the hub is out of reach. `name` is
-    what model=NAME or reward=NAME calls it; nothing of a folder."""
+    """What to say besides of a model of the hub that could not be read, which may have been meant as a folder: how it gets to
+    where the hub is out of reach. `name` is what model=NAME or reward=NAME calls it; nothing of a folder."""
     if not is_hub_id(path):
         return ""
-    return f"; where the hub is in reach, `lrm-safety fetch {name}` or `hf download {path}` brings it into HF_HOME"
+    conf = configuration_directory()
+    files = [file for group in ("model", "reward") if (file := conf / group / f"{name}.yaml").is_file()]
+    fetches = any(path in file.read_text(encoding="utf-8") for file in files)  # not where model.path was given besides
+    fetch = f"`lrm-safety fetch {name}` or " * fetches
+    return (
+        f"; there is no folder {os.path.abspath(path)}, and where the hub is in reach, {fetch}`hf download {path}` brings a model of "
+        "this id into HF_HOME"
+    )
 
 
 def check_model_folder(path: str, *, needs_tokenizer: bool = True) -> None:
@@ -85,7 +92,7 @@ def check_model_folder(path: str, *, needs_tokenizer: bool = True) -> None:
         return
     folder = Path(path)
     if not folder.is_dir():
-        raise ModelError(f"model folder {path} does not exist: check the model's path")
+        raise ModelError(f"there is no model folder {path}; {MENDS['model']}")
     config = read_config(folder)
     files = weight_files(folder)
     stated = config.get("transformers_weights")

@@ -153,12 +153,13 @@ def shape_of(path: str, key: str, *, head: bool = True, config: str | None = Non
     """
     if config is None and path in KNOWN:
         return replace(KNOWN[path], head=head and KNOWN[path].head)
-    folder = Path(resolve(config or path, key))
+    folder = Path(resolve(config or path, key, of="" if config else "model"))
     file = folder / "config.json" if folder.is_dir() else folder
     if not file.is_file():
+        absent = "" if folder.exists() else f"there is no folder {folder.absolute()}, and "
         raise ConfigError(
-            f"{key}={path}: the shape of this model is not known here; give the path of its config.json as plan."
-            f"{'model' if head else 'reward'}_config=FILE"
+            f"{key}={path}: {absent}the shape of this model is not known here; give the "
+            f"path of its config.json as plan.{'model' if head else 'reward'}_config=FILE"
         )
     if any(file.parent.glob("*.safetensors")):
         weight_files(file.parent)  # a folder that the run would refuse is refused here

@@ -34,7 +34,7 @@ def read_rows(
     """
     return list(
         load_prompts(
-            None if path is None else resolve(path, path_key),
+            None if path is None else resolve(path, path_key, of="rows"),
             hub_id,
             split=split,
             revision=revision,

@@ -47,9 +47,12 @@ def _check_updates(settings: Settings) -> None:
         _check_micro_batches(settings)
     updates = algorithm.num_responses // algorithm.mini_batch_size
     if settings.schedule.max_updates % updates:
+        least = settings.schedule.max_updates // updates * updates
+        near = f"{least} or {least + updates}" if least else f"{updates}"
         raise ConfigError(
-            f"schedule.max_updates={settings.schedule.max_updates}: must be a multiple of the {updates} updates of one "
-            "rollout batch"
+            f"schedule.max_updates={settings.schedule.max_updates}: must be a multiple of the {updates} updates of a rollout batch, "
+            f"as {near}; these are algorithm.rollout_batch_size={algorithm.rollout_batch_size} x "
+            f"algorithm.samples_per_prompt={algorithm.samples_per_prompt} / algorithm.mini_batch_size={algorithm.mini_batch_size}"
         )
     own, lora = algorithm.old_logprobs == "rollout", settings.trainer.lora
     if updates == 1 and not own and not (lora.rank and lora.dropout):

@@ -45,8 +45,18 @@ def ray_temporary_folder(environment: Mapping[str, str]) -> tuple[str, str, int]
     return name, folder, max(0, len(os.fsencode(folder + RAY_SOCKET)) - MAXIMUM_SOCKET_BYTES)
 
 
-def resolve(path: str, key: str) -> str:
-    """Turn a configured path into what loaders take.
+MENDS = {
+    "model": "name a folder that holds a model's config.json, or a model of the hub as OWNER/NAME, which `hf download OWNER/NAME` "
+    "brings here ahead",
+    "adapter": "name a folder that holds adapter_config.json, or an adapter of the hub as OWNER/NAME",
+    "rows": "name a file of rows",
+    "": "",
+}
+"""What to name instead of a path that is absent, by what it is of; nothing where the caller says it."""
+
+
+def resolve(path: str, key: str, of: str = "model") -> str:
+    """Turn a configured path into what loaders take; `of`: what it names, a key of MENDS.
 
     `package:lrm_safety/...` and `cache:NAME` become absolute paths; an existing file or folder becomes absolute; whatever
     looks like a path but does not exist raises ConfigError naming `key`; `owner/name` is left as a hub id.
@@ -64,7 +74,12 @@ def resolve(path: str, key: str) -> str:
             return path
     if not resolved.exists():
         where = "" if str(resolved.absolute()) == path or "://" in path else f" ({resolved.absolute()})"
-        raise ConfigError(f"{key}={path}: no such file or folder{where}")
+        mend = f"; {MENDS[of]}" * bool(MENDS[of])
+        if path.startswith(PACKAGE_PREFIX):
+            mend = "; package:lrm_safety/... is what is shipped with the package, such as package:lrm_safety/miniature/assets"
+        elif mend and where and not path.startswith("~"):
+            mend += "; a relative path is looked for in the folder where the command was started"
+        raise ConfigError(f"{key}={path}: no such file or folder{where}{mend}")
     return str(resolved.absolute())
 
 

@@ -169,8 +169,19 @@ def reserve(
         f"cluster={cluster.name}: resources not free within cluster.placement_timeout_seconds="
         f"{cluster.placement_timeout_seconds:g}; asked for {'; '.join(map(str, sets))}; {_state(nodes, cluster)}; raise "
         "cluster.placement_timeout_seconds to wait longer for other jobs, or run fewer at once (of a sweep: "
-        "hydra.launcher.concurrency), or lower num_workers, cpus_per_worker or gpus_per_worker"
+        f"hydra.launcher.concurrency), or lower {_lower(sets, nodes)}"
     )
+
+
+def _lower(sets: Sequence[BundleSet], nodes: Sequence[Node]) -> str:
+    """The keys that ask for less of what is lacking: of what is not free in sum, or else, where it only lies in pieces, of all that
+    is asked for."""
+    asked = {kind: sum(one.count * one.bundle.get(kind, 0.0) for one in sets) for one in sets for kind in one.bundle}
+    lacking = [
+        kind for kind, amount in asked.items() if amount > sum(node.free.get(kind, 0.0) for node in nodes) + 1e-6
+    ]
+    keys = {"CPU": "cpus_per_worker", "GPU": "gpus_per_worker"}
+    return " or ".join(["num_workers", *(keys.get(kind, f"resources.{kind}") for kind in lacking or asked)])
 
 
 def _nodes() -> list[Node]:

@@ -130,6 +130,32 @@ def test_what_a_command_was_called_before_names_the_word_of_today(
         ),
         (["train", "experiment=miniature", "algorithm.gamma=2"], "algorithm.gamma=2: must be at most 1"),
         (["train", "-m", "experiment=miniature", "seed=1,2", "algorithm.gamma=1,3"], "algorithm.gamma=3"),
+        (
+            [
+                "train",
+                "-m",
+                "experiment=miniature",
+                "seed=1,2",
+                "algorithm.mini_batch_size=32,8",
+                "schedule.max_updates=6",
+            ],
+            "algorithm.mini_batch_size=8; in point 2 of 4, seed=1 algorithm.mini_batch_size=8\n",
+        ),
+        (
+            [
+                "train",
+                "-m",
+                "experiment=miniature",
+                "seed=1,2",
+                "evaluation.every_updates=1",
+                "evaluation=none,miniature",
+            ],
+            "in point 1 of 4, seed=1 evaluation=none\n",
+        ),
+        (
+            ["train", "-m", "experiment=miniature", "seed=1,2", "algorithm.gamma=2"],
+            "algorithm.gamma=2: must be at most 1\n",  # of all points
+        ),
         (["train"], "nothing chosen"),
         (["sft"], "model: nothing chosen; give model=OPTION"),
         (["sft", "experiment=miniature"], "experiment=miniature: not for `sft`; experiment=sft/NAME is for `sft`, the"),

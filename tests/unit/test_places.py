@@ -74,7 +74,9 @@ def test_a_job_that_its_cluster_forgot_has_failed() -> None:
 def test_as_many_points_as_the_scarcest_resource_allows() -> None:
     assert room({"CPU": 10.0, "GPU": 17.0}, {"CPU": 2.0, "GPU": 8.0}, "a point") == 2
     assert room({"CPU": 0.3}, {"CPU": 0.1}, "a point") == 3, "not 2 by a rounding"
-    with pytest.raises(ClusterError, match="a point needs 1 CPU, 1 GPU, and the cluster has 8 CPU; choose a smaller"):
+    with pytest.raises(
+        ClusterError, match="a point needs 1 CPU, 1 GPU, and the cluster has 8 CPU, 0 GPU; there is no GPU"
+    ):
         room({"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}, "a point")
 
 
@@ -200,3 +202,36 @@ def test_a_job_is_called_by_the_least_that_tells_it_from_the_others(tmp_path: Pa
 
 def raised(error: Exception) -> str:
     raise error
+
+
+@pytest.mark.parametrize(
+    ("lacking", "total", "own", "workers", "told"),
+    [
+        (["CPU"], {"CPU": 2.0}, {}, True, "lower cluster.GROUP.num_workers or cluster.GROUP.cpus_per_worker"),
+        (
+            ["GPU"],
+            {"GPU": 2.0},
+            {},
+            True,
+            "lower cluster.GROUP.num_workers or cluster.GROUP.gpus_per_worker or rollout.tensor_parallel_size",
+        ),
+        (
+            ["GPU"],
+            {"CPU": 2.0},
+            {},
+            True,
+            "there is no GPU: use a cluster that has some, or a layout for CPUs (cluster=laptop_cpu",
+        ),
+        (["big"], {"big": 1.0}, {}, True, "lower cluster.GROUP.num_workers or cluster.GROUP.resources.big"),
+        (["CPU"], {"CPU": 2.0}, {"CPU": "--a", "GPU": "--b"}, True, "cluster.GROUP.cpus_per_worker or --a"),
+        (["GPU"], {"GPU": 2.0}, {"CPU": "--a", "GPU": "--b"}, False, "lower --b"),
+    ],
+)
+def test_only_what_helps_against_what_is_lacking_is_offered(
+    lacking: list[str], total: dict[str, float], own: dict[str, str], workers: bool, told: str
+) -> None:
+    needs = {"CPU": 1.0} | {kind: 4.0 for kind in lacking}
+    with pytest.raises(ClusterError) as refused:
+        room({"CPU": 8.0} | total, needs, "a point", "", own, workers=workers)
+    line = str(refused.value)
+    assert told in line and line.count("_per_worker") <= 1, line

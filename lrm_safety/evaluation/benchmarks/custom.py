@@ -71,7 +71,7 @@ def load(
     if grader is not None:
         import_function(grader, "grader")
         function = LimitedFunction(grader, "grader", timeout_seconds)
-    prompts = load_prompts(resolve(path, "path"))
+    prompts = load_prompts(resolve(path, "path", of="rows"))
     rows = [{"id": row.id, "question": row.question, "category": list(row.categories), **row.extra} for row in prompts]
     chosen = [row for row in rows if all(row.get(key) == value for key, value in (where or {}).items())]
     if not chosen:

@@ -222,7 +222,7 @@ def _rows(settings: AnalyzeSettings, tokenizer: PreTrainedTokenizerBase) -> Supe
     if data.path is None and data.hub_id is None:
         raise ConfigError("data.path: set it, or choose data=star1; memorization reads supervised rows")
     if data.path is not None:
-        data = replace(data, path=resolve(data.path, "data.path"))
+        data = replace(data, path=resolve(data.path, "data.path", of="rows"))
     return supervised_set(data, settings.sft, settings.model, tokenizer)
 
 

@@ -10,13 +10,21 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from hydra_plugins.lrm_safety_launchers import LocalProcessesLauncher, RayJobsLauncher
+from hydra_plugins.lrm_safety_launchers import LocalProcessesLauncher, RayJobsConf, RayJobsLauncher
 from lrm_safety.cli import main
 from lrm_safety.commands.launch import Task, once
 from lrm_safety.commands.multirun import quoted
-from lrm_safety.commands.sweep import _fit_at_once, _named_as_here, needs_of, shared_by_all
+from lrm_safety.commands.sweep import (
+    _fit_at_once,
+    _named_as_here,
+    cluster_place,
+    local_place,
+    needs_of,
+    refuse_too_large,
+    shared_by_all,
+)
 from lrm_safety.errors import ClusterError, ConfigError
-from lrm_safety.launching import plan_job
+from lrm_safety.launching import Job, plan_job
 from lrm_safety.settings.compose import TRAIN, compose_settings, parsed
 from lrm_safety.sweeping import Point
 
@@ -125,6 +133,87 @@ def test_a_point_that_never_fits_is_named_with_its_workers(monkeypatch: pytest.M
     monkeypatch.setattr("lrm_safety.commands.sweep.cluster_resources", lambda *_: {"CPU": 2 * needs[0]})
     assert _fit_at_once(None, planned, options) == 1, "two of the larger do not fit"
     assert _fit_at_once(None, planned[:1], options) == 2
+
+
+class Dashboard:
+    """A client of a cluster that says its nodes' states and its resources."""
+
+    def __init__(self, states: list[str], **resources: float) -> None:
+        usage = {kind: [0.0, amount] for kind, amount in resources.items()}
+        self._told: dict[str, Any] = {
+            "/nodes?view=summary": {"summary": [{"raylet": {"state": state}} for state in states]},
+            "/api/cluster_status": {"clusterStatus": {"loadMetricsReport": {"usage": usage}}},
+        }
+
+    def _do_request(self, method: str, path: str) -> Any:
+        return SimpleNamespace(json=lambda: {"data": self._told[path]})
+
+
+def test_a_job_that_its_cluster_can_never_hold_is_refused(tmp_path: Path) -> None:
+    job = Job("lrm-safety train", tmp_path, {})
+    (small,) = [compose_settings(["experiment=miniature"])[0]]
+    needs = needs_of(small)["CPU"]
+    whole: Any = Dashboard(["ALIVE"], CPU=needs / 2)
+    with pytest.raises(
+        ClusterError, match=rf"^train \(workers: 2 policy, .*\) needs {needs:g} CPU, and the cluster has .*cpus_per"
+    ):
+        refuse_too_large(whole, "train", [small], job)
+    left_to_the_job: list[tuple[Any, list[str]]] = [
+        (Dashboard(["ALIVE"], CPU=needs), []),
+        (Dashboard(["ALIVE", "DEAD"], CPU=needs / 2), []),
+        (whole, ["cluster.expected_nodes=2"]),
+        (whole, ["cluster.address=elsewhere:6379"]),
+        (Dashboard(["ALIVE"], CPU=needs - 0.5), ["cluster.policy.min_workers=1"]),
+    ]
+    for client, overrides in left_to_the_job:
+        refuse_too_large(client, "train", [compose_settings(["experiment=miniature", *overrides])[0]], job)
+
+
+def test_a_command_that_reserves_more_gpus_than_there_are_is_refused_with_its_option(tmp_path: Path) -> None:
+    job = Job("lrm-safety evaluate", tmp_path, {}, num_gpus=2)
+    client: Any = Dashboard(["ALIVE"], CPU=4.0)
+    with pytest.raises(
+        ClusterError, match=r"needs 2 GPU, and the cluster has 4 CPU, 0 GPU; lower --entrypoint-num-gpus$"
+    ):
+        refuse_too_large(client, "evaluate", [], job)
+
+
+def test_what_never_fits_is_refused_before_anything_is_sent(
+    repository_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(repository_root)
+    for module in ("sweep", "jobs"):
+        monkeypatch.setattr(f"lrm_safety.commands.{module}.connect", lambda _: Dashboard(["ALIVE"], CPU=0.5))
+    words = ["experiment=miniature", "run.directory=/shared/runs/small"]
+    assert main(["submit", "--", "train", *words]) == 1
+    told = capsys.readouterr()
+    assert told.out == "" and "needs" in told.err and told.err.count("\n") == 1
+    options = {name: field.default for name, field in RayJobsConf.__dataclass_fields__.items()} | {"env": []}
+    settings, _ = compose_settings(words)
+    with pytest.raises(ClusterError, match="needs"):
+        cluster_place([(Point("seed=1", ("train", *words), Path("/shared/runs/small/seed-1")), settings)], options)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("devices", "concurrency", "told"),
+    [
+        (
+            "",
+            None,
+            r"^a needs 8 GPUs and this machine shows 0; there is no GPU: use a machine that has some, or a layout",
+        ),
+        ("0,1", 1, r"^a needs 8 GPUs and this machine shows 2; choose a smaller cluster=OPTION, .*gpus_per_worker"),
+        (",".join(map(str, range(8))), 2, r"^hydra\.launcher\.concurrency=2: .* so that 1 fit at once; lower it to 1$"),
+    ],
+)
+def test_gpus_that_this_machine_lacks_are_told_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: str, concurrency: int | None, told: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    large, _ = compose_settings(["experiment=star1", "model=qwen3_1_7b", "cluster=node_8gpu_split"])
+    with pytest.raises(ConfigError, match=told):
+        local_place([(Point("a", (), Path("a")), large)], tmp_path, concurrency)
 
 
 def test_a_sweep_whose_points_are_all_done_asks_for_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

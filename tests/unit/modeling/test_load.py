@@ -8,7 +8,7 @@ from transformers import BloomConfig, JambaConfig, Qwen3ForCausalLM, Qwen3ForSeq
 
 from lrm_safety.errors import ConfigError, ModelError
 from lrm_safety.modeling.configuration import check_causal_lm, load_tokenizer
-from lrm_safety.modeling.folder import check_model_folder, is_hub_id
+from lrm_safety.modeling.folder import ahead, check_model_folder, is_hub_id
 from lrm_safety.modeling.load import attention_implementation, check_sequence_parallel, freeze, load_causal_lm
 from lrm_safety.rewards.rendering import load_reward_tokenizer
 from lrm_safety.settings import ModelSettings
@@ -128,9 +128,13 @@ def test_a_model_of_the_hub_that_is_not_here_names_what_brings_it(tmp_path):
     """As on a node without a network: nothing of the kind is in the cache of the test's process."""
     absent = ModelSettings(name="qwen3_1_7b", path="nobody/no-such-model-of-ours", family="qwen3")
     with pytest.raises(
-        ModelError, match=r"^model.path=nobody/.*reach, `lrm-safety fetch qwen3_1_7b` or `hf download nobody/"
+        ModelError,
+        match=r"^model.path=nobody/.*no folder /.*/nobody/no-such-model-of-ours, .*reach, `hf download nobody/",
     ):
-        check_causal_lm(absent)
+        check_causal_lm(absent)  # `fetch qwen3_1_7b` brings another one
+    assert "reach, `lrm-safety fetch qwen3_1_7b` or `hf download Qwen/Qwen3-1.7B`" in ahead(
+        "Qwen/Qwen3-1.7B", "qwen3_1_7b"
+    )
     with pytest.raises(ModelError, match=r"^mine: .*`hf download nobody/no-such-model-of-ours`"):
         load_reward_tokenizer(absent.path, None, "mine")
     (tmp_path / "config.json").write_text("{}")

@@ -93,7 +93,10 @@ BROKEN = {
     ),
     "baseline of one sample": (["algorithm.baseline=leave_one_out"], ["algorithm.baseline=leave_one_out", "2 or more"]),
     "group of one sample": (["algorithm.normalisation=group"], ["algorithm.normalisation=group", "2 or more"]),
-    "updates left over": (["schedule.max_updates=121"], ["schedule.max_updates=121", "multiple of the 2 updates"]),
+    "updates left over": (
+        ["schedule.max_updates=121"],
+        ["schedule.max_updates=121", "multiple of the 2 updates", "such as 120 or 122", "algorithm.mini_batch_size="],
+    ),
     "k1 in the loss": (["algorithm.kl.placement=loss"], ["algorithm.kl.estimator=k1", "use k2 or k3"]),
     "k2 in the reward": (["algorithm.kl.estimator=k2"], ["algorithm.kl.estimator=k2", "use k1"]),
     "adaptive from 0": ([ADAPTIVE, "algorithm.kl.coef=0"], ["algorithm.kl.coef=0", "above 0"]),

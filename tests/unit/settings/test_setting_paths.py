@@ -87,7 +87,27 @@ def test_a_path_is_told_once_and_where_it_was_looked_for_if_that_is_another(
     with pytest.raises(ConfigError) as refused:
         resolve(given, "model.path")
     told = where.format(here=tmp_path, home="/home/me")
-    assert str(refused.value) == f"model.path={given}: no such file or folder{told}"
+    assert str(refused.value).startswith(
+        f"model.path={given}: no such file or folder{told}; name a folder that holds a model's "
+    )
+    assert "`hf download OWNER/NAME`" in str(refused.value)
+    relative = "; a relative path is looked for in the folder where the command was started"
+    assert str(refused.value).endswith(relative) == (given == "a/b/c")
+
+
+def test_the_mend_is_that_of_what_is_named() -> None:
+    for of, told in (
+        ("rows", "; name a file of rows"),
+        ("adapter", "; name a folder that holds adapter_config.json, or"),
+        ("", ""),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            resolve("/absent/it", "data.path", of)
+        assert str(refused.value).startswith(f"data.path=/absent/it: no such file or folder{told}")
+        assert bool(told) or str(refused.value).endswith("folder")
+    with pytest.raises(ConfigError, match="shipped with the package, such as package:lrm_safety/miniature/assets"):
+        resolve("package:lrm_safety/nothing", "model.path")
+    assert Path(resolve("package:lrm_safety/miniature/assets", "model.path")).is_dir()
 
 
 def test_a_model_that_was_not_fetched_says_how(folder: Path) -> None:
