@@ -221,7 +221,8 @@ def _how_far(point: Point, place: Place) -> str:
     update = last_update(point.folder)
     told = "" if update is None else f"update {update:g}" + (f"/{point.updates}" if point.updates else "")
     if not _recorded_since(point.folder, point.began):
-        told = doing(_log(place, point)) or told
+        log = _log(place, point)  # the record is another run's, or this one's by a clock that is behind
+        told = doing(log) or told * ("\nupdate " in f"\n{log}")
     return f"{point.name}{f' {told}' if told else ''} ({duration(time.time() - point.began)})"
 
 

@@ -11,7 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 COLUMNS_FROM = 100
-"""From this width on a table stays one, with fewer columns, where it may: what is compared stands in columns."""
+"""From this width on a table stays one, or several below one another, where it may: what is compared stands in columns."""
+
+BELOW = "of the same rows"
+"""Above the columns for which the table before had no room."""
 
 FOLDED = 30
 """Width of a column of words then."""
@@ -25,27 +28,35 @@ def print_table(
     *,
     left: int = 1,
     spare: int | None = None,
-    elsewhere: str = "",
 ) -> None:
-    """A table of texts, none of them cut. `left`: the first columns that hold words, aligned to the left; `spare`: the last
-    columns that may be left out, from the right and no more than needed, on a console that does not hold them. What words say
-    beside the name of a row, and what belongs to a number, stand on several lines there; where `spare` is None they never do.
-    `elsewhere`: where to read what was left out."""
+    """A table of texts, none of them cut or left out. `left`: the first columns that hold words, aligned to the left; `spare`: the
+    last columns that may stand below in a table of their own, with the names of the rows again, from the right and no more than
+    needed, on a console that does not hold all. What words say beside the name of a row, and what belongs to a number, stand on
+    several lines there; where `spare` is None they never do."""
     whole = _table(title, head, rows, left)
     if spare is None or console.width < COLUMNS_FROM or _fits(console, whole):
         print_whole(console, whole)
         return
-    for narrow in (_on_lines([head, *rows], left, " ("), _on_lines([head, *rows], left, " (", " [", names=True)):
-        for kept in range(len(head), len(head) - spare - 1, -1):
+    kept, table = _widest(console, title, head, rows, left, len(head) - spare)
+    print_whole(console, table or whole)
+    while table is not None and kept < len(head):
+        below = [[line[0], *line[kept:]] for line in (head, *rows)]
+        more, table = _widest(console, BELOW, below[0], below[1:], 1, 2)
+        print_whole(console, table or _table(BELOW, below[0], below[1:], 1))
+        kept += more - 1
+
+
+def _widest(
+    console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int, least: int
+) -> tuple[int, Table | None]:
+    """As many of the columns, from the left and not below `least`, as the console holds, and their table; None: it holds not even
+    these. Texts on several lines go before columns that are missing."""
+    for kept in range(len(head), least - 1, -1):
+        for narrow in (_on_lines([head, *rows], left, " ("), _on_lines([head, *rows], left, " (", " [", names=True)):
             table = _table(title, narrow[0][:kept], [row[:kept] for row in narrow[1:]], left)
             if _fits(console, table):
-                console.print(table)
-                if kept < len(head):
-                    told = f"without {'; '.join(head[kept:])}: no room in {console.width} columns"
-                    told += f"; {elsewhere}" if elsewhere else ""
-                    console.print(told, markup=False, highlight=False, soft_wrap=True)
-                return
-    print_whole(console, whole)
+                return kept, table
+    return len(head), None
 
 
 def _on_lines(rows: Sequence[Sequence[str]], left: int, *beginnings: str, names: bool = False) -> list[list[str]]:

@@ -76,9 +76,8 @@ def _report(study: Study, output: Path | None, title: str) -> None:
             record(title, study, comparisons, findings, notes).write(output)
             told = "\n".join([f"# {title}\n", *map(markdown, shown), *(f"- {line}" for line in notes)])
             write_atomically(output / "report.md", f"{told.rstrip()}\n")
-    elsewhere = f"see {output}/report.md" if output else "report.md, which is written without --no-page, has them"
     for table in shown:
-        show(table, console, elsewhere)
+        show(table, console)
     for line in notes:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     if findings or study.has_figures:

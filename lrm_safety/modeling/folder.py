@@ -73,8 +73,8 @@ def ahead(path: str, name: str = "NAME") -> str:
     fetches = any(path in file.read_text(encoding="utf-8") for file in files)  # not where model.path was given besides
     fetch = f"`lrm-safety fetch {name}` or " * fetches
     return (
-        f"; there is no folder {os.path.abspath(path)}, and where the hub is in reach, {fetch}`hf download {path}` brings a model of "
-        "this id into HF_HOME"
+        f"; there is no folder {os.path.abspath(path)}, and where the hub is in reach, {fetch}`hf download {path}` brings a model "
+        "of this id into HF_HOME"
     )
 
 
@@ -92,7 +92,7 @@ def check_model_folder(path: str, *, needs_tokenizer: bool = True) -> None:
         return
     folder = Path(path)
     if not folder.is_dir():
-        raise ModelError(f"there is no model folder {path}; {MENDS['model']}")
+        raise ModelError(f"model folder {path} does not exist; {MENDS['model']}")
     config = read_config(folder)
     files = weight_files(folder)
     stated = config.get("transformers_weights")

@@ -50,8 +50,8 @@ def _check_updates(settings: Settings) -> None:
         least = settings.schedule.max_updates // updates * updates
         near = f"{least} or {least + updates}" if least else f"{updates}"
         raise ConfigError(
-            f"schedule.max_updates={settings.schedule.max_updates}: must be a multiple of the {updates} updates of a rollout batch, "
-            f"as {near}; these are algorithm.rollout_batch_size={algorithm.rollout_batch_size} x "
+            f"schedule.max_updates={settings.schedule.max_updates}: must be a multiple of the {updates} updates of a rollout batch"
+            f", such as {near}; these are algorithm.rollout_batch_size={algorithm.rollout_batch_size} x "
             f"algorithm.samples_per_prompt={algorithm.samples_per_prompt} / algorithm.mini_batch_size={algorithm.mini_batch_size}"
         )
     own, lora = algorithm.old_logprobs == "rollout", settings.trainer.lora

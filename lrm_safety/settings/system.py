@@ -165,7 +165,8 @@ class CheckpointSettings:
     """auto: go on from the newest whole checkpoint of the run folder, if any. never: refuse a folder that has one. Or
     the folder of a checkpoint."""
     allow_changes: bool = False
-    """Resume although the configuration or the data changed; the difference is logged."""
+    """Resume although the configuration or the data changed; the difference is logged. What was trained before stays of the old
+    values, so that the result is of neither configuration and comparable with no run of them."""
     export: Annotated[Literal["last", "best", "both", "none"], BeforeValidator(_export_of_old)] = "last"
     """What is written as a Hugging Face folder at the end: the last weights, the best ones by best_metric, both (the best
     into RUN/export-best), none. The others go to RUN/export. true and false mean last and none. `lrm-safety export` writes

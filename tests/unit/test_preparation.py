@@ -235,9 +235,11 @@ def test_a_named_checkpoint_is_taken(tmp_path: Path) -> None:
 def test_another_configuration_is_refused_unless_allowed(tmp_path: Path, override: str, difference: str) -> None:
     saved(tmp_path, composed())
     with pytest.raises(
-        ConfigError, match=r"choose another run\.name or run\.directory, or checkpoint\.allow_changes=true"
+        ConfigError,
+        match=r"choose another run\.directory \(or run\.name\) to begin anew; checkpoint\.allow_changes=true goes on from",
     ) as refused:
         resumed(tmp_path, override)
+    assert ("comparable with no run" in str(refused.value)) == (not override.startswith("schedule."))
     assert difference in str(refused.value) and "update-000080" in str(refused.value)
     assert resumed(tmp_path, override, "checkpoint.allow_changes=true") == 80
 

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lrm_safety import sweeping
 from lrm_safety.errors import ClusterError, ConfigError
 from lrm_safety.interruption import StopRequested
 from lrm_safety.monitoring.metrics_file import MetricsFile
@@ -181,7 +183,8 @@ def test_who_waits_is_told_how_far_each_point_is(tmp_path: Path, monkeypatch: py
 
     made = [Point(name, (), tmp_path / name, updates=8) for name in ("a", "b", "c")]
     (tmp_path / "a").mkdir()
-    rows = [json.dumps({"update": i, "long": "x" * 70_000}) for i in range(5)]
+    later = time.time() + 60
+    rows = [json.dumps({"update": i, "time": later, "long": "x" * 70_000}) for i in range(5)]
     (tmp_path / "a/metrics.jsonl").write_text("\n".join(rows) + '\n{"update": 5, "lo')  # the last is being written
     earlier = {"update": 3, "time": 1.0}
 
@@ -203,6 +206,30 @@ def test_who_waits_is_told_how_far_each_point_is(tmp_path: Path, monkeypatch: py
         lines[0],
     )
     assert lines[1].endswith("; 1 wait"), "once is enough"
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        (
+            "checking configuration, model files and prompts ...\n",
+            "a checking configuration, model files and prompts (0:00:05)",
+        ),
+        (
+            "checking configuration, model files and prompts ...\nerror: belongs to another configuration\n",
+            "a (0:00:05)",
+        ),
+        ("update 8/8 | loss 0.1\n", "a update 8/8 (0:00:05)"),  # the clock of its node is behind
+    ],
+)
+def test_updates_of_an_earlier_run_in_its_folder_are_not_a_points_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, told: str
+) -> None:
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"update": 8, "time": 1.0}) + "\n")
+    place = Scripted(1, {})
+    monkeypatch.setattr(place, "log", lambda point: log)
+    point = Point("a", (), tmp_path, updates=8, began=time.time() - 5)
+    assert sweeping._how_far(point, place) == told
 
 
 @pytest.mark.parametrize("written", [None, "", "{}\n", "no json\n", "[1]\n", '{"update": 3'])

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 from rich.table import Table
 
-from lrm_safety.terminal import fold_columns, folded, print_table, print_whole
+from lrm_safety.terminal import BELOW, fold_columns, folded, print_table, print_whole
 
 HEAD = ["run", "safety", "reasoning"]
 ROWS = [["a_long_name_of_a_configuration", "0.930 [0.770, 0.981]", "0.5"], ["[rl]", "–", ""]]
@@ -37,7 +37,7 @@ def test_what_does_not_fit_is_lines_with_names_and_numbers_whole() -> None:
     assert "  safety 0.930 [0.770, 0.981]   reasoning 0.5" in printed(50)
 
 
-def test_from_100_columns_on_columns_are_left_out_and_named() -> None:
+def test_from_100_columns_on_what_has_no_room_stands_below() -> None:
     head = ["run", "changed", "seeds", "safety", "reasoning", "tokens", "seconds"]
     row = ["miniature (1)", "algorithm.kl.coef=0.0, trainer.lr=0.000125", "2", *["0.930 [0.770, 0.981]"] * 4]
     texts = {}
@@ -46,11 +46,14 @@ def test_from_100_columns_on_columns_are_left_out_and_named() -> None:
         print_table(Console(file=file, width=width), "title", head, [row, row], left=2, spare=3)
         texts[width] = file.getvalue()
         assert all(len(line.rstrip()) <= width for line in texts[width].splitlines())
-    for width, left_out in ((100, head[5:]), (120, head[6:]), (200, [])):
+    for width, below in ((100, head[6:]), (120, []), (200, [])):
         lines = texts[width].splitlines()
-        assert lines[2].split() == [one for one in head if one not in left_out]
-        told = f"without {'; '.join(left_out)}: no room in {width} columns"
-        assert (told in lines) == bool(left_out)
+        assert lines[2].split() == [one for one in head if one not in below]
+        assert (BELOW in map(str.strip, lines)) == bool(below)
+        if below:
+            assert ["run", *below] in [line.split() for line in lines]
+        words = texts[width].split()
+        assert words.count("0.930") == words.count("0.981]") == 8, "nothing is left out"
     assert "  changed algorithm" in texts[90], "below it rows are stacked"
 
 

@@ -43,9 +43,11 @@ AMOUNTS = ("KL, nats/token", "response tokens", "trace tokens", "loss", "held-ou
 Interval = tuple[float, float | None, float | None]
 """Value, low, high."""
 HOW = (
-    "Mean over seeds [Student's 95% interval, of shares on the logit scale]; of one seed what an evaluation's number of questions "
-    "leaves open. KL, tokens and refusals: median of the last records of training. Seconds: wall-clock of all iterations after "
-    "the start of their processes; what stops a machine meanwhile counts."
+    "Mean over seeds [95% interval of that mean over seeds: Student's t, of shares such as safety on the logit scale, which stays "
+    "within 0..1]; of two seeds it is 12.7 standard errors to each side and decides little. Of one seed [95% interval over the "
+    "questions of its evaluation, Wilson's], which knows nothing of how seeds differ; what is no share has none. KL, tokens and "
+    "refusals: median of the last records of training. Seconds: wall-clock of all iterations after the start of their processes; "
+    "what stops a machine meanwhile counts."
 )
 WITHOUT_WIDTH = "[–]"
 ALIKE = f" {WITHOUT_WIDTH}: no interval, since the seeds, or of one seed the answers, are alike in every digit shown."
@@ -144,7 +146,7 @@ class Comparison:
 
     @property
     def spare(self) -> int:
-        """Columns at the right that a narrow terminal may leave out: none that an evaluation fills."""
+        """Columns at the right that a narrow terminal may show below the others: none that an evaluation fills."""
         return min(sum(name in BESIDE for name in self.headings), len(self.headings) - 1)
 
 

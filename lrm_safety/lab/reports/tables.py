@@ -49,7 +49,7 @@ class Table:
     words: Iterable[int] = (0,)
     """Columns of words, aligned to the left; the others hold numbers."""
     spare: int | None = None
-    """Columns at the right that a narrow terminal may leave out; with None it folds nothing either (`print_table`)."""
+    """Columns at the right that a narrow terminal may show below the others; with None it folds nothing either (`print_table`)."""
     printed: bool = False
     """Whether its numbers are the paper's."""
 
@@ -84,11 +84,11 @@ def in_a_sentence(one: Combined) -> str:
     return f"{told.text} ({interval})" if interval else told.text
 
 
-def show(table: Table, console: Console, elsewhere: str = "") -> None:
-    """The table on a terminal of any width; `elsewhere`: where to read the columns that a narrow one leaves out."""
+def show(table: Table, console: Console) -> None:
+    """The table on a terminal of any width."""
     head, *rows = table.plain
     caption, left = table.caption.replace("`", ""), len(tuple(table.words))
-    print_table(console, caption, head, rows, left=left, spare=table.spare, elsewhere=elsewhere)
+    print_table(console, caption, head, rows, left=left, spare=table.spare)
 
 
 def markdown(table: Table) -> str:
