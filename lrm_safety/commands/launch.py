@@ -290,10 +290,10 @@ def compositions(
             refused[i] = error
         is_of_points = bool(composed) or len({str(error) for error in refused.values()}) > 1
         if refused and (is_of_points or i + 1 == len(each)):
-            first, error = next(iter(refused.items()))
+            point, first = next(iter(refused.items()))
             if is_of_points:  # what refuses all alike is no point's
-                _name_point(error, _told(root, overrides, combinations), first)
-            raise error
+                _name_point(first, _told(root, overrides, combinations), point)
+            raise first
     return overrides, combinations, composed
 
 

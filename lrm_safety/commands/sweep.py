@@ -165,8 +165,8 @@ def refuse_too_large(client: JobSubmissionClient, command: str, composed: Sequen
         room(total, {kind: value for kind, value in of_command.items() if value}, command, "", own, workers=False)
     for settings in here:
         shared = shared_by_all(settings)
-        needs = Counter(_reserved(settings, _own_groups(settings), least=True)) + Counter(of_command)
-        needs = {kind: value for kind, value in needs.items() if kind in of_command}
+        reserved = Counter(_reserved(settings, _own_groups(settings), least=True)) + Counter(of_command)
+        needs = {kind: value for kind, value in reserved.items() if kind in of_command}  # others nodes may bring later
         left = {kind: value - shared.get(kind, 0.0) for kind, value in total.items()}
         besides = f"the reward group {settings.reward.shared}" if shared else ""
         room(left, needs, f"{command}{_layout(settings)}", besides, own)

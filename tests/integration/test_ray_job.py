@@ -22,7 +22,7 @@ from ray_head import RAY, Head, ray_head
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with ray_head({}, num_cpus=1) as head:
+    with ray_head({}, num_cpus=2) as head:
         yield head
 
 
@@ -158,6 +158,16 @@ def test_a_missing_or_another_token_is_one_line(repository_root: Path, head: Hea
         assert told in refused.stderr and len(refused.stderr.splitlines()) == 1
 
 
+def test_what_the_cluster_can_never_hold_is_refused_before_anything_is_sent(repository_root: Path, head: Head) -> None:
+    words = ("train", "experiment=miniature", "cluster.policy.num_workers=8", "run.directory=/shared/runs/mine")
+    refused = launch(head, repository_root, {}, "submit", *words)
+    assert refused.returncode == 1 and refused.stdout == ""
+    assert re.fullmatch(
+        r"error: train \(workers: 8 policy, .*\) needs 5 CPU, and the cluster has 2 CPU; .*cpus_per_worker\n",
+        refused.stderr,
+    )
+
+
 def test_probes_of_kubernetes_are_answered_without_the_token(repository_root: Path, head: Head) -> None:
     cluster = yaml.safe_load((repository_root / "launchers/kuberay/ray_cluster.yaml").read_text())["spec"]
     for pod, port, asked in (
@@ -209,4 +219,4 @@ def test_a_job_joins_its_own_cluster_whatever_ray_started_last_on_the_machine(
     finally:
         note.write_text(before)
     port = head.address.rpartition(":")[2]
-    assert re.search(rf"1 node, 1 CPU, 0 GPUs at [\d.]+:{port}\b", done.stdout), done.stdout
+    assert re.search(rf"1 node, 2 CPUs, 0 GPUs at [\d.]+:{port}\b", done.stdout), done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from lrm_safety.lab.reports.findings import Seen, diagnose_study
 from lrm_safety.lab.reports.gather import gather
 from lrm_safety.lab.reports.style import looks_of
 from lrm_safety.lab.reports.tables import NO_WIDTH, Table, cell, show
+from lrm_safety.terminal import BELOW
 
 
 def on_the_page(folder: Path) -> str:
@@ -106,7 +108,7 @@ def test_a_folder_in_square_brackets_is_told_whole(tmp_path: Path, capsys: pytes
     assert f"report: {output}/report.html" in capsys.readouterr().out
 
 
-def test_a_narrow_terminal_leaves_out_what_matters_least_and_no_evaluation(
+def test_a_narrow_terminal_shows_what_matters_least_below_and_leaves_nothing_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three evaluations, the third of the second configuration alone, beside all that training tells of."""
@@ -121,17 +123,18 @@ def test_a_narrow_terminal_leaves_out_what_matters_least_and_no_evaluation(
             (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     found = compare([tmp_path / "sweep"])
     assert found.headings == ["safety", "arithmetic", "benign", *beside] and found.spare == 5
-    for width in (100, 120, 160, 400):
+    numbers: dict[int, Counter[str]] = {}
+    for width in (80, 100, 120, 160, 400):
         monkeypatch.setenv("COLUMNS", str(width))
         output = tmp_path / f"of-{width}"
         assert cli.main(["report", str(tmp_path / "sweep"), f"output={output}"]) == 0
         out = capsys.readouterr().out
-        told = [line for line in out.splitlines() if line.startswith("without ")]
-        for line in told:
-            left_out = line.removeprefix("without ").partition(": ")[0].split("; ")
-            assert left_out == beside[-len(left_out) :] and line.endswith(f"; see {output}/report.md")
-        assert bool(told) == (width < 400)
+        lines = out.splitlines()
+        numbers[width] = Counter(re.findall(r"[+-]?\d+\.\d+", out.partition("report: ")[0]))
+        assert all(heading in out for heading in found.headings)
+        assert (BELOW in [line.strip() for line in lines]) == (100 <= width < 400), "below 100 rows are stacked"
         assert all(len(line.rstrip()) <= width for line in out.splitlines() if " 0.9" in line), "no row is broken"
+    assert all(one == numbers[400] for one in numbers.values()), "every number, once"
     for heading in (*beside, "benign"):
         assert heading in (tmp_path / "of-100" / "report.md").read_text()
     assert cli.main(["report", str(tmp_path / "sweep"), "--no-page"]) == 0
