@@ -11,7 +11,7 @@ from lrm_safety.errors import ClusterError, WorkerError
 from lrm_safety.settings import ClusterSettings, GroupSettings
 from lrm_safety.settings.compose import compose_settings
 from lrm_safety.workers import placement
-from lrm_safety.workers.layout import Node
+from lrm_safety.workers.layout import BundleSet, Node
 from lrm_safety.workers.placement import Placement, bundle_sets, elsewhere, reserve, worker_resources
 
 ALL = ["policy", "rollout", "reference", "reward"]
@@ -158,3 +158,23 @@ def test_none_of_a_strict_spread_gets_a_second_worker(monkeypatch: pytest.Monkey
     with pytest.raises(WorkerError, match=r"^rollout: no other node has room .* on bare it is absent$"):
         elsewhere(lost, "rollout", lambda: None, {"fit"})
     assert elsewhere(replace(lost, check=lambda node: None), "rollout", lambda: None, {"fit"}).nodes == ("bare",)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "free", "told"),
+    [
+        ({"CPU": 1.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}, "num_workers or gpus_per_worker"),
+        ({"CPU": 1.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 8.0}, "num_workers or cpus_per_worker"),
+        (
+            {"CPU": 1.0, "GPU": 1.0},
+            {"CPU": 8.0, "GPU": 8.0},
+            "num_workers or cpus_per_worker or gpus_per_worker",
+        ),  # in pieces
+        ({"CPU": 1.0}, {"CPU": 8.0}, "num_workers or cpus_per_worker"),
+        ({"CPU": 1.0, "big": 1.0}, {"CPU": 8.0}, "num_workers or resources.big"),
+    ],
+)
+def test_of_a_layout_that_had_no_place_the_keys_of_what_was_lacking_are_named(
+    bundle: dict[str, float], free: dict[str, float], told: str
+) -> None:
+    assert placement._lower([BundleSet(("policy",), bundle, 2)], [Node("a", "a", {}, free, free)]) == told
