@@ -18,7 +18,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -107,6 +107,19 @@ class Checkpoint:
         """How a run that wants to resume differs from the one that wrote this: see `files.differences`."""
         old = {**self.config, "data_fingerprint": self.data_fingerprint}
         return differences(old, {**config, "data_fingerprint": data_fingerprint}, ignore)
+
+    def refused(self, changes: Sequence[str]) -> ConfigError:
+        """What a run that differs by these `changes` is refused with."""
+        shown = "; ".join(changes[:8]) + (f"; and {len(changes) - 8} more" if len(changes) > 8 else "")
+        goes_on = f"checkpoint.allow_changes=true goes on from update {self.update} with the new values"
+        if all(one.startswith("schedule.max_updates: ") for one in changes):
+            goes_on += ", and what is scheduled (trainer.lr_schedule) has followed the old end until there"
+        else:
+            goes_on += ", and its result is of neither configuration and comparable with no run of them"
+        return ConfigError(
+            f"{self.path} belongs to another configuration ({shown}); choose another run.directory (or run.name) to begin anew; "
+            f"{goes_on}"
+        )
 
 
 class CheckpointStore:
@@ -224,6 +237,10 @@ class CheckpointStore:
                 "or delete that folder"
             )
         return None
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that agrees with its manifest; the content of its files has not been read."""
+        return next(iter(self._whole()), None)
 
     def best(self) -> Checkpoint | None:
         """The checkpoint with the best value of `best_metric`, the newest of equals; its content has been read."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from .errors import ClusterError, ConfigError, first_line
 from .interruption import StopRequested
 from .launching import STOPPED_EXIT_CODE, Job, jobs_command, jobs_of, name_of, submit
-from .sweeping import OF_A_PLACE, POLL_SECONDS, Point
+from .sweep_files import OF_A_PLACE
+from .sweeping import POLL_SECONDS, Point
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

@@ -285,16 +285,7 @@ def find_checkpoint(
     known = replace(checkpoint, config=with_defaults(checkpoint.config, type(settings)))
     differences = known.differences(identity, fingerprint, ignore=ignore)
     if differences and not settings.checkpoint.allow_changes:
-        shown = "; ".join(differences[:8]) + (f"; and {len(differences) - 8} more" if len(differences) > 8 else "")
-        goes_on = f"checkpoint.allow_changes=true goes on from update {checkpoint.update} with the new values"
-        if all(one.startswith("schedule.max_updates: ") for one in differences):
-            goes_on += ", and what is scheduled (trainer.lr_schedule) has followed the old end until there"
-        else:
-            goes_on += ", and its result is of neither configuration and comparable with no run of them"
-        raise ConfigError(
-            f"{checkpoint.path} belongs to another configuration ({shown}); choose another run.directory (or run.name) to begin "
-            f"anew; {goes_on}"
-        )
+        raise known.refused(differences)
     for difference in differences:
         logging.getLogger(__name__).warning("%s: goes on with a change: %s", checkpoint.path, difference)
     return checkpoint

@@ -11,22 +11,17 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import yaml
-
-from .errors import ClusterError, ConfigError, DataError, first_line
-from .files import read_json, read_json_lines
+from .errors import ClusterError, first_line
 from .interruption import TRY_AGAIN, Interruption, StopRequested
 from .launching import STOPPED_EXIT_CODE
 from .monitoring.progress import CHECKING, RESOURCES_GRANTED, START_SILENCE_SECONDS, WAITING_FOR_RESOURCES, duration
-from .results import Evaluation
-from .run_folder import ENVIRONMENT
 
 POLL_SECONDS = 1.0
 SAY_SECONDS = 60.0
@@ -35,8 +30,6 @@ LAST_BYTES = 1 << 18
 """Of a run's metrics.jsonl; a line of it takes a few thousand."""
 TROUBLE_SECONDS = 300.0
 """How long a place may refuse what is asked of it, as while the head of its cluster restarts, before the sweep ends."""
-OF_A_PLACE = {"tracking", "run"}
-"""Groups of a configuration that say how a run is called and where it goes, not what it does."""
 PHASE = re.compile(r"((?:checking|start) .+?)(?: \.\.\.|: \d+:\d\d:\d\d so far)")
 """Lines of a run's log by which it says what it begins to do."""
 State = Literal["waiting", "running", "done", "done before", "failed", "stopped", "left running"]
@@ -158,6 +151,8 @@ def run_points(
             if waiting or running:
                 time.sleep(POLL_SECONDS)
 
+    if before := [point.name for point in points if point.state == "done before"]:
+        tell(f"done before, and not again: {', '.join(before)}")
     with interruption.handled():
         while True:
             try:
@@ -354,46 +349,3 @@ def _answer(
             tell(f"{typed or 'an empty line'} is none of them: {meanings}")
     except (EOFError, OSError, StopRequested):  # Ctrl-D, a closed terminal, or Ctrl-C once more
         return unasked
-
-
-def finished(folder: Path, resolved: Mapping[str, Any]) -> bool:
-    """Whether the last start of a run folder came to its end, with the configuration that it would have now."""
-    try:
-        return bool(read_json(folder / ENVIRONMENT)["starts"][-1]["exit_status"] == 0) and holds(folder, resolved)
-    except (DataError, LookupError, TypeError):
-        return False
-
-
-def holds(folder: Path, resolved: Mapping[str, Any]) -> bool:
-    """Whether a folder has a run of this configuration."""
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        return what_it_does(config) == what_it_does(resolved)
-    except (OSError, AttributeError, yaml.YAMLError):
-        return False
-
-
-def what_it_does(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without how its run is called and where it goes: of two runs that are alike here one is the other again."""
-    return {key: value for key, value in config.items() if key not in OF_A_PLACE}
-
-
-def objective_of(folder: Path, metric: str | None) -> float | None:
-    """The last value of a metric of a run folder, or of an evaluation's figure; None where none is asked for.
-
-    Raises ConfigError where the run has no such metric.
-    """
-    if metric is None:
-        return None
-    if (folder / "metrics.jsonl").is_file():
-        for _, _, line in reversed(list(read_json_lines(folder / "metrics.jsonl"))):
-            if isinstance(line.get(metric), (int, float)):
-                return float(line[metric])
-    elif (folder / Evaluation.FILE).is_file():
-        benchmarks = Evaluation.read(folder).benchmarks
-        found = benchmarks.get(metric.removeprefix("evaluation/"))
-        if found is not None and found.headline is not None and found.headline.value is not None:
-            return float(found.headline.value)
-    raise ConfigError(
-        f"run.objective={metric}: the run in {folder} has no value of it; choose a metric of docs/metrics.md"
-    )

@@ -104,22 +104,16 @@ class SideBySide(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Bring all points to their ends; a failed one's JobReturn holds the error, which Hydra's sweepers raise."""
         from lrm_safety.commands.sweep import check_options, tell
-        from lrm_safety.errors import LrmSafetyError
-        from lrm_safety.sweeping import objective_of, run_points
+        from lrm_safety.sweep_files import objective_of
+        from lrm_safety.sweeping import run_points
 
         setup_globals()
-        sweep_dir = Path(str(self.config.hydra.sweep.dir)).absolute()
-        try:
-            check_options(self.options, self.schema.__dataclass_fields__)
-            configs = [self._config(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
-            planned = [self.task.point(*one) for one in configs]
-            points = [point for point, _ in planned]
-            waiting = [one for one in planned if one[0].state == "waiting"]
-            place = self.place(waiting) if waiting else None
-        except LrmSafetyError:
-            if initial_job_idx == 0:
-                (sweep_dir / "multirun.yaml").unlink(missing_ok=True)  # Hydra's, of a sweep that does not begin
-            raise
+        check_options(self.options, self.schema.__dataclass_fields__)
+        configs = [self._config(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
+        planned = [self.task.point(*one) for one in configs]
+        points = [point for point, _ in planned]
+        waiting = [one for one in planned if one[0].state == "waiting"]
+        place = self.place(waiting) if waiting else None
         try:
             if place is not None:
                 run_points(points, place, retries=self.options["retries"], on_interrupt=self.options["on_interrupt"])

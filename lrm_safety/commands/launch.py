@@ -31,7 +31,8 @@ from ..run_folder import RunFolder, absent_folders, owned, remove_empty
 from ..settings import EvaluateSettings, Settings, SftSettings
 from ..settings.compose import Root, parsed, sweep
 from ..settings.loader import is_searchpath
-from ..sweeping import Point, finished, objective_of
+from ..sweep_files import finished, objective_of, record_of_a_sweep, refuse_another_point, refuse_in_a_sweep
+from ..sweeping import Point
 from .multirun import (
     LONGEST_TAG,
     Tracked,
@@ -118,6 +119,11 @@ class Task:
             point.updates = min(filter(None, limits), default=None)
         if finished(folder, resolved):
             point.state = "done before"
+        else:
+            try:
+                refuse_another_point(folder, settings)
+            except ConfigError as error:
+                raise ConfigError(f"{point.name}: {error}") from error
         return point, settings
 
     def failed(self, point: Point) -> RunFailed:
@@ -208,12 +214,15 @@ def _checked(
             check_objective(objective)
     if not is_sweep:
         _refuse_launcher(overrides)
+        refuse_in_a_sweep(Path(composed[0].run.directory))
         with _can_be_written(composed, command):
             return int(hydra.run(root.name, Task(root, run, command), overrides).return_value)
     swept, names = swept_keys(overrides, root), list[Tracked]()
     if not any(item.lstrip("+").startswith("hydra.sweep.subdir=") for item in overrides):
         check_folder_names(combinations, swept)
     if not any(item.lstrip("+").startswith("hydra/sweeper") for item in overrides):  # another picks values of its own
+        if not swept:  # the only run goes into the folder itself
+            refuse_in_a_sweep(Path(composed[0].run.directory))
         check_apart(combinations, swept, composed)
         names = tracker_names(combinations, swept, composed)
     task = Task(root, run, command, True, (*called, *own_groups(given)), tuple(names))
@@ -222,7 +231,8 @@ def _checked(
     status = 0
     with _can_be_written(composed, command), one_at_a_time(folder, command, swept):
         try:
-            hydra.multirun(root.name, task, arguments)
+            with record_of_a_sweep(folder, task.runs):
+                hydra.multirun(root.name, task, arguments)
         except RunFailed:
             status = 1
         finally:

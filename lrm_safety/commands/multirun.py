@@ -23,7 +23,7 @@ from ..results import Evaluation
 from ..run_folder import owned
 from ..settings.compose import HYDRA_ERRORS, Root, differences, effective, parsed
 from ..settings.types import RUNS_VARIABLE
-from ..sweeping import holds, what_it_does
+from ..sweep_files import holds, refuse_in_a_run, what_it_does
 
 SUBDIRECTORY_EXCLUDES = "hydra.job.config.override_dirname.exclude_keys"
 """A run of a sweep has a folder named after its overrides; all of them would be over a file name's length."""
@@ -105,10 +105,13 @@ def quoted(value: str) -> str:
 
 @contextmanager
 def one_at_a_time(folder: Path, command: Sequence[str], swept: set[str]) -> Iterator[None]:
-    """Around a multirun: its folder is this sweep's alone. Raises ConfigError where another sweep, or this one, uses it now."""
+    """Around a multirun: its folder is this sweep's alone. Raises ConfigError where another sweep, or this one, uses it now, and
+    where it is the folder of a run."""
     if not swept or "$" in str(folder):  # the only run goes into the folder itself; a name that Hydra alone resolves
         yield
         return
+    given = any(word.lstrip("+").startswith(SWEEP_KEY) for word in command)
+    refuse_in_a_run(folder, SWEEP_KEY.rstrip("=") if given else "run.directory")
     with owned(folder, command):
         yield
 
@@ -172,7 +175,8 @@ def report_sweep(folder: Path, runs: Collection[tuple[Path, Mapping[str, Any]]])
     mine = [one for one, resolved in runs if holds(one, resolved)]
     absent = [os.path.relpath(one, folder) for one, _ in runs if one not in mine]
     if runs and not any((one / name).is_file() for one in mine for name in ("metrics.jsonl", Evaluation.FILE)):
-        print("no report of the sweep: none of its runs has a record", file=sys.stderr)
+        why = "none of its runs has a record yet" if mine else "no folder of a point has a run of what was asked for"
+        print(f"no report of the sweep: {why}", file=sys.stderr)
         return
     notes = [f"{len(absent)} of {len(runs)} points have no run of what was asked for: {', '.join(absent)}"] * bool(
         absent

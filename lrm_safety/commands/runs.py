@@ -21,6 +21,7 @@ from ..lab.reports.folders import read_run
 from ..results import Evaluation
 from ..run_folder import ENVIRONMENT, ERROR, OWNER, at_work
 from ..settings.types import RUNS_VARIABLE
+from ..sweep_files import is_of_a_sweep
 from ..terminal import print_table, told_bytes
 from .words import is_assignment, unknown_word
 
@@ -88,6 +89,7 @@ def runs(arguments: list[str]) -> int:
 def find_runs(folder: Path) -> list[Run]:
     """The runs in and below a folder, in the order of the last that is known of them."""
     places = {path.parent for record in (ENVIRONMENT, ERROR, OWNER) for path in folder.rglob(record)}
+    places = {place for place in places if not is_of_a_sweep(place)}  # its owner is the sweep
     return sorted((_read(folder, place) for place in places), key=lambda one: (one.last, one.name))
 
 

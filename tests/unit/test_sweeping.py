@@ -14,15 +14,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lrm_safety import sweeping
-from lrm_safety.errors import ClusterError, ConfigError
+from lrm_safety.errors import ClusterError
 from lrm_safety.interruption import StopRequested
 from lrm_safety.monitoring.metrics_file import MetricsFile
-from lrm_safety.sweeping import Point, finished, last_update, objective_of, run_points
+from lrm_safety.sweeping import Point, last_update, run_points
 
 
 class Scripted:
@@ -92,7 +91,11 @@ def test_a_failed_point_comes_after_those_that_wait_and_finished_ones_not_at_all
     place = Scripted(1, {"a": [137, 0]})
     run_points(made, place, retries=1, say=told.append)
     assert place.order == ["a", "b", "a"]
-    assert told[:2] == ["[1/3] a: started", "[1/3] a: exit status 137: error: out of luck; will be started again"]
+    assert told[:3] == [
+        "[1/3] done before, and not again: c",
+        "[1/3] a: started",
+        "[1/3] a: exit status 137: error: out of luck; will be started again",
+    ]
     assert told[-1] == "[3/3] a: done"
 
 
@@ -366,33 +369,3 @@ def test_a_point_that_somebody_stopped_is_not_started_again() -> None:
         "[1/2] a: stopped by somebody else; the same command starts it again, from its last checkpoint if it has one"
         in told
     )
-
-
-def record(folder: Path, status: int | None, config: dict[str, object]) -> None:
-    folder.mkdir(parents=True)
-    (folder / "environment.json").write_text(json.dumps({"starts": [{"exit_status": 1}, {"exit_status": status}]}))
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-
-
-def test_what_is_finished(tmp_path: Path) -> None:
-    config = {"run": {"name": "x", "directory": "there"}, "seed": 1, "tracking": {"name": None}}
-    record(tmp_path / "whole", 0, config)
-    record(tmp_path / "failed", 1, config)
-    record(tmp_path / "killed", None, config)
-    elsewhere = {**config, "run": {"name": "x", "directory": "here"}, "tracking": {"name": "x seed=1"}}
-    assert finished(tmp_path / "whole", elsewhere)
-    assert not finished(tmp_path / "whole", {**elsewhere, "seed": 2})
-    assert not any(finished(tmp_path / name, config) for name in ("failed", "killed", "absent"))
-
-
-def test_the_objective_is_the_last_value(tmp_path: Path) -> None:
-    lines = [
-        {"update": 0, "evaluation/safety": 0.1},
-        {"update": 2, "evaluation/safety": 0.75},
-        {"update": 4, "kl/k1": 1},
-    ]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert objective_of(tmp_path, "evaluation/safety") == 0.75
-    assert objective_of(tmp_path, None) is None
-    with pytest.raises(ConfigError, match=r"run\.objective=evaluation/other: the run in \S+ has no value of it"):
-        objective_of(tmp_path, "evaluation/other")

@@ -10,6 +10,7 @@ from pathlib import Path
 from ...errors import ConfigError
 from ...results import Audit, Evaluation, Memorization, Reflection
 from ...run_folder import ENVIRONMENT, ERROR, at_work
+from ...sweep_files import SWEEP_RECORD, num_points
 from .folders import (
     ROLES,
     Analysis,
@@ -73,6 +74,12 @@ def gather(arguments: Sequence[str], only: Collection[Path] | None = None) -> St
             f"left out: {others[0]}{f' and {len(others) - 1} more' * (len(others) > 1)}, no "
             f"{'points' if len(others) > 1 else 'point'} of this sweep; `lrm-safety report {' '.join(arguments)}` takes all"
         )
+    for folder in dict.fromkeys(_split(argument)[1] for argument in arguments):
+        if (folder / SWEEP_RECORD).is_file() and folder.resolve() in names and (below := num_points(folder)):
+            notes.append(
+                f"{folder} holds a run, which is read alone, and {below} of a sweep below it: `lrm-safety report {folder}/*/` is "
+                "of those"
+            )
     for argument in arguments:
         notes += _begun(_split(argument)[1], {*names, *(one.resolve() for one in others)})
     for subject in subjects.values():

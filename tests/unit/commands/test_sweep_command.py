@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -79,19 +78,6 @@ def test_what_is_quoted_reads_as_it_was(value: str) -> None:
 def test_a_later_value_makes_an_earlier_one_void_unless_both_are_parts_of_a_group() -> None:
     words = ["train", "a=1", "b={x:1}", "b={y:2}", "a=2", "~c", "+a=3"]
     assert once(words) == ["train", "b={x:1}", "b={y:2}", "a=2", "~c", "+a=3"]
-
-
-@pytest.mark.parametrize(("begun", "kept"), [(0, False), (4, True)])
-def test_a_refusal_removes_the_record_only_of_a_sweep_that_did_not_begin(
-    tmp_path: Path, begun: int, kept: bool
-) -> None:
-    (tmp_path / "multirun.yaml").touch()
-    options: dict[str, Any] = {"concurrency": 1, "retries": -1, "on_interrupt": "ask"}
-    launcher = LocalProcessesLauncher(**options)
-    launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
-    with pytest.raises(ConfigError, match=r"hydra\.launcher\.retries=-1"):
-        launcher.launch([["seed=1"]], begun)
-    assert (tmp_path / "multirun.yaml").exists() == kept
 
 
 @pytest.mark.parametrize("key", ["run.directory", "hydra.sweep.dir"])
