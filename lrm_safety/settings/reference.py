@@ -67,9 +67,11 @@ lrm-safety train -m experiment=star1 'model=glob(qwen3_*)' 'seed=range(3)'
 All runs are composed and checked before the first starts. Each has a folder named after what differs (`seed-0`), below
 `run.directory`, or below `outputs/sweep` where that differs itself; a run that fails does not keep the others from running,
 finished ones are left as they are when the command is given again, and the exit status is 1 where one failed. The folder is
-this sweep's alone while it runs. The table at its end is of its own points; of other runs there a line says that they were left
-out. `--cfg job` shows the configuration of every point. A value that stands twice, and points that differ in their names alone,
-are refused; of a key that is given again the last counts, and several values of one are given once. They run one
+this sweep's alone while it runs; the folder of a single run is none for a sweep, nor a sweep's for a single run, and
+launchers side by side refuse at once a point whose folder has a checkpoint of another configuration. The table at its end is
+of its own points; of other runs there a line says that they were left out. `--cfg job` shows the configuration of every
+point. A value that stands twice, and points that differ in their names alone, are refused; of a key that is given again the
+last counts, and several values of one are given once. They run one
 after the other, or side by side by a launcher: `hydra/launcher=local_processes`, `hydra/launcher=ray_jobs`
 ([a sweep on a cluster](first_sweep.md#5-the-sweep)), or another plugin of Hydra's. A sweeper that searches
 (`hydra/sweeper=NAME`) is given the metric that `run.objective` names.

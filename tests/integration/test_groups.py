@@ -289,6 +289,7 @@ def test_results_come_in_order_of_rank(pair: WorkerGroup) -> None:
 
 
 def test_a_death_outranks_the_errors_it_causes(pair: WorkerGroup) -> None:
+    pair.call("succeed", 1, timeout_seconds=60)  # both are there: what one that still starts will do is not waited for
     with pytest.raises(WorkerError, match=r"^pair worker 1 died during `lose_a_peer`: ") as error:
         pair.call("lose_a_peer", timeout_seconds=60)
     assert "\n" not in str(error.value) and "Connection closed" not in str(error.value)
