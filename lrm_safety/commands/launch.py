@@ -38,6 +38,7 @@ from .multirun import (
     Tracked,
     check_apart,
     check_folder_names,
+    once,
     one_at_a_time,
     places,
     quoted,
@@ -344,16 +345,6 @@ def check_objective(name: str) -> None:
         raise ConfigError(
             f"run.objective={name}: is no metric; docs/metrics.md lists them, such as evaluation/safety"
         ) from None
-
-
-def once(words: Sequence[str]) -> list[str]:
-    """The words without overrides that a later one of the same key makes void; what sets a whole group of keys adds to it."""
-    keys = [word.partition("=")[0] if "=" in word else None for word in words]
-    return [
-        word
-        for i, word in enumerate(words)
-        if keys[i] is None or keys[i] not in keys[i + 1 :] or word.partition("=")[2].startswith("{")
-    ]
 
 
 def _look_early(settings: object) -> None:

@@ -103,6 +103,16 @@ def quoted(value: str) -> str:
     return QuotedString(value, Quote.double).with_quotes()
 
 
+def once(words: Sequence[str]) -> list[str]:
+    """The words without overrides that a later one of the same key makes void; what sets a whole group of keys adds to it."""
+    keys = [word.partition("=")[0] if "=" in word else None for word in words]
+    return [
+        word
+        for i, word in enumerate(words)
+        if keys[i] is None or keys[i] not in keys[i + 1 :] or word.partition("=")[2].startswith("{")
+    ]
+
+
 @contextmanager
 def one_at_a_time(folder: Path, command: Sequence[str], swept: set[str]) -> Iterator[None]:
     """Around a multirun: its folder is this sweep's alone. Raises ConfigError where another sweep, or this one, uses it now, and

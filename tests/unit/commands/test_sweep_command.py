@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.lrm_safety_launchers import LocalProcessesLauncher, RayJobsConf, RayJobsLauncher
 from lrm_safety.cli import main
-from lrm_safety.commands.launch import Task, once
-from lrm_safety.commands.multirun import quoted
+from lrm_safety.commands.launch import Task
+from lrm_safety.commands.multirun import once, quoted
 from lrm_safety.commands.sweep import (
     _fit_at_once,
     _named_as_here,
