@@ -25,10 +25,6 @@ from lrm_safety.settings import (
 )
 
 
-def is_yes(row: dict[str, Any], trace: str, answer: str, finished: bool) -> float:
-    return float(finished and answer == "yes.")
-
-
 def says_yes(request: str, text: str, view: str) -> float | None:
     """No verdict on `no.`."""
     return 1.0 if "yes" in text else None
@@ -49,7 +45,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[PreparedEvaluatio
             benchmarks={
                 "own": BenchmarkSettings(
                     "custom",
-                    {"path": str(prompts), "grader": f"{__name__}:is_yes"},
+                    {"path": str(prompts), "grader": "made_graders:is_yes"},
                     samples=2,
                     attack="compliant_trace",
                 ),

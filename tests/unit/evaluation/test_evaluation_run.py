@@ -31,10 +31,6 @@ MODEL = EvaluatedModelSettings(name="miniature", path=str(POLICY), family="minia
 judged: list[tuple[str, str]] = []
 
 
-def grade_by_length(row: dict[str, Any], trace: str, answer: str, finished: bool) -> float:
-    return float(finished and answer.startswith("yes"))
-
-
 def judge_by_word(request: str, text: str, view: str) -> float:
     judged.append((text, view))
     return float("yes" in text)
@@ -90,7 +86,7 @@ def settings_of(prompts: str, *, judges: tuple[str, ...] = ("word",), **more: An
                 {
                     "benchmarks": {
                         "own": BenchmarkSettings(
-                            "custom", {"path": prompts, "grader": f"{__name__}:grade_by_length"}, samples=2
+                            "custom", {"path": prompts, "grader": "made_graders:begins_with_yes"}, samples=2
                         ),
                         "tail": BenchmarkSettings("long_tail", {"size": 6}),
                     },
