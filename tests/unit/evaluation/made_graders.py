@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any
+
+CALLS = "LRM_SAFETY_TEST_GRADER_CALLS"
+"""Names the file in which `remember` writes down what it was called with."""
 
 
 def begins_with_yes(row: dict[str, Any], trace: str, answer: str, finished: bool) -> float:
@@ -11,3 +16,10 @@ def begins_with_yes(row: dict[str, Any], trace: str, answer: str, finished: bool
 
 def is_yes(row: dict[str, Any], trace: str, answer: str, finished: bool) -> float:
     return float(finished and answer == "yes.")
+
+
+def remember(row: dict[str, Any], trace: str, answer: str, finished: bool) -> float:
+    """Grades by the row's number."""
+    with open(os.environ[CALLS], "a") as calls:
+        calls.write(json.dumps([row, trace, answer, finished]) + "\n")
+    return row["number"] / 10

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from made_graders import CALLS
 
 from lrm_safety.conversation.families import get_family
 from lrm_safety.conversation.response import ResponseParser
@@ -35,17 +35,7 @@ ROWS = [
     {"id": "d", "question": "four?", "kind": "odd", "number": 3, "category": ["y"]},
     {"id": "e", "question": "five?", "kind": "even", "number": 4, "category": ["y"]},
 ]
-GRADER = f"{__name__}:remember"
-CALLS = "LRM_SAFETY_TEST_GRADER_CALLS"
-
-
-def remember(row: dict[str, Any], trace: str, answer: str, finished: bool) -> float:
-    """Grades by the row's number, and writes down what it was called with: it runs in a process of its own."""
-    with open(os.environ[CALLS], "a") as calls:
-        calls.write(json.dumps([row, trace, answer, finished]) + "\n")
-    return row["number"] / 10
-
-
+GRADER = "made_graders:remember"
 NOT_A_FUNCTION = 3
 
 
