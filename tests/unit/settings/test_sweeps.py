@@ -249,7 +249,11 @@ def test_a_sweeps_folder_may_have_any_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run, seen = Recorder(), list[Path]()
+    seen = list[Path]()
+
+    def run(settings: Any, resolved: dict[str, Any], folder: RunFolder) -> None:
+        folder.begin(resolved)
+
     monkeypatch.setattr(
         "lrm_safety.commands.launch.report_sweep", lambda folder, runs: seen.extend([folder, *(one for one, _ in runs)])
     )

@@ -511,7 +511,7 @@ def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert overrides == ["experiment=miniature", "seed=1"]
     assert assumed.gpus == 16 and assumed.model_config == "c.json" and assumed.utilisation == 0.3
     for wrong, message in (
-        ("plan.speed=1", "plan.speed: unknown"),
+        ("plan.speed=1", "unknown key plan.speed"),
         ("plan.gpus=x", "a number"),
         ("plan.gpus=0", "above 0"),
     ):
