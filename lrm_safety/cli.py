@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import platform
@@ -12,7 +11,7 @@ import sys
 
 from . import credentials
 from .environment import packages
-from .errors import LrmSafetyError, of_the_user, shown
+from .errors import LrmSafetyError, nearest, of_the_user, shown
 from .files import disk_says
 from .interruption import StopRequested
 from .usage import COMMANDS, ONCE, Command, Later, help_of, kinds_of, usage
@@ -51,8 +50,8 @@ def _main(arguments: list[str]) -> int:
     kinds = kinds_of(name)
     if name not in COMMANDS and not kinds:
         words = [*COMMANDS, *{one.split()[0] for one in COMMANDS}]
-        near = [ONCE[name]] if name in ONCE else difflib.get_close_matches(name, words, n=1)
-        meant = f"; did you mean {near[0]}?" if near else "; `lrm-safety --help` lists all"
+        near = ONCE.get(name) or nearest(name, words)
+        meant = f"; did you mean {near}?" if near else "; `lrm-safety --help` lists all"
         print(f"error: unknown command {name}{meant}", file=sys.stderr)
         return 2
     if "-h" in rest or "--help" in rest:

@@ -7,9 +7,11 @@ these classes is a defect of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 from .secret_text import masked
@@ -71,6 +73,11 @@ class WorkerError(LrmSafetyError):
 
 class JudgeError(LrmSafetyError):
     """A judge or grader cannot work: an endpoint stays down, a model is not one that judges, a user's function raises."""
+
+
+def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """The known name that was probably meant; empty where none is so near (difflib's ratio)."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=likeness)), "")
 
 
 def first_line(error: BaseException) -> str:

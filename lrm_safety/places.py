@@ -222,15 +222,21 @@ def room(
 
 
 def smaller(
-    lacking: Sequence[str], total: Mapping[str, float], own: Mapping[str, str] | None = None, *, workers: bool = True
+    lacking: Sequence[str],
+    total: Mapping[str, float],
+    own: Mapping[str, str] | None = None,
+    *,
+    workers: bool = True,
+    place: str = "cluster",
 ) -> str:
-    """What helps where these resources are lacking, of which there are `total`; `own` and `workers` as `room` takes them."""
+    """What helps where these resources of a `place` are lacking, of which it has `total`; `own` and `workers` as `room` takes
+    them."""
     options = [option for kind, option in (own or {}).items() if kind in lacking]
     if not workers:
         return f"lower {' and '.join(options)}" if options else f"name a cluster with more {' and '.join(lacking)}"
     if "GPU" in lacking and total.get("GPU", 0.0) <= 0:  # fewer workers do not help
         return (
-            "there is no GPU: use a cluster that has some, or a layout for CPUs (cluster=laptop_cpu rollout=vllm_cpu)"
+            f"there is no GPU: use a {place} that has some, or a layout for CPUs (cluster=laptop_cpu rollout=vllm_cpu)"
         )
     each = {"CPU": "cpus_per_worker", "GPU": "gpus_per_worker"}
     keys = [f"cluster.GROUP.{each.get(kind, f'resources.{kind}')}" for kind in lacking]

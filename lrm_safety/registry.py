@@ -7,7 +7,6 @@ import path, `package.module:object` in the place of a name, or under a name of 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 import sys
@@ -18,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from .errors import ConfigError, calling, is_ours, raised, traceback_inside
+from .errors import ConfigError, calling, is_ours, nearest, raised, traceback_inside
 from .files import digest_of
 
 T = TypeVar("T")
@@ -144,8 +143,8 @@ class Registry(Collection[str], Generic[T]):
         """What to say of a name that is not known, otherwise nothing; whether there is an object at an import path `get` tells."""
         if name in self or is_import_path(name):
             return ""
-        near = difflib.get_close_matches(name, list(self), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = nearest(name, self)
+        hint = f"; did you mean {near}?" if near else ""
         return f"must be one of {', '.join(self)}, or package.module:NAME of your own{hint}"
 
     def get(self, name: str, key: str) -> T:

@@ -162,12 +162,9 @@ class RayJobsLauncher(SideBySide):
     schema = RayJobsConf
 
     def place(self, planned: Sequence[tuple["Point", Any]]) -> "Place":
-        from lrm_safety.commands.multirun import SWEEP_KEY
+        from lrm_safety.commands.multirun import folder_key
         from lrm_safety.commands.sweep import cluster_place
         from lrm_safety.run_folder import refuse_relative
 
-        given = any(word.lstrip("+").startswith(SWEEP_KEY) for word in self.task.command)
-        refuse_relative(
-            Path(str(self.config.hydra.sweep.dir)), SWEEP_KEY.rstrip("=") if given else "run.directory", "export"
-        )
+        refuse_relative(Path(str(self.config.hydra.sweep.dir)), folder_key(self.task.command), "export")
         return cluster_place(planned, self.options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import os
 import shlex
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from ..errors import ClusterError, ConfigError
+from ..errors import ClusterError, ConfigError, nearest
 from ..interruption import RAYS_STOP_WAIT_SECONDS, STOP_WAIT_VARIABLE
 from ..launching import (
     POLL_SECONDS,
@@ -129,9 +128,9 @@ def _submit_options(arguments: Sequence[str]) -> argparse.Namespace:
     given.command, given.overrides = words[0], words[1:]
     known = {name.split()[0] for name in COMMANDS} | {"help"}
     if given.command not in known:
-        near = difflib.get_close_matches(given.command, known, n=1)
+        near = nearest(given.command, known)
         raise ConfigError(
-            f"submit: {given.command} is no command of ours" + (f"; did you mean {near[0]}?" if near else "")
+            f"submit: {given.command} is no command of ours" + (f"; did you mean {near}?" if near else "")
         )
     flags = [word.partition("=")[0] for word in given.overrides]
     if shows := next((flag for flag in flags if flag in SHOWING), None):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import io
 import logging
 import sys
@@ -21,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import ConfigError, LrmSafetyError, shown
+from ..errors import ConfigError, LrmSafetyError, nearest, shown
 from ..evaluation.plan import check_early
 from ..files import disk_says
 from ..interruption import heard
@@ -393,6 +392,6 @@ def _mistaken(said: str, parser: argparse.ArgumentParser, root: Root[Any]) -> st
     if flag not in said or not flag.startswith("-"):
         return said
     flags = [option for action in parser._actions for option in action.option_strings]
-    if near := difflib.get_close_matches(flag, flags, n=1, cutoff=0.8):
-        return f"{said}; did you mean {near[0]}?"
+    if near := nearest(flag, flags, 0.8):
+        return f"{said}; did you mean {near}?"
     return f"{said}; groups and keys are given as NAME=VALUE without dashes, such as {root.choices[0]}"

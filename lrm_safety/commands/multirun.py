@@ -31,7 +31,7 @@ SUBDIRECTORY_EXCLUDES = "hydra.job.config.override_dirname.exclude_keys"
 SWEEP_DIRECTORY = f"{os.environ.get(RUNS_VARIABLE, 'outputs')}/sweep"
 """Where the runs of a sweep go whose own folders differ, each below in a folder named after its overrides."""
 
-SWEEP_KEY = "hydra.sweep.dir="
+SWEEP_KEY = "hydra.sweep.dir"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 LONGEST_TAG = 64
@@ -78,16 +78,25 @@ def places(overrides: Sequence[str], root: Root[Any], composed: Sequence[Any]) -
     found = [f"{SUBDIRECTORY_EXCLUDES}=[{','.join(fixed)}]"]
     if not any(item.startswith("hydra.mode=") for item in overrides):
         found.append("hydra.mode=MULTIRUN")
-    if not any(item.lstrip("+").startswith(SWEEP_KEY) for item in overrides):
+    if folder_key(overrides) != SWEEP_KEY:
         # Stated here: Hydra resolves it without the swept groups, of which the run's name is made.
         directories = {settings.run.directory for settings in composed}
-        found.append(f"{SWEEP_KEY}{quoted(directories.pop() if len(directories) == 1 else SWEEP_DIRECTORY)}")
+        found.append(f"{SWEEP_KEY}={quoted(directories.pop() if len(directories) == 1 else SWEEP_DIRECTORY)}")
     return found
 
 
 def sweep_folder(overrides: Sequence[str]) -> Path:
     """What `hydra.sweep.dir=FOLDER` names among the overrides of a multirun; the last one counts."""
-    return Path(str(parsed([one for one in overrides if one.lstrip("+").startswith(SWEEP_KEY)])[-1].value()))
+    return Path(str(parsed([one for one in overrides if _is_folder(one)])[-1].value()))
+
+
+def folder_key(words: Sequence[str]) -> str:
+    """The key by which a multirun of these words names its folder."""
+    return SWEEP_KEY if any(map(_is_folder, words)) else "run.directory"
+
+
+def _is_folder(word: str) -> bool:
+    return word.lstrip("+").startswith(f"{SWEEP_KEY}=")
 
 
 def quoted(value: str) -> str:
@@ -120,8 +129,7 @@ def one_at_a_time(folder: Path, command: Sequence[str], swept: set[str]) -> Iter
     if not swept or "$" in str(folder):  # the only run goes into the folder itself; a name that Hydra alone resolves
         yield
         return
-    given = any(word.lstrip("+").startswith(SWEEP_KEY) for word in command)
-    refuse_in_a_run(folder, SWEEP_KEY.rstrip("=") if given else "run.directory")
+    refuse_in_a_run(folder, folder_key(command))
     with owned(folder, command):
         yield
 

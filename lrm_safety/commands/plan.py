@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import ConfigError
+from ..errors import ConfigError, nearest
 from ..files import amount
 from ..lab.planning import reality
 from ..lab.planning.asked import asked_for
@@ -25,7 +25,7 @@ from ..modeling.shapes import num_parameters
 from ..settings import Settings
 from ..settings.compose import TRAIN
 from .launch import parse
-from .words import nearest, unknown_word
+from .words import unknown_word
 
 RUNS = ("--from", "--against")
 """Flags that name a run."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..diagnosis.rules import show_findings
-from ..errors import ConfigError
+from ..errors import ConfigError, nearest
 from ..files import write_atomically, writing
 from ..lab.reports.album import AT_START
 from ..lab.reports.combine import remarks
@@ -24,7 +24,7 @@ from ..lab.reports.sweep import Comparison, compare_each, tables
 from ..lab.reports.tables import Table, markdown, show
 from ..run_folder import refuse_what_a_job_would_lose
 from .samples import read_samples
-from .words import is_assignment, nearest, unknown_word
+from .words import is_assignment, unknown_word
 
 DEFAULT_OUTPUT = "outputs/report"
 KNOWN = ("output", "title", "samples")

@@ -115,8 +115,7 @@ def local_place(planned: Sequence[tuple[Point, Any]], logs: Path, concurrency: i
             raise ConfigError(
                 f"{KEY}.concurrency={concurrency}: {told}, so that {fits} fit at once; lower it to {fits}"
             )
-        mend = smaller(["GPU"], {"GPU": float(len(devices))}).replace("use a cluster", "use a machine")
-        raise ConfigError(f"{told}; {mend}")
+        raise ConfigError(f"{told}; {smaller(['GPU'], {'GPU': float(len(devices))}, place='machine')}")
     return LocalProcesses(concurrency or fits, logs, devices, int(each))
 
 
@@ -151,7 +150,9 @@ def refuse_too_large(client: JobSubmissionClient, command: str, composed: Sequen
     expects more, and one that the runs join elsewhere, are left to the job."""
     of_command = {"CPU": job.num_cpus or 0.0, "GPU": job.num_gpus or 0.0}
     own = {kind: f"--entrypoint-num-{kind.lower()}s" for kind, value in of_command.items() if value}
-    here = [one for one in composed if _clusters(one) is not None and _clusters(one).address is None]
+    here = [
+        one for one in composed if (cluster := getattr(one, "cluster", None)) is not None and cluster.address is None
+    ]
     if not own and not here:
         return
     expected = max((one.cluster.expected_nodes or 0 for one in here), default=0)
@@ -170,10 +171,6 @@ def refuse_too_large(client: JobSubmissionClient, command: str, composed: Sequen
         left = {kind: value - shared.get(kind, 0.0) for kind, value in total.items()}
         besides = f"the reward group {settings.reward.shared}" if shared else ""
         room(left, needs, f"{command}{_layout(settings)}", besides, own)
-
-
-def _clusters(settings: Any) -> Any:
-    return getattr(settings, "cluster", None)
 
 
 def _fit_at_once(client: JobSubmissionClient, planned: Sequence[tuple[Point, Any]], options: Mapping[str, Any]) -> int:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 
-from ..errors import ConfigError
-
-
-def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """The known name that was probably meant; empty where none is so near."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=likeness)), "")
+from ..errors import ConfigError, nearest
 
 
 def unknown_word(command: str, word: str, known: Collection[str], takes: str) -> ConfigError:

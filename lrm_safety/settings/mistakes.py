@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException, OverrideParseException
 from pydantic import ValidationError
 
-from ..errors import first_line
+from ..errors import first_line, nearest
 from ..secret_text import FILE_VARIABLE, holds_secret_override, masked
 from . import Settings
 from .keys import dictionaries, group_of, known_keys
@@ -122,9 +121,9 @@ class Mistakes:
         ):
             return f"{key} is new there: add it with a plus, +{key}=..."
         groups = [choice.partition("=")[0] for choice in self.choices]
-        near = [short] if short in keys else difflib.get_close_matches(key, [*keys, *groups], n=1, cutoff=0.6)
+        near = short if short in keys else nearest(key, [*keys, *groups])
         listing = f"`lrm-safety {self.example} --cfg job` lists all keys"
-        return f"unknown key {key}; {f'did you mean {near[0]}?' if near else listing}"
+        return f"unknown key {key}; {f'did you mean {near}?' if near else listing}"
 
     def _unknown_option(self, key: str) -> str:
         """What to say about an option that the chosen launcher lacks; another may have it."""
@@ -142,8 +141,8 @@ class Mistakes:
             told = f"{key}: is an option of hydra/launcher={' and '.join(others)}, and not of {chosen}"
             return f"{told}; choose one of them, with -m" if chosen == "basic" else told
         known = [str(option) for option in nodes.get(chosen, {}) if option != "_target_"]
-        near = difflib.get_close_matches(name, known, n=1)
-        mend = f"; did you mean {near[0]}?" if near else f", only {', '.join(known)}" * bool(known)
+        near = nearest(name, known)
+        mend = f"; did you mean {near}?" if near else f", only {', '.join(known)}" * bool(known)
         return f"{key}: hydra/launcher={chosen} has no such option{mend}"
 
     def unset(self, key: str) -> str:
@@ -166,8 +165,8 @@ class Mistakes:
         known = f"(available: {', '.join(options) or 'none'})"
         if apart := self._model_apart(group, name, options):
             return f"no file conf/{file}.yaml; did you mean {apart}?"
-        near = difflib.get_close_matches(name, options, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = nearest(name, options)
+        hint = f"; did you mean {near}?" if near else ""
         if group in PLUGINS:
             mend = hint or f"; install one, such as {PLUGINS[group]}"
             return f"{group}={name}: no plugin of Hydra's has it {known}{mend}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from ...errors import ConfigError
+from ...errors import ConfigError, nearest
 from ...modeling.cards import PEAK_TFLOPS
 
 
@@ -95,8 +94,8 @@ def split(arguments: Sequence[str]) -> tuple[list[str], Assumptions]:
             continue
         name, _, value = item.removeprefix("plan.").partition("=")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f"did you mean plan.{near[0]}?" if near else f"known: {', '.join(known)}"
+            near = nearest(name, known)
+            meant = f"did you mean plan.{near}?" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"unknown key plan.{name}; {meant}")
         if name.endswith("_config"):
             given[name] = value
