@@ -23,6 +23,9 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "WANDB_SILENT": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Two test files run at a time. Ray's workers are nice to others by 15: beside an evaluation, which is not Ray's, a training run
+    # would get one part in thirty of a core, and reach no end within a test's time.
+    "RAY_worker_niceness": "0",
 }
 for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
