@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,20 @@ for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 FOLDER_MARKERS = ("integration", "end_to_end")
+
+
+BEGAN = time.monotonic()
+MINUTES = "LRM_SAFETY_TEST_MINUTES"
+"""Names the minutes after which no test that starts processes begins any more: where a whole run has a limit, as CI's has, a slow
+machine is to end in a list of what it did not run instead of in nothing. Unit tests always run."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, before its fixtures are made, what `MINUTES` leaves no time for."""
+    minutes = float(os.environ.get(MINUTES, "inf"))
+    if any(item.get_closest_marker(name) for name in FOLDER_MARKERS) and time.monotonic() - BEGAN > minutes * 60:
+        pytest.skip(f"{MINUTES}={minutes:g} are over on this machine; `make test` runs it")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository, IConfigRepository
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.default_element import ResultDefault
@@ -25,12 +27,21 @@ FOLDERS_VARIABLE = "LRM_SAFETY_CONF"
 """Folders of groups of the user's own, separated as in PATH."""
 
 
+class _Repository(ConfigRepository):
+    """Hydra's, of which a copy costs nothing: Hydra makes one for each composition and for each group that `--hydra-help` lists,
+    and would copy its store of all registered configurations with it, a fifth of the time that a composition takes."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Repository:
+        return copy.copy(self)  # its sources are replaced as a whole, and the store copies what it gives out
+
+
 class Loader(ConfigLoaderImpl):
     """Composes what one command is configured by, for its checks and for its runs alike."""
 
     def __init__(self, schema: type, folders: Sequence[str] = (), overrides: Sequence[str] = ()) -> None:
         """`folders` have groups of the user's own besides `hydra.searchpath` of `overrides`, of which only that is read."""
         super().__init__(_search_path(folders))
+        self.repository = _Repository(self.config_search_path)
         self._members = {
             key: group for key, group in dictionaries(schema).items() if isinstance(group, type) and is_dataclass(group)
         }

@@ -234,9 +234,10 @@ def test_rate_limit_waits_as_told(server):
     assert 0.4 <= time.monotonic() - begin < 3
 
 
-@pytest.mark.parametrize("asked", ["3600", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"])
+@pytest.mark.parametrize("asked", ["seconds", "date"])
 def test_rate_limit_is_capped(server, asked):
-    server.script = lambda number, body: (429, {"Retry-After": asked}, b"") if number == 0 else "##the_score: 1"
+    after = {"seconds": "3600", "date": formatdate(time.time() + 3600, usegmt=True)}[asked]
+    server.script = lambda number, body: (429, {"Retry-After": after}, b"") if number == 0 else "##the_score: 1"
     begin = time.monotonic()
     assert judge_of(server, max_delay_seconds=0.2).judge([ITEM])[0].safety == 1.0
     assert 0.2 <= time.monotonic() - begin < 3
